@@ -1,0 +1,93 @@
+"""The frames between control and a worker: the only place where the two meet.
+
+A frame is a msgpack map with a `t` that names it, behind a 4-byte big-endian length. Control sends what it wants to be
+so; a worker stages it and makes it so at the next `commit`, whole. Frames that are not understood are a bug of ours:
+both ends are the same version, started by one process.
+
+control -> worker
+    configure  host, zone, mesh, limits, callers (service -> token), access_log     once, first; again when it changes
+    service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
+    gone       name                                                                          staged until commit
+    commit     revision                                         swap in all that is staged; answered with `runs`
+    ask        id, what ("state" | "metrics" | "explain"), args {}                           answered with `answer`
+    drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
+worker -> control
+    ready      pid                                                       listening; the first commit is in force
+    runs       revision, refused [{kind, key, revision, path, reason}]
+    answer     id, value | error
+    records    rows [[...]]            access records in batches, see agent/proxy/access.py
+    drained
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import msgspec
+
+HEADER = struct.Struct(">I")
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+Frame = dict[str, Any]
+
+
+class EndpointFrame(msgspec.Struct, frozen=True, array_like=True):
+    """One endpoint on the wire, in the order of the fields."""
+
+    id: str
+    address: str
+    port: int
+    version: str
+    zone: str
+    weight: float
+    metadata: dict[str, str]
+    healthy: bool
+    draining: bool
+    suspect: bool
+    agent: str
+    dial_address: str
+    dial_port: int
+    via: bool
+
+
+class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
+    """One document in force for a service, already validated by control."""
+
+    key: str
+    """The pattern it was put for: `pets.production`, `*.production` or `*`."""
+    revision: int
+    text: bytes
+    """The document as it stands in etcd."""
+
+
+def encode(frame: Frame) -> bytes:
+    """Length and body. Structs are encoded as arrays."""
+    body = msgspec.msgpack.encode(frame)
+    return HEADER.pack(len(body)) + body
+
+
+class Decoder:
+    """Bytes in, frames out; no I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Every frame that `data` completes. Raises ValueError for a frame beyond the limit."""
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= HEADER.size:
+            (size,) = HEADER.unpack_from(buffer, start)
+            if size > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {size} bytes; the limit is {MAX_FRAME_BYTES}")
+            end = start + HEADER.size + size
+            if len(buffer) < end:
+                break
+            yield msgpack.unpackb(memoryview(buffer)[start + HEADER.size : end].tobytes(), raw=False)
+            start = end
+        if start:
+            del buffer[:start]

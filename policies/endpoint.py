@@ -1,0 +1,92 @@
+"""What a balancer chooses from: an endpoint, and the live figures that outlive any table.
+
+An Endpoint is made anew with each plan and never changes; its Load lives beside the table, keyed by service and
+endpoint id, so that neither a policy edit nor a flapping neighbour resets what was learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Load:
+    """Live figures of one endpoint in one worker. Times are seconds on the worker's monotonic clock."""
+
+    __slots__ = ("active", "ewma_at", "ewma_s", "failures", "healthy_since", "requests", "successes")
+
+    def __init__(self, healthy_since: float = float("-inf")) -> None:
+        self.active = 0
+        """Requests in flight from this worker."""
+        self.ewma_s = 0.0
+        """Peak-sensitive moving average of the round trip; 0.0 until the first answer."""
+        self.ewma_at = 0.0
+        self.healthy_since = healthy_since
+        """When this worker saw it turn healthy; -inf for one that was there from the start (no slow start)."""
+        self.requests = 0
+        self.successes = 0
+        self.failures = 0
+
+
+class Endpoint:
+    """One instance as a balancer sees it. Immutable but for its Load."""
+
+    __slots__ = (
+        "address",
+        "agent",
+        "dial",
+        "draining",
+        "healthy",
+        "id",
+        "load",
+        "metadata",
+        "port",
+        "service",
+        "suspect",
+        "version",
+        "via",
+        "weight",
+        "zone",
+    )
+
+    def __init__(
+        self,
+        service: str,
+        id: str,
+        address: str,
+        port: int,
+        *,
+        version: str = "",
+        zone: str = "",
+        weight: float = 100,
+        metadata: Mapping[str, str] | None = None,
+        healthy: bool = True,
+        draining: bool = False,
+        suspect: bool = False,
+        agent: str = "",
+        dial: tuple[str, int] | None = None,
+        via: bool = False,
+        load: Load | None = None,
+    ) -> None:
+        self.service = service
+        self.id = id
+        self.address = address
+        self.port = port
+        self.version = version
+        self.zone = zone
+        self.weight = weight
+        self.metadata: Mapping[str, str] = metadata or {}
+        self.healthy = healthy
+        self.draining = draining
+        """On its way out: takes no new request while any other endpoint can."""
+        self.suspect = suspect
+        """Its record vanished in a mass deletion that is not believed; used only when nothing else is left."""
+        self.agent = agent
+        """Host of the owning agent; empty for one put by hand."""
+        self.dial = dial or (address, port)
+        """Where to connect: the owning agent's inbound listener, or the instance itself."""
+        self.via = via
+        """Whether ``dial`` is an agent's inbound listener."""
+        self.load = load or Load()
+
+    def __repr__(self) -> str:
+        return f"<{self.service}/{self.id} {self.address}:{self.port}{'' if self.healthy else ' unhealthy'}>"

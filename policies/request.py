@@ -1,0 +1,62 @@
+"""What policies may ask about a request. The proxy answers lazily from the bytes it parsed; tests use Request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+
+class RequestView(Protocol):
+    """Read-only view. ``path`` is percent-encoded as sent, without the query; ``query`` is without its '?'."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def caller(self) -> str:
+        """Service name of who is calling; empty when unknown."""
+        ...
+
+    def header(self, name: str) -> str | None:
+        """Value of a header (lower-case name); several fields of one name joined with ', '."""
+        ...
+
+
+class Request:
+    """A plain RequestView, for explain and for tests."""
+
+    def __init__(
+        self,
+        method: str = "GET",
+        target: str = "/",
+        headers: Mapping[str, str] | None = None,
+        caller: str = "",
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition("?")
+        self.caller = caller
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+
+    def header(self, name: str) -> str | None:
+        return self._headers.get(name)
+
+
+def cookie(request: RequestView, name: str) -> str | None:
+    """The first cookie of that name (RFC 6265 section 4.2)."""
+    for pair in (request.header("cookie") or "").split(";"):
+        key, sep, value = pair.partition("=")
+        if sep and key.strip() == name:
+            return value.strip().strip('"')
+    return None
+
+
+def query_parameter(request: RequestView, name: str) -> str | None:
+    """The first value of a query parameter, percent-decoded."""
+    for key, value in parse_qsl(request.query, keep_blank_values=True, max_num_fields=None):
+        if key == name:
+            return value
+    return None

@@ -1,0 +1,129 @@
+"""What stands behind the keys that agents write: frozen records, JSON at rest, unknown fields forbidden.
+
+Every decode goes through `decode`, which turns whatever a person or a broken program put there into a record or into
+a Malformed that says what is wrong, where, and what would be right. A record is never half believed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+MAX_RECORD_BYTES = 64 * 1024
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Base of everything that agents put into etcd."""
+
+
+class Instance(Record, frozen=True, kw_only=True):
+    """`instances/<service>/<instance>`: one running copy of a service."""
+
+    address: str
+    """IPv4 or IPv6 address (never a name: what is resolved can change without anyone seeing it)."""
+    port: Port
+    version: Annotated[str, Meta(max_length=128)] = ""
+    zone: Annotated[str, Meta(max_length=128)] = ""
+    weight: Weight = 100
+    agent: str = ""
+    """Host of the agent that owns and checks it; empty for one put by hand."""
+    state: Literal["serving", "draining"] = "serving"
+    """`draining`: takes no new request; its deletion, when it comes, is an orderly one."""
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Health(Record, frozen=True, kw_only=True):
+    """`health/<service>/<instance>`: written by the owning agent, on transitions only."""
+
+    healthy: bool
+    reason: str = ""
+    since: str = ""
+    """RFC 3339, UTC."""
+    agent: str = ""
+
+
+class Agent(Record, frozen=True, kw_only=True):
+    """`agents/<host>`: a live agent and where its inbound listener is."""
+
+    address: str
+    inbound_port: Port
+    zone: str = ""
+    version: str = ""
+    started: str = ""
+    boot: str = ""
+    """Random id of this run: two agents that claim one host name are told apart by it."""
+
+
+class Rejection(Record, frozen=True, kw_only=True):
+    """`rejected/<kind>/<service>`: why a policy is not in force."""
+
+    path: str
+    reason: str
+    revision: int
+    """mod_revision of the refused document."""
+    agent: str
+    at: str
+    last_good: int = 0
+    """mod_revision of the document that stays in force; 0 where there is none."""
+
+
+class Ack(Record, frozen=True, kw_only=True):
+    """`acks/<host>`: the revision that each of the host's workers runs."""
+
+    revision: int
+    """The lowest of all workers: everything up to it is in force on this host."""
+    workers: dict[str, int] = msgspec.field(default_factory=dict)
+    at: str = ""
+
+
+class Malformed(Exception):
+    """A value that is no such record. `path` is where (`$.port`), `reason` what, in words that name the fix."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+R = TypeVar("R", bound=Record)
+
+
+def encode(record: Record) -> bytes:
+    """JSON, one space of indent away from a person: `etcdctl get` shows it as it is."""
+    return msgspec.json.encode(record)
+
+
+def decode(kind: type[R], value: bytes) -> R:
+    """The record in a value. Raises Malformed, and nothing else, whatever the bytes are."""
+    if len(value) > MAX_RECORD_BYTES:
+        raise Malformed("$", f"{len(value)} bytes; a record has at most {MAX_RECORD_BYTES}")
+    try:
+        record = msgspec.json.decode(value, type=kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `")
+        raise Malformed(where.rstrip("`") or "$", what) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed("$", f"not JSON: {error}") from None
+    if isinstance(record, Instance | Agent):
+        check_address(record.address)
+    return record
+
+
+def check_address(address: str) -> None:
+    """Raises Malformed unless it is an IP address that one can connect to."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        raise Malformed(
+            "$.address", f"{address[:80]!r} is no IPv4 or IPv6 address, such as 10.0.0.5"
+        ) from None
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise Malformed(
+            "$.address", f"{address} cannot be connected to; put the address of the instance's host"
+        )
