@@ -20,9 +20,7 @@ def parse_service(text: str) -> str:
     name = text.lower().replace("/", ".")
     labels = name.split(".")
     if not 1 <= len(labels) <= MAX_LABELS:
-        raise ValueError(
-            f"{text!r} has {len(labels)} labels; a service has 1 to {MAX_LABELS}, such as pets.production"
-        )
+        raise ValueError(f"{text!r} has {len(labels)} labels; a service has 1 to {MAX_LABELS}, such as pets.production")
     for label in labels:
         if not _LABEL.match(label):
             raise ValueError(

@@ -120,10 +120,6 @@ def check_address(address: str) -> None:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        raise Malformed(
-            "$.address", f"{address[:80]!r} is no IPv4 or IPv6 address, such as 10.0.0.5"
-        ) from None
+        raise Malformed("$.address", f"{address[:80]!r} is no IPv4 or IPv6 address, such as 10.0.0.5") from None
     if parsed.is_unspecified or parsed.is_multicast:
-        raise Malformed(
-            "$.address", f"{address} cannot be connected to; put the address of the instance's host"
-        )
+        raise Malformed("$.address", f"{address} cannot be connected to; put the address of the instance's host")
