@@ -1,0 +1,77 @@
+"""Access records: one row a request, appended to a ring and formatted elsewhere.
+
+A row, in this order: unix time of the start (s), direction, caller, service, endpoint, method, host, target, status,
+duration (s), bytes in, bytes out, attempts, request id, what ended it other than an endpoint's answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from agent.proxy.exchange import Exchange
+
+FIELDS: Final = (
+    "time",
+    "direction",
+    "caller",
+    "service",
+    "endpoint",
+    "method",
+    "host",
+    "target",
+    "status",
+    "duration_s",
+    "bytes_in",
+    "bytes_out",
+    "attempts",
+    "request_id",
+    "why",
+)
+RING: Final = 65536
+
+
+class Recorder:
+    """The ring. When it overflows the oldest rows are lost, and counted."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        """Whether control writes the rows somewhere; else nothing is recorded."""
+        self.lost = 0
+        self._rows: deque[tuple[Any, ...]] = deque(maxlen=RING)
+        self._epoch = time.time() - time.monotonic()
+
+    def record(self, exchange: Exchange, duration_s: float) -> None:
+        """A request ended."""
+        if not self.wanted:
+            return
+        if len(self._rows) == RING:
+            self.lost += 1
+        request, service, endpoint = exchange.request, exchange.service, exchange.endpoint
+        self._rows.append(
+            (
+                self._epoch + exchange.started,
+                "inbound" if exchange.down.inbound else "outbound",
+                exchange.caller,
+                service.name if service is not None else "",
+                endpoint.id if endpoint is not None else "",
+                request.method,
+                request.host,
+                request.target,
+                exchange.status,
+                duration_s,
+                exchange.bytes_in,
+                exchange.bytes_out,
+                exchange.attempts,
+                exchange.request_id,
+                exchange.why,
+            )
+        )
+
+    def take(self) -> list[list[Any]]:
+        """Every row so far, oldest first; bytes as text. Empties the ring."""
+        rows, self._rows = self._rows, deque(maxlen=RING)
+        self._epoch = time.time() - time.monotonic()
+        return [[v.decode("latin-1") if isinstance(v, bytes) else v for v in row] for row in rows]

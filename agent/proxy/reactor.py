@@ -1,0 +1,176 @@
+"""The engine: sockets in a private level-triggered epoll set, callbacks run in place by one Trio task.
+
+Why not `trio.lowlevel.wait_readable` on each socket: it re-arms the descriptor and switches tasks for every wait,
+which costs more than the whole rest of a proxied request. Here each socket is registered once; Trio waits for the
+epoll set's own descriptor, and everything that is ready is served from there.
+
+Laws
+- A callback never blocks and never awaits. What is rare and slow is an ordinary Trio task.
+- A callback may close any connection, its own or another's; one that was closed earlier in a batch gets no call.
+  A descriptor number used again within a batch may get a call too many: so a callback that finds nothing to read
+  goes back quietly.
+- A callback that raises is a bug: it is logged, and costs that one connection, nothing else.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+
+_BATCH: Final = 256
+_SPINS: Final = 32
+"""Polls in a row before other Trio tasks get their turn."""
+
+log = structlog.get_logger()
+
+
+class Timed:
+    """Something with a deadline. A timer that moved later costs nothing until its old slot comes up."""
+
+    __slots__ = ("armed_tick", "deadline")
+
+    def __init__(self) -> None:
+        self.deadline = INFINITY
+        """Seconds on the monotonic clock; INFINITY: none."""
+        self.armed_tick = NEVER
+        """The earliest slot of the wheel in which this stands."""
+
+    def on_deadline(self, now: float) -> None:
+        """Called once `deadline` has passed; it is INFINITY again by then."""
+        raise NotImplementedError
+
+
+INFINITY: Final = float("inf")
+NEVER: Final = 1 << 62
+TICKS_PER_S: Final = 100
+
+
+class Wheel:
+    """Coarse timers (10 ms), in place of a cancel scope for each request.
+
+    A deadline that only ever moves later (an idle connection that is used again) is one attribute written; the object
+    stays in the slot where it stands and is moved on when that slot comes up.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._slots: dict[int, list[Timed]] = {}
+        self._ticks: list[int] = []
+        self._sooner = trio.Event()
+
+    def arm(self, timed: Timed, deadline: float) -> None:
+        """Have `timed.on_deadline` called soon after `deadline`, in place of any earlier wish."""
+        timed.deadline = deadline
+        if deadline == INFINITY:
+            return
+        tick = int(deadline * TICKS_PER_S) + 1
+        if tick >= timed.armed_tick:
+            return
+        timed.armed_tick = tick
+        slot = self._slots.get(tick)
+        if slot is not None:
+            slot.append(timed)
+            return
+        self._slots[tick] = [timed]
+        heapq.heappush(self._ticks, tick)
+        if self._ticks[0] == tick:
+            self._sooner.set()
+
+    def expire(self, now: float) -> None:
+        """Call everything that is due at `now`."""
+        due = int(now * TICKS_PER_S)
+        while self._ticks and self._ticks[0] <= due:
+            tick = heapq.heappop(self._ticks)
+            for timed in self._slots.pop(tick):
+                if timed.armed_tick != tick:
+                    continue
+                timed.armed_tick = NEVER
+                if timed.deadline > now:
+                    self.arm(timed, timed.deadline)
+                else:
+                    timed.deadline = INFINITY
+                    try:
+                        timed.on_deadline(now)
+                    except Exception:
+                        log.exception("a timer failed", timed=repr(timed))
+
+    async def run(self) -> None:
+        """Owns the passing of time; ends by cancellation."""
+        while True:
+            self._sooner = trio.Event()
+            if not self._ticks:
+                await self._sooner.wait()
+                continue
+            wait_s = self._ticks[0] / TICKS_PER_S - time.monotonic()
+            if wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await self._sooner.wait()
+            else:
+                await trio.lowlevel.checkpoint()
+            self._reactor.now = now = time.monotonic()
+            self.expire(now)
+
+
+class Reactor:
+    """The private epoll set. `now` is the monotonic time of the event that is being served."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self.wheel = Wheel(self)
+        self.now = time.monotonic()
+
+    def add(self, fd: int, callback: Callable[[int], None], events: int = READ) -> None:
+        """Have `callback(events)` called whenever `fd` is ready. Also when it is broken, asked or not."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other events on a descriptor."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor; before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        """Give the epoll set back."""
+        self._epoll.close()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        poll = self._epoll.poll
+        monotonic = time.monotonic
+        find = self._callbacks.get
+        fd = self._epoll.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            for _ in range(_SPINS):
+                ready = poll(0, _BATCH)
+                if not ready:
+                    break
+                for number, events in ready:
+                    callback = find(number)
+                    if callback is not None:
+                        self.now = monotonic()
+                        try:
+                            callback(events)
+                        except Exception:
+                            log.exception("a callback failed; its connection is closed")
+                            self._give_up(callback)
+
+    def _give_up(self, callback: Callable[[int], None]) -> None:
+        owner = getattr(callback, "__self__", None)
+        if owner is not None:
+            owner.abort()

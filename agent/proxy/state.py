@@ -1,0 +1,78 @@
+"""What a worker tells of itself when asked: counters, and the services with their endpoints and live loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agent.proxy.stats import BOUNDS_S
+
+if TYPE_CHECKING:
+    from agent.proxy.table import Service
+    from agent.proxy.worker import Worker
+
+
+def metrics(worker: Worker) -> dict[str, Any]:
+    """Counters of this worker; those of services that saw no request are left out."""
+    return {
+        "services": {
+            name: service.stats.as_frame()
+            for name, service in worker.table.services.items()
+            if any(service.stats.requests) or service.stats.active or service.stats.refused
+        },
+        "duration_bounds_s": list(BOUNDS_S),
+        "refused": worker.refused,
+        "connections": {"open": len(worker.connections), "accepted": worker.accepted},
+        "pool": {
+            "open": worker.pool.opened,
+            "idle": worker.pool.idle,
+            "connects": worker.pool.connects,
+            "reused": worker.pool.reused,
+        },
+        "records_lost": worker.recorder.lost,
+        "revision": worker.table.revision,
+    }
+
+
+def services(worker: Worker, name: str | None) -> dict[str, Any]:
+    """One service, or all of them, as this worker runs them."""
+    table = worker.table
+    chosen = table.services if name is None else {n: s for n, s in table.services.items() if n == name}
+    return {
+        "revision": table.revision,
+        "ready": table.ready,
+        "draining": worker.draining,
+        "services": {n: _service(s) for n, s in chosen.items()},
+    }
+
+
+def _service(service: Service) -> dict[str, Any]:
+    plan = service.plan
+    return {
+        "revision": plan.revision,
+        "balance": plan.balancer.describe(),
+        "policies": {
+            kind: {"key": policy.key, "revision": policy.revision, "mode": policy.mode}
+            for kind, policy in plan.policies.items()
+        },
+        "endpoints": [
+            {
+                "id": e.id,
+                "address": e.address,
+                "port": e.port,
+                "version": e.version,
+                "zone": e.zone,
+                "weight": e.weight,
+                "healthy": e.healthy,
+                "draining": e.draining,
+                "suspect": e.suspect,
+                "agent": e.agent,
+                "via": e.via,
+                "active": e.load.active,
+                "requests": e.load.requests,
+                "successes": e.load.successes,
+                "failures": e.load.failures,
+                "ewma_ms": round(e.load.ewma_s * 1000, 3),
+            }
+            for e in plan.endpoints
+        ],
+    }

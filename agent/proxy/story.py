@@ -1,0 +1,175 @@
+"""The words of a request's story: what was decided, by which policy and revision, and why.
+
+Kept apart from the exchange so that the exchange reads as the story itself. The same entries answer `x-shoal-explain`,
+`/explain` and `shoal explain`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from agent.proxy.answers import Refusal
+from agent.proxy.head import HOST, REBUILT, RequestHead
+from policies.balance import Balancer
+from policies.endpoint import Endpoint
+from policies.retry import Again, Enough, Failure
+from policies.route import Decision, Edits, Forward, Redirect, Respond
+
+if TYPE_CHECKING:
+    from agent.proxy.table import Plan
+
+Explained = list[dict[str, Any]]
+_EXPLAIN_BYTES: Final = 6000
+
+
+def no_service(host: bytes) -> Refusal:
+    """Nobody is registered under the name that was asked for."""
+    name = host.decode("latin-1")[:200]
+    return Refusal(
+        404, "service", f"no service {name!r} in this mesh; 'shoal services' lists those there are", unsent=True
+    )
+
+
+def no_endpoint(plan: Plan, forward: Forward | None) -> Refusal:
+    """The service is known, but nothing can take the request."""
+    name = (forward.service if forward is not None else None) or plan.service
+    subset = f" with {forward.subset}" if forward is not None and forward.subset is not None else ""
+    return Refusal(503, "endpoint", f"no endpoint of {name}{subset} can take the request", 1, unsent=True)
+
+
+def entry(plan: Plan | None, phase: str, kind: str, decision: str, reason: str) -> dict[str, Any]:
+    """One decision, with the policy behind it (empty: the built-in default)."""
+    frame = plan.policies.get(kind) if plan is not None else None
+    return {
+        "phase": phase,
+        "policy": f"{kind}/{frame.key}" if frame is not None else "",
+        "revision": frame.revision if frame is not None else 0,
+        "mode": frame.mode if frame is not None else "enforce",
+        "decision": decision,
+        "reason": reason,
+    }
+
+
+def routed(plan: Plan, decision: Decision) -> dict[str, Any]:
+    """What the route policy decided."""
+    return entry(plan, "route", "route", _action(plan, decision), f"{decision.rule}: {decision.reason}")
+
+
+def _action(plan: Plan, decision: Decision) -> str:
+    action = decision.action
+    if isinstance(action, Forward):
+        subset = "" if action.subset is None else f" {describe_subset(action)}"
+        rewrite = "" if action.target is None else f" as {action.target}"
+        return f"forward to {action.service or plan.service}{subset}{rewrite}"
+    if isinstance(action, Redirect):
+        return f"redirect {action.status} to {action.location}"
+    return f"respond {action.status}"
+
+
+def describe_subset(forward: Forward) -> str:
+    """`version v2, tier=gold`."""
+    subset = forward.subset
+    if subset is None:
+        return ""
+    parts = [f"version {subset.version}"] if subset.version else []
+    return ", ".join([*parts, *(f"{key}={value}" for key, value in subset.labels)])
+
+
+def balanced(plan: Plan, balancer: Balancer, endpoint: Endpoint) -> dict[str, Any]:
+    """Which endpoint was picked, and how."""
+    load = endpoint.load
+    how = str(balancer.describe().get("algorithm", ""))
+    return entry(
+        plan,
+        "balance",
+        "balance",
+        f"endpoint {endpoint.id} at {endpoint.address}:{endpoint.port}"
+        + (f" via agent {endpoint.agent}" if endpoint.via else ""),
+        f"{how}; {load.active} in flight here, {'healthy' if endpoint.healthy else 'not healthy'}",
+    )
+
+
+def limits(plan: Plan) -> list[dict[str, Any]]:
+    """The time limits and retries that apply."""
+    timeouts, retry = plan.timeouts, plan.retry
+    times = ", ".join(
+        f"{name} {value:g} s" if value else f"{name} unlimited"
+        for name, value in (
+            ("connect", timeouts.connect_s),
+            ("try", timeouts.try_s),
+            ("request", timeouts.request_s),
+            ("idle", timeouts.idle_s),
+        )
+    )
+    whole = "whole request" if plan.bounds_whole_request else "request sent to first byte of the answer"
+    return [
+        entry(plan, "timeout", "timeout", times, f"`request` covers: {whole}"),
+        entry(plan, "retry", "retry", f"up to {retry.attempts} attempts", "within the service's retry budget"),
+    ]
+
+
+def retried(plan: Plan, failure: Failure, reason: str, verdict: Again | Enough) -> dict[str, Any]:
+    """What became of a failed attempt."""
+    decision = f"again after {verdict.delay_s * 1000:.0f} ms" if isinstance(verdict, Again) else "no further attempt"
+    return entry(plan, "retry", "retry", decision, f"{failure.name.lower()}: {reason}; {verdict.reason}")
+
+
+def refused(plan: Plan | None, refusal: Refusal) -> dict[str, Any]:
+    """The mesh's own answer."""
+    return entry(plan, "answer", refusal.policy, f"answer {refusal.status}", refusal.reason)
+
+
+def explain_field(explained: Explained, endpoint: Endpoint | None, inbound: bool) -> bytes:
+    """The `x-shoal-explain` response header: JSON, ASCII, bounded."""
+    hop = b"x-shoal-explain-inbound" if inbound else b"x-shoal-explain"
+    kept = list(explained)
+    while True:
+        told = {"decisions": kept, "endpoint": endpoint.id if endpoint is not None else None}
+        text = msgspec.json.encode(told).decode().encode("ascii", "backslashreplace")
+        if len(text) <= _EXPLAIN_BYTES or not kept:
+            return b"%b: %b\r\n" % (hop, bytes(b if 0x20 <= b < 0x7F else 0x3F for b in text))
+        kept.pop()
+
+
+def direct_answer(action: Redirect | Respond) -> tuple[list[bytes], bytes, int]:
+    """Header lines, body and status of an answer that a route gives by itself."""
+    fields = [b"server: shoal\r\n", b"x-shoal-policy: route\r\n"]
+    if isinstance(action, Redirect):
+        fields.append(b"location: %b\r\n" % action.location.encode("latin-1", "replace"))
+        return fields, b"", action.status
+    fields += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in action.headers]
+    return fields, action.body, action.status
+
+
+def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]:
+    """The end-to-end fields of a request, as its route wants them."""
+    connection = request.connection
+    if connection:
+        fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code or f.name not in connection)]
+    else:
+        fields = [f.wire for f in request.fields if f.code < REBUILT]
+    if forward is None:
+        return fields
+    if forward.host is not None:
+        host = forward.host.encode("latin-1")
+        fields = [f.wire for f in request.fields if f.code < REBUILT and f.code != HOST and f.name not in connection]
+        fields.insert(0, b"host: %b\r\n" % host)
+    if forward.request_headers is not None:
+        fields = edited(fields, forward.request_headers)
+    return fields
+
+
+def edited(fields: list[bytes], edits: Edits) -> list[bytes]:
+    """Header lines after a route's edits: removed, then set (replacing), then added."""
+    gone = {name.encode() for name in edits.remove} | {name.lower().encode() for name, _ in edits.set}
+    kept = [line for line in fields if line.partition(b":")[0].lower() not in gone]
+    kept += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in (*edits.set, *edits.add)]
+    return kept
+
+
+def addressed_to(endpoint: Endpoint, caller: str) -> bytes:
+    """What the owning agent's inbound listener needs: which of its instances is meant, and who is calling."""
+    line = b"x-shoal-endpoint: %b/%b\r\n" % (endpoint.service.encode(), endpoint.id.encode())
+    return line + b"x-shoal-caller: %b\r\n" % caller.encode() if caller else line

@@ -1,0 +1,303 @@
+"""What a worker consults: for each service one compiled plan, swapped by one assignment.
+
+Laws
+- A request reads its plan once. Plans never change; a change is a new plan.
+- What was learnt about a service and its endpoints (loads, budgets, positions, counters) lives in Service, beside the
+  plans, and survives them.
+- Plans are compiled as their frames come in and swapped together at the commit: a revision is applied whole, and the
+  swap itself does no work.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from agent.frames import EndpointFrame, PolicyFrame
+from agent.proxy.answers import Refusal
+from agent.proxy.stats import ServiceStats
+from policies import balance, retry, route, timeout
+from policies.balance import Balance, Balancer, BalanceState
+from policies.document import Document, Invalid, parse
+from policies.endpoint import Endpoint, Load
+from policies.names import parse_service
+from policies.request import RequestView
+from policies.retry import Budget, Retry
+from policies.route import Decision, Forward, Route, Subset
+from policies.timeout import Timeout
+
+_HOSTS: Final = 65536
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """A policy that applies to a service: where it stands, and what it says."""
+
+    key: str
+    revision: int
+    mode: str
+    document: Document
+
+
+class RoutePhase:
+    """The compiled route of a service."""
+
+    __slots__ = ("_compiled", "audit")
+
+    def __init__(self, document: Route, service: str) -> None:
+        self._compiled = route.compile(document, service)
+        self.audit = document.mode == "audit"
+
+    def decide(self, request: RequestView, rng: random.Random) -> Decision:
+        """Where the request goes."""
+        return route.decide(self._compiled, request, rng)
+
+
+class Plan:
+    """The compiled answer for one service. What is not configured is None, and costs nothing."""
+
+    __slots__ = (
+        "_balance",
+        "_groups",
+        "_states",
+        "_zone",
+        "balancer",
+        "bounds_whole_request",
+        "budget",
+        "endpoints",
+        "local",
+        "needs_view",
+        "policies",
+        "retry",
+        "retry_statuses",
+        "revision",
+        "route",
+        "service",
+        "timeouts",
+    )
+
+    def __init__(
+        self,
+        service: Service,
+        revision: int,
+        endpoints: Sequence[Endpoint],
+        policies: Mapping[str, InForce],
+        *,
+        host: str,
+        zone: str,
+    ) -> None:
+        self.service = service.name
+        self.revision = revision
+        self.endpoints = tuple(endpoints)
+        self.policies = policies
+        self.local = {e.id: e for e in endpoints if e.agent == host}
+        self.budget = service.budget
+        self._zone = zone
+        self._states = service.states
+        self._balance = _enforced(policies, "balance", Balance)
+        self._groups: dict[Subset | None, Balancer] = {}
+        self.balancer = self.group(None)
+        routing = policies.get("route")
+        self.route = RoutePhase(routing.document, service.name) if _is(routing, Route) else None
+        self.needs_view = self.route is not None or self.balancer.needs_key
+        times = _enforced(policies, "timeout", Timeout)
+        self.timeouts = timeout.compile(times)
+        self.bounds_whole_request = times is not None and times.request is not None
+        retries = _enforced(policies, "retry", Retry)
+        self.retry = retry.compile(retries)
+        self.retry_statuses = self.retry.statuses | {503}
+        service.budget.configure(self.retry)
+
+    def group(self, subset: Subset | None) -> Balancer:
+        """The balancer over a subset of the endpoints; made when first asked for."""
+        balancer = self._groups.get(subset)
+        if balancer is None:
+            state = self._states.get(subset)
+            if state is None:
+                state = self._states[subset] = BalanceState()
+            chosen = self.endpoints if subset is None else [e for e in self.endpoints if subset.selects(e)]
+            balancer = balance.compile(self._balance, chosen, zone=self._zone, state=state)
+            self._groups[subset] = balancer
+        return balancer
+
+
+def _is(policy: InForce | None, kind: type[Document]) -> bool:
+    return policy is not None and isinstance(policy.document, kind)
+
+
+def _enforced(policies: Mapping[str, InForce], name: str, kind: type[Any]) -> Any:
+    policy = policies.get(name)
+    if policy is None or policy.mode == "audit" or not isinstance(policy.document, kind):
+        return None
+    return policy.document
+
+
+class Service:
+    """One service as this worker knows it: its plan, and all that outlives plans."""
+
+    __slots__ = ("budget", "loads", "name", "plan", "states", "stats")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stats = ServiceStats()
+        self.budget = Budget()
+        self.loads: dict[str, Load] = {}
+        self.states: dict[Subset | None, BalanceState] = {}
+        self.plan: Plan
+
+
+class Table:
+    """Every service of the mesh. Filled by `stage` and `gone`, made so by `commit`."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Service] = {}
+        self.revision = 0
+        self.ready = False
+        self.host = ""
+        self.zone = ""
+        self._by_host: dict[bytes, Service | None] = {}
+        self._staged: dict[str, tuple[Service, Plan] | None] = {}
+
+    # The way of a change.
+
+    def stage(
+        self,
+        name: str,
+        revision: int,
+        endpoints: Sequence[EndpointFrame],
+        policies: Mapping[str, PolicyFrame],
+        now: float,
+    ) -> list[dict[str, Any]]:
+        """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
+        staged = self._staged.get(name)
+        service = self.services.get(name) or (staged[0] if staged else Service(name))
+        in_force, refused = _documents(name, policies)
+        made = [self._endpoint(service, frame, now) for frame in endpoints]
+        plan = Plan(service, revision, made, in_force, host=self.host, zone=self.zone)
+        self._staged[name] = (service, plan)
+        return refused
+
+    def _endpoint(self, service: Service, frame: EndpointFrame, now: float) -> Endpoint:
+        load = service.loads.get(frame.id)
+        if load is None:
+            # Endpoints that come with the first table were there before; only a newcomer is spared at first.
+            load = service.loads[frame.id] = Load(
+                now if self.ready and service.name in self.services else -float("inf")
+            )
+        endpoint = Endpoint(
+            service.name,
+            frame.id,
+            frame.address,
+            frame.port,
+            version=frame.version,
+            zone=frame.zone,
+            weight=frame.weight,
+            metadata=frame.metadata or None,
+            healthy=frame.healthy,
+            draining=frame.draining,
+            suspect=frame.suspect,
+            agent=frame.agent,
+            dial=(frame.dial_address, frame.dial_port),
+            via=frame.via,
+            load=load,
+        )
+        before = self.services.get(service.name)
+        if before is not None and frame.healthy and _was_unhealthy(before.plan, frame.id):
+            load.healthy_since = now
+        return endpoint
+
+    def gone(self, name: str) -> None:
+        """Forget a service at the commit."""
+        self._staged[name] = None
+
+    def commit(self, revision: int) -> None:
+        """Swap in everything that is staged."""
+        names_changed = False
+        for name, staged in self._staged.items():
+            if staged is None:
+                names_changed |= self.services.pop(name, None) is not None
+                continue
+            service, plan = staged
+            service.plan = plan
+            if len(service.loads) > len(plan.endpoints):
+                kept = {endpoint.id for endpoint in plan.endpoints}
+                service.loads = {key: load for key, load in service.loads.items() if key in kept}
+            if name not in self.services:
+                self.services[name] = service
+                names_changed = True
+        self._staged = {}
+        if names_changed:
+            self._by_host.clear()
+        self.revision = revision
+        self.ready = True
+
+    # The way of a request.
+
+    def find(self, host: bytes) -> Service | None:
+        """The service that a Host names: `pets.production`, any case, with or without a port."""
+        try:
+            return self._by_host[host]
+        except KeyError:
+            service = self.services.get(service_name(host))
+            if len(self._by_host) >= _HOSTS:
+                self._by_host.clear()
+            self._by_host[host] = service
+            return service
+
+    def group(self, plan: Plan, forward: Forward) -> Balancer | Refusal:
+        """The endpoints that a route's decision leads to: its own service's, or another's."""
+        if forward.service is None or forward.service == plan.service:
+            return plan.group(forward.subset)
+        other = self.services.get(forward.service)
+        if other is None:
+            reason = f"the route leads to {forward.service}, and no such service is in this mesh"
+            return Refusal(503, "route", reason, 1, unsent=True)
+        return other.plan.group(forward.subset)
+
+    def local_endpoint(self, plan: Plan, wanted: bytes | None, now: float, rng: random.Random) -> Endpoint | Refusal:
+        """This host's instance that the inbound listener is asked for; any of the service's, when none is named."""
+        if wanted is not None:
+            service, _, identity = wanted.decode("latin-1").rpartition("/")
+            endpoint = plan.local.get(identity) if service == plan.service else self._local(service, identity)
+            if endpoint is None:
+                return Refusal(503, "endpoint", f"{service}/{identity} is not on this host", 1, unsent=True)
+            return Endpoint(
+                endpoint.service, endpoint.id, endpoint.address, endpoint.port, agent=endpoint.agent, load=endpoint.load
+            )
+        candidates = [e for e in plan.local.values() if e.healthy and not e.draining] or list(plan.local.values())
+        if not candidates:
+            return Refusal(503, "endpoint", f"no instance of {plan.service} is on this host", 1, unsent=True)
+        return rng.choice(candidates)
+
+    def _local(self, service: str, identity: str) -> Endpoint | None:
+        known = self.services.get(service)
+        return known.plan.local.get(identity) if known is not None else None
+
+
+def _was_unhealthy(plan: Plan, identity: str) -> bool:
+    return any(endpoint.id == identity and not endpoint.healthy for endpoint in plan.endpoints)
+
+
+def _documents(name: str, policies: Mapping[str, PolicyFrame]) -> tuple[dict[str, InForce], list[dict[str, Any]]]:
+    in_force: dict[str, InForce] = {}
+    refused: list[dict[str, Any]] = []
+    for kind, frame in policies.items():
+        document = parse(kind, frame.key, frame.text)
+        if isinstance(document, Invalid):
+            refused.append({"kind": kind, "key": frame.key, "path": document.path, "reason": document.reason})
+        else:
+            in_force[kind] = InForce(frame.key, frame.revision, document.mode, document)
+    return in_force, refused
+
+
+def service_name(host: bytes) -> str:
+    """The canonical service name in a Host; empty when there is none in it."""
+    text = host.decode("latin-1")
+    if text[:1] == "[":
+        return ""
+    try:
+        return parse_service(text.partition(":")[0].rstrip("."))
+    except ValueError:
+        return ""

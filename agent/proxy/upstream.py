@@ -1,0 +1,276 @@
+"""A connection to an endpoint: connects, sends one request at a time, reads its answer, goes back to the pool.
+
+Answers are judged as strictly as requests: an upstream that cannot be read without guessing gets its connection
+closed, and the client a 502.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from agent.proxy.connection import Connection
+from agent.proxy.framing import ChunkedDecoder
+from agent.proxy.head import (
+    CHUNKED,
+    LENGTH,
+    NO_BODY,
+    UNTIL_CLOSE,
+    BadHead,
+    ResponseHead,
+    check_incomplete,
+    parse_response,
+)
+from agent.proxy.reactor import INFINITY, READ, WRITE, Reactor
+
+if TYPE_CHECKING:
+    from agent.proxy.exchange import Exchange
+    from agent.proxy.pool import Pool
+
+
+class Phase(IntEnum):
+    """Where an upstream connection stands."""
+
+    CONNECTING = 0
+    IDLE = 1
+    HEAD = 2
+    """A request was sent, its answer's head has not come whole."""
+    BODY = 3
+    TUNNEL = 4
+
+
+class Upstream(Connection):
+    """One connection to an endpoint's address. Owned by its exchange while busy, by the pool while idle."""
+
+    __slots__ = ("_buffer", "_decoder", "_framing", "_left", "_reusable", "dial", "exchange", "phase", "pool", "sent")
+
+    def __init__(self, reactor: Reactor, pool: Pool, dial: tuple[str, int], exchange: Exchange) -> None:
+        family = socket.AF_INET6 if ":" in dial[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        super().__init__(reactor, sock, WRITE)
+        self.pool = pool
+        self.dial = dial
+        self.exchange: Exchange | None = exchange
+        self.phase = Phase.CONNECTING
+        self.sent = False
+        """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
+        self._buffer = b""
+        self._framing = NO_BODY
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._reusable = True
+        pool.opened += 1
+
+    def connect(self) -> None:
+        """Begin to connect; the exchange hears `on_connected` or `on_upstream_lost`, now or later."""
+        try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = self.sock.connect_ex(self.dial)
+        except OSError as error:
+            self.on_broken(error)
+            return
+        if code not in (0, errno.EINPROGRESS):
+            self.on_broken(OSError(code, os.strerror(code)))
+
+    def on_event(self, events: int) -> None:
+        """The reactor's callback; the first event tells how connecting went."""
+        if self.phase is not Phase.CONNECTING:
+            Connection.on_event(self, events)
+            return
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.on_broken(OSError(code, os.strerror(code)))
+            return
+        self.phase = Phase.IDLE
+        self.deadline = INFINITY
+        self._want(READ)
+        assert self.exchange is not None
+        self.exchange.on_connected(self)
+
+    def is_stale(self) -> bool:
+        """Whether an idle connection is known to be of no use: closed, or with bytes nobody asked for."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def send_request(self, exchange: Exchange, data: bytes) -> None:
+        """Send a request's head, and what there is of its body."""
+        self.exchange = exchange
+        self.phase = Phase.HEAD
+        self.sent = False
+        self._reusable = True
+        self.write(data)
+        self.sent = not self.closed
+
+    # What comes back.
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of an answer."""
+        try:
+            if self.phase is Phase.HEAD:
+                self._read_heads(data)
+            elif self.phase is Phase.BODY:
+                self._read_body(data)
+            elif self.phase is Phase.TUNNEL:
+                assert self.exchange is not None
+                self.exchange.on_tunnel_data(data)
+            else:  # idle: nobody asked
+                self.close()
+        except BadHead as bad:
+            self._fail_badly(bad.reason)
+
+    def _read_heads(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if self._buffer:
+            data = self._buffer + data
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                check_incomplete(data)
+                self._buffer = data
+                return
+            head = parse_response(data[:end], exchange.request.method)
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._buffer = b""
+                self._switch(exchange, head, data)
+                return
+            exchange.on_informational(head)
+            if self.exchange is not exchange:
+                return
+        self._buffer = b""
+        self._begin_body(exchange, head, data)
+
+    def _switch(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        if not exchange.request.upgrade:
+            raise BadHead("101 Switching Protocols that nobody asked for")
+        self.phase = Phase.TUNNEL
+        self._reusable = False
+        exchange.on_switched(head)
+        if data and self.exchange is exchange:
+            exchange.on_tunnel_data(data)
+
+    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        framing = head.framing
+        if head.close:
+            self._reusable = False
+        if framing == LENGTH and len(data) >= head.length:
+            if len(data) > head.length:
+                self._reusable = False
+                data = data[: head.length]
+            self.deadline = INFINITY
+            exchange.on_response(head, data, True)
+            return
+        if framing == NO_BODY:
+            if data:
+                self._reusable = False
+            self.deadline = INFINITY
+            exchange.on_response(head, b"", True)
+            return
+        self.deadline = INFINITY
+        self._framing = framing
+        self._left = head.length
+        self.phase = Phase.BODY
+        if framing == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        exchange.on_response(head, b"", False)
+        if data and self.exchange is exchange:
+            self._read_body(data)
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if self._framing == LENGTH:
+            if len(data) > self._left:
+                self._reusable = False
+                data = data[: self._left]
+            self._left -= len(data)
+            exchange.on_response_data(data)
+            if not self._left and self.exchange is exchange:
+                exchange.on_response_end([])
+        elif self._framing == CHUNKED:
+            decoder = self._decoder
+            assert decoder is not None
+            payload = decoder.feed(data)
+            if payload:
+                exchange.on_response_data(payload)
+            if decoder.done and self.exchange is exchange:
+                self._decoder = None
+                if decoder.rest:
+                    self._reusable = False
+                exchange.on_response_end(decoder.trailers)
+        else:
+            exchange.on_response_data(data)
+
+    def on_eof(self) -> None:
+        """The upstream closed: the end of an answer that is framed so, and a failure anywhere else."""
+        exchange = self.exchange
+        if self.phase is Phase.TUNNEL and exchange is not None:
+            self.pause_reading()
+            exchange.on_tunnel_eof(from_upstream=True)
+        elif self.phase is Phase.BODY and self._framing == UNTIL_CLOSE and exchange is not None:
+            self._reusable = False
+            exchange.on_response_end([])
+        else:
+            self.on_broken(OSError(errno.ECONNRESET, "closed by the upstream"))
+
+    def on_broken(self, error: OSError) -> None:
+        """Connecting failed, or the connection did."""
+        exchange, self.exchange = self.exchange, None
+        connecting = self.phase is Phase.CONNECTING
+        self.close()
+        if exchange is not None:
+            exchange.on_upstream_lost(self, error.strerror or str(error), connecting)
+
+    def on_deadline(self, now: float) -> None:
+        """Idle for too long; or connecting, or the answer's head, took longer than this try may."""
+        exchange, self.exchange = self.exchange, None
+        phase = self.phase
+        self.close()
+        if exchange is not None:
+            exchange.on_try_timeout(self, connecting=phase is Phase.CONNECTING)
+
+    def on_drained(self) -> None:
+        """What was held of the request is sent: its client may go on."""
+        if self.exchange is not None:
+            self.exchange.down.resume_reading()
+
+    def _fail_badly(self, reason: str) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is not None:
+            exchange.on_bad_response(self, reason)
+
+    # How it ends.
+
+    def release(self, *, reusable: bool) -> None:
+        """The exchange is through with it: back to the pool, or closed."""
+        self.exchange = None
+        if reusable and self._reusable and self._out is None and not self.closed:
+            self.phase = Phase.IDLE
+            self.resume_reading()
+            self.pool.put(self)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close, wherever it stands."""
+        if not self.closed:
+            if self.phase is Phase.IDLE and self.exchange is None:
+                self.pool.forget(self)
+            self.pool.opened -= 1
+        super().close()
+
+    def abort(self) -> None:
+        """A callback of this connection failed."""
+        self.on_broken(OSError(errno.EIO, "an error of the agent's own"))

@@ -1,0 +1,341 @@
+"""A proxy worker: one process, one Trio loop, one reactor. Started by control, which hands it its listening sockets.
+
+Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
+comma separated). Control holds copies of the listening sockets, so that what waits in their queues outlives a worker.
+
+When control is gone a worker goes on serving its last table for ORPHAN_S, so that a successor can take over, and then
+drains: a table that nobody keeps true must not be served forever.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from agent import frames
+from agent.frames import EndpointFrame, Frame, PolicyFrame
+from agent.proxy import explain, state
+from agent.proxy.access import Recorder
+from agent.proxy.answers import Refusal, closing_answer
+from agent.proxy.callers import Callers
+from agent.proxy.downstream import Downstream
+from agent.proxy.exchange import Exchange
+from agent.proxy.pool import Pool
+from agent.proxy.reactor import Reactor, Timed
+from agent.proxy.stats import count
+from agent.proxy.table import Table
+
+ORPHAN_S: Final = 10.0
+ACCEPTS_PER_EVENT: Final = 64
+FLUSH_S: Final = 0.25
+
+log = structlog.get_logger()
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Per worker, from the agent's settings."""
+
+    max_connections: int = 20_000
+    head_s: float = 10.0
+    """For a whole request head, however it drips."""
+    idle_s: float = 300.0
+    """Between two requests of a connection."""
+    max_waiting: int = 1024
+    """Requests held until the first table is there."""
+    waiting_s: float = 10.0
+
+
+class Listener(Timed):
+    """A listening socket that is served by the reactor; pauses when the process is out of descriptors."""
+
+    __slots__ = ("inbound", "sock", "worker")
+
+    def __init__(self, worker: Worker, fd: int, *, inbound: bool) -> None:
+        super().__init__()
+        self.worker = worker
+        self.inbound = inbound
+        self.sock = socket.socket(fileno=fd)
+        self.sock.setblocking(False)
+        worker.reactor.add(self.sock.fileno(), self.on_event)
+
+    def on_event(self, events: int) -> None:
+        """Accept what waits."""
+        for _ in range(ACCEPTS_PER_EVENT):
+            try:
+                sock, address = self.sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            self.worker.on_accepted(sock, address[0], inbound=self.inbound)
+
+    def _pause(self, error: OSError) -> None:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            log.error("accept failed", error=str(error))
+        self.worker.reactor.remove(self.sock.fileno())
+        self.worker.reactor.wheel.arm(self, self.worker.reactor.now + 0.1)
+
+    def on_deadline(self, now: float) -> None:
+        """Accept again."""
+        if not self.worker.draining:
+            self.worker.reactor.add(self.sock.fileno(), self.on_event)
+
+    def abort(self) -> None:
+        """A callback failed: there is nothing to close."""
+
+    def close(self) -> None:
+        """Accept no more. Control's copy of the socket stays."""
+        self.worker.reactor.remove(self.sock.fileno())
+        self.sock.close()
+
+
+class Worker:
+    """What the connections of one worker share."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.reactor = Reactor()
+        self.pool = Pool(self.reactor)
+        self.table = Table()
+        self.callers = Callers()
+        self.limits = Limits()
+        self.rng = random.Random(seed)
+        self.recorder = Recorder()
+        self.connections: set[Downstream] = set()
+        self.listeners: list[Listener] = []
+        self.draining = False
+        self.refused: dict[str, int] = {}
+        """Answers of the mesh's own that no service stands behind, by policy."""
+        self.accepted = 0
+        self.drained = trio.Event()
+        self._waiting: list[Exchange] = []
+        self._request_prefix = os.urandom(6).hex().encode()
+        self._request_number = 0
+
+    # Connections.
+
+    def listen(self, fd: int, *, inbound: bool) -> None:
+        """Serve a listening socket."""
+        self.listeners.append(Listener(self, fd, inbound=inbound))
+
+    def on_accepted(self, sock: socket.socket, peer: str, *, inbound: bool) -> None:
+        """A client connected."""
+        self.accepted += 1
+        sock.setblocking(False)
+        if len(self.connections) >= self.limits.max_connections:
+            refusal = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
+            self.count_refused(refusal)
+            try:
+                sock.send(closing_answer(refusal))
+            except OSError:
+                pass
+            sock.close()
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connections.add(Downstream(self, sock, peer, inbound))
+
+    def forget(self, connection: Downstream) -> None:
+        """A client's connection closed."""
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self.drained.set()
+
+    def count_refused(self, refusal: Refusal) -> None:
+        """Count an answer of the mesh's own for which there is no exchange."""
+        count(self.refused, refusal.policy)
+
+    def next_request_id(self) -> bytes:
+        """Unique over workers and restarts."""
+        self._request_number += 1
+        return b"%b-%x" % (self._request_prefix, self._request_number)
+
+    def record(self, exchange: Exchange, duration_s: float) -> None:
+        """A request ended."""
+        self.recorder.record(exchange, duration_s)
+
+    # The first table.
+
+    def wait_for_table(self, exchange: Exchange) -> None:
+        """Hold a request that came before the first table; bounded in number and time."""
+        if len(self._waiting) >= self.limits.max_waiting:
+            exchange.refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True))
+            return
+        self._waiting.append(exchange)
+        exchange.down.arm(self.reactor.now + self.limits.waiting_s)
+
+    def _serve_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for exchange in waiting:
+            if exchange.down.exchange is exchange:
+                exchange.start()
+
+    # Frames.
+
+    def on_frame(self, frame: Frame) -> list[Frame]:
+        """Do what control wants; returns what to answer."""
+        kind = frame["t"]
+        if kind == "service":
+            endpoints = msgspec.convert(frame["endpoints"], list[EndpointFrame])
+            policies = msgspec.convert(frame["policies"], dict[str, PolicyFrame])
+            refused = self.table.stage(frame["name"], frame["revision"], endpoints, policies, time.monotonic())
+            for refusal in refused:
+                log.error("a document that control accepted was refused here", **refusal)
+            return []
+        if kind == "gone":
+            self.table.gone(frame["name"])
+            return []
+        if kind == "commit":
+            return self._commit(frame["revision"])
+        if kind == "configure":
+            self._configure(frame)
+            return []
+        if kind == "ask":
+            return [self._answer(frame)]
+        if kind == "drain":
+            self.drain()
+            return []
+        raise ValueError(f"a frame {kind!r} that this worker does not know")
+
+    def _configure(self, frame: Frame) -> None:
+        self.table.host = frame.get("host", "")
+        self.table.zone = frame.get("zone", "")
+        self.callers.configure(frame.get("callers") or {})
+        self.limits = msgspec.convert(frame.get("limits") or {}, Limits)
+        self.recorder.wanted = bool(frame.get("access_log"))
+
+    def _commit(self, revision: int) -> list[Frame]:
+        first = not self.table.ready
+        self.table.commit(revision)
+        self.reactor.now = time.monotonic()
+        self._serve_waiting()
+        answers: list[Frame] = [{"t": "runs", "revision": revision, "refused": []}]
+        if first:
+            gc.collect()
+            gc.freeze()
+            answers.append({"t": "ready", "pid": os.getpid()})
+        return answers
+
+    def _answer(self, frame: Frame) -> Frame:
+        answer: Frame = {"t": "answer", "id": frame["id"]}
+        args = frame.get("args") or {}
+        try:
+            if frame["what"] == "metrics":
+                answer["value"] = state.metrics(self)
+            elif frame["what"] == "state":
+                answer["value"] = state.services(self, args.get("service"))
+            elif frame["what"] == "explain":
+                answer["value"] = explain.explain(self, args)
+            else:
+                answer["error"] = f"nothing is known here of {frame['what']!r}"
+        except (ValueError, TypeError, KeyError) as error:
+            answer["error"] = f"{type(error).__name__}: {error}"
+        return answer
+
+    # Stopping.
+
+    def drain(self) -> None:
+        """Accept no more; every connection closes behind its next answer."""
+        if self.draining:
+            return
+        self.draining = True
+        for listener in self.listeners:
+            listener.close()
+        if not self.connections:
+            self.drained.set()
+
+    def close(self) -> None:
+        """Close what is left."""
+        for connection in list(self.connections):
+            connection.abort()
+        self.reactor.close()
+
+
+async def serve(worker: Worker, stream: trio.SocketStream) -> None:
+    """Run until drained, or until control's deadline for it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.reactor.run)
+        nursery.start_soon(worker.reactor.wheel.run)
+        sending = trio.Lock()
+
+        async def send(answers: list[Frame]) -> None:
+            async with sending:
+                try:
+                    for answer in answers:
+                        await stream.send_all(frames.encode(answer))
+                except trio.BrokenResourceError:
+                    pass  # control is gone; listening to it tells the same
+
+        async def flush() -> None:
+            while True:
+                await trio.sleep(FLUSH_S)
+                rows = worker.recorder.take()
+                if rows:
+                    await send([{"t": "records", "rows": rows}])
+
+        nursery.start_soon(flush)
+        deadline_s = await _obey(worker, stream, send)
+        with trio.move_on_after(deadline_s):
+            await worker.drained.wait()
+        rows = worker.recorder.take()
+        await send([{"t": "records", "rows": rows}] if rows else [])
+        await send([{"t": "drained"}])
+        nursery.cancel_scope.cancel()
+    worker.close()
+
+
+async def _obey(worker: Worker, stream: trio.SocketStream, send: Any) -> float:
+    """Take frames until told to drain, or until control is gone. Returns how long draining may take, in seconds."""
+    decoder = frames.Decoder()
+    while True:
+        try:
+            data = await stream.receive_some(1024 * 1024)
+        except trio.BrokenResourceError:
+            data = b""
+        if not data:
+            log.warning("control is gone; serving the last table for a while", seconds=ORPHAN_S)
+            await trio.sleep(ORPHAN_S)
+            worker.drain()
+            return ORPHAN_S
+        for frame in decoder.feed(data):
+            answers = worker.on_frame(frame)
+            if answers:
+                await send(answers)
+            if frame["t"] == "drain":
+                return float(frame["deadline_s"])
+            if frame["t"] == "service":
+                await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
+
+
+def _descriptors(name: str) -> list[int]:
+    return [int(fd) for fd in os.environ.get(name, "").split(",") if fd]
+
+
+async def main() -> None:
+    """The process that control starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is control's to handle
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a process group's SIGTERM: control drains its workers
+    gc.set_threshold(50_000, 20, 50)
+    worker = Worker()
+    for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
+        worker.listen(fd, inbound=False)
+    for fd in _descriptors("SHOAL_INBOUND_FDS"):
+        worker.listen(fd, inbound=True)
+    control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
+    await serve(worker, trio.SocketStream(trio.socket.from_stdlib_socket(control)))
+
+
+if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    trio.run(main)
