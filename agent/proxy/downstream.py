@@ -34,11 +34,11 @@ from agent.proxy.head import (
     forwarded_fields,
     parse_request,
 )
-from agent.proxy.reactor import INFINITY
 
 if TYPE_CHECKING:
-    from agent.proxy.worker import Worker
     from policies.route import Forward
+
+    from agent.proxy.worker import Worker
 
 PIPELINE_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from policies.retry import Again, Enough, Failure
+from policies.route import Forward, Redirect
+
 from agent.proxy import answers, story
 from agent.proxy.answers import Refusal
 from agent.proxy.framing import chunk, last_chunk
@@ -40,8 +43,6 @@ from policies import balance as balancing
 from policies import retry as retrying
 from policies import timeout as timing
 from policies.endpoint import Endpoint
-from policies.retry import Again, Enough, Failure
-from policies.route import Forward, Redirect
 
 if TYPE_CHECKING:
     from agent.proxy.downstream import Downstream

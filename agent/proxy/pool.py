@@ -61,6 +61,11 @@ class Pool:
         for upstream in self._idle.pop(dial, []):
             upstream.close()
 
+    def close(self) -> None:
+        """Close every idle connection."""
+        for dial in list(self._idle):
+            self.drop(dial)
+
     @property
     def idle(self) -> int:
         """Idle connections, over all addresses."""

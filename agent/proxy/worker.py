@@ -258,6 +258,7 @@ class Worker:
         """Close what is left."""
         for connection in list(self.connections):
             connection.abort()
+        self.pool.close()
         self.reactor.close()
 
 

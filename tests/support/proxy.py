@@ -1,0 +1,169 @@
+"""A proxy worker inside the test's own Trio loop, with raw clients and raw upstreams on real loopback sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from agent.frames import EndpointFrame, PolicyFrame
+from agent.proxy.worker import Limits, Worker
+
+SERVICE = "pets.production"
+GET = b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def listening() -> tuple[socket.socket, int]:
+    """A listening loopback socket and its port."""
+    sock = socket.create_server(("127.0.0.1", 0), backlog=512)
+    sock.setblocking(False)
+    return sock, sock.getsockname()[1]
+
+
+def refusing_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def endpoint(port: int, identity: str = "", **more: Any) -> EndpointFrame:
+    """An endpoint on loopback."""
+    fields: dict[str, Any] = {
+        "id": identity or f"i-{port}",
+        "address": "127.0.0.1",
+        "port": port,
+        "version": "v1",
+        "zone": "",
+        "weight": 100.0,
+        "metadata": {},
+        "healthy": True,
+        "draining": False,
+        "suspect": False,
+        "agent": "",
+        "dial_address": "127.0.0.1",
+        "dial_port": port,
+        "via": False,
+    }
+    return EndpointFrame(**{**fields, **more})
+
+
+class Client:
+    """A client that sees bytes."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.received = b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def until(self, mark: bytes) -> bytes:
+        """Everything up to and with a mark; what follows stays for the next call."""
+        with trio.fail_after(5):
+            while mark not in self.received:
+                data = await self.stream.receive_some(65536)
+                if not data:
+                    raise AssertionError(f"closed before {mark!r}: {self.received!r}")
+                self.received += data
+        found, mark, self.received = self.received.partition(mark)
+        return found + mark
+
+    async def head(self) -> bytes:
+        """The next head."""
+        return await self.until(b"\r\n\r\n")
+
+    async def ask(self, data: bytes, mark: bytes = b"ok") -> bytes:
+        """Send, and take the answer up to a mark."""
+        await self.send(data)
+        return await self.until(mark)
+
+    async def rest(self) -> bytes:
+        """Everything until the proxy closes."""
+        with trio.fail_after(5):
+            while data := await self.stream.receive_some(65536):
+                self.received += data
+        return self.received
+
+
+class Proxy:
+    """The worker, and how to reach it."""
+
+    def __init__(self, worker: Worker, nursery: trio.Nursery) -> None:
+        self.worker = worker
+        self.nursery = nursery
+        self.outbound_port = self._listen(inbound=False)
+        self.inbound_port = self._listen(inbound=True)
+        self.revision = 0
+        self.clients: list[Client] = []
+
+    def _listen(self, *, inbound: bool) -> int:
+        sock, port = listening()
+        self.worker.listen(sock.detach(), inbound=inbound)
+        return port
+
+    def put(self, *endpoints: EndpointFrame, service: str = SERVICE, **documents: object) -> None:
+        """A service's endpoints and policy documents, in force at once."""
+        self.revision += 1
+        policies = {
+            kind: PolicyFrame(service, self.revision, msgspec.json.encode(document))
+            for kind, document in documents.items()
+        }
+        refused = self.worker.table.stage(service, self.revision, endpoints, policies, self.worker.reactor.now)
+        assert refused == []
+        self.worker._commit(self.revision)
+
+    async def client(self, *, inbound: bool = False) -> Client:
+        """A new connection."""
+        port = self.inbound_port if inbound else self.outbound_port
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port))
+        self.clients.append(client)
+        return client
+
+    async def upstream(self, handler: Callable[[Client], Awaitable[None]]) -> int:
+        """Start a raw upstream; `handler` gets every connection. Returns the port."""
+        sock, port = listening()
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+        async def handle(stream: trio.SocketStream) -> None:
+            async with stream:
+                try:
+                    await handler(Client(stream))
+                except (AssertionError, trio.BrokenResourceError):
+                    pass  # the proxy closed: what it did is judged at the client
+
+        self.nursery.start_soon(trio.serve_listeners, handle, [listener])
+        return port
+
+
+@asynccontextmanager
+async def running_proxy(**limits: Any) -> AsyncIterator[Proxy]:
+    """A worker that runs as long as the block does."""
+    worker = Worker(seed=1)
+    worker.limits = Limits(**limits)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.reactor.run)
+            nursery.start_soon(worker.reactor.wheel.run)
+            proxy = Proxy(worker, nursery)
+            try:
+                yield proxy
+            finally:
+                nursery.cancel_scope.cancel()
+                for client in proxy.clients:
+                    client.stream.socket.close()
+                for listener in worker.listeners:
+                    listener.close()
+    finally:
+        worker.close()
+
+
+async def always_ok(client: Client) -> None:
+    """An upstream that answers 200 to every head it sees."""
+    while True:
+        await client.head()
+        await client.send(OK)
