@@ -369,8 +369,8 @@ class Downstream(Connection):
             exchange.on_client_gone()
 
     def trail(self, request: RequestHead) -> bytes:
-        """Via, X-Forwarded-For and X-Forwarded-Proto for the next hop. The inbound hop's peer is an agent, and no link of
-        the chain that services see."""
+        """Via, X-Forwarded-For and X-Forwarded-Proto for the next hop. The peer of an inbound hop is an agent, and no
+        link of the chain that services see."""
         lines = b""
         forwarded = None
         proto = False

@@ -6,7 +6,7 @@ from agent.proxy.head import RequestHead
 
 
 class HeadView:
-    """policies.request.RequestView over a RequestHead. Made only for requests whose policies look at more than the host."""
+    """policies.request.RequestView over a RequestHead. Made only where policies look at more than the host."""
 
     __slots__ = ("_headers", "_request", "caller", "method", "path", "query")
 
@@ -28,5 +28,5 @@ class HeadView:
         return headers.get(name)
 
     def claim(self, name: str) -> str | None:
-        """A claim of a verified token. None as long as no policy verifies tokens: what was not verified is not believed."""
+        """A claim of a verified token. None as long as no policy verifies tokens: nothing unverified is believed."""
         return None
