@@ -1,6 +1,6 @@
 """Fetches pip's wheel with nothing but the standard library: for a Python whose ensurepip the system left out.
 
-    python fetch_pip.py TARGET.whl
+    python fetch_pip.py DIRECTORY      prints the path of the wheel
 
 Asks the package index that pip itself would ask (PIP_INDEX_URL, else PyPI); checks the wheel against the hash below.
 """
@@ -11,6 +11,7 @@ import sys
 import urllib.parse
 import urllib.request
 from html.parser import HTMLParser
+from pathlib import Path
 
 WHEEL = "pip-25.3-py3-none-any.whl"
 SHA256 = "9655943313a94722b7774661c21049070f6bbb0a1516bf02f7c8d5d9201514cd"
@@ -49,8 +50,9 @@ def main() -> None:
     wheel = read(wheel_url(f"{INDEX}/pip/"))
     if (digest := hashlib.sha256(wheel).hexdigest()) != SHA256:
         sys.exit(f"{WHEEL} has SHA-256 {digest}, and not the expected {SHA256}")
-    with open(sys.argv[1], "wb") as target:
-        target.write(wheel)
+    target = Path(sys.argv[1]) / WHEEL  # its name is part of a wheel: pip refuses one under another name
+    target.write_bytes(wheel)
+    print(target)
 
 
 if __name__ == "__main__":
