@@ -25,6 +25,10 @@ class RequestView(Protocol):
         """Value of a header (lower-case name); several fields of one name joined with ', '."""
         ...
 
+    def claim(self, name: str) -> str | None:
+        """A claim of the caller's verified token; None without one. What nobody verified is not a claim."""
+        ...
+
 
 class Request:
     """A plain RequestView, for explain and for tests."""
@@ -35,14 +39,19 @@ class Request:
         target: str = "/",
         headers: Mapping[str, str] | None = None,
         caller: str = "",
+        claims: Mapping[str, str] | None = None,
     ) -> None:
         self.method = method
         self.path, _, self.query = target.partition("?")
         self.caller = caller
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self._claims = dict(claims or {})
 
     def header(self, name: str) -> str | None:
         return self._headers.get(name)
+
+    def claim(self, name: str) -> str | None:
+        return self._claims.get(name)
 
 
 def cookie(request: RequestView, name: str) -> str | None:

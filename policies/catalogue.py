@@ -1,0 +1,34 @@
+"""Every policy kind there is, in the order of the phases in which requests meet them. The one list to add a kind to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from policies.balance import Balance
+from policies.document import Document
+from policies.health import HealthPolicy
+from policies.retry import Retry
+from policies.route import Route
+from policies.timeout import Timeout
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind of policy."""
+
+    name: str
+    document: type[Document]
+    summary: str
+    guards: bool = False
+    """Whether a refused document with no good one before it has to refuse requests rather than count as absent."""
+
+
+KINDS: Final = (
+    Kind("route", Route, "where requests go: rules, splits, canaries, blue-green, rewrites"),
+    Kind("timeout", Timeout, "how long connecting, a try, a request and silence may take"),
+    Kind("balance", Balance, "which instance takes a request"),
+    Kind("retry", Retry, "which failures are tried again, within a budget"),
+    Kind("health", HealthPolicy, "how instances are checked by the agent beside them"),
+)
+BY_NAME: Final = {kind.name: kind for kind in KINDS}

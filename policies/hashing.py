@@ -1,0 +1,24 @@
+"""Hashes that every agent computes alike: of requests, and of endpoints on rings and tables."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Final
+
+_EIGHT: Final = struct.Struct(">8Q")
+
+
+def hash64(text: str) -> int:
+    """64 bits, the same in every process (Python's own `hash` is not)."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def hashes64(text: str, count: int) -> list[int]:
+    """`count` independent 64-bit hashes of a text."""
+    found: list[int] = []
+    encoded = text.encode("utf-8", "surrogateescape")
+    for block in range((count + 7) // 8):
+        digest = hashlib.blake2b(encoded, digest_size=64, salt=block.to_bytes(8, "big")).digest()
+        found.extend(_EIGHT.unpack(digest))
+    return found[:count]

@@ -1,0 +1,51 @@
+"""Dividing traffic by weight, at random or sticky.
+
+A sticky split is a weighted rendezvous: every target draws a score from the user's key, and the best score wins, with
+score = -weight / ln(draw). Growing one target's weight raises its scores and nobody else's: users move to it and
+nowhere else, so going from 5% to 20% moves nobody back. (Schindelhauer and Schomaker, "Weighted distributed hash
+tables", 2005.)
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+_SPAN: Final = float(1 << 53)
+
+
+def draw(key: str, target: str) -> float:
+    """A number in (0, 1), always the same for a key and a target."""
+    digest = hashlib.blake2b(f"{key}\0{target}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return ((int.from_bytes(digest, "big") >> 11) + 0.5) / _SPAN
+
+
+class Split(Generic[T]):
+    """Targets with weights; names tell them apart in the sticky draw, so that order and neighbours do not matter."""
+
+    __slots__ = ("_cumulative", "_targets", "_total")
+
+    def __init__(self, targets: Sequence[tuple[str, float, T]]) -> None:
+        self._targets = [target for target in targets if target[1] > 0]
+        self._cumulative: list[float] = []
+        total = 0.0
+        for _, weight, _ in self._targets:
+            total += weight
+            self._cumulative.append(total)
+        self._total = total
+
+    def at_random(self, rng: random.Random) -> T:
+        """A target, in proportion to the weights."""
+        if len(self._targets) == 1:
+            return self._targets[0][2]
+        index = bisect.bisect_right(self._cumulative, rng.random() * self._total)
+        return self._targets[min(index, len(self._targets) - 1)][2]
+
+    def sticky(self, key: str) -> T:
+        """Always the same target for a key, in proportion to the weights over keys."""
+        return max(self._targets, key=lambda target: -target[1] / math.log(draw(key, target[0])))[2]
