@@ -1,0 +1,83 @@
+"""scripts/bench: chooses sections and peers, runs them, prints tables and JSON."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scripts.benchmark import cpu, idle, latency, machine, stream
+from scripts.benchmark.machine import Machine
+from scripts.benchmark.peers import Peer, choose
+from scripts.benchmark.processes import Failed, allow_descriptors
+from scripts.benchmark.run import Run
+
+SECTIONS: dict[str, ModuleType] = {"cpu": cpu, "latency": latency, "stream": stream, "idle": idle}
+
+WIDTH = 120
+"""Of tables that go to a file."""
+
+Section = StrEnum("Section", [*SECTIONS, "all"])
+
+
+def introduce(console: Console, here: Machine, peers: list[Peer]) -> None:
+    """The machine, and what each peer does."""
+    console.print(
+        f"{here.date}, {here.cpu}, {here.cores} cores, {here.memory_gib} GiB, Linux {here.kernel}, "
+        f"Python {here.python}, Shoal {here.revision}",
+        highlight=False,
+    )
+    table = Table(title="What was on")
+    for heading in ("", "version", "on each request"):
+        table.add_column(heading)
+    for peer in peers:
+        table.add_row(peer.name, peer.version(), peer.on)
+    console.print(table)
+
+
+def bench(
+    sections: Annotated[list[Section], typer.Argument(help="What to measure.", show_default="all")] = [Section["all"]],  # noqa: B006
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are quoted.")] = 5,
+    peer: Annotated[list[str] | None, typer.Option(help="Only these proxies: shoal, envoy, haproxy, nginx.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every figure of every round here.")] = None,
+    quick: Annotated[bool, typer.Option(help="Short rounds: for a first look, not for quoting.")] = False,
+) -> None:
+    """Measure Shoal beside Envoy, HAProxy and nginx: same upstream, same load, one worker each."""
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    allow_descriptors()
+    names = [name for name in SECTIONS if Section["all"] in sections or Section[name] in sections]
+    peers = choose(peer or [])
+    here = machine.describe()
+    introduce(console, here, peers)
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as workdir:
+        run = Run(Path(workdir), rounds, quick, tuple(peers), Console(stderr=True))
+        for name in names:
+            results[name] = SECTIONS[name].measure(run)
+            SECTIONS[name].show(results[name], console)
+    if json is not None:
+        what = {each.name: {"version": each.version(), "on": each.on} for each in peers}
+        whole = {"machine": here, "quick": quick, "rounds": rounds, "peers": what, "sections": results}
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
+
+
+def main() -> None:
+    """The process: every way out of it ends what was started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        typer.run(bench)
+    except Failed as failure:
+        sys.exit(f"scripts/bench: {failure}")
+
+
+if __name__ == "__main__":
+    main()
