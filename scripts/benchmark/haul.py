@@ -1,4 +1,7 @@
-"""Moves one large body through a proxy: `python -m scripts.benchmark.haul PORT down|up BYTES`; prints the seconds it took."""
+"""Moves one large body through a proxy: `python -m scripts.benchmark.haul PORT down|up BYTES`.
+
+Prints the seconds that it took.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from scripts.benchmark import traffic
 from scripts.benchmark.load import saturate
-from scripts.benchmark.peers import Peer
+from scripts.benchmark.peer import Peer
 from scripts.benchmark.processes import Failed
 from scripts.benchmark.run import RIVAL, Run, ratio
 from scripts.benchmark.upstream import Upstream

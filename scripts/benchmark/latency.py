@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.benchmark.load import pace, percentiles, saturate
-from scripts.benchmark.peers import Proxy
+from scripts.benchmark.peer import Proxy
 from scripts.benchmark.processes import Program
 from scripts.benchmark.run import RIVAL, US, Run, ratio
 
@@ -75,8 +75,9 @@ class Pool:
     def spread(self) -> Spread:
         """The whole of it."""
         requests = self.latencies.total()
+        p50, p90, p99, p999 = percentiles(self.latencies, AT)
         late = percentiles(self.late, [0.99])[0]
-        return Spread(self.name, requests, *percentiles(self.latencies, AT), late, self.cpu_s / requests * 1e6)
+        return Spread(self.name, requests, p50, p90, p99, p999, late, self.cpu_s / requests * 1e6)
 
 
 def measure(run: Run) -> Result:

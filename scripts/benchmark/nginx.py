@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from scripts.benchmark import traffic
 from scripts.benchmark.load import answers
-from scripts.benchmark.peers import Peer, Proxy, Site
+from scripts.benchmark.peer import Peer, Proxy, Site
 from scripts.benchmark.processes import free_ports, running, wait_until
 from scripts.benchmark.upstream import temp_paths
 
@@ -66,7 +66,7 @@ def start(site: Site) -> Iterator[Proxy]:
     (port,) = free_ports(1)
     config = site.workdir / "nginx.conf"
     config.write_text(configuration(site, port))
-    argv = ["nginx", "-p", site.workdir, "-c", config]
+    argv = ["nginx", "-p", str(site.workdir), "-c", str(config)]
     with running("nginx", argv, site.workdir / "nginx.log", cpus=site.cpus) as program:
         wait_until("nginx", lambda: answers(port), program)
         yield Proxy("nginx", port, program)

@@ -5,8 +5,8 @@ has been idle longest; when none is idle it waits its turn, and that wait counts
 a request was due. A proxy that stalls for 100 ms therefore shows in every request that was due in those 100 ms, which a
 closed loop hides ("coordinated omission").
 
-wrk has no rate, and hey and h2load count from the instant of sending; hence this. Raw sockets in one epoll, requests made
-beforehand, so that one core paces some 15,000 requests a second; its own floor is quoted as the peer "no proxy".
+wrk has no rate, and hey and h2load count from the instant of sending; hence this. Raw sockets in one epoll, requests
+made beforehand, so that one core paces some 15,000 requests a second; its own floor is quoted as "no proxy".
 """
 
 from __future__ import annotations

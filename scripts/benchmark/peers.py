@@ -1,69 +1,20 @@
-"""The proxies that are compared, and what a proxy is to the sections.
-
-Adding a peer means one module with a PEER, and one line in PEERS. All of them get the same job: requests for
-`pets.production`, routed by rules, 90% to two instances of v1 and 10% to two of v2, the least loaded of them; with
-timeouts, one retry elsewhere, metrics and a line of log a request, as far as the peer can. What it cannot is left out and
-said in `on`, which favours the peer.
-"""
+"""The proxies that are compared: ours first. Adding one means one module with a PEER, and one entry here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Final
 
-import msgspec
+from scripts.benchmark import envoy, haproxy, nginx, shoal
+from scripts.benchmark.peer import Peer
+from scripts.benchmark.processes import Failed
 
-from scripts.benchmark.processes import Program
-from scripts.benchmark.upstream import Upstream
-
-
-class Site(msgspec.Struct, frozen=True):
-    """Where a peer is put: its files, its core, what it forwards to."""
-
-    workdir: Path
-    cpus: tuple[int, ...]
-    upstream: Upstream
-
-
-class Proxy(msgspec.Struct, frozen=True):
-    """A peer that runs, and answers on its port."""
-
-    name: str
-    port: int
-    program: Program
-    roles: Callable[[], dict[int, str]] | None = None
-    """What each process of the tree is for, where that is worth telling apart."""
-
-    def by_role(self, costs: dict[int, float]) -> dict[str, float]:
-        """Costs per process summed per role; empty when the peer has no roles."""
-        if self.roles is None:
-            return {}
-        names = self.roles()
-        summed: dict[str, float] = {}
-        for pid, cost in costs.items():
-            role = names.get(pid, "other")
-            summed[role] = summed.get(role, 0) + cost
-        return summed
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """A proxy that can be started."""
-
-    name: str
-    version: Callable[[], str]
-    on: str
-    """What does work on each request."""
-    start: Callable[[Site], AbstractContextManager[Proxy]]
+PEERS: Final = (shoal.PEER, envoy.PEER, haproxy.PEER, nginx.PEER)
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names, in the order of PEERS; all when none is named."""
-    return [peer for peer in all_peers() if not names or peer.name in names]
-
-
-def all_peers() -> tuple[Peer, ...]:
-    """Ours first."""
-    from scripts.benchmark import envoy, haproxy, nginx
-
-    return (envoy.PEER, haproxy.PEER, nginx.PEER)
+    """The peers of these names, in the order of PEERS; all when none is named. Raises Failed for a name that is none."""
+    known = [peer.name for peer in PEERS]
+    if unknown := set(names) - set(known):
+        raise Failed(f"{', '.join(sorted(unknown))}: no such peer; there are {', '.join(known)}")
+    return [peer for peer in PEERS if not names or peer.name in names]

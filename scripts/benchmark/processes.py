@@ -57,7 +57,7 @@ class Program:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak_bytes(self) -> dict[int, int]:
-        """The most that was resident at once since `forget_peak`, per process: kept by the kernel, so nothing is missed."""
+        """The most that was resident at once since `forget_peak`: kept by the kernel, so nothing is missed."""
         return {pid: size for pid in self.tree() if (size := memory_bytes(pid, "VmHWM")) is not None}
 
     def check(self) -> None:

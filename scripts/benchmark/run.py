@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 
 from scripts.benchmark import machine
-from scripts.benchmark.peers import Peer, Proxy, Site
+from scripts.benchmark.peer import Peer, Proxy, Site
 from scripts.benchmark.upstream import Upstream, serving
 
 US = "shoal"

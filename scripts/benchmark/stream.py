@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark.peers import Peer, Proxy
+from scripts.benchmark.peer import Peer, Proxy
 from scripts.benchmark.processes import Failed
 from scripts.benchmark.run import Run, ratio
 from scripts.benchmark.upstream import Upstream

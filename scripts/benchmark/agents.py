@@ -1,0 +1,104 @@
+"""Agents of Shoal for a measurement: `shoal agent` as anyone starts it, with its own ports and directory."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scripts.benchmark.processes import Program, free_ports, running, wait_until
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """A running agent."""
+
+    host: str
+    outbound: int
+    admin: int
+    program: Program
+
+    def roles(self) -> dict[int, str]:
+        """What each process of the tree is for: control, or a worker."""
+        return {pid: "worker" if _is_worker(pid) else "control" for pid in self.program.tree()}
+
+    def state(self) -> dict[str, Any]:
+        """What it tells of itself on its admin port."""
+        found: dict[str, Any] = json.loads(self._get("/state"))
+        return found
+
+    def ready(self) -> bool:
+        """Whether it has learnt the mesh."""
+        try:
+            self._get("/readyz")
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
+    def _get(self, path: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise http.client.HTTPException(f"{path}: {answer.status}")
+            return answer.read()
+        finally:
+            connection.close()
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"agent.proxy.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def settings(host: str, etcd_url: str, mesh: str, ports: Sequence[int], directory: Path) -> str:
+    """agent.toml: one worker; access records to a file; the rest as it comes."""
+    outbound, inbound, admin = ports
+    return f"""
+mesh = "{mesh}"
+host = "{host}"
+address = "127.0.0.1"
+workers = 1
+state_dir = "{directory}"
+access_log = "{directory}/access.log"
+spread_timeout = "0s"
+drain_timeout = "1s"
+
+[etcd]
+endpoints = ["{etcd_url}"]
+
+[outbound]
+listen = "127.0.0.1:{outbound}"
+
+[inbound]
+listen = "127.0.0.1:{inbound}"
+
+[admin]
+listen = "127.0.0.1:{admin}"
+"""
+
+
+@contextmanager
+def running_agent(
+    workdir: Path, host: str, etcd_url: str, *, mesh: str = "default", cpus: Sequence[int] = (), wait: bool = True
+) -> Iterator[Agent]:
+    """An agent; ready, unless the caller wants to see how it becomes so."""
+    ports = free_ports(3)
+    directory = workdir / f"agent-{host}-{ports[0]}"
+    directory.mkdir()
+    config = directory / "agent.toml"
+    config.write_text(settings(host, etcd_url, mesh, ports, directory))
+    argv = [sys.executable, "-m", "agent.cli.main", "agent", "--config", str(config)]
+    with running(f"agent {host}", argv, directory / "agent.log", cpus=cpus) as program:
+        agent = Agent(host, ports[0], ports[2], program)
+        if wait:
+            wait_until(f"agent {host}", agent.ready, program)
+        yield agent
