@@ -1,0 +1,373 @@
+"""`agent.toml`: what an agent is told. Everything has a default; what is unknown or wrong is refused, with its line.
+
+Laws
+- A setting that is not understood is an error, never ignored: a misspelt limit is a limit that is not in force.
+- Reading settings does no I/O but reading the file, and asks nothing of the machine but its name and its CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from policies.document import Fault, convert
+from policies.duration import Duration, seconds
+from policies.health import HealthPolicy
+from policies.names import parse_service
+from registry.keys import Keys, check_host, check_id
+from registry.records import Malformed, Port, Weight, check_address
+
+DEFAULT_ETCD = "http://127.0.0.1:2379"
+MAX_DEFAULT_WORKERS = 4
+_UNKNOWN = re.compile("no field '([^']+)' here")
+
+
+class SettingsError(Exception):
+    """A file that cannot be used; the message has the file, the line, the setting and what would be right."""
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0: one that the system picks."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every table in the file."""
+
+
+class Etcd(Part, frozen=True, kw_only=True):
+    """`[etcd]`: where it is, and who we are to it."""
+
+    endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = (DEFAULT_ETCD,)
+    ca: str = ""
+    """PEM file of the authority that etcd's certificate is judged by; the system's without it."""
+    cert: str = ""
+    key: str = ""
+    user: str = ""
+    password_file: str = ""
+    """Holds the password and nothing else. Not in this file, which many may read."""
+    timeout: Duration = "5s"
+
+
+class Outbound(Part, frozen=True, kw_only=True):
+    """`[outbound]`: where this host's services send their calls."""
+
+    listen: str = "127.0.0.1:15001"
+
+
+class Inbound(Part, frozen=True, kw_only=True):
+    """`[inbound]`: where other hosts' agents bring requests for this host's instances."""
+
+    listen: str = "0.0.0.0:15006"
+    advertise_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """The port that others dial, where it is not the one that is listened on (a port mapping); 0: it is."""
+
+
+class Admin(Part, frozen=True, kw_only=True):
+    """`[admin]`: health, metrics, state, registration."""
+
+    listen: str = "127.0.0.1:15000"
+
+
+class Limits(Part, frozen=True, kw_only=True):
+    """`[limits]`: of the agent as a whole; connections and waiting requests are divided among the workers."""
+
+    max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 20_000
+    head_timeout: Duration = "10s"
+    """For a whole request head, however it drips."""
+    idle_timeout: Duration = "5m"
+    """Between two requests of a connection."""
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1024
+    """Requests that are held until the first table is there."""
+    waiting_timeout: Duration = "10s"
+
+
+class InstanceSettings(Part, frozen=True, kw_only=True):
+    """`[[instances]]`: one that runs on this host, whoever starts it."""
+
+    service: str
+    port: Port
+    id: str = ""
+    """`<host>-<port>` without it: the same after a restart."""
+    address: str = ""
+    version: Annotated[str, Meta(max_length=128)] = ""
+    zone: Annotated[str, Meta(max_length=128)] = ""
+    weight: Weight = 100
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    health: dict[str, Any] | None = None
+    """The same document as a `health` policy; `checked` has it typed."""
+
+    @property
+    def checked(self) -> HealthPolicy | None:
+        """How it is checked, if it says so itself. Raises Fault."""
+        return None if self.health is None else health_policy(self.health)
+
+
+class Settings(Part, frozen=True, kw_only=True):
+    """The whole file."""
+
+    mesh: str = "default"
+    host: str = msgspec.field(default_factory=socket.gethostname)
+    """The agent's name in the mesh; one agent a name."""
+    address: str = ""
+    """The IP address that other hosts dial; without it the one that this host has towards etcd."""
+    zone: Annotated[str, Meta(max_length=128)] = ""
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
+    """0: see `worker_count`."""
+    state_dir: str = ""
+    """Keeps the last table and the services' tokens; see `state_path` for the default."""
+    access_log: str = ""
+    """A file that is appended to, `-` for standard output; empty: none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    lease_ttl: Duration = "10s"
+    """After so long without a word from this agent its instances leave the mesh."""
+    spread_timeout: Duration = "3s"
+    """Stopping: how long to wait for the other agents to hear of it."""
+    drain_timeout: Duration = "30s"
+    """Stopping: how long requests in flight may take."""
+    etcd: Etcd = Etcd()
+    outbound: Outbound = Outbound()
+    inbound: Inbound = Inbound()
+    admin: Admin = Admin()
+    limits: Limits = Limits()
+    instances: tuple[InstanceSettings, ...] = ()
+
+    @property
+    def worker_count(self) -> int:
+        """Half of the CPUs that this process may use, 1 to 4, when the file names no number.
+
+        Half, because the agent is a guest of the services beside it; at most four, because one worker serves well over
+        ten thousand requests a second, and each keeps its own table and its own pools.
+        """
+        return self.workers or max(1, min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)) // 2))
+
+    @property
+    def state_path(self) -> Path:
+        """`state_dir`, else where systemd says, else /var/lib/shoal for root, else ~/.local/state/shoal."""
+        if self.state_dir:
+            return Path(self.state_dir)
+        if given := os.environ.get("STATE_DIRECTORY"):
+            return Path(given.partition(":")[0])
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        base = Path("/var/lib/shoal") if os.geteuid() == 0 else Path(home) / "shoal"
+        return base / f"{self.mesh}.{self.host}"
+
+
+def health_policy(raw: Any) -> HealthPolicy:
+    """An instance's own health check, typed. Raises Fault with the path inside of it."""
+    document = convert(raw, HealthPolicy)
+    document.check()
+    return document
+
+
+def parse_listen(text: str) -> Address:
+    """`127.0.0.1:15001`, `[::1]:15001`. Raises ValueError that says what would be right."""
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    right = f"{text!r} is nowhere to listen; write an address and a port, such as 127.0.0.1:15001 or [::1]:15001"
+    if not colon or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(right)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return Address(host, int(port))
+    raise ValueError(right)
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in a file, or the defaults without one. Raises SettingsError.
+
+    SHOAL_ETCD and SHOAL_MESH, which the command line reads too, fill in what the file does not say.
+    """
+    if path is None:
+        return parse("", "the environment", environment)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 at byte {error.start}") from None
+    return parse(text, str(path), environment)
+
+
+def parse(text: str, name: str, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings in a text; `name` is what messages call it. Raises SettingsError."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{name}: {_syntax(str(error))}") from None
+    _fill_in(raw, environment or {})
+    try:
+        settings = convert(raw, Settings)
+        _check(settings)
+    except Fault as fault:
+        unknown = _UNKNOWN.match(fault.reason)
+        line = line_of(text, _steps(fault.path) + ([unknown[1]] if unknown else []))
+        raise SettingsError(f"{name}:{line or 1}: {fault.path.removeprefix('$.')}: {fault.reason}") from None
+    return settings
+
+
+def _fill_in(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
+    if mesh := environment.get("SHOAL_MESH"):
+        raw.setdefault("mesh", mesh)
+    etcd = raw.setdefault("etcd", {})
+    if (urls := environment.get("SHOAL_ETCD")) and isinstance(etcd, dict):
+        etcd.setdefault("endpoints", urls.replace(",", " ").split())
+
+
+def _syntax(message: str) -> str:
+    return f"not TOML: {message[:1].lower()}{message[1:]}; see https://toml.io for the form of the file"
+
+
+# What the types cannot say.
+
+
+def _check(settings: Settings) -> None:
+    _told("$.mesh", lambda: Keys(settings.mesh))
+    _told("$.host", lambda: check_host(settings.host))
+    _check_ip("$.address", settings.address)
+    for name in ("outbound", "inbound", "admin"):
+        part: Outbound | Inbound | Admin = getattr(settings, name)
+        _told(f"$.{name}.listen", lambda part=part: parse_listen(part.listen))
+    _check_times(settings)
+    _check_etcd(settings.etcd)
+    seen: dict[tuple[str, str], int] = {}
+    for number, instance in enumerate(settings.instances):
+        _check_instance(f"$.instances[{number}]", instance)
+        identity = (parse_service(instance.service), instance.id or str(instance.port))
+        if identity in seen:
+            raise Fault(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
+        seen[identity] = number
+
+
+def _told(path: str, ask: Any) -> None:
+    try:
+        ask()
+    except ValueError as error:
+        raise Fault(path, str(error)) from None
+
+
+def _check_ip(path: str, address: str) -> None:
+    try:
+        if address:
+            check_address(address)
+    except Malformed as error:
+        raise Fault(path, error.reason) from None
+
+
+_TIMES: dict[str, tuple[float, float]] = {
+    "lease_ttl": (2, 3600),  # etcd grants no lease shorter than its election time-out allows
+    "spread_timeout": (0, 60),
+    "drain_timeout": (0, 3600),
+    "etcd.timeout": (0.1, 60),
+    "limits.head_timeout": (0.1, 600),
+    "limits.idle_timeout": (0.1, 86400),
+    "limits.waiting_timeout": (0, 600),
+}
+
+
+def _check_times(settings: Settings) -> None:
+    for path, (low_s, high_s) in _TIMES.items():
+        value: Any = settings
+        for name in path.split("."):
+            value = getattr(value, name)
+        try:
+            length_s = seconds(value)
+        except ValueError as error:
+            raise Fault(f"$.{path}", str(error)) from None
+        if not low_s <= length_s <= high_s:
+            raise Fault(f"$.{path}", f"{length_s:g} s; from {low_s:g} s to {high_s:g} s")
+
+
+def _check_etcd(etcd: Etcd) -> None:
+    for number, url in enumerate(etcd.endpoints):
+        if not url.startswith(("http://", "https://")):
+            raise Fault(f"$.etcd.endpoints[{number}]", f"{url!r} is no URL, such as {DEFAULT_ETCD}")
+    if bool(etcd.cert) != bool(etcd.key):
+        given, missing = ("cert", "key") if etcd.cert else ("key", "cert")
+        raise Fault(f"$.etcd.{given}", f"a client certificate is a pair: {missing} is missing")
+    if bool(etcd.user) != bool(etcd.password_file):
+        given, missing = ("user", "password_file") if etcd.user else ("password_file", "user")
+        raise Fault(f"$.etcd.{given}", f"user and password_file go together: {missing} is missing")
+
+
+def _check_instance(path: str, instance: InstanceSettings) -> None:
+    _told(f"{path}.service", lambda: parse_service(instance.service))
+    if instance.id:
+        _told(f"{path}.id", lambda: check_id(instance.id))
+    _check_ip(f"{path}.address", instance.address)
+    try:
+        _ = instance.checked
+    except Fault as fault:
+        raise Fault(f"{path}.health{fault.path[1:]}", fault.reason) from None
+
+
+# Where in the text a setting stands. tomllib does not tell, but it can be asked about the beginning of the text.
+
+
+def _steps(path: str) -> list[str | int]:
+    """`$.instances[0].port` as `["instances", 0, "port"]`."""
+    steps: list[str | int] = []
+    for part in path.removeprefix("$").split("."):
+        name, *indices = part.replace("]", "").split("[")
+        steps += [name] if name else []
+        steps += [int(index) if index.isdigit() else index for index in indices]
+    return steps
+
+
+def line_of(text: str, steps: list[str | int]) -> int:
+    """The line (from 1) of the statement that brings a setting, or else the nearest table around it; 0: none does.
+
+    Every beginning of the text that ends with that statement, or later, holds the setting: it is found by halving.
+    """
+    lines = text.splitlines()
+    for depth in range(len(steps), 0, -1):
+        if _holds(lines, steps[:depth]):
+            ends = _statements(lines)
+            number = bisect_left(ends, True, key=lambda end: _holds(lines[:end], steps[:depth]))
+            return (ends[number - 1] if number else 0) + 1
+    return 0
+
+
+def _statements(lines: list[str]) -> list[int]:
+    """Behind which line each statement ends; blank lines and comments count as statements."""
+    ends: list[int] = []
+    start = 0
+    for end in range(1, len(lines) + 1):
+        if _parsed(lines[start:end]) is not None:
+            ends.append(end)
+            start = end
+    return ends
+
+
+def _parsed(lines: list[str]) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _holds(lines: list[str], steps: list[str | int]) -> bool:
+    value: Any = _parsed(lines)
+    for step in steps:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
