@@ -64,12 +64,16 @@ def introduce(console: Console, here: Machine, peers: list[Peer]) -> None:
     console.print(table)
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
 def bench(
     sections: Annotated[list[Section], typer.Argument(help="What to measure.", show_default="all")] = [Section.ALL],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians are quoted.")] = 5,
     peer: Annotated[list[str] | None, typer.Option(help="Only these proxies: shoal, envoy, haproxy, nginx.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every figure of every round here.")] = None,
-    quick: Annotated[bool, typer.Option(help="Short rounds: for a first look, not for quoting.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short rounds: for a first look, not for quoting.")] = False,
 ) -> None:
     """Measure Shoal beside Envoy, HAProxy and nginx: same upstream, same load, one worker each."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
@@ -94,7 +98,7 @@ def main() -> None:
     """The process: every way out of it ends what was started."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        typer.run(bench)
+        app(prog_name="scripts/bench")
     except Failed as failure:
         sys.exit(f"scripts/bench: {failure}")
 

@@ -1,8 +1,9 @@
 """Section `idle`: what an idle keep-alive connection costs in memory.
 
-A fresh process, warmed by a moment of load; then thousands of connections that each had one request answered and stay
-open. Resident memory of the process tree after and before, divided by the connections. What the kernel holds for a
-socket is the same for all and not counted.
+A fresh process that never saw load (what load leaves in an allocator would be handed to the idle connections for
+free), and connections that each had one request answered and stay open: first 1,000, so that everything that is made
+once is made; then 5,000 more. How much resident memory of the process tree grew by those, divided by their number. What
+the kernel holds for a socket is the same for all and not counted.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.benchmark import traffic
-from scripts.benchmark.load import saturate
-from scripts.benchmark.peer import Peer
+from scripts.benchmark.peer import Peer, Proxy
 from scripts.benchmark.processes import Failed
 from scripts.benchmark.run import RIVAL, Run, ratio
 from scripts.benchmark.upstream import Upstream
 
+FIRST = 1000
 CONNECTIONS = 5000
 SETTLE_S = 2.0
 
@@ -66,16 +67,19 @@ def idle_connections(port: int, count: int) -> Iterator[None]:
 
 def weigh(run: Run, peer: Peer, upstream: Upstream) -> Weight:
     """One fresh peer."""
-    with peer.start(run.site(upstream)) as proxy:
-        saturate(proxy.port, 1, run.workdir, run.load_cpus)
-        time.sleep(SETTLE_S)
-        before = sum(proxy.program.rss_bytes().values())
+    with peer.start(run.site(upstream)) as proxy, idle_connections(proxy.port, FIRST):
+        before = settled_bytes(proxy)
         with idle_connections(proxy.port, CONNECTIONS):
-            time.sleep(SETTLE_S)
-            after = sum(proxy.program.rss_bytes().values())
+            after = settled_bytes(proxy)
     weight = Weight(peer.name, before, after)
     run.say(f"idle {peer.name}: {weight.each_bytes:,.0f} bytes a connection")
     return weight
+
+
+def settled_bytes(proxy: Proxy) -> int:
+    """Resident memory of the tree, once what the last requests brought about is done."""
+    time.sleep(SETTLE_S)
+    return sum(proxy.program.rss_bytes().values())
 
 
 def measure(run: Run) -> Result:
@@ -92,7 +96,7 @@ def show(result: Result, console: Console) -> None:
         for name in dict.fromkeys(w.name for w in result.weights)
     }
     table = Table(title=f"{result.connections:,} idle keep-alive connections (median of the rounds)")
-    for heading in ("", "bytes each", f"of {RIVAL}'s", "process before MiB"):
+    for heading in ("", "bytes each", f"of {RIVAL}'s", f"MiB with {FIRST:,}"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, size in each.items():
         before = median(w.before_bytes for w in result.weights if w.name == name) / 1024**2

@@ -1,9 +1,8 @@
 """What a proxy is to the sections of the bench.
 
-All of them get the same job: requests for
-`pets.production`, routed by rules, 90% to two instances of v1 and 10% to two of v2, the least loaded of them; with
-timeouts, one retry elsewhere, metrics and a line of log a request, as far as the peer can. What it cannot is left out
-and said in `on`, which favours the peer.
+All of them get the same job: requests for `pets.production`, routed by rules, 90% to two instances of v1 and 10% to two
+of v2, the least loaded of them; with timeouts, one retry elsewhere, metrics and a line of log a request, as far as the
+peer can. What it cannot is left out and said in `on`, which favours the peer.
 """
 
 from __future__ import annotations

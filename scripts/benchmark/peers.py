@@ -13,7 +13,7 @@ PEERS: Final = (shoal.PEER, envoy.PEER, haproxy.PEER, nginx.PEER)
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names, in the order of PEERS; all when none is named. Raises Failed for a name that is none."""
+    """The peers of these names, in the order of PEERS; all when none is named. Raises Failed for an unknown name."""
     known = [peer.name for peer in PEERS]
     if unknown := set(names) - set(known):
         raise Failed(f"{', '.join(sorted(unknown))}: no such peer; there are {', '.join(known)}")
