@@ -1,0 +1,153 @@
+"""Every key of the mesh. Nobody else joins path strings.
+
+    /shoal/<mesh>/acks/<host>                       the revision that host's workers run; agents never watch this
+    /shoal/<mesh>/agents/<host>                     a live agent                       on the agent's lease
+    /shoal/<mesh>/events/<id>                       outbox
+    /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
+    /shoal/<mesh>/identity/...                      trust bundle, certificates
+    /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
+    /shoal/<mesh>/policies/<kind>/<service>         written by people
+    /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
+
+`acks` sorts before everything else and is written most, so one contiguous range, `agents/` to the end of `rejected/`,
+is all that an agent watches: one watch, in which a revision is never split.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from policies.names import parse_pattern, parse_service
+
+ROOT = "/shoal"
+MAX_KEY_BYTES = 1024
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
+_MESH = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+_KIND = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
+
+
+class Room(Enum):
+    """What a key is about."""
+
+    ACKS = "acks"
+    AGENTS = "agents"
+    EVENTS = "events"
+    HEALTH = "health"
+    IDENTITY = "identity"
+    INSTANCES = "instances"
+    POLICIES = "policies"
+    REJECTED = "rejected"
+
+
+class Key(NamedTuple):
+    """A key of ours, taken apart."""
+
+    room: Room
+    first: str
+    """The service, the policy kind, the host or the event."""
+    second: str = ""
+    """The instance, or the pattern that a policy is for."""
+
+
+class Unknown(NamedTuple):
+    """A key under our prefix that is none of ours, and why."""
+
+    reason: str
+
+
+def check_id(text: str) -> str:
+    """An instance id as it is. Raises ValueError."""
+    if not _ID.match(text):
+        raise ValueError(
+            f"{text[:80]!r} is no instance id: 1 to 128 of A-Z, a-z, 0-9 and '._:-', not beginning with one"
+        )
+    return text
+
+
+def check_host(text: str) -> str:
+    """A host name as it is. Raises ValueError."""
+    if not _HOST.match(text):
+        raise ValueError(f"{text[:80]!r} is no host name: letters, digits, '.', '-' and '_'")
+    return text
+
+
+class Keys:
+    """The keys of one mesh."""
+
+    def __init__(self, mesh: str = "default") -> None:
+        if not _MESH.match(mesh):
+            raise ValueError(f"{mesh[:80]!r} is no mesh name: a DNS label, such as 'default'")
+        self.mesh = mesh
+        self.prefix = f"{ROOT}/{mesh}/"
+        self.watched = (f"{self.prefix}agents/", f"{self.prefix}rejected0")
+        """The range that agents watch: from the first key up to, and without, the second."""
+
+    def room(self, room: Room) -> str:
+        """The prefix of everything in a room."""
+        return f"{self.prefix}{room.value}/"
+
+    def instance(self, service: str, instance: str) -> str:
+        """Where an instance stands. Raises ValueError for names that are none."""
+        return f"{self.prefix}instances/{parse_service(service)}/{check_id(instance)}"
+
+    def health(self, service: str, instance: str) -> str:
+        """Where an instance's health stands."""
+        return f"{self.prefix}health/{parse_service(service)}/{check_id(instance)}"
+
+    def agent(self, host: str) -> str:
+        """Where an agent stands."""
+        return f"{self.prefix}agents/{check_host(host)}"
+
+    def ack(self, host: str) -> str:
+        """Where the revision that a host runs stands."""
+        return f"{self.prefix}acks/{check_host(host)}"
+
+    def policy(self, kind: str, pattern: str) -> str:
+        """Where a policy stands."""
+        return f"{self.prefix}policies/{_check_kind(kind)}/{parse_pattern(pattern)}"
+
+    def rejection(self, kind: str, pattern: str) -> str:
+        """Where the refusal of a policy stands."""
+        return f"{self.prefix}rejected/{_check_kind(kind)}/{parse_pattern(pattern)}"
+
+    def parse(self, key: str) -> Key | Unknown:
+        """What a key is about. Never raises, whatever stands in etcd."""
+        if not key.startswith(self.prefix):
+            return Unknown(f"not under {self.prefix}")
+        if len(key) > MAX_KEY_BYTES:
+            return Unknown(f"longer than {MAX_KEY_BYTES} bytes")
+        room_name, _, rest = key[len(self.prefix) :].partition("/")
+        try:
+            room = Room(room_name)
+        except ValueError:
+            known = ", ".join(room.value for room in Room)
+            return Unknown(f"{room_name[:60]!r} is none of: {known}")
+        try:
+            return _parse_rest(room, rest)
+        except ValueError as error:
+            return Unknown(str(error))
+
+
+def _parse_rest(room: Room, rest: str) -> Key:
+    if room in (Room.AGENTS, Room.ACKS):
+        return Key(room, check_host(rest))
+    if room in (Room.EVENTS, Room.IDENTITY):
+        if not rest:
+            raise ValueError("a key that ends with a slash")
+        return Key(room, rest)
+    if room in (Room.POLICIES, Room.REJECTED):
+        kind, _, pattern = rest.partition("/")
+        return Key(room, _check_kind(kind), parse_pattern(pattern))
+    service, slash, instance = rest.rpartition("/")
+    if not slash:
+        raise ValueError(f"no instance id behind the service: {room.value}/<service>/<instance>")
+    return Key(room, parse_service(service), check_id(instance))
+
+
+def _check_kind(kind: str) -> str:
+    if not _KIND.match(kind):
+        raise ValueError(f"{kind[:60]!r} is no policy kind: lower-case letters, digits and '-'")
+    return kind

@@ -1,0 +1,118 @@
+"""Keys that live as long as their owner: put on a lease, kept alive, and put again when the lease was lost.
+
+Law 7 of the mesh: an expired lease means a new lease and every key put again, promptly. What should stand in etcd is
+kept here; what does stand there is made to agree, whenever etcd lets us.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from registry.backoff import Backoff
+from registry.store import Delete, LeaseGone, Put, Store, StoreError, TooLarge
+
+log = structlog.get_logger()
+_BATCH: Final = 100
+
+
+class Holder:
+    """Holds keys on one lease. `put` and `drop` say what should be; `run` sees to it; `settled` waits for it."""
+
+    def __init__(self, store: Store, ttl_s: int = 15, *, lease: int = 0, backoff: Backoff | None = None) -> None:
+        self._store = store
+        self._ttl_s = ttl_s
+        self._backoff = backoff or Backoff(0.1, max(1.0, ttl_s / 5))
+        self._wanted: dict[str, bytes] = {}
+        self._dirty: set[str] = set()
+        self._wake = trio.Event()
+        self._settled = trio.Event()
+        self._renewed = 0.0
+        self.lease = lease
+        """0 while there is none."""
+        self.revision = 0
+        """Of the last change that was made in etcd."""
+        self.error = ""
+        self.regrants = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lease was renewed within its time."""
+        return bool(self.lease) and time.monotonic() - self._renewed < self._ttl_s
+
+    def put(self, key: str, value: bytes) -> None:
+        """Have a key stand on the lease."""
+        if self._wanted.get(key) != value or key in self._dirty:
+            self._wanted[key] = value
+            self._touch(key)
+
+    def drop(self, key: str) -> None:
+        """Have a key gone."""
+        self._wanted.pop(key, None)
+        self._touch(key)
+
+    def _touch(self, key: str) -> None:
+        self._dirty.add(key)
+        self._settled = trio.Event()
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until etcd agrees with everything said so far."""
+        while self._dirty or not self.lease:
+            await self._settled.wait()
+
+    async def run(self) -> None:
+        """Keep etcd in agreement until cancelled. The lease stays; `release` gives it up."""
+        while True:
+            try:
+                await self._once()
+                self._backoff.reset()
+                self.error = ""
+            except LeaseGone as gone:
+                log.warning("the lease is gone; every key is put again on a new one", reason=str(gone))
+                self.lease = 0
+            except StoreError as error:
+                if not self.error:
+                    log.warning("cannot keep our keys in etcd; trying on", error=str(error))
+                self.error = str(error)
+                await trio.sleep(self._backoff.next_s())
+
+    async def _once(self) -> None:
+        """A lease, then what has changed, then wait for more or for the next renewal."""
+        if not self.lease:
+            self.lease = await self._store.grant(self._ttl_s)
+            self._renewed = time.monotonic()
+            self.regrants += 1
+            self._dirty |= set(self._wanted)
+        if time.monotonic() - self._renewed >= self._ttl_s / 3:
+            began = time.monotonic()
+            await self._store.keep_alive(self.lease)
+            self._renewed = began
+        while self._dirty:
+            await self._flush(sorted(self._dirty)[:_BATCH])
+        self._settled.set()
+        self._wake = trio.Event()
+        with trio.move_on_after(max(0.0, self._renewed + self._ttl_s / 3 - time.monotonic())):
+            await self._wake.wait()
+
+    async def _flush(self, keys: Sequence[str]) -> None:
+        values = {key: self._wanted.get(key) for key in keys}
+        operations: list[Put | Delete] = [
+            Delete(key) if value is None else Put(key, value, self.lease) for key, value in values.items()
+        ]
+        try:
+            outcome = await self._store.transact((), operations)
+            self.revision = outcome.revision
+        except TooLarge as error:
+            log.error("a key cannot be put, and is left out", keys=list(keys), error=str(error))
+        self._dirty -= {key for key, value in values.items() if self._wanted.get(key) == value}
+
+    async def release(self) -> None:
+        """Give the lease up, and with it every key that stands on it."""
+        lease, self.lease = self.lease, 0
+        if lease:
+            await self._store.revoke(lease)

