@@ -219,7 +219,8 @@ def convert(raw: Any, document: type[D]) -> D:
             what = f"no field {unknown[1]!r} here{_meant(unknown[1], fields)}; there are: {', '.join(fields)}"
         elif what.startswith("Invalid enum value"):
             allowed = _values_at(document, path)
-            what = f"{what.removeprefix('Invalid enum value ')} is none of: {', '.join(allowed)}{_meant(what[20:-1], allowed)}"
+            given = what.removeprefix("Invalid enum value ")
+            what = f"{given} is none of: {', '.join(allowed)}{_meant(given.strip(chr(39)), allowed)}"
         raise Fault(path, _plain(what)) from None
     except (RecursionError, OverflowError) as error:
         raise Fault("$", str(error)) from None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from policies.retry import Again, Enough, Failure
-from policies.route import Forward, Redirect
+from policies.route import Forward, Redirect, Respond
 
 from agent.proxy import answers, story
 from agent.proxy.answers import Refusal
@@ -237,7 +237,7 @@ class Exchange(Timed):
         self._balancer = target
         return True
 
-    def _answer_from_route(self, action: Redirect | object) -> None:
+    def _answer_from_route(self, action: Redirect | Respond) -> None:
         fields, body, status = story.direct_answer(action)
         self.why = "route"
         self._answer(status, fields, body)

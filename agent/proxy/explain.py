@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from policies.route import Forward
 
 from agent.proxy import story
+from agent.proxy.answers import Refusal
 from agent.proxy.head import BadHead, RequestHead, parse_request
 from agent.proxy.view import HeadView
 from policies.endpoint import Endpoint
@@ -48,7 +49,7 @@ def _decide(worker: Worker, plan: Plan, view: HeadView, told: story.Explained) -
                 return {"decisions": told, "endpoint": None, "status": decision.action.status}
             forward = decision.action
             target = worker.table.group(plan, forward)
-            if isinstance(target, story.Refusal):
+            if isinstance(target, Refusal):
                 told.append(story.refused(plan, target))
                 return {"decisions": told, "endpoint": None, "status": target.status}
             balancer = target

@@ -100,7 +100,9 @@ class Plan:
         self._groups: dict[Subset | None, Balancer] = {}
         self.balancer = self.group(None)
         routing = policies.get("route")
-        self.route = RoutePhase(routing.document, service.name) if _is(routing, Route) else None
+        self.route = None
+        if routing is not None and isinstance(routing.document, Route):
+            self.route = RoutePhase(routing.document, service.name)
         self.needs_view = self.route is not None or self.balancer.needs_key
         times = _enforced(policies, "timeout", Timeout)
         self.timeouts = timeout.compile(times)
@@ -121,10 +123,6 @@ class Plan:
             balancer = balance.compile(self._balance, chosen, zone=self._zone, state=state)
             self._groups[subset] = balancer
         return balancer
-
-
-def _is(policy: InForce | None, kind: type[Document]) -> bool:
-    return policy is not None and isinstance(policy.document, kind)
 
 
 def _enforced(policies: Mapping[str, InForce], name: str, kind: type[Any]) -> Any:
