@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import convergence, cpu, idle, latency, machine, scale, stream
+from scripts.benchmark import convergence, cpu, goal, idle, latency, machine, scale, stream
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
 from scripts.benchmark.peers import choose
@@ -46,7 +46,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.STREAM: stream,
     Section.IDLE: idle,
 }
-"""Each with `measure(run) -> result` and `show(result, console)`; in the order in which they run."""
+"""Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 
 
 def introduce(console: Console, here: Machine, peers: list[Peer]) -> None:
@@ -88,9 +88,11 @@ def bench(
         for section in wanted:
             results[section.value] = MEASURES[section].measure(run)
             MEASURES[section].show(results[section.value], console)
+    goals = [each for section in wanted for each in MEASURES[section].goals(results[section.value])]
+    goal.show(goals, console)
     if json is not None:
         what = {each.name: {"version": each.version(), "on": each.on} for each in peers}
-        whole = {"machine": here, "quick": quick, "rounds": rounds, "peers": what, "sections": results}
+        whole = {"machine": here, "quick": quick, "rounds": rounds, "peers": what, "sections": results, "goals": goals}
         json.write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
 
 

@@ -27,6 +27,7 @@ from registry.keys import Keys
 from scripts.benchmark import mesh, traffic
 from scripts.benchmark.agents import Agent, running_agent
 from scripts.benchmark.etcd import serving_etcd
+from scripts.benchmark.goal import Goal
 from scripts.benchmark.processes import Failed, Program, running, wait_until
 from scripts.benchmark.run import Run, ratio
 
@@ -169,6 +170,15 @@ def measure(run: Run) -> Result:
         policies, raw, commits = trio.run(put_in_turn, url, puts, agents)
         raw_lag = lag(raw, watched(watchers))
     return Result(AGENTS, puts, raw_lag, lag(policies, in_force(policies, commits)))
+
+
+def goals(result: Result) -> list[Goal]:
+    """At most five times the raw watch: for one receiver, and for the last of all."""
+    ours, raw = result.shoal, result.raw
+    return [
+        Goal("put to in force, p99, of a raw watch's", ours.each_p99 / raw.each_p99, 5, "x"),
+        Goal("the same for the last of all", ours.last_p99 / raw.last_p99, 5, "x"),
+    ]
 
 
 def show(result: Result, console: Console) -> None:

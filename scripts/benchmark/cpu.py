@@ -14,10 +14,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from scripts.benchmark.goal import Goal
 from scripts.benchmark.load import saturate
 from scripts.benchmark.peer import Proxy
 from scripts.benchmark.processes import Failed
-from scripts.benchmark.run import RIVAL, Run, ratio
+from scripts.benchmark.run import RIVAL, US, Run, ratio
 
 SETTLE_S = 1.0
 WARM_S = 1.0
@@ -87,6 +88,14 @@ def measure(run: Run) -> Result:
                 run.say(f"cpu {number}/{run.rounds} {proxy.name}: {seen.cpu_us:.1f} us, {seen.rate:.0f}/s")
                 costs.setdefault(proxy.name, []).append(seen)
     return Result([Cost(name, rounds) for name, rounds in costs.items()])
+
+
+def goals(result: Result) -> list[Goal]:
+    """At most 0.7 of Envoy's."""
+    cost_us = {cost.name: cost.cpu_us for cost in result.costs}
+    if not {US, RIVAL} <= cost_us.keys():
+        return []
+    return [Goal(f"CPU per request, of {RIVAL}'s", cost_us[US] / cost_us[RIVAL], 0.7, "x")]
 
 
 def show(result: Result, console: Console) -> None:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.benchmark import traffic
+from scripts.benchmark.goal import Goal
 from scripts.benchmark.peer import Peer, Proxy
 from scripts.benchmark.processes import Failed
 from scripts.benchmark.run import RIVAL, Run, ratio
@@ -87,6 +88,11 @@ def measure(run: Run) -> Result:
     with run.upstream() as upstream:
         weights = [weigh(run, peer, upstream) for _ in range(run.rounds) for peer in run.peers]
     return Result(CONNECTIONS, weights)
+
+
+def goals(_: Result) -> list[Goal]:
+    """None: the figure is quoted beside the others."""
+    return []
 
 
 def show(result: Result, console: Console) -> None:

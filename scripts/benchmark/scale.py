@@ -24,6 +24,7 @@ from registry.keys import Keys
 from scripts.benchmark import mesh
 from scripts.benchmark.agents import Agent, running_agent
 from scripts.benchmark.etcd import serving_etcd
+from scripts.benchmark.goal import Goal
 from scripts.benchmark.load import answers
 from scripts.benchmark.processes import wait_until
 from scripts.benchmark.run import Run, ratio
@@ -157,6 +158,18 @@ def measure(run: Run) -> Result:
             for flapping in meshes:
                 flapping.round()
         return Result([flapping.found() for flapping in meshes])
+
+
+def goals(result: Result) -> list[Goal]:
+    """Memory and cold start of the large mesh; a flap costs what it costs in the small one."""
+    large, small = result.meshes
+    flap = median(large.change_cpu_ms) / median(small.change_cpu_ms)
+    return [
+        Goal("worker in the large mesh", large.rss_bytes["worker"] / MIB, 150, "MiB"),
+        Goal("control in the large mesh", large.rss_bytes["control"] / MIB, 250, "MiB"),
+        Goal("cold start to the first routed request", large.cold_start_s, 5, "s"),
+        Goal("a flap in the large mesh, of one in the small", flap, 1.3, "x"),
+    ]
 
 
 def show(result: Result, console: Console) -> None:

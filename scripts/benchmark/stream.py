@@ -16,9 +16,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from scripts.benchmark.goal import Goal
 from scripts.benchmark.peer import Peer, Proxy
 from scripts.benchmark.processes import Failed
-from scripts.benchmark.run import Run, ratio
+from scripts.benchmark.run import US, Run, ratio
 from scripts.benchmark.upstream import Upstream
 
 GIB = 1024**3
@@ -85,6 +86,12 @@ def measure_peer(run: Run, peer: Peer, upstream: Upstream, size: int) -> list[Pa
     """Both ways through one fresh peer."""
     with peer.start(run.site(upstream)) as proxy:
         return [measure_way(run, proxy, way, size) for way in ("down", "up")]
+
+
+def goals(result: Result) -> list[Goal]:
+    """Flat memory."""
+    grown = [p.grown_bytes / MIB for p in result.passages if p.name == US]
+    return [Goal("memory growth by a large body", max(grown), 16, "MiB")] if grown else []
 
 
 def show(result: Result, console: Console) -> None:
