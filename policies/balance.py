@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from policies import sticky
 from policies.algorithms import (
     Algorithm,
     BalanceState,
     LeastRequest,
-    Maglev,
-    PeakEwma,
     RandomChoice,
-    RingHash,
     RoundRobin,
     SlowStart,
     Weighted,
-    observe,
 )
 from policies.document import Document, Fault
 from policies.duration import Duration, seconds
-from policies.endpoint import Endpoint
+from policies.endpoint import Endpoint, Load
+from policies.ewma import DECAY_S, PeakEwma, observe
 from policies.hashing import hash64
-from policies.locality import candidates
+from policies.locality import Tier, candidates, choose
+from policies.maglev import Maglev
 from policies.request import RequestView, cookie, query_parameter
+from policies.ring import RingHash
+from policies.sticky import TOKEN, StickySession, point
 
 __all__ = ["Balance", "BalanceState", "Balancer", "compile", "observe"]
-
-_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 AlgorithmName = Literal["round-robin", "weighted", "least-request", "ring-hash", "maglev", "peak-ewma", "random"]
 
@@ -48,20 +46,23 @@ class HashKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     path: bool = False
     caller: bool = False
 
-
-class StickySession(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A client stays on the endpoint that it had first, as long as that can take requests."""
-
-    cookie: Annotated[str, Meta(description="Name of the cookie that the mesh sets", max_length=128)] = "shoal-session"
-    ttl: Annotated[Duration, Meta(description="Max-Age; 0 is until the browser closes")] = 0
-    path: Annotated[str, Meta(pattern=r"^/[\x21-\x3a\x3c-\x7e]*$", max_length=1024)] = "/"
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        given = [name for name in ("header", "cookie", "query", "path", "caller") if getattr(self, name)]
+        if len(given) != 1:
+            here = " and ".join(given) or "none"
+            raise Fault(path, f"exactly one of header, cookie, query, path and caller; here: {here}")
+        for name in ("header", "cookie"):
+            value = getattr(self, name)
+            if value and not TOKEN.match(value):
+                raise Fault(f"{path}.{name}", f"{value[:40]!r} is no {name} name")
 
 
 class SlowStartRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Ease traffic onto an endpoint that has just become healthy (least-request only)."""
 
     window: Duration
-    aggression: Annotated[float, Meta(ge=0.1, le=10)] = 1
+    aggression: Annotated[float, Meta(ge=0.1, le=10, description="1 rises evenly, more rises sooner")] = 1
     floor: Annotated[float, Meta(ge=0.01, le=1, description="The least share it gets, so that it is never starved")] = (
         0.1
     )
@@ -71,14 +72,26 @@ class Locality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The caller's zone first."""
 
     prefer: Annotated[bool, Meta(description="false: zones do not matter")] = True
-    failover: Annotated[tuple[str, ...], Meta(description="Zones to try next, in order; then any")] = ()
+    failover: Annotated[tuple[str, ...], Meta(max_length=64, description="Zones to try next, in order; then any")] = ()
+
+    def check(self) -> None:
+        """Raises Fault."""
+        if self.failover and not self.prefer:
+            raise Fault("$.locality.failover", "does nothing when $.locality.prefer is false; leave one of them out")
+        for n, zone in enumerate(self.failover):
+            if not zone:
+                raise Fault(f"$.locality.failover[{n}]", "empty; the name of a zone")
+            if zone in self.failover[:n]:
+                raise Fault(f"$.locality.failover[{n}]", f"{zone[:40]!r} stands in the list twice")
 
 
 class Balance(Document, frozen=True, kw_only=True):
     """The document."""
 
     algorithm: AlgorithmName = "least-request"
-    hash: Annotated[tuple[HashKey, ...], Meta(description="For ring-hash and maglev: the first that is present")] = ()
+    hash: Annotated[
+        tuple[HashKey, ...], Meta(max_length=8, description="For ring-hash and maglev: the first that is present")
+    ] = ()
     sticky: StickySession | None = None
     slow_start: SlowStartRule | None = None
     locality: Locality = Locality()
@@ -87,15 +100,37 @@ class Balance(Document, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=1000, description="ring-hash: percent of its fair share that one may have in flight; 0 off"),
     ] = 125
-    ring_min: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
-    ring_max: Annotated[int, Meta(ge=1, le=1_048_576)] = 131_072
+    ring_min: Annotated[int, Meta(ge=1, le=1_048_576, description="ring-hash: points on the ring, at least")] = 512
+    ring_max: Annotated[int, Meta(ge=1, le=1_048_576, description="ring-hash: points on the ring, at most")] = 131_072
     table: Annotated[int, Meta(ge=0, le=524_287, description="maglev: slots, a prime; 0 chooses by itself")] = 0
     decay: Annotated[Duration, Meta(description="peak-ewma: how fast a latency is forgotten")] = "10s"
-    initial: Annotated[Duration, Meta(description="peak-ewma: what an unknown endpoint counts as")] = "30ms"
+    initial: Annotated[
+        Duration, Meta(description="peak-ewma: what one that never answered counts as while a request is on its way")
+    ] = "30ms"
 
     def check(self) -> None:
         """Everything the types let pass."""
-        hashes = self.algorithm in ("ring-hash", "maglev")
+        self._check_hash()
+        self._check_idle_options()
+        if self.slow_start is not None:
+            _check_duration("$.slow_start.window", self.slow_start.window, 0.1, 3600)
+        if self.sticky is not None:
+            _check_duration("$.sticky.ttl", self.sticky.ttl, 0, 366 * 86400)
+            self.sticky.check()
+        self.locality.check()
+        if 0 < self.bounded_load <= 100:
+            raise Fault(
+                "$.bounded_load", f"{self.bounded_load:g}; more than 100 percent of the fair share, or 0 for no bound"
+            )
+        if self.ring_min > self.ring_max:
+            raise Fault("$.ring_min", f"{self.ring_min}, more than $.ring_max, which is {self.ring_max}")
+        if self.table and not _is_prime(self.table):
+            raise Fault("$.table", f"{self.table} is no prime; 65537 is one")
+        _check_duration("$.decay", self.decay, 0.1, 3600)
+        _check_duration("$.initial", self.initial, 0.0001, 60)
+
+    def _check_hash(self) -> None:
+        hashes = self.algorithm in _HASHING
         if hashes and not self.hash:
             raise Fault(
                 "$.hash", f'missing: {self.algorithm} needs to know what to hash, such as [{{"header": "x-user"}}]'
@@ -103,33 +138,25 @@ class Balance(Document, frozen=True, kw_only=True):
         if self.hash and not hashes:
             raise Fault("$.hash", f"{self.algorithm} hashes nothing; that is for ring-hash and maglev")
         for n, key in enumerate(self.hash):
-            _check_key(key, f"$.hash[{n}]")
-        if self.slow_start is not None:
-            _check_duration("$.slow_start.window", self.slow_start.window, 0.1, 3600)
-            if self.algorithm != "least-request":
-                raise Fault("$.slow_start", f"only least-request eases endpoints in, not {self.algorithm}")
-        if self.sticky is not None:
-            _check_duration("$.sticky.ttl", self.sticky.ttl, 0, 366 * 86400)
-            if not _COOKIE_NAME.match(self.sticky.cookie):
-                raise Fault("$.sticky.cookie", f"{self.sticky.cookie[:40]!r} is no cookie name")
-        if 0 < self.bounded_load <= 100:
-            raise Fault(
-                "$.bounded_load", f"{self.bounded_load:g}; more than 100 percent of the fair share, or 0 for no bound"
-            )
-        if self.ring_min > self.ring_max:
-            raise Fault("$.ring_min", "more than $.ring_max")
-        if self.table and not _is_prime(self.table):
-            raise Fault("$.table", f"{self.table} is no prime; 65537 is one")
-        _check_duration("$.decay", self.decay, 0.1, 3600)
-        _check_duration("$.initial", self.initial, 0.0001, 60)
+            key.check(f"$.hash[{n}]")
+
+    def _check_idle_options(self) -> None:
+        """An option that another algorithm has would do nothing, and whoever wrote it would not know."""
+        for option, algorithm in _OPTIONS.items():
+            if self.algorithm != algorithm and getattr(self, option) != getattr(_DEFAULT, option):
+                raise Fault(f"$.{option}", f"an option of {algorithm}; the algorithm here is {self.algorithm}")
 
 
-def _check_key(key: HashKey, path: str) -> None:
-    given = [name for name in ("header", "cookie", "query", "path", "caller") if getattr(key, name)]
-    if len(given) != 1:
-        raise Fault(
-            path, f"exactly one of header, cookie, query, path and caller; here: {' and '.join(given) or 'none'}"
-        )
+_HASHING: Final = ("ring-hash", "maglev")
+_OPTIONS: Final = {
+    "slow_start": "least-request",
+    "bounded_load": "ring-hash",
+    "ring_min": "ring-hash",
+    "ring_max": "ring-hash",
+    "table": "maglev",
+    "decay": "peak-ewma",
+    "initial": "peak-ewma",
+}
 
 
 def _check_duration(path: str, value: float | str, least: float, most: float) -> None:
@@ -145,20 +172,27 @@ def _is_prime(number: int) -> bool:
     return number > 2 and number % 2 == 1 and all(number % n for n in range(3, int(number**0.5) + 1, 2))
 
 
+_DEFAULT: Final = Balance()
+
+
 # The decision.
+
+_KEYS: Final = (1 << 64) - 1
+_NEXT_KEY: Final = 0x9E3779B97F4A7C15  # odd and without a pattern: each try of a key is another place, always the same
 
 
 class Balancer:
     """Chooses among a service's endpoints. Made anew when they or the document change; cheap until first asked."""
 
     __slots__ = (
-        "_endpoints",
+        "_algorithms",
+        "_decay_s",
         "_only",
         "_panic",
-        "_shares",
-        "_stick",
+        "_pool",
+        "_sessions",
         "_tiers",
-        "_tokens",
+        "_usable",
         "document",
         "needs_key",
         "sticky",
@@ -166,15 +200,17 @@ class Balancer:
 
     def __init__(self, document: Balance, endpoints: Sequence[Endpoint], zone: str, state: BalanceState) -> None:
         self.document = document
-        self._endpoints = endpoints
         rule = document.locality
         found = candidates(endpoints, zone, rule.failover, document.panic, rule.prefer)
-        self._panic = found.panic
-        self._tiers = [(tier, _algorithm(document, tier.endpoints, state)) for tier in found.tiers]
-        self._only = self._tiers[0][1] if len(self._tiers) == 1 else None
-        self.needs_key = document.algorithm in ("ring-hash", "maglev")
+        self._tiers, self._usable, self._pool, self._panic = found
+        self._algorithms = [_algorithm(document, tier, state) for tier in found.tiers]
+        self._only = self._algorithms[0] if len(self._algorithms) == 1 else None
+        self.needs_key = document.algorithm in _HASHING
+        """Whether `pick` wants the request's `key`."""
         self.sticky = document.sticky is not None
-        self._tokens: dict[str, Endpoint] | None = None
+        """Whether to ask `sticky_endpoint` first."""
+        self._sessions = sticky.compile(document.sticky, found) if document.sticky is not None else None
+        self._decay_s = seconds(document.decay) if document.algorithm == "peak-ewma" else DECAY_S
 
     def pick(
         self, key: int | None, now: float, rng: random.Random, avoid: Collection[Endpoint] = ()
@@ -185,29 +221,28 @@ class Balancer:
         if algorithm is None:
             if not self._tiers:
                 return None
-            algorithm = self._tier(rng)
+            algorithm = self._algorithms[choose(self._tiers, rng.random() if key is None else point(key))]
         endpoint = algorithm.pick(key, now, rng)
         if avoid and endpoint in avoid:
-            return self._pick_other(algorithm, endpoint, now, rng, avoid)
+            return self._pick_other(algorithm, endpoint, key, now, rng, avoid)
         return endpoint
 
-    def _tier(self, rng: random.Random) -> Algorithm:
-        point = rng.random()
-        for tier, algorithm in self._tiers:
-            point -= tier.share
-            if point < 0:
-                return algorithm
-        return self._tiers[-1][1]
-
     def _pick_other(
-        self, algorithm: Algorithm, endpoint: Endpoint, now: float, rng: random.Random, avoid: Collection[Endpoint]
+        self,
+        algorithm: Algorithm,
+        endpoint: Endpoint,
+        key: int | None,
+        now: float,
+        rng: random.Random,
+        avoid: Collection[Endpoint],
     ) -> Endpoint:
         for _ in range(4):
-            other = algorithm.pick(None, now, rng)
+            key = None if key is None else (key + _NEXT_KEY) & _KEYS
+            other = algorithm.pick(key, now, rng)
             if other not in avoid:
                 return other
-        for tier, _ in self._tiers:
-            others = [e for e in tier.endpoints if e not in avoid]
+        for group in (*(tier.endpoints for tier in self._tiers), self._usable):
+            others = [e for e in group if e not in avoid]
             if others:
                 return rng.choice(others)
         return endpoint
@@ -220,48 +255,38 @@ class Balancer:
                 return hash64(value)
         return None
 
+    def observe(self, load: Load, latency_s: float, ok: bool, now: float) -> None:
+        """Take a try that ended into its endpoint's average, which fades as the document says."""
+        observe(load, latency_s, ok, now, self._decay_s)
+
     # Sticky sessions.
 
     def sticky_endpoint(self, request: RequestView) -> Endpoint | None:
-        """The endpoint that the client's cookie stands for, if it can take requests."""
-        if self.document.sticky is None:
-            return None
-        token = cookie(request, self.document.sticky.cookie)
-        if not token:
-            return None
-        if self._tokens is None:
-            usable = [e for tier, _ in self._tiers for e in tier.endpoints]
-            self._tokens = {_token(e): e for e in usable}
-        return self._tokens.get(token)
+        """The endpoint that the client has had, if it can take requests."""
+        return self._sessions.endpoint(request) if self._sessions is not None else None
 
     def sticky_cookie(self, endpoint: Endpoint) -> str | None:
-        """The Set-Cookie value that keeps a client on an endpoint. It tells nothing of the endpoint's address."""
-        rule = self.document.sticky
-        if rule is None:
-            return None
-        age_s = int(seconds(rule.ttl))
-        age = f"; Max-Age={age_s}" if age_s else ""
-        return f"{rule.cookie}={_token(endpoint)}; Path={rule.path}{age}; HttpOnly; SameSite=Lax"
+        """The Set-Cookie value that keeps a client on an endpoint; None when no cookie does that."""
+        return self._sessions.cookie(endpoint) if self._sessions is not None else None
 
     # For people.
 
     def candidates(self) -> list[Endpoint]:
         """Everyone who may be picked now."""
-        return [e for tier, _ in self._tiers for e in tier.endpoints]
+        return [e for tier in self._tiers for e in tier.endpoints]
 
     def describe(self) -> dict[str, Any]:
         """The algorithm, and who gets how much."""
         return {
             "algorithm": self.document.algorithm,
+            "sticky": self.sticky,
+            "using": self._pool,
             "panic": self._panic,
             "tiers": [
                 {"zone": tier.name, "share": round(tier.share, 4), "endpoints": len(tier.endpoints)}
-                for tier, _ in self._tiers
+                for tier in self._tiers
             ],
         }
-
-
-_DEFAULT: Final = Balance()
 
 
 def compile(
@@ -271,24 +296,25 @@ def compile(
     return Balancer(document or _DEFAULT, endpoints, zone, state or BalanceState())
 
 
-def _algorithm(document: Balance, endpoints: list[Endpoint], state: BalanceState) -> Algorithm:
-    if all(e.weight <= 0 for e in endpoints):
-        return RoundRobin(endpoints, state)
-    name = document.algorithm
-    if name == "round-robin":
-        return RoundRobin(endpoints, state)
-    if name == "weighted":
-        return Weighted(endpoints)
-    if name == "random":
-        return RandomChoice(endpoints)
-    if name == "ring-hash":
-        return RingHash(endpoints, document.bounded_load / 100, document.ring_min, document.ring_max)
-    if name == "maglev":
-        return Maglev(endpoints, document.table)
-    if name == "peak-ewma":
-        return PeakEwma(endpoints, seconds(document.decay), seconds(document.initial))
-    rule = document.slow_start
-    return LeastRequest(endpoints, SlowStart(seconds(rule.window), rule.aggression, rule.floor) if rule else None)
+def _algorithm(document: Balance, tier: Tier, state: BalanceState) -> Algorithm:
+    endpoints = tier.endpoints
+    match document.algorithm:
+        case "round-robin":
+            return RoundRobin(endpoints, state.turn(tier.name))
+        case "weighted":
+            return Weighted(endpoints)
+        case "random":
+            return RandomChoice(endpoints)
+        case "ring-hash":
+            return RingHash(endpoints, document.bounded_load / 100, document.ring_min, document.ring_max)
+        case "maglev":
+            return Maglev(endpoints, document.table)
+        case "peak-ewma":
+            return PeakEwma(endpoints, seconds(document.decay), seconds(document.initial))
+        case "least-request":
+            rule = document.slow_start
+            easing = SlowStart(seconds(rule.window), rule.aggression, rule.floor) if rule else None
+            return LeastRequest(endpoints, easing)
 
 
 def _hashed(source: HashKey, request: RequestView) -> str | None:
@@ -299,7 +325,3 @@ def _hashed(source: HashKey, request: RequestView) -> str | None:
     if source.query:
         return query_parameter(request, source.query)
     return request.path if source.path else request.caller
-
-
-def _token(endpoint: Endpoint) -> str:
-    return f"{hash64(f'{endpoint.service}/{endpoint.id}'):016x}"

@@ -2,8 +2,10 @@
 
 Laws
 - An endpoint with weight 0, on its way out, or suspected to be gone, takes nothing while any other can.
+- When nobody who stays is healthy, the healthy who are on their way out count as if they stayed: in a rolling update
+  of one instance the old one serves until the new one is up.
 - When too few are healthy (the panic threshold) health is ignored: sending everything to the last healthy one would
-  only take it down too.
+  only take it down too. When none is healthy, that holds whatever the threshold.
 - The local zone takes all that its healthy share can carry (times 1.4), the rest fails over, by health and nothing
   else, to the zones named and then to any.
 """
@@ -30,7 +32,11 @@ class Candidates(NamedTuple):
     """Who may take requests."""
 
     tiers: list[Tier]
-    """Those with a share above 0, nearest first; empty when there are no endpoints."""
+    """Those with a share above 0, nearest first; empty when there are no endpoints. The shares add up to 1."""
+    usable: list[Endpoint]
+    """Everyone who could take a request, also where no tier sends any."""
+    pool: str
+    """What `usable` is made of: `serving`, or which last resort."""
     panic: bool
 
 
@@ -38,42 +44,57 @@ def candidates(
     endpoints: Sequence[Endpoint], zone: str, failover: Sequence[str], panic_percent: float, prefer_zone: bool
 ) -> Candidates:
     """The tiers for a caller in `zone`."""
-    eligible = [e for e in endpoints if e.weight > 0 and not e.draining and not e.suspect]
+    pool, eligible = _eligible(endpoints)
     if not eligible:
-        return Candidates(_last_resort(endpoints), False)
+        return Candidates([], [], pool, False)
     healthy = [e for e in eligible if e.healthy]
-    panic = 100 * len(healthy) < panic_percent * len(eligible) or not healthy
-    if not prefer_zone or not zone:
-        return Candidates([Tier("any", eligible if panic else healthy, 1.0)], panic)
-    return Candidates(_spread(eligible, zone, failover, panic), panic)
+    panic = not healthy or 100 * len(healthy) < panic_percent * len(eligible)
+    usable = eligible if panic else healthy
+    if prefer_zone and zone:
+        return Candidates(_spread(eligible, zone, failover, panic), usable, pool, panic)
+    return Candidates([Tier("any", usable, 1.0)], usable, pool, panic)
 
 
-def _last_resort(endpoints: Sequence[Endpoint]) -> list[Tier]:
-    """Nothing is eligible: healthy ones that drain, then what is left of the rest, then suspects."""
-    draining = [e for e in endpoints if e.draining and not e.suspect]
-    for name, chosen in (
-        ("draining", [e for e in draining if e.healthy]),
-        ("weightless", [e for e in endpoints if not e.draining and not e.suspect]),
-        ("draining", draining),
-        ("suspect", [e for e in endpoints if e.suspect]),
+def _eligible(endpoints: Sequence[Endpoint]) -> tuple[str, list[Endpoint]]:
+    believed = [e for e in endpoints if not e.suspect]
+    staying = [e for e in believed if e.weight > 0 and not e.draining]
+    if any(e.healthy for e in staying):
+        return "serving", staying
+    leaving = [e for e in believed if e.weight > 0 and e.draining and e.healthy]
+    if leaving:
+        return "draining", staying + leaving
+    for pool, found in (
+        ("serving", staying),
+        ("weightless", [e for e in believed if not e.draining]),
+        ("draining", believed),
+        ("suspect", list(endpoints)),
     ):
-        if chosen:
-            return [Tier(name, chosen, 1.0)]
-    return []
+        if found:
+            return pool, found
+    return "none", []
 
 
 def _spread(eligible: Sequence[Endpoint], zone: str, failover: Sequence[str], panic: bool) -> list[Tier]:
-    named = [zone, *(z for z in failover if z != zone)]
-    levels: list[tuple[str, list[Endpoint]]] = [(name, [e for e in eligible if e.zone == name]) for name in named]
+    named = list(dict.fromkeys([zone, *failover]))
+    levels = [(name, [e for e in eligible if e.zone == name]) for name in named]
     levels.append(("any", [e for e in eligible if e.zone not in named]))
     left = 1.0
     tiers: list[Tier] = []
     for name, members in levels:
         usable = members if panic else [e for e in members if e.healthy]
-        if not usable or left <= 0:
+        if not usable or left < 1e-9:
             continue
         share = min(left, OVERPROVISION * len(usable) / len(members))
         tiers.append(Tier(name, usable, share))
         left -= share
     total = sum(tier.share for tier in tiers)
     return [tier._replace(share=tier.share / total) for tier in tiers]
+
+
+def choose(tiers: Sequence[Tier], point: float) -> int:
+    """The index of the tier at a point from 0 to 1, when the tiers lie side by side, each as wide as its share."""
+    for n, tier in enumerate(tiers):
+        point -= tier.share
+        if point < 0:
+            return n
+    return len(tiers) - 1
