@@ -9,13 +9,13 @@ control -> worker
     service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
     gone       name                                                                          staged until commit
     commit     revision                                         swap in all that is staged; answered with `runs`
-    ask        id, what ("state" | "metrics" | "explain"), args {}                           answered with `answer`
+    ask        id, what ("ping" | "state" | "metrics" | "explain"), args {}                           answered with `answer`
     drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
 worker -> control
     ready      pid                                                       listening; the first commit is in force
     runs       revision, refused [{kind, key, revision, path, reason}]
     answer     id, value | error
-    records    rows [[...]]            access records in batches, see agent/proxy/access.py
+    records    rows [[...]]            access records in batches, see RECORD_FIELDS
     drained
 """
 
@@ -32,6 +32,25 @@ HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 Frame = dict[str, Any]
+
+RECORD_FIELDS = (
+    "time",
+    "direction",
+    "caller",
+    "service",
+    "endpoint",
+    "method",
+    "host",
+    "target",
+    "status",
+    "duration_s",
+    "bytes_in",
+    "bytes_out",
+    "attempts",
+    "request_id",
+    "why",
+)
+"""The columns of an access record: unix time of the start, ..., what ended it other than an endpoint's answer."""
 
 
 class EndpointFrame(msgspec.Struct, frozen=True, array_like=True):

@@ -95,6 +95,16 @@ class EtcdStore:
         self._channel: Any = None
         self._token = ""
 
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: EtcdSettings) -> AsyncIterator[EtcdStore]:
+        """A store for the length of a block."""
+        store = cls(settings)
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
     # Calls.
 
     async def get(self, key: str) -> KeyValue | None:

@@ -25,7 +25,7 @@ class Holder:
 
     def __init__(self, store: Store, ttl_s: int = 15, *, lease: int = 0, backoff: Backoff | None = None) -> None:
         self._store = store
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
         self._backoff = backoff or Backoff(0.1, max(1.0, ttl_s / 5))
         self._wanted: dict[str, bytes] = {}
         self._dirty: set[str] = set()
@@ -42,7 +42,7 @@ class Holder:
     @property
     def alive(self) -> bool:
         """Whether the lease was renewed within its time."""
-        return bool(self.lease) and time.monotonic() - self._renewed < self._ttl_s
+        return bool(self.lease) and time.monotonic() - self._renewed < self.ttl_s
 
     def put(self, key: str, value: bytes) -> None:
         """Have a key stand on the lease."""
@@ -84,11 +84,11 @@ class Holder:
     async def _once(self) -> None:
         """A lease, then what has changed, then wait for more or for the next renewal."""
         if not self.lease:
-            self.lease = await self._store.grant(self._ttl_s)
+            self.lease = await self._store.grant(self.ttl_s)
             self._renewed = time.monotonic()
             self.regrants += 1
             self._dirty |= set(self._wanted)
-        if time.monotonic() - self._renewed >= self._ttl_s / 3:
+        if time.monotonic() - self._renewed >= self.ttl_s / 3:
             began = time.monotonic()
             await self._store.keep_alive(self.lease)
             self._renewed = began
@@ -96,7 +96,7 @@ class Holder:
             await self._flush(sorted(self._dirty)[:_BATCH])
         self._settled.set()
         self._wake = trio.Event()
-        with trio.move_on_after(max(0.0, self._renewed + self._ttl_s / 3 - time.monotonic())):
+        with trio.move_on_after(max(0.0, self._renewed + self.ttl_s / 3 - time.monotonic())):
             await self._wake.wait()
 
     async def _flush(self, keys: Sequence[str]) -> None:

@@ -1,8 +1,4 @@
-"""Access records: one row a request, appended to a ring and formatted elsewhere.
-
-A row, in this order: unix time of the start (s), direction, caller, service, endpoint, method, host, target, status,
-duration (s), bytes in, bytes out, attempts, request id, what ended it other than an endpoint's answer.
-"""
+"""Access records: one row a request, appended to a ring and formatted elsewhere; the columns are frames.RECORD_FIELDS."""
 
 from __future__ import annotations
 
@@ -13,23 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
-FIELDS: Final = (
-    "time",
-    "direction",
-    "caller",
-    "service",
-    "endpoint",
-    "method",
-    "host",
-    "target",
-    "status",
-    "duration_s",
-    "bytes_in",
-    "bytes_out",
-    "attempts",
-    "request_id",
-    "why",
-)
 RING: Final = 65536
 
 

@@ -36,9 +36,8 @@ from agent.proxy.head import (
 )
 
 if TYPE_CHECKING:
-    from policies.route import Forward
-
     from agent.proxy.worker import Worker
+    from policies.route import Forward
 
 PIPELINE_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from policies.retry import Again, Enough, Failure
-from policies.route import Forward, Redirect, Respond
-
 from agent.proxy import answers, story
 from agent.proxy.answers import Refusal
 from agent.proxy.framing import chunk, last_chunk
@@ -43,6 +40,8 @@ from policies import balance as balancing
 from policies import retry as retrying
 from policies import timeout as timing
 from policies.endpoint import Endpoint
+from policies.retry import Again, Enough, Failure
+from policies.route import Forward, Redirect, Respond
 
 if TYPE_CHECKING:
     from agent.proxy.downstream import Downstream

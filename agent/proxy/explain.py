@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from policies.route import Forward
-
 from agent.proxy import story
 from agent.proxy.answers import Refusal
 from agent.proxy.head import BadHead, RequestHead, parse_request
 from agent.proxy.view import HeadView
 from policies.endpoint import Endpoint
+from policies.route import Forward
 
 if TYPE_CHECKING:
     from agent.proxy.table import Plan

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from policies.balance import Balancer
-from policies.retry import Again, Enough, Failure
-from policies.route import Decision, Edits, Forward, Redirect, Respond
 
 from agent.proxy.answers import Refusal
 from agent.proxy.head import HOST, REBUILT, RequestHead
+from policies.balance import Balancer
 from policies.endpoint import Endpoint
+from policies.retry import Again, Enough, Failure
+from policies.route import Decision, Edits, Forward, Redirect, Respond
 
 if TYPE_CHECKING:
     from agent.proxy.table import Plan

@@ -15,19 +15,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from policies.balance import Balance, Balancer, BalanceState
-from policies.document import Document, Invalid, parse
-from policies.retry import Budget, Retry
-from policies.route import Decision, Forward, Route, Subset
-from policies.timeout import Timeout
 
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.answers import Refusal
 from agent.proxy.stats import ServiceStats
 from policies import balance, retry, route, timeout
+from policies.balance import Balance, Balancer, BalanceState
+from policies.document import Document, Invalid, parse
 from policies.endpoint import Endpoint, Load
 from policies.names import parse_service
 from policies.request import RequestView
+from policies.retry import Budget, Retry
+from policies.route import Decision, Forward, Route, Subset
+from policies.timeout import Timeout
 
 _HOSTS: Final = 65536
 

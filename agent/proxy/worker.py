@@ -230,7 +230,9 @@ class Worker:
         answer: Frame = {"t": "answer", "id": frame["id"]}
         args = frame.get("args") or {}
         try:
-            if frame["what"] == "metrics":
+            if frame["what"] == "ping":
+                answer["value"] = {}
+            elif frame["what"] == "metrics":
                 answer["value"] = state.metrics(self)
             elif frame["what"] == "state":
                 answer["value"] = state.services(self, args.get("service"))

@@ -1,0 +1,77 @@
+"""`shoal explain`: every decision that a request would meet, in order, told by a worker of the agent on this host."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+from agent.cli.printing import Printer, Row, field
+
+
+def explain(
+    context: typer.Context,
+    method: Annotated[str, typer.Argument(help="GET, POST, …")],
+    url: Annotated[str, typer.Argument(help="http://pets.production/cats?page=2, or pets.production/cats")],
+    caller: Annotated[str, typer.Option("--as", metavar="SERVICE", help="The service that calls.")] = "",
+    headers: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; may be repeated.")
+    ] = None,
+) -> None:
+    """Tell what would happen to a request, and why, without sending it.
+
+    Every decision comes from the same code that serves real requests, in the order in which a request meets them, with
+    the policy that made it and that policy's revision in etcd.
+
+    Example:  shoal explain --as shop.production -H 'x-tier: free' GET http://pets.production/cats
+    """
+    options: Options = context.obj
+    query = [("method", method.upper()), ("url", url)]
+    if caller:
+        query.append(("as", caller))
+    query += [("header", checked_header(header)) for header in headers or []]
+    answer = options.admin.get("/explain", query)
+    if options.printer.json:
+        options.printer.value(answer)
+    else:
+        show(options.printer, answer)
+
+
+def checked_header(text: str) -> str:
+    """A `name: value` as typed. Raises Failure for one without a name or a colon."""
+    name, colon, _ = text.partition(":")
+    if not colon or not name.strip():
+        raise Failure(f"-H {text!r} is no header such as 'x-tier: free'", Exit.USAGE)
+    return text
+
+
+def show(printer: Printer, answer: dict[str, Any]) -> None:
+    """Prints an explanation for people: the decisions, and where the request ends."""
+    printer.rows(
+        answer["decisions"],
+        {
+            "phase": field("phase"),
+            "policy": _policy,
+            "mode": field("mode"),
+            "decision": field("decision"),
+            "reason": field("reason"),
+        },
+        empty="no decisions: the request goes straight on",
+    )
+    printer.text(f"\n-> {_end(answer)}")
+
+
+def _policy(row: Row) -> str:
+    policy = row.get("policy")
+    return f"{policy} @{row['revision']}" if policy and row.get("revision") else str(policy or "-")
+
+
+def _end(answer: dict[str, Any]) -> str:
+    endpoint = answer.get("endpoint")
+    if endpoint is None:
+        return f"answered by the mesh itself: {answer.get('status')}"
+    version = f", version {endpoint['version']}" if endpoint.get("version") else ""
+    via = f", through the agent on {endpoint['via']}" if endpoint.get("via") else ""
+    return f"{endpoint['service']}/{endpoint['id']} at {endpoint['address']}:{endpoint['port']}{version}{via}"

@@ -1,0 +1,25 @@
+"""How a command ends badly: one line that says what would be right, and an exit code that a script can act on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes of `shoal`; docs/command-line.md lists them for people."""
+
+    OK = 0
+    NO = 1
+    """The answer is no: the wait timed out, the check found errors, there is no such thing."""
+    USAGE = 2
+    UNREACHABLE = 3
+    """etcd or the agent could not be asked."""
+
+
+class Failure(Exception):
+    """Ends the command. `message` is for a person, and needs no traceback beside it."""
+
+    def __init__(self, message: str, code: Exit = Exit.NO) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code

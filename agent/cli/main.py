@@ -1,0 +1,162 @@
+"""`shoal`: the command line. Each command has its module; here is what they share, and the list of them.
+
+A start takes a tenth of a second because what is heavy (Trio, etcd's client, rich) is imported by the command that
+needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from agent.cli import explain, overview, policy, register, run, serve, wait
+from agent.cli.apply import apply
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import DEFAULT_ADMIN, DEFAULT_ETCD, Options, endpoints
+from agent.cli.printing import Output
+
+TAKE_A_VALUE = frozenset(
+    {
+        "--etcd",
+        "--mesh",
+        "--admin",
+        "--output",
+        "-o",
+        "--etcd-user",
+        "--etcd-password",
+        "--etcd-ca",
+        "--etcd-cert",
+        "--etcd-key",
+        "--etcd-timeout",
+    }
+)
+"""The options of every command; they may stand after its name too."""
+
+app = typer.Typer(
+    name="shoal",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 etcd or the agent cannot be reached.",
+)
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    etcd: Annotated[str, typer.Option(envvar="SHOAL_ETCD", metavar="URL,…", help="Where etcd is.")] = DEFAULT_ETCD,
+    mesh: Annotated[str, typer.Option(envvar="SHOAL_MESH", help="Which mesh.")] = "default",
+    admin: Annotated[
+        str, typer.Option(envvar="SHOAL_ADMIN", metavar="URL", help="The admin port of the agent on this host.")
+    ] = DEFAULT_ADMIN,
+    output: Annotated[Output, typer.Option("--output", "-o", help="A table for people, JSON for scripts.")] = "table",
+    user: Annotated[str, typer.Option("--etcd-user", envvar="SHOAL_ETCD_USER", help="Name in etcd.")] = "",
+    password: Annotated[
+        str, typer.Option("--etcd-password", envvar="SHOAL_ETCD_PASSWORD", help="Better given in the environment.")
+    ] = "",
+    ca: Annotated[
+        str, typer.Option("--etcd-ca", envvar="SHOAL_ETCD_CA", metavar="FILE", help="CA of etcd (PEM).")
+    ] = "",
+    certificate: Annotated[
+        str, typer.Option("--etcd-cert", envvar="SHOAL_ETCD_CERT", metavar="FILE", help="Client certificate (PEM).")
+    ] = "",
+    key: Annotated[
+        str, typer.Option("--etcd-key", envvar="SHOAL_ETCD_KEY", metavar="FILE", help="Its key (PEM).")
+    ] = "",
+    timeout_s: Annotated[
+        float, typer.Option("--etcd-timeout", min=0.1, help="Seconds for each question to etcd.")
+    ] = 5.0,
+) -> None:
+    """Shoal: a service mesh with no central server. One agent a host, state in etcd, everyone watches.
+
+    Begin with `shoal agent --dev` in one terminal, and `shoal run --service hello -- CMD` in another. The options
+    below belong to every command, and may stand before or after its name.
+    """
+    context.obj = Options(
+        etcd=endpoints(etcd),
+        mesh=mesh,
+        admin_url=admin,
+        output=output,
+        user=user,
+        password=password,
+        ca=ca,
+        certificate=certificate,
+        key=key,
+        timeout_s=timeout_s,
+    )
+
+
+RUNNING, LOOKING, CHANGING = "Run", "Look", "Change"
+app.command(rich_help_panel=RUNNING)(serve.agent)
+app.command(rich_help_panel=RUNNING, context_settings={"allow_interspersed_args": False})(run.run)
+app.command(rich_help_panel=RUNNING)(register.register)
+app.command(rich_help_panel=RUNNING)(register.deregister)
+app.command(rich_help_panel=LOOKING)(overview.services)
+app.command(rich_help_panel=LOOKING)(overview.instances)
+app.command(rich_help_panel=LOOKING)(overview.status)
+app.command(rich_help_panel=LOOKING)(explain.explain)
+app.command(rich_help_panel=LOOKING)(wait.wait)
+app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
+app.command(rich_help_panel=CHANGING)(apply)
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """Puts the shared options first, wherever they stood before a `--`.
+
+    >>> hoist(["instances", "--output", "json"])
+    ['--output', 'json', 'instances']
+    """
+    shared_ones: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+        elif name in TAKE_A_VALUE:
+            shared_ones += [word] if equals else [word, *islice(words, 1)]
+        else:
+            rest.append(word)
+    return shared_ones + rest
+
+
+def checked(arguments: Sequence[str]) -> list[str]:
+    """The arguments as the parser shall have them. Raises Failure for a `run` whose program is not set apart.
+
+    Without the `--`, an option of the program could be taken for one of ours.
+    """
+    ordered = hoist(arguments)
+    asks_for_help = bool({"--help", "-h"} & set(ordered))
+    if "run" in ordered and "--" not in ordered and not asks_for_help and _command(ordered) == "run":
+        raise Failure("put -- before the program: shoal run --service pets.production -- python app.py", Exit.USAGE)
+    return ordered
+
+
+def _command(hoisted: Sequence[str]) -> str:
+    words = iter(hoisted)
+    for word in words:
+        if word in TAKE_A_VALUE:
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def main() -> None:
+    """The entry point: whatever goes wrong in an expected way ends as one line and an exit code."""
+    try:
+        app(checked(sys.argv[1:]))
+    except Failure as failure:
+        print(f"shoal: {failure.message}", file=sys.stderr)
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has seen enough
+        sys.exit(Exit.OK)

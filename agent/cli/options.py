@@ -1,0 +1,46 @@
+"""The options that every command shares: where etcd is, where the agent is, which mesh, and how to print."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.cli.admin import Admin, check_url
+from agent.cli.failure import Exit, Failure
+from agent.cli.printing import Output, Printer
+
+DEFAULT_ETCD = "http://127.0.0.1:2379"
+DEFAULT_ADMIN = "http://127.0.0.1:15000"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What stood before or after the command's name, or in the environment."""
+
+    etcd: tuple[str, ...] = (DEFAULT_ETCD,)
+    """Client URLs of etcd, tried in turn."""
+    mesh: str = "default"
+    admin_url: str = DEFAULT_ADMIN
+    output: Output = "table"
+    user: str = ""
+    password: str = ""
+    ca: str = ""
+    """Path of the CA certificates (PEM) that etcd's own must be signed by; empty: the system's."""
+    certificate: str = ""
+    key: str = ""
+    timeout_s: float = 5.0
+    """For each question to etcd."""
+
+    @property
+    def printer(self) -> Printer:
+        return Printer(self.output)
+
+    @property
+    def admin(self) -> Admin:
+        return Admin(check_url(self.admin_url))
+
+
+def endpoints(text: str) -> tuple[str, ...]:
+    """The URLs in `--etcd`: separated by commas; a bare host:port means http. Raises Failure."""
+    urls = tuple(part if "://" in part else f"http://{part}" for part in text.replace(",", " ").split())
+    if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+        raise Failure(f"--etcd {text!r} holds no URLs such as http://127.0.0.1:2379,https://10.0.0.7:2379", Exit.USAGE)
+    return urls

@@ -1,0 +1,142 @@
+"""`shoal register` and `shoal deregister`: instances that run on their own, entrusted to the agent on this host."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from agent.cli.admin import Admin
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+
+ServiceOption = Annotated[str, typer.Option("--service", "-s", help="Its service, such as pets.production.")]
+VersionOption = Annotated[str, typer.Option("--version", "-v", help="Its version, such as v2.")]
+HealthOption = Annotated[
+    str,
+    typer.Option(
+        "--health", metavar="PATH", help="HTTP path that the agent checks; without one: that the port listens."
+    ),
+]
+IdOption = Annotated[str, typer.Option("--id", help="Its name among the instances; one is made up without it.")]
+WeightOption = Annotated[float, typer.Option("--weight", help="Share of traffic relative to others.")]
+ZoneOption = Annotated[str, typer.Option("--zone", help="Where it runs; without it: the zone of the agent.")]
+MetadataOption = Annotated[
+    list[str] | None, typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label; may be repeated.")
+]
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What the agent answers to a registration."""
+
+    id: str
+    token: str = ""
+    """What the instance proves with that a call is its own: the password in HTTP_PROXY."""
+    proxy: str = ""
+    """URL of the outbound listener, with the credentials."""
+
+
+def order(
+    service: str,
+    port: int,
+    *,
+    version: str = "",
+    health: str = "",
+    id: str = "",
+    address: str = "",
+    weight: float = 100,
+    zone: str = "",
+    metadata: list[str] | None = None,
+) -> dict[str, Any]:
+    """The body of a registration. Raises Failure for what the agent could not but refuse."""
+    from policies.names import parse_service
+
+    try:
+        body: dict[str, Any] = {"service": parse_service(service), "port": port, "weight": weight}
+    except ValueError as error:
+        raise Failure(f"--service: {error}", Exit.USAGE) from None
+    named = {"id": id, "address": address, "version": version, "zone": zone, "metadata": labels(metadata or [])}
+    body |= {name: value for name, value in named.items() if value}
+    if health:
+        body["health"] = {"http": {"path": _checked_path(health)}}
+    return body
+
+
+def labels(pairs: list[str]) -> dict[str, str]:
+    """`["tier=free"]` as a mapping. Raises Failure."""
+    split = [pair.partition("=") for pair in pairs]
+    for (name, equals, _), pair in zip(split, pairs, strict=True):
+        if not name or not equals:
+            raise Failure(f"--metadata {pair!r} is no NAME=VALUE such as tier=free", Exit.USAGE)
+    return {name: value for name, _, value in split}
+
+
+def registered(admin: Admin, body: dict[str, Any]) -> Registered:
+    """Entrusts an instance to the agent. Raises Failure."""
+    return msgspec.convert(admin.post("/instances", body), Registered)
+
+
+def deregistered(admin: Admin, service: str, id: str) -> Any:
+    """Takes it away again. Raises Failure, also where there is no such instance."""
+    return admin.delete(f"/instances/{quote(service, safe='')}/{quote(id, safe='')}")
+
+
+def register(
+    context: typer.Context,
+    service: ServiceOption,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Where it listens.")],
+    version: VersionOption = "",
+    health: HealthOption = "",
+    id: IdOption = "",
+    address: Annotated[str, typer.Option(help="Where it listens, if not at the agent's own address.")] = "",
+    weight: WeightOption = 100,
+    zone: ZoneOption = "",
+    metadata: MetadataOption = None,
+) -> None:
+    """Entrust an instance that runs already to the agent on this host, which checks it and keeps it registered.
+
+    Prints its id. It stays until `shoal deregister`, or until the agent ends.
+
+    Example:  shoal register --service pets.production --version v1 --port 8080 --health /health
+    """
+    options: Options = context.obj
+    body = order(
+        service,
+        port,
+        version=version,
+        health=health,
+        id=id,
+        address=address,
+        weight=weight,
+        zone=zone,
+        metadata=metadata,
+    )
+    answer = registered(options.admin, body)
+    if options.printer.json:
+        options.printer.value(msgspec.to_builtins(answer))
+        return
+    options.printer.text(answer.id)
+    if answer.proxy:
+        options.printer.note(f"its own calls go through the mesh with HTTP_PROXY={answer.proxy}")
+
+
+def deregister(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="pets.production")],
+    id: Annotated[str, typer.Argument(help="The id that `register` printed, or `shoal instances` shows.")],
+) -> None:
+    """Take an instance out of the mesh: no agent sends it another request; those in flight are finished.
+
+    Example:  shoal deregister pets.production pets-1
+    """
+    options: Options = context.obj
+    deregistered(options.admin, service, id)
+    options.printer.note(f"{service}/{id} is deregistered")
+
+
+def _checked_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise Failure(f"--health {path!r} is no path such as /health", Exit.USAGE)
+    return path

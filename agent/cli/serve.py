@@ -1,0 +1,5 @@
+"""`shoal agent`: the agent itself."""
+
+from __future__ import annotations
+
+

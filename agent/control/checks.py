@@ -1,0 +1,178 @@
+"""Health checks: the I/O of `policies.health`, for the instances beside this agent.
+
+One task an instance. Which document applies can change at any time (a policy was put); the verdict so far stays.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import httpx
+import trio
+
+from policies.duration import seconds
+from policies.health import CommandCheck, HealthPolicy, HttpCheck, TcpCheck, Tracker, Transition, pause_s
+from registry.records import Instance
+
+BODY_BYTES = 64 * 1024
+
+
+class Verdict(NamedTuple):
+    """What one check found."""
+
+    ok: bool
+    reason: str
+
+
+class Subject(NamedTuple):
+    """What is checked."""
+
+    service: str
+    id: str
+    instance: Instance
+
+
+class Check:
+    """One instance under one document; `adopt` another without forgetting."""
+
+    def __init__(
+        self, subject: Subject, policy: HealthPolicy, healthy: bool | None, tell: Callable[[Transition], None]
+    ) -> None:
+        """`healthy` is what is known from before; None for a newcomer."""
+        self.subject = subject
+        self.policy = policy
+        self._tracker = Tracker(policy)
+        self._tell = tell
+        self._changed = trio.Event()
+        self._word: Verdict = Verdict(False, "nothing heard from it yet")
+        self._word_at = time.monotonic()
+        if healthy is not None:
+            self._tracker.healthy = healthy
+            self._tracker.known = True
+
+    def adopt(self, policy: HealthPolicy) -> None:
+        """Go on under another document."""
+        if policy != self.policy:
+            self.policy = policy
+            self._tracker.adopt(policy)
+            self._changed.set()
+
+    def hear(self, ok: bool, reason: str) -> None:
+        """The instance's own word (checks of the kind `ttl`)."""
+        self._word = Verdict(ok, reason)
+        self._word_at = time.monotonic()
+        self._observe(self._word)
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        rng = random.Random()
+        while True:
+            self._changed = trio.Event()
+            policy = self.policy
+            if policy.ttl is not None:
+                age_s = time.monotonic() - self._word_at
+                if age_s > seconds(policy.ttl):
+                    self._observe(Verdict(False, f"nothing heard from it for {age_s:.1f} s"))
+            else:
+                self._observe(await check(self.subject, policy))
+            with trio.move_on_after(pause_s(policy, rng)):
+                await self._changed.wait()
+
+    def _observe(self, verdict: Verdict) -> None:
+        transition = self._tracker.observe(verdict.ok, verdict.reason)
+        if transition is not None:
+            self._tell(transition)
+
+
+async def check(subject: Subject, policy: HealthPolicy) -> Verdict:
+    """One check, within its time. Never raises for what the instance does."""
+    limit_s = seconds(policy.timeout)
+    with trio.move_on_after(limit_s):
+        if policy.http is not None:
+            return await _http(subject, policy.http)
+        if policy.tcp is not None:
+            return await _tcp(subject, policy.tcp)
+        if policy.command is not None:
+            return await _command(subject, policy.command)
+        return Verdict(True, "nothing to check")
+    return Verdict(False, f"no answer within {limit_s:g} s")
+
+
+async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
+    instance = subject.instance
+    host = f"[{instance.address}]" if ":" in instance.address else instance.address
+    url = f"http://{host}:{rule.port or instance.port}{rule.path}"
+    headers = {"host": rule.host or subject.service, "user-agent": "shoal-health/1", **rule.headers}
+    transport = httpx.AsyncHTTPTransport()
+    try:
+        # A client for each check: a check that reuses a connection does not see that no new one can be made.
+        async with (
+            httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113 - timed around
+            client.stream(rule.method, url, headers=headers) as answer,
+        ):
+            status = answer.status_code
+            body = await _beginning(answer) if rule.body else b""
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        return Verdict(False, f"{url}: {_words(error)}")
+    if not (status in rule.statuses if rule.statuses else 200 <= status < 300):
+        return Verdict(False, f"{url} answered {status}")
+    if rule.body and rule.body.encode() not in body:
+        return Verdict(False, f"{url}: the body does not contain {rule.body[:60]!r}")
+    return Verdict(True, f"{url} answered {status}")
+
+
+async def _beginning(answer: httpx.Response) -> bytes:
+    body = b""
+    async for piece in answer.aiter_raw():
+        body += piece
+        if len(body) >= BODY_BYTES:
+            break
+    return body[:BODY_BYTES]
+
+
+async def _tcp(subject: Subject, rule: TcpCheck) -> Verdict:
+    instance = subject.instance
+    address = (instance.address, rule.port or instance.port)
+    try:
+        async with await trio.open_tcp_stream(*address) as stream:
+            if rule.send:
+                await stream.send_all(rule.send.encode())
+            received = b""
+            while rule.expect and rule.expect.encode() not in received and len(received) < BODY_BYTES:
+                data = await stream.receive_some(4096)
+                if not data:
+                    return Verdict(False, f"{address[0]}:{address[1]} closed before it sent {rule.expect[:60]!r}")
+                received += data
+    except (OSError, trio.BrokenResourceError) as error:
+        return Verdict(False, f"{address[0]}:{address[1]}: {_words(error)}")
+    return Verdict(True, f"{address[0]}:{address[1]} accepts connections")
+
+
+async def _command(subject: Subject, rule: CommandCheck) -> Verdict:
+    instance = subject.instance
+    environment = {
+        **os.environ,
+        "ADDRESS": instance.address,
+        "PORT": str(instance.port),
+        "SERVICE": subject.service,
+        "INSTANCE": subject.id,
+    }
+    try:
+        done = await trio.run_process(
+            list(rule.argv), env=environment, stdin=b"", capture_stdout=True, stderr=subprocess.STDOUT, check=False
+        )
+    except OSError as error:
+        return Verdict(False, f"{rule.argv[0]}: {error.strerror}")
+    said = done.stdout[:200].decode(errors="replace").strip()
+    return Verdict(done.returncode == 0, f"{rule.argv[0]} ended with {done.returncode}{f': {said}' if said else ''}")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__

@@ -1,0 +1,97 @@
+"""The listening sockets: made by control, inherited by workers, handed over a re-execution.
+
+One for each worker and listener, with SO_REUSEPORT, so that the kernel spreads connections over workers; control keeps
+a copy of each, so that what waits in the queue of a worker that died is served by its successor. A socket comes from
+the process before (SIGHUP), from systemd (socket activation, one for all workers), or is made here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from agent.settings import Address
+
+BACKLOG: Final = 4096
+HANDOVER: Final = "SHOAL_HANDOVER"
+
+
+class OldWorker(msgspec.Struct, frozen=True):
+    """A worker that still serves for the process before."""
+
+    pid: int
+    fd: int
+    """Control's end of its socket pair."""
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """What a process leaves to its successor."""
+
+    outbound: tuple[int, ...] = ()
+    inbound: tuple[int, ...] = ()
+    admin: tuple[int, ...] = ()
+    workers: tuple[OldWorker, ...] = ()
+    lease: int = 0
+    boot: str = ""
+
+
+def received(environment: Mapping[str, str]) -> Handover:
+    """What the process before left, or what systemd passed; nothing otherwise."""
+    text = environment.get(HANDOVER)
+    if text:
+        return msgspec.json.decode(text, type=Handover)
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return Handover()
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    count = int(environment.get("LISTEN_FDS", "0"))
+    found: dict[str, tuple[int, ...]] = {"outbound": (), "inbound": (), "admin": ()}
+    for number, name in zip(range(3, 3 + count), names, strict=False):
+        for listener in found:
+            if name.rpartition("-")[2] == listener or name == listener:
+                found[listener] = (*found[listener], number)
+    return Handover(outbound=found["outbound"], inbound=found["inbound"], admin=found["admin"])
+
+
+def listening(address: Address, inherited: Sequence[int], count: int) -> list[socket.socket]:
+    """`count` sockets on an address: inherited ones first. Raises OSError.
+
+    Inherited sockets beyond `count` are closed; connections that wait in their queues are lost, so fewer workers after
+    a reload may cost what had not been accepted yet.
+    """
+    sockets = [socket.socket(fileno=fd) for fd in inherited]
+    for surplus in sockets[count:]:
+        surplus.close()
+    sockets = sockets[:count]
+    while len(sockets) < count:
+        sockets.append(_made(address if not sockets else Address(*sockets[0].getsockname()[:2])))
+    for sock in sockets:
+        sock.setblocking(False)
+    return sockets
+
+
+def _made(address: Address) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+    return sock
+
+
+def is_taken(address: Address) -> bool:
+    """Whether somebody listens there already without sharing: told by trying to bind without SO_REUSEPORT."""
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address)
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,515 @@
+"""The control process: one nursery that owns everything an agent does besides proxying.
+
+Order of start: the table from disk, the workers, then etcd. Readiness comes with the first table. Order of stop:
+instances drain, the word spreads, workers finish what is in flight, and the lease goes last. (Law 9.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import structlog
+import trio
+
+import agent
+from agent.control import admin, disk, probing, reports
+from agent.control.accesslog import AccessLog
+from agent.control.claiming import HostTaken, claim_host
+from agent.control.listening import HANDOVER, Handover, is_taken, listening, received
+from agent.control.registrar import Identity, Registrar, now_text
+from agent.control.table import Table
+from agent.control.workers import Fleet, drain_old
+from agent.frames import Frame
+from agent.settings import Settings, SettingsError, load, parse_listen
+from policies.duration import seconds
+from registry.etcd import EtcdSettings, EtcdStore
+from registry.keys import Keys
+from registry.lease import Holder
+from registry.mirror import Mirror, Update
+from registry.records import Agent
+from registry.store import StoreError
+
+SAVE_EVERY_S: Final = 5.0
+DISK_GRACE_S: Final = 2.0
+"""How long to wait for etcd before a table from disk counts as the table."""
+log = structlog.get_logger()
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """How the agent ended."""
+
+    code: int = 0
+    handover: Handover | None = None
+    """To execute the agent anew with (SIGHUP)."""
+
+
+class Control:
+    """One agent's control process."""
+
+    def __init__(self, settings: Settings, handover: Handover, config: Path | None) -> None:
+        self.settings = settings
+        self._config = config
+        self._handover = handover
+        self.keys = Keys(settings.mesh)
+        self.boot = handover.boot or secrets.token_hex(8)
+        self.started = now_text()
+        self.address = settings.address or _own_address(settings)
+        count = settings.worker_count
+        self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count)
+        self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count)
+        (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1)
+        self.store = EtcdStore(_etcd_settings(settings))
+        self.table = Table(self.keys, settings.host)
+        self.holder = Holder(self.store, int(seconds(settings.lease_ttl)), lease=handover.lease)
+        self.registrar = Registrar(settings, self.address, self.keys, self.holder, self.table)
+        self.mirror = Mirror(self.store, *self.keys.watched, self.on_update)
+        self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
+        self._access = AccessLog(settings.access_log) if settings.access_log else None
+        self.fleet = Fleet(
+            self._outbound,
+            self._inbound,
+            configuration=self._configuration,
+            table=self._whole_table,
+            on_records=self._access.write if self._access else lambda rows: None,
+        )
+        self._table_known = False
+        self._first_sync = trio.Event()
+        self._table_changed = trio.Event()
+        self._from_disk: disk.Saved | None = None
+        self._stopping = trio.Event()
+        self._stop = Stop()
+
+    # The way of a change.
+
+    def on_update(self, update: Update) -> None:
+        """The mirror's call: fold, and send what was touched."""
+        whole = update.resync and not self._first_sync.is_set()
+        touched = self.table.apply(update.changes, update.revision, whole=whole)
+        self._table_known = True
+        self._publish(touched, update.revision)
+        self._first_sync.set()
+        self._table_changed.set()
+        self.registrar.refresh()
+        self.rejections.refresh()
+
+    def _publish(self, touched: Iterable[str], revision: int) -> None:
+        frames = [self.table.frame(name) for name in touched]
+        self.fleet.publish([*frames, {"t": "commit", "revision": revision}])
+
+    def drop_suspects(self, found: Iterable[Identity]) -> None:
+        """Believe the deletion of these."""
+        touched: set[str] = set()
+        for service, identity in found:
+            touched |= self.table.drop_suspect(service, identity)
+        if touched:
+            self._publish(touched, self.table.revision)
+
+    def _configuration(self) -> Frame:
+        limits = self.settings.limits
+        count = self.settings.worker_count
+        return {
+            "t": "configure",
+            "host": self.settings.host,
+            "zone": self.settings.zone,
+            "mesh": self.settings.mesh,
+            "callers": self.registrar.tokens,
+            "access_log": bool(self.settings.access_log),
+            "limits": {
+                "max_connections": max(1, limits.max_connections // count),
+                "head_s": seconds(limits.head_timeout),
+                "idle_s": seconds(limits.idle_timeout),
+                "max_waiting": max(1, limits.max_waiting // count),
+                "waiting_s": seconds(limits.waiting_timeout),
+            },
+        }
+
+    def _whole_table(self) -> list[Frame]:
+        if not self._table_known:
+            return []
+        frames = [self.table.frame(name) for name in self.table.services]
+        return [*frames, {"t": "commit", "revision": self.table.revision}]
+
+    # Living.
+
+    async def run(self) -> Stop:
+        """From start to end."""
+        self._from_disk = disk.load_table(self._table_path, self.settings.mesh)
+        # After SIGHUP the table from disk is a moment old: it counts at once, so that the new workers lose no time.
+        if self._from_disk is not None and self._handover.workers:
+            self._take_from_disk()
+        self.registrar.load()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._signals)
+            nursery.start_soon(partial(admin.serve, self, self._admin.fileno(), self._until_stopped))
+            nursery.start_soon(self.fleet.run)
+            nursery.start_soon(self.mirror.run)
+            nursery.start_soon(self._fall_back_to_disk)
+            nursery.start_soon(self._save)
+            nursery.start_soon(self.rejections.run)
+            nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
+            nursery.start_soon(self._own)
+            nursery.start_soon(self._relieve)
+            await self._stopping.wait()
+            if self._stop.handover is None:
+                await self._leave()
+            nursery.cancel_scope.cancel()
+        await self.store.aclose()
+        return self._stop
+
+    async def _own(self) -> None:
+        """Claim the host's name, then keep everything that is ours in etcd."""
+        with trio.move_on_after(DISK_GRACE_S):
+            await self._first_sync.wait()  # verdicts from before a restart are adopted from the table
+        record = Agent(
+            address=self.address,
+            inbound_port=self.settings.inbound.advertise_port or self._inbound[0].getsockname()[1],
+            zone=self.settings.zone,
+            version=agent.VERSION,
+            started=self.started,
+            boot=self.boot,
+        )
+        try:
+            await claim_host(self.store, self.holder, self.keys.agent(self.settings.host), record, self._boot_path)
+        except HostTaken as taken:
+            log.error("this host's name belongs to another agent", reason=str(taken))
+            self._end(Stop(code=1))
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.holder.run)
+            nursery.start_soon(self.registrar.run)
+            nursery.start_soon(reports.acknowledge, self.fleet, self.holder, self.keys, self.settings.host)
+
+    async def _relieve(self) -> None:
+        """The workers of the process before end once ours serve."""
+        if not self._handover.workers:
+            return
+        while not self.fleet.ready:
+            await self.fleet.changed()
+        await drain_old(self._handover.workers, seconds(self.settings.drain_timeout))
+        log.info("the workers of before are gone")
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+
+    # The table on disk.
+
+    @property
+    def _table_path(self) -> Path:
+        return self.settings.state_path / "table"
+
+    @property
+    def _boot_path(self) -> Path:
+        return self.settings.state_path / "boot"
+
+    async def _fall_back_to_disk(self) -> None:
+        """etcd may be away when we start: then the last table that we had is the table."""
+        with trio.move_on_after(DISK_GRACE_S):
+            await self._first_sync.wait()
+        if not self._table_known and self._from_disk is not None:
+            age_s = time.time() - self._from_disk.saved_at
+            log.warning("etcd is away; starting with the table on disk", age_s=round(age_s))
+            self._take_from_disk()
+
+    def _take_from_disk(self) -> None:
+        from registry.store import Change
+
+        saved = self._from_disk
+        assert saved is not None
+        changes = [Change(key, value, revision) for key, value, revision in saved.items]
+        self.table.apply(changes, saved.revision, whole=True)
+        self._table_known = True
+        self.fleet.publish(self._whole_table())
+
+    async def _save(self) -> None:
+        """Write the table when it has changed, but not all the time."""
+        while True:
+            await self._table_changed.wait()
+            await trio.sleep(SAVE_EVERY_S)
+            self._table_changed = trio.Event()
+            await trio.to_thread.run_sync(self._save_now, list(self.table.saved()))
+
+    def _save_now(self, items: list[tuple[str, bytes, int]]) -> None:
+        disk.save_table(self._table_path, self.settings.mesh, self.table.revision, items)
+
+    # Ending.
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    log.info("stopping", signal=signal.Signals(number).name)
+                    self._end(Stop())
+                    return
+                if self._reload():
+                    return
+
+    def _end(self, stop: Stop) -> None:
+        if not self._stopping.is_set():
+            self._stop = stop
+            self._stopping.set()
+
+    def _reload(self) -> bool:
+        """SIGHUP: execute the agent anew, with the listening sockets open. Bad settings change nothing."""
+        try:
+            load(self._config)
+        except SettingsError as error:
+            log.error("the settings are not reloaded", reason=str(error))
+            return False
+        log.info("reloading")
+        self._save_now(list(self.table.saved()))
+        if self._table_known:
+            self._end(Stop(handover=self._hand_over()))
+            return True
+        log.error("not reloaded: there is no table yet")
+        return False
+
+    def _hand_over(self) -> Handover:
+        def left(sockets: list[socket.socket]) -> tuple[int, ...]:
+            fds = tuple(os.dup(sock.fileno()) for sock in sockets)
+            for fd in fds:
+                os.set_inheritable(fd, True)
+            return fds
+
+        return Handover(
+            outbound=left(self._outbound),
+            inbound=left(self._inbound),
+            admin=left([self._admin]),
+            workers=self.fleet.leave_behind(),
+            lease=self.holder.lease,
+            boot=self.boot,
+        )
+
+    async def _leave(self) -> None:
+        """Law 9: nothing is dropped on purpose."""
+        settings = self.settings
+        self.registrar.drain(self.registrar.local)
+        with trio.move_on_after(seconds(settings.spread_timeout)):
+            await self.holder.settled()
+            if self.registrar.local:
+                await reports.others_run(self.store, self.keys, self.table, settings.host, self.holder.revision)
+        await self.fleet.drain(seconds(settings.drain_timeout))
+        self._save_now(list(self.table.saved()))
+        with trio.move_on_after(2):
+            try:
+                await self.holder.release()
+            except StoreError as error:
+                log.warning("etcd did not hear that we leave; the lease will tell", error=str(error))
+
+    # For people.
+
+    def not_ready(self) -> str:
+        """Why the agent is not ready; empty when it is."""
+        if self._stopping.is_set():
+            return "stopping"
+        if not self._table_known:
+            return f"waiting for the first table from etcd ({self.mirror.state.error or 'connecting'})"
+        return "" if self.fleet.ready else "waiting for the workers"
+
+    async def register(self, body: Any) -> dict[str, Any]:
+        """Register an instance; the answer has its id, token and proxy URL. Raises Fault."""
+        service, identity, token = self.registrar.register(body)
+        host, port = self._outbound[0].getsockname()[:2]
+        host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
+        proxy = f"http://{quote(service, safe='')}:{quote(token, safe='')}@{host}:{port}"
+        return {"service": service, "id": identity, "token": token, "proxy": proxy}
+
+    async def deregister(self, identity: Identity) -> dict[str, Any] | None:
+        """Take an instance out; None when it is not ours."""
+        if identity not in self.registrar.local:
+            return None
+
+        async def spread(revision: int) -> None:
+            await reports.others_run(self.store, self.keys, self.table, self.settings.host, revision)
+
+        limit_s = max(1.0, seconds(self.settings.spread_timeout))
+        revision = await self.registrar.deregister(identity, spread, limit_s)
+        return {"service": identity[0], "id": identity[1], "revision": revision}
+
+    def figures(self) -> dict[str, float]:
+        """Control's own metrics."""
+        state = self.mirror.state
+        return {
+            "table_revision": self.fleet.revision,
+            "table_age_seconds": self._age_s(),
+            "etcd_connected": float(state.connected),
+            "policies_refused": len(self.table.refused),
+            "instances": self.table.instance_count,
+            "services": len(self.table.services),
+            "suspects": sum(1 for _ in self.table.suspects()),
+            "worker_restarts": self.fleet.restarts,
+            "resyncs": state.resyncs,
+            "lease_grants": self.holder.regrants,
+        }
+
+    def _age_s(self) -> float:
+        state = self.mirror.state
+        if state.synced or state.last_contact:
+            return 0.0 if state.connected else time.monotonic() - state.last_contact
+        return time.time() - self._from_disk.saved_at if self._from_disk is not None else 0.0
+
+    def state(self, workers: list[dict[str, Any]]) -> dict[str, Any]:
+        """What /state shows."""
+        table, state = self.table, self.mirror.state
+        return {
+            "host": self.settings.host,
+            "mesh": self.settings.mesh,
+            "zone": self.settings.zone,
+            "address": self.address,
+            "version": agent.VERSION,
+            "started": self.started,
+            "ready": not self.not_ready(),
+            "not_ready": self.not_ready(),
+            "etcd": {
+                "endpoints": list(self.settings.etcd.endpoints),
+                "connected": state.connected,
+                "error": state.error,
+                "revision": state.revision,
+                "resyncs": state.resyncs,
+                "lease": f"{self.holder.lease:x}" if self.holder.lease else "",
+                "lease_error": self.holder.error,
+            },
+            "table": {
+                "revision": table.revision,
+                "age_s": round(self._age_s(), 3),
+                "services": len(table.services),
+                "instances": table.instance_count,
+                "policies": sum(map(len, table.policies.values())),
+            },
+            "workers": [
+                {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision}
+                for w in self.fleet.workers.values()
+            ],
+            "worker_restarts": self.fleet.restarts,
+            "recent_commits": [list(commit) for commit in self.fleet.recent_commits],
+            "agents": {host: msgspec.to_builtins(record) for host, record in table.agents.items()},
+            "refused": [
+                {"kind": kind, "service": pattern, **msgspec.to_builtins(refused)}
+                for (kind, pattern), refused in table.refused.items()
+            ],
+            "malformed": [{"key": key, "reason": reason} for key, reason in table.malformed.items()],
+            "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
+            "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
+            "local": [
+                {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
+                for (service, identity), local in self.registrar.local.items()
+            ],
+            "services": _merged(workers),
+        }
+
+
+def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The services as the workers run them: endpoints once, their loads added up."""
+    merged: dict[str, Any] = {}
+    for worker in workers:
+        for name, service in worker["services"].items():
+            known = merged.get(name)
+            if known is None:
+                merged[name] = service
+                continue
+            loads = {endpoint["id"]: endpoint for endpoint in service["endpoints"]}
+            for endpoint in known["endpoints"]:
+                for figure in ("active", "requests", "successes", "failures"):
+                    endpoint[figure] += loads.get(endpoint["id"], {}).get(figure, 0)
+    return merged
+
+
+def _etcd_settings(settings: Settings) -> EtcdSettings:
+    etcd = settings.etcd
+    password = ""
+    if etcd.password_file:
+        try:
+            password = Path(etcd.password_file).read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"etcd.password_file: {etcd.password_file}: {error.strerror}") from None
+    return EtcdSettings(
+        endpoints=etcd.endpoints,
+        ca=etcd.ca,
+        cert=etcd.cert,
+        key=etcd.key,
+        user=etcd.user,
+        password=password,
+        timeout_s=seconds(etcd.timeout),
+    )
+
+
+def _own_address(settings: Settings) -> str:
+    """The address that this host has towards etcd: what other hosts can most likely reach."""
+    parts = urlsplit(settings.etcd.endpoints[0])
+    try:
+        family, _, _, _, target = socket.getaddrinfo(parts.hostname, parts.port or 2379, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect(target)  # UDP: chooses a route, and sends nothing
+            return str(sock.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
+
+
+# The process.
+
+
+def configure_logging(level: str) -> None:
+    """key=value lines on standard error."""
+    numbers = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(numbers[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+@asynccontextmanager
+async def _embedded_etcd(settings: Settings) -> AsyncIterator[Settings]:
+    """`--dev`: an etcd of our own, in the state directory."""
+    from registry.server import EtcdProcess
+
+    port = 2379 if not is_taken(parse_listen("127.0.0.1:2379")) else 0
+    etcd = EtcdProcess(settings.state_path / "dev-etcd", client_port=port)
+    await trio.to_thread.run_sync(etcd.start)
+    log.info("an etcd for development is running", url=etcd.url)
+    try:
+        yield msgspec.structs.replace(settings, etcd=msgspec.structs.replace(settings.etcd, endpoints=(etcd.url,)))
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(etcd.stop)
+
+
+async def run_agent(settings: Settings, *, config: Path | None = None, dev: bool = False) -> Stop:
+    """Run an agent until it is told to stop. Raises SettingsError and OSError for what cannot work at all."""
+    handover = received(os.environ)
+    os.environ.pop(HANDOVER, None)
+    if not dev:
+        return await Control(settings, handover, config).run()
+    async with _embedded_etcd(settings) as with_etcd:
+        return await Control(with_etcd, handover, config).run()
+
+
+def main(settings: Settings, *, config: Path | None = None, dev: bool = False) -> int:
+    """The process of `shoal agent`; its exit code. On SIGHUP it is executed anew, and this does not return."""
+    configure_logging(settings.log_level)
+    stop = trio.run(partial(run_agent, settings, config=config, dev=dev))
+    if stop.handover is None:
+        return stop.code
+    os.environ[HANDOVER] = json.dumps(msgspec.to_builtins(stop.handover))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started

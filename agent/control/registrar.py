@@ -1,0 +1,294 @@
+"""The instances beside this agent: registered on its lease, checked, and taken out in order.
+
+Laws
+- An instance is put together with its health, in one transaction: nobody sees it before it has a verdict. A newcomer
+  counts as unhealthy until its first check has passed; one that was known before keeps its verdict.
+- Health is written on transitions only.
+- Leaving: `draining` first, then time for the word to spread, then the key is deleted.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from agent.control import disk
+from agent.control.checks import Check, Subject
+from agent.control.table import Table
+from agent.settings import InstanceSettings, Settings
+from policies.document import Document, Fault, convert
+from policies.health import HealthPolicy, TcpCheck, Transition
+from policies.names import parse_service
+from registry.keys import Keys, check_id
+from registry.lease import Holder
+from registry.records import Health, Instance, Malformed, check_address, encode
+
+log = structlog.get_logger()
+DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
+"""What is asked of an instance that nobody said anything about: that its port accepts connections."""
+
+Identity = tuple[str, str]
+
+
+class Registration(InstanceSettings, frozen=True, kw_only=True):
+    """The body of a registration: an instance as in agent.toml."""
+
+
+class Local(msgspec.Struct):
+    """An instance of this host."""
+
+    record: Instance
+    own_check: HealthPolicy | None
+    source: str
+    """`agent.toml`, or `admin`: those are kept on disk."""
+
+
+def now_text() -> str:
+    """Now, as RFC 3339 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Registrar:
+    """Owns the keys of this host's instances."""
+
+    def __init__(self, settings: Settings, address: str, keys: Keys, holder: Holder, table: Table) -> None:
+        self._settings = settings
+        self._address = address
+        self._keys = keys
+        self._holder = holder
+        self._table = table
+        self._path = settings.state_path / "instances.json"
+        self._checks: dict[Identity, Check] = {}
+        self._running: dict[Identity, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._leaving: set[Identity] = set()
+        self.local: dict[Identity, Local] = {}
+        self.tokens: dict[str, str] = {}
+        self.on_tokens: Callable[[], None] = lambda: None
+        """Called when a service got its token."""
+
+    # Registering.
+
+    def load(self) -> None:
+        """Take what agent.toml declares, and what was registered before a restart."""
+        saved = disk.load_json(self._path)
+        if isinstance(saved, dict):
+            tokens = saved.get("tokens")
+            if isinstance(tokens, dict):
+                self.tokens = {str(k): str(v) for k, v in tokens.items()}
+            for raw in saved.get("instances", []):
+                try:
+                    self._add(convert(raw, Registration), "admin")
+                except (Fault, ValueError) as error:
+                    log.warning("a registration on disk is of no use any more", error=str(error))
+        for declared in self._settings.instances:
+            self._add(declared, "agent.toml")
+
+    def register(self, raw: Any) -> tuple[str, str, str]:
+        """Register an instance from the admin API; again is nothing new. Returns service, id and token.
+
+        Raises Fault that says what is wrong and where.
+        """
+        registration = convert(raw, Registration)
+        service, identity = self._add(registration, "admin")
+        self._save()
+        return service, identity, self.tokens[service]
+
+    def _add(self, declared: InstanceSettings, source: str) -> Identity:
+        service = _told("$.service", parse_service, declared.service)
+        identity = _told("$.id", check_id, declared.id or f"{self._settings.host}-{declared.port}")
+        address = declared.address or self._address
+        try:
+            check_address(address)
+        except Malformed as error:
+            raise Fault(error.path, error.reason) from None
+        self._refuse_foreign(service, identity)
+        record = Instance(
+            address=address,
+            port=declared.port,
+            version=declared.version,
+            zone=declared.zone or self._settings.zone,
+            weight=declared.weight,
+            agent=self._settings.host,
+            metadata=declared.metadata,
+        )
+        try:
+            own_check = declared.checked
+        except Fault as fault:
+            raise Fault(f"$.health{fault.path[1:]}", fault.reason) from None
+        if service not in self.tokens:
+            self.tokens[service] = secrets.token_urlsafe(18)
+            self.on_tokens()
+        self._put((service, identity), Local(record, own_check, source))
+        return service, identity
+
+    def _refuse_foreign(self, service: str, identity: str) -> None:
+        known = self._table.services.get(service)
+        standing = known.instances.get(identity) if known is not None else None
+        if standing is not None and standing.agent not in ("", self._settings.host):
+            owner = standing.agent
+            if owner in self._table.agents:
+                raise Fault(
+                    "$.id", f"{service}/{identity} is already registered by the agent on {owner!r}; choose another id"
+                )
+
+    def _put(self, identity: Identity, local: Local) -> None:
+        before = self.local.get(identity)
+        self._leaving.discard(identity)
+        self.local[identity] = local
+        if before is None or identity not in self._checks:
+            self._begin(identity, local)
+        elif before.record != local.record or before.own_check != local.own_check:
+            self._checks[identity].subject = Subject(*identity, local.record)
+            self.refresh()
+        self._holder.put(self._keys.instance(*identity), encode(local.record))
+
+    def _begin(self, identity: Identity, local: Local) -> None:
+        healthy = self._known_health(identity)
+        subject = Subject(*identity, local.record)
+
+        def tell(transition: Transition) -> None:
+            self._on_transition(identity, transition)
+
+        check = Check(subject, self._policy(identity, local), healthy, tell)
+        self._checks[identity] = check
+        if healthy is None:
+            self._put_health(identity, check.policy.initially, "not checked yet")
+        else:
+            self._put_health(identity, healthy, "known from before")
+        if self._nursery is not None:
+            self._nursery.start_soon(self._run, identity, check)
+
+    def _known_health(self, identity: Identity) -> bool | None:
+        service = self._table.services.get(identity[0])
+        if service is None or identity[1] not in service.instances:
+            return None
+        health = service.health.get(identity[1])
+        return health.healthy if health is not None else None
+
+    def _policy(self, identity: Identity, local: Local) -> HealthPolicy:
+        return local.own_check or self._table.health_policy(identity[0]) or DEFAULT_CHECK
+
+    # Checking.
+
+    async def run(self) -> None:
+        """Check every instance until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for identity, check in self._checks.items():
+                nursery.start_soon(self._run, identity, check)
+            await trio.sleep_forever()
+
+    async def _run(self, identity: Identity, check: Check) -> None:
+        with trio.CancelScope() as scope:
+            self._running[identity] = scope
+            await check.run()
+
+    def refresh(self) -> None:
+        """Policies changed: every check goes on under what applies to it now."""
+        for identity, check in self._checks.items():
+            check.adopt(self._policy(identity, self.local[identity]))
+
+    def hear(self, service: str, identity: str, ok: bool, reason: str) -> bool:
+        """An instance's own word; False when there is no such instance here."""
+        check = self._checks.get((service, identity))
+        if check is None:
+            return False
+        check.hear(ok, reason)
+        return True
+
+    def _on_transition(self, identity: Identity, transition: Transition) -> None:
+        word = "healthy" if transition.healthy else "unhealthy"
+        log.info(f"instance {word}", service=identity[0], instance=identity[1], reason=transition.reason)
+        self._put_health(identity, transition.healthy, transition.reason)
+
+    def _put_health(self, identity: Identity, healthy: bool, reason: str) -> None:
+        record = Health(healthy=healthy, reason=reason[:1000], since=now_text(), agent=self._settings.host)
+        self._holder.put(self._keys.health(*identity), encode(record))
+
+    # Leaving.
+
+    def drain(self, identities: Iterable[Identity]) -> None:
+        """Say that instances are on their way out: they get no new requests."""
+        for identity in identities:
+            local = self.local.get(identity)
+            if local is not None:
+                draining = msgspec.structs.replace(local.record, state="draining")
+                self._holder.put(self._keys.instance(*identity), encode(draining))
+
+    def forget(self, identity: Identity) -> None:
+        """Take an instance out altogether."""
+        self._leaving.discard(identity)
+        self.local.pop(identity, None)
+        self._checks.pop(identity, None)
+        scope = self._running.pop(identity, None)
+        if scope is not None:
+            scope.cancel()
+        self._holder.drop(self._keys.instance(*identity))
+        self._holder.drop(self._keys.health(*identity))
+        self._save()
+
+    async def deregister(self, identity: Identity, spread: Callable[[int], Any], spread_s: float) -> int | None:
+        """Drain an instance; it is deleted once the word has spread. Returns the revision of the word.
+
+        None when etcd does not take the word in time: the instance is forgotten at once then.
+        """
+        self._leaving.add(identity)
+        self.drain([identity])
+        with trio.move_on_after(spread_s):
+            await self._holder.settled()
+            revision = self._holder.revision
+            if self._nursery is not None:
+                self._nursery.start_soon(self._finish_leaving, identity, revision, spread, spread_s)
+            return revision
+        self.forget(identity)
+        return None
+
+    async def _finish_leaving(self, identity: Identity, revision: int, spread: Any, spread_s: float) -> None:
+        with trio.move_on_after(spread_s):
+            await spread(revision)
+        if identity in self._leaving:  # not registered again meanwhile
+            self.forget(identity)
+
+    def _save(self) -> None:
+        kept = [
+            {
+                "service": service,
+                "id": identity,
+                "port": local.record.port,
+                "address": local.record.address,
+                "version": local.record.version,
+                "zone": local.record.zone,
+                "weight": local.record.weight,
+                "metadata": local.record.metadata,
+                "health": None if local.own_check is None else _plain(local.own_check),
+            }
+            for (service, identity), local in self.local.items()
+            if local.source == "admin"
+        ]
+        disk.write(self._path, msgspec.json.encode({"instances": kept, "tokens": self.tokens, "at": time.time()}))
+
+    @property
+    def path(self) -> Path:
+        """Where registrations are kept."""
+        return self._path
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    plain = msgspec.to_builtins(document)
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _told(path: str, ask: Callable[[str], str], text: str) -> str:
+    try:
+        return ask(text)
+    except ValueError as error:
+        raise Fault(path, str(error)) from None

@@ -1,0 +1,408 @@
+"""What control knows of the mesh: folds changes into services, and says which of them a change touched. Pure.
+
+Laws
+- A bad value never replaces a good one, neither a policy nor a record (law 3 of the mesh). What was refused is kept
+  beside, with the reason, until it is mended or deleted.
+- The cost of a change is that of what it touches (law 5). An instance touches one service, an agent the services that
+  it owns instances of, a policy the services that its pattern covers.
+- Mass deletion is distrusted (law 4): see `distrust`. Suspects stay among the endpoints, and say that they are.
+- What is in force depends on what stands in etcd, not on the order in which it was learnt; except that what was good
+  before stays when it turns bad, which is the first law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from agent.control.distrust import Suspect, is_mass_deletion
+from agent.control.spelling import Spellings
+from agent.frames import EndpointFrame, Frame, PolicyFrame
+from policies.document import Document, Fault, Invalid, load, parse
+from policies.health import HealthPolicy
+from policies.names import candidates, matches
+from registry.keys import Key, Keys, Room, Unknown
+from registry.records import Agent, Health, Instance, Malformed, Record, Rejection, decode, encode
+from registry.store import Change
+
+Identity = tuple[str, str]
+NOT_FOR_WORKERS: Final = frozenset({"health"})
+"""Kinds that control acts on by itself."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """A document in force."""
+
+    revision: int
+    text: bytes
+    """As JSON, so that workers do not parse YAML again for each service that it covers."""
+    document: Document | None = None
+    """Kept for the kinds that control acts on."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A policy that is not in force, and why."""
+
+    path: str
+    reason: str
+    revision: int
+    last_good: int
+    """Revision of the document that stays in force; 0: none."""
+
+
+class Service:
+    """What is known of one service."""
+
+    __slots__ = ("health", "instances", "policies", "suspects")
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {}
+        self.health: dict[str, Health] = {}
+        self.suspects: dict[str, EndpointFrame] = {}
+        self.policies = 0
+        """How many policies are put for this very name."""
+
+    @property
+    def known(self) -> bool:
+        """Whether callers can name it: something runs, or somebody wrote a policy for it."""
+        return bool(self.instances or self.suspects or self.policies)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all is known of it."""
+        return not (self.known or self.health)
+
+
+class Table:
+    """The mesh as this host sees it."""
+
+    def __init__(self, keys: Keys, host: str) -> None:
+        self._keys = keys
+        self._host = host
+        self.revision = 0
+        self.services: dict[str, Service] = {}
+        self.agents: dict[str, Agent] = {}
+        self.policies: dict[str, dict[str, Policy]] = {}
+        """By kind and pattern."""
+        self.refused: dict[Identity, Refused] = {}
+        """By kind and pattern."""
+        self.rejections: dict[Identity, Rejection] = {}
+        """What stands in etcd about refused policies, whoever wrote it; by kind and pattern."""
+        self.malformed: dict[str, str] = {}
+        """Keys that are not understood, and why."""
+        self.instance_count = 0
+        self._owned: dict[str, dict[str, int]] = {}
+        """How many instances of which services an agent owns, by host."""
+        self._spellings = Spellings()
+        self._touched: set[str] = set()
+        self._removed: dict[Identity, EndpointFrame | None] = {}
+        """Instances deleted by the changes at hand; with the endpoint when it had not been draining."""
+
+    # The way of a change.
+
+    def apply(self, changes: Sequence[Change], revision: int, *, whole: bool = False) -> set[str]:
+        """Take changes; returns the services whose frame may differ now.
+
+        `whole`: the changes are everything that there is; what they do not name is gone.
+        """
+        before = self.instance_count
+        if whole:
+            changes = [*self._missing(changes, revision), *changes]
+        for key, change in self._parsed(changes):
+            self._take(key, change)
+        self.revision = revision
+        self._distrust(before)
+        for name in [name for name in self._touched if name in self.services and self.services[name].empty]:
+            del self.services[name]
+        touched, self._touched, self._removed = self._touched, set(), {}
+        return touched
+
+    def _missing(self, changes: Sequence[Change], revision: int) -> list[Change]:
+        held = [key for key, _, _ in self.saved()]
+        if not held:
+            return []
+        named = {_canonical(self._keys, key) for key, _ in self._parsed(changes)}
+        return [Change(key, None, revision) for key in held if key not in named]
+
+    def _parsed(self, changes: Sequence[Change]) -> list[tuple[Key, Change]]:
+        """The changes that concern us, instances first: what is deleted together is judged by what stood before."""
+        parsed: list[tuple[Key, Change]] = []
+        for change in changes:
+            key = self._keys.parse(change.key)
+            if isinstance(key, Unknown):
+                self._note(change.key, key.reason if change.value is not None else None)
+            elif key.room in _TAKERS:
+                parsed.append((key, change))
+        parsed.sort(key=lambda pair: pair[0].room is not Room.INSTANCES)
+        return parsed
+
+    def _take(self, key: Key, change: Change) -> None:
+        canonical = _canonical(self._keys, key)
+        effective = self._spellings.effective(key, canonical, change, held=self._holds(key))
+        if effective is not None:
+            _TAKERS[key.room](self, key, effective)
+
+    def _holds(self, key: Key) -> bool:
+        if key.room is Room.INSTANCES:
+            return key.first in self.services and key.second in self.services[key.first].instances
+        if key.room is Room.HEALTH:
+            return key.first in self.services and key.second in self.services[key.first].health
+        if key.room is Room.POLICIES:
+            return key.second in self.policies.get(key.first, {}) or (key.first, key.second) in self.refused
+        return False  # hosts have one spelling, and what is said about refusals is only compared
+
+    def _note(self, key: str, reason: str | None) -> None:
+        if reason is None:
+            self.malformed.pop(key, None)
+        else:
+            self.malformed[key] = reason
+
+    def _decoded(self, kind: type[Record], change: Change) -> Any:
+        """The record in a change; None when it is deleted, or malformed, which is noted."""
+        try:
+            record = decode(kind, change.value) if change.value is not None else None
+        except Malformed as error:
+            self._note(change.key, str(error))
+            return None
+        self._note(change.key, None)
+        return record
+
+    def _service(self, name: str) -> Service:
+        service = self.services.get(name)
+        if service is None:
+            service = self.services[name] = Service()
+        self._touched.add(name)
+        return service
+
+    # Instances and their health.
+
+    def _take_instance(self, key: Key, change: Change) -> None:
+        record = self._decoded(Instance, change)
+        if record is not None:
+            self._put_instance(key.first, key.second, record)
+        elif change.value is None and self._holds(key):
+            self._remove_instance(key.first, key.second)
+
+    def _put_instance(self, name: str, identity: str, record: Instance) -> None:
+        service = self._service(name)
+        before = service.instances.get(identity)
+        if before is not None:
+            self._count_owned(before.agent, name, -1)
+        else:
+            self.instance_count += 1
+        service.instances[identity] = record
+        service.suspects.pop(identity, None)
+        self._count_owned(record.agent, name, 1)
+        self._removed.pop((name, identity), None)
+
+    def _remove_instance(self, name: str, identity: str) -> None:
+        service = self._service(name)
+        endpoint = self._endpoint(identity, service.instances[identity], service.health.get(identity))
+        record = service.instances.pop(identity)
+        self.instance_count -= 1
+        self._count_owned(record.agent, name, -1)
+        self._removed[name, identity] = None if record.state == "draining" else endpoint
+
+    def _count_owned(self, host: str, name: str, by: int) -> None:
+        owned = self._owned.setdefault(host, {})
+        owned[name] = owned.get(name, 0) + by
+        if owned[name] <= 0:
+            del owned[name]
+            if not owned:
+                del self._owned[host]
+
+    def _take_health(self, key: Key, change: Change) -> None:
+        record = self._decoded(Health, change)
+        if record is not None:
+            self._service(key.first).health[key.second] = record
+        elif change.value is None and self._holds(key):
+            del self._service(key.first).health[key.second]
+
+    # Agents.
+
+    def _take_agent(self, key: Key, change: Change) -> None:
+        record = self._decoded(Agent, change)
+        if record is None and change.value is not None:
+            return
+        before = self.agents.get(key.first)
+        if record is None:
+            self.agents.pop(key.first, None)
+        else:
+            self.agents[key.first] = record
+        if _dialled(before) != _dialled(record):
+            self._touched.update(self._owned.get(key.first, ()))
+
+    # Policies.
+
+    def _take_policy(self, key: Key, change: Change) -> None:
+        kind, pattern = key.first, key.second
+        if change.value is None:
+            self.refused.pop((kind, pattern), None)
+            if self.policies.get(kind, {}).pop(pattern, None) is not None:
+                self._policy_changed(kind, pattern, -1)
+            return
+        document = parse(kind, pattern, change.value)
+        in_force = self.policies.get(kind, {}).get(pattern)
+        if isinstance(document, Invalid):
+            last_good = in_force.revision if in_force is not None else 0
+            self.refused[kind, pattern] = Refused(document.path, document.reason, change.revision, last_good)
+            return
+        self.refused.pop((kind, pattern), None)
+        kept = document if kind in NOT_FOR_WORKERS else None
+        self.policies.setdefault(kind, {})[pattern] = Policy(change.revision, _as_json(change.value), kept)
+        self._policy_changed(kind, pattern, 1 if in_force is None else 0)
+
+    def _policy_changed(self, kind: str, pattern: str, by: int) -> None:
+        if kind in NOT_FOR_WORKERS:
+            return
+        if "*" not in pattern:
+            self._service(pattern).policies += by
+        elif pattern == "*":
+            self._touched.update(self.services)
+        else:
+            self._touched.update(name for name in self.services if matches(pattern, name))
+
+    def _take_rejection(self, key: Key, change: Change) -> None:
+        record = self._decoded(Rejection, change)
+        if record is None:
+            self.rejections.pop((key.first, key.second), None)
+        else:
+            self.rejections[key.first, key.second] = record
+
+    # Distrust.
+
+    def _distrust(self, before: int) -> None:
+        emptied = {name for name, _ in self._removed if not self.services[name].instances}
+        doubtful = {identity: endpoint for identity, endpoint in self._removed.items() if endpoint is not None}
+        if not is_mass_deletion(before, len(doubtful), len(emptied & {name for name, _ in doubtful})):
+            return
+        for (name, identity), endpoint in doubtful.items():
+            self.services[name].suspects[identity] = msgspec.structs.replace(endpoint, suspect=True)
+
+    def suspects(self) -> Iterator[Suspect]:
+        """Endpoints whose record vanished in a mass deletion."""
+        for name, service in self.services.items():
+            for endpoint in service.suspects.values():
+                yield Suspect(name, endpoint.id, endpoint.dial_address, endpoint.dial_port)
+
+    def drop_suspect(self, name: str, identity: str) -> set[str]:
+        """Believe the deletion; returns the services that it touches."""
+        service = self.services.get(name)
+        if service is None or service.suspects.pop(identity, None) is None:
+            return set()
+        if service.empty:
+            del self.services[name]
+        return {name}
+
+    # What goes to the workers.
+
+    def frame(self, name: str) -> Frame:
+        """A service as workers get it: `service`, or `gone`."""
+        service = self.services.get(name)
+        if service is None or not service.known:
+            return {"t": "gone", "name": name}
+        return {
+            "t": "service",
+            "name": name,
+            "revision": self.revision,
+            "endpoints": self.endpoints(service),
+            "policies": self.in_force(name),
+        }
+
+    def endpoints(self, service: Service) -> list[EndpointFrame]:
+        """A service's endpoints by id, suspects last."""
+        health = service.health
+        made = [self._endpoint(id, record, health.get(id)) for id, record in sorted(service.instances.items())]
+        return made + [endpoint for _, endpoint in sorted(service.suspects.items())]
+
+    def _endpoint(self, identity: str, record: Instance, health: Health | None) -> EndpointFrame:
+        owner = self.agents.get(record.agent) if record.agent != self._host else None
+        # Whose agent is not there is dialled directly: a record put by hand may name none, or one that has left.
+        dial = (owner.address, owner.inbound_port) if owner is not None else (record.address, record.port)
+        return EndpointFrame(
+            id=identity,
+            address=record.address,
+            port=record.port,
+            version=record.version,
+            zone=record.zone,
+            weight=record.weight,
+            metadata=record.metadata,
+            healthy=health is None or health.healthy,
+            draining=record.state == "draining",
+            suspect=False,
+            agent=record.agent,
+            dial_address=dial[0],
+            dial_port=dial[1],
+            via=owner is not None,
+        )
+
+    def in_force(self, name: str, *, all_kinds: bool = False) -> dict[str, PolicyFrame]:
+        """The most specific policy of each kind for a service."""
+        found: dict[str, PolicyFrame] = {}
+        for kind, by_pattern in self.policies.items():
+            if kind in NOT_FOR_WORKERS and not all_kinds:
+                continue
+            for pattern in candidates(name):
+                if (policy := by_pattern.get(pattern)) is not None:
+                    found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
+                    break
+        return found
+
+    def health_policy(self, name: str) -> HealthPolicy | None:
+        """How instances of a service are checked when they say nothing themselves."""
+        by_pattern = self.policies.get("health", {})
+        for pattern in candidates(name):
+            policy = by_pattern.get(pattern)
+            if policy is not None and isinstance(policy.document, HealthPolicy):
+                return policy.document if policy.document.mode == "enforce" else None
+        return None
+
+    def shadowed(self) -> list[tuple[str, str]]:
+        """Keys that another spelling keeps out of force, and why."""
+        return self._spellings.shadowed()
+
+    # What goes to disk.
+
+    def saved(self) -> Iterator[tuple[str, bytes, int]]:
+        """Everything good that is known, as key, value and revision: applied to a new table it makes the same one."""
+        keys = self._keys
+        for host, agent in self.agents.items():
+            yield keys.agent(host), encode(agent), 0
+        for name, service in self.services.items():
+            for identity, instance in service.instances.items():
+                yield keys.instance(name, identity), encode(instance), 0
+            for identity, health in service.health.items():
+                yield keys.health(name, identity), encode(health), 0
+        for kind, by_pattern in self.policies.items():
+            for pattern, policy in by_pattern.items():
+                yield keys.policy(kind, pattern), policy.text, policy.revision
+
+
+def _dialled(agent: Agent | None) -> tuple[str, int] | None:
+    return (agent.address, agent.inbound_port) if agent is not None else None
+
+
+def _canonical(keys: Keys, key: Key) -> str:
+    tail = f"{key.first}/{key.second}" if key.second else key.first
+    return f"{keys.room(key.room)}{tail}"
+
+
+def _as_json(text: bytes) -> bytes:
+    """A valid document as JSON; what is JSON already stays as it was written."""
+    if text.lstrip()[:1] == b"{":
+        return text
+    try:
+        return msgspec.json.encode(load(text))
+    except Fault:
+        return text
+
+
+_TAKERS: Final = {
+    Room.INSTANCES: Table._take_instance,
+    Room.HEALTH: Table._take_health,
+    Room.AGENTS: Table._take_agent,
+    Room.POLICIES: Table._take_policy,
+    Room.REJECTED: Table._take_rejection,
+}

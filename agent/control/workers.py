@@ -1,0 +1,300 @@
+"""The proxy workers: started, fed, listened to, replaced when they die, drained at the end.
+
+Laws
+- A worker that dies is replaced at once, and gets the whole table before anything else; the next deaths in a row wait
+  a little longer each time.
+- A worker that does not answer for HANG_S is taken for hung, and killed.
+- Control never waits for a worker before it goes on with another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import trio
+
+from agent import frames
+from agent.control.listening import OldWorker
+from agent.frames import Frame
+from registry.backoff import Backoff
+
+PING_S: Final = 5.0
+HANG_S: Final = 30.0
+ASK_S: Final = 3.0
+log = structlog.get_logger()
+
+
+class Worker:
+    """One worker process and our end of its socket pair."""
+
+    def __init__(self, index: int, process: trio.Process, stream: trio.SocketStream) -> None:
+        self.index = index
+        self.process = process
+        self.stream = stream
+        self.ready = False
+        self.revision = 0
+        self.last_word = time.monotonic()
+        self.to_send, self.sending = trio.open_memory_channel[bytes](float("inf"))
+        self.answers: dict[int, trio.MemorySendChannel[Frame]] = {}
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes of whole frames."""
+        try:
+            self.to_send.send_nowait(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it died; its successor gets the whole table
+
+
+class Fleet:
+    """Every worker of this agent."""
+
+    def __init__(
+        self,
+        outbound: list[socket.socket],
+        inbound: list[socket.socket],
+        *,
+        configuration: Callable[[], Frame],
+        table: Callable[[], Iterable[Frame]],
+        on_records: Callable[[list[list[Any]]], None],
+    ) -> None:
+        """`configuration` and `table` give what a newcomer has to know; `table` ends with a commit, or is empty."""
+        self._outbound = outbound
+        self._inbound = inbound
+        self._configuration = configuration
+        self._table = table
+        self._on_records = on_records
+        self._asks = itertools.count(1)
+        self._changed = trio.Event()
+        self._stopping = False
+        self._left_behind = False
+        self.workers: dict[int, Worker] = {}
+        self.restarts = 0
+        self.revision = 0
+        """The lowest that every ready worker runs."""
+        self.recent_commits: deque[tuple[int, float]] = deque(maxlen=100)
+        """Revision, and unix time (s) at which the last worker ran it."""
+
+    # Starting and replacing.
+
+    async def run(self) -> None:
+        """Keep every worker running until cancelled, or until drained."""
+        async with trio.open_nursery() as nursery:
+            for index in range(len(self._outbound)):
+                nursery.start_soon(self._keep, index)
+
+    async def _keep(self, index: int) -> None:
+        backoff = Backoff(0.05, 5.0)
+        while not self._stopping:
+            began = time.monotonic()
+            try:
+                await self._serve(index)
+            except OSError as error:
+                log.error("cannot start a worker", worker=index, error=str(error))
+            if self._stopping:
+                return
+            self.restarts += 1
+            if time.monotonic() - began > 10:
+                backoff.reset()
+                continue  # it had a life: its successor starts at once
+            await trio.sleep(backoff.next_s())
+
+    async def _serve(self, index: int) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            process = await self._start(index, theirs)
+        finally:
+            theirs.close()
+        worker = Worker(index, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        self.workers[index] = worker
+        worker.send(frames.encode(self._configuration()))
+        worker.send(b"".join(frames.encode(frame) for frame in self._table()))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, worker)
+                nursery.start_soon(self._watch, worker)
+                nursery.start_soon(self._read, worker)
+                await process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._bury(worker)
+        if not self._stopping:
+            log.error("a worker died", worker=index, pid=process.pid, status=process.returncode)
+
+    async def _start(self, index: int, theirs: socket.socket) -> trio.Process:
+        fds = [theirs.fileno(), self._outbound[index].fileno(), self._inbound[index].fileno()]
+        names = ("SHOAL_CONTROL_FD", "SHOAL_OUTBOUND_FDS", "SHOAL_INBOUND_FDS")
+        root = str(Path(__file__).resolve().parent.parent.parent)
+        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+        environment = {**os.environ, "PYTHONPATH": path, **dict(zip(names, map(str, fds), strict=True))}
+        command = [sys.executable, "-m", "agent.proxy.worker"]
+        return await trio.lowlevel.open_process(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
+
+    def _bury(self, worker: Worker) -> None:
+        if worker.process.returncode is None and not self._left_behind:
+            worker.process.kill()
+        if self.workers.get(worker.index) is worker:
+            del self.workers[worker.index]
+        worker.to_send.close()
+        worker.stream.socket.close()
+        for answer in worker.answers.values():
+            answer.close()
+        self._recount()
+
+    # Talking.
+
+    async def _write(self, worker: Worker) -> None:
+        try:
+            async for data in worker.sending:
+                await worker.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the death of the process tells the rest
+
+    async def _read(self, worker: Worker) -> None:
+        decoder = frames.Decoder()
+        while True:
+            try:
+                data = await worker.stream.receive_some(256 * 1024)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not data:
+                return
+            worker.last_word = time.monotonic()
+            for frame in decoder.feed(data):
+                self._on_frame(worker, frame)
+
+    def _on_frame(self, worker: Worker, frame: Frame) -> None:
+        kind = frame["t"]
+        if kind == "runs":
+            worker.revision = frame["revision"]
+            self._recount()
+        elif kind == "ready":
+            worker.ready = True
+            self._recount()
+        elif kind == "records":
+            self._on_records(frame["rows"])
+        elif kind == "answer":
+            answer = worker.answers.pop(frame["id"], None)
+            if answer is not None:
+                answer.send_nowait(frame)
+
+    async def _watch(self, worker: Worker) -> None:
+        while True:
+            await trio.sleep(PING_S)
+            worker.send(frames.encode({"t": "ask", "id": 0, "what": "ping"}))
+            if time.monotonic() - worker.last_word > HANG_S:
+                log.error("a worker hangs, and is killed", worker=worker.index, pid=worker.process.pid)
+                worker.process.kill()
+
+    def publish(self, changed: Iterable[Frame]) -> None:
+        """Send frames to every worker."""
+        data = b"".join(map(frames.encode, changed))
+        for worker in self.workers.values():
+            worker.send(data)
+
+    def reconfigure(self) -> None:
+        """Send the configuration again."""
+        self.publish([self._configuration()])
+
+    async def ask(self, what: str, args: dict[str, Any] | None = None, *, one: bool = False) -> list[Any]:
+        """What every ready worker answers (or just one); those that do not answer in time are left out."""
+        asked = [worker for worker in self.workers.values() if worker.ready][: 1 if one else None]
+        answers: list[Any] = []
+        with trio.move_on_after(ASK_S):
+            async with trio.open_nursery() as nursery:
+                for worker in asked:
+                    nursery.start_soon(self._ask_one, worker, what, args or {}, answers)
+        return answers
+
+    async def _ask_one(self, worker: Worker, what: str, args: dict[str, Any], answers: list[Any]) -> None:
+        number = next(self._asks)
+        send, receive = trio.open_memory_channel[Frame](1)
+        worker.answers[number] = send
+        worker.send(frames.encode({"t": "ask", "id": number, "what": what, "args": args}))
+        try:
+            frame = await receive.receive()
+        except trio.EndOfChannel:
+            return
+        finally:
+            worker.answers.pop(number, None)
+        if "value" in frame:
+            answers.append(frame["value"])
+        else:
+            log.error("a worker could not answer", what=what, error=frame.get("error"))
+
+    # What runs.
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one worker serves, and none that lives is still without a table."""
+        return bool(self.workers) and all(worker.ready for worker in self.workers.values())
+
+    def _recount(self) -> None:
+        running = [worker.revision for worker in self.workers.values() if worker.ready]
+        lowest = min(running, default=self.revision)
+        if lowest > self.revision:
+            self.recent_commits.append((lowest, time.time()))
+        self.revision = lowest
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Wait until some worker runs something else, or came or went."""
+        await self._changed.wait()
+
+    # Ending.
+
+    async def drain(self, deadline_s: float) -> None:
+        """Have every worker finish what is in flight, and end."""
+        self._stopping = True
+        self.publish([{"t": "drain", "deadline_s": deadline_s}])
+        with trio.move_on_after(deadline_s + 2):
+            while self.workers:
+                await self.changed()
+
+    def leave_behind(self) -> tuple[OldWorker, ...]:
+        """Let the workers live on, for the process that is executed next; returns how to reach them."""
+        self._stopping = self._left_behind = True
+        left = []
+        for worker in self.workers.values():
+            fd = os.dup(worker.stream.socket.fileno())
+            os.set_inheritable(fd, True)
+            left.append(OldWorker(worker.process.pid, fd))
+        return tuple(left)
+
+
+async def drain_old(workers: Iterable[OldWorker], deadline_s: float) -> None:
+    """End the workers that the process before left behind: they finish what is in flight."""
+    left = list(workers)
+    for worker in left:
+        sock = socket.socket(fileno=worker.fd)
+        try:
+            sock.sendall(frames.encode({"t": "drain", "deadline_s": deadline_s}))
+        except OSError:
+            pass  # it died meanwhile
+        sock.close()
+    ends = trio.current_time() + deadline_s + 2
+    while left:
+        left = [worker for worker in left if not _is_gone(worker.pid)]
+        if left and trio.current_time() > ends:
+            for worker in left:
+                os.kill(worker.pid, signal.SIGKILL)
+        await trio.sleep(0.1)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a child has ended; collects it."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
