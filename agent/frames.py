@@ -9,7 +9,7 @@ control -> worker
     service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
     gone       name                                                                          staged until commit
     commit     revision                                         swap in all that is staged; answered with `runs`
-    ask        id, what ("ping" | "state" | "metrics" | "explain"), args {}                           answered with `answer`
+    ask        id, what ("ping" | "state" | "metrics" | "explain"), args {}                   answered with `answer`
     drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
 worker -> control
     ready      pid                                                       listening; the first commit is in force

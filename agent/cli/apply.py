@@ -14,7 +14,8 @@ from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
-    from agent.cli.census import Policy
+    from agent.cli.census import Census, Policy
+    from registry.keys import Keys
     from registry.store import Store
 
 MAX_OPERATIONS = 128
@@ -118,3 +119,20 @@ def _tell(options: Options, done: Plan, revision: int, dry_run: bool) -> None:
             options.printer.note(f"{'would be ' if dry_run and verb != 'unchanged' else ''}{verb} {name}")
     if revision:
         options.printer.text(f"{revision}")
+
+
+async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> int:
+    """Everything in one transaction, if nobody has changed any of it meanwhile."""
+    from registry.store import Compare, Delete, Put
+
+    touched = [(source.kind, source.service) for source in todo.puts] + list(todo.pruned)
+    compare = []
+    for kind, service in touched:
+        held = census.policies.get((kind, service))
+        compare.append(Compare(keys.policy(kind, service), mod_revision=held.revision if held else 0))
+    puts = [Put(keys.policy(source.kind, source.service), source.text) for source in todo.puts]
+    deletes = [Delete(keys.policy(kind, service)) for kind, service in todo.pruned]
+    outcome = await store.transact(compare, [*puts, *deletes])
+    if not outcome.succeeded:
+        raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")
+    return outcome.revision

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
+    from registry.etcd import EtcdSettings
     from registry.store import Store
 
 T = TypeVar("T")
@@ -28,7 +30,25 @@ async def asked(options: Options, question: Callable[[Store], Awaitable[T]]) -> 
     try:
         async with EtcdStore.open(_settings(options)) as store:
             return await question(store)
-    except* Refused as group:
-        raise _told(options, group, "etcd refused: {}; see --etcd-user and --etcd-cert") from None
-    except* StoreError as group:
-        raise _told(options, group, "etcd cannot be asked at {etcd}: {}; name it with --etcd or SHOAL_ETCD") from None
+    except Refused as error:
+        raise Failure(f"etcd refused: {error}; see --etcd-user and --etcd-cert", Exit.UNREACHABLE) from None
+    except StoreError as error:
+        where = ", ".join(options.etcd)
+        reason = f"etcd cannot be asked at {where}: {error}; name it with --etcd or SHOAL_ETCD"
+        raise Failure(reason, Exit.UNREACHABLE) from None
+    except (OSError, ValueError) as error:
+        raise Failure(f"etcd: {error}", Exit.USAGE) from None
+
+
+def _settings(options: Options) -> EtcdSettings:
+    from registry.etcd import EtcdSettings
+
+    return EtcdSettings(
+        endpoints=options.etcd,
+        ca=options.ca,
+        cert=options.certificate,
+        key=options.key,
+        user=options.user,
+        password=options.password,
+        timeout_s=options.timeout_s,
+    )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final
 
 import msgspec
 
-from registry.keys import Keys
-from registry.records import Ack, Agent, Health, Instance, Record, Rejection
-from registry.store import Store
+from registry.keys import Key, Keys, Room
+from registry.records import Ack, Agent, Health, Instance, Malformed, Rejection, decode
+from registry.store import KeyValue, Store, prefix_end
 
-R = TypeVar("R", bound=Record)
+ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected")
+ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES})
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -42,8 +43,38 @@ async def take(store: Store, mesh: str, *rooms: str) -> Census:
     keys = Keys(mesh)
     census = Census()
     for room in rooms or ROOMS:
-        found = await store.range(getattr(keys, room), revision=census.revision)
+        prefix = keys.room(Room(room))
+        found = await store.range(prefix, prefix_end(prefix), revision=census.revision)
         census.revision = census.revision or found.revision
         for item in found.items:
             _enter(census, keys, item)
     return census
+
+
+def _enter(census: Census, keys: Keys, item: KeyValue) -> None:
+    key = keys.parse(item.key)
+    if not isinstance(key, Key):
+        census.malformed[item.key] = key.reason
+        return
+    if key.room in ACTED_ON:
+        census.newest = max(census.newest, item.mod_revision)
+    try:
+        _enter_record(census, key, item)
+    except Malformed as error:
+        census.malformed[item.key] = str(error)
+
+
+def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
+    pair = (key.first, key.second)
+    if key.room is Room.INSTANCES:
+        census.instances[pair] = decode(Instance, item.value)
+    elif key.room is Room.HEALTH:
+        census.health[pair] = decode(Health, item.value)
+    elif key.room is Room.AGENTS:
+        census.agents[key.first] = decode(Agent, item.value)
+    elif key.room is Room.ACKS:
+        census.acks[key.first] = decode(Ack, item.value)
+    elif key.room is Room.REJECTED:
+        census.rejected[pair] = decode(Rejection, item.value)
+    elif key.room is Room.POLICIES:
+        census.policies[pair] = Policy(key.first, key.second, item.mod_revision, item.value)

@@ -11,7 +11,7 @@ import typer
 
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
-from agent.cli.printing import Row, field
+from agent.cli.printing import Printer, Row, age, field
 
 if TYPE_CHECKING:
     from agent.cli.census import Census
@@ -85,7 +85,7 @@ def service_rows(census: Census) -> list[Row]:
     """One row a service that has instances or a policy of its own, by name."""
     from policies.names import candidates
 
-    rows = []
+    rows: list[Row] = []
     states = {(row["service"], row["id"]): row["state"] for row in instance_rows(census)}
     own = {service for _, service in census.policies if "*" not in service}
     for service in sorted({service for service, _ in census.instances} | own):
@@ -106,7 +106,7 @@ def service_rows(census: Census) -> list[Row]:
 
 def instance_rows(census: Census) -> list[Row]:
     """One row an instance, by service and id."""
-    rows = []
+    rows: list[Row] = []
     for (service, id), instance in sorted(census.instances.items()):
         health = census.health.get((service, id))
         state = "unchecked" if health is None else "healthy" if health.healthy else "unhealthy"
@@ -216,3 +216,58 @@ def _parsed(service: str) -> str:
         return parse_service(service) if service else ""
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
+
+
+def _local_agent(options: Options) -> dict[str, Any] | None:
+    """What the agent on this host says of itself; None when it does not answer."""
+    try:
+        told: dict[str, Any] = options.admin.get("/state", [("services", "0")])
+    except Failure:
+        return None
+    return told
+
+
+def _asked(options: Options) -> tuple[Census, dict[str, Any]]:
+    """The census, and how etcd answered."""
+    began = time.monotonic()
+    census = _census(options)
+    return census, {"endpoints": list(options.etcd), "answered_in_s": round(time.monotonic() - began, 3)}
+
+
+def _show_alone(printer: Printer, local: dict[str, Any] | None, failure: Failure) -> None:
+    """etcd is away: what the agent on this host knows is better than nothing."""
+    if local is None:
+        return
+    if printer.json:
+        printer.value({"etcd": {"error": failure.message}, "local": local})
+        return
+    table = local["table"]
+    printer.text(
+        f"etcd is away; the agent on {local['host']} serves revision {table['revision']}, {age(table['age_s'])} old: "
+        f"{table['services']} services, {table['instances']} instances, {table['policies']} policies"
+    )
+
+
+def _show(printer: Printer, told: dict[str, Any]) -> None:
+    etcd, local = told["etcd"], told["local"]
+    answered_ms = etcd["answered_in_s"] * 1000
+    printer.text(
+        f"etcd      {', '.join(etcd['endpoints'])}: answered in {answered_ms:.0f} ms, revision {told['revision']}"
+    )
+    printer.text(f"newest    revision {told['newest']} is what agents should run")
+    if local is not None:
+        table = local["table"]
+        printer.text(
+            f"here      {local['host']}: table of revision {table['revision']}, heard of etcd {age(table['age_s'])} ago"
+        )
+    else:
+        printer.text("here      no agent answers on this host")
+    if told["agents"]:
+        names = list(told["agents"][0])
+        printer.rows(told["agents"], {name: field(name) for name in names}, empty="")
+    else:
+        printer.note("no agent is alive in this mesh")
+    for refused in told["refused"]:
+        printer.text(f"refused   {refused['kind']}/{refused['service']}: {refused['path']}: {refused['reason']}")
+    for malformed in told["malformed"]:
+        printer.text(f"malformed {malformed['key']}: {malformed['reason']}")

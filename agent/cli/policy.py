@@ -15,7 +15,8 @@ from agent.cli.options import Options
 from agent.cli.printing import Printer, field
 
 if TYPE_CHECKING:
-    pass
+    from registry.keys import Keys
+    from registry.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Check, put, get and remove policies.")
 
@@ -144,3 +145,46 @@ def parsed_pattern(text: str) -> str:
         return parse_pattern(text)
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
+
+
+async def _text(store: Store, mesh: str, kind: str, pattern: str) -> str:
+    from registry.keys import Keys
+
+    found = await store.get(_key(Keys(mesh), kind, pattern))
+    if found is None:
+        raise Failure(f"no policy {kind}/{pattern} in the mesh {mesh!r}; `shoal policy get` lists those there are")
+    return found.value.decode("utf-8", "replace")
+
+
+async def _remove(store: Store, mesh: str, kind: str, pattern: str) -> int:
+    from registry.keys import Keys
+
+    await _text(store, mesh, kind, pattern)
+    return await store.delete(_key(Keys(mesh), kind, pattern))
+
+
+def _key(keys: Keys, kind: str, pattern: str) -> str:
+    try:
+        return keys.policy(kind, pattern)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def _list(options: Options, kind: str) -> None:
+    from agent.cli.asking import ask
+    from agent.cli.census import take
+
+    census = ask(options, lambda store: take(store, options.mesh, "policies", "rejected"))
+    rows = [
+        {
+            "kind": policy.kind,
+            "service": policy.service,
+            "revision": policy.revision,
+            "state": "refused" if identity in census.rejected else "put",
+            "bytes": len(policy.text),
+        }
+        for identity, policy in sorted(census.policies.items())
+        if not kind or policy.kind == kind
+    ]
+    columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes")}
+    options.printer.rows(rows, columns, empty=f"no policy in the mesh {options.mesh!r}")

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
+from agent.cli.asking import asked
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.register import (
@@ -31,6 +32,7 @@ from agent.cli.register import (
     order,
     registered,
 )
+from agent.cli.wait import spread
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -159,13 +161,13 @@ class Instance:
             return
         if revision := (gone or {}).get("revision"):
             with trio.move_on_after(self._spread_s):
-                await spread(self._options, revision)
+                await asked(self._options, lambda store: spread(store, self._options.mesh, revision))
 
 
 def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, Any]) -> dict[str, str]:
     """The environment of the program: where to listen, who it is, and the mesh as its proxy for plain HTTP.
 
-    Loopback is left out of the proxy, so that what the program says to its own host (a database, a sidecar) stays there.
+    Loopback is left out of the proxy, so that what the program says to its own host (a database) stays there.
     """
     ours = {"PORT": str(body["port"]), "SHOAL_SERVICE": body["service"], "SHOAL_INSTANCE": body["id"]}
     if proxy:

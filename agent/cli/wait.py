@@ -71,7 +71,9 @@ async def spread(store: Store, mesh: str, revision: int) -> None:
 
     from agent.cli.census import take
 
-    while laggards(await take(store, mesh, "agents", "acks"), revision):
+    while True:
+        if not laggards(await take(store, mesh, "agents", "acks"), revision):
+            return
         await trio.sleep(ASK_EVERY_S)
 
 

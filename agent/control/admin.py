@@ -134,7 +134,7 @@ class Api:
         return Answer(answers[0])
 
     async def register(self, request: Request) -> Response:
-        """Register an instance of this host: {service, port, id?, address?, version?, zone?, weight?, metadata?, health?}."""
+        """Register an instance of this host; the body is one of agent.toml's [[instances]] as JSON."""
         try:
             body = await _json(request)
             answer = await self._control.register(body)

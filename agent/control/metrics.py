@@ -24,7 +24,7 @@ class Collected:
 def render(workers: list[dict[str, Any]], control: dict[str, float]) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected([*_services(workers), *_workers(workers), *_control(control)]))  # type: ignore[arg-type]
+    registry.register(Collected([*_services(workers), *_workers(workers), *_control(control)]))
     return generate_latest(registry)
 
 

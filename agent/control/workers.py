@@ -32,6 +32,7 @@ from registry.backoff import Backoff
 PING_S: Final = 5.0
 HANG_S: Final = 30.0
 ASK_S: Final = 3.0
+_ROOT: Final = str(Path(__file__).resolve().parent.parent.parent)
 log = structlog.get_logger()
 
 
@@ -134,8 +135,7 @@ class Fleet:
     async def _start(self, index: int, theirs: socket.socket) -> trio.Process:
         fds = [theirs.fileno(), self._outbound[index].fileno(), self._inbound[index].fileno()]
         names = ("SHOAL_CONTROL_FD", "SHOAL_OUTBOUND_FDS", "SHOAL_INBOUND_FDS")
-        root = str(Path(__file__).resolve().parent.parent.parent)
-        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+        path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)
         environment = {**os.environ, "PYTHONPATH": path, **dict(zip(names, map(str, fds), strict=True))}
         command = [sys.executable, "-m", "agent.proxy.worker"]
         return await trio.lowlevel.open_process(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Access records: one row a request, appended to a ring and formatted elsewhere; the columns are frames.RECORD_FIELDS."""
+"""Access records: one row a request, in a ring, formatted elsewhere; the columns are frames.RECORD_FIELDS."""
 
 from __future__ import annotations
 
