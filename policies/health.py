@@ -103,8 +103,9 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 class Tracker:
-    """Rise and fall: turns results into transitions. The first verdict comes with the first result when it agrees
-    with nothing before it: a new instance whose first check passes is healthy at once, so that starting is fast.
+    """Rise and fall: turns results into transitions.
+
+    A newcomer is starting until its first success, which makes it healthy at once: it has nothing to recover from.
     """
 
     __slots__ = ("_fall", "_rise", "_row", "healthy", "known")
@@ -115,16 +116,15 @@ class Tracker:
         self._row = 0
         self.healthy = policy.initially
         self.known = False
-        """Whether there was a verdict yet."""
+        """Whether it was ever found healthy; starting before that."""
 
     def observe(self, ok: bool, reason: str) -> Transition | None:
         """Take a result; a transition when it changes the verdict, or is the first one."""
-        if not self.known:
+        if not self.known and ok:
             self.known = True
-            changed = ok != self.healthy
-            self.healthy = ok
             self._row = 0
-            return Transition(ok, reason) if changed or not ok else None
+            changed, self.healthy = not self.healthy, True
+            return Transition(True, reason) if changed else None
         if ok == self.healthy:
             self._row = 0
             return None

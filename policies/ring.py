@@ -95,6 +95,11 @@ class RingHash:
         self._stale_in -= 1
         return self._in_flight
 
+    @property
+    def size(self) -> int:
+        """Points on the ring; 0 before it is needed."""
+        return len(self._points or ())
+
     def _build(self) -> list[int]:
         """Sorted 64-bit points; the low bits of each are its owner's index."""
         scaled = weights(self._endpoints)

@@ -264,7 +264,9 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         printer.text("here      no agent answers on this host")
     if told["agents"]:
         names = list(told["agents"][0])
-        printer.rows(told["agents"], {name: field(name) for name in names}, empty="")
+        columns = {name: field(name) for name in names}
+        columns["up"] = lambda row: "-" if row["up"] is None else age(row["up"])
+        printer.rows(told["agents"], columns, empty="")
     else:
         printer.note("no agent is alive in this mesh")
     for refused in told["refused"]:

@@ -20,6 +20,9 @@ from policies.health import CommandCheck, HealthPolicy, HttpCheck, TcpCheck, Tra
 from registry.records import Instance
 
 BODY_BYTES = 64 * 1024
+STARTING_S = 0.25
+STARTING_FOR_S = 120.0
+"""A newcomer is asked more often, for so long, so that it serves as soon as it can."""
 
 
 class Verdict(NamedTuple):
@@ -50,7 +53,7 @@ class Check:
         self._tell = tell
         self._changed = trio.Event()
         self._word: Verdict = Verdict(False, "nothing heard from it yet")
-        self._word_at = time.monotonic()
+        self._began = self._word_at = time.monotonic()
         if healthy is not None:
             self._tracker.healthy = healthy
             self._tracker.known = True
@@ -80,7 +83,10 @@ class Check:
                     self._observe(Verdict(False, f"nothing heard from it for {age_s:.1f} s"))
             else:
                 self._observe(await check(self.subject, policy))
-            with trio.move_on_after(pause_s(policy, rng)):
+            wait_s = pause_s(policy, rng)
+            if not self._tracker.known and time.monotonic() - self._began < STARTING_FOR_S:
+                wait_s = min(wait_s, STARTING_S)
+            with trio.move_on_after(wait_s):
                 await self._changed.wait()
 
     def _observe(self, verdict: Verdict) -> None:
