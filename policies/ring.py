@@ -54,14 +54,17 @@ class RingHash:
 
     def pick(self, key: int | None, now: float, rng: random.Random) -> Endpoint:
         """The owner of a key; any endpoint without one."""
-        endpoints = self._endpoints
         if key is None:
-            return endpoints[int(rng.random() * len(endpoints))]
+            return self._endpoints[int(rng.random() * len(self._endpoints))]
+        return self.owner(key)
+
+    def owner(self, key: int) -> Endpoint:
+        """Whose a key is now."""
         points = self._points
         if points is None:
             points = self._build()
         start = bisect.bisect_left(points, key) % len(points)
-        owner = endpoints[points[start] & self._mask]
+        owner = self._endpoints[points[start] & self._mask]
         if self._bound and owner.load.active:
             return self._with_room(points, start)
         return owner

@@ -9,7 +9,6 @@ Laws
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Protocol
@@ -131,14 +130,11 @@ class HeaderSessions:
         if not value or not self._rings:
             return None
         key = hash64(value)
-        return self._rings[choose(self._tiers, point(key))].pick(key, 0.0, _NO_CHANCE)
+        return self._rings[choose(self._tiers, point(key))].owner(key)
 
     def cookie(self, endpoint: Endpoint) -> str | None:
         """None."""
         return None
-
-
-_NO_CHANCE: Final = random.Random(0)
 
 
 def point(key: int) -> float:
