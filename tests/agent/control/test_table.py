@@ -72,7 +72,7 @@ def test_a_service_that_is_gone_is_said_to_be_gone() -> None:
 
 
 def test_instances_of_another_hosts_agent_are_dialled_through_it() -> None:
-    """Owned elsewhere: that agent's inbound listener. Owned here, by nobody, or by an agent that is not there: direct."""
+    """Owned elsewhere: that agent's inbound listener. Owned here, by nobody, or by an agent that left: direct."""
     etcd = Etcd("here")
     etcd.put({
         "agents/there": {"address": "10.0.0.9", "inbound_port": 15006},
@@ -187,7 +187,7 @@ BAD_INSTANCES = [
 
 @pytest.mark.parametrize("bad", BAD_INSTANCES, ids=lambda bad: repr(bad[:60]))
 def test_a_malformed_record_never_replaces_a_good_one(bad: bytes) -> None:
-    """An instance that lies about itself keeps the record it had; the key is told with the reason until it is mended."""
+    """An instance that lies about itself keeps the record it had; the key is told with the reason until mended."""
     etcd = Etcd()
     etcd.put({"instances/pets/1": instance(80)})
     etcd.put({"instances/pets/1": bad, "instances/pets/2": bad})
@@ -338,7 +338,7 @@ def test_a_restored_table_is_the_same_table() -> None:
 
 
 def test_a_restart_keeps_the_last_good_policy() -> None:
-    """The first snapshot after a restart has the bad document; the good one from disk stays, and what is gone is gone."""
+    """The first snapshot after a restart has the bad document; the good one from disk stays; what is gone is gone."""
     etcd = Etcd()
     etcd.put({"instances/a/1": instance(), "instances/b/1": instance(), "instances/b/2": instance()})
     etcd.put({"policies/timeout/a": b"connect: 2s", "policies/timeout/pets/x": b"connect: 2s"})
