@@ -86,6 +86,23 @@ def _made(address: Address) -> socket.socket:
     return sock
 
 
+def owned(address: Address) -> socket.socket | None:
+    """Claim an address for this agent alone; keep the socket. Raises OSError when another agent has it.
+
+    SO_REUSEPORT lets two agents of one user listen on the same port, each with half of the connections, which nobody
+    ever wants. So the address is also a name in the abstract namespace, which dies with control and not with workers.
+    """
+    if address.port == 0:
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(f"\0shoal/{address}")
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"another agent on this host listens on {address}; give each its own") from None
+    return sock
+
+
 def is_taken(address: Address) -> bool:
     """Whether somebody listens there already without sharing: told by trying to bind without SO_REUSEPORT."""
     with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM) as sock:

@@ -28,7 +28,7 @@ import agent
 from agent.control import admin, disk, probing, reports
 from agent.control.accesslog import AccessLog
 from agent.control.claiming import HostTaken, claim_host
-from agent.control.listening import HANDOVER, Handover, is_taken, listening, received
+from agent.control.listening import HANDOVER, Handover, is_taken, listening, owned, received
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.table import Table
 from agent.control.workers import Fleet, drain_old
@@ -68,6 +68,7 @@ class Control:
         self.started = now_text()
         self.address = settings.address or _own_address(settings)
         count = settings.worker_count
+        self._owned = [owned(parse_listen(part.listen)) for part in (settings.outbound, settings.inbound, settings.admin)]
         self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count)
         self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count)
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1)

@@ -23,6 +23,22 @@ PATIENCE_S = 20.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SETTINGS = """\
 host = "{host.name}"
+address = "{host.address}"
+state_dir = "{state}"
+workers = 1
+drain_timeout = "2s"
+
+[etcd]
+endpoints = ["{etcd}"]
+
+[outbound]
+listen = "{host.address}:{host.outbound}"
+
+[inbound]
+listen = "{host.address}:{host.inbound}"
+
+[admin]
+listen = "{host.address}:{host.admin}"
 """
 
 

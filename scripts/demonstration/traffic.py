@@ -41,7 +41,8 @@ class Traffic:
     def stop(self) -> None:
         self._running = False
         for thread in self._threads:
-            thread.join(TIMEOUT_S + 1)
+            if thread.is_alive():
+                thread.join(TIMEOUT_S + 1)
 
     def since(self, start: float, end: float = float("inf")) -> list[Answer]:
         """What came between two readings of time.monotonic()."""
