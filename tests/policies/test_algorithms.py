@@ -124,6 +124,12 @@ def test_weighted_interleaves(seed: int) -> None:
     assert "11" not in row
 
 
+def test_weighted_begins_anywhere() -> None:
+    """Many workers that learn of a service together do not all send their first request to the heaviest."""
+    firsts = {Weighted(weighing([110, 100, 100, 100])).pick(None, 0, random.Random(seed)).id for seed in range(40)}
+    assert len(firsts) == 4
+
+
 # Random.
 
 

@@ -113,8 +113,9 @@ def test_without_a_bound_a_hot_key_stays() -> None:
     ("count", "low", "high", "expected"), [(1, 512, 4096, 512), (4, 1, 100, 100), (2, 1, 9999, 512)]
 )
 def test_the_size_of_the_ring_has_bounds(count: int, low: int, high: int, expected: int) -> None:
-    """256 points an endpoint, but no fewer and no more than asked for."""
+    """256 points an endpoint, but no fewer and no more than asked for; and none before the first pick."""
     algorithm = RingHash(endpoints(count), 0, low, high)
+    assert algorithm.size == 0
     algorithm.pick(1, 0, random.Random(1))
     assert algorithm.size == expected
 
