@@ -1,30 +1,62 @@
-"""The access log: one JSON object a line, formatted here, off the request path."""
+"""The access log: one JSON object a line, formatted and written here, off the request path and off control's loop.
+
+A disk or a pipe that does not keep up costs lines, which are counted; never the agent, and never a request.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
+import trio
 
 from agent.frames import RECORD_FIELDS
 
 log = structlog.get_logger()
+BATCHES: Final = 256
+"""How many may wait to be written. A worker sends four a second."""
 
 
 class AccessLog:
-    """Appends to a file, or to standard output (`-`). A disk that is full costs lines, not the agent."""
+    """Appends to a file, or to standard output (`-`)."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
+        self._give, self._take = trio.open_memory_channel[list[list[Any]]](BATCHES)
         self.lost = 0
-        self.open()
+        """Lines that could not be written."""
 
-    def open(self) -> None:
-        """Open the file, again after a rotation."""
+    def write(self, rows: list[list[Any]]) -> None:
+        """Have rows appended."""
+        try:
+            self._give.send_nowait(rows)
+        except trio.WouldBlock:
+            self._lose(len(rows), "it is not written as fast as requests come")
+
+    async def run(self) -> None:
+        """Write until cancelled, and then what is still there."""
+        self._open()
+        try:
+            async for rows in self._take:
+                await trio.to_thread.run_sync(self._append, rows)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        while True:
+            try:
+                self._append(self._take.receive_nowait())
+            except trio.WouldBlock:
+                break
+        if self._path != "-" and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
         if self._path == "-":
             self._fd = sys.stdout.fileno()
             return
@@ -33,13 +65,17 @@ class AccessLog:
         except OSError as error:
             log.error("cannot open the access log", path=self._path, error=error.strerror)
 
-    def write(self, rows: list[list[Any]]) -> None:
-        """Append rows."""
+    def _append(self, rows: list[list[Any]]) -> None:
+        """In a thread: all of it, or count what is lost."""
         encode = msgspec.json.encode
-        lines = [encode(dict(zip(RECORD_FIELDS, row, strict=True))) for row in rows]
+        lines = memoryview(b"".join(encode(dict(zip(RECORD_FIELDS, row, strict=False))) + b"\n" for row in rows))
         try:
-            os.write(self._fd, b"\n".join(lines) + b"\n")
+            while lines:
+                lines = lines[os.write(self._fd, lines) :]
         except OSError as error:
-            if not self.lost:
-                log.error("cannot write the access log; lines are lost", error=error.strerror)
-            self.lost += len(rows)
+            self._lose(len(rows), error.strerror or str(error))
+
+    def _lose(self, lines: int, reason: str) -> None:
+        if not self.lost:
+            log.error("lines of the access log are lost", path=self._path, reason=reason)
+        self.lost += lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Final
 
 import trio
@@ -13,6 +14,14 @@ from agent.control.table import Table
 EVERY_S: Final = 1.0
 TIMEOUT_S: Final = 1.0
 AT_ONCE: Final = 64
+
+
+class Answer(Enum):
+    """What a connection attempt told. Silence and a missing route may be about us, and are not believed at once."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    NONE = "none"
 
 
 async def probe_suspects(table: Table, drop: Callable[[Iterable[tuple[str, str]]], None]) -> None:
@@ -37,15 +46,24 @@ async def _probe(
 ) -> None:
     identity = (suspect.service, suspect.id)
     async with limit:
-        with trio.move_on_after(TIMEOUT_S) as scope:
-            try:
-                await (await trio.open_tcp_stream(suspect.address, suspect.port)).aclose()
-            except OSError:
-                gone.append(identity)
-                return
-    if not scope.cancelled_caught:
+        answer = await _ask(suspect.address, suspect.port)
+    if answer is Answer.ACCEPTED:
         failures.pop(identity, None)
         return
     failures[identity] = failures.get(identity, 0) + 1
-    if failures[identity] >= FAILURES:
+    if answer is Answer.REFUSED or failures[identity] >= FAILURES:
+        failures.pop(identity)
         gone.append(identity)
+
+
+async def _ask(address: str, port: int) -> Answer:
+    family = trio.socket.AF_INET6 if ":" in address else trio.socket.AF_INET
+    with trio.socket.socket(family) as sock, trio.move_on_after(TIMEOUT_S):
+        try:
+            await sock.connect((address, port))
+        except ConnectionRefusedError:
+            return Answer.REFUSED
+        except OSError:
+            return Answer.NONE
+        return Answer.ACCEPTED
+    return Answer.NONE

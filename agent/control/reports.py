@@ -94,11 +94,22 @@ class Rejections:
         return {
             identity: refused
             for identity, refused in self._table.refused.items()
-            if not _says(self._table.rejections.get(identity), refused)
+            if not self._said(self._table.rejections.get(identity), refused)
         }
 
     def _outdated(self) -> list[tuple[str, str]]:
-        return [identity for identity in self._table.rejections if identity not in self._table.refused]
+        return [
+            identity
+            for identity, standing in self._table.rejections.items()
+            if identity not in self._table.refused and self._may_clear(identity, standing)
+        ]
+
+    def _may_clear(self, identity: tuple[str, str], standing: Rejection) -> bool:
+        """Not while a live agent refuses this very document, though we do not: it may be of another version."""
+        kind, pattern = identity
+        policy = self._table.policies.get(kind, {}).get(pattern)
+        another = policy is None or policy.revision != standing.revision
+        return another or standing.agent == self._host or standing.agent not in self._table.agents
 
     async def _agree(self) -> None:
         for identity, refused in self._missing().items():
@@ -115,11 +126,8 @@ class Rejections:
         for identity in self._outdated():
             await self._store.delete(self._keys.rejection(*identity))
 
-
-def _says(standing: Rejection | None, refused: Refused) -> bool:
-    return (
-        standing is not None
-        and standing.revision == refused.revision
-        and standing.path == refused.path
-        and standing.reason == refused.reason
-    )
+    def _said(self, standing: Rejection | None, refused: Refused) -> bool:
+        """Whether somebody has said it of this revision; two versions need not agree on the words."""
+        if standing is None or standing.revision != refused.revision:
+            return False
+        return standing.agent != self._host or (standing.path, standing.reason) == (refused.path, refused.reason)

@@ -32,6 +32,7 @@ from registry.backoff import Backoff
 PING_S: Final = 5.0
 HANG_S: Final = 30.0
 ASK_S: Final = 3.0
+LAST_WORDS_S: Final = 2.0
 _ROOT: Final = str(Path(__file__).resolve().parent.parent.parent)
 log = structlog.get_logger()
 
@@ -46,6 +47,8 @@ class Worker:
         self.ready = False
         self.revision = 0
         self.last_word = time.monotonic()
+        self.heard = trio.Event()
+        """Set when everything that it said has been read."""
         self.to_send, self.sending = trio.open_memory_channel[bytes](float("inf"))
         self.answers: dict[int, trio.MemorySendChannel[Frame]] = {}
 
@@ -126,6 +129,8 @@ class Fleet:
                 nursery.start_soon(self._watch, worker)
                 nursery.start_soon(self._read, worker)
                 await process.wait()
+                with trio.move_on_after(LAST_WORDS_S):
+                    await worker.heard.wait()  # its last access records
                 nursery.cancel_scope.cancel()
         finally:
             self._bury(worker)
@@ -162,16 +167,18 @@ class Fleet:
 
     async def _read(self, worker: Worker) -> None:
         decoder = frames.Decoder()
-        while True:
-            try:
-                data = await worker.stream.receive_some(256 * 1024)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            if not data:
-                return
-            worker.last_word = time.monotonic()
-            for frame in decoder.feed(data):
-                self._on_frame(worker, frame)
+        try:
+            while data := await worker.stream.receive_some(256 * 1024):
+                worker.last_word = time.monotonic()
+                for frame in decoder.feed(data):
+                    self._on_frame(worker, frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the death of the process tells the rest
+        except Exception:  # what a worker says must not end control, nor the other workers with it
+            log.exception("a worker does not make sense, and is killed", worker=worker.index, pid=worker.process.pid)
+            worker.process.kill()
+        finally:
+            worker.heard.set()
 
     def _on_frame(self, worker: Worker, frame: Frame) -> None:
         kind = frame["t"]
