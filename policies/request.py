@@ -56,7 +56,8 @@ class Request:
 
 def cookie(request: RequestView, name: str) -> str | None:
     """The first cookie of that name (RFC 6265 section 4.2)."""
-    for pair in (request.header("cookie") or "").split(";"):
+    # Several Cookie fields come joined with ", " although ";" would be right: RFC 6265 section 5.4 wants one field.
+    for pair in (request.header("cookie") or "").replace(", ", ";").split(";"):
         key, sep, value = pair.partition("=")
         if sep and key.strip() == name:
             return value.strip().strip('"')

@@ -5,21 +5,27 @@ One task an instance. Which document applies can change at any time (a policy wa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import httpx
+import structlog
 import trio
 
 from policies.duration import seconds
 from policies.health import CommandCheck, HealthPolicy, HttpCheck, TcpCheck, Tracker, Transition, pause_s
 from registry.records import Instance
 
+log = structlog.get_logger()
 BODY_BYTES = 64 * 1024
+SAID_BYTES = 200
+LAST_WORDS_S = 0.2
 STARTING_S = 0.25
 STARTING_FOR_S = 120.0
 """A newcomer is asked more often, for so long, so that it serves as soon as it can."""
@@ -55,8 +61,7 @@ class Check:
         self._word: Verdict = Verdict(False, "nothing heard from it yet")
         self._began = self._word_at = time.monotonic()
         if healthy is not None:
-            self._tracker.healthy = healthy
-            self._tracker.known = True
+            self.adopt_verdict(healthy)
 
     def adopt(self, policy: HealthPolicy) -> None:
         """Go on under another document."""
@@ -64,6 +69,14 @@ class Check:
             self.policy = policy
             self._tracker.adopt(policy)
             self._changed.set()
+
+    def adopt_verdict(self, healthy: bool) -> bool:
+        """Go on from what was known before; False when there is a verdict of our own already."""
+        if self._tracker.known:
+            return False
+        self._tracker.healthy = healthy
+        self._tracker.known = True
+        return True
 
     def hear(self, ok: bool, reason: str) -> None:
         """The instance's own word (checks of the kind `ttl`)."""
@@ -96,17 +109,24 @@ class Check:
 
 
 async def check(subject: Subject, policy: HealthPolicy) -> Verdict:
-    """One check, within its time. Never raises for what the instance does."""
+    """One check, within its time. Never raises, whatever the instance does."""
     limit_s = seconds(policy.timeout)
     with trio.move_on_after(limit_s):
-        if policy.http is not None:
-            return await _http(subject, policy.http)
-        if policy.tcp is not None:
-            return await _tcp(subject, policy.tcp)
-        if policy.command is not None:
-            return await _command(subject, policy.command)
-        return Verdict(True, "nothing to check")
+        try:
+            return await _check(subject, policy)
+        except Exception as error:  # one instance's check must not end those of the others
+            log.exception("a health check failed by itself", service=subject.service, instance=subject.id)
+            return Verdict(False, f"the check itself failed: {_words(error)}")
     return Verdict(False, f"no answer within {limit_s:g} s")
+
+
+async def _check(subject: Subject, policy: HealthPolicy) -> Verdict:
+    if policy.http is not None:
+        return await _http(subject, policy.http)
+    if policy.tcp is not None:
+        return await _tcp(subject, policy.tcp)
+    assert policy.command is not None
+    return await _command(subject, policy.command)
 
 
 async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
@@ -123,7 +143,7 @@ async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
         ):
             status = answer.status_code
             body = await _beginning(answer) if rule.body else b""
-    except (httpx.HTTPError, OSError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return Verdict(False, f"{url}: {_words(error)}")
     if not (status in rule.statuses if rule.statuses else 200 <= status < 300):
         return Verdict(False, f"{url} answered {status}")
@@ -169,13 +189,43 @@ async def _command(subject: Subject, rule: CommandCheck) -> Verdict:
         "INSTANCE": subject.id,
     }
     try:
-        done = await trio.run_process(
-            list(rule.argv), env=environment, stdin=b"", capture_stdout=True, stderr=subprocess.STDOUT, check=False
+        process = await trio.lowlevel.open_process(
+            list(rule.argv),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     except OSError as error:
         return Verdict(False, f"{rule.argv[0]}: {error.strerror}")
-    said = done.stdout[:200].decode(errors="replace").strip()
-    return Verdict(done.returncode == 0, f"{rule.argv[0]} ended with {done.returncode}{f': {said}' if said else ''}")
+    said = (await _outcome(process)).decode(errors="replace").strip()
+    told = f"{rule.argv[0]} ended with {process.returncode}"
+    return Verdict(process.returncode == 0, f"{told}: {said}" if said else told)
+
+
+async def _outcome(process: trio.Process) -> bytes:
+    """The beginning of what it says, once it has ended; whatever it left running is killed."""
+    said = b""
+
+    async def listen() -> None:
+        nonlocal said
+        assert process.stdout is not None
+        async with process.stdout as stream:
+            async for piece in stream:
+                said = (said + piece)[:SAID_BYTES]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        try:
+            await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a session of its own, so that all of it ends
+            with trio.CancelScope(shield=True):
+                await process.wait()
+        nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_S
+    return said
 
 
 def _words(error: BaseException) -> str:

@@ -43,6 +43,8 @@ from registry.records import Agent
 from registry.store import StoreError
 
 SAVE_EVERY_S: Final = 5.0
+SAVE_REST: Final = 500.0
+"""Seconds of rest for a second of saving: what a large table costs to write must not be the cost of a change."""
 DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
 log = structlog.get_logger()
@@ -68,7 +70,9 @@ class Control:
         self.started = now_text()
         self.address = settings.address or _own_address(settings)
         count = settings.worker_count
-        self._owned = [owned(parse_listen(part.listen)) for part in (settings.outbound, settings.inbound, settings.admin)]
+        self._owned = [
+            owned(parse_listen(part.listen)) for part in (settings.outbound, settings.inbound, settings.admin)
+        ]
         self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count)
         self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count)
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1)
@@ -79,6 +83,7 @@ class Control:
         self.mirror = Mirror(self.store, *self.keys.watched, self.on_update)
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self._access = AccessLog(settings.access_log) if settings.access_log else None
+        self.registrar.on_tokens = self._on_tokens
         self.fleet = Fleet(
             self._outbound,
             self._inbound,
@@ -101,6 +106,9 @@ class Control:
         touched = self.table.apply(update.changes, update.revision, whole=whole)
         self._table_known = True
         self._publish(touched, update.revision)
+        for change in update.changes:
+            if change.value is None:
+                self.holder.restore(change.key)
         self._first_sync.set()
         self._table_changed.set()
         self.registrar.refresh()
@@ -143,6 +151,9 @@ class Control:
         frames = [self.table.frame(name) for name in self.table.services]
         return [*frames, {"t": "commit", "revision": self.table.revision}]
 
+    def _on_tokens(self) -> None:
+        self.fleet.reconfigure()
+
     # Living.
 
     async def run(self) -> Stop:
@@ -163,6 +174,8 @@ class Control:
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
+            if self._access is not None:
+                nursery.start_soon(self._access.run)
             await self._stopping.wait()
             if self._stop.handover is None:
                 await self._leave()
@@ -173,7 +186,8 @@ class Control:
     async def _own(self) -> None:
         """Claim the host's name, then keep everything that is ours in etcd."""
         with trio.move_on_after(DISK_GRACE_S):
-            await self._first_sync.wait()  # verdicts from before a restart are adopted from the table
+            await self._first_sync.wait()
+        self.registrar.adopt_verdicts()
         record = Agent(
             address=self.address,
             inbound_port=self.settings.inbound.advertise_port or self._inbound[0].getsockname()[1],
@@ -240,10 +254,15 @@ class Control:
             await self._table_changed.wait()
             await trio.sleep(SAVE_EVERY_S)
             self._table_changed = trio.Event()
-            await trio.to_thread.run_sync(self._save_now, list(self.table.saved()))
+            began = time.process_time()
+            await trio.to_thread.run_sync(self._write_table, self.table.revision, list(self.table.saved()))
+            await trio.sleep((time.process_time() - began) * SAVE_REST)
 
-    def _save_now(self, items: list[tuple[str, bytes, int]]) -> None:
-        disk.save_table(self._table_path, self.settings.mesh, self.table.revision, items)
+    def _save_now(self) -> None:
+        self._write_table(self.table.revision, list(self.table.saved()))
+
+    def _write_table(self, revision: int, items: list[tuple[str, bytes, int]]) -> None:
+        disk.save_table(self._table_path, self.settings.mesh, revision, items)
 
     # Ending.
 
@@ -270,12 +289,12 @@ class Control:
             log.error("the settings are not reloaded", reason=str(error))
             return False
         log.info("reloading")
-        self._save_now(list(self.table.saved()))
-        if self._table_known:
-            self._end(Stop(handover=self._hand_over()))
-            return True
-        log.error("not reloaded: there is no table yet")
-        return False
+        if not self._table_known:
+            log.error("not reloaded: there is no table yet")
+            return False
+        self._save_now()
+        self._end(Stop(handover=self._hand_over()))
+        return True
 
     def _hand_over(self) -> Handover:
         def left(sockets: list[socket.socket]) -> tuple[int, ...]:
@@ -302,7 +321,8 @@ class Control:
             if self.registrar.local:
                 await reports.others_run(self.store, self.keys, self.table, settings.host, self.holder.revision)
         await self.fleet.drain(seconds(settings.drain_timeout))
-        self._save_now(list(self.table.saved()))
+        if self._table_known:
+            self._save_now()
         with trio.move_on_after(2):
             try:
                 await self.holder.release()

@@ -10,10 +10,8 @@ Laws
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -66,6 +64,7 @@ class Registrar:
         self._holder = holder
         self._table = table
         self._path = settings.state_path / "instances.json"
+        self._saved = b""
         self._checks: dict[Identity, Check] = {}
         self._running: dict[Identity, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -90,7 +89,10 @@ class Registrar:
                 except (Fault, ValueError) as error:
                     log.warning("a registration on disk is of no use any more", error=str(error))
         for declared in self._settings.instances:
-            self._add(declared, "agent.toml")
+            try:
+                self._add(declared, "agent.toml")
+            except Fault as fault:
+                log.error("an instance of agent.toml is not registered", service=declared.service, reason=str(fault))
 
     def register(self, raw: Any) -> tuple[str, str, str]:
         """Register an instance from the admin API; again is nothing new. Returns service, id and token.
@@ -166,6 +168,13 @@ class Registrar:
             self._put_health(identity, healthy, "known from before")
         if self._nursery is not None:
             self._nursery.start_soon(self._run, identity, check)
+
+    def adopt_verdicts(self) -> None:
+        """Take over what etcd says of our instances from before a crash, where we have no verdict yet."""
+        for identity, check in self._checks.items():
+            healthy = self._known_health(identity)
+            if healthy is not None and check.adopt_verdict(healthy):
+                self._put_health(identity, healthy, "known from before")
 
     def _known_health(self, identity: Identity) -> bool | None:
         service = self._table.services.get(identity[0])
@@ -259,7 +268,13 @@ class Registrar:
             self.forget(identity)
 
     def _save(self) -> None:
-        kept = [
+        """Write what has to outlive us, when it has changed: registrations are renewed all the time."""
+        data = msgspec.json.encode({"instances": self._kept(), "tokens": self.tokens})
+        if data != self._saved and disk.write(self._path, data):
+            self._saved = data
+
+    def _kept(self) -> list[dict[str, Any]]:
+        return [
             {
                 "service": service,
                 "id": identity,
@@ -274,12 +289,6 @@ class Registrar:
             for (service, identity), local in self.local.items()
             if local.source == "admin"
         ]
-        disk.write(self._path, msgspec.json.encode({"instances": kept, "tokens": self.tokens, "at": time.time()}))
-
-    @property
-    def path(self) -> Path:
-        """Where registrations are kept."""
-        return self._path
 
 
 def _plain(document: Document) -> dict[str, Any]:

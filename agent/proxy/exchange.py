@@ -702,7 +702,8 @@ class Exchange(Timed):
             return
         load = endpoint.load
         now = self.worker.reactor.now
-        balancing.observe(load, now - self._try_began, ok, now)
+        observe = balancing.observe if self._balancer is None else self._balancer.observe
+        observe(load, now - self._try_began, ok, now)
         if ok:
             load.successes += 1
         else:

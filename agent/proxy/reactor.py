@@ -15,12 +15,12 @@ Laws
 from __future__ import annotations
 
 import heapq
+import logging
 import select
 import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
 import trio
 
 READ: Final = select.EPOLLIN
@@ -31,7 +31,7 @@ _BATCH: Final = 256
 _SPINS: Final = 32
 """Polls in a row before other Trio tasks get their turn."""
 
-log = structlog.get_logger()
+log = logging.getLogger("shoal.worker")
 
 
 class Timed:
@@ -102,7 +102,7 @@ class Wheel:
                     try:
                         timed.on_deadline(now)
                     except Exception:
-                        log.exception("a timer failed", timed=repr(timed))
+                        log.exception("a timer failed: %r", timed)
 
     async def run(self) -> None:
         """Owns the passing of time; ends by cancellation."""

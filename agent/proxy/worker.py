@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import os
 import random
 import signal
@@ -20,7 +21,6 @@ import time
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 
 from agent import frames
@@ -40,7 +40,7 @@ ORPHAN_S: Final = 10.0
 ACCEPTS_PER_EVENT: Final = 64
 FLUSH_S: Final = 0.25
 
-log = structlog.get_logger()
+log = logging.getLogger("shoal.worker")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Listener(Timed):
 
     def _pause(self, error: OSError) -> None:
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            log.error("accept failed", error=str(error))
+            log.error("accept failed: %s", error)
         self.worker.reactor.remove(self.sock.fileno())
         self.worker.reactor.wheel.arm(self, self.worker.reactor.now + 0.1)
 
@@ -190,7 +190,7 @@ class Worker:
             policies = msgspec.convert(frame["policies"], dict[str, PolicyFrame])
             refused = self.table.stage(frame["name"], frame["revision"], endpoints, policies, time.monotonic())
             for refusal in refused:
-                log.error("a document that control accepted was refused here", **refusal)
+                log.error("a document that control accepted was refused here: %s", refusal)
             return []
         if kind == "gone":
             self.table.gone(frame["name"])
@@ -306,7 +306,7 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any) -> float:
         except trio.BrokenResourceError:
             data = b""
         if not data:
-            log.warning("control is gone; serving the last table for a while", seconds=ORPHAN_S)
+            log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
             await trio.sleep(ORPHAN_S)
             worker.drain()
             return ORPHAN_S
@@ -340,5 +340,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # Not structlog: it imports rich where that is installed, and memory is per worker.
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format='timestamp=%(asctime)s level=%(levelname)s event="%(message)s"'
+    )
     trio.run(main)

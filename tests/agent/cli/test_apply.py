@@ -14,7 +14,9 @@ HELD = {("route", "pets"): Policy("route", "pets", 7, b"{}"), ("retry", "pets"):
 
 def test_only_what_differs_is_written() -> None:
     """A policy that etcd holds already keeps its revision: nothing is put for nothing."""
-    todo = plan([source("route", "pets"), source("retry", "pets", b"{ }"), source("timeout", "pets")], HELD, prune=False)
+    todo = plan(
+        [source("route", "pets"), source("retry", "pets", b"{ }"), source("timeout", "pets")], HELD, prune=False
+    )
     assert ([s.kind for s in todo.unchanged], [s.kind for s in todo.changed], [s.kind for s in todo.created]) == (
         ["route"],
         ["retry"],

@@ -16,7 +16,9 @@ NOBODY = "http://127.0.0.1:1"
 def shoal(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command as a person starts it."""
     command = [sys.executable, "-c", "from agent.cli.main import main; main()", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin", **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin", **environment}
+    )
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,10 @@ def shoal(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["instances", "--output", "json"], ["--output", "json", "instances"]),
         (["instances", "-o", "json", "pets"], ["-o", "json", "instances", "pets"]),
         (["wait", "--etcd=http://a:1", "7"], ["--etcd=http://a:1", "wait", "7"]),
-        (["run", "--service", "x", "--", "cmd", "--output", "o"], ["run", "--service", "x", "--", "cmd", "--output", "o"]),
+        (
+            ["run", "--service", "x", "--", "cmd", "--output", "o"],
+            ["run", "--service", "x", "--", "cmd", "--output", "o"],
+        ),
         (["wait", "--etcd"], ["--etcd", "wait"]),
     ],
 )
@@ -51,7 +56,8 @@ def test_help_names_every_command() -> None:
     """A newcomer sees what there is, and the exit codes, without asking anybody."""
     told = shoal("--help")
     assert told.returncode == Exit.OK
-    for word in "agent run register deregister services instances status explain wait policy apply Exit".split():
+    words = "agent run register deregister services instances status explain wait policy apply Exit"
+    for word in words.split():
         assert word in told.stdout
 
 
