@@ -55,6 +55,11 @@ class Holder:
         self._wanted.pop(key, None)
         self._touch(key)
 
+    def restore(self, key: str) -> None:
+        """Somebody deleted a key in etcd: when it is one of ours it is put again."""
+        if key in self._wanted:
+            self._touch(key)
+
     def _touch(self, key: str) -> None:
         self._dirty.add(key)
         self._settled = trio.Event()
