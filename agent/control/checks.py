@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import httpx
+import h11
 import structlog
 import trio
 
@@ -133,17 +133,9 @@ async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
     instance = subject.instance
     host = f"[{instance.address}]" if ":" in instance.address else instance.address
     url = f"http://{host}:{rule.port or instance.port}{rule.path}"
-    headers = {"host": rule.host or subject.service, "user-agent": "shoal-health/1", **rule.headers}
-    transport = httpx.AsyncHTTPTransport()
     try:
-        # A client for each check: a check that reuses a connection does not see that no new one can be made.
-        async with (
-            httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113 - timed around
-            client.stream(rule.method, url, headers=headers) as answer,
-        ):
-            status = answer.status_code
-            body = await _beginning(answer) if rule.body else b""
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        status, body = await _exchange(subject, rule)
+    except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
         return Verdict(False, f"{url}: {_words(error)}")
     if not (status in rule.statuses if rule.statuses else 200 <= status < 300):
         return Verdict(False, f"{url} answered {status}")
@@ -152,13 +144,28 @@ async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
     return Verdict(True, f"{url} answered {status}")
 
 
-async def _beginning(answer: httpx.Response) -> bytes:
-    body = b""
-    async for piece in answer.aiter_raw():
-        body += piece
-        if len(body) >= BODY_BYTES:
-            break
-    return body[:BODY_BYTES]
+async def _exchange(subject: Subject, rule: HttpCheck) -> tuple[int, bytes]:
+    """The status, and the beginning of the body when it is asked for.
+
+    On a connection of its own: a check that reuses one does not see that no new one can be made.
+    """
+    fields = {"host": rule.host or subject.service, "user-agent": "shoal-health/1", "connection": "close"}
+    request = h11.Request(method=rule.method, target=rule.path, headers=[*fields.items(), *rule.headers.items()])
+    http = h11.Connection(h11.CLIENT)
+    status, body = 0, b""
+    async with await trio.open_tcp_stream(subject.instance.address, rule.port or subject.instance.port) as stream:
+        await stream.send_all((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+        while not status or (rule.body and len(body) < BODY_BYTES):
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await stream.receive_some(BODY_BYTES))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                break
+    return status, body
 
 
 async def _tcp(subject: Subject, rule: TcpCheck) -> Verdict:
