@@ -16,8 +16,8 @@ import trio
 from agent.frames import RECORD_FIELDS
 
 log = structlog.get_logger()
-BATCHES: Final = 256
-"""How many may wait to be written. A worker sends four a second."""
+BATCHES: Final = 1024
+"""How many batches of a worker's rows may wait to be written."""
 
 
 class AccessLog:
@@ -42,19 +42,23 @@ class AccessLog:
         self._open()
         try:
             async for rows in self._take:
-                await trio.to_thread.run_sync(self._append, rows)
+                await trio.to_thread.run_sync(self._append, [*rows, *self._waiting()])
         finally:
             self._finish()
 
     def _finish(self) -> None:
-        while True:
-            try:
-                self._append(self._take.receive_nowait())
-            except trio.WouldBlock:
-                break
+        self._append(self._waiting())
         if self._path != "-" and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _waiting(self) -> list[list[Any]]:
+        waiting: list[list[Any]] = []
+        while True:
+            try:
+                waiting += self._take.receive_nowait()
+            except trio.WouldBlock:
+                return waiting
 
     def _open(self) -> None:
         if self._path == "-":
@@ -67,8 +71,7 @@ class AccessLog:
 
     def _append(self, rows: list[list[Any]]) -> None:
         """In a thread: all of it, or count what is lost."""
-        encode = msgspec.json.encode
-        lines = memoryview(b"".join(encode(dict(zip(RECORD_FIELDS, row, strict=False))) + b"\n" for row in rows))
+        lines = memoryview(b"".join(map(_line, rows)))
         try:
             while lines:
                 lines = lines[os.write(self._fd, lines) :]
@@ -79,3 +82,8 @@ class AccessLog:
         if not self.lost:
             log.error("lines of the access log are lost", path=self._path, reason=reason)
         self.lost += lines
+
+
+def _line(row: list[Any]) -> bytes:
+    values = (value.decode("latin-1") if isinstance(value, bytes) else value for value in row)
+    return msgspec.json.encode(dict(zip(RECORD_FIELDS, values, strict=False))) + b"\n"

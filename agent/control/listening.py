@@ -7,6 +7,7 @@ the process before (SIGHUP), from systemd (socket activation, one for all worker
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -56,21 +57,34 @@ def received(environment: Mapping[str, str]) -> Handover:
     return Handover(outbound=found["outbound"], inbound=found["inbound"], admin=found["admin"])
 
 
-def listening(address: Address, inherited: Sequence[int], count: int) -> list[socket.socket]:
-    """`count` sockets on an address: inherited ones first. Raises OSError.
+def listening(address: Address, inherited: Sequence[int], count: int, *, moved: bool = False) -> list[socket.socket]:
+    """The sockets of a listener for `count` workers, inherited ones first; `share` deals them out. Raises OSError.
 
-    Inherited sockets beyond `count` are closed; connections that wait in their queues are lost, so fewer workers after
-    a reload may cost what had not been accepted yet.
+    More than `count` when more were inherited: in the queue of each there may be a client. `moved`: the address may
+    have changed since (SIGHUP), and what listens elsewhere is closed. What systemd passes is right by definition.
     """
     sockets = [socket.socket(fileno=fd) for fd in inherited]
-    for surplus in sockets[count:]:
-        surplus.close()
-    sockets = sockets[:count]
-    while len(sockets) < count:
+    if moved:
+        for elsewhere in [sock for sock in sockets if not _listens(sock, address)]:
+            sockets.remove(elsewhere)
+            elsewhere.close()
+    shared = all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets)
+    while not sockets or (shared and len(sockets) < count):
         sockets.append(_made(address if not sockets else Address(*sockets[0].getsockname()[:2])))
     for sock in sockets:
         sock.setblocking(False)
+        sock.set_inheritable(False)  # else every SIGHUP would leave another copy open
     return sockets
+
+
+def _listens(sock: socket.socket, address: Address) -> bool:
+    host, port = sock.getsockname()[:2]
+    return ipaddress.ip_address(host) == ipaddress.ip_address(address.host) and address.port in (0, port)
+
+
+def share(sockets: Sequence[socket.socket], index: int, count: int) -> list[socket.socket]:
+    """Those that the worker `index` of `count` serves: every socket is somebody's, and everybody has one."""
+    return list(sockets[index::count]) or [sockets[index % len(sockets)]]
 
 
 def _made(address: Address) -> socket.socket:

@@ -73,9 +73,10 @@ class Control:
         self._owned = [
             owned(parse_listen(part.listen)) for part in (settings.outbound, settings.inbound, settings.admin)
         ]
-        self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count)
-        self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count)
-        (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1)
+        moved = bool(handover.boot)
+        self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
+        self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
+        (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
         self.store = EtcdStore(_etcd_settings(settings))
         self.table = Table(self.keys, settings.host)
         self.holder = Holder(self.store, int(seconds(settings.lease_ttl)), lease=handover.lease)
@@ -87,6 +88,7 @@ class Control:
         self.fleet = Fleet(
             self._outbound,
             self._inbound,
+            count,
             configuration=self._configuration,
             table=self._whole_table,
             on_records=self._access.write if self._access else lambda rows: None,

@@ -3,7 +3,7 @@
 Laws
 - A worker that dies is replaced at once, and gets the whole table before anything else; the next deaths in a row wait
   a little longer each time.
-- A worker that does not answer for HANG_S is taken for hung, and killed.
+- A worker that does not answer for `hang_s` is taken for hung, and killed.
 - Control never waits for a worker before it goes on with another.
 """
 
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from agent import frames
-from agent.control.listening import OldWorker
+from agent.control.listening import OldWorker, share
 from agent.frames import Frame
 from registry.backoff import Backoff
 
@@ -67,17 +67,24 @@ class Fleet:
         self,
         outbound: list[socket.socket],
         inbound: list[socket.socket],
+        count: int,
         *,
         configuration: Callable[[], Frame],
         table: Callable[[], Iterable[Frame]],
         on_records: Callable[[list[list[Any]]], None],
+        command: Sequence[str] = (sys.executable, "-m", "agent.proxy.worker"),
+        hang_s: float = HANG_S,
     ) -> None:
-        """`configuration` and `table` give what a newcomer has to know; `table` ends with a commit, or is empty."""
+        """`count` is of workers. `configuration` and `table` give what a newcomer has to know; `table` ends with a
+        commit, or is empty. `hang_s`: how long a worker may be silent, in seconds."""
         self._outbound = outbound
         self._inbound = inbound
+        self._count = count
         self._configuration = configuration
         self._table = table
         self._on_records = on_records
+        self._command = list(command)
+        self._hang_s = hang_s
         self._asks = itertools.count(1)
         self._changed = trio.Event()
         self._stopping = False
@@ -94,7 +101,7 @@ class Fleet:
     async def run(self) -> None:
         """Keep every worker running until cancelled, or until drained."""
         async with trio.open_nursery() as nursery:
-            for index in range(len(self._outbound)):
+            for index in range(self._count):
                 nursery.start_soon(self._keep, index)
 
     async def _keep(self, index: int) -> None:
@@ -117,10 +124,14 @@ class Fleet:
         ours, theirs = socket.socketpair()
         try:
             process = await self._start(index, theirs)
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         worker = Worker(index, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
         self.workers[index] = worker
+        self._recount()
         worker.send(frames.encode(self._configuration()))
         worker.send(b"".join(frames.encode(frame) for frame in self._table()))
         try:
@@ -134,16 +145,26 @@ class Fleet:
                 nursery.cancel_scope.cancel()
         finally:
             self._bury(worker)
+            if not self._left_behind:
+                with trio.CancelScope(shield=True):
+                    await process.wait()
         if not self._stopping:
             log.error("a worker died", worker=index, pid=process.pid, status=process.returncode)
 
     async def _start(self, index: int, theirs: socket.socket) -> trio.Process:
-        fds = [theirs.fileno(), self._outbound[index].fileno(), self._inbound[index].fileno()]
-        names = ("SHOAL_CONTROL_FD", "SHOAL_OUTBOUND_FDS", "SHOAL_INBOUND_FDS")
+        fds = {
+            "SHOAL_CONTROL_FD": [theirs.fileno()],
+            "SHOAL_OUTBOUND_FDS": [sock.fileno() for sock in share(self._outbound, index, self._count)],
+            "SHOAL_INBOUND_FDS": [sock.fileno() for sock in share(self._inbound, index, self._count)],
+        }
         path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)
-        environment = {**os.environ, "PYTHONPATH": path, **dict(zip(names, map(str, fds), strict=True))}
-        command = [sys.executable, "-m", "agent.proxy.worker"]
-        return await trio.lowlevel.open_process(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
+        told = {name: ",".join(map(str, numbers)) for name, numbers in fds.items()}
+        return await trio.lowlevel.open_process(
+            self._command,
+            pass_fds=[fd for numbers in fds.values() for fd in numbers],
+            env={**os.environ, "PYTHONPATH": path, **told},
+            stdin=subprocess.DEVNULL,
+        )
 
     def _bury(self, worker: Worker) -> None:
         if worker.process.returncode is None and not self._left_behind:
@@ -197,9 +218,9 @@ class Fleet:
 
     async def _watch(self, worker: Worker) -> None:
         while True:
-            await trio.sleep(PING_S)
+            await trio.sleep(min(PING_S, self._hang_s / 4))
             worker.send(frames.encode({"t": "ask", "id": 0, "what": "ping"}))
-            if time.monotonic() - worker.last_word > HANG_S:
+            if time.monotonic() - worker.last_word > self._hang_s:
                 log.error("a worker hangs, and is killed", worker=worker.index, pid=worker.process.pid)
                 worker.process.kill()
 

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import socket
+
+import msgspec
+import pytest
+
+from agent.control.listening import HANDOVER, Handover, OldWorker, is_taken, listening, owned, received, share
+from agent.settings import Address
+from tests.support.proxy import refusing_port
+
+ANY = Address("127.0.0.1", 0)
+
+
+def closed(*sockets: socket.socket | None) -> None:
+    for sock in sockets:
+        if sock is not None:
+            sock.close()
+
+
+def left_behind(sock: socket.socket) -> int:
+    """A descriptor as a process before us leaves it."""
+    fd = os.dup(sock.fileno())
+    os.set_inheritable(fd, True)
+    return fd
+
+
+def test_every_worker_has_a_socket_on_one_port() -> None:
+    """A port that the system picks is the same for all; the kernel spreads connections over them."""
+    sockets = listening(ANY, (), 3)
+    assert len({sock.getsockname() for sock in sockets}) == 1
+    assert all(not sock.getblocking() and not sock.get_inheritable() for sock in sockets)
+    assert is_taken(Address(*sockets[0].getsockname()))
+    assert [share(sockets, n, 3) for n in range(3)] == [[sock] for sock in sockets]
+    closed(*sockets)
+
+
+def test_no_inherited_socket_is_given_up() -> None:
+    """With fewer workers than before some serve several: clients may wait in the queue of each."""
+    before = listening(ANY, (), 3)
+    after = listening(Address(*before[0].getsockname()), [left_behind(sock) for sock in before], 2, moved=True)
+    assert [len(share(after, n, 2)) for n in range(2)] == [2, 1]
+    assert {sock.getsockname() for sock in after} == {before[0].getsockname()}
+    assert not any(sock.get_inheritable() for sock in after)
+    closed(*before, *after)
+
+
+def test_more_workers_than_before_get_new_sockets() -> None:
+    """What was inherited comes first, and what is made listens on the same port."""
+    before = listening(ANY, (), 1)
+    after = listening(ANY, [left_behind(before[0])], 3, moved=True)
+    assert len({sock.getsockname() for sock in after}) == 1
+    assert len(after) == 3
+    closed(*before, *after)
+
+
+def test_a_changed_address_is_honoured() -> None:
+    """SIGHUP with another `listen`: the inherited socket is closed, and the new address is listened on."""
+    before = listening(ANY, (), 1)
+    elsewhere = Address("127.0.0.1", refusing_port())
+    after = listening(elsewhere, [left_behind(before[0])], 1, moved=True)
+    assert after[0].getsockname() == elsewhere
+    closed(*before, *after)
+
+
+def test_a_socket_from_systemd_is_shared() -> None:
+    """One without SO_REUSEPORT cannot have siblings: every worker serves that one, wherever it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        sockets = listening(Address("127.0.0.1", 15001), [left_behind(given)], 3)
+        assert [sock.getsockname() for sock in sockets] == [given.getsockname()]
+        assert [share(sockets, n, 3) for n in range(3)] == [sockets] * 3
+        closed(*sockets)
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    """The error names the address, and nothing stays open."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            listening(Address("127.0.0.1", port), (), 2)
+
+
+def test_an_address_has_one_agent() -> None:
+    """SO_REUSEPORT would let two agents share a port, each with half of the connections."""
+    address = Address("127.0.0.1", refusing_port())
+    first = owned(address)
+    with pytest.raises(OSError, match=f"another agent on this host listens on {address}"):
+        owned(address)
+    closed(first)
+    closed(owned(address))
+    assert owned(ANY) is None
+
+
+def test_what_the_process_before_left_is_received() -> None:
+    """Descriptors, workers, lease and boot id come through the environment."""
+    left = Handover(outbound=(5, 6), inbound=(7,), admin=(8,), workers=(OldWorker(42, 9),), lease=77, boot="b")
+    assert received({HANDOVER: msgspec.json.encode(left).decode()}) == left
+    assert received({}) == Handover()
+
+
+def test_what_systemd_passes_is_received_by_name() -> None:
+    """LISTEN_FDNAMES says which socket is which; what is meant for another process is not ours."""
+    environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3", "LISTEN_FDNAMES": "admin:shoal-outbound:inbound"}
+    assert received(environment) == Handover(outbound=(4,), inbound=(5,), admin=(3,))
+    assert received({**environment, "LISTEN_PID": "1"}) == Handover()
