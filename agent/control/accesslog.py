@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from typing import Any, Final
 
 import msgspec
@@ -16,8 +17,9 @@ import trio
 from agent.frames import RECORD_FIELDS
 
 log = structlog.get_logger()
-BATCHES: Final = 1024
-"""How many batches of a worker's rows may wait to be written."""
+WAITING: Final = 100_000
+"""Rows that may wait to be written."""
+FINISH_S: Final = 1.0
 
 
 class AccessLog:
@@ -26,39 +28,35 @@ class AccessLog:
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
-        self._give, self._take = trio.open_memory_channel[list[list[Any]]](BATCHES)
+        self._rows: deque[list[Any]] = deque()
+        self._given = trio.Event()
         self.lost = 0
         """Lines that could not be written."""
 
     def write(self, rows: list[list[Any]]) -> None:
         """Have rows appended."""
-        try:
-            self._give.send_nowait(rows)
-        except trio.WouldBlock:
+        if len(self._rows) >= WAITING:
             self._lose(len(rows), "it is not written as fast as requests come")
+            return
+        self._rows.extend(rows)
+        self._given.set()
 
     async def run(self) -> None:
         """Write until cancelled, and then what is still there."""
         self._open()
         try:
-            async for rows in self._take:
-                await trio.to_thread.run_sync(self._append, [*rows, *self._waiting()])
+            while True:
+                await self._given.wait()
+                self._given = trio.Event()
+                await trio.to_thread.run_sync(self._append, abandon_on_cancel=True)
         finally:
-            self._finish()
+            with trio.move_on_after(FINISH_S, shield=True):
+                await trio.to_thread.run_sync(self._finish, abandon_on_cancel=True)
 
     def _finish(self) -> None:
-        self._append(self._waiting())
+        self._append()
         if self._path != "-" and self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
-
-    def _waiting(self) -> list[list[Any]]:
-        waiting: list[list[Any]] = []
-        while True:
-            try:
-                waiting += self._take.receive_nowait()
-            except trio.WouldBlock:
-                return waiting
 
     def _open(self) -> None:
         if self._path == "-":
@@ -69,8 +67,9 @@ class AccessLog:
         except OSError as error:
             log.error("cannot open the access log", path=self._path, error=error.strerror)
 
-    def _append(self, rows: list[list[Any]]) -> None:
-        """In a thread: all of it, or count what is lost."""
+    def _append(self) -> None:
+        """In a thread: all that waits, or count what is lost."""
+        rows = [self._rows.popleft() for _ in range(len(self._rows))]
         lines = memoryview(b"".join(map(_line, rows)))
         try:
             while lines:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import hypercorn.trio
 import msgspec
+import structlog
 from hypercorn.config import Config
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -25,6 +27,7 @@ from policies.names import parse_service
 if TYPE_CHECKING:
     from agent.control.main import Control
 
+log = structlog.get_logger()
 MAX_BODY_BYTES = 256 * 1024
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -59,9 +62,18 @@ def _guarded(handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         if "origin" in request.headers or not _is_local_name(request.headers.get("host", "")):
             return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
-        return await handler(request)
+        try:
+            return await handler(request)
+        except Exception as error:
+            log.exception("the admin API failed", path=request.url.path)
+            return refusal(500, f"a mistake of Shoal's, see its log: {type(error).__name__}: {error}")
 
     return guarded
+
+
+async def _no_such_thing(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return refusal(status, f"no {request.method} {request.url.path} here; see docs/agent-settings.md for what there is")
 
 
 def _is_local_name(host: str) -> bool:
@@ -93,7 +105,10 @@ class Api:
             ("/instances/{service}/{id}", self.deregister, "DELETE"),
             ("/instances/{service}/{id}/health", self.hear, "PUT"),
         ]
-        return Starlette(routes=[Route(path, _guarded(handler), methods=[method]) for path, handler, method in routes])
+        return Starlette(
+            routes=[Route(path, _guarded(handler), methods=[method]) for path, handler, method in routes],
+            exception_handlers={HTTPException: _no_such_thing},
+        )
 
     async def health(self, _: Request) -> Response:
         """The agent lives."""

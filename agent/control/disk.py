@@ -6,6 +6,7 @@ exactly as it was written counts as not there.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import time
@@ -49,6 +50,25 @@ def write(path: Path, data: bytes) -> bool:
             pass
         return False
     return True
+
+
+def lock(directory: Path) -> int | None:
+    """Have a state directory for this process alone, as long as it lives. None when nothing can be written there.
+
+    Raises OSError when another agent has it: two would take each other for their own predecessor.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("the state directory cannot be used; the agent goes on without", error=str(error))
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise OSError(error.errno, f"another agent uses {directory}; give each its own state_dir") from None
+    return fd
 
 
 def save_table(path: Path, mesh: str, revision: int, items: Iterable[tuple[str, bytes, int]]) -> bool:

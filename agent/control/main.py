@@ -66,6 +66,7 @@ class Control:
         self._config = config
         self._handover = handover
         self.keys = Keys(settings.mesh)
+        self._lock = disk.lock(settings.state_path)
         self.boot = handover.boot or secrets.token_hex(8)
         self.started = now_text()
         self.address = settings.address or _own_address(settings)

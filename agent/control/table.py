@@ -111,7 +111,10 @@ class Table:
         if whole:
             changes = [*self._missing(changes, revision), *changes]
         for key, change in self._parsed(changes):
-            self._take(key, change)
+            try:
+                self._take(key, change)
+            except Exception as error:  # every agent reads this key: a mistake of ours must not end all of them
+                self._note(change.key, f"cannot be taken, by a mistake of Shoal's: {type(error).__name__}: {error}")
         self.revision = revision
         self._distrust(before)
         for name in [name for name in self._touched if name in self.services and self.services[name].empty]:
