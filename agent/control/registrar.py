@@ -83,7 +83,8 @@ class Registrar:
             tokens = saved.get("tokens")
             if isinstance(tokens, dict):
                 self.tokens = {str(k): str(v) for k, v in tokens.items()}
-            for raw in saved.get("instances", []):
+            instances = saved.get("instances")
+            for raw in instances if isinstance(instances, list) else []:
                 try:
                     self._add(convert(raw, Registration), "admin")
                 except (Fault, ValueError) as error:

@@ -1,0 +1,263 @@
+"""Registration against a store in memory: what stands in etcd at each step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from agent.control.registrar import Registrar
+from agent.control.table import Table
+from agent.settings import parse
+from policies.document import Fault
+from registry.keys import Keys
+from registry.lease import Holder
+from registry.memory import MemoryStore
+from registry.store import Change
+from tests.support.proxy import listening, refusing_port
+
+KEYS = Keys()
+PETS = ("pets", "here-80")
+TTL_CHECK = {"ttl": "1h"}
+"""Health that only changes when the instance says so."""
+
+
+class Host:
+    """One host: its registrar, and the etcd that it writes to. The table sees what the test lets it see."""
+
+    def __init__(self, folder: Path, store: MemoryStore | None = None, settings: str = "") -> None:
+        self.store = store or MemoryStore()
+        self.settings = parse(f'host = "here"\nzone = "z"\nstate_dir = "{folder}"\n{settings}', "agent.toml")
+        self.table = Table(KEYS, "here")
+        self.holder = Holder(self.store, 10)
+        self.registrar = Registrar(self.settings, "10.0.0.1", KEYS, self.holder, self.table)
+
+    async def value(self, key: str) -> Any:
+        found = await self.store.get(f"{KEYS.prefix}{key}")
+        return None if found is None else json.loads(found.value)
+
+    async def until(self, key: str, question: Any) -> Any:
+        with trio.fail_after(10):
+            while not question(value := await self.value(key)):
+                await trio.sleep(0.01)
+        return value
+
+    def see(self, values: dict[str, Any]) -> None:
+        """The mirror delivers."""
+        changes = [Change(KEYS.prefix + key, json.dumps(value).encode(), 5) for key, value in values.items()]
+        self.table.apply(changes, 5)
+
+
+@asynccontextmanager
+async def running(host: Host) -> AsyncIterator[Host]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host.holder.run)
+        nursery.start_soon(host.registrar.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield host
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_instance_is_put_with_its_health_at_once(tmp_path: Path) -> None:
+    """One transaction, unhealthy until checked, on the lease; the agent's own address and zone fill in."""
+    async with running(Host(tmp_path)) as host:
+        service, identity, token = host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        await host.holder.settled()
+        assert (service, identity) == PETS
+        assert len(token) >= 20
+        instance = await host.store.get(KEYS.instance(*PETS))
+        health = await host.store.get(KEYS.health(*PETS))
+        assert instance is not None and health is not None
+        assert instance.mod_revision == health.mod_revision
+        assert instance.lease == health.lease == host.holder.lease != 0
+        record = json.loads(instance.value)
+        assert (record["address"], record["zone"], record["agent"]) == ("10.0.0.1", "z", "here")
+        assert json.loads(health.value)["healthy"] is False
+
+
+async def test_health_is_written_on_transitions_only(tmp_path: Path) -> None:
+    """What an instance says again changes nothing in etcd."""
+    async with running(Host(tmp_path)) as host:
+        host.registrar.register({"service": "pets", "port": 80, "health": {**TTL_CHECK, "fall": 2}})
+        assert host.registrar.hear("pets", "here-80", True, "warm")
+        await host.until("health/pets/here-80", lambda health: health and health["healthy"])
+        before = host.store.revision
+        for ok in (True, True, False, True):
+            assert host.registrar.hear("pets", "here-80", ok, "again")
+        await host.holder.settled()
+        assert host.store.revision == before
+        host.registrar.hear("pets", "here-80", False, "tired")
+        host.registrar.hear("pets", "here-80", False, "tired")
+        health = await host.until("health/pets/here-80", lambda health: not health["healthy"])
+        assert health["reason"] == "tired"
+        assert not host.registrar.hear("pets", "nobody", True, "")
+
+
+async def test_registering_again_is_nothing_new(tmp_path: Path) -> None:
+    """`shoal run` says it every two seconds: same id, same token, no write, neither to etcd nor to disk."""
+    body = {"service": "pets", "port": 80, "health": TTL_CHECK}
+    async with running(Host(tmp_path)) as host:
+        first = host.registrar.register(body)
+        await host.holder.settled()
+        before = host.store.revision, (tmp_path / "instances.json").stat().st_mtime_ns
+        assert host.registrar.register(body) == first
+        await host.holder.settled()
+        assert (host.store.revision, (tmp_path / "instances.json").stat().st_mtime_ns) == before
+        host.registrar.register({**body, "version": "v2"})
+        await host.until("instances/pets/here-80", lambda record: record.get("version") == "v2")
+
+
+async def test_the_default_check_is_that_the_port_listens(tmp_path: Path) -> None:
+    """Nobody said how to check it: it is healthy once it accepts connections; a `health` policy applies at once."""
+    sock, port = listening()
+    with sock:
+        async with running(Host(tmp_path)) as host:
+            host.registrar.register({"service": "pets", "port": port, "address": "127.0.0.1", "id": "a"})
+            await host.until("health/pets/a", lambda health: health and health["healthy"])
+            policy = {"http": {}, "timeout": "50ms", "interval": "50ms", "fall": 1}
+            host.see({"policies/health/*": policy})
+            host.registrar.refresh()
+            health = await host.until("health/pets/a", lambda health: not health["healthy"])
+            assert health["reason"] == "no answer within 0.05 s"
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ([], "$"),
+        ({}, "$"),
+        ({"service": "pets"}, "$"),
+        ({"service": "Pe ts", "port": 80}, "$.service"),
+        ({"service": "pets", "port": 0}, "$.port"),
+        ({"service": "pets", "port": "80"}, "$.port"),
+        ({"service": "pets", "port": 80, "id": "../x"}, "$.id"),
+        ({"service": "pets", "port": 80, "address": "localhost"}, "$.address"),
+        ({"service": "pets", "port": 80, "wait": 1}, "$"),
+        ({"service": "pets", "port": 80, "weight": 1e308}, "$.weight"),
+        ({"service": "pets", "port": 80, "health": {"http": {"pth": "/"}}}, "$.health.http"),
+        ({"service": "pets", "port": 80, "health": {"tcp": {}, "http": {}}}, "$.health"),
+    ],
+)
+async def test_what_is_wrong_is_told_with_its_path(tmp_path: Path, body: Any, path: str) -> None:
+    """Nothing is registered by a body that is wrong anywhere."""
+    host = Host(tmp_path)
+    with pytest.raises(Fault) as caught:
+        host.registrar.register(body)
+    assert caught.value.path == path
+    assert host.registrar.local == {}
+
+
+async def test_an_id_that_another_live_agent_has_is_refused(tmp_path: Path) -> None:
+    """Two instances cannot have one name; what an agent that has left owned can be had."""
+    host = Host(tmp_path)
+    host.see({
+        "agents/there": {"address": "10.0.0.9", "inbound_port": 1},
+        "instances/pets/a": {"address": "10.0.0.9", "port": 1, "agent": "there"},
+        "instances/pets/b": {"address": "10.0.0.9", "port": 1, "agent": "left"},
+    })  # fmt: skip
+    with pytest.raises(Fault, match="already registered by the agent on 'there'"):
+        host.registrar.register({"service": "pets", "port": 80, "id": "a"})
+    host.registrar.register({"service": "pets", "port": 80, "id": "b"})
+
+
+async def test_leaving_is_said_before_it_is_done(tmp_path: Path) -> None:
+    """`draining` first; the keys go when the word has spread, and not before."""
+    async with running(Host(tmp_path)) as host:
+        host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        spread = trio.Event()
+
+        async def others(revision: int) -> None:
+            await spread.wait()
+
+        revision = await host.registrar.deregister(PETS, others, 5)
+        assert revision == host.store.revision
+        assert (await host.value("instances/pets/here-80"))["state"] == "draining"
+        spread.set()
+        await host.until("instances/pets/here-80", lambda record: record is None)
+        assert await host.value("health/pets/here-80") is None
+        assert host.registrar.local == {}
+
+
+async def test_leaving_without_etcd(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """etcd does not take the word: the instance is forgotten in time, and its keys are deleted when etcd is back."""
+    async with running(Host(tmp_path)) as host:
+        host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        await host.holder.settled()
+        host.store.down = True
+
+        async def others(revision: int) -> None:
+            raise AssertionError("nobody can have heard")
+
+        assert await host.registrar.deregister(PETS, others, 2) is None
+        assert host.registrar.local == {}
+        host.store.down = False
+        await host.until("instances/pets/here-80", lambda record: record is None)
+
+
+async def test_a_lost_lease_is_made_again(tmp_path: Path) -> None:
+    """The mirror sees keys of ours vanish: every one stands again, on another lease, as it stood."""
+    async with running(Host(tmp_path)) as host:
+        host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        host.registrar.hear("pets", "here-80", True, "warm")
+        await host.holder.settled()
+        lease = host.holder.lease
+        host.store.expire(lease)
+        assert await host.value("instances/pets/here-80") is None
+        host.holder.restore(KEYS.instance(*PETS))
+        await host.until("health/pets/here-80", lambda health: health and health["healthy"])
+        assert await host.value("instances/pets/here-80") is not None
+        assert host.holder.lease != lease
+
+
+async def test_registrations_and_tokens_survive_a_restart(tmp_path: Path) -> None:
+    """What was registered over the admin port, with its check; and a service's credentials stay what they were."""
+    before = Host(tmp_path)
+    _, _, token = before.registrar.register(
+        {"service": "pets", "port": 80, "metadata": {"a": "b"}, "health": TTL_CHECK}
+    )
+    after = Host(tmp_path)
+    after.registrar.load()
+    assert after.registrar.tokens == {"pets": token}
+    assert after.registrar.local == before.registrar.local
+    assert (tmp_path / "instances.json").stat().st_mode & 0o777 == 0o600
+    after.registrar.forget(PETS)
+    again = Host(tmp_path)
+    again.registrar.load()
+    assert again.registrar.local == {}
+
+
+async def test_a_damaged_file_costs_registrations_only(tmp_path: Path) -> None:
+    """Whatever stands in it, the agent starts, with what agent.toml declares."""
+    for text in ("{", "[]", '{"instances": [{"port": 1}, 7], "tokens": 3}', '{"instances": 5}'):
+        (tmp_path / "instances.json").write_text(text)
+        host = Host(tmp_path, settings='[[instances]]\nservice = "shop"\nport = 81\n')
+        host.registrar.load()
+        assert list(host.registrar.local) == [("shop", "here-81")]
+
+
+async def test_a_verdict_from_before_a_crash_is_adopted(tmp_path: Path) -> None:
+    """etcd still says that it is healthy: it stays so, and nobody is told otherwise, until a check says so."""
+    host = Host(tmp_path, settings='[[instances]]\nservice = "pets"\nport = 80\nhealth = { ttl = "1h" }\n')
+    host.registrar.load()
+    record = {"address": "10.0.0.1", "port": 80, "agent": "here"}
+    host.see({"instances/pets/here-80": record, "health/pets/here-80": {"healthy": True}})
+    host.registrar.adopt_verdicts()
+    async with running(host):
+        await host.holder.settled()
+        assert (await host.value("health/pets/here-80"))["healthy"] is True
+
+
+async def test_workers_hear_of_a_new_services_token(tmp_path: Path) -> None:
+    """Once for a service, whatever else is registered."""
+    told: list[dict[str, str]] = []
+    host = Host(tmp_path)
+    host.registrar.on_tokens = lambda: told.append(dict(host.registrar.tokens))
+    for service, port in (("a", 1), ("a", 2), ("b", refusing_port())):
+        host.registrar.register({"service": service, "port": port})
+    assert [sorted(tokens) for tokens in told] == [["a"], ["a", "b"]]
+    assert len(set(host.registrar.tokens.values())) == 2
