@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent.control import metrics
+from agent.control.state import figures, state
 from policies.document import Fault
 from policies.names import parse_service
 
@@ -122,14 +123,14 @@ class Api:
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
         workers = await self._control.fleet.ask("metrics")
-        return Response(metrics.render(workers, self._control.figures()), media_type="text/plain; version=0.0.4")
+        return Response(metrics.render(workers, figures(self._control)), media_type="text/plain; version=0.0.4")
 
     async def state(self, request: Request) -> Response:
         """What this agent knows and runs. `?service=` for one service; `?services=0` leaves them out."""
         service = request.query_params.get("service")
         asks = request.query_params.get("services", "1") != "0"
         workers = await self._control.fleet.ask("state", {"service": service} if service else {}) if asks else []
-        return Answer(self._control.state(workers))
+        return Answer(state(self._control, workers))
 
     async def explain(self, request: Request) -> Response:
         """Every decision that a request would meet."""

@@ -13,12 +13,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -28,14 +27,15 @@ import agent
 from agent.control import admin, disk, probing, reports
 from agent.control.accesslog import AccessLog
 from agent.control.claiming import HostTaken, claim_host
-from agent.control.listening import HANDOVER, Handover, is_taken, listening, owned, received
+from agent.control.etcd import embedded, own_address, store_settings
+from agent.control.listening import HANDOVER, Handover, listening, owned, received
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.table import Table
 from agent.control.workers import Fleet, drain_old
 from agent.frames import Frame
 from agent.settings import Settings, SettingsError, load, parse_listen
 from policies.duration import seconds
-from registry.etcd import EtcdSettings, EtcdStore
+from registry.etcd import EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
@@ -69,7 +69,7 @@ class Control:
         self._lock = disk.lock(settings.state_path)
         self.boot = handover.boot or secrets.token_hex(8)
         self.started = now_text()
-        self.address = settings.address or _own_address(settings)
+        self.address = settings.address or own_address(settings)
         count = settings.worker_count
         self._owned = [
             owned(parse_listen(part.listen)) for part in (settings.outbound, settings.inbound, settings.admin)
@@ -78,13 +78,13 @@ class Control:
         self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
         self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
-        self.store = EtcdStore(_etcd_settings(settings))
+        self.store = EtcdStore(store_settings(settings))
         self.table = Table(self.keys, settings.host)
         self.holder = Holder(self.store, int(seconds(settings.lease_ttl)), lease=handover.lease)
         self.registrar = Registrar(settings, self.address, self.keys, self.holder, self.table)
         self.mirror = Mirror(self.store, *self.keys.watched, self.on_update)
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
-        self._access = AccessLog(settings.access_log) if settings.access_log else None
+        self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
         self.fleet = Fleet(
             self._outbound,
@@ -92,12 +92,12 @@ class Control:
             count,
             configuration=self._configuration,
             table=self._whole_table,
-            on_records=self._access.write if self._access else lambda rows: None,
+            on_records=self.access.write if self.access else lambda rows: None,
         )
         self._table_known = False
         self._first_sync = trio.Event()
         self._table_changed = trio.Event()
-        self._from_disk: disk.Saved | None = None
+        self.from_disk: disk.Saved | None = None
         self._stopping = trio.Event()
         self._stop = Stop()
 
@@ -113,6 +113,7 @@ class Control:
             if change.value is None:
                 self.holder.restore(change.key)
         self._first_sync.set()
+        self.from_disk = None
         self._table_changed.set()
         self.registrar.refresh()
         self.rejections.refresh()
@@ -161,9 +162,9 @@ class Control:
 
     async def run(self) -> Stop:
         """From start to end."""
-        self._from_disk = disk.load_table(self._table_path, self.settings.mesh)
+        self.from_disk = disk.load_table(self._table_path, self.settings.mesh)
         # After SIGHUP the table from disk is a moment old: it counts at once, so that the new workers lose no time.
-        if self._from_disk is not None and self._handover.workers:
+        if self.from_disk is not None and self._handover.workers:
             self._take_from_disk()
         self.registrar.load()
         async with trio.open_nursery() as nursery:
@@ -177,8 +178,8 @@ class Control:
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
-            if self._access is not None:
-                nursery.start_soon(self._access.run)
+            if self.access is not None:
+                nursery.start_soon(self.access.run)
             await self._stopping.wait()
             if self._stop.handover is None:
                 await self._leave()
@@ -236,15 +237,15 @@ class Control:
         """etcd may be away when we start: then the last table that we had is the table."""
         with trio.move_on_after(DISK_GRACE_S):
             await self._first_sync.wait()
-        if not self._table_known and self._from_disk is not None:
-            age_s = time.time() - self._from_disk.saved_at
+        if not self._table_known and self.from_disk is not None:
+            age_s = time.time() - self.from_disk.saved_at
             log.warning("etcd is away; starting with the table on disk", age_s=round(age_s))
             self._take_from_disk()
 
     def _take_from_disk(self) -> None:
         from registry.store import Change
 
-        saved = self._from_disk
+        saved = self.from_disk
         assert saved is not None
         changes = [Change(key, value, revision) for key, value, revision in saved.items]
         self.table.apply(changes, saved.revision, whole=True)
@@ -362,124 +363,6 @@ class Control:
         revision = await self.registrar.deregister(identity, spread, limit_s)
         return {"service": identity[0], "id": identity[1], "revision": revision}
 
-    def figures(self) -> dict[str, float]:
-        """Control's own metrics."""
-        state = self.mirror.state
-        return {
-            "table_revision": self.fleet.revision,
-            "table_age_seconds": self._age_s(),
-            "etcd_connected": float(state.connected),
-            "policies_refused": len(self.table.refused),
-            "instances": self.table.instance_count,
-            "services": len(self.table.services),
-            "suspects": sum(1 for _ in self.table.suspects()),
-            "worker_restarts": self.fleet.restarts,
-            "resyncs": state.resyncs,
-            "lease_grants": self.holder.regrants,
-        }
-
-    def _age_s(self) -> float:
-        state = self.mirror.state
-        if state.synced or state.last_contact:
-            return 0.0 if state.connected else time.monotonic() - state.last_contact
-        return time.time() - self._from_disk.saved_at if self._from_disk is not None else 0.0
-
-    def state(self, workers: list[dict[str, Any]]) -> dict[str, Any]:
-        """What /state shows."""
-        table, state = self.table, self.mirror.state
-        return {
-            "host": self.settings.host,
-            "mesh": self.settings.mesh,
-            "zone": self.settings.zone,
-            "address": self.address,
-            "version": agent.VERSION,
-            "started": self.started,
-            "ready": not self.not_ready(),
-            "not_ready": self.not_ready(),
-            "etcd": {
-                "endpoints": list(self.settings.etcd.endpoints),
-                "connected": state.connected,
-                "error": state.error,
-                "revision": state.revision,
-                "resyncs": state.resyncs,
-                "lease": f"{self.holder.lease:x}" if self.holder.lease else "",
-                "lease_error": self.holder.error,
-            },
-            "table": {
-                "revision": table.revision,
-                "age_s": round(self._age_s(), 3),
-                "services": len(table.services),
-                "instances": table.instance_count,
-                "policies": sum(map(len, table.policies.values())),
-            },
-            "workers": [
-                {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision}
-                for w in self.fleet.workers.values()
-            ],
-            "worker_restarts": self.fleet.restarts,
-            "recent_commits": [list(commit) for commit in self.fleet.recent_commits],
-            "agents": {host: msgspec.to_builtins(record) for host, record in table.agents.items()},
-            "refused": [
-                {"kind": kind, "service": pattern, **msgspec.to_builtins(refused)}
-                for (kind, pattern), refused in table.refused.items()
-            ],
-            "malformed": [{"key": key, "reason": reason} for key, reason in table.malformed.items()],
-            "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
-            "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
-            "local": [
-                {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
-                for (service, identity), local in self.registrar.local.items()
-            ],
-            "services": _merged(workers),
-        }
-
-
-def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The services as the workers run them: endpoints once, their loads added up."""
-    merged: dict[str, Any] = {}
-    for worker in workers:
-        for name, service in worker["services"].items():
-            known = merged.get(name)
-            if known is None:
-                merged[name] = service
-                continue
-            loads = {endpoint["id"]: endpoint for endpoint in service["endpoints"]}
-            for endpoint in known["endpoints"]:
-                for figure in ("active", "requests", "successes", "failures"):
-                    endpoint[figure] += loads.get(endpoint["id"], {}).get(figure, 0)
-    return merged
-
-
-def _etcd_settings(settings: Settings) -> EtcdSettings:
-    etcd = settings.etcd
-    password = ""
-    if etcd.password_file:
-        try:
-            password = Path(etcd.password_file).read_text().strip()
-        except OSError as error:
-            raise SettingsError(f"etcd.password_file: {etcd.password_file}: {error.strerror}") from None
-    return EtcdSettings(
-        endpoints=etcd.endpoints,
-        ca=etcd.ca,
-        cert=etcd.cert,
-        key=etcd.key,
-        user=etcd.user,
-        password=password,
-        timeout_s=seconds(etcd.timeout),
-    )
-
-
-def _own_address(settings: Settings) -> str:
-    """The address that this host has towards etcd: what other hosts can most likely reach."""
-    parts = urlsplit(settings.etcd.endpoints[0])
-    try:
-        family, _, _, _, target = socket.getaddrinfo(parts.hostname, parts.port or 2379, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect(target)  # UDP: chooses a route, and sends nothing
-            return str(sock.getsockname()[0])
-    except OSError:
-        return "127.0.0.1"
-
 
 # The process.
 
@@ -501,29 +384,13 @@ def configure_logging(level: str) -> None:
     )
 
 
-@asynccontextmanager
-async def _embedded_etcd(settings: Settings) -> AsyncIterator[Settings]:
-    """`--dev`: an etcd of our own, in the state directory."""
-    from registry.server import EtcdProcess
-
-    port = 2379 if not is_taken(parse_listen("127.0.0.1:2379")) else 0
-    etcd = EtcdProcess(settings.state_path / "dev-etcd", client_port=port)
-    await trio.to_thread.run_sync(etcd.start)
-    log.info("an etcd for development is running", url=etcd.url)
-    try:
-        yield msgspec.structs.replace(settings, etcd=msgspec.structs.replace(settings.etcd, endpoints=(etcd.url,)))
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(etcd.stop)
-
-
 async def run_agent(settings: Settings, *, config: Path | None = None, dev: bool = False) -> Stop:
     """Run an agent until it is told to stop. Raises SettingsError and OSError for what cannot work at all."""
     handover = received(os.environ)
     os.environ.pop(HANDOVER, None)
     if not dev:
         return await Control(settings, handover, config).run()
-    async with _embedded_etcd(settings) as with_etcd:
+    async with embedded(settings) as with_etcd:
         return await Control(with_etcd, handover, config).run()
 
 

@@ -124,6 +124,7 @@ _OWN = {
     "suspects": "Endpoints whose mass deletion is not believed",
     "worker_restarts": "Workers replaced since the agent started",
     "resyncs": "Snapshots taken from etcd",
+    "access_log_lines_lost": "Lines that could not be written since the agent started",
     "lease_grants": "Leases taken since the agent started",
 }
 

@@ -70,8 +70,13 @@ async def test_a_refused_policy_is_told_and_cleared(autojump_clock: trio.testing
 
 @pytest.mark.parametrize(
     ("theirs", "cleared"),
-    [({"agent": "newer", "revision": 0}, True), ({"agent": "newer"}, False), ({"agent": "gone"}, True), ({"agent": "here"}, True)],
-)  # fmt: skip
+    [
+        ({"agent": "newer", "revision": 0}, True),
+        ({"agent": "newer"}, False),
+        ({"agent": "gone"}, True),
+        ({"agent": "here"}, True),
+    ],
+)
 async def test_two_versions_do_not_argue(
     theirs: dict[str, Any], cleared: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
