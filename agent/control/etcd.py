@@ -1,0 +1,66 @@
+"""etcd as this agent reaches it: who we are there, which address we have towards it, and one of our own for `--dev`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+import trio
+
+from agent.control.listening import is_taken
+from agent.settings import Settings, SettingsError, parse_listen
+from policies.duration import seconds
+from registry.etcd import EtcdSettings
+from registry.server import EtcdProcess
+
+log = structlog.get_logger()
+
+
+def store_settings(settings: Settings) -> EtcdSettings:
+    etcd = settings.etcd
+    password = ""
+    if etcd.password_file:
+        try:
+            password = Path(etcd.password_file).read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"etcd.password_file: {etcd.password_file}: {error.strerror}") from None
+    return EtcdSettings(
+        endpoints=etcd.endpoints,
+        ca=etcd.ca,
+        cert=etcd.cert,
+        key=etcd.key,
+        user=etcd.user,
+        password=password,
+        timeout_s=seconds(etcd.timeout),
+    )
+
+
+def own_address(settings: Settings) -> str:
+    """The address that this host has towards etcd: what other hosts can most likely reach."""
+    parts = urlsplit(settings.etcd.endpoints[0])
+    try:
+        family, _, _, _, target = socket.getaddrinfo(parts.hostname, parts.port or 2379, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect(target)  # UDP: chooses a route, and sends nothing
+            return str(sock.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
+
+
+@asynccontextmanager
+async def embedded(settings: Settings) -> AsyncIterator[Settings]:
+    """`--dev`: an etcd of our own, in the state directory."""
+    port = 2379 if not is_taken(parse_listen("127.0.0.1:2379")) else 0
+    etcd = EtcdProcess(settings.state_path / "dev-etcd", client_port=port)
+    await trio.to_thread.run_sync(etcd.start)
+    log.info("an etcd for development is running", url=etcd.url)
+    try:
+        yield msgspec.structs.replace(settings, etcd=msgspec.structs.replace(settings.etcd, endpoints=(etcd.url,)))
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(etcd.stop)

@@ -1,0 +1,104 @@
+"""What an agent tells of itself: /state, and control's share of /metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import agent
+
+if TYPE_CHECKING:
+    from agent.control.main import Control
+
+
+def figures(control: Control) -> dict[str, float]:
+    """Control's own metrics."""
+    mirror = control.mirror.state
+    return {
+        "table_revision": control.fleet.revision,
+        "table_age_seconds": _age_s(control),
+        "etcd_connected": float(mirror.connected),
+        "policies_refused": len(control.table.refused),
+        "instances": control.table.instance_count,
+        "services": len(control.table.services),
+        "suspects": sum(1 for _ in control.table.suspects()),
+        "worker_restarts": control.fleet.restarts,
+        "resyncs": mirror.resyncs,
+        "lease_grants": control.holder.regrants,
+        "access_log_lines_lost": control.access.lost if control.access is not None else 0,
+    }
+
+
+def _age_s(control: Control) -> float:
+    mirror = control.mirror.state
+    if mirror.synced or mirror.last_contact:
+        return 0.0 if mirror.connected else time.monotonic() - mirror.last_contact
+    return time.time() - control.from_disk.saved_at if control.from_disk is not None else 0.0
+
+
+def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What /state shows."""
+    table, mirror = control.table, control.mirror.state
+    return {
+        "host": control.settings.host,
+        "mesh": control.settings.mesh,
+        "zone": control.settings.zone,
+        "address": control.address,
+        "version": agent.VERSION,
+        "started": control.started,
+        "ready": not control.not_ready(),
+        "not_ready": control.not_ready(),
+        "etcd": {
+            "endpoints": list(control.settings.etcd.endpoints),
+            "connected": mirror.connected,
+            "error": mirror.error,
+            "revision": mirror.revision,
+            "resyncs": mirror.resyncs,
+            "lease": f"{control.holder.lease:x}" if control.holder.lease else "",
+            "lease_error": control.holder.error,
+        },
+        "table": {
+            "revision": table.revision,
+            "age_s": round(_age_s(control), 3),
+            "services": len(table.services),
+            "instances": table.instance_count,
+            "policies": sum(map(len, table.policies.values())),
+        },
+        "workers": [
+            {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision}
+            for w in control.fleet.workers.values()
+        ],
+        "worker_restarts": control.fleet.restarts,
+        "recent_commits": [list(commit) for commit in control.fleet.recent_commits],
+        "agents": {host: msgspec.to_builtins(record) for host, record in table.agents.items()},
+        "refused": [
+            {"kind": kind, "service": pattern, **msgspec.to_builtins(refused)}
+            for (kind, pattern), refused in table.refused.items()
+        ],
+        "malformed": [{"key": key, "reason": reason} for key, reason in table.malformed.items()],
+        "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
+        "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
+        "local": [
+            {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
+            for (service, identity), local in control.registrar.local.items()
+        ],
+        "services": _merged(workers),
+    }
+
+
+def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The services as the workers run them: endpoints once, their loads added up."""
+    merged: dict[str, Any] = {}
+    for worker in workers:
+        for name, service in worker["services"].items():
+            known = merged.get(name)
+            if known is None:
+                merged[name] = service
+                continue
+            loads = {endpoint["id"]: endpoint for endpoint in service["endpoints"]}
+            for endpoint in known["endpoints"]:
+                for figure in ("active", "requests", "successes", "failures"):
+                    endpoint[figure] += loads.get(endpoint["id"], {}).get(figure, 0)
+    return merged
