@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import hypercorn.trio
@@ -190,10 +191,11 @@ class Api:
 
 async def _json(request: Request) -> Any:
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Fault("$", f"more than {MAX_BODY_BYTES} bytes")
+    async with aclosing(request.stream()) as stream:
+        async for piece in stream:
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise Fault("$", f"more than {MAX_BODY_BYTES} bytes")
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -162,6 +162,13 @@ class Control:
 
     async def run(self) -> Stop:
         """From start to end."""
+        try:
+            return await self._live()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close()
+
+    async def _live(self) -> Stop:
         self.from_disk = disk.load_table(self._table_path, self.settings.mesh)
         # After SIGHUP the table from disk is a moment old: it counts at once, so that the new workers lose no time.
         if self.from_disk is not None and self._handover.workers:
@@ -169,7 +176,7 @@ class Control:
         self.registrar.load()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals)
-            nursery.start_soon(partial(admin.serve, self, self._admin.fileno(), self._until_stopped))
+            nursery.start_soon(partial(admin.serve, self, os.dup(self._admin.fileno()), self._until_stopped))
             nursery.start_soon(self.fleet.run)
             nursery.start_soon(self.mirror.run)
             nursery.start_soon(self._fall_back_to_disk)
@@ -184,8 +191,15 @@ class Control:
             if self._stop.handover is None:
                 await self._leave()
             nursery.cancel_scope.cancel()
-        await self.store.aclose()
         return self._stop
+
+    async def _close(self) -> None:
+        await self.store.aclose()
+        for sock in (*self._outbound, *self._inbound, self._admin, *self._owned):
+            if sock is not None:
+                sock.close()
+        if self._lock is not None:
+            os.close(self._lock)
 
     async def _own(self) -> None:
         """Claim the host's name, then keep everything that is ours in etcd."""
