@@ -1,4 +1,4 @@
-"""The frame that every policy document has, and how text becomes one: typed, validated and frozen, or Invalid.
+"""The frame that every policy document has, and how plain data becomes one: typed, validated and frozen, or Invalid.
 
 A value in etcd is JSON or YAML. Whatever its bytes are, `parse` returns; it never raises and never half believes.
 Unknown fields are refused, because a misspelt field that is ignored is a policy that is not in force.
@@ -7,27 +7,31 @@ Unknown fields are refused, because a misspelt field that is ignored is a policy
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import re
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
-import yaml
-from msgspec import Meta
+from msgspec import Meta, inspect
 
-MAX_DOCUMENT_BYTES = 1024 * 1024
-MAX_DEPTH = 32
-MAX_NODES = 100_000
+from policies.names import parse_pattern
+from policies.plain import MAX_DEPTH, MAX_DOCUMENT_BYTES, Fault, Step, below, kind_of, load
 
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_DOCUMENT_BYTES",
+    "Document",
+    "Fault",
+    "Invalid",
+    "below",
+    "convert",
+    "load",
+    "parse",
+    "schema",
+]
 
-class Fault(Exception):
-    """Something in a document is wrong. `path` is where (`$.rules[0].weight`), `reason` what would be right."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
+_SAID_PATH: Final = 300
+_SAID_REASON: Final = 1000
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,18 +69,17 @@ def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
 
     known = BY_NAME.get(kind)
     if known is None:
-        return Invalid(
-            kind, key, "$", f"no policy kind {kind[:60]!r}; there are: {', '.join(BY_NAME)}{_meant(kind, BY_NAME)}"
-        )
+        reason = f"no policy kind {kind[:60]!r}{_meant(kind, BY_NAME)}; there are: {', '.join(BY_NAME)}"
+        return Invalid(kind, key, "$", reason)
     try:
         raw = load(text)
         if not isinstance(raw, dict):
-            raise Fault("$", f"a document is an object with fields, not {_type_name(raw)}")
+            raise Fault("$", f"a document is an object with fields, not {kind_of(raw)}")
         document = convert(raw, known.document)
         _agree(document, kind, key)
         document.check()
     except Fault as fault:
-        return Invalid(kind, key, fault.path, fault.reason)
+        return Invalid(kind, key, _sayable(fault.path, _SAID_PATH), _sayable(fault.reason, _SAID_REASON))
     return document
 
 
@@ -84,15 +87,14 @@ def schema(kind: str) -> dict[str, Any]:
     """JSON Schema of a kind. Raises KeyError."""
     from policies.catalogue import BY_NAME
 
-    return msgspec.json.schema(BY_NAME[kind].document)
+    found = msgspec.json.schema(BY_NAME[kind].document)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
 def _agree(document: Document, kind: str, key: str) -> None:
     if document.kind not in ("", kind):
         raise Fault("$.kind", f"{document.kind!r}, but the key says {kind!r}; leave it out or make them agree")
     if document.service and key:
-        from policies.names import parse_pattern
-
         try:
             service = parse_pattern(document.service)
         except ValueError as error:
@@ -101,109 +103,19 @@ def _agree(document: Document, kind: str, key: str) -> None:
             raise Fault("$.service", f"{service!r}, but the key says {key!r}; leave it out or make them agree")
 
 
-# Text to plain data.
-
-
-def load(text: bytes) -> Any:
-    """JSON or YAML as plain data. Raises Fault for anything else, and for what is ambiguous or too large."""
-    if len(text) > MAX_DOCUMENT_BYTES:
-        raise Fault("$", f"{len(text)} bytes; a document has at most {MAX_DOCUMENT_BYTES}")
-    try:
-        decoded = text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Fault("$", f"not UTF-8 at byte {error.start}") from None
-    if not decoded.strip():
-        raise Fault("$", "empty; to remove a policy delete its key")
-    raw = _load_json(decoded) if decoded.lstrip()[0] in "{[" else _load_yaml(decoded)
-    _check_shape(raw)
-    return raw
-
-
-def _load_json(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        # Flow-style YAML begins with a brace too; the JSON error is the one that helps, unless YAML reads it.
-        try:
-            return _load_yaml(text)
-        except Fault:
-            raise Fault("$", f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise Fault("$", f"nested deeper than {MAX_DEPTH}") from None
-    except ValueError as error:
-        if isinstance(error.args[0], Fault):
-            raise error.args[0] from None
-        raise Fault("$", f"not JSON: {error}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(Fault("$", f"the field {twice!r} stands twice in one object"))
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(Fault("$", f"{name} is no number that a policy can use"))
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases (they multiply) and without duplicate keys (one of them would be lost)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuses aliases."""
-        if self.check_event(yaml.AliasEvent):
-            raise Fault("$", "YAML aliases are not accepted; write the value out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuses duplicate keys, and keys that are not text."""
-        names: set[str] = set()
-        for key_node, _ in node.value:
-            name = self.construct_object(key_node, deep=True)
-            if not isinstance(name, str):
-                raise Fault("$", f"the field name {name!r} is not text; put it in quotes")
-            if name in names:
-                raise Fault("$", f"the field {name!r} stands twice in one object")
-            names.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def _load_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with less
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise Fault("$", f"neither JSON nor YAML: {error.problem}{where}") from None
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
-        raise Fault("$", f"neither JSON nor YAML: {str(error).splitlines()[0][:200]}") from None
-
-
-def _check_shape(raw: Any) -> None:
-    nodes = 0
-    stack: list[tuple[Any, str, int]] = [(raw, "$", 0)]
-    while stack:
-        value, path, depth = stack.pop()
-        nodes += 1
-        if depth > MAX_DEPTH:
-            raise Fault(path[:200], f"nested deeper than {MAX_DEPTH}")
-        if nodes > MAX_NODES:
-            raise Fault("$", f"more than {MAX_NODES} values")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise Fault(path, "not a finite number")
-        if isinstance(value, dict):
-            stack.extend((inner, f"{path}.{name}", depth + 1) for name, inner in value.items())
-        elif isinstance(value, list):
-            stack.extend((inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(value))
+def _sayable(text: str, length: int) -> str:
+    """Fit for a log line, a terminal and a record: one line, no control characters, not endless."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: length + 1])
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 # Plain data to a document.
 
 D = TypeVar("D", bound=msgspec.Struct)
-_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
+_STEPS: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
+_SOME: Final = -1
+"""The step into an object whose key the library does not tell."""
 
 
 def convert(raw: Any, document: type[D]) -> D:
@@ -211,80 +123,150 @@ def convert(raw: Any, document: type[D]) -> D:
     try:
         return msgspec.convert(raw, document, strict=True)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `")
-        path = where.rstrip("`") or "$"
-        unknown = _UNKNOWN.match(what)
-        if unknown:
-            fields = _fields_at(document, path)
-            what = f"no field {unknown[1]!r} here{_meant(unknown[1], fields)}; there are: {', '.join(fields)}"
-        elif what.startswith("Invalid enum value"):
-            allowed = _values_at(document, path)
-            given = what.removeprefix("Invalid enum value ")
-            what = f"{given} is none of: {', '.join(allowed)}{_meant(given.strip(chr(39)), allowed)}"
-        raise Fault(path, _plain(what)) from None
+        what, steps = _parted(error)
+        steps = _exact(raw, document, steps)
+        raise Fault(
+            below("$", *("..." if step == _SOME else step for step in steps)), _said(what, _type_at(document, steps))
+        ) from None
     except (RecursionError, OverflowError) as error:
         raise Fault("$", str(error)) from None
 
 
-_WORDS = {
-    "`float`": "a number",
-    "`int`": "a whole number",
-    "`str`": "text",
-    "`object`": "an object",
-    "`array`": "a list",
-    "`bool`": "true or false",
-    "`null`": "null",
-    "Expected ": "expected ",
-    "Object missing required field": "missing field",
-    "`": "'",
+def _parted(error: msgspec.ValidationError) -> tuple[str, list[Step]]:
+    what, at, where = str(error).rpartition(" - at `")
+    if not at:
+        return where, []
+    found = _STEPS.findall(where.removesuffix("`"))
+    return what, [name or (int(number) if number else _SOME) for name, number, _ in found]
+
+
+def _exact(raw: Any, document: type[D], steps: list[Step]) -> list[Step]:
+    """The steps with the keys of objects filled in, each found by halving the object until one entry is left."""
+    for n, step in enumerate(steps):
+        found = _follow(raw, steps[:n]) if step == _SOME else None
+        if not isinstance(found, dict):
+            continue
+        names = list(found)
+        while len(names) > 1:
+            half = names[: len(names) // 2]
+            wrong = _fails_at(_narrowed(raw, steps[:n], half), document, steps[: n + 1])
+            names = half if wrong is not None else names[len(half) :]
+        raw = _narrowed(raw, steps[:n], names)
+        rest = _fails_at(raw, document, steps[: n + 1])
+        if names and rest is not None:
+            return _exact(raw, document, [*steps[:n], names[0], *rest[n + 1 :]])
+    return steps
+
+
+def _fails_at(raw: Any, document: type[D], place: list[Step]) -> list[Step] | None:
+    """Where the conversion fails, when that is inside of `place`, whose objects have one entry each."""
+    try:
+        msgspec.convert(raw, document, strict=True)
+    except msgspec.ValidationError as error:
+        _, steps = _parted(error)
+        same = len(steps) >= len(place) and all(b in (a, _SOME) for a, b in zip(place, steps, strict=False))
+        return steps if same else None
+    return None
+
+
+def _follow(raw: Any, steps: Iterable[Step]) -> Any:
+    for step in steps:
+        if isinstance(raw, dict):
+            raw = raw.get(str(step))
+        elif isinstance(raw, list) and isinstance(step, int) and step < len(raw):
+            raw = raw[step]
+        else:
+            return None
+    return raw
+
+
+def _narrowed(raw: Any, steps: list[Step], names: list[str]) -> Any:
+    """A copy in which the object at `steps` has only the entries `names`."""
+    if not steps:
+        return {name: raw[name] for name in names}
+    inner = _narrowed(raw[steps[0]], steps[1:], names)
+    if isinstance(raw, dict):
+        return {**raw, str(steps[0]): inner}
+    return [inner if n == steps[0] else value for n, value in enumerate(raw)]
+
+
+# What went wrong, as a person would say it.
+
+
+def _said(what: str, kind: Any) -> str:
+    unknown = _UNKNOWN.match(what)
+    if unknown:
+        fields = [field.encode_name for field in getattr(_bare(kind), "fields", ())]
+        return f"no field {unknown[1][:60]!r} here{_meant(unknown[1], fields)}; there are: {', '.join(fields)}"
+    if what.startswith("Invalid enum value "):
+        allowed = [str(value) for value in getattr(_bare(kind), "values", ())]
+        given = what.removeprefix("Invalid enum value ")
+        return f"{given[:60]} is none of: {', '.join(allowed)}{_meant(given.strip(chr(39)), allowed)}"
+    if " matching regex " in what:
+        return f"expected {_right(kind) or _in_words(what.removeprefix('Expected '))}"
+    if what.startswith("Object missing required field"):
+        return what.replace("Object missing required field", "missing field").replace("`", "'")
+    said = _in_words(what).replace("Expected ", "expected ").replace("`", "'")
+    return said + "; put it in quotes" if re.match(r"expected text, got (a|true)", said) else said
+
+
+_WORDS: Final = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "object": "an object",
+    "array": "a list",
+    "bool": "true or false",
+    "null": "null",
 }
 
 
-def _plain(what: str) -> str:
+def _in_words(what: str) -> str:
     """The library's words for types as a person would say them."""
-    for theirs, ours in _WORDS.items():
-        what = what.replace(theirs, ours)
-    return what
+    return re.sub(r"`([a-z| ]+)`", lambda names: _either(names[1]) or names[0], what)
 
 
-def _type_at(document: type[msgspec.Struct], path: str) -> Any:
-    """The type that a path leads to, found by walking the types; for messages."""
-    kind: Any = msgspec.inspect.type_info(document)
-    for name, _ in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", path):
-        kind = _step(kind, name)
-    return _struct(kind)
+def _either(names: str) -> str:
+    words = [_WORDS.get(name, "") for name in names.split(" | ")]
+    if len(words) > 1:
+        words = [word for word in words if word != "null"]
+    return " or ".join(words) if all(words) else ""
 
 
-def _fields_at(document: type[msgspec.Struct], path: str) -> list[str]:
-    return [field.encode_name for field in getattr(_type_at(document, path), "fields", ())]
+def _right(kind: Any) -> str:
+    """What would be right, from the `extra` of a type's Meta; wherever in a union the text is."""
+    if isinstance(kind, inspect.Metadata):
+        return str((kind.extra or {}).get("right", "")) or _right(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return next((found for inner in kind.types if (found := _right(inner))), "")
+    return ""
 
 
-def _values_at(document: type[msgspec.Struct], path: str) -> list[str]:
-    return [str(value) for value in getattr(_type_at(document, path), "values", ())]
-
-
-def _step(kind: Any, name: str) -> Any:
-    kind = _struct(kind)
-    if isinstance(kind, msgspec.inspect.StructType):
-        return next((field.type for field in kind.fields if field.encode_name == name), kind)
-    return getattr(kind, "item_type", None) or getattr(kind, "value_type", kind)
-
-
-def _struct(kind: Any) -> Any:
-    while isinstance(kind, msgspec.inspect.Metadata):
-        kind = kind.type
-    if isinstance(kind, msgspec.inspect.UnionType):
-        inner = [t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType)]
-        structs = [t for t in inner if isinstance(_struct(t), msgspec.inspect.StructType)]
-        return _struct((structs or inner)[0])
+def _type_at(document: type[msgspec.Struct], steps: list[Step]) -> Any:
+    """The type that steps lead to, found by walking the types."""
+    kind: Any = inspect.type_info(document)
+    for step in steps:
+        kind = _inside(_bare(kind), step)
     return kind
 
 
-def _meant(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
+def _inside(kind: Any, step: Step) -> Any:
+    if isinstance(kind, inspect.StructType):
+        return next((field.type for field in kind.fields if field.encode_name == step), kind)
+    return getattr(kind, "item_type", None) or getattr(kind, "value_type", kind)
+
+
+def _bare(kind: Any) -> Any:
+    """Without its constraints; of a union the part that has parts itself."""
+    while isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    if not isinstance(kind, inspect.UnionType):
+        return kind
+    inner = [_bare(one) for one in kind.types if not isinstance(one, inspect.NoneType)]
+    is_struct: Callable[[Any], bool] = lambda one: isinstance(one, inspect.StructType)  # noqa: E731
+    return next(filter(is_struct, inner), inner[0])
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name[:60], list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _type_name(value: Any) -> str:
-    names = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
