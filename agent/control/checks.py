@@ -57,11 +57,18 @@ class Check:
         self.policy = policy
         self._tracker = Tracker(policy)
         self._tell = tell
+        self.asked = policy.ttl is not None
+        """Whether there was a first result; an instance that tells by itself is not waited for."""
         self._changed = trio.Event()
         self._word: Verdict = Verdict(False, "nothing heard from it yet")
         self._began = self._word_at = time.monotonic()
         if healthy is not None:
             self.adopt_verdict(healthy)
+
+    @property
+    def healthy(self) -> bool:
+        """The verdict so far."""
+        return self._tracker.healthy
 
     def adopt(self, policy: HealthPolicy) -> None:
         """Go on under another document."""
@@ -103,6 +110,7 @@ class Check:
                 await self._changed.wait()
 
     def _observe(self, verdict: Verdict) -> None:
+        self.asked = True
         transition = self._tracker.observe(verdict.ok, verdict.reason)
         if transition is not None:
             self._tell(transition)

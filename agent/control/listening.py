@@ -19,6 +19,7 @@ from agent.settings import Address
 
 BACKLOG: Final = 4096
 HANDOVER: Final = "SHOAL_HANDOVER"
+TOLD: Final = -1
 
 
 class OldWorker(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class OldWorker(msgspec.Struct, frozen=True):
 
     pid: int
     fd: int
-    """Control's end of its socket pair."""
+    """Control's end of its socket pair; TOLD once it was told to drain."""
 
 
 class Handover(msgspec.Struct, frozen=True):

@@ -47,6 +47,8 @@ SAVE_REST: Final = 500.0
 """Seconds of rest for a second of saving: what a large table costs to write must not be the cost of a change."""
 DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
+SETTLE_S: Final = 2.0
+"""How long the first table waits for this host's own instances to be in it, with a verdict."""
 log = structlog.get_logger()
 
 
@@ -65,6 +67,8 @@ class Control:
         self.settings = settings
         self._config = config
         self._handover = handover
+        self._elders = list(handover.workers)
+        """Workers of the process before that are still there."""
         self.keys = Keys(settings.mesh)
         self._lock = disk.lock(settings.state_path)
         self.boot = handover.boot or secrets.token_hex(8)
@@ -107,8 +111,10 @@ class Control:
         """The mirror's call: fold, and send what was touched."""
         whole = update.resync and not self._first_sync.is_set()
         touched = self.table.apply(update.changes, update.revision, whole=whole)
-        self._table_known = True
-        self._publish(touched, update.revision)
+        if self._table_known:
+            self._publish(touched, update.revision)
+        elif not self.registrar.local:
+            self._open()
         for change in update.changes:
             if change.value is None:
                 self.holder.restore(change.key)
@@ -117,6 +123,20 @@ class Control:
         self._table_changed.set()
         self.registrar.refresh()
         self.rejections.refresh()
+
+    def _open(self) -> None:
+        """The first table: from now on the workers serve, and are sent every change."""
+        self._table_known = True
+        self.fleet.publish(self._whole_table())
+
+    async def _settle(self) -> None:
+        """A restarted agent knows its own instances before its workers answer for them; callers wait meanwhile."""
+        await self._first_sync.wait()
+        with trio.move_on_after(SETTLE_S):
+            while not self.registrar.stands():  # noqa: ASYNC110 - a verdict may change nothing that could wake us
+                await trio.sleep(0.02)
+        if not self._table_known:
+            self._open()
 
     def _publish(self, touched: Iterable[str], revision: int) -> None:
         frames = [self.table.frame(name) for name in touched]
@@ -179,6 +199,7 @@ class Control:
             nursery.start_soon(partial(admin.serve, self, os.dup(self._admin.fileno()), self._until_stopped))
             nursery.start_soon(self.fleet.run)
             nursery.start_soon(self.mirror.run)
+            nursery.start_soon(self._settle)
             nursery.start_soon(self._fall_back_to_disk)
             nursery.start_soon(self._save)
             nursery.start_soon(self.rejections.run)
@@ -227,11 +248,11 @@ class Control:
 
     async def _relieve(self) -> None:
         """The workers of the process before end once ours serve."""
-        if not self._handover.workers:
+        if not self._elders:
             return
         while not self.fleet.ready:
             await self.fleet.changed()
-        await drain_old(self._handover.workers, seconds(self.settings.drain_timeout))
+        await drain_old(self._elders, seconds(self.settings.drain_timeout))
         log.info("the workers of before are gone")
 
     async def _until_stopped(self) -> None:
@@ -263,8 +284,7 @@ class Control:
         assert saved is not None
         changes = [Change(key, value, revision) for key, value, revision in saved.items]
         self.table.apply(changes, saved.revision, whole=True)
-        self._table_known = True
-        self.fleet.publish(self._whole_table())
+        self._open()
 
     async def _save(self) -> None:
         """Write the table when it has changed, but not all the time."""
@@ -325,7 +345,7 @@ class Control:
             outbound=left(self._outbound),
             inbound=left(self._inbound),
             admin=left([self._admin]),
-            workers=self.fleet.leave_behind(),
+            workers=(*self.fleet.leave_behind(), *self._elders),
             lease=self.holder.lease,
             boot=self.boot,
         )

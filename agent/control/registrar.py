@@ -177,6 +177,12 @@ class Registrar:
             if healthy is not None and check.adopt_verdict(healthy):
                 self._put_health(identity, healthy, "known from before")
 
+    def stands(self) -> bool:
+        """Whether the table has every instance of this host, with the verdict of a first check."""
+        return all(
+            check.asked and self._known_health(identity) is check.healthy for identity, check in self._checks.items()
+        )
+
     def _known_health(self, identity: Identity) -> bool | None:
         service = self._table.services.get(identity[0])
         if service is None or identity[1] not in service.instances:

@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from agent import frames
-from agent.control.listening import OldWorker, share
+from agent.control.listening import TOLD, OldWorker, share
 from agent.frames import Frame
 from registry.backoff import Backoff
 
@@ -301,23 +301,31 @@ class Fleet:
         return tuple(left)
 
 
-async def drain_old(workers: Iterable[OldWorker], deadline_s: float) -> None:
-    """End the workers that the process before left behind: they finish what is in flight."""
-    left = list(workers)
-    for worker in left:
-        sock = socket.socket(fileno=worker.fd)
-        try:
-            sock.sendall(frames.encode({"t": "drain", "deadline_s": deadline_s}))
-        except OSError:
-            pass  # it died meanwhile
-        sock.close()
+async def drain_old(left: list[OldWorker], deadline_s: float) -> None:
+    """End the workers that the process before left behind: they finish what is in flight.
+
+    `left` always holds those that are still there, so that they can be handed on when a reload comes meanwhile.
+    """
+    _tell_to_drain(left, deadline_s)
     ends = trio.current_time() + deadline_s + 2
     while left:
-        left = [worker for worker in left if not _is_gone(worker.pid)]
+        left[:] = [worker for worker in left if not _is_gone(worker.pid)]
         if left and trio.current_time() > ends:
             for worker in left:
                 os.kill(worker.pid, signal.SIGKILL)
         await trio.sleep(0.1)
+
+
+def _tell_to_drain(left: list[OldWorker], deadline_s: float) -> None:
+    for at, worker in enumerate(left):
+        if worker.fd == TOLD:
+            continue
+        with socket.socket(fileno=worker.fd) as sock:
+            try:
+                sock.sendall(frames.encode({"t": "drain", "deadline_s": deadline_s}))
+            except OSError:
+                pass  # it died meanwhile
+        left[at] = OldWorker(worker.pid, TOLD)
 
 
 def _is_gone(pid: int) -> bool:

@@ -235,7 +235,7 @@ async def test_old_workers_are_drained() -> None:
         left = run.fleet.leave_behind()
         assert [worker.pid for worker in left] == pids
         with trio.fail_after(10):
-            await drain_old(left, 5.0)
+            await drain_old(list(left), 5.0)
             await run.until(lambda: not run.fleet.workers)
 
 

@@ -1,0 +1,191 @@
+"""The life of an agent's process: sockets from systemd, reloads that change something, and one directory an agent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.server import free_port
+from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, Traffic, running_mesh, until
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    with running_mesh(tmp_path) as running:
+        yield running
+
+
+def pids(agent: AgentProcess) -> set[int]:
+    return {worker["pid"] for worker in agent.state()["workers"]}
+
+
+def reload(agent: AgentProcess, before: str, after: str) -> None:
+    """Change the settings, and wait until other workers serve."""
+    text = agent.path.read_text()
+    assert before in text
+    agent.path.write_text(text.replace(before, after))
+    old = pids(agent)
+    agent.tell(signal.SIGHUP)
+    until("other workers", lambda: agent.ready() and not pids(agent) & old)
+
+
+def refuses(address: str, port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((address, port)) != 0
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_reloads_that_change_the_number_of_workers(mesh: Mesh) -> None:
+    """1 → 3 → 1, under load: what waits in the queue of a socket that lost its worker is served by another."""
+    agent = mesh.agent(extra="workers = 1")
+    mesh.instance(agent)
+    with Traffic(agent) as traffic:
+        traffic.more(20)
+        first = pids(agent)
+        reload(agent, "workers = 1", "workers = 3")
+        assert len(pids(agent)) == 3
+        second = pids(agent)
+        traffic.more(50)
+        reload(agent, "workers = 3", "workers = 1")
+        assert len(pids(agent)) == 1
+        for _ in range(30):
+            assert agent.ask().status == 200  # a new connection each: to every socket of the port
+        until("the workers of before are gone", lambda: all(gone(pid) for pid in first | second))
+        traffic.more(50)
+    assert traffic.failures == []
+    assert agent.stop() == 0
+
+
+def test_a_reload_that_moves_a_listener(mesh: Mesh) -> None:
+    """The new address is served, the old one is not any more; the rest goes on."""
+    agent = mesh.agent()
+    mesh.instance(agent)
+    before, agent.outbound = agent.outbound, free_port()
+    reload(agent, f":{before}", f":{agent.outbound}")
+    until("the new port serves", lambda: agent.ask().status == 200)
+    until("the old port is closed", lambda: refuses(agent.address, before))
+
+
+def test_reloads_leave_no_file_open(mesh: Mesh) -> None:
+    """Each hands its sockets over: after many there are as many open as after few."""
+    agent = mesh.agent()
+    assert agent.process is not None
+
+    def open_sockets() -> int:
+        assert agent.process is not None
+        found = 0
+        for path in Path(f"/proc/{agent.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found += os.readlink(path).startswith("socket:")
+        return found
+
+    counted = []
+    for _ in range(4):
+        before = pids(agent)
+        reload(agent, "drain_timeout", "drain_timeout")
+        until("the workers of before are gone", lambda before=before: all(map(gone, before)))
+        counted.append(min(open_sockets() for _ in range(20)))
+    assert counted[-1] <= counted[0] + 1
+
+
+ACTIVATE = """
+import os, sys
+for at, given in enumerate(sys.argv[1].split(","), 3):
+    os.dup2(int(given), at)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="outbound:inbound:admin")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def start_activated(agent: AgentProcess, sockets: list[socket.socket]) -> None:
+    """As systemd does: the sockets are descriptors 3 and on, named, for this very process."""
+    fds = [sock.fileno() for sock in sockets]
+    command = [
+        sys.executable,
+        "-c",
+        ACTIVATE,
+        ",".join(map(str, fds)),
+        *SHOAL[1:],
+        "agent",
+        "--config",
+        str(agent.path),
+    ]
+    with open(agent.log, "ab") as log:
+        agent.process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True, pass_fds=fds
+        )
+
+
+@contextlib.contextmanager
+def held_sockets(agent: AgentProcess) -> Iterator[list[socket.socket]]:
+    """systemd's sockets for an agent, at numbers that 3, 4 and 5 do not overwrite."""
+    with contextlib.ExitStack() as stack:
+        held = []
+        for number, port in enumerate((agent.outbound, agent.inbound, agent.admin)):
+            with socket.create_server((agent.address, port)) as made:
+                held.append(stack.enter_context(socket.socket(fileno=os.dup2(made.fileno(), 100 + number))))
+        yield held
+
+
+def test_sockets_from_systemd_outlive_a_restart(mesh: Mesh) -> None:
+    """`systemctl restart`: who connects while no agent runs waits in systemd's queue, and is served by the next one."""
+    agent = mesh.agent(extra="workers = 2", start=False)
+    with held_sockets(agent) as sockets:
+        start_activated(agent, sockets)
+        until("ready", agent.ready)
+        mesh.instance(agent)
+        assert agent.ask().status == 200
+        assert agent.stop() == 0
+        with socket.create_connection((agent.address, agent.outbound), timeout=20) as waiting:
+            waiting.sendall(b"GET / HTTP/1.1\r\nHost: pets.production\r\nConnection: close\r\n\r\n")
+            start_activated(agent, sockets)
+            assert waiting.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_state_directory_has_one_agent(mesh: Mesh) -> None:
+    """Two of them would each take the other for its own predecessor: the second one says so, and ends."""
+    first = mesh.agent("web", extra="")
+    second = mesh.agent("web", start=False, state_dir=first.state_dir)
+    second.start(wait=False)
+    assert second.process is not None
+    assert second.process.wait(20) != 0
+    assert "another agent uses" in second.log.read_text()
+    assert first.ready()
+
+
+def test_a_stopped_agent_leaves_nothing_in_etcd(mesh: Mesh) -> None:
+    """Instances, health, agent and ack are gone with it, and the workers too."""
+    agent = mesh.agent()
+    mesh.instance(agent)
+    workers = pids(agent)
+    until("the ack", lambda: "acks/alpha" in mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only"))
+    assert agent.stop() == 0
+    assert mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only").split() == []
+    assert all(gone(pid) for pid in workers)
+
+
+def test_readiness_says_what_it_waits_for(mesh: Mesh) -> None:
+    """Without etcd and without a table on disk an agent lives, is not ready, and holds requests for a while."""
+    mesh.etcd.stop()
+    agent = mesh.agent(start=False, extra="")
+    agent.start(wait=False)
+    until("alive", lambda: agent.text("/healthz") == "ok\n")
+    assert agent.state()["not_ready"].startswith("waiting for the first table from etcd")
+    mesh.etcd.start()
+    until("ready", agent.ready)
+    assert agent.ask("nobody").status == 404
