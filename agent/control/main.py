@@ -28,6 +28,7 @@ from agent.control import admin, disk, probing, reports
 from agent.control.accesslog import AccessLog
 from agent.control.claiming import HostTaken, claim_host
 from agent.control.etcd import embedded, own_address, store_settings
+from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, listening, owned, received
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.table import Table
@@ -42,9 +43,6 @@ from registry.mirror import Mirror, Update
 from registry.records import Agent
 from registry.store import StoreError
 
-SAVE_EVERY_S: Final = 5.0
-SAVE_REST: Final = 500.0
-"""Seconds of rest for a second of saving: what a large table costs to write must not be the cost of a change."""
 DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
 SETTLE_S: Final = 2.0
@@ -70,7 +68,8 @@ class Control:
         self._elders = list(handover.workers)
         """Workers of the process before that are still there."""
         self.keys = Keys(settings.mesh)
-        self._lock = disk.lock(settings.state_path)
+        self._state = settings.state_path
+        self._lock = disk.lock(self._state)
         self.boot = handover.boot or secrets.token_hex(8)
         self.started = now_text()
         self.address = settings.address or own_address(settings)
@@ -84,6 +83,7 @@ class Control:
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
         self.store = EtcdStore(store_settings(settings))
         self.table = Table(self.keys, settings.host)
+        self.keeper = Keeper(self.table, self._state / "table", settings.mesh)
         self.holder = Holder(self.store, int(seconds(settings.lease_ttl)), lease=handover.lease)
         self.registrar = Registrar(settings, self.address, self.keys, self.holder, self.table)
         self.mirror = Mirror(self.store, *self.keys.watched, self.on_update)
@@ -100,8 +100,6 @@ class Control:
         )
         self._table_known = False
         self._first_sync = trio.Event()
-        self._table_changed = trio.Event()
-        self.from_disk: disk.Saved | None = None
         self._stopping = trio.Event()
         self._stop = Stop()
 
@@ -119,8 +117,7 @@ class Control:
             if change.value is None:
                 self.holder.restore(change.key)
         self._first_sync.set()
-        self.from_disk = None
-        self._table_changed.set()
+        self.keeper.changed()
         self.registrar.refresh()
         self.rejections.refresh()
 
@@ -189,11 +186,15 @@ class Control:
                 await self._close()
 
     async def _live(self) -> Stop:
-        self.from_disk = disk.load_table(self._table_path, self.settings.mesh)
-        # After SIGHUP the table from disk is a moment old: it counts at once, so that the new workers lose no time.
-        if self.from_disk is not None and self._handover.workers:
-            self._take_from_disk()
-        self.registrar.load()
+        if self._handover.workers:
+            # After SIGHUP the table on disk is a moment old: it counts at once, so that the new workers lose no time,
+            # and our instances keep their verdicts.
+            if self.keeper.read():
+                self._open()
+            self.registrar.load()
+        else:
+            self.registrar.load()
+            self.keeper.read()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals)
             nursery.start_soon(partial(admin.serve, self, os.dup(self._admin.fileno()), self._until_stopped))
@@ -201,7 +202,7 @@ class Control:
             nursery.start_soon(self.mirror.run)
             nursery.start_soon(self._settle)
             nursery.start_soon(self._fall_back_to_disk)
-            nursery.start_soon(self._save)
+            nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.rejections.run)
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
@@ -226,7 +227,8 @@ class Control:
         """Claim the host's name, then keep everything that is ours in etcd."""
         with trio.move_on_after(DISK_GRACE_S):
             await self._first_sync.wait()
-        self.registrar.adopt_verdicts()
+        if self._first_sync.is_set():
+            self.registrar.adopt_verdicts()
         record = Agent(
             address=self.address,
             inbound_port=self.settings.inbound.advertise_port or self._inbound[0].getsockname()[1],
@@ -236,7 +238,7 @@ class Control:
             boot=self.boot,
         )
         try:
-            await claim_host(self.store, self.holder, self.keys.agent(self.settings.host), record, self._boot_path)
+            await claim_host(self.store, self.holder, self.keys.agent(self.settings.host), record, self._state / "boot")
         except HostTaken as taken:
             log.error("this host's name belongs to another agent", reason=str(taken))
             self._end(Stop(code=1))
@@ -258,49 +260,14 @@ class Control:
     async def _until_stopped(self) -> None:
         await self._stopping.wait()
 
-    # The table on disk.
-
-    @property
-    def _table_path(self) -> Path:
-        return self.settings.state_path / "table"
-
-    @property
-    def _boot_path(self) -> Path:
-        return self.settings.state_path / "boot"
-
     async def _fall_back_to_disk(self) -> None:
         """etcd may be away when we start: then the last table that we had is the table."""
         with trio.move_on_after(DISK_GRACE_S):
             await self._first_sync.wait()
-        if not self._table_known and self.from_disk is not None:
-            age_s = time.time() - self.from_disk.saved_at
+        if not self._first_sync.is_set() and self.keeper.saved_at and not self._table_known:
+            age_s = time.time() - self.keeper.saved_at
             log.warning("etcd is away; starting with the table on disk", age_s=round(age_s))
-            self._take_from_disk()
-
-    def _take_from_disk(self) -> None:
-        from registry.store import Change
-
-        saved = self.from_disk
-        assert saved is not None
-        changes = [Change(key, value, revision) for key, value, revision in saved.items]
-        self.table.apply(changes, saved.revision, whole=True)
-        self._open()
-
-    async def _save(self) -> None:
-        """Write the table when it has changed, but not all the time."""
-        while True:
-            await self._table_changed.wait()
-            await trio.sleep(SAVE_EVERY_S)
-            self._table_changed = trio.Event()
-            began = time.process_time()
-            await trio.to_thread.run_sync(self._write_table, self.table.revision, list(self.table.saved()))
-            await trio.sleep((time.process_time() - began) * SAVE_REST)
-
-    def _save_now(self) -> None:
-        self._write_table(self.table.revision, list(self.table.saved()))
-
-    def _write_table(self, revision: int, items: list[tuple[str, bytes, int]]) -> None:
-        disk.save_table(self._table_path, self.settings.mesh, revision, items)
+            self._open()
 
     # Ending.
 
@@ -330,7 +297,7 @@ class Control:
         if not self._table_known:
             log.error("not reloaded: there is no table yet")
             return False
-        self._save_now()
+        self.keeper.write()
         self._end(Stop(handover=self._hand_over()))
         return True
 
@@ -360,7 +327,7 @@ class Control:
                 await reports.others_run(self.store, self.keys, self.table, settings.host, self.holder.revision)
         await self.fleet.drain(seconds(settings.drain_timeout))
         if self._table_known:
-            self._save_now()
+            self.keeper.write()
         with trio.move_on_after(2):
             try:
                 await self.holder.release()

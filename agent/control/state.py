@@ -35,7 +35,7 @@ def _age_s(control: Control) -> float:
     mirror = control.mirror.state
     if mirror.synced or mirror.last_contact:
         return 0.0 if mirror.connected else time.monotonic() - mirror.last_contact
-    return time.time() - control.from_disk.saved_at if control.from_disk is not None else 0.0
+    return time.time() - control.keeper.saved_at if control.keeper.saved_at else 0.0
 
 
 def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -157,6 +157,18 @@ def test_sockets_from_systemd_outlive_a_restart(mesh: Mesh) -> None:
             assert waiting.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+def test_a_restart_does_not_forget_what_was_good(mesh: Mesh) -> None:
+    """The document in etcd is bad, and was before the restart: the last good one is in force all the same."""
+    agent = mesh.agent()
+    mesh.put("policies/route/shop", {"rules": [{"respond": {"status": 299}}]})
+    mesh.etcdctl("put", "/shoal/default/policies/route/shop", "{")
+    until("refused", lambda: agent.state()["refused"])
+    assert agent.stop() == 0
+    agent.start()
+    assert agent.ask("shop").status == 299
+    assert agent.state()["refused"][0]["last_good"] > 0
+
+
 def test_a_state_directory_has_one_agent(mesh: Mesh) -> None:
     """Two of them would each take the other for its own predecessor: the second one says so, and ends."""
     first = mesh.agent("web", extra="")
