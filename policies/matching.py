@@ -13,16 +13,15 @@ import msgspec
 import re2
 from msgspec import Meta
 
-from policies.document import Fault
 from policies.names import matches, parse_pattern
-from policies.request import RequestView, cookie, query_parameter
+from policies.plain import Fault, below
+from policies.request import TOKEN, Method, RequestView, cookie, query_parameter
 
 Predicate = Callable[[RequestView], bool]
 
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-MATCHED_BYTES: Final = 8192
-"""A pattern is run over no more than this much of a value."""
+_PATH: Final = re.compile(r"(?:[!$&'()*+,./:;=@_~0-9A-Za-z-]|%[0-9A-Fa-f]{2})*\Z")
+_SLASH: Final = Meta(pattern="^/", extra={"right": "a path, which begins with /"})
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,16 +38,16 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class PathMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A condition on the path; exactly one."""
 
-    exact: Annotated[str, Meta(pattern="^/")] | None = None
-    prefix: Annotated[str, Meta(pattern="^/", description="/api matches /api and /api/x, not /apix")] | None = None
-    template: Annotated[str, Meta(pattern="^/", description="/pets/{id}: a place is one segment")] | None = None
+    exact: Annotated[str, _SLASH] | None = None
+    prefix: Annotated[str, _SLASH, Meta(description="/api matches /api and /api/x, not /apix")] | None = None
+    template: Annotated[str, _SLASH, Meta(description="/pets/{id}: a place is one segment")] | None = None
     regex: Annotated[str, Meta(max_length=512, description="The whole path has to match")] | None = None
 
 
 class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Conditions; all that are given have to hold."""
 
-    method: Annotated[tuple[Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$")], ...], Meta(description="One of these")] = ()
+    method: Annotated[tuple[Method, ...], Meta(description="One of these")] = ()
     path: PathMatch | None = None
     headers: dict[str, str | Text] = msgspec.field(default_factory=dict)
     query: dict[str, str | Text] = msgspec.field(default_factory=dict)
@@ -77,54 +76,65 @@ def linear_regex(path: str, pattern: str) -> Any:
 
 def template_regex(path: str, template: str) -> Any:
     """`/pets/{id}` as a pattern with a named group for each place. Raises Fault."""
-    names = _PLACE.findall(template)
+    parts = _PLACE.split(template)
+    names = parts[1::2]
     if len(set(names)) != len(names):
         raise Fault(path, "a place that stands twice")
-    rest = _PLACE.sub("", template)
+    rest = "".join(parts[::2])
     if "{" in rest or "}" in rest:
         raise Fault(path, "a brace that belongs to no {place}; a place is a name in braces")
-    parts = _PLACE.split(template)
+    _check_characters(path, rest)
     pattern = "".join(f"(?P<{p}>[^/]+)" if n % 2 else re.escape(p) for n, p in enumerate(parts))
     return linear_regex(path, pattern)
 
 
-# Checking.
+# Checking. Each raises Fault.
 
 
 def check_match(match: Match, path: str, groups: frozenset[str]) -> None:
-    """Raises Fault for what the types let pass."""
+    """What the types let pass; `groups` are those that may be named."""
     if match.path is not None:
-        check_path(match.path, f"{path}.path")
+        check_path(match.path, below(path, "path"))
     for name, conditions in (("headers", match.headers), ("query", match.query), ("cookies", match.cookies)):
         for key, condition in conditions.items():
-            where = f"{path}.{name}.{key[:60]}"
-            if name == "headers" and not _HEADER_NAME.match(key):
-                raise Fault(where, "no header name")
+            where = below(path, name, key)
+            if name != "query" and not TOKEN.match(key):
+                raise Fault(where, f"{key[:60]!r} is no {name[:-1]} name")
             check_text(condition, where)
     for n, caller in enumerate(match.caller):
         try:
             parse_pattern(caller)
         except ValueError as error:
-            raise Fault(f"{path}.caller[{n}]", str(error)) from None
+            raise Fault(below(path, "caller", n), str(error)) from None
     for n, group in enumerate(match.groups):
         if group not in groups:
             known = ", ".join(sorted(groups)) or "none"
-            raise Fault(f"{path}.groups[{n}]", f"no group {group[:60]!r} under $.groups; there are: {known}")
+            raise Fault(below(path, "groups", n), f"no group {group[:60]!r} under $.groups; there are: {known}")
 
 
 def check_path(match: PathMatch, path: str) -> None:
-    """Raises Fault."""
+    """Exactly one condition, which a path as it is sent can meet."""
     given = [n for n in ("exact", "prefix", "template", "regex") if getattr(match, n) is not None]
     if len(given) != 1:
         raise Fault(path, f"exactly one of exact, prefix, template and regex; here: {' and '.join(given) or 'none'}")
+    where = below(path, given[0])
     if match.regex is not None:
-        linear_regex(f"{path}.regex", match.regex)
-    if match.template is not None:
-        template_regex(f"{path}.template", match.template)
+        linear_regex(where, match.regex)
+    elif match.template is not None:
+        template_regex(where, match.template)
+    else:
+        _check_characters(where, match.exact or match.prefix or "")
+
+
+def _check_characters(path: str, text: str) -> None:
+    if "?" in text:
+        raise Fault(path, "a path without its query; use match.query")
+    if not _PATH.match(text):
+        raise Fault(path, f"{text[:60]!r} can be no part of a path as it is sent; percent-encode it")
 
 
 def check_text(condition: str | Text, path: str) -> None:
-    """Raises Fault."""
+    """Conditions that can hold."""
     if isinstance(condition, str):
         return
     given = [condition.exact, condition.prefix, condition.suffix, condition.regex, condition.one_of, condition.present]
@@ -132,8 +142,10 @@ def check_text(condition: str | Text, path: str) -> None:
         raise Fault(path, "no condition; one of exact, prefix, suffix, regex, in and present")
     if condition.present is False and sum(value is not None for value in given) > 1:
         raise Fault(path, "present: false together with a condition on the value can never hold")
+    if condition.one_of is not None and not condition.one_of:
+        raise Fault(below(path, "in"), "an empty list, in which nothing can be")
     if condition.regex is not None:
-        linear_regex(f"{path}.regex", condition.regex)
+        linear_regex(below(path, "regex"), condition.regex)
 
 
 # Compiling.
@@ -176,7 +188,7 @@ def compile_path(match: PathMatch) -> Predicate:
     pattern = path_pattern(match)
     assert pattern is not None
     fullmatch = pattern.fullmatch
-    return lambda request: fullmatch(request.path[:MATCHED_BYTES]) is not None
+    return lambda request: fullmatch(request.path) is not None
 
 
 def path_pattern(match: PathMatch) -> Any:
@@ -237,7 +249,7 @@ def compile_text(condition: Text) -> Callable[[str | None], bool]:
             and value.startswith(prefix)
             and value.endswith(suffix)
             and (members is None or value in members)
-            and (pattern is None or pattern.fullmatch(value[:MATCHED_BYTES]) is not None)
+            and (pattern is None or pattern.fullmatch(value) is not None)
         )
 
     return test

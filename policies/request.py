@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Annotated, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
+
+from msgspec import Meta
+
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+"""Names of headers and cookies (RFC 9110 section 5.6.2)."""
+
+# `$` alone would let a line feed pass at the end.
+Method: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[A-Z][A-Z-]{0,31}$(?!\n)", extra={"right": "a method in upper case, such as GET"})
+]
 
 
 class RequestView(Protocol):

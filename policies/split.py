@@ -39,6 +39,11 @@ class Split(Generic[T]):
             self._cumulative.append(total)
         self._total = total
 
+    @property
+    def only(self) -> T | None:
+        """The target, when there is one alone that anything can go to."""
+        return self._targets[0][2] if len(self._targets) == 1 else None
+
     def at_random(self, rng: random.Random) -> T:
         """A target, in proportion to the weights."""
         if len(self._targets) == 1:

@@ -1,0 +1,70 @@
+"""What a route can say of a request: send it on, send the client elsewhere, or answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from policies.endpoint import Endpoint
+
+
+class Subset(NamedTuple):
+    """Which of a service's instances; hashable."""
+
+    version: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def selects(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint belongs to it."""
+        if self.version is not None and endpoint.version != self.version:
+            return False
+        return all(endpoint.metadata.get(key) == value for key, value in self.labels)
+
+    def __str__(self) -> str:
+        parts = [f"version {self.version}"] if self.version is not None else []
+        return ", ".join([*parts, *(f"{key}={value}" for key, value in self.labels)])
+
+
+class Edits(msgspec.Struct, frozen=True):
+    """Header edits, ready to apply."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    remove: frozenset[str] = frozenset()
+    """Lower case."""
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """Send it on. None: as it is."""
+
+    service: str | None = None
+    subset: Subset | None = None
+    target: str | None = None
+    """Path and query that the instance sees."""
+    host: str | None = None
+    request_headers: Edits | None = None
+    response_headers: Edits | None = None
+
+
+class Redirect(msgspec.Struct, frozen=True):
+    """Send the client elsewhere."""
+
+    status: int
+    location: str
+
+
+class Respond(msgspec.Struct, frozen=True):
+    """Answer by itself."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a route says of a request."""
+
+    rule: str
+    reason: str
+    action: Forward | Redirect | Respond
