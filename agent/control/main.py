@@ -100,6 +100,7 @@ class Control:
         )
         self._table_known = False
         self._first_sync = trio.Event()
+        self._owning = trio.CancelScope()
         self._stopping = trio.Event()
         self._stop = Stop()
 
@@ -243,6 +244,10 @@ class Control:
             log.error("this host's name belongs to another agent", reason=str(taken))
             self._end(Stop(code=1))
             return
+        with self._owning:
+            await self._hold()
+
+    async def _hold(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.holder.run)
             nursery.start_soon(self.registrar.run)
@@ -328,6 +333,7 @@ class Control:
         await self.fleet.drain(seconds(settings.drain_timeout))
         if self._table_known:
             self.keeper.write()
+        self._owning.cancel()  # who holds our keys would put them again
         with trio.move_on_after(2):
             try:
                 await self.holder.release()
