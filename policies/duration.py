@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)\Z")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 Duration = Annotated[float | str, Meta(description='A length of time: "250ms", "5s", "1m", "1h", or seconds')]
@@ -20,7 +20,7 @@ def seconds(value: float | str) -> float:
         match = _DURATION.match(value.strip())
         if match is None:
             raise ValueError(f'{value[:40]!r} is no duration; write "250ms", "5s", "1m", "1h" or a number of seconds')
-        return float(match[1]) * _UNITS_S[match[2]]
+        value = float(match[1]) * _UNITS_S[match[2]]
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{value} is no duration; it has to be 0 or more seconds")
     return float(value)

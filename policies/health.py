@@ -7,24 +7,33 @@ single results into transitions. Only transitions are written anywhere.
 from __future__ import annotations
 
 import random
-import re
-from typing import Annotated
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from policies.document import Document, Fault
+from policies.document import Document, Fault, below
 from policies.duration import Duration, seconds
+from policies.request import TOKEN, Method
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+# `$` alone would let a line feed pass at the end.
+_Target: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^/[\x21-\x7e]*$(?!\n)",
+        max_length=2048,
+        extra={"right": "a path, which begins with /, without spaces"},
+    ),
+]
+_OURS: Final = frozenset(("host", "content-length", "transfer-encoding", "connection"))
 
 
 class HttpCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A request to the instance."""
 
-    path: Annotated[str, Meta(pattern=r"^/[\x21-\x7e]*$", max_length=2048)] = "/health"
-    method: Annotated[str, Meta(pattern=r"^[A-Z]{1,16}$")] = "GET"
-    statuses: Annotated[tuple[Annotated[int, Meta(ge=100, le=599)], ...], Meta(description="Default: 200 to 299")] = ()
+    path: _Target = "/health"
+    method: Method = "GET"
+    statuses: Annotated[tuple[Annotated[int, Meta(ge=200, le=599)], ...], Meta(description="Default: 200 to 299")] = ()
     headers: dict[str, Annotated[str, Meta(max_length=4096)]] = msgspec.field(default_factory=dict)
     host: Annotated[str, Meta(description="Host header; default: the service's name", max_length=255)] = ""
     body: Annotated[
@@ -80,19 +89,30 @@ class HealthPolicy(Document, frozen=True, kw_only=True):
             if not 0.05 <= length <= 3600:
                 raise Fault(f"$.{name}", f"{length:g} s; from 50ms to 1h")
         if self.http is not None:
-            _check_headers(self.http)
-        if self.tcp is not None and self.tcp.expect and "\0" in self.tcp.expect:
-            raise Fault("$.tcp.expect", "a NUL character")
+            _check_http(self.http)
+        if self.command is not None:
+            _check_argv(self.command.argv)
 
 
-def _check_headers(http: HttpCheck) -> None:
+def _check_http(http: HttpCheck) -> None:
     for name, value in http.headers.items():
-        if not _TOKEN.match(name) or name.lower() in ("host", "content-length", "transfer-encoding", "connection"):
-            raise Fault(f"$.http.headers.{name[:60]}", "no header that a check can set (for Host use $.http.host)")
+        path = below("$.http.headers", name)
+        if not TOKEN.match(name) or name.lower() in _OURS:
+            raise Fault(path, "no header that a check can set (for Host use $.http.host)")
         if not value.isprintable() or not value.isascii():
-            raise Fault(f"$.http.headers.{name[:60]}", "a value is printable ASCII on one line")
+            raise Fault(path, "a value is printable ASCII on one line")
     if not http.host.isascii() or not http.host.isprintable() or " " in http.host:
-        raise Fault("$.http.host", "no host name")
+        raise Fault("$.http.host", f"{http.host[:60]!r} is no host name")
+    if http.body and http.method == "HEAD":
+        raise Fault("$.http.body", "the answer to HEAD has no body to look into; use GET")
+
+
+def _check_argv(argv: tuple[str, ...]) -> None:
+    if not argv[0].strip():
+        raise Fault("$.command.argv[0]", "names no program")
+    for n, word in enumerate(argv):
+        if "\0" in word:
+            raise Fault(f"$.command.argv[{n}]", "a NUL character, which no argument can have")
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -116,7 +136,7 @@ class Tracker:
         self._row = 0
         self.healthy = policy.initially
         self.known = False
-        """Whether it was ever found healthy; starting before that."""
+        """Whether there is a verdict; starting before that."""
 
     def observe(self, ok: bool, reason: str) -> Transition | None:
         """Take a result; a transition when it changes the verdict, or is the first one."""
@@ -132,6 +152,7 @@ class Tracker:
         if self._row < (self._rise if ok else self._fall):
             return None
         self._row = 0
+        self.known = True
         self.healthy = ok
         return Transition(ok, reason)
 

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from policies.document import Document, Fault
 from policies.duration import Duration, seconds
+from policies.request import Method
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 IDEMPOTENT_BYTES: Final = frozenset(method.encode() for method in IDEMPOTENT)
@@ -69,7 +70,7 @@ class Retry(Document, frozen=True, kw_only=True):
     )
     statuses: Annotated[tuple[Annotated[int, Meta(ge=400, le=599)], ...], Meta(description="Further statuses")] = ()
     methods: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$")], ...] | None,
+        tuple[Method, ...] | None,
         Meta(description="Methods that may be sent again although the request may have arrived"),
     ] = None
     backoff: Backoff = Backoff()
@@ -80,8 +81,10 @@ class Retry(Document, frozen=True, kw_only=True):
     another_endpoint: Annotated[bool, Meta(description="Not the endpoint that failed, while there is another")] = True
 
     def check(self) -> None:
-        """Durations are ones, in order."""
+        """Durations are ones, in order, and there is something to try again."""
         values: dict[str, float] = {}
+        if not self.on and not self.statuses:
+            raise Fault("$.on", 'nothing is tried again; for that say {"attempts": 1}')
         if self.budget is True:
             raise Fault("$.budget", 'true says nothing that is not so; false, or an object such as {"ratio": 0.2}')
         budget = (("$.budget.ttl", self.budget.ttl),) if isinstance(self.budget, BudgetRule) else ()

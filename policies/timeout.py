@@ -86,10 +86,3 @@ def remaining_s(value: str) -> float | None:
     if not value.isascii() or not value.isdigit() or len(value) > 10:
         return None
     return int(value) / 1000
-
-
-def effective(timeouts: Timeouts, left_s: float | None) -> float:
-    """What the whole request may take here, given what its caller has left. 0 is no limit."""
-    if left_s is None:
-        return timeouts.request_s
-    return min(left_s, timeouts.request_s) if timeouts.request_s else left_s

@@ -75,6 +75,9 @@ def test_patterns_that_would_run_for_ever_elsewhere_run_in_linear_time() -> None
     """Nested quantifiers over 60 KiB: with backtracking this test would not end."""
     for pattern in ("/(a+)+", "/(a|aa)+", "/(a*)*b", "/(.*)(.*)(.*)(.*)(.*)x"):
         assert not holds({"path": {"regex": pattern}}, Request(target="/" + "a" * 60_000 + "!"))
+    for template in ("/{a}a{b}a{c}a{d}a{e}a/x", "/{a}a/{b}a/{c}a/x"):
+        assert not holds({"path": {"template": template}}, Request(target="/" + "a" * 60_000 + "/y"))
+        assert not holds({"path": {"template": template}}, Request(target=("/" + "a" * 20_000) * 3 + "/y"))
 
 
 @pytest.mark.parametrize(
