@@ -84,11 +84,12 @@ def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """JSON Schema of a kind. Raises KeyError."""
+    """JSON Schema of a kind, as plain JSON. Raises KeyError."""
     from policies.catalogue import BY_NAME
 
     found = msgspec.json.schema(BY_NAME[kind].document)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    plain = msgspec.json.decode(msgspec.json.encode(found))  # defaults are tuples and structs until then
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain}
 
 
 def _agree(document: Document, kind: str, key: str) -> None:
