@@ -12,7 +12,7 @@ from collections.abc import Mapping
 class Load:
     """Live figures of one endpoint in one worker. Times are seconds on the worker's monotonic clock."""
 
-    __slots__ = ("active", "ewma_at", "ewma_s", "failures", "healthy_since", "requests", "successes")
+    __slots__ = ("active", "ewma_at", "ewma_s", "failures", "healthy_since", "refused_until", "requests", "successes")
 
     def __init__(self, healthy_since: float = float("-inf")) -> None:
         self.active = 0
@@ -22,6 +22,8 @@ class Load:
         self.ewma_at = 0.0
         self.healthy_since = healthy_since
         """When this worker saw it turn healthy; -inf for one that was there from the start (no slow start)."""
+        self.refused_until = 0.0
+        """Until when it is passed over because it refused a connection a moment ago."""
         self.requests = 0
         self.successes = 0
         self.failures = 0

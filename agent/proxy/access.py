@@ -49,8 +49,7 @@ class Recorder:
             )
         )
 
-    def take(self) -> list[list[Any]]:
-        """Every row so far, oldest first; bytes as text. Empties the ring."""
-        rows, self._rows = self._rows, deque(maxlen=RING)
-        self._epoch = time.time() - time.monotonic()
-        return [[v.decode("latin-1") if isinstance(v, bytes) else v for v in row] for row in rows]
+    def take(self, most: int) -> list[tuple[Any, ...]]:
+        """The oldest rows, taken out of the ring; bytes are decoded where they are written."""
+        rows = self._rows
+        return [rows.popleft() for _ in range(min(most, len(rows)))]

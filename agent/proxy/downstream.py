@@ -57,6 +57,7 @@ class Downstream(Connection):
         "_left",
         "_lingered",
         "_looping",
+        "_own_trail",
         "_scanned",
         "_tunnel",
         "exchange",
@@ -88,6 +89,7 @@ class Downstream(Connection):
         self._lingered = -1
         """Bytes thrown away since the connection was closed for writing; -1 before that."""
         self._looping = False
+        self._own_trail: bytes | None = None
         self._tunnel = False
         self._eof = 0
         """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
@@ -368,24 +370,27 @@ class Downstream(Connection):
             exchange.on_client_gone()
 
     def trail(self, request: RequestHead) -> bytes:
-        """Via, X-Forwarded-For and X-Forwarded-Proto for the next hop. The peer of an inbound hop is an agent, and no
-        link of the chain that services see."""
-        lines = b""
-        forwarded = None
-        proto = False
+        """Via, X-Forwarded-For and X-Forwarded-Proto for the next hop.
+
+        The peer of an inbound hop is an agent, and no link of the chain that services see.
+        """
+        if not request.has_trail:
+            if self._own_trail is None:
+                self._own_trail = self._trail([], [], [])
+            return self._own_trail
+        by_code: dict[int, list[bytes]] = {VIA: [], FORWARDED_FOR: [], FORWARDED_PROTO: []}
         for field in request.special:
-            if field.code == VIA:
-                lines += field.wire
-            elif field.code == FORWARDED_FOR:
-                forwarded = field.value if forwarded is None else forwarded + b", " + field.value
-            elif field.code == FORWARDED_PROTO:
-                proto = True
-                lines += field.wire
+            if field.code in by_code:
+                by_code[field.code].append(field.value)
+        return self._trail(by_code[VIA], by_code[FORWARDED_FOR], by_code[FORWARDED_PROTO])
+
+    def _trail(self, via: list[bytes], forwarded: list[bytes], proto: list[bytes]) -> bytes:
         if not self.inbound:
-            peer = self.peer.encode()
-            forwarded = peer if forwarded is None else b"%b, %b" % (forwarded, peer)
-        if forwarded is not None:
-            lines += b"x-forwarded-for: %b\r\n" % forwarded
-        if not proto and not self.inbound:
-            lines += b"x-forwarded-proto: http\r\n"
-        return lines + b"via: 1.1 shoal\r\n"
+            forwarded = [*forwarded, self.peer.encode()]
+            proto = proto or [b"http"]
+        lines = [b"via: %b\r\n" % b", ".join([*via, b"1.1 shoal"])]
+        if forwarded:
+            lines.append(b"x-forwarded-for: %b\r\n" % b", ".join(forwarded))
+        if proto:
+            lines.append(b"x-forwarded-proto: %b\r\n" % proto[-1])
+        return b"".join(lines)

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 MAX_HOPS: Final = 10
 """Agents that one request may pass before it is taken for a loop."""
 TUNNEL_IDLE_S: Final = 3600.0
+REFUSED_S: Final = 1.0
+"""For how long an endpoint that refused a connection is passed over, while there is another."""
+PASS_OVER: Final = 16
 _CALLER_DECIDES: Final = Enough("the calling agent decides about another try")
 
 
@@ -267,9 +270,27 @@ class Exchange(Timed):
         if endpoint is None:
             self.refuse(story.no_endpoint(plan, self._forward))
             return
+        if endpoint.load.refused_until > now:
+            endpoint = self._passing_over(balancer, endpoint, now)
         if self.explained is not None:
             self.explained.append(story.balanced(plan, balancer, endpoint))
         self._try_endpoint(endpoint)
+
+    def _passing_over(self, balancer: balancing.Balancer, refusing: Endpoint, now: float) -> Endpoint:
+        """Another endpoint than those that refused a connection a moment ago; the picked one when all have.
+
+        Without this a dead instance costs its whole share in retries until its health check notices, and on a busy
+        service the retry budget is gone before that.
+        """
+        avoid = [*self._tried, refusing]
+        for _ in range(PASS_OVER):
+            other = balancer.pick(self._key, now, self.worker.rng, avoid)
+            if other is None or other in avoid:
+                return refusing
+            if other.load.refused_until <= now:
+                return other
+            avoid.append(other)
+        return refusing
 
     def _stick(self, balancer: balancing.Balancer) -> Endpoint | None:
         if self.view is None:
@@ -532,6 +553,8 @@ class Exchange(Timed):
         plan, service = self.plan, self.service
         assert plan is not None and service is not None
         count(service.stats.failures, failure.name.lower())
+        if failure is Failure.CONNECT and self.endpoint is not None:
+            self.endpoint.load.refused_until = self.worker.reactor.now + REFUSED_S
         if self.down.inbound:
             return _CALLER_DECIDES
         now = self.worker.reactor.now

@@ -113,6 +113,7 @@ class RequestHead:
         "connection",
         "fields",
         "framing",
+        "has_trail",
         "host",
         "http10",
         "length",
@@ -129,6 +130,8 @@ class RequestHead:
         self.host: bytes = b""
         """As sent: from the target in absolute form, else from the Host field."""
         self.http10 = False
+        self.has_trail = False
+        """Whether there are Via or X-Forwarded fields, to which the proxy adds its own."""
         self.fields: list[Field] = []
         self.special: list[Field] = []
         self.connection: frozenset[bytes] = frozenset()
@@ -277,6 +280,8 @@ def _judge_request(request: RequestHead) -> None:
             request.connection |= _tokens(field.value)
         elif code == UPGRADE:
             upgrade = field.value
+        elif VIA <= code <= FORWARDED_PROTO:
+            request.has_trail = True
         elif code == EXPECT and field.value.lower() != b"100-continue":
             raise BadHead("an Expect that is not 100-continue", 417)
     if hosts > 1:

@@ -38,7 +38,8 @@ from agent.proxy.table import Table
 
 ORPHAN_S: Final = 10.0
 ACCEPTS_PER_EVENT: Final = 64
-FLUSH_S: Final = 0.25
+FLUSH_S: Final = 0.1
+FLUSH_ROWS: Final = 200
 
 log = logging.getLogger("shoal.worker")
 
@@ -282,16 +283,17 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         async def flush() -> None:
             while True:
                 await trio.sleep(FLUSH_S)
-                rows = worker.recorder.take()
-                if rows:
+                # In small portions, with requests served in between: formatting a second's rows at once would show in
+                # the latencies that they record.
+                while rows := worker.recorder.take(FLUSH_ROWS):
                     await send([{"t": "records", "rows": rows}])
 
         nursery.start_soon(flush)
         deadline_s = await _obey(worker, stream, send)
         with trio.move_on_after(deadline_s):
             await worker.drained.wait()
-        rows = worker.recorder.take()
-        await send([{"t": "records", "rows": rows}] if rows else [])
+        while rows := worker.recorder.take(FLUSH_ROWS):
+            await send([{"t": "records", "rows": rows}])
         await send([{"t": "drained"}])
         nursery.cancel_scope.cancel()
     worker.close()

@@ -295,3 +295,5 @@ class Traffic:
                     connection.close()
                 connection = None
             self.done += 1
+        if connection is not None:
+            connection.close()

@@ -76,7 +76,7 @@ def test_a_bad_document_never_replaces_a_good_one(mesh: Mesh) -> None:
     alpha = mesh.agent()
     mesh.instance(alpha)
     mesh.put(ROUTE, {"rules": [{"respond": {"status": 299}}]})
-    for bad in ["{", '{"rules": [{"splitt": []}]}', '{"rules": [{"split": [{"weight": 1e308}]}]}', "\x00\x01", "[]"]:
+    for bad in ["{", '{"rules": [{"splitt": []}]}', '{"rules": [{"split": [{"weight": 1e308}]}]}', "\x01\x02", "[]"]:
         mesh.etcdctl("put", f"/shoal/default/{ROUTE}", bad)
         until("refused", lambda: alpha.state()["refused"])
         assert alpha.ask().status == 299
@@ -315,7 +315,7 @@ def test_a_service_with_5000_instances(mesh: Mesh) -> None:
     prefix = "/shoal/default/instances/big.production/"
     puts = [f'put {prefix}i{n} \'{{"address":"127.0.0.1","port":{port}}}\'' for n in range(5000)]
     for start in range(0, len(puts), 100):
-        mesh.etcdctl("txn", data="\n\n" + "\n".join(puts[start : start + 100]) + "\n\n\n")
+        mesh.etcdctl("txn", data="\n" + "\n".join(puts[start : start + 100]) + "\n\n\n")
     mesh.shoal("wait")
     assert len(alpha.state()["services"]["big.production"]["endpoints"]) == 5000
     assert alpha.ask("big.production").status == 200
