@@ -6,7 +6,6 @@ kept here; what does stand there is made to agree, whenever etcd lets us.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,11 +37,6 @@ class Holder:
         """Of the last change that was made in etcd."""
         self.error = ""
         self.regrants = 0
-
-    @property
-    def alive(self) -> bool:
-        """Whether the lease was renewed within its time."""
-        return bool(self.lease) and time.monotonic() - self._renewed < self.ttl_s
 
     def put(self, key: str, value: bytes) -> None:
         """Have a key stand on the lease."""
@@ -90,18 +84,18 @@ class Holder:
         """A lease, then what has changed, then wait for more or for the next renewal."""
         if not self.lease:
             self.lease = await self._store.grant(self.ttl_s)
-            self._renewed = time.monotonic()
+            self._renewed = trio.current_time()
             self.regrants += 1
             self._dirty |= set(self._wanted)
-        if time.monotonic() - self._renewed >= self.ttl_s / 3:
-            began = time.monotonic()
+        if trio.current_time() - self._renewed >= self.ttl_s / 3:
+            began = trio.current_time()
             await self._store.keep_alive(self.lease)
             self._renewed = began
         while self._dirty:
             await self._flush(sorted(self._dirty)[:_BATCH])
         self._settled.set()
         self._wake = trio.Event()
-        with trio.move_on_after(max(0.0, self._renewed + self.ttl_s / 3 - time.monotonic())):
+        with trio.move_on_after(max(0.0, self._renewed + self.ttl_s / 3 - trio.current_time())):
             await self._wake.wait()
 
     async def _flush(self, keys: Sequence[str]) -> None:

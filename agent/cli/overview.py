@@ -270,6 +270,6 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     else:
         printer.note("no agent is alive in this mesh")
     for refused in told["refused"]:
-        printer.text(f"refused   {refused['kind']}/{refused['service']}: {refused['path']}: {refused['reason']}")
+        printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}")
     for malformed in told["malformed"]:
         printer.text(f"malformed {malformed['key']}: {malformed['reason']}")

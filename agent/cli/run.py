@@ -142,6 +142,8 @@ class Instance:
         """An agent that was restarted has forgotten us; one that has not takes the same registration as nothing new."""
         while True:
             await trio.sleep(RENEW_EVERY_S)
+            if self._left:
+                return
             try:
                 await trio.to_thread.run_sync(registered, self._options.admin, self._body, abandon_on_cancel=True)
             except Failure:

@@ -205,6 +205,8 @@ class Fleet:
         kind = frame["t"]
         if kind == "runs":
             worker.revision = frame["revision"]
+            for refused in frame["refused"]:
+                log.error("a worker refused what control accepted", worker=worker.index, **refused)
             self._recount()
         elif kind == "ready":
             worker.ready = True

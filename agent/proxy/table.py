@@ -157,6 +157,8 @@ class Table:
         self.zone = ""
         self._by_host: dict[bytes, Service | None] = {}
         self._staged: dict[str, tuple[Service, Plan] | None] = {}
+        self._wide: dict[tuple[str, str], tuple[bytes, Document | Invalid]] = {}
+        """Policies for patterns, as parsed: one of them may come with a thousand services."""
 
     # The way of a change.
 
@@ -171,11 +173,30 @@ class Table:
         """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
         staged = self._staged.get(name)
         service = self.services.get(name) or (staged[0] if staged else Service(name))
-        in_force, refused = _documents(name, policies)
+        in_force, refused = self._documents(policies)
         made = [self._endpoint(service, frame, now) for frame in endpoints]
         plan = Plan(service, revision, made, in_force, host=self.host, zone=self.zone)
         self._staged[name] = (service, plan)
         return refused
+
+    def _documents(self, policies: Mapping[str, PolicyFrame]) -> tuple[dict[str, InForce], list[dict[str, Any]]]:
+        in_force: dict[str, InForce] = {}
+        refused: list[dict[str, Any]] = []
+        for kind, frame in policies.items():
+            document = self._parse(kind, frame)
+            if isinstance(document, Invalid):
+                refused.append({"kind": kind, "key": frame.key, "path": document.path, "reason": document.reason})
+            else:
+                in_force[kind] = InForce(frame.key, frame.revision, document.mode, document)
+        return in_force, refused
+
+    def _parse(self, kind: str, frame: PolicyFrame) -> Document | Invalid:
+        if "*" not in frame.key:
+            return parse(kind, frame.key, frame.text)
+        known = self._wide.get((kind, frame.key))
+        if known is None or known[0] != frame.text:
+            known = self._wide[kind, frame.key] = (frame.text, parse(kind, frame.key, frame.text))
+        return known[1]
 
     def _endpoint(self, service: Service, frame: EndpointFrame, now: float) -> Endpoint:
         load = service.loads.get(frame.id)
@@ -276,18 +297,6 @@ class Table:
 
 def _was_unhealthy(plan: Plan, identity: str) -> bool:
     return any(endpoint.id == identity and not endpoint.healthy for endpoint in plan.endpoints)
-
-
-def _documents(name: str, policies: Mapping[str, PolicyFrame]) -> tuple[dict[str, InForce], list[dict[str, Any]]]:
-    in_force: dict[str, InForce] = {}
-    refused: list[dict[str, Any]] = []
-    for kind, frame in policies.items():
-        document = parse(kind, frame.key, frame.text)
-        if isinstance(document, Invalid):
-            refused.append({"kind": kind, "key": frame.key, "path": document.path, "reason": document.reason})
-        else:
-            in_force[kind] = InForce(frame.key, frame.revision, document.mode, document)
-    return in_force, refused
 
 
 def service_name(host: bytes) -> str:

@@ -121,6 +121,8 @@ class Worker:
         self.accepted = 0
         self.drained = trio.Event()
         self._waiting: list[Exchange] = []
+        self._refused: list[dict[str, Any]] = []
+        """What of the staged changes could not be compiled; told with the commit."""
         self._request_prefix = os.urandom(6).hex().encode()
         self._request_number = 0
 
@@ -189,9 +191,7 @@ class Worker:
         if kind == "service":
             endpoints = msgspec.convert(frame["endpoints"], list[EndpointFrame])
             policies = msgspec.convert(frame["policies"], dict[str, PolicyFrame])
-            refused = self.table.stage(frame["name"], frame["revision"], endpoints, policies, time.monotonic())
-            for refusal in refused:
-                log.error("a document that control accepted was refused here: %s", refusal)
+            self._stage(frame["name"], frame["revision"], endpoints, policies)
             return []
         if kind == "gone":
             self.table.gone(frame["name"])
@@ -208,6 +208,16 @@ class Worker:
             return []
         raise ValueError(f"a frame {kind!r} that this worker does not know")
 
+    def _stage(
+        self, name: str, revision: int, endpoints: list[EndpointFrame], policies: dict[str, PolicyFrame]
+    ) -> None:
+        try:
+            self._refused += self.table.stage(name, revision, endpoints, policies, time.monotonic())
+        except Exception as error:  # one service's plan must cost nothing but that plan
+            log.exception("%s cannot be compiled; the plan of before stays in force", name)
+            reason = f"the plan of {name} cannot be compiled: {type(error).__name__}: {error}"
+            self._refused.append({"kind": "", "key": name, "path": "$", "reason": reason})
+
     def _configure(self, frame: Frame) -> None:
         self.table.host = frame.get("host", "")
         self.table.zone = frame.get("zone", "")
@@ -220,7 +230,8 @@ class Worker:
         self.table.commit(revision)
         self.reactor.now = time.monotonic()
         self._serve_waiting()
-        answers: list[Frame] = [{"t": "runs", "revision": revision, "refused": []}]
+        answers: list[Frame] = [{"t": "runs", "revision": revision, "refused": self._refused}]
+        self._refused = []
         if first:
             gc.collect()
             gc.freeze()

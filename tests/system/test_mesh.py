@@ -313,7 +313,8 @@ def test_a_service_with_5000_instances(mesh: Mesh) -> None:
     alpha = mesh.agent()
     port, _ = mesh.service()
     prefix = "/shoal/default/instances/big.production/"
-    puts = [f'put {prefix}i{n} \'{{"address":"127.0.0.1","port":{port}}}\'' for n in range(5000)]
+    record = json.dumps(json.dumps({"address": "127.0.0.1", "port": port}))
+    puts = [f"put {prefix}i{n} {record}" for n in range(5000)]
     for start in range(0, len(puts), 100):
         mesh.etcdctl("txn", data="\n" + "\n".join(puts[start : start + 100]) + "\n\n\n")
     mesh.shoal("wait")
