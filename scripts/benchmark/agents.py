@@ -96,7 +96,7 @@ def running_agent(
     directory.mkdir()
     config = directory / "agent.toml"
     config.write_text(settings(host, etcd_url, mesh, ports, directory))
-    argv = [sys.executable, "-m", "agent.cli.main", "agent", "--config", str(config)]
+    argv = [sys.executable, "-m", "agent", "agent", "--config", str(config)]
     with running(f"agent {host}", argv, directory / "agent.log", cpus=cpus) as program:
         agent = Agent(host, ports[0], ports[2], program)
         if wait:

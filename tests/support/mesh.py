@@ -21,7 +21,7 @@ from registry.server import EtcdProcess, find_binary, free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICE_PROGRAM = ROOT / "tests" / "support" / "service.py"
-SHOAL = [sys.executable, "-c", "from agent.cli.main import main; main()"]
+SHOAL = [sys.executable, "-m", "agent"]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 PATIENCE_S = 20.0
 
