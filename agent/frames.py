@@ -15,7 +15,7 @@ worker -> control
     ready      pid                                                       listening; the first commit is in force
     runs       revision, refused [{kind, key, revision, path, reason}]
     answer     id, value | error
-    records    rows [[...]]            access records in batches, see RECORD_FIELDS
+    records    count, lines (bytes)         access records: JSON objects with the fields of Record, one a line
     drained
 """
 
@@ -33,24 +33,40 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 Frame = dict[str, Any]
 
-RECORD_FIELDS = (
-    "time",
-    "direction",
-    "caller",
-    "service",
-    "endpoint",
-    "method",
-    "host",
-    "target",
-    "status",
-    "duration_s",
-    "bytes_in",
-    "bytes_out",
-    "attempts",
-    "request_id",
-    "why",
-)
-"""The columns of an access record: unix time of the start, ..., what ended it other than an endpoint's answer."""
+
+class Record(msgspec.Struct):
+    """What is remembered of a request: a line of the access log, as JSON."""
+
+    time: float
+    """Of the start, Unix seconds."""
+    direction: str
+    caller: str
+    service: str
+    endpoint: str
+    method: str
+    host: str
+    target: str
+    status: int
+    duration_s: float
+    bytes_in: int
+    bytes_out: int
+    attempts: int
+    request_id: str
+    why: str
+    """What ended it, other than an endpoint's answer."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a worker allows its clients, from the agent's settings; the counts are this worker's share."""
+
+    max_connections: int = 20_000
+    head_s: float = 10.0
+    """For a whole request head, however it drips."""
+    idle_s: float = 300.0
+    """Between two requests of a connection."""
+    max_waiting: int = 1024
+    """Requests held until the first table is there."""
+    waiting_s: float = 10.0
 
 
 class EndpointFrame(msgspec.Struct, frozen=True, array_like=True):

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+import agent
 from agent.cli import explain, overview, policy, register, run, serve, wait
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
@@ -41,15 +42,25 @@ app = typer.Typer(
     name="shoal",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
     epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 etcd or the agent cannot be reached.",
 )
 
 
+def tell_version(asked: bool) -> None:
+    """`shoal --version`."""
+    if asked:
+        print(f"shoal {agent.VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
 def shared(
     context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version of Shoal and exit.", is_eager=True, callback=tell_version)
+    ] = False,
     etcd: Annotated[str, typer.Option(envvar="SHOAL_ETCD", metavar="URL,…", help="Where etcd is.")] = DEFAULT_ETCD,
     mesh: Annotated[str, typer.Option(envvar="SHOAL_MESH", help="Which mesh.")] = "default",
     admin: Annotated[

@@ -97,6 +97,8 @@ class Instance:
         """Registers, runs to the end, deregisters. Returns the exit code for the shell."""
         self._registered = await trio.to_thread.run_sync(registered, self._options.admin, self._body)
         self._body |= {"id": self._registered.id}
+        identity = f"{self._body['service']}/{self._body['id']}"
+        self._options.printer.note(f"shoal run: {identity} on port {self._body['port']}")
         code = 1
         with trio.open_signal_receiver(*ENDING, *PASSED_ON) as signals:
             try:

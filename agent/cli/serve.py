@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.failure import Exit, Failure
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
+
+HINT = """\
+try, in another terminal:
+    shoal run --service hello -- python3 -m http.server {{port}}
+    curl -H 'Host: hello' http://{outbound}/
+"""
 
 
 def agent(
@@ -22,6 +32,7 @@ def agent(
     Example:  shoal agent --dev
     """
     from agent.settings import SettingsError, load
+    from registry.server import NoEtcd
 
     try:
         settings = load(config)
@@ -30,9 +41,33 @@ def agent(
             return
         from agent.control.main import main
 
+        if dev:
+            _check_alone(settings)
+            print(HINT.format(outbound=settings.outbound.listen), end="", file=sys.stderr)
         code = main(settings, config=config, dev=dev)
     except SettingsError as error:
         raise Failure(str(error), Exit.USAGE) from None
-    except OSError as error:
+    except NoEtcd as error:
         raise Failure(f"the agent cannot start: {error}", Exit.USAGE) from None
+    except OSError as error:
+        raise Failure(f"the agent cannot start: {_reason(error)}", Exit.USAGE) from None
     raise typer.Exit(code)
+
+
+def _check_alone(settings: Settings) -> None:
+    """Raises OSError where another agent has our addresses.
+
+    Asked before the etcd of our own is started: over the data of another it would wait until it is given up.
+    """
+    from agent.control.listening import owned
+    from agent.settings import parse_listen
+
+    for part in (settings.outbound, settings.inbound, settings.admin):
+        if claim := owned(parse_listen(part.listen)):
+            claim.close()
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, without its number; `file: reason` where it is about a file."""
+    told = error.strerror or str(error)
+    return f"{error.filename}: {told}" if error.filename else told

@@ -1,4 +1,4 @@
-"""The access log: one JSON object a line, formatted and written here, off the request path and off control's loop.
+"""The access log: one JSON object a line, written here, off the request path and off control's loop.
 
 A disk or a pipe that does not keep up costs lines, which are counted; never the agent, and never a request.
 """
@@ -8,17 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 import trio
 
-from agent.frames import RECORD_FIELDS
-
 log = structlog.get_logger()
-WAITING: Final = 100_000
-"""Rows that may wait to be written."""
+WAITING_BYTES: Final = 32 * 1024 * 1024
+"""Of lines that may wait to be written."""
 FINISH_S: Final = 1.0
 
 
@@ -28,35 +25,34 @@ class AccessLog:
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
-        self._rows: deque[list[Any]] = deque()
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._waiting_bytes = 0
         self._given = trio.Event()
+        self._ending = False
+        self._patience = trio.CancelScope(shield=True)
         self.lost = 0
         """Lines that could not be written."""
 
-    def write(self, rows: list[list[Any]]) -> None:
-        """Have rows appended."""
-        if len(self._rows) >= WAITING:
-            self._lose(len(rows), "it is not written as fast as requests come")
+    def write(self, lines: bytes, count: int) -> None:
+        """Have whole lines appended; `count` is how many they are."""
+        if self._waiting_bytes >= WAITING_BYTES:
+            self._lose(count, "it is not written as fast as requests come")
             return
-        self._rows.extend(rows)
+        self._waiting.append((lines, count))
+        self._waiting_bytes += len(lines)
         self._given.set()
 
     async def run(self) -> None:
         """Write until cancelled, and then what is still there."""
         self._open()
-        try:
-            while True:
-                await self._given.wait()
-                self._given = trio.Event()
-                await trio.to_thread.run_sync(self._append, abandon_on_cancel=True)
-        finally:
-            with trio.move_on_after(FINISH_S, shield=True):
-                await trio.to_thread.run_sync(self._finish, abandon_on_cancel=True)
-
-    def _finish(self) -> None:
-        self._append()
-        if self._path != "-" and self._fd >= 0:
-            os.close(self._fd)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._ending = True
+                self._patience.deadline = trio.current_time() + FINISH_S
+                self._given.set()
 
     def _open(self) -> None:
         if self._path == "-":
@@ -67,15 +63,22 @@ class AccessLog:
         except OSError as error:
             log.error("cannot open the access log", path=self._path, error=error.strerror)
 
-    def _append(self) -> None:
-        """In a thread: all that waits, or count what is lost."""
-        rows = [self._rows.popleft() for _ in range(len(self._rows))]
-        lines = memoryview(b"".join(map(_line, rows)))
-        try:
-            while lines:
-                lines = lines[os.write(self._fd, lines) :]
-        except OSError as error:
-            self._lose(len(rows), error.strerror or str(error))
+    async def _write(self) -> None:
+        """All that waits and all that comes. A stuck write is left behind, with the file that it may still write to."""
+        with self._patience:
+            while True:
+                while self._waiting:
+                    lines, count = self._waiting.popleft()
+                    self._waiting_bytes -= len(lines)
+                    reason = await trio.to_thread.run_sync(_append, self._fd, lines, abandon_on_cancel=True)
+                    if reason:
+                        self._lose(count, reason)
+                if self._ending:
+                    break
+                self._given = trio.Event()
+                await self._given.wait()
+            if self._path != "-" and self._fd >= 0:
+                os.close(self._fd)
 
     def _lose(self, lines: int, reason: str) -> None:
         if not self.lost:
@@ -83,6 +86,12 @@ class AccessLog:
         self.lost += lines
 
 
-def _line(row: list[Any]) -> bytes:
-    values = (value.decode("latin-1") if isinstance(value, bytes) else value for value in row)
-    return msgspec.json.encode(dict(zip(RECORD_FIELDS, values, strict=False))) + b"\n"
+def _append(fd: int, data: bytes) -> str:
+    """In a thread: all of it. Returns why not, when it cannot be."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(fd, left) :]
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

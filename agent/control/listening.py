@@ -3,19 +3,25 @@
 One for each worker and listener, with SO_REUSEPORT, so that the kernel spreads connections over workers; control keeps
 a copy of each, so that what waits in the queue of a worker that died is served by its successor. A socket comes from
 the process before (SIGHUP), from systemd (socket activation, one for all workers), or is made here.
+
+What systemd passes stays systemd's: it has no SO_REUSEPORT, by which it is told from ours. A sibling of it would die
+with the agent, and whoever waited in the sibling's queue with it; and where it listens is said in its unit, not in
+`agent.toml`.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Final
 
 import msgspec
 
-from agent.settings import Address
+from agent.settings import Address, SettingsError
 
 BACKLOG: Final = 4096
 HANDOVER: Final = "SHOAL_HANDOVER"
@@ -42,7 +48,10 @@ class Handover(msgspec.Struct, frozen=True):
 
 
 def received(environment: Mapping[str, str]) -> Handover:
-    """What the process before left, or what systemd passed; nothing otherwise."""
+    """What the process before left, or what systemd passed; nothing otherwise.
+
+    Raises SettingsError for a socket of which nobody could say what it is for.
+    """
     text = environment.get(HANDOVER)
     if text:
         return msgspec.json.decode(text, type=Handover)
@@ -51,10 +60,15 @@ def received(environment: Mapping[str, str]) -> Handover:
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     count = int(environment.get("LISTEN_FDS", "0"))
     found: dict[str, tuple[int, ...]] = {"outbound": (), "inbound": (), "admin": ()}
-    for number, name in zip(range(3, 3 + count), names, strict=False):
-        for listener in found:
-            if name.rpartition("-")[2] == listener or name == listener:
-                found[listener] = (*found[listener], number)
+    for number, name in zip_longest(range(3, 3 + count), names[:count], fillvalue=""):
+        listener = name.rpartition("-")[2]
+        if listener not in found:
+            raise SettingsError(
+                f"systemd passes a socket named {name!r}; FileDescriptorName= has to be outbound, inbound or admin"
+            )
+        found[listener] = (*found[listener], int(number))
+    if len(found["admin"]) > 1:
+        raise SettingsError("systemd passes several sockets named 'admin'; the admin API has one")
     return Handover(outbound=found["outbound"], inbound=found["inbound"], admin=found["admin"])
 
 
@@ -66,16 +80,30 @@ def listening(address: Address, inherited: Sequence[int], count: int, *, moved: 
     """
     sockets = [socket.socket(fileno=fd) for fd in inherited]
     if moved:
-        for elsewhere in [sock for sock in sockets if not _listens(sock, address)]:
+        for elsewhere in [sock for sock in sockets if _is_ours(sock) and not _listens(sock, address)]:
             sockets.remove(elsewhere)
             elsewhere.close()
-    shared = all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets)
-    while not sockets or (shared and len(sockets) < count):
+    else:
+        for sock in sockets:
+            _check_passed(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+    while not sockets or (all(map(_is_ours, sockets)) and len(sockets) < count):
         sockets.append(_made(address if not sockets else Address(*sockets[0].getsockname()[:2])))
     for sock in sockets:
         sock.setblocking(False)
         sock.set_inheritable(False)  # else every SIGHUP would leave another copy open
     return sockets
+
+
+def _is_ours(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def _check_passed(sock: socket.socket) -> None:
+    """Raises OSError for what is no listening TCP socket: a unit with ListenDatagram=, a path, or Accept=yes."""
+    tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError(errno.EINVAL, "systemd passes a socket that does not listen for TCP; see ListenStream= and Accept=")
 
 
 def _listens(sock: socket.socket, address: Address) -> bool:

@@ -96,7 +96,7 @@ class Control:
             count,
             configuration=self._configuration,
             table=self._whole_table,
-            on_records=self.access.write if self.access else lambda rows: None,
+            on_records=self.access.write if self.access else lambda lines, count: None,
         )
         self._table_known = False
         self._first_sync = trio.Event()

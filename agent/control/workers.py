@@ -71,7 +71,7 @@ class Fleet:
         *,
         configuration: Callable[[], Frame],
         table: Callable[[], Iterable[Frame]],
-        on_records: Callable[[list[list[Any]]], None],
+        on_records: Callable[[bytes, int], None],
         command: Sequence[str] = (sys.executable, "-m", "agent.proxy.worker"),
         hang_s: float = HANG_S,
     ) -> None:
@@ -212,7 +212,7 @@ class Fleet:
             worker.ready = True
             self._recount()
         elif kind == "records":
-            self._on_records(frame["rows"])
+            self._on_records(frame["lines"], frame["count"])
         elif kind == "answer":
             answer = worker.answers.pop(frame["id"], None)
             if answer is not None:

@@ -1,38 +1,46 @@
-"""Access records: one row a request, in a ring, formatted elsewhere; the columns are frames.RECORD_FIELDS."""
+"""Access records: one a request, in a ring while requests are served, and as lines of JSON in between."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from agent.frames import Frame, Record
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
 
 RING: Final = 65536
 
+Row = tuple[float, bool, str, str, str, bytes, bytes, bytes, int, float, int, int, int, bytes, str]
+
 
 class Recorder:
-    """The ring. When it overflows the oldest rows are lost, and counted."""
+    """The ring. When it overflows the newest records are lost, and counted."""
 
     def __init__(self) -> None:
         self.wanted = False
-        """Whether control writes the rows somewhere; else nothing is recorded."""
+        """Whether control writes the records somewhere; else nothing is recorded."""
         self.lost = 0
-        self._rows: deque[tuple[Any, ...]] = deque(maxlen=RING)
+        self._rows: deque[Row] = deque()
         self._epoch = time.time() - time.monotonic()
+        self._encode = msgspec.json.Encoder().encode_lines
 
     def record(self, exchange: Exchange, duration_s: float) -> None:
         """A request ended."""
         if not self.wanted:
             return
-        if len(self._rows) == RING:
+        if len(self._rows) >= RING:
             self.lost += 1
+            return
         request, service, endpoint = exchange.request, exchange.service, exchange.endpoint
         self._rows.append(
             (
                 self._epoch + exchange.started,
-                "inbound" if exchange.down.inbound else "outbound",
+                exchange.down.inbound,
                 exchange.caller,
                 service.name if service is not None else "",
                 endpoint.id if endpoint is not None else "",
@@ -49,7 +57,32 @@ class Recorder:
             )
         )
 
-    def take(self, most: int) -> list[tuple[Any, ...]]:
-        """The oldest rows, taken out of the ring; bytes are decoded where they are written."""
+    def take(self, most: int) -> Frame | None:
+        """The oldest records, as a frame for control; None when there is none."""
         rows = self._rows
-        return [rows.popleft() for _ in range(min(most, len(rows)))]
+        count = min(most, len(rows))
+        if not count:
+            return None
+        return {"t": "records", "count": count, "lines": self._encode([_record(rows.popleft()) for _ in range(count)])}
+
+
+def _record(row: Row) -> Record:
+    began, inbound, caller, service, endpoint, method, host, target = row[:8]
+    status, duration_s, bytes_in, bytes_out, attempts, request_id, why = row[8:]
+    return Record(
+        began,
+        "inbound" if inbound else "outbound",
+        caller,
+        service,
+        endpoint,
+        method.decode("latin-1"),
+        host.decode("latin-1"),
+        target.decode("latin-1"),
+        status,
+        duration_s,
+        bytes_in,
+        bytes_out,
+        attempts,
+        request_id.decode("latin-1"),
+        why,
+    )

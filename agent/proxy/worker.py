@@ -9,7 +9,6 @@ drains: a table that nobody keeps true must not be served forever.
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -24,82 +23,24 @@ import msgspec
 import trio
 
 from agent import frames
-from agent.frames import EndpointFrame, Frame, PolicyFrame
+from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
 from agent.proxy import explain, state
 from agent.proxy.access import Recorder
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.callers import Callers
 from agent.proxy.downstream import Downstream
 from agent.proxy.exchange import Exchange
+from agent.proxy.listener import Listener
 from agent.proxy.pool import Pool
-from agent.proxy.reactor import Reactor, Timed
+from agent.proxy.reactor import Reactor
 from agent.proxy.stats import count
 from agent.proxy.table import Table
 
 ORPHAN_S: Final = 10.0
-ACCEPTS_PER_EVENT: Final = 64
 FLUSH_S: Final = 0.1
 FLUSH_ROWS: Final = 200
 
 log = logging.getLogger("shoal.worker")
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """Per worker, from the agent's settings."""
-
-    max_connections: int = 20_000
-    head_s: float = 10.0
-    """For a whole request head, however it drips."""
-    idle_s: float = 300.0
-    """Between two requests of a connection."""
-    max_waiting: int = 1024
-    """Requests held until the first table is there."""
-    waiting_s: float = 10.0
-
-
-class Listener(Timed):
-    """A listening socket that is served by the reactor; pauses when the process is out of descriptors."""
-
-    __slots__ = ("inbound", "sock", "worker")
-
-    def __init__(self, worker: Worker, fd: int, *, inbound: bool) -> None:
-        super().__init__()
-        self.worker = worker
-        self.inbound = inbound
-        self.sock = socket.socket(fileno=fd)
-        self.sock.setblocking(False)
-        worker.reactor.add(self.sock.fileno(), self.on_event)
-
-    def on_event(self, events: int) -> None:
-        """Accept what waits."""
-        for _ in range(ACCEPTS_PER_EVENT):
-            try:
-                sock, address = self.sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._pause(error)
-                return
-            self.worker.on_accepted(sock, address[0], inbound=self.inbound)
-
-    def _pause(self, error: OSError) -> None:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            log.error("accept failed: %s", error)
-        self.worker.reactor.remove(self.sock.fileno())
-        self.worker.reactor.wheel.arm(self, self.worker.reactor.now + 0.1)
-
-    def on_deadline(self, now: float) -> None:
-        """Accept again."""
-        if not self.worker.draining:
-            self.worker.reactor.add(self.sock.fileno(), self.on_event)
-
-    def abort(self) -> None:
-        """A callback failed: there is nothing to close."""
-
-    def close(self) -> None:
-        """Accept no more. Control's copy of the socket stays."""
-        self.worker.reactor.remove(self.sock.fileno())
-        self.sock.close()
 
 
 class Worker:
@@ -296,15 +237,15 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 await trio.sleep(FLUSH_S)
                 # In small portions, with requests served in between: formatting a second's rows at once would show in
                 # the latencies that they record.
-                while rows := worker.recorder.take(FLUSH_ROWS):
-                    await send([{"t": "records", "rows": rows}])
+                while records := worker.recorder.take(FLUSH_ROWS):
+                    await send([records])
 
         nursery.start_soon(flush)
         deadline_s = await _obey(worker, stream, send)
         with trio.move_on_after(deadline_s):
             await worker.drained.wait()
-        while rows := worker.recorder.take(FLUSH_ROWS):
-            await send([{"t": "records", "rows": rows}])
+        while records := worker.recorder.take(FLUSH_ROWS):
+            await send([records])
         await send([{"t": "drained"}])
         nursery.cancel_scope.cancel()
     worker.close()

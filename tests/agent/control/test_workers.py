@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import trio
 
 from agent.control.listening import OldWorker, listening
 from agent.control.workers import Fleet, drain_old
-from agent.frames import RECORD_FIELDS, Frame
+from agent.frames import Frame
 from agent.settings import Address
 from tests.support.proxy import GET, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
@@ -34,7 +35,7 @@ class Running:
         self.outbound = listening(ANY, (), count)
         self.inbound = listening(ANY, (), count)
         self.table: list[Frame] = []
-        self.rows: list[list[Any]] = []
+        self.lines = b""
         self.clients: list[Client] = []
         self.fleet = Fleet(
             self.outbound,
@@ -42,10 +43,14 @@ class Running:
             count,
             configuration=lambda: {"t": "configure", "host": "here", "access_log": True},
             table=lambda: self.table,
-            on_records=self.rows.extend,
+            on_records=self.on_records,
             command=command,
             hang_s=hang_s,
         )
+
+    def on_records(self, lines: bytes, count: int) -> None:
+        assert lines.count(b"\n") == count
+        self.lines += lines
 
     @property
     def pids(self) -> list[int]:
@@ -222,7 +227,7 @@ async def test_draining_finishes_what_is_in_flight() -> None:
         assert b"connection: close" in (await client.until(b"ok")).lower()
         client.stream.socket.close()
         await run.until(lambda: not run.fleet.workers)
-        assert [row[RECORD_FIELDS.index("target")] for row in run.rows] == [b"/"]
+        assert [json.loads(line)["target"] for line in run.lines.splitlines()] == ["/"]
         nursery.cancel_scope.cancel()
 
 
