@@ -59,7 +59,8 @@ def tell_version(asked: bool) -> None:
 def shared(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version of Shoal and exit.", is_eager=True, callback=tell_version)
+        bool,
+        typer.Option("--version", help="Print the version of Shoal and exit.", is_eager=True, callback=tell_version),
     ] = False,
     etcd: Annotated[str, typer.Option(envvar="SHOAL_ETCD", metavar="URL,…", help="Where etcd is.")] = DEFAULT_ETCD,
     mesh: Annotated[str, typer.Option(envvar="SHOAL_MESH", help="Which mesh.")] = "default",

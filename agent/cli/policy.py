@@ -26,7 +26,7 @@ Files = Annotated[
 KindOption = Annotated[str, typer.Option("--kind", help="For documents that do not name their kind.")]
 ServiceOption = Annotated[str, typer.Option("--service", help="For documents that do not name their service.")]
 KindArgument = Annotated[str, typer.Argument(help="route, balance, … (see `shoal policy kinds`)")]
-PatternArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="pets.production, '*.production' or '*'")]
+PatternArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="`pets.production`, `'*.production'` or `'*'`")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")]
 
 
@@ -67,7 +67,7 @@ def put(
 def get(
     context: typer.Context,
     kind: Annotated[str, typer.Argument(help="Without it: a list of all.")] = "",
-    service: Annotated[str, typer.Argument(help="pets.production, '*.production' or '*'")] = "",
+    service: Annotated[str, typer.Argument(help="`pets.production`, `'*.production'` or `'*'`")] = "",
 ) -> None:
     """Print a policy as it stands in etcd, or list those that there are.
 

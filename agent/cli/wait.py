@@ -29,10 +29,42 @@ class Laggard(msgspec.Struct, frozen=True):
         return f"{self.host} runs {self.runs}" if self.runs else f"{self.host} has not said what it runs"
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A policy that every agent has seen, and none will use."""
+
+    policy: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.policy}: {self.path}: {self.reason}"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How it stands when the waiting is over."""
+
+    revision: int
+    agents: int
+    lagging: list[Laggard]
+    refused: list[Refused]
+    """Of the policies that were put at this very revision."""
+
+
 def laggards(census: Census, revision: int) -> list[Laggard]:
     """The live agents, those with a lease, whose slowest worker is behind a revision."""
     runs = {host: census.acks[host].revision if host in census.acks else 0 for host in census.agents}
     return [Laggard(host, ran) for host, ran in sorted(runs.items()) if ran < revision]
+
+
+def refusals(census: Census, revision: int) -> list[Refused]:
+    """The policies of a revision that no agent takes, judged as they judge: their own word comes later."""
+    from policies.document import Invalid, parse
+
+    found = []
+    for (kind, service), policy in sorted(census.policies.items()):
+        if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
+            found.append(Refused(f"{kind}/{service}", bad.path, bad.reason))
+    return found
 
 
 def wait(
@@ -42,7 +74,9 @@ def wait(
     ] = 0,
     timeout_s: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds.")] = TIMEOUT_S,
 ) -> None:
-    """Wait until every live agent runs a revision of etcd, in all its workers. Exit code 1 if they do not in time.
+    """Wait until every live agent runs a revision of etcd, in all its workers.
+
+    Exit code 1 if they do not in time, or if a policy that was put at this revision is refused.
 
     Example:  etcdctl put … && shoal wait
     """
@@ -50,19 +84,28 @@ def wait(
 
 
 def wait_until(options: Options, revision: int = 0, timeout_s: float = TIMEOUT_S) -> None:
-    """Returns when every live agent runs `revision`, or the newest change. Raises Failure that names who lags."""
+    """Returns when every live agent runs `revision`, or the newest change.
+
+    Raises Failure that names who lags, or what is refused.
+    """
     from agent.cli.asking import ask
 
-    wanted, agents, left = ask(options, lambda store: _waited(store, options.mesh, revision, timeout_s))
+    end = ask(options, lambda store: _waited(store, options.mesh, revision, timeout_s))
     if options.printer.json:
-        options.printer.value({"revision": wanted, "agents": agents, "lagging": msgspec.to_builtins(left)})
-    if left:
+        options.printer.value(msgspec.to_builtins(end))
+    agents = "1 agent" if end.agents == 1 else f"{end.agents} agents"
+    if end.lagging:
         raise Failure(
-            f"after {timeout_s:g} s revision {wanted} is not in force everywhere: {'; '.join(map(str, left))}"
+            f"after {timeout_s:g} s revision {end.revision} is not in force everywhere: "
+            + "; ".join(map(str, end.lagging))
         )
-    if not agents:
-        raise Failure(f"no agent is alive in the mesh {options.mesh!r}: there is nobody to run revision {wanted}")
-    options.printer.note(f"revision {wanted} is in force on {agents} {'agent' if agents == 1 else 'agents'}")
+    if not end.agents:
+        raise Failure(f"no agent is alive in the mesh {options.mesh!r}: there is nobody to run revision {end.revision}")
+    if end.refused:
+        raise Failure(
+            f"revision {end.revision} has reached {agents}, and is refused: {'; '.join(map(str, end.refused))}"
+        )
+    options.printer.note(f"revision {end.revision} is in force on {agents}")
 
 
 async def spread(store: Store, mesh: str, revision: int) -> None:
@@ -77,7 +120,7 @@ async def spread(store: Store, mesh: str, revision: int) -> None:
         await trio.sleep(ASK_EVERY_S)
 
 
-async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> tuple[int, int, list[Laggard]]:
+async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> Outcome:
     import trio
 
     from agent.cli.census import take
@@ -85,5 +128,5 @@ async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> t
     wanted = revision or (await take(store, mesh)).newest
     with trio.move_on_after(timeout_s):
         await spread(store, mesh, wanted)
-    census = await take(store, mesh, "agents", "acks")
-    return wanted, len(census.agents), laggards(census, wanted)
+    census = await take(store, mesh, "agents", "acks", "policies")
+    return Outcome(wanted, len(census.agents), laggards(census, wanted), refusals(census, wanted))

@@ -103,7 +103,9 @@ def _check_passed(sock: socket.socket) -> None:
     """Raises OSError for what is no listening TCP socket: a unit with ListenDatagram=, a path, or Accept=yes."""
     tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
     if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError(errno.EINVAL, "systemd passes a socket that does not listen for TCP; see ListenStream= and Accept=")
+        raise OSError(
+            errno.EINVAL, "systemd passes a socket that does not listen for TCP; see ListenStream= and Accept="
+        )
 
 
 def _listens(sock: socket.socket, address: Address) -> bool:

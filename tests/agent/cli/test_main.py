@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import agent
 from agent.cli.failure import Exit, Failure
 from agent.cli.main import checked, hoist
+from agent.control.listening import owned
+from agent.settings import Address
+from tests.support.proxy import refusing_port
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))
 NOBODY = "http://127.0.0.1:1"
@@ -50,6 +54,45 @@ def test_a_program_has_to_be_set_apart() -> None:
 def test_run_is_only_a_word_to_other_commands() -> None:
     """An instance may be called `run`."""
     assert checked(["--etcd", "run", "deregister", "pets", "run"]) == ["--etcd", "run", "deregister", "pets", "run"]
+
+
+def test_the_version_is_told() -> None:
+    """The first thing that a bug report has to say."""
+    told = shoal("--version")
+    assert (told.returncode, told.stdout) == (Exit.OK, f"shoal {agent.VERSION}\n")
+
+
+def test_patterns_in_help_keep_their_stars() -> None:
+    """Markdown would take them for emphasis."""
+    assert "'*.production' or '*'" in shoal("policy", "rm", "--help", COLUMNS="120").stdout
+
+
+@pytest.mark.parametrize("what", [["--dev"], []])
+def test_a_second_agent_is_told_at_once_and_in_one_line(what: list[str], tmp_path: Path) -> None:
+    """Also with --dev: no second etcd waits for the data of the first one."""
+    address = Address("127.0.0.1", refusing_port())
+    claim = owned(address)
+    assert claim is not None
+    config = tmp_path / "agent.toml"
+    config.write_text(f'state_dir = "{tmp_path}"\n[outbound]\nlisten = "{address}"\n')
+    with claim:
+        told = shoal("agent", "--config", str(config), *what)
+    assert told.returncode == Exit.USAGE
+    assert told.stderr == (
+        f"shoal: the agent cannot start: another agent on this host listens on {address}; give each its own\n"
+    )
+    assert not (tmp_path / "dev-etcd").exists()
+
+
+def test_a_state_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """Which file is in the way, and no traceback."""
+    config = tmp_path / "agent.toml"
+    listeners = "".join(f'[{name}]\nlisten = "127.0.0.1:0"\n' for name in ("outbound", "inbound", "admin"))
+    config.write_text(f'state_dir = "{tmp_path}"\n{listeners}')
+    (tmp_path / "dev-etcd").write_text("in the way")
+    told = shoal("agent", "--dev", "--config", str(config))
+    assert told.returncode == Exit.USAGE
+    assert told.stderr.splitlines()[-1] == f"shoal: the agent cannot start: {tmp_path / 'dev-etcd'}: File exists"
 
 
 def test_help_names_every_command() -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agent.control.listening import HANDOVER, Handover, OldWorker, is_taken, listening, owned, received, share
-from agent.settings import Address
+from agent.settings import Address, SettingsError
 from tests.support.proxy import refusing_port
 
 ANY = Address("127.0.0.1", 0)
@@ -73,6 +73,31 @@ def test_a_socket_from_systemd_is_shared() -> None:
         closed(*sockets)
 
 
+def test_a_socket_from_systemd_stays_where_its_unit_says() -> None:
+    """SIGHUP closes what `agent.toml` no longer names, but not what systemd holds: nobody could bind it again."""
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        first = listening(Address("127.0.0.1", 15001), [left_behind(given)], 2)
+        after = listening(Address("127.0.0.1", 15001), [left_behind(first[0])], 2, moved=True)
+        assert [sock.getsockname() for sock in after] == [given.getsockname()]
+        closed(*first, *after)
+
+
+def test_a_socket_from_systemd_gets_no_siblings() -> None:
+    """Not even one with ReusePort=yes: a sibling's queue would die with the agent, and clients in it."""
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as given:
+        sockets = listening(ANY, [left_behind(given)], 3)
+        assert len(sockets) == 1
+        closed(*sockets)
+
+
+def test_only_a_listening_tcp_socket_is_taken_from_systemd() -> None:
+    """ListenDatagram= or Accept=yes in the unit is told at the start, and not by a traceback at the first request."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, socket.socket() as silent:
+        for wrong in (datagrams, silent):
+            with pytest.raises(OSError, match="does not listen for TCP"):
+                listening(ANY, [left_behind(wrong)], 1)
+
+
 def test_a_port_that_is_taken_is_told() -> None:
     """The error names the address, and nothing stays open."""
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -104,3 +129,18 @@ def test_what_systemd_passes_is_received_by_name() -> None:
     environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3", "LISTEN_FDNAMES": "admin:shoal-outbound:inbound"}
     assert received(environment) == Handover(outbound=(4,), inbound=(5,), admin=(3,))
     assert received({**environment, "LISTEN_PID": "1"}) == Handover()
+
+
+@pytest.mark.parametrize(
+    ("count", "names", "reason"),
+    [
+        (1, "shoal.socket", "a socket named 'shoal.socket'; FileDescriptorName= has to be outbound, inbound or admin"),
+        (2, "outbound", "a socket named ''"),
+        (2, "admin:admin", "several sockets named 'admin'"),
+    ],
+)
+def test_a_socket_that_nobody_can_place_is_told(count: int, names: str, reason: str) -> None:
+    """Passed over, it would be bound a second time, and the error would be `Address already in use`."""
+    environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": names}
+    with pytest.raises(SettingsError, match=reason):
+        received(environment)
