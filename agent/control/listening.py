@@ -84,9 +84,7 @@ def listening(address: Address, inherited: Sequence[int], count: int, *, moved: 
             sockets.remove(elsewhere)
             elsewhere.close()
     else:
-        for sock in sockets:
-            _check_passed(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        _take_over(sockets)
     while not sockets or (all(map(_is_ours, sockets)) and len(sockets) < count):
         sockets.append(_made(address if not sockets else Address(*sockets[0].getsockname()[:2])))
     for sock in sockets:
@@ -99,13 +97,16 @@ def _is_ours(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
-def _check_passed(sock: socket.socket) -> None:
-    """Raises OSError for what is no listening TCP socket: a unit with ListenDatagram=, a path, or Accept=yes."""
-    tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
-    if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError(
-            errno.EINVAL, "systemd passes a socket that does not listen for TCP; see ListenStream= and Accept="
-        )
+def _take_over(passed: Sequence[socket.socket]) -> None:
+    """Marks what systemd passed. Raises OSError for a unit with ListenDatagram=, a path, or Accept=yes."""
+    for sock in passed:
+        tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+        if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            for each in passed:
+                each.close()
+            wrong = "systemd passes a socket that does not listen for TCP; see ListenStream= and Accept="
+            raise OSError(errno.EINVAL, wrong)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _listens(sock: socket.socket, address: Address) -> bool:
