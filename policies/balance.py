@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from policies import sticky
-from policies.algorithms import (
-    Algorithm,
-    BalanceState,
-    LeastRequest,
-    RandomChoice,
-    RoundRobin,
-    SlowStart,
-    Weighted,
-)
+from policies.algorithms import BalanceState
+from policies.balancer import HASHING, Balancer
 from policies.document import Document, Fault
 from policies.duration import Duration, seconds
-from policies.endpoint import Endpoint, Load
-from policies.ewma import DECAY_S, PeakEwma, observe
-from policies.hashing import hash64
-from policies.locality import Tier, candidates, choose
-from policies.maglev import Maglev
-from policies.request import RequestView, cookie, query_parameter
-from policies.ring import RingHash
-from policies.sticky import TOKEN, StickySession, point
+from policies.endpoint import Endpoint
+from policies.ewma import observe
+from policies.sticky import TOKEN, StickySession
 
 __all__ = ["Balance", "BalanceState", "Balancer", "compile", "observe"]
 
@@ -130,7 +116,7 @@ class Balance(Document, frozen=True, kw_only=True):
         _check_duration("$.initial", self.initial, 0.0001, 60)
 
     def _check_hash(self) -> None:
-        hashes = self.algorithm in _HASHING
+        hashes = self.algorithm in HASHING
         if hashes and not self.hash:
             raise Fault(
                 "$.hash", f'missing: {self.algorithm} needs to know what to hash, such as [{{"header": "x-user"}}]'
@@ -147,7 +133,6 @@ class Balance(Document, frozen=True, kw_only=True):
                 raise Fault(f"$.{option}", f"an option of {algorithm}; the algorithm here is {self.algorithm}")
 
 
-_HASHING: Final = ("ring-hash", "maglev")
 _OPTIONS: Final = {
     "slow_start": "least-request",
     "bounded_load": "ring-hash",
@@ -175,153 +160,8 @@ def _is_prime(number: int) -> bool:
 _DEFAULT: Final = Balance()
 
 
-# The decision.
-
-_KEYS: Final = (1 << 64) - 1
-_NEXT_KEY: Final = 0x9E3779B97F4A7C15  # odd and without a pattern: each try of a key is another place, always the same
-
-
-class Balancer:
-    """Chooses among a service's endpoints. Made anew when they or the document change; cheap until first asked."""
-
-    __slots__ = (
-        "_algorithms",
-        "_decay_s",
-        "_only",
-        "_panic",
-        "_pool",
-        "_sessions",
-        "_tiers",
-        "_usable",
-        "document",
-        "needs_key",
-        "sticky",
-    )
-
-    def __init__(self, document: Balance, endpoints: Sequence[Endpoint], zone: str, state: BalanceState) -> None:
-        self.document = document
-        rule = document.locality
-        found = candidates(endpoints, zone, rule.failover, document.panic, rule.prefer)
-        self._tiers, self._usable, self._pool, self._panic = found
-        self._algorithms = [_algorithm(document, tier, state) for tier in found.tiers]
-        self._only = self._algorithms[0] if len(self._algorithms) == 1 else None
-        self.needs_key = document.algorithm in _HASHING
-        """Whether `pick` wants the request's `key`."""
-        self.sticky = document.sticky is not None
-        """Whether to ask `sticky_endpoint` first."""
-        self._sessions = sticky.compile(document.sticky, found) if document.sticky is not None else None
-        self._decay_s = seconds(document.decay) if document.algorithm == "peak-ewma" else DECAY_S
-
-    def pick(
-        self, key: int | None, now: float, rng: random.Random, avoid: Collection[Endpoint] = ()
-    ) -> Endpoint | None:
-        """An endpoint for a request with a hash `key`, at monotonic time `now`; not one of `avoid` while another is
-        left. None when there is no endpoint at all."""
-        algorithm = self._only
-        if algorithm is None:
-            if not self._tiers:
-                return None
-            algorithm = self._algorithms[choose(self._tiers, rng.random() if key is None else point(key))]
-        endpoint = algorithm.pick(key, now, rng)
-        if avoid and endpoint in avoid:
-            return self._pick_other(algorithm, endpoint, key, now, rng, avoid)
-        return endpoint
-
-    def _pick_other(
-        self,
-        algorithm: Algorithm,
-        endpoint: Endpoint,
-        key: int | None,
-        now: float,
-        rng: random.Random,
-        avoid: Collection[Endpoint],
-    ) -> Endpoint:
-        for _ in range(4):
-            key = None if key is None else (key + _NEXT_KEY) & _KEYS
-            other = algorithm.pick(key, now, rng)
-            if other not in avoid:
-                return other
-        for group in (*(tier.endpoints for tier in self._tiers), self._usable):
-            others = [e for e in group if e not in avoid]
-            if others:
-                return rng.choice(others)
-        return endpoint
-
-    def key(self, request: RequestView) -> int | None:
-        """The hash of what the document says to hash; None when none of it is there."""
-        for source in self.document.hash:
-            value = _hashed(source, request)
-            if value:
-                return hash64(value)
-        return None
-
-    def observe(self, load: Load, latency_s: float, ok: bool, now: float) -> None:
-        """Take a try that ended into its endpoint's average, which fades as the document says."""
-        observe(load, latency_s, ok, now, self._decay_s)
-
-    # Sticky sessions.
-
-    def sticky_endpoint(self, request: RequestView) -> Endpoint | None:
-        """The endpoint that the client has had, if it can take requests."""
-        return self._sessions.endpoint(request) if self._sessions is not None else None
-
-    def sticky_cookie(self, endpoint: Endpoint) -> str | None:
-        """The Set-Cookie value that keeps a client on an endpoint; None when no cookie does that."""
-        return self._sessions.cookie(endpoint) if self._sessions is not None else None
-
-    # For people.
-
-    def candidates(self) -> list[Endpoint]:
-        """Everyone who may be picked now."""
-        return [e for tier in self._tiers for e in tier.endpoints]
-
-    def describe(self) -> dict[str, Any]:
-        """The algorithm, and who gets how much."""
-        return {
-            "algorithm": self.document.algorithm,
-            "sticky": self.sticky,
-            "using": self._pool,
-            "panic": self._panic,
-            "tiers": [
-                {"zone": tier.name, "share": round(tier.share, 4), "endpoints": len(tier.endpoints)}
-                for tier in self._tiers
-            ],
-        }
-
-
 def compile(
     document: Balance | None, endpoints: Sequence[Endpoint], *, zone: str = "", state: BalanceState | None = None
 ) -> Balancer:
     """A balancer for a caller in `zone`; without a document the default one (least-request)."""
     return Balancer(document or _DEFAULT, endpoints, zone, state or BalanceState())
-
-
-def _algorithm(document: Balance, tier: Tier, state: BalanceState) -> Algorithm:
-    endpoints = tier.endpoints
-    match document.algorithm:
-        case "round-robin":
-            return RoundRobin(endpoints, state.turn(tier.name))
-        case "weighted":
-            return Weighted(endpoints)
-        case "random":
-            return RandomChoice(endpoints)
-        case "ring-hash":
-            return RingHash(endpoints, document.bounded_load / 100, document.ring_min, document.ring_max)
-        case "maglev":
-            return Maglev(endpoints, document.table)
-        case "peak-ewma":
-            return PeakEwma(endpoints, seconds(document.decay), seconds(document.initial))
-        case "least-request":
-            rule = document.slow_start
-            easing = SlowStart(seconds(rule.window), rule.aggression, rule.floor) if rule else None
-            return LeastRequest(endpoints, easing)
-
-
-def _hashed(source: HashKey, request: RequestView) -> str | None:
-    if source.header:
-        return request.header(source.header.lower())
-    if source.cookie:
-        return cookie(request, source.cookie)
-    if source.query:
-        return query_parameter(request, source.query)
-    return request.path if source.path else request.caller

@@ -236,7 +236,7 @@ class Downstream(Connection):
         """Relay an answer's head, and its body if that is complete."""
         framing = head.framing
         lines = [head.status_line]
-        lines += forwarded_fields(head.fields, head.connection)
+        lines += forwarded_fields(head)
         if forward is not None and forward.response_headers is not None:
             lines = [lines[0], *story.edited(lines[1:], forward.response_headers)]
         lines += extra

@@ -421,7 +421,7 @@ class Exchange(Timed):
     def on_informational(self, head: ResponseHead) -> None:
         """100 Continue, 103 Early Hints: passed on to those who know them."""
         if not self.request.http10:
-            self.down.write(b"".join([head.status_line, *forwarded_fields(head.fields, head.connection), b"\r\n"]))
+            self.down.write(b"".join([head.status_line, *forwarded_fields(head), b"\r\n"]))
 
     def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
@@ -590,28 +590,6 @@ class Exchange(Timed):
         """The back-off before another attempt is over."""
         if self.down.exchange is self and self.up is None:
             self._attempt()
-
-    def _refuse_failed(self, failure: Failure, reason: str, *, sent: bool, timed_out: bool) -> None:
-        if timed_out:
-            self.refuse(Refusal(504, "timeout", reason, unsent=not sent))
-        elif failure is Failure.CONNECT or not sent:
-            self.refuse(Refusal(503, "endpoint", reason, retry_after_s=1, unsent=not sent))
-        else:
-            self.refuse(Refusal(502, "endpoint", reason))
-
-    def _let_go(self, up: Upstream, *, reusable: bool) -> None:
-        """Part from a connection whose answer may not be relayed; it is released only once that is sure."""
-        up.exchange = None
-        self.up = None
-        up.pause_reading()
-        if reusable:
-            up.resume_reading()
-
-    def _take_back(self, up: Upstream, head: ResponseHead, complete: bool) -> Upstream | None:
-        """There is no further attempt: the answer that came is relayed after all."""
-        up.exchange = self
-        up.resume_reading()
-        return up
 
     def on_client_timeout(self) -> None:
         """The deadline of the whole request, or of its current phase, has passed."""

@@ -13,7 +13,7 @@ Laws
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final, final
 
 MAX_HEAD_BYTES: Final = 60 * 1024
 MAX_FIELDS: Final = 100
@@ -30,15 +30,20 @@ _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)(.*)\Z", re.DOTA
 _FIELD_VALUE_BYTES = bytes(b for b in range(256) if b >= 0x20 and b != 0x7F) + b"\t"
 
 
-class Field(NamedTuple):
-    """One header line, judged. `wire` is how it is passed on: one space after the colon, nothing around the value."""
+@final
+class Field:
+    """One header line, judged. Shared between messages: never changed."""
 
-    name: bytes
-    """Lower case."""
-    value: bytes
-    wire: bytes
-    code: int
-    """What the proxy must know about it: one of the codes below; 0 for an end-to-end field that is just passed on."""
+    __slots__ = ("code", "name", "value", "wire")
+
+    def __init__(self, name: bytes, value: bytes, wire: bytes, code: int) -> None:
+        self.name = name
+        """Lower case."""
+        self.value = value
+        self.wire = wire
+        """How it is passed on: one space after the colon, nothing around the value."""
+        self.code = code
+        """What the proxy must know about it: one of the codes below; 0 for an end-to-end field that is passed on."""
 
 
 # Codes of fields that mean something to a proxy. Below REBUILT they are passed on as they are; from REBUILT on they
@@ -105,6 +110,10 @@ CHUNKED: Final = 2
 UNTIL_CLOSE: Final = 3
 
 
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
+@final
 class RequestHead:
     """A request head that was accepted. `special` holds the fields with a code, in the order they came."""
 
@@ -121,6 +130,7 @@ class RequestHead:
         "special",
         "target",
         "upgrade",
+        "wires",
     )
 
     def __init__(self) -> None:
@@ -134,7 +144,9 @@ class RequestHead:
         """Whether there are Via or X-Forwarded fields, to which the proxy adds its own."""
         self.fields: list[Field] = []
         self.special: list[Field] = []
-        self.connection: frozenset[bytes] = frozenset()
+        self.wires: list[bytes] = []
+        """The fields that are passed on as they are, in wire form; those that Connection names are still there."""
+        self.connection: frozenset[bytes] = _NOTHING
         """What the Connection field names, lower case."""
         self.close = False
         """The client wants no further request on this connection."""
@@ -151,10 +163,22 @@ class RequestHead:
         return None
 
 
+@final
 class ResponseHead:
     """A response head that was accepted."""
 
-    __slots__ = ("close", "connection", "fields", "framing", "http10", "length", "special", "status", "status_line")
+    __slots__ = (
+        "close",
+        "connection",
+        "fields",
+        "framing",
+        "http10",
+        "length",
+        "special",
+        "status",
+        "status_line",
+        "wires",
+    )
 
     def __init__(self) -> None:
         self.status = 0
@@ -163,7 +187,9 @@ class ResponseHead:
         self.http10 = False
         self.fields: list[Field] = []
         self.special: list[Field] = []
-        self.connection: frozenset[bytes] = frozenset()
+        self.wires: list[bytes] = []
+        """The end-to-end fields in wire form; those that Connection names are still there."""
+        self.connection: frozenset[bytes] = _NOTHING
         self.close = False
         self.framing = NO_BODY
         self.length = 0
@@ -172,6 +198,7 @@ class ResponseHead:
 _remembered: dict[bytes, Field] = {}
 _REMEMBER_LINES: Final = 8192
 _REMEMBER_BYTES: Final = 256
+_REMEMBER_STATUS_LINES: Final = 256
 
 
 def parse_field(line: bytes) -> Field:
@@ -241,13 +268,20 @@ def parse_request(head: bytes) -> RequestHead:
         request.http10 = request.close = True
     fields = request.fields
     special = request.special
-    remembered = _remembered.get
+    wires = request.wires
+    remembered = _remembered
     for index in range(1, len(lines)):
         text = lines[index]
-        field = remembered(text) or parse_field(text)
+        field = remembered.get(text)
+        if field is None:
+            field = parse_field(text)
         fields.append(field)
-        if field[3]:
+        code = field.code
+        if code:
             special.append(field)
+            if code >= REBUILT:
+                continue
+        wires.append(field.wire)
     _judge_request(request)
     _judge_target(request, target)
     return request
@@ -338,6 +372,7 @@ def _judge_target(request: RequestHead, target: bytes) -> None:
     request.host = authority
     fields = [field for field in request.fields if field.code != HOST]
     request.fields = [Field(b"host", authority, b"host: %b\r\n" % authority, HOST), *fields]
+    request.wires = [field.wire for field in request.fields if field.code < REBUILT]
     request.target = rest if rest[:1] == b"/" else b"/" + rest
 
 
@@ -357,27 +392,47 @@ def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip(b" \t").lower() for token in value.split(b","))
 
 
+_status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
+
+
+def _parse_status_line(line: bytes) -> tuple[int, bytes, bool]:
+    """Status, the line as it is passed on, and whether it is HTTP/1.0's."""
+    found = _STATUS_LINE.match(line)
+    if found is None:
+        raise BadHead("a status line that is not 'HTTP/1.1 status reason'")
+    known = int(found[2]), b"HTTP/1.1%b\r\n" % line[8:], found[1] == b"0"
+    if len(line) <= _REMEMBER_BYTES and len(_status_lines) < _REMEMBER_STATUS_LINES:
+        _status_lines[line] = known
+    return known
+
+
 def parse_response(head: bytes, request_method: bytes) -> ResponseHead:
     """A whole response head, judged as strictly as a request. Raises BadHead."""
     lines = _split(head)
-    line = _STATUS_LINE.match(lines[0])
-    if line is None:
-        raise BadHead("a status line that is not 'HTTP/1.1 status reason'")
     response = ResponseHead()
-    minor, digits = line.groups()
-    response.status = status = int(digits)
-    response.status_line = b"HTTP/1.1%b\r\n" % lines[0][8:]
-    if minor == b"0":
-        response.http10 = response.close = True
+    known = _status_lines.get(lines[0])
+    if known is None:
+        known = _parse_status_line(lines[0])
+    response.status, response.status_line, response.http10 = known
+    status = response.status
+    if response.http10:
+        response.close = True
     fields = response.fields
     special = response.special
-    remembered = _remembered.get
+    wires = response.wires
+    remembered = _remembered
     for index in range(1, len(lines)):
         text = lines[index]
-        field = remembered(text) or parse_field(text)
+        field = remembered.get(text)
+        if field is None:
+            field = parse_field(text)
         fields.append(field)
-        if field[3]:
+        code = field.code
+        if code:
             special.append(field)
+            if code >= HOP_BY_HOP:
+                continue
+        wires.append(field.wire)
     _judge_response(response, request_method == b"HEAD" or status < 200 or status == 204 or status == 304)
     return response
 
@@ -415,13 +470,14 @@ def _judge_response(response: ResponseHead, bodiless: bool) -> None:
         response.close = True
 
 
-def forwarded_fields(fields: list[Field], connection: frozenset[bytes]) -> list[bytes]:
+def forwarded_fields(response: ResponseHead) -> list[bytes]:
     """The wire form of every end-to-end field: hop-by-hop ones, those that Connection names, and the mesh's own are
     left out (RFC 9110 section 7.6.1). Framing fields stay out of Connection's reach.
     """
-    if connection - _CONNECTION_OPTIONS:
-        return [f.wire for f in fields if f.code < HOP_BY_HOP and (f.code or f.name not in connection)]
-    return [f.wire for f in fields if f.code < HOP_BY_HOP]
+    connection = response.connection
+    if connection and connection - _CONNECTION_OPTIONS:
+        return [f.wire for f in response.fields if f.code < HOP_BY_HOP and (f.code or f.name not in connection)]
+    return response.wires
 
 
 _CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b""})

@@ -37,13 +37,13 @@ log = logging.getLogger("shoal.worker")
 class Timed:
     """Something with a deadline. A timer that moved later costs nothing until its old slot comes up."""
 
-    __slots__ = ("armed_tick", "deadline")
+    __slots__ = ("deadline", "stands_at")
 
     def __init__(self) -> None:
         self.deadline = INFINITY
         """Seconds on the monotonic clock; INFINITY: none."""
-        self.armed_tick = NEVER
-        """The earliest slot of the wheel in which this stands."""
+        self.stands_at = INFINITY
+        """When the earliest slot of the wheel in which this stands comes up."""
 
     def on_deadline(self, now: float) -> None:
         """Called once `deadline` has passed; it is INFINITY again by then."""
@@ -51,7 +51,6 @@ class Timed:
 
 
 INFINITY: Final = float("inf")
-NEVER: Final = 1 << 62
 TICKS_PER_S: Final = 100
 
 
@@ -71,12 +70,13 @@ class Wheel:
     def arm(self, timed: Timed, deadline: float) -> None:
         """Have `timed.on_deadline` called soon after `deadline`, in place of any earlier wish."""
         timed.deadline = deadline
-        if deadline == INFINITY:
+        if deadline >= timed.stands_at:  # the usual case, and that of no deadline at all
             return
         tick = int(deadline * TICKS_PER_S) + 1
-        if tick >= timed.armed_tick:
+        at = tick / TICKS_PER_S
+        if at >= timed.stands_at:
             return
-        timed.armed_tick = tick
+        timed.stands_at = at
         slot = self._slots.get(tick)
         if slot is not None:
             slot.append(timed)
@@ -92,9 +92,9 @@ class Wheel:
         while self._ticks and self._ticks[0] <= due:
             tick = heapq.heappop(self._ticks)
             for timed in self._slots.pop(tick):
-                if timed.armed_tick != tick:
-                    continue
-                timed.armed_tick = NEVER
+                if timed.stands_at != tick / TICKS_PER_S:
+                    continue  # it was armed again for sooner, and that was served
+                timed.stands_at = INFINITY
                 if timed.deadline > now:
                     self.arm(timed, timed.deadline)
                 else:

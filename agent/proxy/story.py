@@ -146,10 +146,9 @@ def direct_answer(action: Redirect | Respond) -> tuple[list[bytes], bytes, int]:
 def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]:
     """The end-to-end fields of a request, as its route wants them."""
     connection = request.connection
+    fields = request.wires
     if connection:
         fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code or f.name not in connection)]
-    else:
-        fields = [f.wire for f in request.fields if f.code < REBUILT]
     if forward is None:
         return fields
     if forward.host is not None:

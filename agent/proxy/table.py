@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import msgspec
+from typing import Any, Final, NamedTuple
 
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.answers import Refusal
@@ -32,7 +30,7 @@ from policies.timeout import Timeout
 _HOSTS: Final = 65536
 
 
-class InForce(msgspec.Struct, frozen=True):
+class InForce(NamedTuple):
     """A policy that applies to a service: where it stands, and what it says."""
 
     key: str

@@ -15,7 +15,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import time
 from typing import Any, Final
 
@@ -279,7 +278,7 @@ def _descriptors(name: str) -> list[int]:
 
 
 async def main() -> None:
-    """The process that control starts."""
+    """The process that control starts with `python -m agent.proxy`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is control's to handle
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a process group's SIGTERM: control drains its workers
@@ -291,11 +290,3 @@ async def main() -> None:
         worker.listen(fd, inbound=True)
     control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
     await serve(worker, trio.SocketStream(trio.socket.from_stdlib_socket(control)))
-
-
-if __name__ == "__main__":
-    # Not structlog: it imports rich where that is installed, and memory is per worker.
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format='timestamp=%(asctime)s level=%(levelname)s event="%(message)s"'
-    )
-    trio.run(main)

@@ -54,7 +54,7 @@ class Agent(msgspec.Struct, frozen=True):
 
 def _is_worker(pid: int) -> bool:
     try:
-        return b"agent.proxy.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"agent.proxy" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

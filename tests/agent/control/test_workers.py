@@ -25,7 +25,7 @@ from tests.support.proxy import GET, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
 
 ANY = Address("127.0.0.1", 0)
-WORKER = (sys.executable, "-m", "agent.proxy.worker")
+WORKER = (sys.executable, "-m", "agent.proxy")
 
 
 class Running:
