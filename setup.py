@@ -8,6 +8,7 @@ the wheel is pure Python.
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -28,8 +29,9 @@ def extensions() -> list[object]:
     """One shared library for all of them; nothing where it cannot or shall not be made."""
     if not {"bdist_wheel", "build"} & set(sys.argv) or os.environ.get("SHOAL_PURE"):
         return []
-    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
-        print("no C compiler: the request path stays interpreted, which costs twice the CPU", file=sys.stderr)
+    compiler = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+    if not compiler or not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        print("no C compiler or no Python.h: the request path stays interpreted, at twice the CPU", file=sys.stderr)
         return []
     from mypyc.build import mypycify
 

@@ -72,7 +72,7 @@ class Fleet:
         configuration: Callable[[], Frame],
         table: Callable[[], Iterable[Frame]],
         on_records: Callable[[bytes, int], None],
-        command: Sequence[str] = (sys.executable, "-m", "agent.proxy"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
         """`count` is of workers. `configuration` and `table` give what a newcomer has to know; `table` ends with a

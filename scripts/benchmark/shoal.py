@@ -34,6 +34,6 @@ PEER = Peer(
     "shoal",
     version,
     "route with 3 rules, split 90:10 over versions, least-request, timeouts, 2 attempts with a 20% budget, access "
-    "records to a file, metrics with histograms; 1 worker",
+    "records to a file, metrics with histograms; 1 worker, compiled as in a wheel",
     start,
 )
