@@ -16,16 +16,21 @@ from registry.lease import Holder
 from registry.records import Ack, Rejection, encode
 from registry.store import Store, StoreError
 
+ACK_AFTER_S: Final = 0.05
 ACK_EVERY_S: Final = 0.2
 JITTER_S: Final = 0.5
 log = structlog.get_logger()
 
 
 async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
-    """Keep acks/<host> at what every worker runs; at most five times a second."""
+    """Keep acks/<host> at what every worker runs; at most five times a second.
+
+    A moment late, for while some still converge the word of others that have would only be in their way.
+    """
     said = -1
     while True:
         if fleet.ready and fleet.revision != said:
+            await trio.sleep(ACK_AFTER_S)
             said = fleet.revision
             workers = {str(worker.index): worker.revision for worker in fleet.workers.values()}
             holder.put(keys.ack(host), encode(Ack(revision=said, workers=workers, at=now_text())))

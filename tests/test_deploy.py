@@ -1,0 +1,327 @@
+"""What deploy/ holds works: the units with real agents, the etcd files with real etcds, the commands as they stand."""
+
+from __future__ import annotations
+
+import configparser
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from agent.settings import Settings, load
+from policies.duration import seconds
+from registry.server import find_binary, free_port
+from tests.support.etcd import running_etcd
+from tests.support.mesh import DIRECT, ROOT, SERVICE_PROGRAM, SHOAL, until
+
+DEPLOY = ROOT / "deploy"
+UNITS = DEPLOY / "systemd"
+LISTENERS = ("outbound", "inbound", "admin")
+README = (DEPLOY / "README.md").read_text()
+STAND_IN = """
+import os, sys
+names, fds, command = sys.argv[1], [int(fd) for fd in sys.argv[2].split(",")], sys.argv[3:]
+away = [os.dup2(fd, 100 + n, inheritable=False) for n, fd in enumerate(fds)]
+for n, fd in enumerate(away):
+    os.dup2(fd, 3 + n)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=names)
+os.execv(command[0], command)
+"""
+"""Hands sockets over as systemd does: from descriptor 3 on, and LISTEN_PID is the process that is executed."""
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNITS / name)
+    return parser
+
+
+# The units.
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """Every directive is known and every value parses. The program is installed elsewhere, here a stand-in is."""
+    for path in [*UNITS.glob("*.service"), *UNITS.glob("*.socket")]:
+        (tmp_path / path.name).write_text(path.read_text().replace("/opt/shoal/bin/shoal", "/bin/true"))
+    told = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True, timeout=60
+    )
+    ours = [line for line in told.stderr.splitlines() if "shoal" in line]
+    assert ours == []
+
+
+def test_systemd_waits_longer_than_the_agent_drains() -> None:
+    """Else requests in flight would be killed at every restart."""
+    settings = Settings()
+    longest_s = seconds(settings.spread_timeout) + seconds(settings.drain_timeout) + 2
+    assert int(unit("shoal.service")["Service"]["TimeoutStopSec"]) > longest_s
+
+
+def test_a_worker_may_open_what_the_limits_promise() -> None:
+    """Two descriptors a connection, and some to spare."""
+    assert int(unit("shoal.service")["Service"]["LimitNOFILE"]) > 2 * Settings().limits.max_connections
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+def test_a_socket_unit_listens_where_the_agent_would(name: str) -> None:
+    """With and without sockets of systemd's, the addresses are the same."""
+    told = unit(f"shoal-{name}.socket")["Socket"]
+    assert (told["FileDescriptorName"], told["Service"]) == (name, "shoal.service")
+    assert told["ListenStream"] == getattr(Settings(), name).listen
+
+
+def test_the_settings_in_the_readme_are_good(tmp_path: Path) -> None:
+    """agent.toml as it stands there."""
+    found = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    (tmp_path / "agent.toml").write_text(found[1])
+    assert len(load(tmp_path / "agent.toml", {}).etcd.endpoints) == 3
+
+
+def test_every_file_that_is_named_exists() -> None:
+    """Paths in the page's commands are paths of the repository."""
+    for path in re.findall(r"deploy/[\w./*-]+", README):
+        assert list(ROOT.glob(path)), path
+
+
+# Sockets of systemd's.
+
+
+class Activated:
+    """The test is systemd: it holds the sockets, and starts and stops an agent that is given them."""
+
+    def __init__(self, folder: Path, etcd: str) -> None:
+        self.sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in LISTENERS}
+        self.config = folder / "agent.toml"
+        elsewhere = "".join(f'[{name}]\nlisten = "127.0.0.1:{free_port()}"\n' for name in LISTENERS)
+        self.config.write_text(
+            f'host = "h"\naddress = "127.0.0.1"\nstate_dir = "{folder / "state"}"\nworkers = 2\n'
+            f'drain_timeout = "3s"\nlease_ttl = "3s"\n[etcd]\nendpoints = ["{etcd}"]\n{elsewhere}'
+        )
+        self.log = folder / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def port(self, name: str) -> int:
+        return int(self.sockets[name].getsockname()[1])
+
+    def start(self) -> None:
+        fds = [sock.fileno() for sock in self.sockets.values()]
+        command = [sys.executable, "-c", STAND_IN, ":".join(self.sockets), ",".join(map(str, fds))]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *SHOAL, "agent", "--config", str(self.config)],
+                pass_fds=fds,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def ready(self) -> bool:
+        with DIRECT.open(f"http://127.0.0.1:{self.port('admin')}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+
+    def stop(self) -> int:
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.terminate()
+        try:
+            return process.wait(20)
+        finally:
+            end_group(process)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            end_group(self.process)
+        for sock in self.sockets.values():
+            sock.close()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """The workers share the session of the process that was started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@pytest.fixture
+def activated(tmp_path: Path) -> Iterator[Activated]:
+    with running_etcd(tmp_path / "etcd") as etcd:
+        agent = Activated(tmp_path, etcd.url)
+        try:
+            yield agent
+        finally:
+            agent.close()
+
+
+@pytest.fixture
+def service() -> Iterator[int]:
+    """A service process; its port."""
+    with subprocess.Popen([sys.executable, str(SERVICE_PROGRAM), "--port", "0"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["listening"]
+        finally:
+            process.kill()
+
+
+def register(admin: int, port: int) -> None:
+    body = json.dumps({"service": "pets", "port": port}).encode()
+    with DIRECT.open(urllib.request.Request(f"http://127.0.0.1:{admin}/instances", body, method="POST"), timeout=10):
+        pass
+
+
+def asked(outbound: int) -> http.client.HTTPConnection:
+    """A connection on which a request has been sent."""
+    connection = http.client.HTTPConnection("127.0.0.1", outbound, timeout=20)
+    connection.request("GET", "/", headers={"Host": "pets"})
+    return connection
+
+
+def answered(connection: http.client.HTTPConnection) -> int:
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.status
+
+
+def test_a_restart_of_the_whole_unit_loses_no_connection(activated: Activated, service: int) -> None:
+    """Who calls while there is no agent at all waits in the socket, and is answered by the next one."""
+    activated.start()
+    until("ready", activated.ready)
+    register(activated.port("admin"), service)
+    until("healthy", lambda: answered(asked(activated.port("outbound"))) == 200)
+    assert activated.stop() == 0
+    waiting = [asked(activated.port("outbound")) for _ in range(5)]
+    activated.start()
+    assert [answered(connection) for connection in waiting] == [200] * 5
+
+
+def test_a_reload_keeps_the_sockets_of_systemd(activated: Activated, service: int) -> None:
+    """Though agent.toml says another address: the unit is the one that says where."""
+    activated.start()
+    until("ready", activated.ready)
+    register(activated.port("admin"), service)
+    until("healthy", lambda: answered(asked(activated.port("outbound"))) == 200)
+    for times in (1, 2):
+        assert activated.process is not None
+        activated.process.send_signal(signal.SIGHUP)
+        until("reloaded", lambda: activated.log.read_text().count("the workers of before are gone") == times)  # noqa: B023
+        assert answered(asked(activated.port("outbound"))) == 200
+        assert activated.ready()
+
+
+def test_a_socket_with_another_name_is_told(activated: Activated) -> None:
+    """One line says which name is right."""
+    activated.sockets = {"shoal.socket": activated.sockets["outbound"], **activated.sockets}
+    activated.start()
+    assert activated.process is not None
+    assert activated.process.wait(30) == 2
+    assert "FileDescriptorName= has to be outbound, inbound or admin" in activated.log.read_text()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="no systemd-socket-activate")
+def test_the_first_caller_starts_the_agent(activated: Activated, service: int) -> None:
+    """With systemd's own program: nothing runs until somebody connects, and he is answered."""
+    ports = {name: free_port() for name in LISTENERS}
+    addresses = [word for port in ports.values() for word in ("-l", f"127.0.0.1:{port}")]
+    given = ["systemd-socket-activate", *addresses, f"--fdname={':'.join(LISTENERS)}"]
+    with open(activated.log, "ab") as log:
+        activated.process = subprocess.Popen(
+            [*given, *SHOAL, "agent", "--config", str(activated.config)],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    until("listening", lambda: "Listening on" in activated.log.read_text())
+    until("there", lambda: DIRECT.open(f"http://127.0.0.1:{ports['admin']}/healthz", timeout=10).status == 200)
+    register(ports["admin"], service)
+    until("healthy", lambda: answered(asked(ports["outbound"])) == 200)
+
+
+# etcd.
+
+
+def started(stack: ExitStack, folder: Path, name: str, text: str) -> None:
+    """One etcd from a file, as `etcd --config-file` starts it."""
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        text.replace("/var/lib/etcd/shoal", str(folder / name)).replace("/etc/etcd/pki", str(folder / "pki"))
+    )
+    with open(folder / f"{name}.log", "wb") as log:
+        process = subprocess.Popen([find_binary("etcd"), "--config-file", str(path)], stdout=log, stderr=log)
+    stack.callback(process.wait, 10)
+    stack.callback(process.kill)
+
+
+def etcdctl(endpoints: Sequence[str], *words: str) -> str:
+    done = subprocess.run(
+        [find_binary("etcdctl"), "--endpoints", ",".join(endpoints), *words],
+        env={**os.environ, "ETCDCTL_API": "3"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.stdout + done.stderr if done.returncode == 0 else ""
+
+
+def moved(text: str, ports: dict[str, int]) -> str:
+    """The file with our loopback addresses and free ports in the place of its own."""
+    text = text.replace("10.0.0.", "127.0.0.")
+    return re.sub(r"(127\.0\.0\.\d+):(2379|2380)", lambda at: f"{at[1]}:{ports[at[2]]}", text)
+
+
+def test_one_node_runs(tmp_path: Path) -> None:
+    """etcd takes the file as it stands, but for address and place."""
+    ports = {"2379": free_port(), "2380": free_port()}
+    with ExitStack() as stack:
+        started(stack, tmp_path, "one", moved((DEPLOY / "etcd" / "one-node.yaml").read_text(), ports))
+        url = f"http://127.0.0.10:{ports['2379']}"
+        until("healthy", lambda: "is healthy" in etcdctl([url], "endpoint", "health"))
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
+def test_three_nodes_with_certificates_run_and_outlive_one(tmp_path: Path) -> None:
+    """The commands of the page make the certificates; who has none is not let in; `shoal` is, with his."""
+    for line in re.findall(r"^\$ (deploy/etcd/make-certificates .*)", README, re.MULTILINE):
+        # On loopback everybody comes from 127.0.0.1, and etcd compares that with the certificate.
+        program, folder, *names = shlex.split(re.sub(r"10\.0\.0\.(\d+)", r"127.0.0.\1,127.0.0.1", line))
+        subprocess.run([str(ROOT / program), folder, *names], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    ports = {"2379": free_port(), "2380": free_port()}
+    urls = [f"https://127.0.0.{n}:{ports['2379']}" for n in (11, 12, 13)]
+    pki = tmp_path / "pki"
+    proof = [f"--cacert={pki / 'ca.pem'}", f"--cert={pki / 'alice.pem'}", f"--key={pki / 'alice.key'}"]
+    members = [(DEPLOY / "etcd" / f"three-nodes-{name}.yaml").read_text() for name in "abc"]
+    with ExitStack() as others, ExitStack() as first:
+        started(first, tmp_path, "a", moved(members[0], ports))
+        for name, text in zip("bc", members[1:], strict=True):
+            started(others, tmp_path, name, moved(text, ports))
+        until("all healthy", lambda: etcdctl(urls, *proof, "endpoint", "health").count("is healthy") == 3)
+        assert not etcdctl(urls[:1], "--insecure-skip-tls-verify", "--command-timeout=1s", "get", "x")
+        first.close()
+        until("a put without the first", lambda: "OK" in etcdctl(urls[1:], *proof, "put", "x", "y"))
+        environment = {"SHOAL_ETCD": ",".join(urls), "SHOAL_ETCD_CA": str(pki / "ca.pem")}
+        environment |= {"SHOAL_ETCD_CERT": str(pki / "alice.pem"), "SHOAL_ETCD_KEY": str(pki / "alice.key")}
+        told = subprocess.run(
+            [*SHOAL, "policy", "get"], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, timeout=60
+        )
+        assert (told.returncode, told.stderr) == (0, b"no policy in the mesh 'default'\n")
