@@ -60,6 +60,7 @@ class Recorder:
     def take(self, most: int) -> Frame | None:
         """The oldest records, as a frame for control; None when there is none."""
         rows = self._rows
+        self._epoch = time.time() - time.monotonic()  # the wall clock may have been set since
         count = min(most, len(rows))
         if not count:
             return None

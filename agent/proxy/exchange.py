@@ -263,6 +263,7 @@ class Exchange(Timed):
         endpoint = None
         if balancer.sticky and not self._tried:
             endpoint = self._stick(balancer)
+        sticky = endpoint is not None
         if endpoint is None:
             endpoint = balancer.pick(self._key, now, self.worker.rng, self._tried)
             if balancer.sticky and endpoint is not None:
@@ -272,8 +273,9 @@ class Exchange(Timed):
             return
         if endpoint.load.refused_until > now:
             endpoint = self._passing_over(balancer, endpoint, now)
+            sticky = False
         if self.explained is not None:
-            self.explained.append(story.balanced(plan, balancer, endpoint))
+            self.explained.append(story.balanced(plan, balancer, endpoint, sticky=sticky))
         self._try_endpoint(endpoint)
 
     def _passing_over(self, balancer: balancing.Balancer, refusing: Endpoint, now: float) -> Endpoint:

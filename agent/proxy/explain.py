@@ -55,12 +55,13 @@ def _decide(worker: Worker, plan: Plan, view: HeadView, told: story.Explained) -
     told.extend(story.limits(plan))
     key = balancer.key(view) if balancer.needs_key else None
     endpoint = balancer.sticky_endpoint(view) if balancer.sticky else None
+    sticky = endpoint is not None
     endpoint = endpoint or balancer.pick(key, worker.reactor.now, worker.rng)
     if endpoint is None:
         refusal = story.no_endpoint(plan, forward)
         told.append(story.refused(plan, refusal))
         return {"decisions": told, "endpoint": None, "status": refusal.status}
-    told.append(story.balanced(plan, balancer, endpoint))
+    told.append(story.balanced(plan, balancer, endpoint, sticky=sticky))
     return {"decisions": told, "endpoint": _endpoint(endpoint), "status": None}
 
 

@@ -77,10 +77,10 @@ def describe_subset(forward: Forward) -> str:
     return ", ".join([*parts, *(f"{key}={value}" for key, value in subset.labels)])
 
 
-def balanced(plan: Plan, balancer: Balancer, endpoint: Endpoint) -> dict[str, Any]:
+def balanced(plan: Plan, balancer: Balancer, endpoint: Endpoint, *, sticky: bool) -> dict[str, Any]:
     """Which endpoint was picked, and how."""
     load = endpoint.load
-    how = str(balancer.describe().get("algorithm", ""))
+    how = "the client's session" if sticky else str(balancer.describe().get("algorithm", ""))
     return entry(
         plan,
         "balance",

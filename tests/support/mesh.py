@@ -143,9 +143,9 @@ class Answer:
 class Mesh:
     """Everything that runs; all of it ends with the block."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *etcd_options: str) -> None:
         self.folder = folder
-        self.etcd = EtcdProcess(folder / "etcd")
+        self.etcd = EtcdProcess(folder / "etcd", arguments=etcd_options)
         self.agents: list[AgentProcess] = []
         self.services: list[subprocess.Popen[bytes]] = []
 
@@ -239,9 +239,9 @@ def _end_group(process: subprocess.Popen[bytes] | None) -> None:
 
 
 @contextmanager
-def running_mesh(folder: Path) -> Iterator[Mesh]:
+def running_mesh(folder: Path, *etcd_options: str) -> Iterator[Mesh]:
     """etcd runs; agents are started by the test."""
-    mesh = Mesh(folder)
+    mesh = Mesh(folder, *etcd_options)
     mesh.etcd.start()
     try:
         yield mesh

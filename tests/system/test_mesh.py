@@ -124,6 +124,22 @@ def test_garbage_in_every_key(mesh: Mesh) -> None:
     assert [e["port"] for e in state["services"]["pets.production"]["endpoints"]] == [port]
 
 
+def test_values_beyond_all_measure(tmp_path: Path) -> None:
+    """An etcd that takes them may hold two million bytes in any key; they are refused with the limit, and nothing else happens."""
+    with running_mesh(tmp_path, "--max-request-bytes", "10000000") as mesh:
+        alpha = mesh.agent()
+        mesh.instance(alpha)
+        mesh.put(ROUTE, {"rules": [{"respond": {"status": 299}}]})
+        huge = json.dumps({"description": "x" * 2_000_000})
+        for key in (ROUTE, "instances/pets.production/huge", "agents/huge", "health/pets.production/huge"):
+            mesh.etcdctl("put", f"/shoal/default/{key}", data=huge)
+        mesh.shoal("wait")
+        state = alpha.state()
+        assert {e["key"].rpartition("/")[2] for e in state["malformed"]} == {"huge"}
+        assert ["1 MiB" in e["reason"] or "bytes" in e["reason"] for e in state["refused"]] == [True]
+        assert alpha.ask().status == 299
+
+
 def test_an_instance_put_by_hand(mesh: Mesh) -> None:
     """No agent needs to own it; `etcdctl put` is enough, and `etcdctl del` is believed."""
     alpha = mesh.agent()
