@@ -35,7 +35,8 @@ class Census(msgspec.Struct):
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
     newest: int = 0
-    """The highest mod_revision of what agents act on: instances, health, agents, policies."""
+    """The highest mod_revision of what agents act on (instances, health, agents, policies), or the highest revision
+    that any of them runs: etcd keeps no mod_revision of a key that is gone."""
 
 
 async def take(store: Store, mesh: str, *rooms: str) -> Census:
@@ -73,7 +74,8 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
     elif key.room is Room.AGENTS:
         census.agents[key.first] = decode(Agent, item.value)
     elif key.room is Room.ACKS:
-        census.acks[key.first] = decode(Ack, item.value)
+        ack = census.acks[key.first] = decode(Ack, item.value)
+        census.newest = max(census.newest, ack.revision)
     elif key.room is Room.REJECTED:
         census.rejected[pair] = decode(Rejection, item.value)
     elif key.room is Room.POLICIES:

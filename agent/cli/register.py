@@ -97,7 +97,7 @@ def register(
 ) -> None:
     """Entrust an instance that runs already to the agent on this host, which checks it and keeps it registered.
 
-    Prints its id. It stays until `shoal deregister`, or until the agent ends.
+    Prints its id. It stays until `shoal deregister`; an agent that is restarted goes on with it.
 
     Example:  shoal register --service pets.production --version v1 --port 8080 --health /health
     """

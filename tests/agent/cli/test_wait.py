@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-from agent.cli.census import Census, Policy
+from agent.cli.census import Census, Policy, take
 from agent.cli.wait import Laggard, laggards, refusals
-from registry.records import Ack, Agent
+from registry.keys import Keys
+from registry.memory import MemoryStore
+from registry.records import Ack, Agent, encode
 
 AGENT = Agent(address="10.0.0.1", inbound_port=15006)
 
@@ -30,3 +32,14 @@ def test_a_policy_that_arrived_and_was_refused_is_not_in_force() -> None:
     assert [(found.policy, found.path) for found in refused] == [("route/pets", "$")]
     assert "'active'" in str(refused[0])
     assert refusals(census, 8) == []
+
+
+async def test_a_deletion_is_the_newest_change_too() -> None:
+    """Once the first agent runs it, `shoal wait` waits for the others, though etcd shows no trace of it."""
+    keys, store = Keys("default"), MemoryStore()
+    await store.put(keys.policy("route", "pets"), b"{}")
+    gone = await store.delete(keys.policy("route", "pets"))
+    assert (await take(store, "default")).newest == 0
+    await store.put(keys.ack("a"), encode(Ack(revision=gone)))
+    assert (await take(store, "default")).newest == gone
+    await store.aclose()
