@@ -116,11 +116,15 @@ class Instance:
             child = await trio.lowlevel.open_process(words, env=environment, process_group=0)
         except OSError as error:
             raise Failure(f"cannot run {words[0]!r}: {error.strerror}", Exit.USAGE) from None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._obey, signals, child)
-            nursery.start_soon(self._renew)
-            returncode = await child.wait()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey, signals, child)
+                nursery.start_soon(self._renew)
+                returncode = await child.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            if child.returncode is None:
+                child.kill()  # whatever went wrong with us: a program without its place in the mesh is nobody's
         return returncode if returncode >= 0 else 128 - returncode
 
     async def _obey(self, signals: Any, child: trio.Process) -> None:
@@ -165,7 +169,10 @@ class Instance:
             return
         if revision := (gone or {}).get("revision"):
             with trio.move_on_after(self._spread_s):
-                await asked(self._options, lambda store: spread(store, self._options.mesh, revision))
+                try:
+                    await asked(self._options, lambda store: spread(store, self._options.mesh, revision))
+                except Failure as failure:
+                    self._options.printer.note(f"shoal run: nobody can be heard: {failure.message}")
 
 
 def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,100 @@
+"""`shoal run` as a process, against an agent that only answers what the test wants."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.support.mesh import ROOT, SHOAL, until
+from tests.support.proxy import refusing_port
+
+PROGRAM = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+open(sys.argv[1], "w").write(os.environ["PORT"])
+time.sleep(60)
+"""
+
+
+class Admin(BaseHTTPRequestHandler):
+    """POST registers, DELETE deregisters at revision 7."""
+
+    def answer(self) -> None:
+        told = {"id": "one", "token": "t", "proxy": ""} if self.command == "POST" else {"revision": 7}
+        self.rfile.read(int(self.headers.get("content-length", "0")))
+        self.server.asked.append((self.command, self.path))  # type: ignore[attr-defined]
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_DELETE = answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def admin() -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Admin)
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def run(admin: HTTPServer, log: Path, *program: str) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "SHOAL_ADMIN": f"http://127.0.0.1:{admin.server_address[1]}",
+        "SHOAL_ETCD": f"http://127.0.0.1:{refusing_port()}",
+    }
+    with open(log, "wb") as stderr:
+        return subprocess.Popen(
+            [*SHOAL, "run", "--service", "pets", "--etcd-timeout", "0.2", "--", *program],
+            cwd=ROOT,
+            env=environment,
+            stderr=stderr,
+        )
+
+
+def test_a_program_is_ended_though_etcd_is_away(admin: HTTPServer, tmp_path: Path) -> None:
+    """Nobody can be heard, so nobody is waited for: the program gets its signal, and its exit code is told."""
+    log, port = tmp_path / "log", tmp_path / "port"
+    process = run(admin, log, sys.executable, "-c", PROGRAM, str(port))
+    until("running", lambda: port.exists() and port.read_text())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 7
+    lines = log.read_text().splitlines()
+    assert lines[0] == f"shoal run: pets/one on port {port.read_text()}"
+    assert lines[1].startswith("shoal run: nobody can be heard: etcd cannot be asked")
+    assert len(lines) == 2
+    assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
+
+
+def test_a_killed_program_tells_as_a_shell_would(admin: HTTPServer, tmp_path: Path) -> None:
+    """128 and the number of the signal; and it is deregistered."""
+    process = run(admin, tmp_path / "log", "/bin/sh", "-c", "kill -9 $$")
+    assert process.wait(30) == 137
+    assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
+
+
+def test_a_program_that_cannot_be_started_leaves_nothing_behind(admin: HTTPServer, tmp_path: Path) -> None:
+    """It was registered first, for it needs its credentials; so it is deregistered."""
+    process = run(admin, tmp_path / "log", "/no/such/program")
+    assert process.wait(30) == 2
+    assert "cannot run '/no/such/program': No such file or directory" in (tmp_path / "log").read_text()
+    assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
