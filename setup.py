@@ -13,15 +13,15 @@ from pathlib import Path
 
 from setuptools import setup
 
+PROXY = (
+    "access answers attempt callers connection downstream exchange framing head listener outgoing pool reactor stats "
+    "story table upstream view worker"
+)
+POLICIES = "algorithms balancer budget endpoint ewma hashing locality maglev ring split"
 COMPILED = [
-    *(f"agent/proxy/{name}.py" for name in (
-        "access", "answers", "callers", "connection", "downstream", "exchange", "framing", "head", "listener", "pool",
-        "reactor", "stats", "story", "table", "upstream", "view", "worker",
-    )),
-    *(f"policies/{name}.py" for name in (
-        "algorithms", "balancer", "budget", "endpoint", "ewma", "hashing", "locality", "maglev", "ring", "split",
-    )),
-]  # fmt: skip
+    *(f"agent/proxy/{name}.py" for name in PROXY.split()),
+    *(f"policies/{name}.py" for name in POLICIES.split()),
+]
 """Modules of plain classes and functions: documents are msgspec's, which are C already."""
 
 

@@ -13,20 +13,17 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
-from agent.proxy import answers, story
+from agent.proxy import answers
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.connection import Connection
 from agent.proxy.exchange import Exchange
 from agent.proxy.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.head import (
     CHUNKED,
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
     HOP_BY_HOP,
     LENGTH,
     NO_BODY,
     UNTIL_CLOSE,
-    VIA,
     BadHead,
     RequestHead,
     ResponseHead,
@@ -34,6 +31,7 @@ from agent.proxy.head import (
     forwarded_fields,
     parse_request,
 )
+from agent.proxy.outgoing import edited, trail
 
 if TYPE_CHECKING:
     from agent.proxy.worker import Worker
@@ -238,7 +236,7 @@ class Downstream(Connection):
         lines = [head.status_line]
         lines += forwarded_fields(head)
         if forward is not None and forward.response_headers is not None:
-            lines = [lines[0], *story.edited(lines[1:], forward.response_headers)]
+            lines = [lines[0], *edited(lines[1:], forward.response_headers)]
         lines += extra
         request = self.exchange.request if self.exchange is not None else None
         if framing in (CHUNKED, UNTIL_CLOSE):
@@ -370,27 +368,9 @@ class Downstream(Connection):
             exchange.on_client_gone()
 
     def trail(self, request: RequestHead) -> bytes:
-        """Via, X-Forwarded-For and X-Forwarded-Proto for the next hop.
-
-        The peer of an inbound hop is an agent, and no link of the chain that services see.
-        """
-        if not request.has_trail:
-            if self._own_trail is None:
-                self._own_trail = self._trail([], [], [])
-            return self._own_trail
-        by_code: dict[int, list[bytes]] = {VIA: [], FORWARDED_FOR: [], FORWARDED_PROTO: []}
-        for field in request.special:
-            if field.code in by_code:
-                by_code[field.code].append(field.value)
-        return self._trail(by_code[VIA], by_code[FORWARDED_FOR], by_code[FORWARDED_PROTO])
-
-    def _trail(self, via: list[bytes], forwarded: list[bytes], proto: list[bytes]) -> bytes:
-        if not self.inbound:
-            forwarded = [*forwarded, self.peer.encode()]
-            proto = proto or [b"http"]
-        lines = [b"via: %b\r\n" % b", ".join([*via, b"1.1 shoal"])]
-        if forwarded:
-            lines.append(b"x-forwarded-for: %b\r\n" % b", ".join(forwarded))
-        if proto:
-            lines.append(b"x-forwarded-proto: %b\r\n" % proto[-1])
-        return b"".join(lines)
+        """Via and X-Forwarded fields for the next hop; the same for all requests that come without their own."""
+        if request.has_trail:
+            return trail(request, self.peer, inbound=self.inbound)
+        if self._own_trail is None:
+            self._own_trail = trail(None, self.peer, inbound=self.inbound)
+        return self._own_trail

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from agent.proxy.answers import Refusal
-from agent.proxy.head import HOST, REBUILT, RequestHead
 from policies.balance import Balancer
 from policies.endpoint import Endpoint
 from policies.retry import Again, Enough, Failure
-from policies.route import Decision, Edits, Forward, Redirect, Respond
+from policies.route import Decision, Forward, Redirect, Respond
 
 if TYPE_CHECKING:
     from agent.proxy.table import Plan
@@ -141,34 +140,3 @@ def direct_answer(action: Redirect | Respond) -> tuple[list[bytes], bytes, int]:
         return fields, b"", action.status
     fields += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in action.headers]
     return fields, action.body, action.status
-
-
-def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]:
-    """The end-to-end fields of a request, as its route wants them."""
-    connection = request.connection
-    fields = request.wires
-    if connection:
-        fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code or f.name not in connection)]
-    if forward is None:
-        return fields
-    if forward.host is not None:
-        host = forward.host.encode("latin-1")
-        fields = [f.wire for f in request.fields if f.code < REBUILT and f.code != HOST and f.name not in connection]
-        fields.insert(0, b"host: %b\r\n" % host)
-    if forward.request_headers is not None:
-        fields = edited(fields, forward.request_headers)
-    return fields
-
-
-def edited(fields: list[bytes], edits: Edits) -> list[bytes]:
-    """Header lines after a route's edits: removed, then set (replacing), then added."""
-    gone = {name.encode() for name in edits.remove} | {name.lower().encode() for name, _ in edits.set}
-    kept = [line for line in fields if line.partition(b":")[0].lower() not in gone]
-    kept += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in (*edits.set, *edits.add)]
-    return kept
-
-
-def addressed_to(endpoint: Endpoint, caller: str) -> bytes:
-    """What the owning agent's inbound listener needs: which of its instances is meant, and who is calling."""
-    line = b"x-shoal-endpoint: %b/%b\r\n" % (endpoint.service.encode(), endpoint.id.encode())
-    return line + b"x-shoal-caller: %b\r\n" % caller.encode() if caller else line

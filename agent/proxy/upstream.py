@@ -27,7 +27,7 @@ from agent.proxy.head import (
 from agent.proxy.reactor import INFINITY, READ, WRITE, Reactor
 
 if TYPE_CHECKING:
-    from agent.proxy.exchange import Exchange
+    from agent.proxy.attempt import Attempt
     from agent.proxy.pool import Pool
 
 
@@ -43,17 +43,17 @@ class Phase(IntEnum):
 
 
 class Upstream(Connection):
-    """One connection to an endpoint's address. Owned by its exchange while busy, by the pool while idle."""
+    """One connection to an endpoint's address. Owned by an attempt while busy, by the pool while idle."""
 
-    __slots__ = ("_buffer", "_decoder", "_framing", "_left", "_reusable", "dial", "exchange", "phase", "pool", "sent")
+    __slots__ = ("_buffer", "_decoder", "_framing", "_left", "_reusable", "attempt", "dial", "phase", "pool", "sent")
 
-    def __init__(self, reactor: Reactor, pool: Pool, dial: tuple[str, int], exchange: Exchange) -> None:
+    def __init__(self, reactor: Reactor, pool: Pool, dial: tuple[str, int], attempt: Attempt) -> None:
         family = socket.AF_INET6 if ":" in dial[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         super().__init__(reactor, sock, WRITE)
         self.pool = pool
         self.dial = dial
-        self.exchange: Exchange | None = exchange
+        self.attempt: Attempt | None = attempt
         self.phase = Phase.CONNECTING
         self.sent = False
         """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
@@ -65,7 +65,7 @@ class Upstream(Connection):
         pool.opened += 1
 
     def connect(self) -> None:
-        """Begin to connect; the exchange hears `on_connected` or `on_upstream_lost`, now or later."""
+        """Begin to connect; the attempt hears `on_connected` or `on_lost`, now or later."""
         try:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = self.sock.connect_ex(self.dial)
@@ -87,8 +87,8 @@ class Upstream(Connection):
         self.phase = Phase.IDLE
         self.deadline = INFINITY
         self._want(READ)
-        assert self.exchange is not None
-        self.exchange.on_connected(self)
+        assert self.attempt is not None
+        self.attempt.on_connected(self)
 
     def is_stale(self) -> bool:
         """Whether an idle connection is known to be of no use: closed, or with bytes nobody asked for."""
@@ -100,9 +100,9 @@ class Upstream(Connection):
             pass
         return True
 
-    def send_request(self, exchange: Exchange, data: bytes) -> None:
+    def send_request(self, attempt: Attempt, data: bytes) -> None:
         """Send a request's head, and what there is of its body."""
-        self.exchange = exchange
+        self.attempt = attempt
         self.phase = Phase.HEAD
         self.sent = False
         self._reusable = True
@@ -119,16 +119,16 @@ class Upstream(Connection):
             elif self.phase is Phase.BODY:
                 self._read_body(data)
             elif self.phase is Phase.TUNNEL:
-                assert self.exchange is not None
-                self.exchange.on_tunnel_data(data)
+                assert self.attempt is not None
+                self.attempt.on_tunnel_data(data)
             else:  # idle: nobody asked
                 self.close()
         except BadHead as bad:
             self._fail_badly(bad.reason)
 
     def _read_heads(self, data: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+        attempt = self.attempt
+        assert attempt is not None
         if self._buffer:
             data = self._buffer + data
         while True:
@@ -137,30 +137,30 @@ class Upstream(Connection):
                 check_incomplete(data)
                 self._buffer = data
                 return
-            head = parse_response(data[:end], exchange.request.method)
+            head = parse_response(data[:end], attempt.exchange.request.method)
             data = data[end + 4 :]
             if head.status >= 200:
                 break
             if head.status == 101:
                 self._buffer = b""
-                self._switch(exchange, head, data)
+                self._switch(attempt, head, data)
                 return
-            exchange.on_informational(head)
-            if self.exchange is not exchange:
+            attempt.on_informational(head)
+            if self.attempt is not attempt:
                 return
         self._buffer = b""
-        self._begin_body(exchange, head, data)
+        self._begin_body(attempt, head, data)
 
-    def _switch(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
-        if not exchange.request.upgrade:
+    def _switch(self, attempt: Attempt, head: ResponseHead, data: bytes) -> None:
+        if not attempt.exchange.request.upgrade:
             raise BadHead("101 Switching Protocols that nobody asked for")
         self.phase = Phase.TUNNEL
         self._reusable = False
-        exchange.on_switched(head)
-        if data and self.exchange is exchange:
-            exchange.on_tunnel_data(data)
+        attempt.on_switched(head)
+        if data and self.attempt is attempt:
+            attempt.on_tunnel_data(data)
 
-    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+    def _begin_body(self, attempt: Attempt, head: ResponseHead, data: bytes) -> None:
         framing = head.framing
         if head.close:
             self._reusable = False
@@ -169,13 +169,13 @@ class Upstream(Connection):
                 self._reusable = False
                 data = data[: head.length]
             self.deadline = INFINITY
-            exchange.on_response(head, data, True)
+            attempt.on_response(head, data, True)
             return
         if framing == NO_BODY:
             if data:
                 self._reusable = False
             self.deadline = INFINITY
-            exchange.on_response(head, b"", True)
+            attempt.on_response(head, b"", True)
             return
         self.deadline = INFINITY
         self._framing = framing
@@ -183,79 +183,79 @@ class Upstream(Connection):
         self.phase = Phase.BODY
         if framing == CHUNKED:
             self._decoder = ChunkedDecoder()
-        exchange.on_response(head, b"", False)
-        if data and self.exchange is exchange:
+        attempt.on_response(head, b"", False)
+        if data and self.attempt is attempt:
             self._read_body(data)
 
     def _read_body(self, data: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+        attempt = self.attempt
+        assert attempt is not None
         if self._framing == LENGTH:
             if len(data) > self._left:
                 self._reusable = False
                 data = data[: self._left]
             self._left -= len(data)
-            exchange.on_response_data(data)
-            if not self._left and self.exchange is exchange:
-                exchange.on_response_end([])
+            attempt.on_response_data(data)
+            if not self._left and self.attempt is attempt:
+                attempt.on_response_end([])
         elif self._framing == CHUNKED:
             decoder = self._decoder
             assert decoder is not None
             payload = decoder.feed(data)
             if payload:
-                exchange.on_response_data(payload)
-            if decoder.done and self.exchange is exchange:
+                attempt.on_response_data(payload)
+            if decoder.done and self.attempt is attempt:
                 self._decoder = None
                 if decoder.rest:
                     self._reusable = False
-                exchange.on_response_end(decoder.trailers)
+                attempt.on_response_end(decoder.trailers)
         else:
-            exchange.on_response_data(data)
+            attempt.on_response_data(data)
 
     def on_eof(self) -> None:
         """The upstream closed: the end of an answer that is framed so, and a failure anywhere else."""
-        exchange = self.exchange
-        if self.phase is Phase.TUNNEL and exchange is not None:
+        attempt = self.attempt
+        if self.phase is Phase.TUNNEL and attempt is not None:
             self.pause_reading()
-            exchange.on_tunnel_eof(from_upstream=True)
-        elif self.phase is Phase.BODY and self._framing == UNTIL_CLOSE and exchange is not None:
+            attempt.on_tunnel_eof(from_upstream=True)
+        elif self.phase is Phase.BODY and self._framing == UNTIL_CLOSE and attempt is not None:
             self._reusable = False
-            exchange.on_response_end([])
+            attempt.on_response_end([])
         else:
             self.on_broken(OSError(errno.ECONNRESET, "closed by the upstream"))
 
     def on_broken(self, error: OSError) -> None:
         """Connecting failed, or the connection did."""
-        exchange, self.exchange = self.exchange, None
+        attempt, self.attempt = self.attempt, None
         connecting = self.phase is Phase.CONNECTING
         self.close()
-        if exchange is not None:
-            exchange.on_upstream_lost(self, error.strerror or str(error), connecting)
+        if attempt is not None:
+            attempt.on_lost(self, error.strerror or str(error), connecting)
 
     def on_deadline(self, now: float) -> None:
         """Idle for too long; or connecting, or the answer's head, took longer than this try may."""
-        exchange, self.exchange = self.exchange, None
+        attempt, self.attempt = self.attempt, None
         phase = self.phase
         self.close()
-        if exchange is not None:
-            exchange.on_try_timeout(self, connecting=phase is Phase.CONNECTING)
+        if attempt is not None:
+            attempt.on_timeout(self, connecting=phase is Phase.CONNECTING)
 
     def on_drained(self) -> None:
         """What was held of the request is sent: its client may go on."""
-        if self.exchange is not None:
-            self.exchange.down.resume_reading()
+        if self.attempt is not None:
+            self.attempt.exchange.down.resume_reading()
 
     def _fail_badly(self, reason: str) -> None:
-        exchange, self.exchange = self.exchange, None
+        attempt, self.attempt = self.attempt, None
         self.close()
-        if exchange is not None:
-            exchange.on_bad_response(self, reason)
+        if attempt is not None:
+            attempt.on_bad_response(self, reason)
 
     # How it ends.
 
     def release(self, *, reusable: bool) -> None:
-        """The exchange is through with it: back to the pool, or closed."""
-        self.exchange = None
+        """The attempt is through with it: back to the pool, or closed."""
+        self.attempt = None
         if reusable and self._reusable and self._out is None and not self.closed:
             self.phase = Phase.IDLE
             self.resume_reading()
@@ -266,7 +266,7 @@ class Upstream(Connection):
     def close(self) -> None:
         """Close, wherever it stands."""
         if not self.closed:
-            if self.phase is Phase.IDLE and self.exchange is None:
+            if self.phase is Phase.IDLE and self.attempt is None:
                 self.pool.forget(self)
             self.pool.opened -= 1
         super().close()

@@ -125,7 +125,7 @@ def test_garbage_in_every_key(mesh: Mesh) -> None:
 
 
 def test_values_beyond_all_measure(tmp_path: Path) -> None:
-    """An etcd that takes them may hold two million bytes in any key; they are refused with the limit, and nothing else happens."""
+    """An etcd that takes them may hold two million bytes in any key: refused, with the limit, and nothing else."""
     with running_mesh(tmp_path, "--max-request-bytes", "10000000") as mesh:
         alpha = mesh.agent()
         mesh.instance(alpha)

@@ -15,7 +15,7 @@ from agent.proxy.head import (
     parse_request,
     parse_response,
 )
-from agent.proxy.story import request_fields
+from agent.proxy.outgoing import request_fields
 
 HOST = b"Host: pets.production"
 

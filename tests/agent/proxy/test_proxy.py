@@ -561,8 +561,8 @@ async def test_upload_back_pressure() -> None:
             nursery.start_soon(client.send, b"z" * size)
             await trio.testing.wait_all_tasks_blocked(0.2)
             (connection,) = proxy.worker.connections
-            assert connection.exchange is not None
-            up = connection.exchange.up
+            assert connection.exchange is not None and connection.exchange.attempt is not None
+            up = connection.exchange.attempt.up
             assert up is not None
             assert up._out is not None
             assert len(up._out) < 1024 * 1024
