@@ -643,6 +643,7 @@ class Exchange(Timed):
         self.deadline = INFINITY
         if self.attempt is not None:
             self.attempt.give_back()
+            self.attempt = None  # they refer to each other: garbage that only a collection would find
         worker = self.worker
         duration_s = worker.reactor.now - self.started
         service = self.service

@@ -1,9 +1,13 @@
 """HTTP/1.1 through the proxy, byte for byte, on real sockets."""
 
+import gc
+
 import pytest
 import trio
 import trio.testing
 
+from agent.proxy.attempt import Attempt
+from agent.proxy.exchange import Exchange
 from tests.support.proxy import GET, OK, SERVICE, Client, always_ok, endpoint, refusing_port, running_proxy
 
 
@@ -664,3 +668,20 @@ async def test_whole_request_deadline_from_the_caller() -> None:
         client = await proxy.client()
         head = b"GET / HTTP/1.1\r\nHost: pets.production\r\nx-shoal-deadline: 120\r\n\r\n"
         assert (await client.ask(head, b"}\n")).startswith(b"HTTP/1.1 504")
+
+
+async def test_a_request_leaves_no_garbage_behind() -> None:
+    """What refers to each other is parted at the end: collecting it would stop every request for 40 ms."""
+    async with running_proxy() as proxy:
+        proxy.put(endpoint(await proxy.upstream(always_ok)), endpoint(refusing_port()))
+        client = await proxy.client()
+        await client.ask(GET)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await client.ask(GET)
+            left = [thing for thing in gc.get_objects() if isinstance(thing, Exchange | Attempt)]
+        finally:
+            gc.enable()
+        assert left == []
