@@ -35,8 +35,14 @@ class Census(msgspec.Struct):
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
     newest: int = 0
-    """The highest mod_revision of what agents act on (instances, health, agents, policies), or the highest revision
-    that any of them runs: etcd keeps no mod_revision of a key that is gone."""
+    """The highest mod_revision of what agents act on: instances, health, agents, policies."""
+    seen: int = 0
+    """The highest revision that any agent runs."""
+
+    @property
+    def wanted(self) -> int:
+        """What all agents should run. Not `newest` alone: etcd keeps no mod_revision of a key that is gone."""
+        return max(self.newest, self.seen)
 
 
 async def take(store: Store, mesh: str, *rooms: str) -> Census:
@@ -75,7 +81,7 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.agents[key.first] = decode(Agent, item.value)
     elif key.room is Room.ACKS:
         ack = census.acks[key.first] = decode(Ack, item.value)
-        census.newest = max(census.newest, ack.revision)
+        census.seen = max(census.seen, ack.revision)
     elif key.room is Room.REJECTED:
         census.rejected[pair] = decode(Rejection, item.value)
     elif key.room is Room.POLICIES:

@@ -136,7 +136,7 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
     return {
         "etcd": etcd,
         "revision": census.revision,
-        "newest": census.newest,
+        "newest": census.wanted,
         "agents": [_agent_row(census, host, now) for host in sorted(census.agents)],
         "local": local,
         "refused": [
@@ -171,7 +171,7 @@ def _agent_row(census: Census, host: str, now: float) -> Row:
         "workers": len(ack.workers) if ack else 0,
         "runs": runs,
         "instances": sum(instance.agent == host for instance in census.instances.values()),
-        "state": "current" if runs >= census.newest else "lagging",
+        "state": "current" if runs >= census.wanted else "lagging",
     }
 
 

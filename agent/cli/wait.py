@@ -47,7 +47,7 @@ class Outcome(msgspec.Struct, frozen=True):
     agents: int
     lagging: list[Laggard]
     refused: list[Refused]
-    """Of the policies that were put at this very revision."""
+    """Of the policies that were put at the revision that was asked for, or as the newest change."""
 
 
 def laggards(census: Census, revision: int) -> list[Laggard]:
@@ -125,8 +125,9 @@ async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> O
 
     from agent.cli.census import take
 
-    wanted = revision or (await take(store, mesh)).newest
+    now = await take(store, mesh)
+    wanted, judged = revision or now.wanted, revision or now.newest
     with trio.move_on_after(timeout_s):
         await spread(store, mesh, wanted)
     census = await take(store, mesh, "agents", "acks", "policies")
-    return Outcome(wanted, len(census.agents), laggards(census, wanted), refusals(census, wanted))
+    return Outcome(wanted, len(census.agents), laggards(census, wanted), refusals(census, judged))

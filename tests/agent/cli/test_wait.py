@@ -39,7 +39,7 @@ async def test_a_deletion_is_the_newest_change_too() -> None:
     keys, store = Keys("default"), MemoryStore()
     await store.put(keys.policy("route", "pets"), b"{}")
     gone = await store.delete(keys.policy("route", "pets"))
-    assert (await take(store, "default")).newest == 0
+    assert (await take(store, "default")).wanted == 0
     await store.put(keys.ack("a"), encode(Ack(revision=gone)))
-    assert (await take(store, "default")).newest == gone
+    assert (await take(store, "default")).wanted == gone
     await store.aclose()
