@@ -17,7 +17,7 @@ PROXY = (
     "access answers attempt callers connection downstream exchange framing head listener outgoing pool reactor stats "
     "story table upstream view worker"
 )
-POLICIES = "algorithms balancer budget endpoint ewma hashing locality maglev ring split"
+POLICIES = "algorithms balancer budget endpoint ewma hashing locality maglev quantile ring split"
 COMPILED = [
     *(f"agent/proxy/{name}.py" for name in PROXY.split()),
     *(f"policies/{name}.py" for name in POLICIES.split()),

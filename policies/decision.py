@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from policies.endpoint import Endpoint
+from policies.retry import RetryPolicy
 
 
 class Subset(NamedTuple):
@@ -45,6 +46,8 @@ class Forward(msgspec.Struct, frozen=True):
     host: str | None = None
     request_headers: Edits | None = None
     response_headers: Edits | None = None
+    retry: RetryPolicy | None = None
+    """In place of the service's own."""
 
 
 class Redirect(msgspec.Struct, frozen=True):

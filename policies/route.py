@@ -163,7 +163,10 @@ def _chooser(rule: Rule, name: str, service: str, release: _Release) -> Chooser:
     headers = rule.headers or Headers()
     host = rule.rewrite.host if rule.rewrite is not None else ""
     forward = Forward(
-        host=host or None, request_headers=_edits(headers.request), response_headers=_edits(headers.response)
+        host=host or None,
+        request_headers=_edits(headers.request),
+        response_headers=_edits(headers.response),
+        retry=rule.retry.compile() if rule.retry is not None else None,
     )
     chosen = _split(rule, name, service, release, forward) if rule.split else release.chooser(name, forward, "matched")
     rewritten = _rewriter(rule)

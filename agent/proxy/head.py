@@ -69,6 +69,7 @@ SHOAL_EXPLAIN: Final = 42
 SHOAL_CALLER: Final = 43
 SHOAL_ENDPOINT: Final = 44
 SHOAL_UNSENT: Final = 45
+SHOAL_NO_RETRY: Final = 46
 
 _CODES: Final = {
     b"host": HOST,
@@ -91,6 +92,7 @@ _CODES: Final = {
     b"x-shoal-caller": SHOAL_CALLER,
     b"x-shoal-endpoint": SHOAL_ENDPOINT,
     b"x-shoal-unsent": SHOAL_UNSENT,
+    b"x-shoal-no-retry": SHOAL_NO_RETRY,
 }
 
 

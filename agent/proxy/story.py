@@ -115,6 +115,12 @@ def retried(plan: Plan, failure: Failure, reason: str, verdict: Again | Enough) 
     return entry(plan, "retry", "retry", decision, f"{failure.name.lower()}: {reason}; {verdict.reason}")
 
 
+def hedged(plan: Plan, first: Endpoint, second: Endpoint, after_s: float) -> dict[str, Any]:
+    """A second attempt beside the first."""
+    reason = f"{first.id} has not answered for {after_s * 1000:.0f} ms"
+    return entry(plan, "retry", "retry", f"hedge at endpoint {second.id}", reason)
+
+
 def refused(plan: Plan | None, refusal: Refusal) -> dict[str, Any]:
     """The mesh's own answer."""
     return entry(plan, "answer", refusal.policy, f"answer {refusal.status}", refusal.reason)

@@ -22,6 +22,7 @@ from policies.balance import Balance, Balancer, BalanceState
 from policies.document import Document, Invalid, parse
 from policies.endpoint import Endpoint, Load
 from policies.names import parse_service
+from policies.quantile import Recent
 from policies.request import RequestView
 from policies.retry import Budget, Retry
 from policies.route import Decision, Forward, Route, Subset
@@ -69,7 +70,6 @@ class Plan:
         "needs_view",
         "policies",
         "retry",
-        "retry_statuses",
         "revision",
         "route",
         "service",
@@ -107,7 +107,6 @@ class Plan:
         self.bounds_whole_request = times is not None and times.request is not None
         retries = _enforced(policies, "retry", Retry)
         self.retry = retry.compile(retries)
-        self.retry_statuses = self.retry.statuses | {503}
         service.budget.configure(self.retry)
 
     def group(self, subset: Subset | None) -> Balancer:
@@ -133,12 +132,14 @@ def _enforced(policies: Mapping[str, InForce], name: str, kind: type[Any]) -> An
 class Service:
     """One service as this worker knows it: its plan, and all that outlives plans."""
 
-    __slots__ = ("budget", "loads", "name", "plan", "states", "stats")
+    __slots__ = ("budget", "loads", "name", "plan", "recent", "states", "stats")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.stats = ServiceStats()
         self.budget = Budget()
+        self.recent = Recent()
+        """Latencies of answers, in seconds; kept where a hedge needs them."""
         self.loads: dict[str, Load] = {}
         self.states: dict[Subset | None, BalanceState] = {}
         self.plan: Plan

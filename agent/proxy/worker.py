@@ -58,6 +58,8 @@ class Worker:
         self.draining = False
         self.refused: dict[str, int] = {}
         """Answers of the mesh's own that no service stands behind, by policy."""
+        self.troubled: dict[str, float] = {}
+        """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
         self.accepted = 0
         self.drained = trio.Event()
         self._waiting: list[Exchange] = []

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from registry.server import free_port
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 STOP_S = 15.0
@@ -178,14 +179,7 @@ def allow_descriptors() -> None:
 
 def free_ports(count: int) -> list[int]:
     """Port numbers that nothing on loopback listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
+    return [free_port() for _ in range(count)]
 
 
 def wait_until(what: str, done: Callable[[], bool], program: Program | None = None, timeout_s: float = START_S) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.document import Invalid, parse
+from policies.quantile import Recent
 from policies.retry import (
     IDEMPOTENT,
     MAX_RETRY_AFTER_S,
@@ -20,6 +21,8 @@ from policies.retry import (
     RetryPolicy,
     compile,
     decide,
+    hedge_after_s,
+    may_hedge,
 )
 
 RNG = random.Random(5)
@@ -177,7 +180,7 @@ def test_nothing_is_begun_that_the_deadline_would_cut() -> None:
         found = verdict(policy(), Failure.STATUS, 503, retry_after_s=2.0, remaining_s=2.0, budget=budget)
         assert found == Enough("the deadline comes before another attempt could")
     assert isinstance(verdict(policy(), Failure.STATUS, 503, remaining_s=2.0, budget=budget), Again)
-    assert verdict(policy(), Failure.STATUS, 503, budget=budget) == Enough("the retry budget is used up")
+    assert verdict(policy(), Failure.STATUS, 503, budget=budget) == Enough("the retry budget is used up", final=True)
 
 
 # How much: the budget.
@@ -282,3 +285,68 @@ def test_what_is_wrong_is_said_with_its_place(fields: dict[str, Any], said: str)
     found = parse("retry", "pets", json.dumps(fields).encode())
     assert isinstance(found, Invalid)
     assert f"{found.path}: {found.reason}" == said
+
+
+# Hedges, and tries along a chain.
+
+
+def test_a_hedge_begins_after_a_time_or_a_quantile() -> None:
+    """Known from the start, or learnt; never sooner than `least`."""
+    recent = Recent()
+    fixed = policy(hedge={"after": "50ms"}).hedge
+    learnt = policy(hedge={"after": "p90", "least": "5ms"}).hedge
+    assert fixed is not None and learnt is not None
+    assert hedge_after_s(fixed, recent) == 0.05
+    assert hedge_after_s(learnt, recent) is None
+    for n in range(100):
+        recent.observe(n / 1000)
+    assert hedge_after_s(learnt, recent) == pytest.approx(0.09, abs=0.002)
+    for _ in range(300):
+        recent.observe(0.001)
+    assert hedge_after_s(learnt, recent) == 0.005
+
+
+@given(st.lists(st.floats(0, 100), min_size=32, max_size=600), st.floats(0.5, 0.999))
+def test_a_quantile_is_one_of_the_last_values(values: list[float], share: float) -> None:
+    """And about that share of them is no larger."""
+    recent = Recent()
+    for value in values:
+        recent.observe(value)
+    found = recent.quantile(share)
+    last = values[-256:]
+    assert found in last
+    assert sum(value <= found for value in last) >= share * len(last) - 1
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"hedge": {"after": "p0"}}, "$.hedge.after: 'p0' is not a time such as 50ms, or a quantile from p50 to p99.9"),
+        ({"hedge": {"after": "0s"}}, "$.hedge.after: 0 s; more than nothing, and at most 60 s"),
+        ({"hedge": {"least": "2m"}}, "$.hedge.least: 120 s; more than nothing, and at most 60 s"),
+    ],
+)
+def test_hedges_that_cannot_be(document: dict[str, Any], said: str) -> None:
+    """Each with its place."""
+    found = parse("retry", "pets", json.dumps(document).encode())
+    assert isinstance(found, Invalid)
+    assert f"{found.path}: {found.reason}" == said
+
+
+def test_a_hedge_is_an_attempt() -> None:
+    """Of a safe method, within the attempts and the budget, with the body at hand."""
+    rules = policy(hedge={}, attempts=2)
+    given: dict[str, Any] = {"method": "GET", "attempts": 1, "replayable": True, "budget": Budget(), "now": 1.0}
+    assert may_hedge(rules, **given)
+    for other in ({"method": "POST"}, {"attempts": 2}, {"replayable": False}):
+        assert not may_hedge(rules, **{**given, **other})
+    empty = Budget()
+    empty.configure(policy(budget={"ratio": 0, "min_per_second": 0}))
+    assert not may_hedge(rules, **{**given, "budget": empty})
+
+
+def test_what_was_tried_nearer_to_the_failure_is_not_tried_again() -> None:
+    """Unless nothing was sent, which nobody can have tried."""
+    rules = policy()
+    assert isinstance(verdict(rules, Failure.STATUS, 503, tried_deeper=True), Enough)
+    assert isinstance(verdict(rules, Failure.CONNECT, tried_deeper=True), Again)

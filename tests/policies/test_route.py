@@ -437,7 +437,7 @@ SET = "$.rules[1].headers.request.set"
         ({"rules": [{}] * 1001}, "$.rules: expected a list of length <= 1000"),
         ({"rules": [{"spilt": []}]},
          "$.rules[0]: no field 'spilt' here (did you mean 'split'?); there are: name, match, split, "
-         "sticky, rewrite, headers, redirect, respond"),
+         "sticky, rewrite, headers, retry, redirect, respond"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
 )  # fmt: skip
