@@ -1,4 +1,4 @@
-"""A quantile of what was seen lately, cheap enough for every request: the last few hundred values, sorted now and then."""
+"""A quantile of what was seen lately, cheap enough for every request: the last few hundred values, sorted at times."""
 
 from __future__ import annotations
 
