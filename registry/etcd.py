@@ -12,10 +12,7 @@ Laws
 
 from __future__ import annotations
 
-import os
-import queue
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -25,7 +22,6 @@ import trio
 
 from registry.backoff import Backoff
 from registry.store import (
-    Change,
     Compacted,
     Compare,
     Delete,
@@ -40,18 +36,23 @@ from registry.store import (
     Unavailable,
     WatchBatch,
 )
-
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-import grpc
-
+from registry.stream import Stream, finished, grpc
 from registry.stubs import load
+from registry.wire import (
+    address_of,
+    bytes_of,
+    change_of,
+    check_size,
+    comparison,
+    credentials,
+    key_value,
+    operation,
+    translate,
+)
 
 _rpc, _stubs = load()
 
 PAGE: Final = 2000
-MAX_VALUE_BYTES: Final = 1_500_000
 MAX_OPERATIONS: Final = 128
 _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -89,8 +90,12 @@ class EtcdStore:
     def __init__(self, settings: EtcdSettings) -> None:
         """Raises ValueError for endpoints that are none, OSError for certificate files that cannot be read."""
         self._settings = settings
-        self._addresses = [_address(endpoint) for endpoint in settings.endpoints]
-        self._credentials = _credentials(settings) if any(secure for _, secure in self._addresses) else None
+        self._addresses = [address_of(endpoint) for endpoint in settings.endpoints]
+        self._credentials = (
+            credentials(settings.ca, settings.cert, settings.key)
+            if any(secure for _, secure in self._addresses)
+            else None
+        )
         self._at = 0
         self._channel: Any = None
         self._token = ""
@@ -109,38 +114,38 @@ class EtcdStore:
 
     async def get(self, key: str) -> KeyValue | None:
         """A key, or None."""
-        answer = await self._repeatable("KV", "Range", _rpc.RangeRequest(key=_bytes(key)))
-        return _key_value(answer.kvs[0]) if answer.kvs else None
+        answer = await self._repeatable("KV", "Range", _rpc.RangeRequest(key=bytes_of(key)))
+        return key_value(answer.kvs[0]) if answer.kvs else None
 
     async def range(self, start: str, end: str, *, revision: int = 0) -> Range:
         """The keys from `start` up to, and without, `end`, in pages at one revision."""
         items: list[KeyValue] = []
         cluster_id = 0
-        first = _bytes(start)
+        first = bytes_of(start)
         while True:
-            request = _rpc.RangeRequest(key=first, range_end=_bytes(end), limit=PAGE, revision=revision)
+            request = _rpc.RangeRequest(key=first, range_end=bytes_of(end), limit=PAGE, revision=revision)
             answer = await self._repeatable("KV", "Range", request)
             revision = revision or answer.header.revision
             cluster_id = answer.header.cluster_id
-            items.extend(_key_value(kv) for kv in answer.kvs)
+            items.extend(key_value(kv) for kv in answer.kvs)
             if not answer.more:
                 return Range(items, revision, cluster_id)
             first = answer.kvs[-1].key + b"\0"
 
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
         """Put a key; the revision."""
-        _check_size(key, value)
-        request = _rpc.PutRequest(key=_bytes(key), value=value, lease=lease)
+        check_size(key, value)
+        request = _rpc.PutRequest(key=bytes_of(key), value=value, lease=lease)
         return int((await self._repeatable("KV", "Put", request)).header.revision)
 
     async def delete(self, key: str) -> int:
         """Delete a key; the revision."""
-        answer = await self._repeatable("KV", "DeleteRange", _rpc.DeleteRangeRequest(key=_bytes(key)))
+        answer = await self._repeatable("KV", "DeleteRange", _rpc.DeleteRangeRequest(key=bytes_of(key)))
         return int(answer.header.revision)
 
     async def delete_range(self, start: str, end: str) -> int:
         """Delete a range; the revision."""
-        request = _rpc.DeleteRangeRequest(key=_bytes(start), range_end=_bytes(end))
+        request = _rpc.DeleteRangeRequest(key=bytes_of(start), range_end=bytes_of(end))
         return int((await self._repeatable("KV", "DeleteRange", request)).header.revision)
 
     async def transact(
@@ -152,9 +157,9 @@ class EtcdStore:
                 f"a transaction of {max(len(success), len(failure))} operations; etcd takes {MAX_OPERATIONS}"
             )
         request = _rpc.TxnRequest(
-            compare=[_comparison(c) for c in compare],
-            success=[_operation(op) for op in success],
-            failure=[_operation(op) for op in failure],
+            compare=[comparison(c) for c in compare],
+            success=[operation(op) for op in success],
+            failure=[operation(op) for op in failure],
         )
         answer = await self._call("KV", "Txn", request, self._settings.timeout_s)
         return Outcome(answer.succeeded, answer.header.revision)
@@ -210,7 +215,7 @@ class EtcdStore:
             metadata = await self._metadata(leader=False)
             start = getattr(self._stub(service), method).future
             try:
-                return await _finished(partial(start, request, timeout=timeout_s, metadata=metadata))
+                return await finished(partial(start, request, timeout=timeout_s, metadata=metadata))
             except grpc.RpcError as error:
                 if attempt == 0 and self._forget_token(error):
                     continue
@@ -239,7 +244,7 @@ class EtcdStore:
             channel.close()
 
     def _translated(self, error: Any) -> StoreError:
-        translated = _translate(error)
+        translated = translate(error)
         if isinstance(translated, Unavailable):
             self._rotate()
         return translated
@@ -258,7 +263,7 @@ class EtcdStore:
         request = _rpc.AuthenticateRequest(name=self._settings.user, password=self._settings.password)
         try:
             stub = self._stub("Auth")
-            answer = await _finished(lambda: stub.Authenticate.future(request, timeout=self._settings.timeout_s))
+            answer = await finished(lambda: stub.Authenticate.future(request, timeout=self._settings.timeout_s))
         except grpc.RpcError as error:
             raise self._translated(error) from None
         return str(answer.token)
@@ -274,9 +279,9 @@ class EtcdStore:
     # Streams.
 
     @asynccontextmanager
-    async def _stream(self, service: str, method: str, *, leader: bool) -> AsyncIterator[_Stream]:
+    async def _stream(self, service: str, method: str, *, leader: bool) -> AsyncIterator[Stream]:
         metadata = await self._metadata(leader=leader)
-        stream = _Stream(getattr(self._stub(service), method), metadata, self._stream_error)
+        stream = Stream(getattr(self._stub(service), method), metadata, self._stream_error)
         try:
             yield stream
         finally:
@@ -291,7 +296,7 @@ class EtcdStore:
         """Watch a range from a revision on. Entered once etcd has confirmed it."""
         async with self._stream("Watch", "Watch", leader=True) as stream:
             create = _rpc.WatchCreateRequest(
-                key=_bytes(start), range_end=_bytes(end), start_revision=revision, progress_notify=True
+                key=bytes_of(start), range_end=bytes_of(end), start_revision=revision, progress_notify=True
             )
             stream.send(_rpc.WatchRequest(create_request=create))
             watch = EtcdWatch(stream, self)
@@ -306,7 +311,7 @@ class EtcdStore:
 class EtcdWatch:
     """An open watch."""
 
-    def __init__(self, stream: _Stream, store: EtcdStore) -> None:
+    def __init__(self, stream: Stream, store: EtcdStore) -> None:
         self._stream = stream
         self._store = store
         self.cluster_id = 0
@@ -342,7 +347,7 @@ class EtcdWatch:
         answer = await self._stream.receive()
         self._check(answer)
         if answer.events:
-            changes = [_change(event) for event in answer.events]
+            changes = [change_of(event) for event in answer.events]
             return WatchBatch(changes[-1].revision, changes)
         if answer.watch_id < 0 or answer.created:
             return WatchBatch(0, ())
@@ -351,184 +356,3 @@ class EtcdWatch:
     async def request_progress(self) -> None:
         """Ask for a sign of life."""
         self._stream.send(_rpc.WatchRequest(progress_request=_rpc.WatchProgressRequest()))
-
-
-class _Stream:
-    """A bidirectional stream: requests through a queue that gRPC drains, answers through one thread that reads."""
-
-    def __init__(self, method: Any, metadata: list[tuple[str, str]], translate: Callable[[Any], StoreError]) -> None:
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._translate = translate
-        self._send, self._answers = trio.open_memory_channel[Any](float("inf"))
-        self._error: Any = None
-        self._call = method(iter(self._requests.get, None), metadata=metadata)
-        token = trio.lowlevel.current_trio_token()
-        threading.Thread(target=self._read, args=(token,), name="shoal-etcd-stream", daemon=True).start()
-
-    def _read(self, token: trio.lowlevel.TrioToken) -> None:
-        """In the thread; ends when the call does, which `cancel` sees to."""
-        error: Any = None
-        try:
-            answers: Iterator[Any] = self._call
-            for answer in answers:
-                token.run_sync_soon(self._arrived, answer)
-        except grpc.RpcError as failed:
-            error = failed
-        except trio.RunFinishedError:
-            return
-        try:
-            token.run_sync_soon(self._ended, error)
-        except trio.RunFinishedError:
-            pass
-
-    def _arrived(self, answer: Any) -> None:
-        try:
-            self._send.send_nowait(answer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # cancelled meanwhile
-
-    def _ended(self, error: Any) -> None:
-        self._error = error
-        self._send.close()
-
-    def send(self, request: Any) -> None:
-        """Queue a request."""
-        self._requests.put(request)
-
-    async def receive(self) -> Any:
-        """The next answer. Raises StoreError when the stream has ended."""
-        try:
-            return await self._answers.receive()
-        except trio.EndOfChannel:
-            pass
-        if self._error is None:
-            raise Unavailable("etcd closed the stream")
-        raise self._translate(self._error)
-
-    def cancel(self) -> None:
-        """End the call, and the thread with it."""
-        self._requests.put(None)
-        self._call.cancel()
-        self._answers.close()
-
-
-async def _finished(start: Callable[[], Any]) -> Any:
-    """Start a gRPC future and wait for it; cancelling the task cancels it. Raises grpc.RpcError."""
-    future = start()
-    task = trio.lowlevel.current_task()
-    token = trio.lowlevel.current_trio_token()
-    waiting = True
-
-    def wake() -> None:
-        nonlocal waiting
-        if waiting:
-            waiting = False
-            trio.lowlevel.reschedule(task)
-
-    def on_done(_: Any) -> None:
-        try:
-            token.run_sync_soon(wake)
-        except trio.RunFinishedError:
-            pass
-
-    def on_cancel(_: Any) -> trio.lowlevel.Abort:
-        nonlocal waiting
-        waiting = False
-        future.cancel()
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    future.add_done_callback(on_done)
-    await trio.lowlevel.wait_task_rescheduled(on_cancel)
-    try:
-        return future.result()
-    except grpc.FutureCancelledError:
-        raise Unavailable("the connection was given up for another endpoint") from None
-
-
-_CODES: Final = grpc.StatusCode
-
-
-def _translate(error: Any) -> StoreError:
-    """gRPC's words in ours."""
-    code = error.code()
-    details = str(error.details() or code.name)
-    if "requested lease not found" in details:
-        return LeaseGone(details)
-    if "required revision has been compacted" in details:
-        return Compacted(0)
-    if "space exceeded" in details:
-        return Unavailable(f"etcd is full: {details}")
-    if "too large" in details or "too many operations" in details or code == _CODES.RESOURCE_EXHAUSTED:
-        return TooLarge(details)
-    if code in (_CODES.PERMISSION_DENIED, _CODES.UNAUTHENTICATED, _CODES.INVALID_ARGUMENT):
-        return Refused(f"etcd: {details}")
-    if code == _CODES.FAILED_PRECONDITION:
-        return Refused(f"etcd: {details}")
-    return Unavailable(f"etcd: {details}")
-
-
-def _address(endpoint: str) -> tuple[str, bool]:
-    scheme, separator, rest = endpoint.rpartition("://")
-    if separator and scheme not in ("http", "https"):
-        raise ValueError(f"{endpoint!r}: an etcd endpoint is http://host:port or https://host:port")
-    host, colon, port = rest.rstrip("/").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise ValueError(f"{endpoint!r}: an etcd endpoint has a host and a port, such as http://127.0.0.1:2379")
-    return f"{host}:{port}", scheme == "https"
-
-
-def _credentials(settings: EtcdSettings) -> Any:
-    def read(path: str) -> bytes | None:
-        if not path:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
-
-    return grpc.ssl_channel_credentials(read(settings.ca), read(settings.key), read(settings.cert))
-
-
-def _check_size(key: str, value: bytes) -> None:
-    if len(value) > MAX_VALUE_BYTES:
-        raise TooLarge(f"{key}: {len(value)} bytes; etcd takes up to {MAX_VALUE_BYTES}")
-
-
-def _bytes(key: str) -> bytes:
-    return key.encode("utf-8", "surrogateescape")
-
-
-def _text(key: bytes) -> str:
-    return key.decode("utf-8", "surrogateescape")
-
-
-def _key_value(kv: Any) -> KeyValue:
-    return KeyValue(_text(kv.key), kv.value, kv.mod_revision, kv.create_revision, kv.version, kv.lease)
-
-
-def _change(event: Any) -> Change:
-    kv = event.kv
-    deleted = event.type == _rpc.Event.DELETE
-    return Change(_text(kv.key), None if deleted else kv.value, kv.mod_revision)
-
-
-def _comparison(compare: Compare) -> Any:
-    if compare.create_revision is not None:
-        return _rpc.Compare(
-            key=_bytes(compare.key),
-            target=_rpc.Compare.CREATE,
-            result=_rpc.Compare.EQUAL,
-            create_revision=compare.create_revision,
-        )
-    return _rpc.Compare(
-        key=_bytes(compare.key),
-        target=_rpc.Compare.MOD,
-        result=_rpc.Compare.EQUAL,
-        mod_revision=compare.mod_revision or 0,
-    )
-
-
-def _operation(operation: Put | Delete) -> Any:
-    if isinstance(operation, Put):
-        _check_size(operation.key, operation.value)
-        put = _rpc.PutRequest(key=_bytes(operation.key), value=operation.value, lease=operation.lease)
-        return _rpc.RequestOp(request_put=put)
-    return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=_bytes(operation.key)))
