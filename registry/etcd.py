@@ -7,15 +7,16 @@ Laws
 - Every call has a deadline. Reads and repeatable writes are tried on the other endpoints before they fail; a
   transaction is sent once, because nobody can know whether it was carried out.
 - Watches require a leader: a member that was cut off ends them instead of going quiet.
-- Authentication tokens run out (300 s by default): a call that is refused for that gets a new one and is made again.
+- Authentication tokens run out (300 s by default), and are void when users or roles change: a call or a watch that is
+  refused for that gets a new one and is made again. An etcd that asks for no authentication yet is used without.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -27,6 +28,7 @@ from registry.store import (
     Delete,
     KeyValue,
     LeaseGone,
+    NotTrusted,
     Outcome,
     Put,
     Range,
@@ -45,12 +47,15 @@ from registry.wire import (
     check_size,
     comparison,
     credentials,
+    is_authentication_off,
+    is_stale_token,
     key_value,
     operation,
     translate,
 )
 
 _rpc, _stubs = load()
+T = TypeVar("T")
 
 PAGE: Final = 2000
 MAX_OPERATIONS: Final = 128
@@ -62,7 +67,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # how long a connection may take to be made
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
 )
@@ -98,7 +103,8 @@ class EtcdStore:
         )
         self._at = 0
         self._channel: Any = None
-        self._token = ""
+        self._token: str | None = None
+        """Empty: etcd asks for none."""
 
     @classmethod
     @asynccontextmanager
@@ -170,14 +176,17 @@ class EtcdStore:
 
     async def keep_alive(self, lease: int) -> int:
         """Renew a lease; seconds that it now has."""
-        with trio.move_on_after(self._settings.timeout_s):
-            async with self._stream("Lease", "LeaseKeepAlive", leader=True) as stream:
-                stream.send(_rpc.LeaseKeepAliveRequest(ID=lease))
+        return await self._anywhere(partial(self._renew, lease))
+
+    async def _renew(self, lease: int, timeout_s: float) -> int:
+        async with self._stream("Lease", "LeaseKeepAlive", timeout_s, leader=True) as stream:
+            stream.send(_rpc.LeaseKeepAliveRequest(ID=lease))
+            with trio.move_on_after(timeout_s):
                 answer = await stream.receive()
                 if answer.TTL <= 0:
                     raise LeaseGone(f"lease {lease:x} has run out")
                 return int(answer.TTL)
-        self._rotate()
+            self._rotate(stream.channel)
         raise Unavailable("no answer to a lease's renewal")
 
     async def revoke(self, lease: int) -> None:
@@ -196,30 +205,36 @@ class EtcdStore:
     # How a call is made.
 
     async def _repeatable(self, service: str, method: str, request: Any) -> Any:
-        """A call that may be made again: on the next endpoint when one does not answer."""
+        return await self._anywhere(partial(self._call, service, method, request))
+
+    async def _anywhere(self, attempt: Callable[[float], Awaitable[T]]) -> T:
+        """Something that may be done again: on the next endpoint when one does not answer, while there is time."""
         backoff = Backoff(0.05, 0.5)
         deadline = trio.current_time() + self._settings.timeout_s
+        several = len(self._addresses) > 1
         while True:
             left_s = deadline - trio.current_time()
-            share_s = max(left_s / 2, 0.2) if len(self._addresses) > 1 else max(left_s, 0.2)
+            share_s = max(left_s / 2 if several else left_s, 0.2)
             try:
-                return await self._call(service, method, request, share_s)
-            except Unavailable:
+                return await attempt(share_s)
+            except (Unavailable, NotTrusted) as error:
                 wait_s = backoff.next_s()
-                if trio.current_time() + wait_s >= deadline:
+                helpless = isinstance(error, NotTrusted) and not several
+                if helpless or trio.current_time() + wait_s >= deadline:
                     raise
                 await trio.sleep(wait_s)
 
     async def _call(self, service: str, method: str, request: Any, timeout_s: float) -> Any:
         for attempt in range(2):
-            metadata = await self._metadata(leader=False)
+            metadata = await self._metadata(timeout_s, leader=False)
+            channel = self._open()
             start = getattr(self._stub(service), method).future
             try:
                 return await finished(partial(start, request, timeout=timeout_s, metadata=metadata))
             except grpc.RpcError as error:
-                if attempt == 0 and self._forget_token(error):
+                if attempt == 0 and self._forget_token(error, metadata):
                     continue
-                raise self._translated(error) from None
+                raise self._translated(error, channel) from None
         raise AssertionError("unreachable")
 
     def _stub(self, service: str) -> Any:
@@ -234,86 +249,111 @@ class EtcdStore:
                 self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         return self._channel
 
-    def _rotate(self) -> None:
-        """Turn to the next endpoint, where there is one. Streams on the old channel end with it."""
-        if len(self._addresses) == 1:
+    def _rotate(self, channel: Any) -> None:
+        """Turn to the next endpoint, where there is one. Streams on the old channel end with it.
+
+        `channel` is the one that failed: of all calls that failed on it only the first turns away from it.
+        """
+        if len(self._addresses) == 1 or channel is not self._channel:
             return
         self._at = (self._at + 1) % len(self._addresses)
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        self._channel = None
+        channel.close()
 
-    def _translated(self, error: Any) -> StoreError:
+    def _translated(self, error: Any, channel: Any) -> StoreError:
         translated = translate(error)
-        if isinstance(translated, Unavailable):
-            self._rotate()
+        if isinstance(translated, Unavailable | NotTrusted):
+            self._rotate(channel)
         return translated
 
     # Authentication.
 
-    async def _metadata(self, *, leader: bool) -> list[tuple[str, str]]:
+    async def _metadata(self, timeout_s: float, *, leader: bool) -> list[tuple[str, str]]:
         metadata = [("hasleader", "true")] if leader else []
         if self._settings.user:
-            if not self._token:
-                self._token = await self._authenticate()
-            metadata.append(("token", self._token))
+            if self._token is None:
+                self._token = await self._authenticate(timeout_s)
+            if self._token:
+                metadata.append(("token", self._token))
         return metadata
 
-    async def _authenticate(self) -> str:
+    async def _authenticate(self, timeout_s: float) -> str:
+        """A token; empty when etcd asks for none."""
         request = _rpc.AuthenticateRequest(name=self._settings.user, password=self._settings.password)
+        channel = self._open()
         try:
             stub = self._stub("Auth")
-            answer = await finished(lambda: stub.Authenticate.future(request, timeout=self._settings.timeout_s))
+            answer = await finished(lambda: stub.Authenticate.future(request, timeout=timeout_s))
         except grpc.RpcError as error:
-            raise self._translated(error) from None
+            if is_authentication_off(error):
+                return ""
+            raise self._translated(error, channel) from None
         return str(answer.token)
 
-    def _forget_token(self, error: Any) -> bool:
-        """Whether a call failed for an old token, so that a new one may help."""
-        stale = error.code() == grpc.StatusCode.UNAUTHENTICATED or "invalid auth token" in (error.details() or "")
-        if stale and self._token:
-            self._token = ""
-            return True
-        return False
+    def _forget_token(self, error: Any, metadata: Sequence[tuple[str, str]]) -> bool:
+        """Whether a call failed for its token, so that a new one may help; several may fail for the same."""
+        if not self._settings.user or not is_stale_token(error):
+            return False
+        if self._token == dict(metadata).get("token", ""):
+            self._token = None
+        return True
+
+    def _distrust_token(self) -> None:
+        """A watch was refused: etcd 3.5 gives the same word for a token that ran out and for no permission."""
+        self._token = None
 
     # Streams.
 
     @asynccontextmanager
-    async def _stream(self, service: str, method: str, *, leader: bool) -> AsyncIterator[Stream]:
-        metadata = await self._metadata(leader=leader)
-        stream = Stream(getattr(self._stub(service), method), metadata, self._stream_error)
+    async def _stream(self, service: str, method: str, timeout_s: float, *, leader: bool) -> AsyncIterator[Stream]:
+        metadata = await self._metadata(timeout_s, leader=leader)
+        channel = self._open()
+
+        def translated(error: Any) -> StoreError:
+            self._forget_token(error, metadata)
+            return self._translated(error, channel)
+
+        stream = Stream(channel, getattr(self._stub(service), method), metadata, translated)
         try:
             yield stream
         finally:
             stream.cancel()
 
-    def _stream_error(self, error: Any) -> StoreError:
-        self._forget_token(error)
-        return self._translated(error)
-
     @asynccontextmanager
     async def watch(self, start: str, end: str, revision: int) -> AsyncIterator[EtcdWatch]:
         """Watch a range from a revision on. Entered once etcd has confirmed it."""
-        async with self._stream("Watch", "Watch", leader=True) as stream:
-            create = _rpc.WatchCreateRequest(
-                key=bytes_of(start), range_end=bytes_of(end), start_revision=revision, progress_notify=True
-            )
-            stream.send(_rpc.WatchRequest(create_request=create))
-            watch = EtcdWatch(stream, self)
-            with trio.move_on_after(self._settings.timeout_s) as waiting:
-                await watch.confirmed()
-            if waiting.cancelled_caught:
-                self._rotate()
-                raise Unavailable("no answer to the creation of a watch")
-            yield watch
+        for attempt in range(2):
+            async with self._stream("Watch", "Watch", self._settings.timeout_s, leader=True) as stream:
+                watch = EtcdWatch(stream, self._distrust_token)
+                try:
+                    await self._create(stream, watch, start, end, revision)
+                except NotTrusted:
+                    raise
+                except Refused as refused:
+                    if attempt == 0 and self._settings.user:
+                        continue
+                    raise Refused(f"{refused}; asked for the keys from {start} to {end}") from None
+                yield watch
+                return
+
+    async def _create(self, stream: Stream, watch: EtcdWatch, start: str, end: str, revision: int) -> None:
+        create = _rpc.WatchCreateRequest(
+            key=bytes_of(start), range_end=bytes_of(end), start_revision=revision, progress_notify=True
+        )
+        stream.send(_rpc.WatchRequest(create_request=create))
+        with trio.move_on_after(self._settings.timeout_s) as waiting:
+            await watch.confirmed()
+        if waiting.cancelled_caught:
+            self._rotate(stream.channel)
+            raise Unavailable("no answer to the creation of a watch")
 
 
 class EtcdWatch:
     """An open watch."""
 
-    def __init__(self, stream: Stream, store: EtcdStore) -> None:
+    def __init__(self, stream: Stream, on_refused: Callable[[], None]) -> None:
         self._stream = stream
-        self._store = store
+        self._on_refused = on_refused
         self.cluster_id = 0
         self.revision = 0
         """etcd's revision when the watch was created."""
@@ -330,11 +370,11 @@ class EtcdWatch:
             return
         if answer.compact_revision:
             raise Compacted(answer.compact_revision)
-        if "auth" in answer.cancel_reason or "permission" in answer.cancel_reason:
-            self._store._token = ""
-            if "permission" in answer.cancel_reason:
-                raise Refused(f"etcd refuses the watch: {answer.cancel_reason}")
-        raise Unavailable(f"etcd ended the watch: {answer.cancel_reason or 'without a reason'}")
+        reason = answer.cancel_reason.rpartition("desc = ")[2]
+        if any(word in reason for word in ("auth", "permission", "user name")):
+            self._on_refused()
+            raise Refused(f"etcd refuses the watch: {reason}")
+        raise Unavailable(f"etcd ended the watch: {reason or 'without a reason'}")
 
     async def receive(self) -> WatchBatch:
         """The next batch.

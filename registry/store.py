@@ -29,6 +29,10 @@ class Refused(StoreError):
     """Wrong user, password or certificate, or no permission. Trying again does not help."""
 
 
+class NotTrusted(Refused):
+    """A certificate, etcd's or ours, is not accepted by the other side. Another member may have a better one."""
+
+
 class TooLarge(StoreError):
     """A value or a transaction beyond what etcd takes (1.5 MiB, 128 operations)."""
 

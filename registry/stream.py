@@ -23,7 +23,11 @@ __all__ = ["Stream", "finished", "grpc"]
 class Stream:
     """A bidirectional stream: requests through a queue that gRPC drains, answers through one thread that reads."""
 
-    def __init__(self, method: Any, metadata: list[tuple[str, str]], translate: Callable[[Any], StoreError]) -> None:
+    def __init__(
+        self, channel: Any, method: Any, metadata: list[tuple[str, str]], translate: Callable[[Any], StoreError]
+    ) -> None:
+        self.channel = channel
+        """That it runs on."""
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._translate = translate
         self._send, self._answers = trio.open_memory_channel[Any](float("inf"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import ssl
+from pathlib import Path
 from typing import Any, Final
 
 from registry.store import (
@@ -11,6 +14,7 @@ from registry.store import (
     Delete,
     KeyValue,
     LeaseGone,
+    NotTrusted,
     Put,
     Refused,
     StoreError,
@@ -26,6 +30,20 @@ MAX_VALUE_BYTES: Final = 1_500_000
 _CODES: Final = grpc.StatusCode
 
 
+_TLS_FAULTS: Final = (
+    ("certificate has expired", "etcd's certificate has expired"),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "etcd's certificate is not of the authority that is trusted here; `ca` names its file",
+    ),
+    ("Hostname Verification", "etcd's certificate is for another address than this endpoint's"),
+    ("CERTIFICATE", "etcd wants a client certificate (`cert` and `key`) of an authority that it trusts"),
+    ("UNKNOWN_CA", "etcd does not trust the authority of our client certificate (`cert` and `key`)"),
+)
+"""What a failed handshake says, the particular before the general, and what is to be done."""
+_STALE: Final = ("invalid auth token", "auth store is old", "revision in header is old", "user name is empty")
+
+
 def translate(error: Any) -> StoreError:
     """gRPC's words in ours."""
     code = error.code()
@@ -36,13 +54,36 @@ def translate(error: Any) -> StoreError:
         return Compacted(0)
     if "space exceeded" in details:
         return Unavailable(f"etcd is full: {details}")
-    if "too large" in details or "too many operations" in details or code == _CODES.RESOURCE_EXHAUSTED:
+    if any(words in details for words in ("too large", "too many operations", "larger than max")):
         return TooLarge(details)
-    if code in (_CODES.PERMISSION_DENIED, _CODES.UNAUTHENTICATED, _CODES.INVALID_ARGUMENT):
+    if "user name is empty" in details:
+        return Refused("etcd wants a user and a password")
+    if code in (_CODES.PERMISSION_DENIED, _CODES.UNAUTHENTICATED, _CODES.INVALID_ARGUMENT, _CODES.FAILED_PRECONDITION):
         return Refused(f"etcd: {details}")
-    if code == _CODES.FAILED_PRECONDITION:
-        return Refused(f"etcd: {details}")
+    return _unavailable(details)
+
+
+def _unavailable(details: str) -> StoreError:
+    if "handshake" in details.lower() or "verification" in details.lower():
+        for words, meaning in _TLS_FAULTS:
+            if words in details:
+                return NotTrusted(f"{meaning} ({details})")
+    if "Handshake read failed" in details:
+        return Unavailable(f"etcd: no TLS is spoken there; is the endpoint http:// after all? ({details})")
+    if "failed to connect" in details and "Socket closed" in details:
+        return Unavailable(f"etcd: the connection was closed at once; is the endpoint https:// after all? ({details})")
     return Unavailable(f"etcd: {details}")
+
+
+def is_stale_token(error: Any) -> bool:
+    """Whether a call was refused for its token, or for having none, and not for what it asked."""
+    details = error.details() or ""
+    return error.code() == _CODES.UNAUTHENTICATED or any(words in details for words in _STALE)
+
+
+def is_authentication_off(error: Any) -> bool:
+    """Whether etcd has no users, or does not ask for them yet."""
+    return "authentication is not enabled" in (error.details() or "")
 
 
 def address_of(endpoint: str) -> tuple[str, bool]:
@@ -57,15 +98,24 @@ def address_of(endpoint: str) -> tuple[str, bool]:
 
 
 def credentials(ca: str, cert: str, key: str) -> Any:
-    """What TLS goes by, from PEM files; "" is the system's authorities, or no certificate."""
+    """What TLS goes by, from PEM files; "" is the system's authorities, or no certificate.
 
-    def read(path: str) -> bytes | None:
-        if not path:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
-
-    return grpc.ssl_channel_credentials(read(ca), read(key), read(cert))
+    Raises OSError, with the file, for what cannot be read or is of no use: gRPC would only never connect.
+    """
+    key = key or cert
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca_pem, key_pem, cert_pem = (Path(path).read_bytes() if path else None for path in (ca, key, cert))
+    try:
+        if ca:
+            context.load_verify_locations(ca)
+    except ssl.SSLError:
+        raise OSError(errno.EINVAL, "no PEM certificate in it", ca) from None
+    try:
+        if cert:
+            context.load_cert_chain(cert, key)
+    except ssl.SSLError:
+        raise OSError(errno.EINVAL, f"no PEM certificate in it, or none of the key in {key}", cert) from None
+    return grpc.ssl_channel_credentials(ca_pem, key_pem, cert_pem)
 
 
 def check_size(key: str, value: bytes) -> None:
