@@ -1,0 +1,302 @@
+"""One limit for all agents, divided among them by demand.
+
+For each limit one agent, the owner, is chosen by rendezvous hashing: everyone computes the same one from the list of
+live agents, and it moves only when its owner goes. Every REPORT_S each agent, a member, tells it what it is asked for,
+and sooner while something changes; the answer is a grant, a fraction of the limit. There is no election, and no request
+waits for any of it.
+
+Laws
+- The fractions that are in use add up to at most 1, whatever is lost, late or dead: an owner gives nothing that another
+  member may still be using. A member that rises gets its part when those that fall have heard of theirs, which takes
+  one to two rounds.
+- A grant runs out GRANT_S after the member asked for it. Then the member uses at most 1 / members for HOLD_S, and no
+  more than it had; then 1 / members. By then the owner, if there is one, has that much put by for it.
+- Owners and members may disagree about who is alive or who is owner. An owner puts by 1 / members for each member that
+  it does not hear of, so that two owners with members of their own do not give the limit away twice.
+- Some moments are inexact, for some rounds: an agent that is new uses 1 / members at once, so that it need not refuse
+  its first requests; lists of live agents may differ; members may go over to an owner while another still answers.
+- A clock that jumps back is taken for one that stands still. Figures from other agents are believed within reason only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+from policies.hashing import hash64
+
+REPORT_S: Final = 0.25
+"""How often members report ..."""
+SOON_S: Final = 0.1
+"""... and while something changes. A round trip that takes longer is none: its grant is passed over."""
+GRANT_S: Final = 1.0
+HOLD_S: Final = 2 * GRANT_S + REPORT_S
+IDLE: Final = 0.02
+"""Part of a limit that is kept for members without demand, all of them together."""
+_DIVIDE_S: Final = REPORT_S / 5
+_SMOOTH_S: Final = 1.0
+"""How fast a demand forgets, while it changes no more than chance would make it."""
+_CHANCE: Final = 3.5
+"""Standard deviations of a Poisson process that are chance."""
+_RESTLESS_S: Final = 1.0
+"""For how long a change is followed closely."""
+_MUCH: Final = 0.1
+"""A change by more than this part is followed up at once."""
+_MOST: Final = 1e12
+
+
+class Shared(NamedTuple):
+    """A limit that all agents have together."""
+
+    rate: float
+    """Requests a second."""
+    keyed: bool = False
+    """It is a limit for each of many keys, so that demand says how requests are spread, not how much is wanted."""
+
+
+class Report(NamedTuple):
+    """What a member says of one limit."""
+
+    demand: float
+    """Requests a second."""
+    held: float
+    """The fraction that it may be using until it hears of another."""
+
+
+def owner(key: str, members: Collection[str]) -> str:
+    """Who divides the limit `key`: the same for everyone who knows the same members. Raises ValueError without any."""
+    return max(members, key=lambda member: (hash64(f"{key}\0{member}"), member))
+
+
+def divide(limit: float, demands: Mapping[str, float]) -> dict[str, float]:
+    """Max-min fair shares: nobody gets more than it asks for while another gets less than that, and what nobody asks
+    for is head-room, the same for all. A member without demand has its part of IDLE. Adds up to at most `limit`.
+    """
+    if not demands:
+        return {}
+    count = len(demands)
+    least = limit * IDLE / count
+    shares: dict[str, float] = {}
+    left = limit
+    for member in sorted(demands, key=lambda name: (demands[name], name)):
+        shares[member] = share = min(max(demands[member], least), left / (count - len(shares)))
+        left -= share
+    room = max(left, 0.0) / count
+    for member in shares:
+        shares[member] += room
+    _trim(limit, shares)
+    return shares
+
+
+def _trim(limit: float, shares: dict[str, float]) -> None:
+    """Take from the largest what rounding has given."""
+    excess = math.fsum([*shares.values(), -limit])
+    while excess > 0:
+        largest = max(shares, key=lambda name: shares[name])
+        shares[largest] = math.nextafter(shares[largest] - excess, 0.0)
+        excess = math.fsum([*shares.values(), -limit])
+
+
+# A participant's side.
+
+
+class _Holding:
+    """One limit of a member."""
+
+    __slots__ = ("_known_s", "counted", "demand", "fraction", "until")
+
+    def __init__(self) -> None:
+        self.counted = 0.0
+        self.demand = 0.0
+        self._known_s = 0.0
+        """How much time the demand is the average of."""
+        self.fraction = 0.0
+        """As it was granted last."""
+        self.until = -math.inf
+
+    def observe(self, counter: float, passed_s: float) -> bool:
+        """Take in the requests that were asked for since the last report; whether they changed by more than chance.
+        A counter that is less than it was has begun anew."""
+        asked = counter - self.counted if counter >= self.counted else counter
+        self.counted = counter
+        usual = self.demand * passed_s
+        if abs(asked - usual) > _CHANCE * math.sqrt(max(usual, 1.0)):
+            self.demand = asked / passed_s
+            self._known_s = 0.0  # it changed somewhere in between, so the average begins after
+            return True
+        self._known_s = min(self._known_s + passed_s, max(_SMOOTH_S, passed_s))
+        self.demand += (asked / passed_s - self.demand) * passed_s / self._known_s
+        return False
+
+
+class Member:
+    """An agent as a participant: what it is asked for, and what it may let pass."""
+
+    __slots__ = ("_fallback", "_holdings", "_let_go", "_now", "_overdue", "_reported", "_restless", "serial")
+
+    def __init__(self) -> None:
+        self._holdings: dict[str, _Holding] = {}
+        self._fallback = 1.0
+        self._now = -math.inf
+        self._reported = -math.inf
+        self._restless = -math.inf
+        self._let_go = False
+        self._overdue = False
+        self.serial = 0
+        """Number of the latest report."""
+
+    def configure(self, limits: Collection[str], members: int) -> None:
+        """Limits that are divided, and how many live agents there are, this one included."""
+        self._holdings = {name: self._holdings.get(name) or _Holding() for name in limits}
+        self._fallback = 1.0 / max(members, 1)
+
+    def due(self, now: float) -> bool:
+        """Whether it is time to report."""
+        self._now = max(self._now, now)
+        if self._let_go:
+            return True
+        pause_s = SOON_S if self._overdue or self._reported < self._restless else REPORT_S
+        return self._now >= self._reported + pause_s
+
+    def report(self, counters: Mapping[str, float], now: float) -> dict[str, Report]:
+        """What to tell the owners, each of its own limits. `counters` are requests asked for, since ever."""
+        self._now = max(self._now, now)
+        passed_s = self._now - self._reported
+        for name, holding in self._holdings.items():
+            counter = counters.get(name, 0.0)
+            if passed_s == math.inf:
+                holding.counted = counter
+            elif passed_s > 0 and holding.observe(counter, passed_s):
+                self._restless = self._now + _RESTLESS_S
+        self._reported = self._now
+        self.serial += 1
+        self._let_go = False
+        self._overdue = any(self._now <= holding.until for holding in self._holdings.values())
+        return {name: Report(holding.demand, self._held(holding)) for name, holding in self._holdings.items()}
+
+    def accept(self, grants: Mapping[str, float], serial: int) -> None:
+        """An owner's answer to a report. One to an older report than the latest is passed over, because the owner no
+        longer counts on it."""
+        if serial != self.serial:
+            return
+        self._overdue = False
+        for name, fraction in grants.items():
+            holding = self._holdings.get(name)
+            if holding is not None and 0.0 <= fraction <= 1.0:
+                if fraction < (1 - _MUCH) * self._held(holding):
+                    # What was let go of is given to others when the owner hears that it was.
+                    self._let_go = True
+                holding.fraction = fraction
+                holding.until = self._reported + GRANT_S
+
+    def share(self, name: str, now: float) -> float:
+        """The fraction of a limit that this agent may use."""
+        self._now = max(self._now, now)
+        holding = self._holdings.get(name)
+        if holding is None:
+            return self._fallback
+        if self._now <= holding.until:
+            return holding.fraction
+        if self._now <= holding.until + HOLD_S:
+            return min(holding.fraction, self._fallback)
+        return self._fallback
+
+    def _held(self, holding: _Holding) -> float:
+        return holding.fraction if self._now <= holding.until else self._fallback
+
+
+# The owner's side.
+
+
+class _Part:
+    """A member as the owner of a limit knows it."""
+
+    __slots__ = ("bound", "demand", "until")
+
+    def __init__(self, bound: float) -> None:
+        self.demand = 0.0
+        self.bound = bound
+        """The most that it may be using."""
+        self.until = 0.0
+
+
+class _Division:
+    """One limit, divided."""
+
+    __slots__ = ("_committed", "_divided", "_parts", "_silent", "_since", "_targets", "limit")
+
+    def __init__(self, limit: Shared, now: float) -> None:
+        self.limit = limit
+        self._since = now
+        self._parts: dict[str, _Part] = {}
+        self._targets: dict[str, float] = {}
+        self._committed = 0.0
+        self._silent = 0
+        self._divided = -math.inf
+
+    def grant(self, member: str, report: Report, members: Collection[str], now: float) -> float:
+        """The fraction for a member that has reported."""
+        part = self._parts.get(member)
+        joined = part is None
+        if part is None:
+            part = self._parts[member] = _Part(0.0)
+        demand = part.demand
+        part.demand = _sane(report.demand, _MOST)
+        part.until = now + GRANT_S
+        held = _sane(report.held, 1.0)
+        if joined or now >= self._divided + _DIVIDE_S or abs(part.demand - demand) > _MUCH * demand:
+            self._divide(members, now)
+        others = self._committed - part.bound
+        fraction = max(0.0, min(self._targets[member], 1.0 - others))
+        if self._silent and now < self._since + GRANT_S:
+            # Whom a new owner has not heard of may have been given anything by the one before.
+            fraction = min(fraction, held)
+        part.bound = max(held, fraction)
+        self._committed = others + part.bound
+        return fraction
+
+    def _divide(self, members: Collection[str], now: float) -> None:
+        self._divided = now
+        self._parts = {name: part for name, part in self._parts.items() if now <= part.until}
+        each = 1.0 / max(len(members), 1)
+        self._silent = sum(name not in self._parts for name in members)
+        aside = min(self._silent * each, 1.0)
+        demands = {name: part.demand for name, part in self._parts.items()}
+        total = (math.fsum(demands.values()) or 1.0) if self.limit.keyed else self.limit.rate
+        self._targets = {name: share / total for name, share in divide(total * (1.0 - aside), demands).items()}
+        self._committed = aside + math.fsum(part.bound for part in self._parts.values())
+
+
+class Ledger:
+    """An agent as an owner: it divides the limits that fall to it."""
+
+    __slots__ = ("_divisions", "_members", "_now")
+
+    def __init__(self) -> None:
+        self._divisions: dict[str, _Division] = {}
+        self._members: frozenset[str] = frozenset()
+        self._now = -math.inf
+
+    def configure(self, limits: Mapping[str, Shared], members: Collection[str], now: float) -> None:
+        """The limits that this agent owns, and every live agent, itself included. What is known of those that it has
+        owned before is kept."""
+        self._now = max(self._now, now)
+        self._members = frozenset(members)
+        kept = self._divisions
+        self._divisions = {name: kept.get(name) or _Division(limit, self._now) for name, limit in limits.items()}
+        for name, limit in limits.items():
+            self._divisions[name].limit = limit
+
+    def report(self, member: str, reports: Mapping[str, Report], now: float) -> dict[str, float]:
+        """The grants for a member, as fractions of the limits; none of those that this agent does not own."""
+        self._now = max(self._now, now)
+        return {
+            name: self._divisions[name].grant(member, report, self._members, self._now)
+            for name, report in reports.items()
+            if name in self._divisions
+        }
+
+
+def _sane(value: float, most: float) -> float:
+    return min(value, most) if value > 0 else 0.0
