@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -55,7 +56,7 @@ def test_asking_for_more_never_gets_less(limit: float, demands: dict[str, float]
     """And the order of demands is the order of shares."""
     shares = divide(limit, demands)
     ordered = [shares[member] for member in sorted(demands, key=lambda name: (demands[name], name))]
-    assert all(less <= more * (1 + 1e-9) for less, more in zip(ordered, ordered[1:], strict=False))
+    assert all(less <= more * (1 + 1e-9) for less, more in pairwise(ordered))
 
 
 def test_divisions() -> None:
