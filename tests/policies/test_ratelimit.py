@@ -144,7 +144,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (one(key={"header": "a b"}), "$.limits[0].key.header: 'a b' is no header name"),
     (one(key={"cookie": "a=b"}), "$.limits[0].key.cookie: 'a=b' is no cookie name"),
     (one(key={"user": "x"}),
-     "$.limits[0].key: no field 'user' here (did you mean 'query'?); there are: caller, header, cookie, query, claim, path"),
+     "$.limits[0].key: no field 'user' here (did you mean 'query'?); "
+     "there are: caller, header, cookie, query, claim, path"),
     (one(max_keys=5), "$.limits[0].max_keys: does nothing without $.limits[0].key; leave one out or say the other"),
     (one(max_keys=0, key={"path": True}), "$.limits[0].max_keys: expected a whole number >= 1"),
     (one(status=200), "$.limits[0].status: expected a whole number >= 400"),
