@@ -13,16 +13,35 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("policies", "registry", "agent")
 
+# What decides what is sent sends nothing itself.
+PURE = ("registry", "trio", "socket", "time", "random", "grpc", "etcd3", "httpx", "starlette", "subprocess")
 # What the code of a room may not import, with the exceptions. The longest matching room of a module counts.
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "policies": ("registry", "agent", "trio", "socket", "time", "random", "grpc", "etcd3", "httpx", "starlette"),
     "registry": ("agent", "policies"),
-    "agent.proxy": ("registry", "agent.control", "agent.cli", "grpc", "etcd3", "starlette", "hypercorn", "httpx"),
+    "agent.proxy": (
+        "registry",
+        "agent.control",
+        "agent.cli",
+        "agent.hooks",
+        "agent.events",
+        "grpc",
+        "etcd3",
+        "starlette",
+        "hypercorn",
+        "httpx",
+    ),
     "agent.control": ("agent.proxy", "agent.cli"),
     "agent.cli": ("agent.proxy",),
     "agent.frames": ("registry", "agent", "trio"),
+    "agent.events": (*PURE, "agent"),
+    "agent.hooks": (*PURE, "agent"),
 }
-ALLOWED = {"registry": ("policies.names",)}
+ALLOWED = {
+    "registry": ("policies.names",),
+    "agent.events": ("registry.keys", "registry.records"),
+    "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
+}
 # Imported for its types only: policies are handed their generator, and never make or seed one.
 TYPES_ONLY = {"policies": ("random",)}
 
@@ -73,6 +92,8 @@ def test_no_room_imports_what_it_must_not() -> None:
         ("agent.proxy.worker", "import grpc"),
         ("agent.proxy.worker", "from agent.control.table import Table"),
         ("agent.control.main", "from agent.proxy import worker"),
+        ("agent.hooks.bodies", "import httpx"),
+        ("agent.proxy.worker", "from agent.hooks import bodies"),
     ],
 )
 def test_a_breach_is_seen(module: str, source: str) -> None:
