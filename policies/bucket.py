@@ -184,9 +184,11 @@ class Meter:
 class Buckets:
     """What one worker has counted for one service. Outlives the documents."""
 
-    __slots__ = ("_default_share", "_meters")
+    __slots__ = ("_default_share", "_meters", "latest")
 
     def __init__(self, default_share: float = 1.0) -> None:
+        self.latest = -math.inf
+        """The latest time that any request came with."""
         self._default_share = default_share
         self._meters: dict[str, Meter] = {}
 
@@ -234,6 +236,10 @@ class Compiled:
     def decide(self, state: Buckets, request: RequestView, now: float) -> Limited | None:
         """None when the request may go on, which then has taken from each limit that it matches; else which limit
         refuses it: of several the one that is longest empty."""
+        if now > state.latest:
+            state.latest = now
+        else:
+            now = state.latest
         meters: list[Meter] = []
         buckets: list[Bucket] = []
         empty: Limit | None = None

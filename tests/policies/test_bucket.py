@@ -67,7 +67,7 @@ def test_nobody_waits_longer_than_a_window() -> None:
 )
 def test_never_more_than_burst_and_rate(rate: float, burst: float, steps: list[tuple[float, float, float]]) -> None:
     """Over any stretch, whatever the clock, the share and the figures do."""
-    state, now, latest = Buckets(0.5), 100.0, 100.0
+    state, now, latest = Buckets(0.5), 100.0, -math.inf
     limits, times = [0.5 * rate], []
     for step, share, factor in steps:
         now += step
@@ -223,9 +223,8 @@ class Model(RuleBasedStateMachine):
     def begin(self, figures: list[tuple[float, int, bool, bool]]) -> None:
         self.figures = figures
         self.state = Buckets()
-        self.latest = self.now = 64.0
+        self.now, self.latest = 64.0, -math.inf
         self.times: dict[tuple[int, str], list[float]] = {}
-        self.begun: dict[tuple[int, str], float] = {}
         self.asked = [0] * len(figures)
         self.compile()
 
@@ -250,11 +249,11 @@ class Model(RuleBasedStateMachine):
     def pass_time(self, step: int) -> None:
         """Back, too; in steps that floating point can add without an error."""
         self.now += step / 64
-        self.latest = max(self.latest, self.now)
 
     @rule(user=st.sampled_from("ab"), path=st.sampled_from(["/x", "/y"]), count=st.integers(1, 4))
     def ask(self, user: str, path: str, count: int) -> None:
         """Some requests at once."""
+        self.latest = max(self.latest, self.now)
         for _ in range(count):
             matched = [
                 (n, user if keyed else "")
