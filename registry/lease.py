@@ -6,6 +6,7 @@ kept here; what does stand there is made to agree, whenever etcd lets us.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -28,9 +29,12 @@ class Holder:
         self._backoff = backoff or Backoff(0.1, max(1.0, ttl_s / 5))
         self._wanted: dict[str, bytes] = {}
         self._dirty: set[str] = set()
+        self._flying = False
+        """Whether a transaction is on its way, with keys that are not dirty for its time: what is said of them
+        meanwhile counts anew, also when it is the same."""
         self._wake = trio.Event()
         self._settled = trio.Event()
-        self._renewed = 0.0
+        self._renewed = -math.inf
         self.lease = lease
         """0 while there is none."""
         self.revision = 0
@@ -40,7 +44,7 @@ class Holder:
 
     def put(self, key: str, value: bytes) -> None:
         """Have a key stand on the lease."""
-        if self._wanted.get(key) != value or key in self._dirty:
+        if self._wanted.get(key) != value:
             self._wanted[key] = value
             self._touch(key)
 
@@ -56,12 +60,16 @@ class Holder:
 
     def _touch(self, key: str) -> None:
         self._dirty.add(key)
-        self._settled = trio.Event()
+        self._unsettle()
         self._wake.set()
+
+    def _unsettle(self) -> None:
+        if self._settled.is_set():  # else somebody may wait for the event that there is
+            self._settled = trio.Event()
 
     async def settled(self) -> None:
         """Wait until etcd agrees with everything said so far."""
-        while self._dirty or not self.lease:
+        while self._dirty or self._flying or not self.lease:
             await self._settled.wait()
 
     async def run(self) -> None:
@@ -69,11 +77,10 @@ class Holder:
         while True:
             try:
                 await self._once()
-                self._backoff.reset()
-                self.error = ""
             except LeaseGone as gone:
                 log.warning("the lease is gone; every key is put again on a new one", reason=str(gone))
                 self.lease = 0
+                self._unsettle()
             except StoreError as error:
                 if not self.error:
                     log.warning("cannot keep our keys in etcd; trying on", error=str(error))
@@ -83,35 +90,54 @@ class Holder:
     async def _once(self) -> None:
         """A lease, then what has changed, then wait for more or for the next renewal."""
         if not self.lease:
+            began = trio.current_time()
             self.lease = await self._store.grant(self.ttl_s)
-            self._renewed = trio.current_time()
+            self._renewed = began
             self.regrants += 1
             self._dirty |= set(self._wanted)
-        if trio.current_time() - self._renewed >= self.ttl_s / 3:
+        if trio.current_time() >= self._renewed + self.ttl_s / 3:
             began = trio.current_time()
             await self._store.keep_alive(self.lease)
             self._renewed = began
         while self._dirty:
-            await self._flush(sorted(self._dirty)[:_BATCH])
+            await self._flush_batch()
+        self._backoff.reset()
+        self.error = ""
         self._settled.set()
         self._wake = trio.Event()
-        with trio.move_on_after(max(0.0, self._renewed + self.ttl_s / 3 - trio.current_time())):
+        with trio.move_on_at(self._renewed + self.ttl_s / 3):
             await self._wake.wait()
 
+    async def _flush_batch(self) -> None:
+        batch = sorted(self._dirty)[:_BATCH]
+        self._dirty.difference_update(batch)
+        self._flying = True
+        try:
+            await self._flush(batch)
+            batch = []
+        finally:
+            self._flying = False
+            self._dirty.update(batch)
+
     async def _flush(self, keys: Sequence[str]) -> None:
+        """As one revision, where etcd takes that much at once."""
         values = {key: self._wanted.get(key) for key in keys}
         operations: list[Put | Delete] = [
             Delete(key) if value is None else Put(key, value, self.lease) for key, value in values.items()
         ]
         try:
-            outcome = await self._store.transact((), operations)
-            self.revision = outcome.revision
+            self.revision = (await self._store.transact((), operations)).revision
         except TooLarge as error:
-            log.error("a key cannot be put, and is left out", keys=list(keys), error=str(error))
-        self._dirty -= {key for key, value in values.items() if self._wanted.get(key) == value}
+            if len(keys) == 1:
+                log.error("a key cannot be put, and is left out", key=keys[0], error=str(error))
+                return
+            middle = len(keys) // 2
+            await self._flush(keys[:middle])
+            await self._flush(keys[middle:])
 
     async def release(self) -> None:
         """Give the lease up, and with it every key that stands on it."""
         lease, self.lease = self.lease, 0
+        self._unsettle()
         if lease:
             await self._store.revoke(lease)
