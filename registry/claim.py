@@ -21,9 +21,17 @@ class Claim(NamedTuple):
 
 
 async def take(store: Store, key: str, value: bytes, lease: int) -> Claim | None:
-    """Create the key on a lease; None when somebody holds it already."""
+    """Create the key on a lease; None when somebody holds it already.
+
+    Who asks again on the same lease with the same value, for the answer was lost, is told of the claim that it has.
+    """
     outcome = await store.transact([Compare(key, create_revision=0)], [Put(key, value, lease)])
-    return Claim(key, outcome.revision) if outcome.succeeded else None
+    if outcome.succeeded:
+        return Claim(key, outcome.revision)
+    held = await store.get(key)
+    if held is None or (held.lease, held.value) != (lease, value):
+        return None
+    return Claim(key, held.create_revision)
 
 
 async def act(store: Store, claim: Claim, operations: Sequence[Put | Delete]) -> Outcome:

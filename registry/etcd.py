@@ -50,6 +50,7 @@ from registry.wire import (
     is_authentication_off,
     is_stale_token,
     key_value,
+    keys_of,
     operation,
     translate,
 )
@@ -234,7 +235,7 @@ class EtcdStore:
             except grpc.RpcError as error:
                 if attempt == 0 and self._forget_token(error, metadata):
                     continue
-                raise self._translated(error, channel) from None
+                raise self._translated(error, channel, keys_of(request)) from None
         raise AssertionError("unreachable")
 
     def _stub(self, service: str) -> Any:
@@ -260,8 +261,8 @@ class EtcdStore:
         self._channel = None
         channel.close()
 
-    def _translated(self, error: Any, channel: Any) -> StoreError:
-        translated = translate(error)
+    def _translated(self, error: Any, channel: Any, about: str = "") -> StoreError:
+        translated = translate(error, about)
         if isinstance(translated, Unavailable | NotTrusted):
             self._rotate(channel)
         return translated

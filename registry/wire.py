@@ -44,8 +44,8 @@ _TLS_FAULTS: Final = (
 _STALE: Final = ("invalid auth token", "auth store is old", "revision in header is old", "user name is empty")
 
 
-def translate(error: Any) -> StoreError:
-    """gRPC's words in ours."""
+def translate(error: Any, about: str = "") -> StoreError:
+    """gRPC's words in ours; `about` is what was asked for."""
     code = error.code()
     details = str(error.details() or code.name)
     if "requested lease not found" in details:
@@ -58,6 +58,8 @@ def translate(error: Any) -> StoreError:
         return TooLarge(details)
     if "user name is empty" in details:
         return Refused("etcd wants a user and a password")
+    if code == _CODES.PERMISSION_DENIED and about:
+        return Refused(f"etcd: {details}: {about}")
     if code in (_CODES.PERMISSION_DENIED, _CODES.UNAUTHENTICATED, _CODES.INVALID_ARGUMENT, _CODES.FAILED_PRECONDITION):
         return Refused(f"etcd: {details}")
     return _unavailable(details)
@@ -73,6 +75,17 @@ def _unavailable(details: str) -> StoreError:
     if "failed to connect" in details and "Socket closed" in details:
         return Unavailable(f"etcd: the connection was closed at once; is the endpoint https:// after all? ({details})")
     return Unavailable(f"etcd: {details}")
+
+
+def keys_of(request: Any) -> str:
+    """The first keys that a request is about: what a refusal does not say."""
+    operations = getattr(request, "success", None)
+    if operations is None:
+        keys = [getattr(request, "key", b"")]
+    else:
+        keys = [operation.request_put.key or operation.request_delete_range.key for operation in operations]
+    texts = [_text(key) for key in keys if key]
+    return ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
 def is_stale_token(error: Any) -> bool:
