@@ -14,10 +14,12 @@ from pathlib import Path
 from setuptools import setup
 
 PROXY = (
-    "access answers attempt callers connection downstream exchange framing head listener outgoing pool reactor stats "
-    "story table upstream view worker"
+    "access answers attempt callers connection downstream exchange framing guards head listener outgoing peers pool "
+    "reactor stats story table throttle upstream view worker"
 )
-POLICIES = "algorithms balancer budget endpoint ewma hashing locality maglev quantile ring split"
+POLICIES = (
+    "algorithms balancer bucket budget circuit ejection endpoint ewma hashing locality maglev quantile ring split"
+)
 COMPILED = [
     *(f"agent/proxy/{name}.py" for name in PROXY.split()),
     *(f"policies/{name}.py" for name in POLICIES.split()),

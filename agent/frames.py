@@ -5,16 +5,20 @@ so; a worker stages it and makes it so at the next `commit`, whole. Frames that 
 both ends are the same version, started by one process.
 
 control -> worker
-    configure  host, zone, mesh, limits, callers (service -> token), access_log     once, first; again when it changes
+    configure  host, zone, mesh, limits, callers (service -> token), access_log, share         once, first; at changes
     service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
     gone       name                                                                          staged until commit
     commit     revision                                         swap in all that is staged; answered with `runs`
-    ask        id, what ("ping" | "state" | "metrics" | "explain"), args {}                   answered with `answer`
+    ask        id, what ("ping" | "state" | "metrics" | "demand" | "explain"), args {}        answered with `answer`
+    peer_answer  id, status, body                                               control's answer to a `peer`
+    shares     shares {service: {limit: fraction}}               this worker's parts of rate limits; in force at once
     drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
 worker -> control
     ready      pid                                                       listening; the first commit is in force
     runs       revision, refused [{kind, key, revision, path, reason}]
     answer     id, value | error
+    peer       id, path, body                                  another agent's question; answered with `peer_answer`
+    happened   events [{kind ("breaker" | "outlier"), service, endpoint, before, after, reason, audit, at}]
     records    count, lines (bytes)         access records: JSON objects with the fields of Record, one a line
     drained
 """

@@ -7,8 +7,12 @@ from typing import Final
 import msgspec
 
 from policies.balance import Balance
+from policies.breaker import Breaker
 from policies.document import Document
+from policies.fault import FaultPolicy
 from policies.health import HealthPolicy
+from policies.outlier import Outlier
+from policies.ratelimit import RateLimit
 from policies.retry import Retry
 from policies.route import Route
 from policies.timeout import Timeout
@@ -25,8 +29,12 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 KINDS: Final = (
+    Kind("ratelimit", RateLimit, "how many requests may pass, for an agent or for all together", guards=True),
+    Kind("fault", FaultPolicy, "delays, aborts and slow answers on purpose, for testing"),
     Kind("route", Route, "where requests go: rules, splits, canaries, blue-green, rewrites"),
     Kind("timeout", Timeout, "how long connecting, a try, a request and silence may take"),
+    Kind("breaker", Breaker, "when nothing is sent to a struggling service, and what callers get instead"),
+    Kind("outlier", Outlier, "which bad instances are passed over for a while"),
     Kind("balance", Balance, "which instance takes a request"),
     Kind("retry", Retry, "which failures are tried again, within a budget"),
     Kind("health", HealthPolicy, "how instances are checked by the agent beside them"),

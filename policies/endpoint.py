@@ -7,12 +7,28 @@ endpoint id, so that neither a policy edit nor a flapping neighbour resets what 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policies.circuit import Circuit
+    from policies.ejection import Record
 
 
 class Load:
     """Live figures of one endpoint in one worker. Times are seconds on the worker's monotonic clock."""
 
-    __slots__ = ("active", "ewma_at", "ewma_s", "failures", "healthy_since", "refused_until", "requests", "successes")
+    __slots__ = (
+        "active",
+        "circuit",
+        "ewma_at",
+        "ewma_s",
+        "failures",
+        "healthy_since",
+        "record",
+        "refused_until",
+        "requests",
+        "successes",
+    )
 
     def __init__(self, healthy_since: float = float("-inf")) -> None:
         self.active = 0
@@ -23,7 +39,11 @@ class Load:
         self.healthy_since = healthy_since
         """When this worker saw it turn healthy; -inf for one that was there from the start (no slow start)."""
         self.refused_until = 0.0
-        """Until when it is passed over because it refused a connection a moment ago."""
+        """Until when it is passed over: it refused a connection a moment ago, or was ejected."""
+        self.circuit: Circuit | None = None
+        """Its breaker, where a policy gives it one."""
+        self.record: Record | None = None
+        """What its ejector has seen of it, where a policy asks for one."""
         self.requests = 0
         self.successes = 0
         self.failures = 0

@@ -146,8 +146,10 @@ class Tracker:
             changed, self.healthy = not self.healthy, True
             return Transition(True, reason) if changed else None
         if ok == self.healthy:
-            self._row = 0
-            return None
+            starting = not self.known and not ok
+            self._row = self._row + 1 if starting else 0
+            # It is still starting, and one success will do; but why it fails is no longer "not checked yet".
+            return Transition(False, reason) if starting and self._row == self._fall else None
         self._row += 1
         if self._row < (self._rise if ok else self._fall):
             return None

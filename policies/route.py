@@ -286,7 +286,7 @@ def _located(location: str) -> Written:
 # Who is asking.
 
 
-def _read(header: str, cookie_name: str, claim: str) -> Callable[[RequestView], str | None]:
+def reader(header: str, cookie_name: str, claim: str) -> Callable[[RequestView], str | None]:
     if header:
         name = header.lower()
         return lambda request: request.header(name)
@@ -296,15 +296,15 @@ def _read(header: str, cookie_name: str, claim: str) -> Callable[[RequestView], 
 
 
 def _user(sticky: Sticky) -> Callable[[RequestView], str | None]:
-    return _read(sticky.header, sticky.cookie, sticky.claim)
+    return reader(sticky.header, sticky.cookie, sticky.claim)
 
 
 def _shown(preview: Preview) -> Predicate:
-    return _where(_read(preview.header, preview.cookie, ""), preview.where)
+    return _where(reader(preview.header, preview.cookie, ""), preview.where)
 
 
 def _member(name: str, group: Group) -> Predicate:
-    read = _read(group.header, group.cookie, group.claim)
+    read = reader(group.header, group.cookie, group.claim)
     if group.percent is None:
         return _where(read, group.where)
     share = group.percent / 100

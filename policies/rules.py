@@ -251,6 +251,12 @@ def _header_lines(rule: Rule, path: str) -> Iterator[tuple[str, str, str]]:
         yield from ((below(where, name), name, value) for name, value in rule.respond.headers.items())
 
 
+def check_headers(headers: dict[str, str], path: str) -> None:
+    """Header lines that a document writes."""
+    for name, value in headers.items():
+        _check_header(below(path, name), name, value)
+
+
 def _check_header(path: str, name: str, value: str) -> None:
     if not TOKEN.match(name):
         raise Fault(path, f"{name[:60]!r} is no header name")

@@ -8,9 +8,10 @@
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
     /shoal/<mesh>/policies/<kind>/<service>         written by people
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
+    /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
 
-`acks` sorts before everything else and is written most, so one contiguous range, `agents/` to the end of `rejected/`,
-is all that an agent watches: one watch, in which a revision is never split.
+`acks` sorts before everything else and is written most, `seen` behind it all, so one contiguous range, `agents/` to
+the end of `rejected/`, is all that an agent watches: one watch, in which a revision is never split.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Room(Enum):
     INSTANCES = "instances"
     POLICIES = "policies"
     REJECTED = "rejected"
+    SEEN = "seen"
 
 
 class Key(NamedTuple):
@@ -105,6 +107,10 @@ class Keys:
         """Where the revision that a host runs stands."""
         return f"{self.prefix}acks/{check_host(host)}"
 
+    def seen(self, host: str) -> str:
+        """Where the calls that a host has seen stand."""
+        return f"{self.prefix}seen/{check_host(host)}"
+
     def policy(self, kind: str, pattern: str) -> str:
         """Where a policy stands."""
         return f"{self.prefix}policies/{_check_kind(kind)}/{parse_pattern(pattern)}"
@@ -132,7 +138,7 @@ class Keys:
 
 
 def _parse_rest(room: Room, rest: str) -> Key:
-    if room in (Room.AGENTS, Room.ACKS):
+    if room in (Room.AGENTS, Room.ACKS, Room.SEEN):
         return Key(room, check_host(rest))
     if room in (Room.EVENTS, Room.IDENTITY):
         if not rest:

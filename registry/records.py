@@ -82,6 +82,14 @@ class Ack(Record, frozen=True, kw_only=True):
     at: str = ""
 
 
+class Seen(Record, frozen=True, kw_only=True):
+    """`seen/<host>`: which service called which through this host's agent since it started."""
+
+    calls: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """By calling service (empty: callers that do not say who they are): the services called."""
+    at: str = ""
+
+
 class Malformed(Exception):
     """A value that is no such record. `path` is where (`$.port`), `reason` what, in words that name the fix."""
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import agent
-from agent.cli import explain, overview, policy, register, run, serve, wait
+from agent.cli import chain, explain, overview, policy, register, run, serve, wait
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ADMIN, DEFAULT_ETCD, Options, endpoints
@@ -113,6 +113,7 @@ app.command(rich_help_panel=LOOKING)(overview.services)
 app.command(rich_help_panel=LOOKING)(overview.instances)
 app.command(rich_help_panel=LOOKING)(overview.status)
 app.command(rich_help_panel=LOOKING)(explain.explain)
+app.command(rich_help_panel=LOOKING)(chain.chain)
 app.command(rich_help_panel=LOOKING)(wait.wait)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.command(rich_help_panel=CHANGING)(apply)

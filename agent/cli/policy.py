@@ -27,18 +27,25 @@ KindOption = Annotated[str, typer.Option("--kind", help="For documents that do n
 ServiceOption = Annotated[str, typer.Option("--service", help="For documents that do not name their service.")]
 KindArgument = Annotated[str, typer.Argument(help="route, balance, … (see `shoal policy kinds`)")]
 PatternArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="`pets.production`, `'*.production'` or `'*'`")]
+ChainOption = Annotated[bool, typer.Option("--chain", help="Ask etcd, and warn of what would go wrong along chains.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")]
 
 
 @app.command("check")
-def check_files(context: typer.Context, files: Files, kind: KindOption = "", service: ServiceOption = "") -> None:
+def check_files(
+    context: typer.Context, files: Files, kind: KindOption = "", service: ServiceOption = "", chain: ChainOption = False
+) -> None:
     """Say what is wrong with documents, without asking etcd. Exit code 1 when something is.
+
+    With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put.
 
     Example:  shoal policy check policies/*.yaml
     """
     printer = context.obj.printer
     sources, problems = read(files, kind, service)
     problems += check(sources)
+    if chain and not problems:
+        problems += _along_chains(context.obj, sources)
     if printer.json:
         printer.value([{"place": p.place, "path": p.path, "reason": p.reason} for p in problems])
     else:
@@ -120,6 +127,17 @@ def schema(kind: KindArgument) -> None:
     if kind not in names:
         raise Failure(f"no policy kind {kind!r}; there are: {', '.join(names)}", Exit.USAGE)
     print(json.dumps(schema_of(kind), indent=2))
+
+
+def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
+    from agent.cli.asking import ask
+    from agent.cli.census import take
+    from agent.cli.chain import warnings
+
+    census = ask(options, lambda store: take(store, options.mesh, "policies", "seen"))
+    return [
+        Problem("chain", " → ".join(found.path), f"{found.kind}: {found.reason}") for found in warnings(census, sources)
+    ]
 
 
 def checked(printer: Printer, files: Sequence[Path], kind: str = "", service: str = "") -> list[Source]:

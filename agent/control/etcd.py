@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,14 +53,37 @@ def own_address(settings: Settings) -> str:
         return "127.0.0.1"
 
 
+async def _started(etcd: EtcdProcess) -> None:
+    """Raises SystemExit when we are told to stop meanwhile: nobody else would end the child."""
+    told = False
+    failed: list[Exception] = []
+
+    async def start(scope: trio.CancelScope) -> None:
+        try:
+            await trio.to_thread.run_sync(etcd.start)
+        except Exception as error:
+            failed.append(error)
+        scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start, nursery.cancel_scope)
+            async for _ in signals:
+                told = True
+    if told:
+        raise SystemExit(0)
+    if failed:
+        raise failed[0]
+
+
 @asynccontextmanager
 async def embedded(settings: Settings) -> AsyncIterator[Settings]:
     """`--dev`: an etcd of our own, in the state directory."""
     port = 2379 if not is_taken(parse_listen("127.0.0.1:2379")) else 0
     etcd = EtcdProcess(settings.state_path / "dev-etcd", client_port=port)
-    await trio.to_thread.run_sync(etcd.start)
-    log.info("an etcd for development is running", url=etcd.url)
     try:
+        await _started(etcd)
+        log.info("an etcd for development is running", url=etcd.url)
         yield msgspec.structs.replace(settings, etcd=msgspec.structs.replace(settings.etcd, endpoints=(etcd.url,)))
     finally:
         with trio.CancelScope(shield=True):

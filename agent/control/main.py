@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ import structlog
 import trio
 
 import agent
-from agent.control import admin, disk, probing, reports
+from agent.control import admin, disk, probing, reports, sharing
 from agent.control.accesslog import AccessLog
 from agent.control.claiming import HostTaken, claim_host
 from agent.control.etcd import embedded, own_address, store_settings
@@ -47,6 +48,7 @@ DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
 SETTLE_S: Final = 2.0
 """How long the first table waits for this host's own instances to be in it, with a verdict."""
+HAPPENED: Final = 200
 log = structlog.get_logger()
 
 
@@ -90,14 +92,19 @@ class Control:
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
+        self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host)
         self.fleet = Fleet(
             self._outbound,
             self._inbound,
             count,
             configuration=self._configuration,
             table=self._whole_table,
+            on_happened=self._on_happened,
+            on_peer=lambda path, body: sharing.asked(path, body, self.sharing),
             on_records=self.access.write if self.access else lambda lines, count: None,
         )
+        self.happened: deque[dict[str, Any]] = deque(maxlen=HAPPENED)
+        """The latest of breakers and ejections, as the workers told it."""
         self._table_known = False
         self._first_sync = trio.Event()
         self._owning = trio.CancelScope()
@@ -158,6 +165,7 @@ class Control:
             "mesh": self.settings.mesh,
             "callers": self.registrar.tokens,
             "access_log": bool(self.settings.access_log),
+            "share": 1 / count,
             "limits": {
                 "max_connections": max(1, limits.max_connections // count),
                 "head_s": seconds(limits.head_timeout),
@@ -172,6 +180,13 @@ class Control:
             return []
         frames = [self.table.frame(name) for name in self.table.services]
         return [*frames, {"t": "commit", "revision": self.table.revision}]
+
+    def _on_happened(self, events: list[dict[str, Any]]) -> None:
+        """Breakers and ejections, from the workers."""
+        for event in events:
+            told = {name: value for name, value in event.items() if name not in ("kind", "at") and value}
+            log.warning(f"{event['kind']} {event['after']}", **told)
+        self.happened.extend(events)
 
     def _on_tokens(self) -> None:
         self.fleet.reconfigure()
@@ -205,6 +220,7 @@ class Control:
             nursery.start_soon(self._fall_back_to_disk)
             nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.rejections.run)
+            nursery.start_soon(self.sharing.run)
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
@@ -251,6 +267,7 @@ class Control:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.holder.run)
             nursery.start_soon(self.registrar.run)
+            nursery.start_soon(reports.tell_calls, self.fleet, self.holder, self.keys, self.settings.host)
             nursery.start_soon(reports.acknowledge, self.fleet, self.holder, self.keys, self.settings.host)
 
     async def _relieve(self) -> None:

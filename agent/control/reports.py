@@ -13,12 +13,15 @@ from agent.control.table import Refused, Table
 from agent.control.workers import Fleet
 from registry.keys import Keys
 from registry.lease import Holder
-from registry.records import Ack, Rejection, encode
+from registry.records import Ack, Rejection, Seen, encode
 from registry.store import Store, StoreError
 
 ACK_AFTER_S: Final = 0.05
 ACK_EVERY_S: Final = 0.2
 JITTER_S: Final = 0.5
+SEEN_EVERY_S: Final = 2.0
+MAX_CALLED: Final = 500
+"""Services that a caller is written down with, so that the record stays small."""
 log = structlog.get_logger()
 
 
@@ -37,6 +40,24 @@ async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> No
             await trio.sleep(ACK_EVERY_S)
         else:
             await fleet.changed()
+
+
+async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
+    """Keep seen/<host> at which service was seen to call which; written only when there is a new pair."""
+    said: dict[str, list[str]] = {}
+    while True:
+        calls: dict[str, set[str]] = {}
+        for worker in await fleet.ask("metrics"):
+            for service, figures in worker["services"].items():
+                for caller in figures["callers"]:
+                    calls.setdefault(caller, set()).add(service)
+        for caller, services in said.items():
+            calls.setdefault(caller, set()).update(services)  # a worker that was replaced forgets
+        found = {caller: sorted(services)[:MAX_CALLED] for caller, services in sorted(calls.items())}
+        if found != said:
+            said = found
+            holder.put(keys.seen(host), encode(Seen(calls=found, at=now_text())))
+        await trio.sleep(SEEN_EVERY_S)
 
 
 async def others_run(store: Store, keys: Keys, table: Table, host: str, revision: int) -> None:

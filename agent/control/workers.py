@@ -72,6 +72,8 @@ class Fleet:
         configuration: Callable[[], Frame],
         table: Callable[[], Iterable[Frame]],
         on_records: Callable[[bytes, int], None],
+        on_happened: Callable[[list[dict[str, Any]]], None] = lambda events: None,
+        on_peer: Callable[[str, bytes], tuple[int, bytes]] = lambda path, body: (404, b""),
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
@@ -83,6 +85,8 @@ class Fleet:
         self._configuration = configuration
         self._table = table
         self._on_records = on_records
+        self._on_happened = on_happened
+        self._on_peer = on_peer
         self._command = list(command)
         self._hang_s = hang_s
         self._asks = itertools.count(1)
@@ -213,6 +217,11 @@ class Fleet:
             self._recount()
         elif kind == "records":
             self._on_records(frame["lines"], frame["count"])
+        elif kind == "peer":
+            status, body = self._on_peer(frame["path"], frame["body"])
+            worker.send(frames.encode({"t": "peer_answer", "id": frame["id"], "status": status, "body": body}))
+        elif kind == "happened":
+            self._on_happened(frame["events"])
         elif kind == "answer":
             answer = worker.answers.pop(frame["id"], None)
             if answer is not None:
@@ -231,6 +240,28 @@ class Fleet:
         data = b"".join(map(frames.encode, changed))
         for worker in self.workers.values():
             worker.send(data)
+
+    def tell(self, index: int, frame: Frame) -> None:
+        """Send a frame to one worker, if it is there."""
+        worker = self.workers.get(index)
+        if worker is not None:
+            worker.send(frames.encode(frame))
+
+    async def ask_each(self, what: str) -> dict[int, Any]:
+        """What each ready worker answers, by its index; those that do not answer in time are left out."""
+        answers: dict[int, Any] = {}
+
+        async def one(worker: Worker) -> None:
+            found: list[Any] = []
+            await self._ask_one(worker, what, {}, found)
+            if found:
+                answers[worker.index] = found[0]
+
+        with trio.move_on_after(ASK_S):
+            async with trio.open_nursery() as nursery:
+                for worker in [worker for worker in self.workers.values() if worker.ready]:
+                    nursery.start_soon(one, worker)
+        return answers
 
     def reconfigure(self) -> None:
         """Send the configuration again."""

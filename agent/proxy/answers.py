@@ -53,14 +53,15 @@ def refusal_body(refusal: Refusal, request_id: bytes) -> bytes:
     )
 
 
-def refusal_fields(refusal: Refusal) -> list[bytes]:
-    """The header lines of a refusal, without framing."""
+def refusal_fields(refusal: Refusal, *, typed: bool = True) -> list[bytes]:
+    """The header lines of a refusal, without framing; `typed`: with the type of the usual body."""
     fields = [
         b"server: shoal\r\n",
         b"x-shoal-policy: %b\r\n" % header_text(refusal.policy),
         b"x-shoal-reason: %b\r\n" % header_text(refusal.reason),
-        b"content-type: application/json\r\n",
     ]
+    if typed:
+        fields.append(b"content-type: application/json\r\n")
     if refusal.retry_after_s:
         fields.append(b"retry-after: %d\r\n" % refusal.retry_after_s)
     if refusal.status == 407:

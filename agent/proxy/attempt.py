@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.proxy import guards
 from agent.proxy.outgoing import request_head
 from agent.proxy.reactor import INFINITY
 from agent.proxy.upstream import Upstream
+from policies.ejection import OK
 from policies.ewma import observe
 from policies.retry import IDEMPOTENT_BYTES, Failure
 
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 class Attempt:
     """One try."""
 
-    __slots__ = ("began", "counted", "endpoint", "exchange", "number", "up")
+    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "number", "up")
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint, number: int) -> None:
+    def __init__(self, exchange: Exchange, endpoint: Endpoint, number: int, gated: bool) -> None:
         self.exchange = exchange
         self.endpoint = endpoint
         self.number = number
@@ -34,6 +36,8 @@ class Attempt:
         self.up: Upstream | None = None
         self.counted = True
         """Whether the endpoint's load counts this request."""
+        self.gated = gated
+        """Whether the endpoint's breaker does."""
         load = endpoint.load
         load.active += 1
         load.requests += 1
@@ -55,7 +59,7 @@ class Attempt:
             return
         plan = exchange.plan
         assert plan is not None
-        self.up = up = Upstream(worker.reactor, worker.pool, dial, self)
+        self.up = up = Upstream(worker.reactor, worker.pool, dial, self, exchange.target)
         worker.pool.connects += 1
         up.arm(exchange.bounded(self.began + (plan.timeouts.connect_s or INFINITY)))
         up.connect()
@@ -134,13 +138,18 @@ class Attempt:
 
     # The end.
 
-    def observe(self, ok: bool) -> None:
-        """How it went, for the balancer. One that failed is over: its load is given back here."""
+    def observe(self, outcome: int) -> None:
+        """How it went (policies.ejection.OK, ...), for the balancer and the guards. One that failed is over: its load
+        is given back here."""
         if not self.counted:
             return
         exchange = self.exchange
         now = exchange.worker.reactor.now
         load = self.endpoint.load
+        ok = outcome == OK
+        target = exchange.target
+        if target is not None and (self.gated or target.ejector is not None):
+            guards.observe(self, target, outcome)
         if exchange.balancer is None:
             observe(load, now - self.began, ok, now)
         else:
@@ -155,7 +164,11 @@ class Attempt:
         """The endpoint is through with it."""
         if self.counted:
             self.counted = False
-            self.endpoint.load.active -= 1
+            load = self.endpoint.load
+            load.active -= 1
+            if self.gated and load.circuit is not None:
+                self.gated = False
+                load.circuit.abandon(self.exchange.worker.reactor.now)
 
     def release(self, *, reusable: bool) -> None:
         """Part from the connection, which others may use if the answer was read whole."""

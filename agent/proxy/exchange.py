@@ -11,9 +11,12 @@ Laws
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from agent.proxy import answers, story
+import msgspec
+
+from agent.proxy import answers, guards, peers, story
 from agent.proxy.answers import Refusal
 from agent.proxy.attempt import Attempt
 from agent.proxy.framing import chunk, last_chunk
@@ -36,11 +39,14 @@ from agent.proxy.head import (
 )
 from agent.proxy.reactor import INFINITY, Timed
 from agent.proxy.stats import count
+from agent.proxy.throttle import Throttle
 from agent.proxy.view import HeadView
+from policies import ejection
 from policies import retry as retrying
 from policies import timeout as timing
 from policies.balancer import Balancer
 from policies.endpoint import Endpoint
+from policies.fault import Injected
 from policies.retry import Again, Enough, Failure
 from policies.route import Forward, Redirect, Respond
 
@@ -67,14 +73,20 @@ class Exchange(Timed):
     """One request on its way. Created by its downstream connection, which it outlives by nothing."""
 
     __slots__ = (
+        "_asked",
+        "_delayed",
+        "_fallbacks",
         "_idle_s",
+        "_injected",
         "_kept",
         "_kept_bytes",
         "_key",
         "_no_retry",
         "_response_began",
         "_retry",
+        "_retrying",
         "_sets_cookie",
+        "_throttle",
         "_tried",
         "attempt",
         "attempts",
@@ -84,6 +96,7 @@ class Exchange(Timed):
         "caller",
         "down",
         "endpoint",
+        "entered",
         "explained",
         "forward",
         "hedge",
@@ -94,6 +107,7 @@ class Exchange(Timed):
         "service",
         "started",
         "status",
+        "target",
         "view",
         "whole_deadline",
         "why",
@@ -108,6 +122,10 @@ class Exchange(Timed):
         self.started = worker.reactor.now
         self.service: Service | None = None
         self.plan: Plan | None = None
+        self.target: Service | None = None
+        """The service whose endpoints are tried: the request's own, or where its route leads."""
+        self.entered: Service | None = None
+        """The service whose breaker counts the request."""
         self.endpoint: Endpoint | None = None
         """The last that was tried."""
         self.attempt: Attempt | None = None
@@ -129,6 +147,15 @@ class Exchange(Timed):
         self.balancer: Balancer | None = None
         self._key: int | None = None
         self._retry = _DEFAULT_RETRY
+        self._retrying = False
+        """Whether the breaker counts it as a retry under way."""
+        self._delayed = False
+        """Waiting, because a fault policy says so."""
+        self._injected: Injected | None = None
+        self._throttle: Throttle | None = None
+        self._fallbacks = 0
+        self._asked = False
+        """It is another agent's question, and goes to no service."""
         self._no_retry = False
         """What failed was tried again already, here or nearer to the failure: those before us should not."""
         self._tried: list[Endpoint] = []
@@ -145,6 +172,9 @@ class Exchange(Timed):
     def start(self) -> None:
         """Find the service, take its plan, and let every phase have its say."""
         request = self.request
+        if self.down.inbound and request.host == peers.HOST:
+            self._begin_question()
+            return
         service = self.worker.table.find(request.host)
         refusal = self._read_own_fields()
         if service is None:
@@ -153,6 +183,8 @@ class Exchange(Timed):
         self.service = service
         self.plan = plan = service.plan
         service.stats.active += 1
+        if not self.down.inbound:
+            count(service.stats.callers, self.caller)
         self._begin_clock(plan)
         if refusal is not None:
             self.refuse(refusal)
@@ -160,6 +192,18 @@ class Exchange(Timed):
             self._deliver(plan)
         else:
             self._choose(plan)
+
+    def _begin_question(self) -> None:
+        """Another agent asks this one something: control answers it."""
+        self._asked = True
+        self.request_id = self.worker.next_request_id()
+        self.down.arm(self.started + peers.ANSWER_S)
+        if self.request_sent:
+            self.worker.peers.ask(self, b"")
+
+    def answer_peer(self, status: int, body: bytes) -> None:
+        """Control's answer."""
+        self._answer(status, [b"content-type: application/msgpack\r\n"], body)
 
     def _read_own_fields(self) -> Refusal | None:
         """The fields of the request that are for the agent."""
@@ -215,43 +259,87 @@ class Exchange(Timed):
         self._retry = plan.retry
         if plan.needs_view or self.explained is not None:
             self.view = HeadView(self.request, self.caller)
-        if plan.route is None:
-            self.balancer = plan.balancer
-        elif not self._route(plan):
+        if plan.limits is not None and guards.limit(self):
             return
-        balancer = self.balancer
-        assert balancer is not None
-        if balancer.needs_key and self.view is None:
-            self.view = HeadView(self.request, self.caller)
-        if balancer.needs_key and self.view is not None:
+        if plan.fault is not None:
+            self._injected = injected = guards.inject(self)
+            if injected is not None and injected.delay_s > 0:
+                self._delayed = True
+                self.worker.reactor.wheel.arm(self, self.started + injected.delay_s)
+                return
+        self._proceed()
+
+    def _proceed(self) -> None:
+        """Past rate limits, and past what a fault policy makes of its delays."""
+        plan, injected = self.plan, self._injected
+        assert plan is not None
+        if injected is not None and (injected.reset or injected.abort is not None):
+            self._abort(injected)
+        elif plan.route is None:
+            self._direct(None)
+        else:
+            self._route(plan)
+
+    def _abort(self, injected: Injected) -> None:
+        if injected.abort is None:
+            self.refuse(Refusal(503, "fault", injected.reason, unsent=True), silently=True)
+            self.down.abort()
+            return
+        extra = story.header_lines(injected.abort.headers)
+        self.refuse(Refusal(injected.abort.status, "fault", injected.reason, unsent=True), extra, injected.abort.body)
+
+    def _direct(self, forward: Forward | None) -> None:
+        """To the service that a route's decision leads to (None: the request's own), if its breaker allows it."""
+        service = self.service
+        assert service is not None
+        self.forward = forward
+        target: Service | Refusal = service
+        if forward is not None:
+            if forward.retry is not None:
+                self._retry = forward.retry
+            target = self.worker.table.target(service, forward)
+        if isinstance(target, Refusal):
+            self.refuse(target)
+            return
+        if target.plan.breaker is not None and not guards.admits(self, target):
+            return
+        self.target = target
+        balancer = target.plan.balancer if forward is None else target.plan.group(forward.subset)
+        self.balancer = balancer
+        if balancer.needs_key:
+            if self.view is None:
+                self.view = HeadView(self.request, self.caller)
             self._key = balancer.key(self.view)
+        plan = self.plan
+        assert plan is not None
         plan.budget.deposit(self.started)
         self._attempt()
 
-    def _route(self, plan: Plan) -> bool:
+    def fall_back(self, target: Service, fallback: Forward, reason: str) -> None:
+        """A breaker is open: to where its policy leads instead."""
+        self._fallbacks += 1
+        if self._fallbacks > guards.MAX_FALLBACKS:
+            self.refuse(Refusal(503, "breaker", f"{reason}; and so on along its fallbacks", 1, unsent=True))
+            return
+        service = fallback.service or target.name
+        before = self.forward or fallback
+        self._direct(msgspec.structs.replace(before, service=service, subset=fallback.subset))
+
+    def _route(self, plan: Plan) -> None:
         view = self.view
         assert plan.route is not None and view is not None
         decision = plan.route.decide(view, self.worker.rng)
         if self.explained is not None:
             self.explained.append(story.routed(plan, decision))
+        action = decision.action
         if plan.route.audit:
             assert self.service is not None
             count(self.service.stats.audit, "route")
-            self.balancer = plan.balancer
-            return True
-        action = decision.action
-        if not isinstance(action, Forward):
+            self._direct(None)
+        elif isinstance(action, Forward):
+            self._direct(action)
+        else:
             self._answer_from_route(action)
-            return False
-        self.forward = action
-        if action.retry is not None:
-            self._retry = action.retry
-        target = self.worker.table.group(plan, action)
-        if isinstance(target, Refusal):
-            self.refuse(target)
-            return False
-        self.balancer = target
-        return True
 
     def _answer_from_route(self, action: Redirect | Respond) -> None:
         fields, body, status = story.direct_answer(action)
@@ -265,7 +353,7 @@ class Exchange(Timed):
         if isinstance(endpoint, Refusal):
             self.refuse(endpoint)
             return
-        self._try_endpoint(endpoint)
+        self._try_endpoint(endpoint, gated=False)
 
     # Try an endpoint.
 
@@ -285,15 +373,32 @@ class Exchange(Timed):
         if endpoint is None:
             self.refuse(story.no_endpoint(plan, self.forward))
             return
-        if endpoint.load.refused_until > now:
-            endpoint = self._passing_over(balancer, endpoint, now)
-            sticky = False
+        gated = endpoint.load.circuit is not None
+        if not self._usable(endpoint, now):
+            found = self._passing_over(balancer, endpoint, now)
+            sticky = sticky and found is endpoint
+            gated = gated and found is not endpoint
+            endpoint = found
         if self.explained is not None:
             self.explained.append(story.balanced(plan, balancer, endpoint, sticky=sticky))
-        self._try_endpoint(endpoint)
+        self._try_endpoint(endpoint, gated)
+
+    def _usable(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether nothing speaks against an endpoint now; if so, its breaker counts on the request."""
+        load = endpoint.load
+        if load.refused_until > now:
+            return False
+        circuit = load.circuit
+        if circuit is None or self.target is None:
+            return True
+        reason = circuit.enter(now, self.worker.rng, 0, 0)
+        guards.tell_transition(self.worker, self.target, endpoint.id, circuit.take_transition())
+        breaker = self.target.plan.breaker
+        return not reason or (breaker is not None and breaker.audit)
 
     def _passing_over(self, balancer: Balancer, refusing: Endpoint, now: float) -> Endpoint:
-        """Another endpoint than those that refused a connection a moment ago; the picked one when all have.
+        """Another endpoint than those that refused a connection a moment ago, were ejected, or whose breakers are open;
+        the picked one when that goes for all.
 
         Without this a dead instance costs its whole share in retries until its health check notices, and on a busy
         service the retry budget is gone before that.
@@ -303,7 +408,7 @@ class Exchange(Timed):
             other = balancer.pick(self._key, now, self.worker.rng, avoid)
             if other is None or other in avoid:
                 return refusing
-            if other.load.refused_until <= now:
+            if self._usable(other, now):
                 return other
             avoid.append(other)
         return refusing
@@ -313,10 +418,10 @@ class Exchange(Timed):
             self.view = HeadView(self.request, self.caller)
         return balancer.sticky_endpoint(self.view)
 
-    def _try_endpoint(self, endpoint: Endpoint) -> None:
+    def _try_endpoint(self, endpoint: Endpoint, gated: bool) -> None:
         self.endpoint = endpoint
         self.attempts += 1
-        self.attempt = attempt = Attempt(self, endpoint, self.attempts)
+        self.attempt = attempt = Attempt(self, endpoint, self.attempts, gated)
         hedge = self._retry.hedge
         if hedge is not None and self.attempts == 1 and self.service is not None:
             after_s = retrying.hedge_after_s(hedge, self.service.recent)
@@ -331,7 +436,7 @@ class Exchange(Timed):
         now = self.worker.reactor.now
         avoid = [*self._tried, attempt.endpoint]
         endpoint = balancer.pick(self._key, now, self.worker.rng, avoid)
-        if endpoint is None or endpoint in avoid or endpoint.load.refused_until > now or not self.request_sent:
+        if endpoint is None or endpoint in avoid or not self.request_sent:
             return
         method = self.request.method.decode()
         if not retrying.may_hedge(
@@ -343,16 +448,19 @@ class Exchange(Timed):
             now=now,
         ):
             return
+        if not self._usable(endpoint, now):
+            return
         count(self.service.stats.failures, "hedges")
         if self.explained is not None:
             self.explained.append(story.hedged(plan, attempt.endpoint, endpoint, now - attempt.began))
         self.attempts += 1
-        self.hedge = hedge = Attempt(self, endpoint, self.attempts)
+        gated = endpoint.load.circuit is not None
+        self.hedge = hedge = Attempt(self, endpoint, self.attempts, gated)
         hedge.start()
 
-    def _lose(self, attempt: Attempt) -> None:
+    def _lose(self, attempt: Attempt, outcome: int) -> None:
         """Of two attempts under way one failed: the other goes on alone."""
-        attempt.observe(False)
+        attempt.observe(outcome)
         self._tried.append(attempt.endpoint)
         if self.hedge is not attempt:
             self.attempt = self.hedge
@@ -408,6 +516,12 @@ class Exchange(Timed):
     def on_request_data(self, data: bytes) -> None:
         """A piece of the body."""
         self.bytes_in += len(data)
+        if self._asked:
+            if self.bytes_in > peers.MAX_BYTES or self._kept is None:
+                self.refuse(Refusal(413, "agent", f"a question of more than {peers.MAX_BYTES} bytes"))
+            else:
+                self._kept.append(data)
+            return
         if self.request.framing == CHUNKED:
             data = chunk(data)
         self._pass_on(data)
@@ -417,6 +531,9 @@ class Exchange(Timed):
     def on_request_end(self, trailers: list[bytes]) -> None:
         """The request has come whole."""
         self.request_sent = True
+        if self._asked:
+            self.worker.peers.ask(self, b"".join(self._kept or ()))
+            return
         if self.request.framing == CHUNKED:
             self._pass_on(last_chunk(trailers))
         if not self._response_began:
@@ -455,7 +572,7 @@ class Exchange(Timed):
         if head.status in self._retry.watched:
             if self.hedge is not None:
                 attempt.release(reusable=complete and self.request_sent)
-                self._lose(attempt)
+                self._lose(attempt, guards.outcome_of(head.status))
                 return
             if not self.down.inbound and self._tries_again(attempt, head, complete):
                 return
@@ -478,17 +595,25 @@ class Exchange(Timed):
         if not isinstance(verdict, Again):
             return False
         attempt.release(reusable=complete and self.request_sent)
-        self._again(attempt, verdict.delay_s)
+        self._again(attempt, verdict.delay_s, guards.outcome_of(head.status))
         return True
 
     def _relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         self._response_began = True
         self._kept = None
         self.status = head.status
-        attempt.observe(head.status < 500)
+        attempt.observe(guards.outcome_of(head.status))
         if self._retry.hedge is not None and self.service is not None:
             self.service.recent.observe(self.worker.reactor.now - attempt.began)
         extra = self._extra_response_fields(head)
+        if self._injected is not None and self._injected.bytes_per_s and (body or not complete):
+            self._throttle = Throttle(self, self._injected.bytes_per_s)
+            self.down.send_response(head, extra, b"", False, self.forward)
+            if complete:
+                attempt.release(reusable=self.request_sent)
+                self._throttle.feed(body)
+                self._throttle.end([])
+            return
         self.bytes_out += len(body)
         self.down.send_response(head, extra, body, complete, self.forward)
         if complete:
@@ -517,6 +642,13 @@ class Exchange(Timed):
 
     def on_response_data(self, data: bytes) -> None:
         """A piece of the answer's body."""
+        if self._throttle is not None:
+            self._throttle.feed(data)
+        else:
+            self.pass_body(data)
+
+    def pass_body(self, data: bytes) -> None:
+        """To the client."""
         self.bytes_out += len(data)
         down = self.down
         down.send_body(data)
@@ -527,6 +659,15 @@ class Exchange(Timed):
 
     def on_response_end(self, trailers: list[bytes]) -> None:
         """The answer has come whole."""
+        if self._throttle is None:
+            self.end_answer(trailers)
+            return
+        if self.attempt is not None:
+            self.attempt.release(reusable=self.request_sent)
+        self._throttle.end(trailers)
+
+    def end_answer(self, trailers: list[bytes]) -> None:
+        """All of it has been passed on."""
         self.down.end_body(trailers)
         self._complete()
 
@@ -547,17 +688,18 @@ class Exchange(Timed):
     ) -> None:
         """An attempt came to nothing: try again, if the policy allows it; else say so."""
         if self._response_began:
-            attempt.observe(False)
+            attempt.observe(ejection.RESET)
             self._break_off("upstream closed in the middle of its answer")
             return
+        outcome = guards.outcome_of_failure(failure)
         if self.hedge is not None:
-            self._lose(attempt)
+            self._lose(attempt, outcome)
             return
         verdict = self._verdict(failure, reason, sent=sent)
         if isinstance(verdict, Again):
-            self._again(attempt, verdict.delay_s)
+            self._again(attempt, verdict.delay_s, outcome)
             return
-        attempt.observe(False)
+        attempt.observe(outcome)
         reason = f"{reason}; {verdict.reason}"
         if timed_out:
             self.refuse(Refusal(504, "timeout", reason, unsent=not sent))
@@ -569,9 +711,9 @@ class Exchange(Timed):
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         if self.hedge is not None:
-            self._lose(attempt)
+            self._lose(attempt, ejection.GATEWAY)
             return
-        attempt.observe(False)
+        attempt.observe(ejection.GATEWAY)
         if self._response_began:
             self._break_off(reason)
         else:
@@ -610,6 +752,11 @@ class Exchange(Timed):
             remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
             tried_deeper=self._no_retry or self._fails_deeper(),
         )
+        if isinstance(verdict, Again) and self.entered is not None and not self._retrying:
+            circuit = self.entered.circuit
+            self._retrying = circuit is not None and circuit.may_retry()
+            if circuit is not None and not self._retrying:
+                verdict = Enough("as many retries as the breaker allows are under way", final=True)
         if isinstance(verdict, Enough) and (self.attempts > 1 or verdict.final):
             self._no_retry = True
             if self.caller:
@@ -618,10 +765,10 @@ class Exchange(Timed):
             self.explained.append(story.retried(plan, failure, reason, verdict))
         return verdict
 
-    def _again(self, attempt: Attempt, delay_s: float) -> None:
+    def _again(self, attempt: Attempt, delay_s: float, outcome: int) -> None:
         assert self.service is not None
         count(self.service.stats.failures, "retries")
-        attempt.observe(False)
+        attempt.observe(outcome)
         self.attempt = None
         if self._retry.another_endpoint:
             self._tried.append(attempt.endpoint)
@@ -634,7 +781,10 @@ class Exchange(Timed):
         """The back-off before another attempt is over, or the time after which a second one may be made beside it."""
         if self.down.exchange is not self:
             return
-        if self.attempt is None:
+        if self._delayed:
+            self._delayed = False
+            self._proceed()
+        elif self.attempt is None:
             self._attempt()
         elif not self._response_began and self.hedge is None:
             self._begin_hedge(self.attempt)
@@ -643,7 +793,9 @@ class Exchange(Timed):
         """The deadline of the whole request, or of its current phase, has passed."""
         limit = "its deadline" if self.whole_deadline <= self.worker.reactor.now else "the time allowed"
         attempt = self._cut()
-        if self.plan is None:
+        if self._asked:
+            self.refuse(Refusal(504, "agent", "no answer in time"))
+        elif self.plan is None:
             self.refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True))
         elif self._response_began:
             self._break_off(f"the answer did not come whole within {limit}")
@@ -651,7 +803,7 @@ class Exchange(Timed):
             self.refuse(Refusal(408, "timeout", "the request's body stopped coming"))
         else:
             if attempt is not None:
-                attempt.observe(False)
+                attempt.observe(ejection.TIMEOUT)
             self.refuse(Refusal(504, "timeout", f"no answer within {limit}", unsent=self.attempts == 0))
 
     def on_bad_request(self, status: int, reason: str) -> None:
@@ -687,7 +839,7 @@ class Exchange(Timed):
         """101: from here on bytes go both ways, unread."""
         self._response_began = True
         self.status = 101
-        attempt.observe(True)
+        attempt.observe(ejection.OK)
         self.down.begin_tunnel(head)
         self._touch_tunnel()
 
@@ -727,20 +879,35 @@ class Exchange(Timed):
 
     # The end.
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer in the mesh's own name."""
-        if self.service is not None:
-            count(self.service.stats.refused, refusal.policy)
-        else:
+    def refuse(
+        self,
+        refusal: Refusal,
+        extra: Sequence[bytes] = (),
+        body: bytes | None = None,
+        *,
+        counted: bool = False,
+        silently: bool = False,
+    ) -> None:
+        """Answer in the mesh's own name: with `extra` header lines, and `body` in place of the usual one. `counted`:
+        somebody else has; `silently`: the answer is not sent."""
+        if self.service is None:
             count(self.worker.refused, refusal.policy)
+        elif not counted:
+            count(self.service.stats.refused, refusal.policy)
         self.why = refusal.reason
         if self.explained is not None:
             self.explained.append(story.refused(self.plan, refusal))
-        body = answers.refusal_body(refusal, self.request_id)
-        fields = answers.refusal_fields(refusal)
+        fields = answers.refusal_fields(refusal, typed=body is None)
+        fields += extra
         if self._no_retry:
             fields.append(b"x-shoal-no-retry: 1\r\n")
-        self._answer(refusal.status, fields, body)
+        if body is None:
+            body = answers.refusal_body(refusal, self.request_id)
+        if silently:
+            self.status = refusal.status
+            self._end()
+        else:
+            self._answer(refusal.status, fields, body)
 
     def _answer(self, status: int, fields: list[bytes], body: bytes) -> None:
         self.status = status
@@ -761,7 +928,14 @@ class Exchange(Timed):
         if self.attempt is not None:
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
+        if self.entered is not None:
+            guards.leave(self, self.entered, retried=self._retrying)
+            self.entered = None
         worker = self.worker
+        if self._asked:
+            worker.peers.forget(self)
+            down.on_exchange_end(self)
+            return
         duration_s = worker.reactor.now - self.started
         service = self.service
         if service is not None:

@@ -13,7 +13,7 @@ from policies.endpoint import Endpoint
 from policies.route import Forward
 
 if TYPE_CHECKING:
-    from agent.proxy.table import Plan
+    from agent.proxy.table import Service
     from agent.proxy.worker import Worker
 
 
@@ -34,11 +34,14 @@ def explain(worker: Worker, args: dict[str, Any]) -> dict[str, Any]:
     found = story.entry(
         None, "service", "", service.name, f"{len(plan.endpoints)} endpoints, table {worker.table.revision}"
     )
-    return _decide(worker, plan, HeadView(request, str(args.get("caller") or "")), [found])
+    return _decide(worker, service, HeadView(request, str(args.get("caller") or "")), [found])
 
 
-def _decide(worker: Worker, plan: Plan, view: HeadView, told: story.Explained) -> dict[str, Any]:
+def _decide(worker: Worker, service: Service, view: HeadView, told: story.Explained) -> dict[str, Any]:
+    plan = service.plan
     balancer = plan.balancer
+    target = service
+    told.extend(story.guards(service))
     forward: Forward | None = None
     if plan.route is not None:
         decision = plan.route.decide(view, worker.rng)
@@ -47,11 +50,14 @@ def _decide(worker: Worker, plan: Plan, view: HeadView, told: story.Explained) -
             if not isinstance(decision.action, Forward):
                 return {"decisions": told, "endpoint": None, "status": decision.action.status}
             forward = decision.action
-            target = worker.table.group(plan, forward)
-            if isinstance(target, Refusal):
-                told.append(story.refused(plan, target))
-                return {"decisions": told, "endpoint": None, "status": target.status}
-            balancer = target
+            found = worker.table.target(service, forward)
+            if isinstance(found, Refusal):
+                told.append(story.refused(plan, found))
+                return {"decisions": told, "endpoint": None, "status": found.status}
+            target = found
+            balancer = target.plan.group(forward.subset)
+    if target.plan.breaker is not None and target.circuit is not None:
+        told.append(story.breaker(target.plan, target.circuit.state, target.circuit.reason, asked=False))
     told.extend(story.limits(plan))
     key = balancer.key(view) if balancer.needs_key else None
     endpoint = balancer.sticky_endpoint(view) if balancer.sticky else None

@@ -33,6 +33,15 @@ def metrics(worker: Worker) -> dict[str, Any]:
     }
 
 
+def demand(worker: Worker) -> dict[str, dict[str, float]]:
+    """Requests that asked for a token, since ever: by service, by limit."""
+    return {
+        name: {limit: service.buckets.demand(limit) for limit in service.plan.limits.compiled.names}
+        for name, service in worker.table.services.items()
+        if service.buckets is not None and service.plan.limits is not None
+    }
+
+
 def services(worker: Worker, name: str | None) -> dict[str, Any]:
     """One service, or all of them, as this worker runs them."""
     table = worker.table

@@ -14,7 +14,22 @@ BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 class ServiceStats:
     """What was seen of one service, from this worker. Outlives every plan."""
 
-    __slots__ = ("active", "audit", "buckets", "bytes_in", "bytes_out", "duration_s", "failures", "refused", "requests")
+    __slots__ = (
+        "active",
+        "audit",
+        "buckets",
+        "bytes_in",
+        "bytes_out",
+        "callers",
+        "duration_s",
+        "ejections",
+        "failures",
+        "faults",
+        "limited",
+        "refused",
+        "requests",
+        "transitions",
+    )
 
     def __init__(self) -> None:
         self.requests = [0, 0, 0, 0, 0, 0]
@@ -30,6 +45,16 @@ class ServiceStats:
         """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
         self.audit: dict[str, int] = {}
         """By kind: how often a document in audit mode would have acted."""
+        self.callers: dict[str, int] = {}
+        """By calling service, as far as callers say who they are: requests."""
+        self.limited: dict[str, int] = {}
+        """By limit: requests that were one too many."""
+        self.faults: dict[str, int] = {}
+        """By rule: requests that a fault was injected into."""
+        self.transitions: dict[str, int] = {}
+        """By state: how often a breaker went there."""
+        self.ejections: dict[str, int] = {}
+        """By endpoint."""
 
     def observe(self, status: int, duration_s: float) -> None:
         """A request that ended with a status, after so long."""
@@ -52,6 +77,11 @@ class ServiceStats:
             "refused": self.refused,
             "failures": self.failures,
             "audit": self.audit,
+            "callers": self.callers,
+            "limited": self.limited,
+            "faults": self.faults,
+            "transitions": self.transitions,
+            "ejections": self.ejections,
         }
 
 

@@ -6,6 +6,9 @@ Kept apart from the exchange so that the exchange reads as the story itself. The
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,7 +20,9 @@ from policies.retry import Again, Enough, Failure
 from policies.route import Decision, Forward, Redirect, Respond
 
 if TYPE_CHECKING:
-    from agent.proxy.table import Plan
+    from agent.proxy.table import Plan, Service
+    from policies.bucket import Limited
+    from policies.fault import Injected
 
 Explained = list[dict[str, Any]]
 _EXPLAIN_BYTES: Final = 6000
@@ -115,6 +120,46 @@ def retried(plan: Plan, failure: Failure, reason: str, verdict: Again | Enough) 
     return entry(plan, "retry", "retry", decision, f"{failure.name.lower()}: {reason}; {verdict.reason}")
 
 
+def limited(plan: Plan, refusing: Limited | None) -> dict[str, Any]:
+    """What the rate limits said."""
+    if refusing is None:
+        return entry(plan, "admit", "ratelimit", "goes on", "within its limits")
+    return entry(plan, "admit", "ratelimit", f"refused by {refusing.name}", refusing.reason)
+
+
+def injected(plan: Plan, fault: Injected) -> dict[str, Any]:
+    """What a fault policy does to the request."""
+    done = [f"delay {fault.delay_s:g} s"] if fault.delay_s else []
+    if fault.reset:
+        done.append("close the connection")
+    if fault.abort is not None:
+        done.append(f"answer {fault.abort.status}")
+    if fault.bytes_per_s:
+        done.append(f"throttle to {fault.bytes_per_s:g} bytes/s")
+    return entry(plan, "admit", "fault", ", ".join(done), f"{fault.rule}: {fault.reason}")
+
+
+def guards(service: Service) -> list[dict[str, Any]]:
+    """Rate limits and faults that a request would meet; they are asked by real requests only, for asking counts."""
+    plan = service.plan
+    told = []
+    if plan.limits is not None:
+        names = ", ".join(plan.limits.compiled.names) or "none"
+        told.append(entry(plan, "admit", "ratelimit", f"limits: {names}", "counted for real requests only"))
+    if plan.fault is not None:
+        active = plan.fault.compiled.expires > time.time()
+        reason = f"until {datetime.fromtimestamp(plan.fault.compiled.expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        told.append(entry(plan, "admit", "fault", "may be injected" if active else "expired", reason))
+    return told
+
+
+def breaker(plan: Plan, state: str, reason: str, *, asked: bool = True) -> dict[str, Any]:
+    """What the breaker of the service said; or, not `asked`, how it stands."""
+    if not asked:
+        return entry(plan, "breaker", "breaker", state, reason or "nothing speaks against it")
+    return entry(plan, "breaker", "breaker", f"refused: {state}" if reason else state, reason or "lets it pass")
+
+
 def hedged(plan: Plan, first: Endpoint, second: Endpoint, after_s: float) -> dict[str, Any]:
     """A second attempt beside the first."""
     reason = f"{first.id} has not answered for {after_s * 1000:.0f} ms"
@@ -138,11 +183,16 @@ def explain_field(explained: Explained, endpoint: Endpoint | None, inbound: bool
         kept.pop()
 
 
+def header_lines(headers: Iterable[tuple[str, str]]) -> list[bytes]:
+    """As they go over the wire."""
+    return [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
+
+
 def direct_answer(action: Redirect | Respond) -> tuple[list[bytes], bytes, int]:
     """Header lines, body and status of an answer that a route gives by itself."""
     fields = [b"server: shoal\r\n", b"x-shoal-policy: route\r\n"]
     if isinstance(action, Redirect):
         fields.append(b"location: %b\r\n" % action.location.encode("latin-1", "replace"))
         return fields, b"", action.status
-    fields += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in action.headers]
+    fields += header_lines(action.headers)
     return fields, action.body, action.status

@@ -12,23 +12,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.answers import Refusal
+from agent.proxy.reactor import Timed
 from agent.proxy.stats import ServiceStats
-from policies import balance, retry, route, timeout
+from policies import balance, breaker, bucket, ejection, fault, outlier, ratelimit, retry, route, timeout
 from policies.balance import Balance, Balancer, BalanceState
+from policies.bucket import Buckets
+from policies.circuit import Circuit
 from policies.document import Document, Invalid, parse
+from policies.ejection import Ejector, Record
 from policies.endpoint import Endpoint, Load
 from policies.names import parse_service
 from policies.quantile import Recent
+from policies.ratelimit import RateLimit
 from policies.request import RequestView
 from policies.retry import Budget, Retry
 from policies.route import Decision, Forward, Route, Subset
 from policies.timeout import Timeout
 
 _HOSTS: Final = 65536
+T = TypeVar("T")
 
 
 class InForce(NamedTuple):
@@ -38,6 +44,16 @@ class InForce(NamedTuple):
     revision: int
     mode: str
     document: Document
+
+
+class Phase(Generic[T]):
+    """A compiled document, and whether it is only watched."""
+
+    __slots__ = ("audit", "compiled")
+
+    def __init__(self, compiled: T, audit: bool) -> None:
+        self.compiled = compiled
+        self.audit = audit
 
 
 class RoutePhase:
@@ -64,10 +80,14 @@ class Plan:
         "_zone",
         "balancer",
         "bounds_whole_request",
+        "breaker",
         "budget",
         "endpoints",
+        "fault",
+        "limits",
         "local",
         "needs_view",
+        "outlier",
         "policies",
         "retry",
         "revision",
@@ -101,7 +121,25 @@ class Plan:
         self.route = None
         if routing is not None and isinstance(routing.document, Route):
             self.route = RoutePhase(routing.document, service.name)
-        self.needs_view = self.route is not None or self.balancer.needs_key
+        self.limits: Phase[bucket.Compiled] | None = None
+        document, audit = _document(policies, "ratelimit", RateLimit)
+        if document is not None:
+            self.limits = Phase(ratelimit.compile(document), audit)
+        self.fault: Phase[fault.Compiled] | None = None
+        document, audit = _document(policies, "fault", fault.FaultPolicy)
+        if document is not None:
+            self.fault = Phase(fault.compile(document), audit)
+        self.breaker: Phase[breaker.Plan] | None = None
+        document, audit = _document(policies, "breaker", breaker.Breaker)
+        if document is not None:
+            self.breaker = Phase(breaker.compile(document), audit)
+        self.outlier: Phase[ejection.Rules] | None = None
+        document, audit = _document(policies, "outlier", outlier.Outlier)
+        if document is not None:
+            self.outlier = Phase(outlier.compile(document), audit)
+        self.needs_view = (
+            self.route is not None or self.balancer.needs_key or self.limits is not None or self.fault is not None
+        )
         times = _enforced(policies, "timeout", Timeout)
         self.timeouts = timeout.compile(times)
         self.bounds_whole_request = times is not None and times.request is not None
@@ -129,10 +167,32 @@ def _enforced(policies: Mapping[str, InForce], name: str, kind: type[Any]) -> An
     return policy.document
 
 
+def _document(policies: Mapping[str, InForce], name: str, kind: type[Any]) -> tuple[Any, bool]:
+    """The document of a kind that is asked about requests, if there is one, and whether it is only watched."""
+    policy = policies.get(name)
+    if policy is None or not isinstance(policy.document, kind):
+        return None, False
+    return policy.document, policy.mode == "audit"
+
+
 class Service:
     """One service as this worker knows it: its plan, and all that outlives plans."""
 
-    __slots__ = ("budget", "loads", "name", "plan", "recent", "states", "stats")
+    __slots__ = (
+        "buckets",
+        "budget",
+        "circuit",
+        "connecting",
+        "connections",
+        "ejector",
+        "judge",
+        "loads",
+        "name",
+        "plan",
+        "recent",
+        "states",
+        "stats",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -143,6 +203,55 @@ class Service:
         self.loads: dict[str, Load] = {}
         self.states: dict[Subset | None, BalanceState] = {}
         self.plan: Plan
+        self.connecting = 0
+        """Connections to its endpoints that are being made."""
+        self.connections = 0
+        """Those that are there, idle ones included."""
+        self.circuit: Circuit | None = None
+        self.buckets: Buckets | None = None
+        self.ejector: Ejector | None = None
+        self.judge: Timed | None = None
+
+    def adopt(self, plan: Plan, share: float) -> None:
+        """Take a plan into force. What guards have counted stays, as long as there is a document for them."""
+        self.plan = plan
+        if len(self.loads) > len(plan.endpoints):
+            kept = {endpoint.id for endpoint in plan.endpoints}
+            self.loads = {key: load for key, load in self.loads.items() if key in kept}
+        self._adopt_breaker(plan)
+        if plan.limits is None:
+            self.buckets = None
+        else:
+            if self.buckets is None:
+                self.buckets = Buckets(share)
+            self.buckets.configure(plan.limits.compiled.names)
+        if plan.outlier is None:
+            self.ejector = None
+            for load in self.loads.values():
+                load.record = None
+        else:
+            if self.ejector is None:
+                self.ejector = Ejector(plan.outlier.compiled)
+            self.ejector.configure(plan.outlier.compiled)
+            for load in self.loads.values():
+                load.record = load.record or Record()
+
+    def _adopt_breaker(self, plan: Plan) -> None:
+        whole = plan.breaker.compiled.service if plan.breaker is not None else None
+        each = plan.breaker.compiled.endpoint if plan.breaker is not None else None
+        if whole is None:
+            self.circuit = None
+        elif self.circuit is None:
+            self.circuit = Circuit(whole)
+        else:
+            self.circuit.configure(whole)
+        for load in self.loads.values():
+            if each is None:
+                load.circuit = None
+            elif load.circuit is None:
+                load.circuit = Circuit(each)
+            else:
+                load.circuit.configure(each)
 
 
 class Table:
@@ -154,6 +263,10 @@ class Table:
         self.ready = False
         self.host = ""
         self.zone = ""
+        self.share = 1.0
+        """This worker's part of what the agent may let pass."""
+        self.unjudged: list[Service] = []
+        """Services that have an ejector and, as yet, nobody who calls it."""
         self._by_host: dict[bytes, Service | None] = {}
         self._staged: dict[str, tuple[Service, Plan] | None] = {}
         self._wide: dict[tuple[str, str], tuple[bytes, Document | Invalid]] = {}
@@ -238,10 +351,9 @@ class Table:
                 names_changed |= self.services.pop(name, None) is not None
                 continue
             service, plan = staged
-            service.plan = plan
-            if len(service.loads) > len(plan.endpoints):
-                kept = {endpoint.id for endpoint in plan.endpoints}
-                service.loads = {key: load for key, load in service.loads.items() if key in kept}
+            service.adopt(plan, self.share)
+            if service.ejector is not None and service.judge is None:
+                self.unjudged.append(service)
             if name not in self.services:
                 self.services[name] = service
                 names_changed = True
@@ -264,15 +376,15 @@ class Table:
             self._by_host[host] = service
             return service
 
-    def group(self, plan: Plan, forward: Forward) -> Balancer | Refusal:
-        """The endpoints that a route's decision leads to: its own service's, or another's."""
-        if forward.service is None or forward.service == plan.service:
-            return plan.group(forward.subset)
+    def target(self, service: Service, forward: Forward) -> Service | Refusal:
+        """The service whose endpoints a route's decision leads to: its own, or another."""
+        if forward.service is None or forward.service == service.name:
+            return service
         other = self.services.get(forward.service)
         if other is None:
             reason = f"the route leads to {forward.service}, and no such service is in this mesh"
             return Refusal(503, "route", reason, 1, unsent=True)
-        return other.plan.group(forward.subset)
+        return other
 
     def local_endpoint(self, plan: Plan, wanted: bytes | None, now: float, rng: random.Random) -> Endpoint | Refusal:
         """This host's instance that the inbound listener is asked for; any of the service's, when none is named."""

@@ -29,6 +29,7 @@ from agent.proxy.reactor import INFINITY, READ, WRITE, Reactor
 if TYPE_CHECKING:
     from agent.proxy.attempt import Attempt
     from agent.proxy.pool import Pool
+    from agent.proxy.table import Service
 
 
 class Phase(IntEnum):
@@ -45,9 +46,23 @@ class Phase(IntEnum):
 class Upstream(Connection):
     """One connection to an endpoint's address. Owned by an attempt while busy, by the pool while idle."""
 
-    __slots__ = ("_buffer", "_decoder", "_framing", "_left", "_reusable", "attempt", "dial", "phase", "pool", "sent")
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_framing",
+        "_left",
+        "_reusable",
+        "attempt",
+        "dial",
+        "owner",
+        "phase",
+        "pool",
+        "sent",
+    )
 
-    def __init__(self, reactor: Reactor, pool: Pool, dial: tuple[str, int], attempt: Attempt) -> None:
+    def __init__(
+        self, reactor: Reactor, pool: Pool, dial: tuple[str, int], attempt: Attempt, owner: Service | None
+    ) -> None:
         family = socket.AF_INET6 if ":" in dial[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         super().__init__(reactor, sock, WRITE)
@@ -63,6 +78,10 @@ class Upstream(Connection):
         self._decoder: ChunkedDecoder | None = None
         self._reusable = True
         pool.opened += 1
+        self.owner = owner
+        """The service that counts it."""
+        if owner is not None:
+            owner.connecting += 1
 
     def connect(self) -> None:
         """Begin to connect; the attempt hears `on_connected` or `on_lost`, now or later."""
@@ -85,6 +104,9 @@ class Upstream(Connection):
             self.on_broken(OSError(code, os.strerror(code)))
             return
         self.phase = Phase.IDLE
+        if self.owner is not None:
+            self.owner.connecting -= 1
+            self.owner.connections += 1
         self.deadline = INFINITY
         self._want(READ)
         assert self.attempt is not None
@@ -269,6 +291,11 @@ class Upstream(Connection):
             if self.phase is Phase.IDLE and self.attempt is None:
                 self.pool.forget(self)
             self.pool.opened -= 1
+            if self.owner is not None:
+                if self.phase is Phase.CONNECTING:
+                    self.owner.connecting -= 1
+                else:
+                    self.owner.connections -= 1
         super().close()
 
     def abort(self) -> None:

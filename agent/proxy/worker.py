@@ -23,13 +23,14 @@ import trio
 
 from agent import frames
 from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
-from agent.proxy import explain, state
+from agent.proxy import explain, guards, state
 from agent.proxy.access import Recorder
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.callers import Callers
 from agent.proxy.downstream import Downstream
 from agent.proxy.exchange import Exchange
 from agent.proxy.listener import Listener
+from agent.proxy.peers import Peers
 from agent.proxy.pool import Pool
 from agent.proxy.reactor import Reactor
 from agent.proxy.stats import count
@@ -38,6 +39,7 @@ from agent.proxy.table import Table
 ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
 FLUSH_ROWS: Final = 200
+MAX_HAPPENED: Final = 1000
 
 log = logging.getLogger("shoal.worker")
 
@@ -53,6 +55,7 @@ class Worker:
         self.limits = Limits()
         self.rng = random.Random(seed)
         self.recorder = Recorder()
+        self.peers = Peers()
         self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []
         self.draining = False
@@ -60,6 +63,8 @@ class Worker:
         """Answers of the mesh's own that no service stands behind, by policy."""
         self.troubled: dict[str, float] = {}
         """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
+        self.happened: list[dict[str, Any]] = []
+        """What control, and whoever asks it, should know: breakers that opened, endpoints that were ejected."""
         self.accepted = 0
         self.drained = trio.Event()
         self._waiting: list[Exchange] = []
@@ -99,6 +104,24 @@ class Worker:
     def count_refused(self, refusal: Refusal) -> None:
         """Count an answer of the mesh's own for which there is no exchange."""
         count(self.refused, refusal.policy)
+
+    def happen(
+        self, kind: str, service: str, endpoint: str, before: str, after: str, reason: str, *, audit: bool = False
+    ) -> None:
+        """Something changed of itself. `endpoint` is empty for the service as a whole."""
+        if len(self.happened) < MAX_HAPPENED:
+            self.happened.append(
+                {
+                    "kind": kind,
+                    "service": service,
+                    "endpoint": endpoint,
+                    "before": before,
+                    "after": after,
+                    "reason": reason,
+                    "audit": audit,
+                    "at": time.time(),
+                }
+            )
 
     def next_request_id(self) -> bytes:
         """Unique over workers and restarts."""
@@ -145,6 +168,12 @@ class Worker:
             return []
         if kind == "ask":
             return [self._answer(frame)]
+        if kind == "peer_answer":
+            self.peers.answer(frame["id"], frame["status"], frame["body"])
+            return []
+        if kind == "shares":
+            self._share(frame["shares"])
+            return []
         if kind == "drain":
             self.drain()
             return []
@@ -163,13 +192,25 @@ class Worker:
     def _configure(self, frame: Frame) -> None:
         self.table.host = frame.get("host", "")
         self.table.zone = frame.get("zone", "")
+        self.table.share = float(frame.get("share", 1.0))
         self.callers.configure(frame.get("callers") or {})
         self.limits = msgspec.convert(frame.get("limits") or {}, Limits)
         self.recorder.wanted = bool(frame.get("access_log"))
 
+    def _share(self, shares: dict[str, dict[str, float]]) -> None:
+        """This worker's parts of limits: by service, by limit."""
+        for name, by_limit in shares.items():
+            service = self.table.services.get(name)
+            if service is not None and service.buckets is not None:
+                for limit, share in by_limit.items():
+                    service.buckets.set_share(limit, share)
+
     def _commit(self, revision: int) -> list[Frame]:
         first = not self.table.ready
         self.table.commit(revision)
+        unjudged, self.table.unjudged = self.table.unjudged, []
+        for service in unjudged:
+            service.judge = guards.Judge(self, service)
         self.reactor.now = time.monotonic()
         self._serve_waiting()
         answers: list[Frame] = [{"t": "runs", "revision": revision, "refused": self._refused}]
@@ -190,6 +231,8 @@ class Worker:
                 answer["value"] = state.metrics(self)
             elif frame["what"] == "state":
                 answer["value"] = state.services(self, args.get("service"))
+            elif frame["what"] == "demand":
+                answer["value"] = state.demand(self)
             elif frame["what"] == "explain":
                 answer["value"] = explain.explain(self, args)
             else:
@@ -240,7 +283,24 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 # the latencies that they record.
                 while records := worker.recorder.take(FLUSH_ROWS):
                     await send([records])
+                if worker.happened:
+                    happened, worker.happened = worker.happened, []
+                    await send([{"t": "happened", "events": happened}])
 
+        to_control, for_control = trio.open_memory_channel[Frame](MAX_HAPPENED)
+
+        def send_soon(frame: Frame) -> None:
+            try:
+                to_control.send_nowait(frame)
+            except trio.WouldBlock:
+                pass  # control is slow: the question's deadline answers it
+
+        async def pass_on() -> None:
+            async for frame in for_control:
+                await send([frame])
+
+        worker.peers.connect(send_soon)
+        nursery.start_soon(pass_on)
         nursery.start_soon(flush)
         deadline_s = await _obey(worker, stream, send)
         with trio.move_on_after(deadline_s):

@@ -25,8 +25,9 @@ def told(tracker: Tracker, results: str) -> str:
 
 
 def test_a_newcomer_is_healthy_with_its_first_success() -> None:
-    """It has nothing to recover from."""
-    assert told(Tracker(health(ttl="5s", rise=3)), "---+") == "...H"
+    """It has nothing to recover from. Why it fails is told once, when it has failed often enough."""
+    assert told(Tracker(health(ttl="5s", rise=3, fall=3)), "--+") == "..H"
+    assert told(Tracker(health(ttl="5s", rise=3, fall=3)), "-----+") == "..U..H"
 
 
 def test_falling_takes_failures_in_a_row() -> None:
@@ -64,8 +65,10 @@ def test_transitions_alternate_and_are_earned(results: str, rise: int, fall: int
         if transition == "H":
             assert not side
             assert so_far.endswith("+" * rise) if judged else so_far.strip("-") == "+"
+        elif transition == "U" and not side:
+            assert not judged and so_far == "-" * fall, "why it is still starting is told once"
+            continue
         elif transition == "U":
-            assert side
             assert so_far.endswith("-" * fall)
         judged = judged or transition != "." or "+" in so_far
         side = side if transition == "." else transition == "H"

@@ -159,9 +159,11 @@ class Mesh:
             agent.start()
         return agent
 
-    def service(self, version: str = "v1", address: str = "127.0.0.1") -> tuple[int, subprocess.Popen[bytes]]:
-        """A service process; its port."""
-        port = free_port()
+    def service(
+        self, version: str = "v1", address: str = "127.0.0.1", *, port: int = 0, proxy: str = ""
+    ) -> tuple[int, subprocess.Popen[bytes]]:
+        """A service process; its port. What it calls goes through `proxy`."""
+        port = port or free_port()
         command = [
             sys.executable,
             str(SERVICE_PROGRAM),
@@ -173,7 +175,8 @@ class Mesh:
             version,
         ]
         with open(self.folder / "services.log", "ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            environment = {**os.environ, "HTTP_PROXY": proxy, "http_proxy": proxy, "no_proxy": "127.0.0.1"}
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         self.services.append(process)
         until("the service", lambda: DIRECT.open(f"http://{address}:{port}/health", timeout=2).status == 200)
         return port, process
@@ -184,6 +187,13 @@ class Mesh:
         agent.register(service, port, version=version, health={"http": {"path": "/health"}, "interval": "500ms"})
         until(f"{service} on {port} healthy", lambda: self.healthy(agent, service, port))
         return port
+
+    def caller(self, agent: AgentProcess, service: str) -> None:
+        """A healthy instance whose own calls go through the mesh under its name."""
+        port = free_port()
+        registered = agent.register(service, port, health={"http": {"path": "/health"}, "interval": "200ms"})
+        self.service(address=agent.address, port=port, proxy=registered["proxy"])
+        until(f"{service} healthy", lambda: self.healthy(agent, service, port))
 
     def healthy(self, agent: AgentProcess, service: str, port: int) -> bool:
         """Whether an agent's workers take an instance for healthy."""

@@ -11,6 +11,7 @@ Every answer is JSON that says who answered and what it was asked. These paths b
     /fail?rate=0.3          answers 500 with that probability
     /drop                   closes the connection without an answer
     /call?url=http://…      calls another service, through HTTP_PROXY where that is set, and answers with what it said
+    /via/b.production/c.production   calls the first with the rest as its path, and answers 503 unless that answered 200
     /echo                   answers with the body that it was sent
 
 SIGTERM: finishes what it is answering, then ends with 0.
@@ -108,6 +109,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif path == "/call":
             self.answer(200, called=call(query["url"]))
+        elif path.startswith("/via/"):
+            name, _, rest = path.removeprefix("/via/").partition("/")
+            called = call(f"http://{name}/via/{rest}" if rest else f"http://{name}/")
+            self.answer(200 if called["status"] == 200 else 503, called=called["status"])
         elif path == "/echo":
             self.send(200, self.headers.get("content-type", "application/octet-stream"), body)
         else:

@@ -1,0 +1,56 @@
+"""What agents say to each other: small questions that come in by the inbound listener and are answered by control.
+
+They share its port, so that there is nothing more to open in a firewall, and whatever secures it secures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.proxy.answers import Refusal
+
+if TYPE_CHECKING:
+    from agent.proxy.exchange import Exchange
+
+HOST: Final = b"agent.shoal"
+"""The name under which an agent itself is asked; no service can have it."""
+MAX_BYTES: Final = 64 * 1024
+MAX_ASKED: Final = 256
+ANSWER_S: Final = 5.0
+
+
+class Peers:
+    """Questions that wait for control's answer."""
+
+    __slots__ = ("_asked", "_number", "_send")
+
+    def __init__(self) -> None:
+        self._asked: dict[int, Exchange] = {}
+        self._number = 0
+        self._send: Callable[[dict[str, Any]], None] | None = None
+
+    def connect(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """Where frames for control go."""
+        self._send = send
+
+    def ask(self, exchange: Exchange, body: bytes) -> None:
+        """Pass a whole question on; its answer comes by `answer`, or never, and then its deadline does."""
+        if self._send is None or len(self._asked) >= MAX_ASKED or len(body) > MAX_BYTES:
+            exchange.refuse(Refusal(503, "agent", "this agent cannot take that question now", 1, unsent=True))
+            return
+        self._number += 1
+        self._asked[self._number] = exchange
+        self._send({"t": "peer", "id": self._number, "path": exchange.request.target.decode("latin-1"), "body": body})
+
+    def answer(self, number: int, status: int, body: bytes) -> None:
+        """Control's answer."""
+        exchange = self._asked.pop(number, None)
+        if exchange is not None and exchange.down.exchange is exchange:
+            exchange.answer_peer(status, body)
+
+    def forget(self, exchange: Exchange) -> None:
+        """The question ended before its answer."""
+        for number, asked in list(self._asked.items()):
+            if asked is exchange:
+                del self._asked[number]

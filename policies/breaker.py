@@ -1,0 +1,215 @@
+"""`breaker`: stop sending to a service, or to one of its endpoints, that struggles; and what callers get meanwhile."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from policies.circuit import Rules
+from policies.decision import Forward, Respond, Subset
+from policies.document import Document, Fault, below
+from policies.duration import Duration, seconds
+from policies.names import parse_service
+from policies.rules import DirectResponse, check_headers
+
+Share = Annotated[float, Meta(gt=0, le=100)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Trip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What opens it; any of these suffices."""
+
+    consecutive: Annotated[Count | None, Meta(description="Failures in a row")] = None
+    error_percent: Annotated[Share | None, Meta(description="Failures among the requests of the window")] = None
+    slow_percent: Annotated[Share | None, Meta(description="Slow ones among the requests of the window")] = None
+    slow: Annotated[Duration | None, Meta(description="What takes longer is slow")] = None
+    requests: Annotated[Count | None, Meta(description="Requests in the window, good or bad")] = None
+    window: Duration = "10s"
+    min_requests: Annotated[Count, Meta(description="Fewer in the window say nothing about a percentage")] = 20
+
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        if not any((self.consecutive, self.error_percent, self.slow_percent, self.requests)):
+            raise Fault(path, "nothing opens it; one or more of consecutive, error_percent, slow_percent and requests")
+        if (self.slow is None) != (self.slow_percent is None):
+            missing = "slow" if self.slow is None else "slow_percent"
+            raise Fault(below(path, missing), "missing: slow says what is slow, and slow_percent how much of it opens")
+        _duration(below(path, "window"), self.window, 1, 3600)
+        if self.slow is not None:
+            _duration(below(path, "slow"), self.slow, 0.001, 3600)
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What may be under way from one worker; beyond it requests are refused, and nothing opens."""
+
+    requests: Annotated[Count | None, Meta(description="In flight")] = None
+    pending: Annotated[Count | None, Meta(description="Waiting for a connection that is being made")] = None
+    connections: Annotated[Count | None, Meta(description="Connections, when all of them are busy")] = None
+    retries: Annotated[Count | None, Meta(description="Retries in flight")] = None
+
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        if not any((self.requests, self.pending, self.connections, self.retries)):
+            raise Fault(path, "limits nothing; one or more of requests, pending, connections and retries")
+
+
+class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How it closes again."""
+
+    open: Annotated[
+        Duration, Meta(description="For how long it is open the first time; then twice as long, and so on")
+    ] = "5s"
+    max_open: Annotated[Duration, Meta(description="And never longer than this")] = "1m"
+    probes: Annotated[int, Meta(ge=1, le=1000, description="Requests at a time that find out")] = 1
+    successes: Annotated[int, Meta(ge=1, le=1000, description="Good ones in a row that close it")] = 3
+
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        first = _duration(below(path, "open"), self.open, 0.1, 3600)
+        if first > _duration(below(path, "max_open"), self.max_open, 0.1, 3600):
+            raise Fault(below(path, "open"), "longer than max_open")
+
+
+class Each(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A breaker for each endpoint: while it is open the others take its requests."""
+
+    trip: Trip
+    recovery: Recovery = Recovery()
+
+
+class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What callers get instead: another service or version, or an answer."""
+
+    service: str = ""
+    version: Annotated[str, Meta(max_length=128)] = ""
+    respond: DirectResponse | None = None
+
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        if bool(self.service or self.version) == (self.respond is not None):
+            raise Fault(path, "either a service or version that takes over, or an answer to respond with")
+        if self.service:
+            try:
+                parse_service(self.service)
+            except ValueError as error:
+                raise Fault(below(path, "service"), str(error)) from None
+        if self.respond is not None:
+            check_headers(self.respond.headers, below(path, "respond", "headers"))
+
+
+class Breaker(Document, frozen=True, kw_only=True):
+    """The document."""
+
+    trip: Trip | None = None
+    limits: Limits | None = None
+    recovery: Recovery = Recovery()
+    endpoint: Annotated[Each | None, Meta(description="The same for each endpoint by itself")] = None
+    failures: Annotated[
+        tuple[Annotated[int, Meta(ge=400, le=599)], ...] | None,
+        Meta(description="Statuses that count as failures; default all of 5xx"),
+    ] = None
+    fallback: Annotated[Fallback | None, Meta(description="Default: 503 with Retry-After")] = None
+
+    def check(self) -> None:
+        """Everything the types let pass."""
+        if self.trip is None and self.limits is None and self.endpoint is None:
+            raise Fault("$", "nothing to break; one or more of trip, limits and endpoint")
+        if self.trip is not None:
+            self.trip.check("$.trip")
+        elif self.recovery != Recovery():
+            raise Fault("$.recovery", "does nothing without $.trip")
+        if self.limits is not None:
+            self.limits.check("$.limits")
+        self.recovery.check("$.recovery")
+        if self.endpoint is not None:
+            self.endpoint.trip.check("$.endpoint.trip")
+            self.endpoint.recovery.check("$.endpoint.recovery")
+        if self.failures is not None and not self.failures:
+            raise Fault("$.failures", "an empty list: nothing would count as a failure")
+        if self.fallback is not None:
+            if self.trip is None and self.limits is None:
+                raise Fault(
+                    "$.fallback", "does nothing without $.trip or $.limits: other endpoints take over by themselves"
+                )
+            self.fallback.check("$.fallback")
+            self._check_loop(self.fallback)
+
+    def _check_loop(self, fallback: Fallback) -> None:
+        if (
+            fallback.service
+            and self.service
+            and not fallback.version
+            and parse_service(fallback.service) == self.service
+        ):
+            raise Fault("$.fallback.service", "the service itself, whose breaker is open")
+
+
+def _duration(path: str, value: float | str, least: float, most: float) -> float:
+    try:
+        length = seconds(value)
+    except ValueError as error:
+        raise Fault(path, str(error)) from None
+    if not least <= length <= most:
+        raise Fault(path, f"{length:g} s; from {least:g} s to {most:g} s")
+    return length
+
+
+class Plan:
+    """What is in force."""
+
+    __slots__ = ("_statuses", "endpoint", "fallback", "service")
+
+    def __init__(self, document: Breaker) -> None:
+        self.service: Rules | None = None
+        if document.trip is not None or document.limits is not None:
+            self.service = _rules(document.trip, document.recovery, document.limits)
+        self.endpoint: Rules | None = None
+        if document.endpoint is not None:
+            self.endpoint = _rules(document.endpoint.trip, document.endpoint.recovery, None)
+        self.fallback: Forward | Respond = _fallback(document.fallback)
+        self._statuses = None if document.failures is None else frozenset(document.failures)
+
+    def failure(self, status: int) -> bool:
+        """Whether an answer with a status counts as a failure."""
+        return status >= 500 if self._statuses is None else status in self._statuses
+
+
+def compile(document: Breaker) -> Plan:
+    """A checked document, ready to be asked."""
+    return Plan(document)
+
+
+def _rules(trip: Trip | None, recovery: Recovery, limits: Limits | None) -> Rules:
+    limits = limits or Limits()
+    figures = trip or Trip()
+    return Rules(
+        consecutive=figures.consecutive or 0,
+        error_rate=(figures.error_percent or 0) / 100,
+        slow_rate=(figures.slow_percent or 0) / 100,
+        slow_s=seconds(figures.slow) if figures.slow is not None else 0.0,
+        window_s=seconds(figures.window),
+        min_requests=figures.min_requests,
+        max_requests_in_window=figures.requests or 0,
+        probes=recovery.probes,
+        successes=recovery.successes,
+        open_s=seconds(recovery.open),
+        max_open_s=seconds(recovery.max_open),
+        max_active=limits.requests or 0,
+        max_pending=limits.pending or 0,
+        max_connections=limits.connections or 0,
+        max_retries=limits.retries or 0,
+    )
+
+
+def _fallback(fallback: Fallback | None) -> Forward | Respond:
+    if fallback is None:
+        return Respond(503, (), b"")
+    if fallback.respond is not None:
+        answer = fallback.respond
+        return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())
+    return Forward(
+        service=parse_service(fallback.service) if fallback.service else None,
+        subset=Subset(fallback.version) if fallback.version else None,
+    )

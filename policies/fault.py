@@ -1,0 +1,194 @@
+"""`fault`: delays, aborted requests and slow answers on purpose, to see what a mesh makes of them.
+
+Every document says when it ends, so that one which somebody forgot ends by itself; and a request that carries
+`x-shoal-no-fault` is left alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from policies.decision import Respond
+from policies.document import Document, Fault, below
+from policies.duration import Duration, seconds
+from policies.matching import Match, Predicate, check_match, compile_match
+from policies.request import RequestView
+from policies.route import reader
+from policies.rules import DirectResponse, Sticky, check_headers, check_key
+from policies.split import draw
+
+SPARED = "x-shoal-no-fault"
+MAX_DELAY_S = 300.0
+
+
+class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Wait before the request goes on; at random from `least` to `most`."""
+
+    least: Duration = 0
+    most: Duration
+
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        values = {}
+        for name, value in (("least", self.least), ("most", self.most)):
+            try:
+                values[name] = seconds(value)
+            except ValueError as error:
+                raise Fault(below(path, name), str(error)) from None
+        if not 0 < values["most"] <= MAX_DELAY_S:
+            raise Fault(below(path, "most"), f"{values['most']:g} s; more than nothing, and at most {MAX_DELAY_S:g} s")
+        if values["least"] > values["most"]:
+            raise Fault(below(path, "least"), "longer than most")
+
+
+class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is done to the requests that match, or to a share of them."""
+
+    name: Annotated[str, Meta(max_length=128, description="For people and metrics; default rules[n]")] = ""
+    match: Annotated[Match, Meta(description="Which requests; default all")] = Match()
+    percent: Annotated[float, Meta(gt=0, le=100, description="Share of those that match")] = 100
+    sticky: Annotated[Sticky | None, Meta(description="The same users are always in the share")] = None
+    delay: Delay | None = None
+    abort: Annotated[DirectResponse | None, Meta(description="Answer without asking an instance")] = None
+    reset: Annotated[bool, Meta(description="Close the connection without an answer")] = False
+    throttle: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | None, Meta(description="Bytes a second of the answer's body")
+    ] = None
+
+    def check(self, path: str) -> None:
+        """Raises Fault."""
+        if self.match.groups:
+            raise Fault(
+                below(path, "match", "groups"), "groups belong to a route; here a header, cookie or caller can be named"
+            )
+        check_match(self.match, below(path, "match"), frozenset())
+        if self.delay is None and self.abort is None and not self.reset and self.throttle is None:
+            raise Fault(path, "does nothing; one or more of delay, abort, reset and throttle")
+        if self.abort is not None and self.reset:
+            raise Fault(below(path, "reset"), "does nothing beside abort, which answers; take one out")
+        if self.throttle is not None and (self.reset or self.abort is not None):
+            raise Fault(below(path, "throttle"), "does nothing where no instance answers")
+        if self.abort is not None:
+            check_headers(self.abort.headers, below(path, "abort", "headers"))
+            if self.abort.status in (204, 205, 304) and self.abort.body:
+                raise Fault(below(path, "abort", "body"), f"an answer with status {self.abort.status} has no body")
+        if self.delay is not None:
+            self.delay.check(below(path, "delay"))
+        if self.sticky is not None:
+            sticky = self.sticky
+            check_key(below(path, "sticky"), header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
+            if self.percent == 100:
+                raise Fault(below(path, "sticky"), "does nothing without a percent below 100: everybody is in")
+
+
+class FaultPolicy(Document, frozen=True, kw_only=True):
+    """The document."""
+
+    expires: Annotated[str, Meta(description="When it ends by itself, such as 2026-11-24T18:00:00Z")]
+    rules: Annotated[tuple[FaultRule, ...], Meta(min_length=1, max_length=100, description="The first that matches")]
+
+    def check(self) -> None:
+        """Everything the types let pass."""
+        try:
+            end(self.expires)
+        except ValueError as error:
+            raise Fault("$.expires", str(error)) from None
+        for n, rule in enumerate(self.rules):
+            rule.check(below("$", "rules", n))
+
+
+def end(expires: str) -> float:
+    """Unix seconds. Raises ValueError that says what would be right."""
+    right = f"{expires[:40]!r} is no time; write one with its zone, such as 2026-11-24T18:00:00Z"
+    try:
+        found = datetime.fromisoformat(expires)
+    except ValueError:
+        raise ValueError(right) from None
+    if found.tzinfo is None:
+        raise ValueError(right)
+    return found.timestamp()
+
+
+class Injected(NamedTuple):
+    """What is done to a request."""
+
+    rule: str
+    reason: str
+    delay_s: float = 0.0
+    abort: Respond | None = None
+    reset: bool = False
+    bytes_per_s: float = 0.0
+
+
+class _Rule(NamedTuple):
+    name: str
+    rule: FaultRule
+    matches: Predicate | None
+    user: Callable[[RequestView], str | None] | None
+    least_s: float
+    most_s: float
+    abort: Respond | None
+
+
+class Compiled:
+    """A document, ready to be asked."""
+
+    __slots__ = ("_rules", "expires")
+
+    def __init__(self, document: FaultPolicy) -> None:
+        self.expires = end(document.expires)
+        """Unix seconds."""
+        self._rules = [_compiled(rule, n) for n, rule in enumerate(document.rules)]
+
+    def decide(self, request: RequestView, wall: float, rng: random.Random) -> Injected | None:
+        """What is done to a request at `wall` (Unix seconds); None: nothing."""
+        if wall >= self.expires or request.header(SPARED) is not None:
+            return None
+        for rule in self._rules:
+            if rule.matches is None or rule.matches(request):
+                return _injected(rule, rng) if _drawn(rule, request, rng) else None
+        return None
+
+
+def _drawn(rule: _Rule, request: RequestView, rng: random.Random) -> bool:
+    share = rule.rule.percent / 100
+    if share >= 1:
+        return True
+    user = rule.user(request) if rule.user is not None else None
+    return (draw(user, rule.name) if user else rng.random()) < share
+
+
+def _injected(rule: _Rule, rng: random.Random) -> Injected:
+    delay_s = rule.least_s + rng.random() * (rule.most_s - rule.least_s)
+    return Injected(
+        rule.name,
+        "injected on purpose by a fault policy",
+        delay_s,
+        rule.abort,
+        rule.rule.reset,
+        float(rule.rule.throttle or 0),
+    )
+
+
+def compile(document: FaultPolicy) -> Compiled:
+    """A checked document, ready to be asked."""
+    return Compiled(document)
+
+
+def _compiled(rule: FaultRule, number: int) -> _Rule:
+    answer = rule.abort
+    return _Rule(
+        rule.name or f"rules[{number}]",
+        rule,
+        compile_match(rule.match, {}),
+        reader(rule.sticky.header, rule.sticky.cookie, rule.sticky.claim) if rule.sticky is not None else None,
+        seconds(rule.delay.least) if rule.delay is not None else 0.0,
+        seconds(rule.delay.most) if rule.delay is not None else 0.0,
+        Respond(answer.status, tuple(answer.headers.items()), answer.body.encode()) if answer is not None else None,
+    )
