@@ -64,7 +64,7 @@ def check_id(text: str) -> str:
     """An instance id as it is. Raises ValueError."""
     if not _ID.match(text):
         raise ValueError(
-            f"{text[:80]!r} is no instance id: 1 to 128 of A-Z, a-z, 0-9 and '._:-', not beginning with one"
+            f"{text[:80]!r} is no instance id: 1 to 128 of A-Z, a-z, 0-9 and '._:-', the first a letter or digit"
         )
     return text
 
@@ -123,7 +123,7 @@ class Keys:
         """What a key is about. Never raises, whatever stands in etcd."""
         if not key.startswith(self.prefix):
             return Unknown(f"not under {self.prefix}")
-        if len(key) > MAX_KEY_BYTES:
+        if len(key.encode(errors="replace")) > MAX_KEY_BYTES:
             return Unknown(f"longer than {MAX_KEY_BYTES} bytes")
         room_name, _, rest = key[len(self.prefix) :].partition("/")
         try:
