@@ -1,0 +1,23 @@
+"""Bodies out of templates. The language and its limits are policies.template's; documents with a bad one were refused.
+
+Rendering is bounded by them, but is work of a policy's choosing: the caller does it in a thread, with a deadline.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from policies.event import Event
+from policies.template import BadTemplate as BadTemplate
+from policies.template import Template
+from policies.webhook import Body
+
+
+def render(body: Body, event: Event) -> bytes:
+    """Raises BadTemplate with the line and what, for instance when too much comes out."""
+    return _compiled(body.body).render(event).encode("utf-8", "replace")
+
+
+@lru_cache(maxsize=256)
+def _compiled(source: str) -> Template:
+    return Template(source)
