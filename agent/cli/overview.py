@@ -269,6 +269,10 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         printer.rows(told["agents"], columns, empty="")
     else:
         printer.note("no agent is alive in this mesh")
+    for event in local["standing"] if local is not None else []:
+        what = f"{event['service']}/{event['endpoint']}" if event["endpoint"] else event["service"]
+        audit = " (audit)" if event["audit"] else ""
+        printer.text(f"{event['kind']:9} {what} {event['after']}{audit}: {event['reason']}")
     for refused in told["refused"]:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}")
     for malformed in told["malformed"]:

@@ -105,6 +105,8 @@ class Control:
         )
         self.happened: deque[dict[str, Any]] = deque(maxlen=HAPPENED)
         """The latest of breakers and ejections, as the workers told it."""
+        self.standing: dict[tuple[str, str, str], dict[str, Any]] = {}
+        """Breakers that are not closed, and endpoints that are out: what was told of each last."""
         self._table_known = False
         self._first_sync = trio.Event()
         self._owning = trio.CancelScope()
@@ -186,6 +188,11 @@ class Control:
         for event in events:
             told = {name: value for name, value in event.items() if name not in ("kind", "at") and value}
             log.warning(f"{event['kind']} {event['after']}", **told)
+            place = (event["kind"], event["service"], event["endpoint"])
+            if event["after"] in ("closed", "in"):
+                self.standing.pop(place, None)
+            else:
+                self.standing[place] = event
         self.happened.extend(events)
 
     def _on_tokens(self) -> None:

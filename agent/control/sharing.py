@@ -1,8 +1,8 @@
 """Rate limits that are shared: among the workers of this agent, and among all agents of the mesh.
 
-`policies.shares` decides; here counters are collected, owners asked, and parts handed to workers. Every REPORT_S each
-agent tells the owner of each limit of the whole mesh what it is asked for, in one small request to the owner's inbound
-listener, and gets its part back. With no such limit nothing is sent.
+`policies.shares` decides; here counters are collected, owners asked, and parts handed out. Several times a second
+each agent tells the owner of each limit of the whole mesh what it is asked for, in one small request to the owner's
+inbound listener, and gets its part back. With no such limit nothing is sent.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from agent.control.workers import Fleet
 from policies.document import parse
 from policies.names import candidates
 from policies.ratelimit import RateLimit, shared
-from policies.shares import SOON_S, Ledger, Member, Report, Shared, divide, owner
+from policies.shares import Ledger, Member, Report, Shared, divide, owner
 
 HOST: Final = "agent.shoal"
 PATH: Final = "/shares"
-IDLE_S: Final = 1.0
+IDLE_S: Final = 0.2
 """How often to look whether there is anything to share."""
+TICK_S: Final = 0.05
 ASK_S: Final = 0.5
 _SEPARATOR: Final = "\0"
 log = structlog.get_logger()
@@ -57,7 +58,7 @@ class Sharing:
                 limits = self._limits()
                 if limits and self._member.due(trio.current_time()):
                     await self._round(limits, client)
-                await trio.sleep(SOON_S if limits else IDLE_S)
+                await trio.sleep(TICK_S if limits else IDLE_S)
 
     def answer(self, body: bytes) -> tuple[int, bytes]:
         """As an owner, to a member's report: status and body."""

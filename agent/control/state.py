@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -11,6 +11,10 @@ import agent
 
 if TYPE_CHECKING:
     from agent.control.main import Control
+
+
+WORST: Final = {"closed": 0, "half-open": 1, "open": 2}
+"""States of a breaker, by how bad they are."""
 
 
 def figures(control: Control) -> dict[str, float]:
@@ -80,6 +84,8 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "malformed": [{"key": key, "reason": reason} for key, reason in table.malformed.items()],
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
         "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
+        "happened": list(control.happened),
+        "standing": list(control.standing.values()),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
             for (service, identity), local in control.registrar.local.items()
@@ -97,8 +103,15 @@ def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
             if known is None:
                 merged[name] = service
                 continue
+            if service["breaker"] and known["breaker"]:
+                known["breaker"] = max(known["breaker"], service["breaker"], key=lambda found: WORST[found["state"]])
             loads = {endpoint["id"]: endpoint for endpoint in service["endpoints"]}
             for endpoint in known["endpoints"]:
+                other = loads.get(endpoint["id"], {})
                 for figure in ("active", "requests", "successes", "failures"):
-                    endpoint[figure] += loads.get(endpoint["id"], {}).get(figure, 0)
+                    endpoint[figure] += other.get(figure, 0)
+                endpoint["ejected"] = endpoint["ejected"] or other.get("ejected", False)
+                endpoint["breaker"] = max(
+                    endpoint["breaker"], other.get("breaker", ""), key=lambda state: WORST.get(state, -1)
+                )
     return merged

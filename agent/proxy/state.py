@@ -15,7 +15,7 @@ def metrics(worker: Worker) -> dict[str, Any]:
     """Counters of this worker; those of services that saw no request are left out."""
     return {
         "services": {
-            name: service.stats.as_frame()
+            name: {**service.stats.as_frame(), **_guards(service)}
             for name, service in worker.table.services.items()
             if any(service.stats.requests) or service.stats.active or service.stats.refused
         },
@@ -31,6 +31,16 @@ def metrics(worker: Worker) -> dict[str, Any]:
         "records_lost": worker.recorder.lost,
         "revision": worker.table.revision,
     }
+
+
+def _guards(service: Service) -> dict[str, Any]:
+    """How the breaker stands, and who is ejected; figures that can be added up over workers."""
+    found: dict[str, Any] = {"breaker": {}, "ejected": {}}
+    if service.circuit is not None:
+        found["breaker"][service.circuit.state] = 1
+    if service.ejector is not None:
+        found["ejected"] = dict.fromkeys(service.ejector.ejected(), 1)
+    return found
 
 
 def demand(worker: Worker) -> dict[str, dict[str, float]]:
@@ -63,6 +73,10 @@ def _service(service: Service) -> dict[str, Any]:
             kind: {"key": policy.key, "revision": policy.revision, "mode": policy.mode}
             for kind, policy in plan.policies.items()
         },
+        "breaker": None
+        if service.circuit is None
+        else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},
+        "connections": service.connections,
         "endpoints": [
             {
                 "id": e.id,
@@ -81,6 +95,8 @@ def _service(service: Service) -> dict[str, Any]:
                 "successes": e.load.successes,
                 "failures": e.load.failures,
                 "ewma_ms": round(e.load.ewma_s * 1000, 3),
+                "breaker": e.load.circuit.state if e.load.circuit is not None else "",
+                "ejected": service.ejector is not None and service.ejector.until(e.id) > 0,
             }
             for e in plan.endpoints
         ],
