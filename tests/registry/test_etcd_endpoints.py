@@ -27,7 +27,7 @@ def mute() -> Iterator[str]:
 async def store(request: pytest.FixtureRequest, etcd: EtcdProcess, mute: str) -> AsyncIterator[EtcdStore]:
     """Its first endpoint is of no use."""
     first = mute if request.param == "mute" else f"http://127.0.0.1:{free_port()}"
-    made = EtcdStore(EtcdSettings(endpoints=(first, etcd.url), timeout_s=1.0))
+    made = EtcdStore(EtcdSettings(endpoints=(first, etcd.url), timeout_s=0.6))
     yield made
     await made.aclose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from registry.etcd import EtcdSettings, EtcdStore
-from registry.server import EtcdProcess, free_port
+from registry.server import EtcdProcess, find_binary, free_port
 from registry.store import NotTrusted, Refused, Unavailable
 from tests.support.etcd import running_etcd
 
 Signer = tuple[ec.EllipticCurvePrivateKey, x509.Name]
+CLIENT = {"cacert": "ours.pem", "cert": "agent.pem", "key": "agent.key"}
 YEAR = datetime.timedelta(days=365)
 
 
@@ -158,6 +160,29 @@ async def test_another_member_may_have_a_better_one(drawer: Drawer, secured: Etc
             assert await store.put("/m/a", b"1") > 0
             async with store.watch("/m/", "/m0", 0) as watch:
                 assert watch.revision > 0
+        await store.aclose()
+
+
+async def test_a_certificate_is_a_user(drawer: Drawer, tmp_path: Path) -> None:
+    """By its common name, without a password; what it may not do it is told."""
+    arguments = [*drawer.served("server"), "--client-cert-auth", "--trusted-ca-file", drawer.path("ours.pem")]
+    with running_etcd(tmp_path, scheme="https", arguments=[*arguments, "--bcrypt-cost", "4"]) as etcd:
+        for words in (
+            *("user add root:secret", "user grant-role root root", "role add agent"),
+            "role grant-permission agent --prefix=true readwrite /m/",
+            *("user add agent --no-password", "user grant-role agent agent", "auth enable"),
+        ):
+            tls = [f"--{name}={drawer.path(file)}" for name, file in CLIENT.items()]
+            command = [find_binary("etcdctl"), "--endpoints", etcd.url, *tls, *words.split()]
+            subprocess.run(command, check=True, capture_output=True, timeout=20)
+        store = drawer.store(etcd.url)
+        assert await store.keep_alive(await store.grant(60)) > 0
+        revision = await store.put("/m/a", b"1")
+        with trio.fail_after(10):
+            async with store.watch("/m/", "/m0", revision) as watch:
+                assert (await watch.receive()).revision == revision
+        with pytest.raises(Refused, match="permission denied: /x"):
+            await store.put("/x", b"1")
         await store.aclose()
 
 

@@ -1,0 +1,172 @@
+"""docs/keys.md says what the code does: every record and key of its own is read by the parsers that agents use."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from policies.catalogue import BY_NAME
+from policies.document import Invalid, parse
+from registry.etcd import EtcdSettings, EtcdStore
+from registry.keys import Key, Keys, Room, Unknown
+from registry.records import Ack, Agent, Health, Instance, Malformed, Record, Rejection, Seen, decode
+from registry.server import EtcdProcess, find_binary
+from registry.store import Refused, prefix_end
+from tests.support.etcd import running_etcd
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "keys.md").read_text()
+KEYS = Keys("default")
+RECORDS: dict[Room, type[Record]] = {
+    Room.INSTANCES: Instance,
+    Room.HEALTH: Health,
+    Room.AGENTS: Agent,
+    Room.REJECTED: Rejection,
+    Room.ACKS: Ack,
+    Room.SEEN: Seen,
+}
+SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
+TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+PUTS = [shlex.split(line) for line in re.findall(r"^    (etcdctl put .*)$", PAGE, re.MULTILINE)]
+
+
+def section(room: Room) -> str:
+    (found,) = (part for title, part in SECTIONS.items() if title.startswith(f"`{room.value}/<"))
+    return found
+
+
+def rows(kind: Room) -> dict[str, tuple[str, str]]:
+    found = re.findall(r"^\| `(\w+)` \| (.+?) \| (\S+) \|", section(kind), re.MULTILINE)
+    return {name: (type_, default) for name, type_, default in found}
+
+
+def test_every_room_is_in_the_list() -> None:
+    """With whether agents watch it; and every record that there is has a section."""
+    listed = dict(re.findall(r"^\| \[`(\w+)/.*\| (yes|no) \|$", PAGE, re.MULTILINE))
+    start, end = KEYS.watched
+    assert listed == {room.value: "yes" if start <= KEYS.room(room) < end else "no" for room in Room}
+    assert set(RECORDS.values()) == set(Record.__subclasses__())
+
+
+def test_the_links_of_the_list_lead_somewhere() -> None:
+    """As GitHub makes anchors of headings."""
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in SECTIONS}
+    assert set(re.findall(r"\]\(#([^)]*)\)", PAGE)) <= anchors
+
+
+@pytest.mark.parametrize("room", RECORDS, ids=lambda room: room.value)
+def test_every_field_is_in_the_example_and_the_table(room: Room) -> None:
+    """The example is a record as agents read it; types and defaults of the table are those of the code."""
+    kind = RECORDS[room]
+    found = re.search(r"```json\n(.*?)```", section(room), re.DOTALL)
+    assert found is not None
+    decode(kind, found[1].encode())
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    assert list(json.loads(found[1])) == list(rows(room)) == list(fields)
+    properties = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
+    for name, (type_, default) in rows(room).items():
+        field, schema = fields[name], properties[name]
+        if "enum" in schema:
+            assert set(re.findall(r"`(\w+)`", type_)) == set(schema["enum"])
+        elif schema["type"] != "object":
+            assert type_ == TYPES[schema["type"]], name
+        if field.required:
+            assert default == "needed", name
+        else:
+            value = {} if field.default is msgspec.NODEFAULT else field.default
+            assert default == f"`{json.dumps(value)}`", name
+        for bound in ("minimum", "maximum", "maxLength"):
+            if bound in schema:
+                assert f"{schema[bound]:g}".replace("1e+06", "1000000") in section(room), (name, bound)
+
+
+@pytest.mark.parametrize("command", PUTS, ids=" ".join)
+def test_every_put_can_be_pasted(command: list[str]) -> None:
+    """A shell reads it as a key of ours and a value that agents take."""
+    key_text, value = [word for word in command[2:] if not word.startswith("--")]
+    key = KEYS.parse(key_text)
+    assert isinstance(key, Key)
+    if key.room is Room.POLICIES:
+        assert not isinstance(parse(key.first, key.second, value.encode()), Invalid)
+        assert key.first in BY_NAME
+    else:
+        decode(RECORDS[key.room], value.encode())
+
+
+def test_every_put_was_found() -> None:
+    """None escapes the test above, and there is one for each room that people write to."""
+    assert len(PUTS) == len(re.findall(r"^ +etcdctl put", PAGE, re.MULTILINE)) >= 6
+    for room in (Room.INSTANCES, Room.HEALTH, Room.POLICIES):
+        assert any(KEYS.room(room) in " ".join(command) for command in PUTS)
+
+
+def refusals(heading: str) -> list[tuple[str, str]]:
+    table = PAGE.split(f"| {heading} | what is said |\n")[1].split("\n\n")[0]
+    return re.findall(r"^\| `(.+?)` \| `(.+)` \|$", table, re.MULTILINE)
+
+
+def test_what_is_said_of_garbage() -> None:
+    """Word by word, with plain quotes for the other ones."""
+    values, keys = refusals("`instances/…`"), refusals("key")
+    assert len(values) >= 5 and len(keys) >= 3
+    for text, said in values:
+        with pytest.raises(Malformed) as caught:
+            decode(Instance, text.encode())
+        assert str(caught.value).replace("`", "'") == said
+    for text, said in keys:
+        assert KEYS.parse(text) == Unknown(said)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
+    """An etcd with the roles of the page."""
+    (script,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    switch = re.findall(r"^    (etcdctl (?:user add root|auth).*)$", PAGE, re.MULTILINE)
+    folder = tmp_path_factory.mktemp("roles")
+    with running_etcd(folder, arguments=("--bcrypt-cost", "4")) as etcd:
+        path = f"{Path(find_binary('etcdctl')).parent}:/usr/bin:/bin"
+        command = ["sh", "-ec", "\n".join([script, *switch])]
+        subprocess.run(
+            command, check=True, capture_output=True, timeout=60, env={"PATH": path, "ETCDCTL_ENDPOINTS": etcd.url}
+        )
+        yield etcd
+
+
+MAY_WRITE = {
+    "agent": {Room.ACKS, Room.AGENTS, Room.EVENTS, Room.HEALTH, Room.INSTANCES, Room.REJECTED, Room.SEEN},
+    "operator": {Room.POLICIES},
+    "reader": set(),
+}
+
+
+@pytest.mark.parametrize("user", MAY_WRITE)
+async def test_what_the_roles_may_do(guarded: EtcdProcess, user: str) -> None:
+    """Everything of the mesh is read and watched; written is what the page says, and nothing else."""
+    async with EtcdStore.open(EtcdSettings(endpoints=(guarded.url,), user=user, password="its-password")) as store:
+        await store.range(KEYS.prefix, prefix_end(KEYS.prefix))
+        await store.range(*KEYS.watched)
+        async with store.watch(*KEYS.watched, 0) as watch:
+            assert watch.revision > 0
+        written = set()
+        for room in Room:
+            try:
+                await store.put(KEYS.room(room) + "a", b"{}")
+            except Refused:
+                continue
+            written.add(room)
+        assert written == MAY_WRITE[user]
+        with pytest.raises(Refused):
+            await store.get(Keys("another").agent("web-1"))
+
+
+def test_the_table_of_who_writes_is_that_of_the_roles() -> None:
+    """So that the sentence and the commands agree."""
+    found = re.search(r"^\| an agent \| all of the mesh \| (.*) \|$", PAGE, re.MULTILINE)
+    assert found is not None
+    assert set(re.findall(r"`(\w+)/`", found[1])) == {room.value for room in MAY_WRITE["agent"]}
