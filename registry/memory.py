@@ -18,6 +18,7 @@ from registry.store import (
     Outcome,
     Put,
     Range,
+    Refused,
     TooLarge,
     Unavailable,
     WatchBatch,
@@ -102,6 +103,8 @@ class MemoryStore:
         await self._answer()
         if max(len(compare), len(success), len(failure)) > MAX_OPERATIONS:
             raise TooLarge(f"a transaction of {len(success)} operations; at most {MAX_OPERATIONS}")
+        _check_once(success)
+        _check_once(failure)
         succeeded = all(self._holds(c) for c in compare)
         return Outcome(succeeded, self._apply(success if succeeded else failure))
 
@@ -171,7 +174,7 @@ class MemoryStore:
                     raise TooLarge(f"{operation.key}: {len(operation.value)} bytes")
                 if operation.lease and operation.lease not in self._leases:
                     raise LeaseGone(f"lease {operation.lease} has run out")
-        effective = [op for op in operations if isinstance(op, Put) or op.key in self._keys]
+        effective = [op for op in dict.fromkeys(operations) if isinstance(op, Put) or op.key in self._keys]
         if not effective:
             return self.revision
         self.revision += 1
@@ -192,6 +195,14 @@ class MemoryStore:
             operation.key, operation.value, self.revision, created, version, operation.lease
         )
         return Change(operation.key, operation.value, self.revision)
+
+
+def _check_once(operations: Sequence[Put | Delete]) -> None:
+    """A revision has one value of a key. Raises Refused, as etcd does."""
+    puts = [operation.key for operation in operations if isinstance(operation, Put)]
+    deletes = {operation.key for operation in operations if isinstance(operation, Delete)}
+    if len(set(puts)) < len(puts) or deletes.intersection(puts):
+        raise Refused("duplicate key given in txn request")
 
 
 class MemoryWatch:

@@ -161,7 +161,10 @@ class Store(Protocol):
     async def transact(
         self, compare: Sequence[Compare], success: Sequence[Put | Delete], failure: Sequence[Put | Delete] = ()
     ) -> Outcome:
-        """Do `success` when every comparison holds, else `failure`; as one revision."""
+        """Do `success` when every comparison holds, else `failure`; as one revision.
+
+        Raises Refused when either puts a key twice, or puts and deletes it.
+        """
         ...
 
     async def grant(self, ttl_s: int) -> int:

@@ -13,7 +13,7 @@ from registry import claim
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.memory import MemoryStore
 from registry.server import EtcdProcess
-from registry.store import Change, Compacted, Compare, Delete, LeaseGone, Put, Store, TooLarge, prefix_end
+from registry.store import Change, Compacted, Compare, Delete, LeaseGone, Put, Refused, Store, TooLarge, prefix_end
 
 
 @pytest.fixture(params=["memory", "etcd"])
@@ -80,6 +80,21 @@ async def test_a_transaction_does_one_or_the_other(store: Store, prefix: str) ->
     assert found is not None
     assert (found.value, found.mod_revision) == (b"1", first.revision)
     assert await store.get(prefix + "b") is None
+
+
+async def test_a_key_has_one_value_in_a_transaction(store: Store, prefix: str) -> None:
+    """Put twice, or put and deleted: refused as a whole. Deleting twice is deleting."""
+    key = prefix + "a"
+    await store.put(key, b"0")
+    for twice in ([Put(key, b"1"), Put(key, b"2")], [Put(key, b"1"), Delete(key)], [Delete(key), Put(key, b"1")]):
+        with pytest.raises(Refused):
+            await store.transact((), twice)
+        with pytest.raises(Refused):
+            await store.transact((), (), twice)
+    found = await store.get(key)
+    assert found is not None
+    assert found.version == 1
+    assert (await store.transact((), [Delete(key), Delete(key)])).revision == found.mod_revision + 1
 
 
 async def test_compare_by_mod_revision(store: Store, prefix: str) -> None:
