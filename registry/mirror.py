@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from registry.backoff import Backoff
-from registry.store import Change, Compacted, Range, Store, StoreError, Unavailable, Watch
+from registry.store import Change, Compacted, Range, Refused, Store, StoreError, Unavailable, Watch
 
 SILENCE_S: Final = 5.0
 AWAY_S: Final = 10.0
@@ -103,7 +103,8 @@ class Mirror:
     async def _wait(self, error: StoreError) -> None:
         state = self.state
         if state.connected or not state.error:
-            log.warning("etcd is away; what is known stays in force", error=str(error))
+            what = "etcd refuses us" if isinstance(error, Refused) else "etcd is away"
+            log.warning(f"{what}; what is known stays in force", error=str(error))
         state.connected = False
         state.error = str(error)
         await trio.sleep(self._backoff.next_s())

@@ -10,6 +10,7 @@ import pytest
 import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
 
 from registry.backoff import Backoff
 from registry.etcd import EtcdSettings, EtcdStore
@@ -129,6 +130,26 @@ async def test_a_mirror_lives_longer_than_its_token(signed: EtcdProcess) -> None
     assert mirror.state.resyncs == 1
     await store.aclose()
     await writer.aclose()
+
+
+async def test_a_mirror_that_is_refused(signed: EtcdProcess) -> None:
+    """Says that it is refused, not that etcd is away; and begins as soon as it is granted what it needs."""
+    root = ("--user", "root:secret", "user")
+    etcdctl(signed, *root, "add", "newcomer:secret")
+    settings = EtcdSettings(endpoints=(signed.url,), user="newcomer", password="secret")
+    updates: list[Update] = []
+    with trio.fail_after(20), capture_logs() as logs:
+        async with EtcdStore.open(settings) as store, trio.open_nursery() as nursery:
+            mirror = Mirror(store, "/m/", "/m0", updates.append, backoff=Backoff(0.01, 0.05))
+            nursery.start_soon(mirror.run)
+            while "permission denied: /m/" not in mirror.state.error:
+                await trio.sleep(0.005)
+            etcdctl(signed, *root, "grant-role", "newcomer", "agent")
+            await arrived(updates, 1)
+            nursery.cancel_scope.cancel()
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
+        "etcd refuses us; what is known stays in force"
+    ]
 
 
 async def arrived(updates: list[Update], revision: int) -> None:
