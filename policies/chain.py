@@ -101,9 +101,7 @@ def findings(root: Node, hops: Mapping[str, Hop]) -> list[Finding]:
     return list(unique.values())
 
 
-def _walk(
-    node: Node, above: tuple[str, ...], caller_s: float, retrying: int, asked: bool = False
-) -> Iterator[Finding]:
+def _walk(node: Node, above: tuple[str, ...], caller_s: float, retrying: int, asked: bool = False) -> Iterator[Finding]:
     """`retrying`: how many above try again; `asked`: whether a policy says so of one of them at least, and not only the
     default, which agents hold down along chains by themselves."""
     path = (*above, node.service)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from agent.control.state import WORST
 
 
 class Collected:
@@ -45,7 +47,64 @@ def _plus(one: Any, other: Any) -> Any:
     if isinstance(other, dict):
         return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}
     if isinstance(other, list):
-        counted = [requests, refused, failures, retries, hedges, audit, received, sent]
+        return [a + b for a, b in zip(one, other, strict=True)]
+    return one + other
+
+
+def _services(workers: list[dict[str, Any]]) -> list[Metric]:
+    requests = CounterMetricFamily("shoal_requests", "Requests by class of status", labels=["service", "status"])
+    refused = CounterMetricFamily("shoal_refused", "Answers of the mesh's own", labels=["service", "policy"])
+    failures = CounterMetricFamily("shoal_attempts_failed", "Failed attempts by kind", labels=["service", "kind"])
+    retries = CounterMetricFamily("shoal_retries", "Attempts made again", labels=["service"])
+    hedges = CounterMetricFamily("shoal_hedges", "Second attempts beside slow ones", labels=["service", "won"])
+    audit = CounterMetricFamily(
+        "shoal_audit", "What documents in audit mode would have done", labels=["service", "kind"]
+    )
+    received = CounterMetricFamily("shoal_request_bytes", "Bytes of request bodies", labels=["service"])
+    sent = CounterMetricFamily("shoal_response_bytes", "Bytes of response bodies", labels=["service"])
+    active = GaugeMetricFamily("shoal_requests_active", "Requests in flight", labels=["service"])
+    duration = HistogramMetricFamily(
+        "shoal_request_duration_seconds", "From the head to the end of the answer", labels=["service"]
+    )
+    by_label = {
+        "limited": CounterMetricFamily("shoal_limited", "Requests that were one too many", labels=["service", "limit"]),
+        "faults": CounterMetricFamily("shoal_faults", "Faults injected on purpose", labels=["service", "rule"]),
+        "transitions": CounterMetricFamily(
+            "shoal_breaker_transitions", "Changes of a breaker", labels=["service", "to"]
+        ),
+        "ejections": CounterMetricFamily("shoal_ejections", "Ejected by a worker", labels=["service", "endpoint"]),
+    }
+    breaker = GaugeMetricFamily(
+        "shoal_breaker_state", "0 closed, 1 half-open, 2 open: the worst of the workers", labels=["service"]
+    )
+    ejected = GaugeMetricFamily("shoal_ejected", "Endpoints that some worker has ejected now", labels=["service"])
+    bounds = workers[0]["duration_bounds_s"] if workers else []
+    for name, service in sorted(_added(workers).items()):
+        for status, number in sorted(service["requests"].items()):
+            requests.add_metric([name, status], number)
+        for policy, number in sorted(service["refused"].items()):
+            refused.add_metric([name, policy], number)
+        for kind, number in sorted(service["failures"].items()):
+            if kind not in ("retries", "hedges", "hedges_won"):
+                failures.add_metric([name, kind], number)
+        for kind, number in sorted(service["audit"].items()):
+            audit.add_metric([name, kind], number)
+        for field, metric in by_label.items():
+            for label, number in sorted(service[field].items()):
+                metric.add_metric([name, label], number)
+        if service["breaker"]:
+            breaker.add_metric([name], max(WORST[state] for state in service["breaker"]))
+        if service["ejections"]:
+            ejected.add_metric([name], len(service["ejected"]))
+        retries.add_metric([name], service["failures"].get("retries", 0))
+        won = service["failures"].get("hedges_won", 0)
+        hedges.add_metric([name, "true"], won)
+        hedges.add_metric([name, "false"], service["failures"].get("hedges", 0) - won)
+        received.add_metric([name], service["bytes_in"])
+        sent.add_metric([name], service["bytes_out"])
+        active.add_metric([name], service["active"])
+        duration.add_metric([name], _buckets(bounds, service["duration_buckets"]), service["duration_sum_s"])
+    counted = [requests, refused, failures, retries, hedges, audit, received, sent]
     return [*counted, active, duration, *by_label.values(), breaker, ejected]
 
 

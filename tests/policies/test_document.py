@@ -50,7 +50,7 @@ def test_the_frame_is_in_every_kind() -> None:
         ('{"mode": "audti"}', "$.mode: 'audti' is none of: audit, enforce (did you mean 'audit'?)"),
         ('{"description": 7}', "$.description: expected text, got a whole number; put it in quotes"),
         ('{"attempt": 3}', "$: no field 'attempt' here (did you mean 'attempts'?); there are: mode, kind, service, "
-         "description, attempts, on, statuses, methods, backoff, budget, max_body, another_endpoint"),
+         "description, attempts, on, statuses, methods, backoff, budget, max_body, another_endpoint, hedge"),
         ('{"backoff": {"bose": 1}}', "$.backoff: no field 'bose' here (did you mean 'base'?); there are: base, max"),
         ('{"budget": {"ratio": "x"}}', "$.budget.ratio: expected a number, got text"),
         ('{"budget": 3}', "$.budget: expected true or false or an object, got a whole number"),
@@ -75,7 +75,7 @@ def test_a_service_may_be_spelt_either_way() -> None:
 
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
     """And with the one that was meant."""
-    assert said("retri", "{}").startswith("$: no policy kind 'retri' (did you mean 'retry'?); there are: route, ")
+    assert said("retri", "{}").startswith("$: no policy kind 'retri' (did you mean 'retry'?); there are: ratelimit, ")
 
 
 def test_a_key_inside_of_an_object_is_named() -> None:
@@ -163,7 +163,8 @@ def test_there_is_a_json_schema(kind: str) -> None:
     validator = jsonschema.Draft202012Validator(found)
     assert not validator.is_valid({"no-such-field": 1})
     assert not validator.is_valid({"mode": "loud"})
-    assert validator.is_valid({"mode": "audit", "kind": kind})
+    needed = {"expires": "2099-01-01T00:00:00Z", "rules": [{"reset": True}]} if kind == "fault" else {}
+    assert validator.is_valid({"mode": "audit", "kind": kind, **needed})
 
 
 def test_the_schema_agrees_with_the_parser() -> None:

@@ -6,6 +6,7 @@ Every answer is JSON that says who answered and what it was asked. These paths b
 
     /health                 200, or 503 while unhealthy
     /set/healthy, /set/unhealthy    changes what /health says from now on
+    /set/failing, /set/slow, /set/well    answers 500, or after two seconds, whatever /health says; and as before
     /slow?s=0.5             answers after that many seconds
     /status/503             answers with that status
     /fail?rate=0.3          answers 500 with that probability
@@ -51,6 +52,7 @@ class Service(ThreadingHTTPServer):
         self.version = version
         self.instance = instance
         self.healthy = True
+        self.mood = "well"
         self.answering = 0
         self.idle = threading.Condition()
 
@@ -98,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path in ("/set/healthy", "/set/unhealthy"):
             self.server.healthy = path == "/set/healthy"
             self.answer(200)
+        elif path in ("/set/failing", "/set/slow", "/set/well"):
+            self.server.mood = path.removeprefix("/set/")
+            self.send(200, "text/plain", b"so be it\n")
         elif path == "/slow":
             time.sleep(float(query.get("s", "1")))
             self.answer(200)
@@ -116,7 +121,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/echo":
             self.send(200, self.headers.get("content-type", "application/octet-stream"), body)
         else:
-            self.answer(200)
+            if self.server.mood == "slow":
+                time.sleep(2)
+            self.answer(500 if self.server.mood == "failing" else 200)
 
     def read_body(self) -> bytes:
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
