@@ -38,6 +38,7 @@ _TLS_FAULTS: Final = (
     ),
     ("Hostname Verification", "etcd's certificate is for another address than this endpoint's"),
     ("CERTIFICATE", "etcd wants a client certificate (`cert` and `key`) of an authority that it trusts"),
+    ("Unwrap failed", "etcd wants a client certificate (`cert` and `key`) of an authority that it trusts"),
     ("UNKNOWN_CA", "etcd does not trust the authority of our client certificate (`cert` and `key`)"),
 )
 """What a failed handshake says, the particular before the general, and what is to be done."""
@@ -66,7 +67,7 @@ def translate(error: Any, about: str = "") -> StoreError:
 
 
 def _unavailable(details: str) -> StoreError:
-    if "handshake" in details.lower() or "verification" in details.lower():
+    if any(words in details.lower() for words in ("handshake", "verification", "unwrap")):
         for words, meaning in _TLS_FAULTS:
             if words in details:
                 return NotTrusted(f"{meaning} ({details})")
