@@ -84,6 +84,7 @@ class Plan:
         "budget",
         "endpoints",
         "fault",
+        "keeping_out",
         "limits",
         "local",
         "needs_view",
@@ -137,6 +138,10 @@ class Plan:
         document, audit = _document(policies, "outlier", outlier.Outlier)
         if document is not None:
             self.outlier = Phase(outlier.compile(document), audit)
+        ejects = self.outlier is not None and not self.outlier.audit
+        breaks = self.breaker is not None and not self.breaker.audit and self.breaker.compiled.endpoint is not None
+        self.keeping_out = (1 if ejects else 0) | (2 if breaks else 0)
+        """Which policies keep endpoints out, as bits: when one of them goes, those that are out come in at once."""
         self.needs_view = (
             self.route is not None or self.balancer.needs_key or self.limits is not None or self.fault is not None
         )
@@ -179,6 +184,7 @@ class Service:
     """One service as this worker knows it: its plan, and all that outlives plans."""
 
     __slots__ = (
+        "_keeping_out",
         "buckets",
         "budget",
         "circuit",
@@ -211,9 +217,14 @@ class Service:
         self.buckets: Buckets | None = None
         self.ejector: Ejector | None = None
         self.judge: Timed | None = None
+        self._keeping_out = 0
 
     def adopt(self, plan: Plan, share: float) -> None:
         """Take a plan into force. What guards have counted stays, as long as there is a document for them."""
+        if self._keeping_out & ~plan.keeping_out:
+            for load in self.loads.values():
+                load.refused_until = 0.0
+        self._keeping_out = plan.keeping_out
         self.plan = plan
         if len(self.loads) > len(plan.endpoints):
             kept = {endpoint.id for endpoint in plan.endpoints}

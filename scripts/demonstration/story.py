@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import protection
 from stage import Broken, Stage
 from traffic import Traffic, shares
 
@@ -66,6 +67,10 @@ class Story:
         self.discovery()
         self.canary()
         self.blue_green()
+        self.stage.etcdctl("del", ROUTE_KEY)
+        protection.ejection(self, SERVICE)
+        protection.breaker(self, SERVICE)
+        protection.limit(self)
         self.murder()
         self.without_etcd()
         self.traffic.stop()
@@ -109,10 +114,8 @@ class Story:
 
     def canary(self) -> None:
         self.tell.scene("A canary: one document in etcd sends 10% to v2, in every agent at once.")
-        self.put_route(
-            {"rules": [{"split": [{"version": "v1", "weight": 90}, {"version": "v2", "weight": 10}]}]},
-            shown="""'{"rules": [{"split": [{"version": "v1", "weight": 90}, {"version": "v2", "weight": 10}]}]}'""",
-        )
+        split = [{"version": "v1", "weight": 90}, {"version": "v2", "weight": 10}]
+        self.put(ROUTE_KEY, {"rules": [{"split": split}]})
         start = time.monotonic()
         time.sleep(4)
         answers = self.traffic.since(start)
@@ -130,7 +133,7 @@ class Story:
 
     def switch(self, active: str, standby: str) -> None:
         document = {"active": active, "standby": standby}
-        put_at = self.put_route(document, shown=f"'{json.dumps(document)}'")
+        put_at = self.put(ROUTE_KEY, document)
         start = time.monotonic()
         time.sleep(1)
         answers = self.traffic.since(start)
@@ -142,11 +145,9 @@ class Story:
         )
 
     def murder(self) -> None:
-        tell, stage = self.tell, self.stage
+        tell = self.tell
         tell.scene("An instance is killed with -9 in the middle of the load.")
-        stage.etcdctl("del", ROUTE_KEY)
         failed = len(self.traffic.failures())
-        time.sleep(1)
         victim = next(a for a in reversed(self.traffic.since(0)) if a.version == "v1" and a.pid)
         tell.command(f"kill -9 {victim.pid}      # {victim.instance}")
         start = time.monotonic()
@@ -179,13 +180,13 @@ class Story:
         for problem, count in Counter(answer.problem for answer in failures).most_common(5):
             self.tell.say(f"        {count} x {problem}")
 
-    def put_route(self, document: dict[str, Any], shown: str) -> float:
-        """Puts the route with etcdctl, waits until both agents run it, and returns when it was put."""
-        self.tell.command(f"etcdctl put {ROUTE_KEY} {shown}")
+    def put(self, key: str, document: dict[str, Any]) -> float:
+        """Puts a policy with etcdctl, waits until both agents run it, and returns when it was put."""
+        text = json.dumps(document)
+        self.tell.command(f"etcdctl put {key} '{text}'")
         put_at = time.monotonic()
-        self.stage.etcdctl("put", ROUTE_KEY, json.dumps(document))
+        self.stage.etcdctl("put", key, text)
         self.stage.shoal("wait", "--timeout", "15")
-        self.tell.command("shoal wait      # until every agent runs it")
         return put_at
 
 

@@ -213,6 +213,20 @@ async def test_a_bad_instance_is_ejected_and_comes_back() -> None:
         assert bad.asked > before
 
 
+@pytest.mark.parametrize("then", [{}, {"outlier": {**OUTLIER, "mode": "audit"}}])
+async def test_nobody_stays_out_without_the_document(then: dict[str, Any]) -> None:
+    """However long it was to be out."""
+    bad = Service(500)
+    async with running_proxy() as proxy:
+        ports = [await proxy.upstream(bad), await proxy.upstream(Service())]
+        proxy.put(*map(endpoint, ports), outlier=OUTLIER, retry=ONCE)
+        await statuses(proxy, 40)
+        assert bad.asked == 3
+        proxy.put(*map(endpoint, ports), retry=ONCE, **then)
+        await statuses(proxy, 40)
+        assert bad.asked > 3
+
+
 async def test_the_last_one_is_never_ejected() -> None:
     """When all fail, all are asked."""
     async with running_proxy() as proxy:
