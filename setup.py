@@ -15,7 +15,7 @@ from setuptools import setup
 
 PROXY = (
     "access answers attempt callers connection downstream exchange framing guards head listener outgoing peers pool "
-    "reactor stats story table throttle upstream view worker"
+    "reactor speaker stats story table throttle upstream view worker"
 )
 POLICIES = (
     "algorithms balancer bucket budget circuit ejection endpoint ewma hashing locality maglev quantile ring split"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.proxy import guards
 from agent.proxy.outgoing import request_head
 from agent.proxy.reactor import INFINITY
+from agent.proxy.speaker import Speaker
 from agent.proxy.upstream import Upstream
 from policies.ejection import OK
 from policies.ewma import observe
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
     from policies.endpoint import Endpoint
 
 
-class Attempt:
+class Attempt(Speaker):
     """One try."""
 
-    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "number", "up")
+    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "number")
 
     def __init__(self, exchange: Exchange, endpoint: Endpoint, number: int, gated: bool) -> None:
+        super().__init__(exchange.request.method, exchange.request.upgrade)
         self.exchange = exchange
         self.endpoint = endpoint
         self.number = number
         """Counts from 1."""
         self.began = exchange.worker.reactor.now
-        self.up: Upstream | None = None
         self.counted = True
         """Whether the endpoint's load counts this request."""
         self.gated = gated
@@ -80,6 +81,10 @@ class Attempt:
         up.send_request(self, b"".join(lines))
         if self.up is up and not exchange.request_sent:
             exchange.balance_reading(up)
+
+    def on_drained(self) -> None:
+        """What was held of the request is sent: its client may go on."""
+        self.exchange.down.resume_reading()
 
     # The answer.
 

@@ -27,8 +27,8 @@ from agent.proxy.head import (
 from agent.proxy.reactor import INFINITY, READ, WRITE, Reactor
 
 if TYPE_CHECKING:
-    from agent.proxy.attempt import Attempt
     from agent.proxy.pool import Pool
+    from agent.proxy.speaker import Speaker
     from agent.proxy.table import Service
 
 
@@ -61,14 +61,14 @@ class Upstream(Connection):
     )
 
     def __init__(
-        self, reactor: Reactor, pool: Pool, dial: tuple[str, int], attempt: Attempt, owner: Service | None
+        self, reactor: Reactor, pool: Pool, dial: tuple[str, int], attempt: Speaker, owner: Service | None
     ) -> None:
         family = socket.AF_INET6 if ":" in dial[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         super().__init__(reactor, sock, WRITE)
         self.pool = pool
         self.dial = dial
-        self.attempt: Attempt | None = attempt
+        self.attempt: Speaker | None = attempt
         self.phase = Phase.CONNECTING
         self.sent = False
         """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
@@ -122,7 +122,7 @@ class Upstream(Connection):
             pass
         return True
 
-    def send_request(self, attempt: Attempt, data: bytes) -> None:
+    def send_request(self, attempt: Speaker, data: bytes) -> None:
         """Send a request's head, and what there is of its body."""
         self.attempt = attempt
         self.phase = Phase.HEAD
@@ -159,7 +159,7 @@ class Upstream(Connection):
                 check_incomplete(data)
                 self._buffer = data
                 return
-            head = parse_response(data[:end], attempt.exchange.request.method)
+            head = parse_response(data[:end], attempt.method)
             data = data[end + 4 :]
             if head.status >= 200:
                 break
@@ -173,8 +173,8 @@ class Upstream(Connection):
         self._buffer = b""
         self._begin_body(attempt, head, data)
 
-    def _switch(self, attempt: Attempt, head: ResponseHead, data: bytes) -> None:
-        if not attempt.exchange.request.upgrade:
+    def _switch(self, attempt: Speaker, head: ResponseHead, data: bytes) -> None:
+        if not attempt.upgrade:
             raise BadHead("101 Switching Protocols that nobody asked for")
         self.phase = Phase.TUNNEL
         self._reusable = False
@@ -182,7 +182,7 @@ class Upstream(Connection):
         if data and self.attempt is attempt:
             attempt.on_tunnel_data(data)
 
-    def _begin_body(self, attempt: Attempt, head: ResponseHead, data: bytes) -> None:
+    def _begin_body(self, attempt: Speaker, head: ResponseHead, data: bytes) -> None:
         framing = head.framing
         if head.close:
             self._reusable = False
@@ -265,7 +265,7 @@ class Upstream(Connection):
     def on_drained(self) -> None:
         """What was held of the request is sent: its client may go on."""
         if self.attempt is not None:
-            self.attempt.exchange.down.resume_reading()
+            self.attempt.on_drained()
 
     def _fail_badly(self, reason: str) -> None:
         attempt, self.attempt = self.attempt, None
