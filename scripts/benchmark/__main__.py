@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import convergence, cpu, goal, idle, latency, machine, scale, stream
+from scripts.benchmark import convergence, cpu, goal, idle, kinds, latency, machine, scale, stream
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
 from scripts.benchmark.peers import choose
@@ -35,6 +35,7 @@ class Section(StrEnum):
     SCALE = "scale"
     STREAM = "stream"
     IDLE = "idle"
+    KINDS = "kinds"
     ALL = "all"
 
 
@@ -45,6 +46,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.SCALE: scale,
     Section.STREAM: stream,
     Section.IDLE: idle,
+    Section.KINDS: kinds,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 

@@ -11,7 +11,7 @@ import trio
 
 from registry.etcd import MAX_OPERATIONS, EtcdSettings, EtcdStore
 from registry.keys import Keys
-from registry.store import Put
+from registry.store import Delete, Put
 from scripts.benchmark import traffic
 from scripts.benchmark.upstream import Upstream
 
@@ -86,6 +86,20 @@ def put_all(url: str, puts: Puts) -> None:
             await store.aclose()
 
     trio.run(put)
+
+
+def change_all(url: str, changes: Mapping[str, bytes | None]) -> int:
+    """Put, or delete what is None, in one transaction; returns its revision."""
+
+    async def change() -> int:
+        store = EtcdStore(EtcdSettings(endpoints=(url,)))
+        try:
+            operations = [Delete(key) if value is None else Put(key, value) for key, value in changes.items()]
+            return (await store.transact([], operations)).revision
+        finally:
+            await store.aclose()
+
+    return trio.run(change)
 
 
 def _batches(puts: Puts) -> Iterator[list[Put]]:

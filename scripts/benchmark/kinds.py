@@ -1,0 +1,109 @@
+"""Section `kinds`: what each kind of policy costs a request, on and off.
+
+One agent, the job of peers.py, and one more document at a time, put and taken away by etcd as an operator would. Each
+round measures every document once, with and without it in turn; the median of the differences is quoted.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from registry.keys import Keys
+from scripts.benchmark import mesh, traffic
+from scripts.benchmark.agents import Agent, running_agent
+from scripts.benchmark.cpu import WARM_S, measure_once
+from scripts.benchmark.etcd import serving_etcd
+from scripts.benchmark.goal import Goal
+from scripts.benchmark.load import answers, saturate
+from scripts.benchmark.peer import Proxy
+from scripts.benchmark.processes import wait_until
+from scripts.benchmark.run import Run
+
+DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "ratelimit, one limit": ("ratelimit", {"limits": [{"name": "all", "rate": 1_000_000}]}),
+    "ratelimit, one a caller": (
+        "ratelimit",
+        {"limits": [{"name": "each", "rate": 1_000_000, "key": {"header": "x-user"}}]},
+    ),
+    "breaker of the service": ("breaker", {"trip": {"consecutive": 5, "error_percent": 50}}),
+    "breaker of each instance": ("breaker", {"endpoint": {"trip": {"consecutive": 5, "error_percent": 50}}}),
+    "outlier": ("outlier", {"consecutive_5xx": 5, "latency_factor": 5}),
+    "fault that matches nothing": (
+        "fault",
+        {
+            "expires": "2099-01-01T00:00:00Z",
+            "rules": [{"match": {"headers": {"x-chaos": "yes"}}, "abort": {"status": 503}}],
+        },
+    ),
+    "retry with hedging": ("retry", {"attempts": 2, "hedge": {"after": "p99"}}),
+}
+"""What is switched on, by the name of its row."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A document over all rounds."""
+
+    name: str
+    without_us: list[float]
+    with_us: list[float]
+
+    @property
+    def more_us(self) -> float:
+        """What it costs a request: the median of the rounds' differences."""
+        return median(b - a for a, b in zip(self.without_us, self.with_us, strict=True))
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What the section found."""
+
+    kinds: list[Kind]
+
+
+def measure(run: Run) -> Result:
+    """Off, on, off, on."""
+    found = {name: Kind(name, [], []) for name in DOCUMENTS}
+    keys = Keys()
+    with run.upstream() as upstream, serving_etcd(run.workdir) as url:
+        mesh.put_all(url, mesh.pets_and_films(keys, upstream))
+        base = mesh.pets_policies()
+        with running_agent(run.workdir, "kinds", url, cpus=run.proxy_cpus) as agent:
+            wait_until("shoal", lambda: answers(agent.outbound), agent.program)
+            proxy = Proxy("shoal", agent.outbound, agent.program, agent.roles)
+            saturate(proxy.port, WARM_S, run.workdir, run.load_cpus)
+            for number in range(1, run.rounds + 1):
+                for name, (kind, document) in DOCUMENTS.items():
+                    found[name].without_us.append(measure_once(run, proxy, run.seconds(6, 2)).cpu_us)
+                    _swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(document)})
+                    found[name].with_us.append(measure_once(run, proxy, run.seconds(6, 2)).cpu_us)
+                    before = mesh.as_json(base[kind]) if kind in base else None
+                    _swap(agent, url, {keys.policy(kind, traffic.HOST): before})
+                    run.say(f"kinds {number}/{run.rounds} {name}: {found[name].more_us:+.1f} us")
+    return Result(list(found.values()))
+
+
+def _swap(agent: Agent, url: str, puts: dict[str, bytes | None]) -> None:
+    """Put or delete, and wait until the worker runs it."""
+    revision = mesh.change_all(url, puts)
+    wait_until("the policy", lambda: all(w["revision"] >= revision for w in agent.state()["workers"]), agent.program)
+
+
+def goals(result: Result) -> list[Goal]:
+    """None was promised."""
+    return []
+
+
+def show(result: Result, console: Console) -> None:
+    """The table."""
+    table = Table(title="CPU per request with one more document, µs (median of the rounds)")
+    for heading in ("", "without", "with", "more"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for kind in result.kinds:
+        table.add_row(
+            kind.name, f"{median(kind.without_us):.1f}", f"{median(kind.with_us):.1f}", f"{kind.more_us:+.1f}"
+        )
+    console.print(table)
