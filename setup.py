@@ -14,8 +14,8 @@ from pathlib import Path
 from setuptools import setup
 
 PROXY = (
-    "access answers attempt callers connection downstream exchange framing guards head listener outgoing peers pool "
-    "reactor speaker stats story table throttle upstream view worker"
+    "access answers attempt callers choosing connection downstream exchange framing guards head hedging listener "
+    "mirroring outgoing peers pool reactor retries speaker stats story table throttle tunnel upstream view worker"
 )
 POLICIES = (
     "algorithms balancer bucket budget circuit ejection endpoint ewma hashing locality maglev quantile ring split"

@@ -20,6 +20,8 @@ worker -> control
     peer       id, path, body                                  another agent's question; answered with `peer_answer`
     happened   events [{kind ("breaker" | "outlier"), service, endpoint, before, after, reason, audit, at}]
     records    count, lines (bytes)         access records: JSON objects with the fields of Record, one a line
+    compared   service, revision, request {method, target, id}, answers {role: status, headers, body, truncated, error,
+               latency_s}                         what a request and its copies got, for a shadow policy that compares
     drained
 """
 

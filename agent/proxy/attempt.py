@@ -110,11 +110,15 @@ class Attempt(Speaker):
 
     def on_tunnel_data(self, data: bytes) -> None:
         """Bytes from the upstream."""
-        self.exchange.on_tunnel_data(data)
+        tunnel = self.exchange.tunnel
+        if tunnel is not None:
+            tunnel.on_data(data)
 
     def on_tunnel_eof(self, *, from_upstream: bool) -> None:
         """The upstream has said all it has to say."""
-        self.exchange.on_tunnel_eof(from_upstream=from_upstream)
+        tunnel = self.exchange.tunnel
+        if tunnel is not None:
+            tunnel.on_eof(from_upstream=from_upstream)
 
     # What goes wrong.
 

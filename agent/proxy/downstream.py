@@ -57,7 +57,6 @@ class Downstream(Connection):
         "_looping",
         "_own_trail",
         "_scanned",
-        "_tunnel",
         "exchange",
         "inbound",
         "loopback",
@@ -88,7 +87,6 @@ class Downstream(Connection):
         """Bytes thrown away since the connection was closed for writing; -1 before that."""
         self._looping = False
         self._own_trail: bytes | None = None
-        self._tunnel = False
         self._eof = 0
         """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
         self.arm(worker.reactor.now + worker.limits.head_s)
@@ -103,8 +101,8 @@ class Downstream(Connection):
         elif exchange is None:
             self._buffer = self._buffer + data if self._buffer else data
             self._read_requests()
-        elif self._tunnel:
-            exchange.on_client_tunnel_data(data)
+        elif exchange.tunnel is not None:
+            exchange.tunnel.on_client_data(data)
         elif self._framing != NO_BODY:
             self._read_body(exchange, data)
         else:
@@ -200,9 +198,9 @@ class Downstream(Connection):
     def on_eof(self) -> None:
         """The client closed. A request in flight is given up: nobody is there to take the answer."""
         exchange = self.exchange
-        if exchange is not None and self._tunnel:
+        if exchange is not None and exchange.tunnel is not None:
             self.pause_reading()
-            exchange.on_tunnel_eof(from_upstream=False)
+            exchange.tunnel.on_eof(from_upstream=False)
             return
         self._closing = True
         if exchange is not None:
@@ -305,14 +303,14 @@ class Downstream(Connection):
 
     def begin_tunnel(self, head: ResponseHead) -> None:
         """Relay a 101; from here on bytes go both ways, unread."""
-        self._tunnel = True
         self._closing = True
         upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
         fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
         self.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
-        if self._buffer and self.exchange is not None:
+        exchange = self.exchange
+        if self._buffer and exchange is not None and exchange.tunnel is not None:
             data, self._buffer = self._buffer, b""
-            self.exchange.on_client_tunnel_data(data)
+            exchange.tunnel.on_client_data(data)
 
     def half_close(self, *, from_upstream: bool) -> bool:
         """One side of the tunnel is through. True when both are."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent.proxy import answers, guards, peers, story
+from agent.proxy import answers, choosing, guards, hedging, mirroring, peers, retries, story
 from agent.proxy.answers import Refusal
 from agent.proxy.attempt import Attempt
 from agent.proxy.framing import chunk, last_chunk
@@ -40,6 +40,7 @@ from agent.proxy.head import (
 from agent.proxy.reactor import INFINITY, Timed
 from agent.proxy.stats import count
 from agent.proxy.throttle import Throttle
+from agent.proxy.tunnel import Tunnel
 from agent.proxy.view import HeadView
 from policies import ejection
 from policies import retry as retrying
@@ -47,7 +48,7 @@ from policies import timeout as timing
 from policies.balancer import Balancer
 from policies.endpoint import Endpoint
 from policies.fault import Injected
-from policies.retry import Again, Enough, Failure
+from policies.retry import Again, Failure
 from policies.route import Forward, Redirect, Respond
 
 if TYPE_CHECKING:
@@ -58,15 +59,8 @@ if TYPE_CHECKING:
 
 MAX_HOPS: Final = 10
 """Agents that one request may pass before it is taken for a loop."""
-TUNNEL_IDLE_S: Final = 3600.0
-REFUSED_S: Final = 1.0
-"""For how long an endpoint that refused a connection is passed over, while there is another."""
-PASS_OVER: Final = 16
-TROUBLED_S: Final = 1.0
-"""For how long the failures of a service count as those of what it calls, when such a call has failed."""
 _NOTHING: Final[list[bytes]] = []
 _DEFAULT_RETRY: Final = retrying.compile(None)
-_CALLER_DECIDES: Final = Enough("the calling agent decides about another try")
 
 
 class Exchange(Timed):
@@ -80,34 +74,36 @@ class Exchange(Timed):
         "_injected",
         "_kept",
         "_kept_bytes",
-        "_key",
-        "_no_retry",
-        "_response_began",
-        "_retry",
-        "_retrying",
         "_sets_cookie",
         "_throttle",
-        "_tried",
         "attempt",
         "attempts",
         "balancer",
         "bytes_in",
         "bytes_out",
         "caller",
+        "counts_retry",
         "down",
         "endpoint",
         "entered",
         "explained",
         "forward",
         "hedge",
+        "key",
+        "mirror",
+        "no_retry",
         "plan",
         "request",
         "request_id",
         "request_sent",
+        "response_began",
+        "retry",
         "service",
         "started",
         "status",
         "target",
+        "tried",
+        "tunnel",
         "view",
         "whole_deadline",
         "why",
@@ -132,6 +128,8 @@ class Exchange(Timed):
         """Under way, or the one whose answer is relayed."""
         self.hedge: Attempt | None = None
         """A second one under way beside it; the first answer wins."""
+        self.mirror: mirroring.Mirror | None = None
+        self.tunnel: Tunnel | None = None
         self.view: HeadView | None = None
         self.explained: story.Explained | None = None
         self.caller = ""
@@ -145,9 +143,9 @@ class Exchange(Timed):
         self.request_sent = request.framing == NO_BODY
         self.forward: Forward | None = None
         self.balancer: Balancer | None = None
-        self._key: int | None = None
-        self._retry = _DEFAULT_RETRY
-        self._retrying = False
+        self.key: int | None = None
+        self.retry = _DEFAULT_RETRY
+        self.counts_retry = False
         """Whether the breaker counts it as a retry under way."""
         self._delayed = False
         """Waiting, because a fault policy says so."""
@@ -156,15 +154,15 @@ class Exchange(Timed):
         self._fallbacks = 0
         self._asked = False
         """It is another agent's question, and goes to no service."""
-        self._no_retry = False
+        self.no_retry = False
         """What failed was tried again already, here or nearer to the failure: those before us should not."""
-        self._tried: list[Endpoint] = []
+        self.tried: list[Endpoint] = []
         self._kept: list[bytes] | None = None if self.request_sent else []
         """Body pieces, in wire form, that a later attempt needs again; None once there were too many, or no body."""
         self._kept_bytes = 0
         self.whole_deadline = INFINITY
         self._idle_s = 300.0
-        self._response_began = False
+        self.response_began = False
         self._sets_cookie: str | None = None
 
     # Admit and route.
@@ -246,7 +244,7 @@ class Exchange(Timed):
         plan = self.plan
         if plan is None:
             return  # waiting for the table, with a deadline of its own
-        if self._response_began or not self.request_sent:
+        if self.response_began or not self.request_sent:
             phase_s = self._idle_s
         else:
             phase_s = plan.timeouts.request_s or INFINITY
@@ -256,7 +254,7 @@ class Exchange(Timed):
 
     def _choose(self, plan: Plan) -> None:
         """Outbound: which of the service's instances, or which answer of the mesh's own."""
-        self._retry = plan.retry
+        self.retry = plan.retry
         if plan.needs_view or self.explained is not None:
             self.view = HeadView(self.request, self.caller)
         if plan.limits is not None and guards.limit(self):
@@ -296,7 +294,7 @@ class Exchange(Timed):
         target: Service | Refusal = service
         if forward is not None:
             if forward.retry is not None:
-                self._retry = forward.retry
+                self.retry = forward.retry
             target = self.worker.table.target(service, forward)
         if isinstance(target, Refusal):
             self.refuse(target)
@@ -309,9 +307,11 @@ class Exchange(Timed):
         if balancer.needs_key:
             if self.view is None:
                 self.view = HeadView(self.request, self.caller)
-            self._key = balancer.key(self.view)
+            self.key = balancer.key(self.view)
         plan = self.plan
         assert plan is not None
+        if plan.shadow is not None and not self.attempts:
+            mirroring.begin(self, plan.shadow.compiled, plan.shadow.audit)
         plan.budget.deposit(self.started)
         self._attempt()
 
@@ -363,55 +363,25 @@ class Exchange(Timed):
         assert balancer is not None and plan is not None
         now = self.worker.reactor.now
         endpoint = None
-        if balancer.sticky and not self._tried:
+        if balancer.sticky and not self.tried:
             endpoint = self._stick(balancer)
         sticky = endpoint is not None
         if endpoint is None:
-            endpoint = balancer.pick(self._key, now, self.worker.rng, self._tried)
+            endpoint = balancer.pick(self.key, now, self.worker.rng, self.tried)
             if balancer.sticky and endpoint is not None:
                 self._sets_cookie = balancer.sticky_cookie(endpoint)
         if endpoint is None:
             self.refuse(story.no_endpoint(plan, self.forward))
             return
         gated = endpoint.load.circuit is not None
-        if not self._usable(endpoint, now):
-            found = self._passing_over(balancer, endpoint, now)
+        if not choosing.usable(self, endpoint, now):
+            found = choosing.passing_over(self, balancer, endpoint, now)
             sticky = sticky and found is endpoint
             gated = gated and found is not endpoint
             endpoint = found
         if self.explained is not None:
             self.explained.append(story.balanced(plan, balancer, endpoint, sticky=sticky))
         self._try_endpoint(endpoint, gated)
-
-    def _usable(self, endpoint: Endpoint, now: float) -> bool:
-        """Whether nothing speaks against an endpoint now; if so, its breaker counts on the request."""
-        load = endpoint.load
-        if load.refused_until > now:
-            return False
-        circuit = load.circuit
-        if circuit is None or self.target is None:
-            return True
-        reason = circuit.enter(now, self.worker.rng, 0, 0)
-        guards.tell_transition(self.worker, self.target, endpoint.id, circuit.take_transition())
-        breaker = self.target.plan.breaker
-        return not reason or (breaker is not None and breaker.audit)
-
-    def _passing_over(self, balancer: Balancer, refusing: Endpoint, now: float) -> Endpoint:
-        """Another endpoint than those that refused a connection a moment ago, were ejected, or whose breakers are open;
-        the picked one when that goes for all.
-
-        Without this a dead instance costs its whole share in retries until its health check notices, and on a busy
-        service the retry budget is gone before that.
-        """
-        avoid = [*self._tried, refusing]
-        for _ in range(PASS_OVER):
-            other = balancer.pick(self._key, now, self.worker.rng, avoid)
-            if other is None or other in avoid:
-                return refusing
-            if self._usable(other, now):
-                return other
-            avoid.append(other)
-        return refusing
 
     def _stick(self, balancer: Balancer) -> Endpoint | None:
         if self.view is None:
@@ -422,62 +392,12 @@ class Exchange(Timed):
         self.endpoint = endpoint
         self.attempts += 1
         self.attempt = attempt = Attempt(self, endpoint, self.attempts, gated)
-        hedge = self._retry.hedge
+        hedge = self.retry.hedge
         if hedge is not None and self.attempts == 1 and self.service is not None:
             after_s = retrying.hedge_after_s(hedge, self.service.recent)
             if after_s is not None:
                 self.worker.reactor.wheel.arm(self, attempt.began + after_s)
         attempt.start()
-
-    def _begin_hedge(self, attempt: Attempt) -> None:
-        """The first attempt takes long: another beside it, where that cannot do work twice."""
-        plan, balancer = self.plan, self.balancer
-        assert plan is not None and balancer is not None and self.service is not None
-        now = self.worker.reactor.now
-        avoid = [*self._tried, attempt.endpoint]
-        endpoint = balancer.pick(self._key, now, self.worker.rng, avoid)
-        if endpoint is None or endpoint in avoid or not self.request_sent:
-            return
-        method = self.request.method.decode()
-        if not retrying.may_hedge(
-            self._retry,
-            method=method,
-            attempts=self.attempts,
-            replayable=self._can_repeat,
-            budget=plan.budget,
-            now=now,
-        ):
-            return
-        if not self._usable(endpoint, now):
-            return
-        count(self.service.stats.failures, "hedges")
-        if self.explained is not None:
-            self.explained.append(story.hedged(plan, attempt.endpoint, endpoint, now - attempt.began))
-        self.attempts += 1
-        gated = endpoint.load.circuit is not None
-        self.hedge = hedge = Attempt(self, endpoint, self.attempts, gated)
-        hedge.start()
-
-    def _lose(self, attempt: Attempt, outcome: int) -> None:
-        """Of two attempts under way one failed: the other goes on alone."""
-        attempt.observe(outcome)
-        self._tried.append(attempt.endpoint)
-        if self.hedge is not attempt:
-            self.attempt = self.hedge
-        self.hedge = None
-
-    def _win(self, attempt: Attempt) -> None:
-        """Of two attempts under way one has its answer: nobody waits for the other."""
-        other = self.hedge
-        if other is attempt:
-            other = self.attempt
-            assert self.service is not None
-            count(self.service.stats.failures, "hedges_won")
-        self.attempt, self.hedge = attempt, None
-        self.endpoint = attempt.endpoint
-        if other is not None:
-            other.cut()
-            other.give_back()
 
     def bounded(self, deadline: float) -> float:
         """A deadline, or the whole request's when that comes first."""
@@ -497,10 +417,10 @@ class Exchange(Timed):
 
     @property
     def _replayable(self) -> bool:
-        return self._kept_bytes <= self._retry.max_body
+        return self._kept_bytes <= self.retry.max_body
 
     @property
-    def _can_repeat(self) -> bool:
+    def can_repeat(self) -> bool:
         """Whether all of the request is there to be sent again."""
         return self.request.framing == NO_BODY or (self._kept is not None and self._replayable)
 
@@ -525,7 +445,7 @@ class Exchange(Timed):
         if self.request.framing == CHUNKED:
             data = chunk(data)
         self._pass_on(data)
-        if not self._response_began:
+        if not self.response_began:
             self._arm_phase(self.worker.reactor.now)
 
     def on_request_end(self, trailers: list[bytes]) -> None:
@@ -536,10 +456,14 @@ class Exchange(Timed):
             return
         if self.request.framing == CHUNKED:
             self._pass_on(last_chunk(trailers))
-        if not self._response_began:
+        if self.mirror is not None:
+            self.mirror.launch_soon()
+        if not self.response_began:
             self._arm_phase(self.worker.reactor.now)
 
     def _pass_on(self, data: bytes) -> None:
+        if self.mirror is not None:
+            self.mirror.feed(data)
         attempt = self.attempt
         sending = attempt is not None and attempt.sending
         kept = self._kept
@@ -569,28 +493,29 @@ class Exchange(Timed):
 
     def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
-        if head.status in self._retry.watched:
+        if head.status in self.retry.watched:
             if self.hedge is not None:
                 attempt.release(reusable=complete and self.request_sent)
-                self._lose(attempt, guards.outcome_of(head.status))
+                hedging.lose(self, attempt, guards.outcome_of(head.status))
                 return
             if not self.down.inbound and self._tries_again(attempt, head, complete):
                 return
         elif self.hedge is not None:
-            self._win(attempt)
+            hedging.win(self, attempt)
         self._relay(attempt, head, body, complete)
 
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
         if _has(head.special, SHOAL_NO_RETRY):
-            self._no_retry = True
+            self.no_retry = True
         unsent = head.status == 503 and attempt.endpoint.via and _has(head.special, SHOAL_UNSENT)
-        verdict = self._verdict(
+        verdict = retries.verdict(
+            self,
             Failure.CONNECT if unsent else Failure.STATUS,
             f"answered {head.status}",
             sent=not unsent,
             status=head.status,
-            after_s=_retry_after(head),
+            after_s=retries.retry_after(head),
         )
         if not isinstance(verdict, Again):
             return False
@@ -599,12 +524,14 @@ class Exchange(Timed):
         return True
 
     def _relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
-        self._response_began = True
+        self.response_began = True
         self._kept = None
         self.status = head.status
         attempt.observe(guards.outcome_of(head.status))
-        if self._retry.hedge is not None and self.service is not None:
+        if self.retry.hedge is not None and self.service is not None:
             self.service.recent.observe(self.worker.reactor.now - attempt.began)
+        if self.mirror is not None:
+            self.mirror.on_primary(head, body)
         extra = self._extra_response_fields(head)
         if self._injected is not None and self._injected.bytes_per_s and (body or not complete):
             self._throttle = Throttle(self, self._injected.bytes_per_s)
@@ -630,18 +557,14 @@ class Exchange(Timed):
         if head.status >= 500:
             if self.down.inbound and head.status == 503 and _has(head.special, SHOAL_UNSENT):
                 extra.append(b"x-shoal-unsent: 1\r\n")
-            if self._no_retry or _has(head.special, SHOAL_NO_RETRY) or self._fails_deeper():
+            if self.no_retry or _has(head.special, SHOAL_NO_RETRY) or retries.fails_deeper(self):
                 extra.append(b"x-shoal-no-retry: 1\r\n")
         return extra
 
-    def _fails_deeper(self) -> bool:
-        """Whether calls that the service itself makes through this worker failed a moment ago, all tries made: then its
-        own failures come from there, and services pass no header of ours on."""
-        service = self.service
-        return service is not None and self.worker.troubled.get(service.name, 0.0) > self.worker.reactor.now
-
     def on_response_data(self, data: bytes) -> None:
         """A piece of the answer's body."""
+        if self.mirror is not None:
+            self.mirror.on_primary_data(data)
         if self._throttle is not None:
             self._throttle.feed(data)
         else:
@@ -687,15 +610,15 @@ class Exchange(Timed):
         self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False
     ) -> None:
         """An attempt came to nothing: try again, if the policy allows it; else say so."""
-        if self._response_began:
+        if self.response_began:
             attempt.observe(ejection.RESET)
             self._break_off("upstream closed in the middle of its answer")
             return
         outcome = guards.outcome_of_failure(failure)
         if self.hedge is not None:
-            self._lose(attempt, outcome)
+            hedging.lose(self, attempt, outcome)
             return
-        verdict = self._verdict(failure, reason, sent=sent)
+        verdict = retries.verdict(self, failure, reason, sent=sent)
         if isinstance(verdict, Again):
             self._again(attempt, verdict.delay_s, outcome)
             return
@@ -711,10 +634,10 @@ class Exchange(Timed):
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         if self.hedge is not None:
-            self._lose(attempt, ejection.GATEWAY)
+            hedging.lose(self, attempt, ejection.GATEWAY)
             return
         attempt.observe(ejection.GATEWAY)
-        if self._response_began:
+        if self.response_began:
             self._break_off(reason)
         else:
             self.refuse(Refusal(502, "http", reason))
@@ -725,53 +648,13 @@ class Exchange(Timed):
         self._end()
         self.down.abort()
 
-    def _verdict(
-        self, failure: Failure, reason: str, *, sent: bool, status: int | None = None, after_s: float | None = None
-    ) -> Again | Enough:
-        """What policies.retry says of a failed attempt. The inbound hop never tries again: the caller's agent does."""
-        plan, service = self.plan, self.service
-        assert plan is not None and service is not None
-        count(service.stats.failures, failure.name.lower())
-        now = self.worker.reactor.now
-        if failure is Failure.CONNECT and self.endpoint is not None:
-            self.endpoint.load.refused_until = now + REFUSED_S
-        if self.down.inbound:
-            return _CALLER_DECIDES
-        verdict = retrying.decide(
-            self._retry,
-            method=self.request.method.decode(),
-            attempts=self.attempts,
-            failure=failure,
-            status=status,
-            sent=sent,
-            replayable=self._can_repeat,
-            budget=plan.budget,
-            now=now,
-            rng=self.worker.rng,
-            retry_after_s=after_s,
-            remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
-            tried_deeper=self._no_retry or self._fails_deeper(),
-        )
-        if isinstance(verdict, Again) and self.entered is not None and not self._retrying:
-            circuit = self.entered.circuit
-            self._retrying = circuit is not None and circuit.may_retry()
-            if circuit is not None and not self._retrying:
-                verdict = Enough("as many retries as the breaker allows are under way", final=True)
-        if isinstance(verdict, Enough) and (self.attempts > 1 or verdict.final):
-            self._no_retry = True
-            if self.caller:
-                self.worker.troubled[self.caller] = now + TROUBLED_S
-        if self.explained is not None:
-            self.explained.append(story.retried(plan, failure, reason, verdict))
-        return verdict
-
     def _again(self, attempt: Attempt, delay_s: float, outcome: int) -> None:
         assert self.service is not None
         count(self.service.stats.failures, "retries")
         attempt.observe(outcome)
         self.attempt = None
-        if self._retry.another_endpoint:
-            self._tried.append(attempt.endpoint)
+        if self.retry.another_endpoint:
+            self.tried.append(attempt.endpoint)
         if delay_s <= 0.0:
             self._attempt()
         else:
@@ -786,8 +669,8 @@ class Exchange(Timed):
             self._proceed()
         elif self.attempt is None:
             self._attempt()
-        elif not self._response_began and self.hedge is None:
-            self._begin_hedge(self.attempt)
+        elif not self.response_began and self.hedge is None:
+            hedging.begin(self, self.attempt)
 
     def on_client_timeout(self) -> None:
         """The deadline of the whole request, or of its current phase, has passed."""
@@ -797,7 +680,7 @@ class Exchange(Timed):
             self.refuse(Refusal(504, "agent", "no answer in time"))
         elif self.plan is None:
             self.refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True))
-        elif self._response_began:
+        elif self.response_began:
             self._break_off(f"the answer did not come whole within {limit}")
         elif not self.request_sent and self.whole_deadline > self.worker.reactor.now:
             self.refuse(Refusal(408, "timeout", "the request's body stopped coming"))
@@ -809,7 +692,7 @@ class Exchange(Timed):
     def on_bad_request(self, status: int, reason: str) -> None:
         """The rest of the request cannot be read in one way only."""
         self._cut()
-        if self._response_began:
+        if self.response_began:
             self._break_off(reason)
         else:
             self.refuse(Refusal(status, "http", reason))
@@ -818,7 +701,7 @@ class Exchange(Timed):
         """The client closed: nobody waits for the answer."""
         self._cut()
         self.why = self.why or "the client went away"
-        if not self._response_began:
+        if not self.response_began:
             self.status = 0
         self._end()
 
@@ -837,45 +720,18 @@ class Exchange(Timed):
 
     def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101: from here on bytes go both ways, unread."""
-        self._response_began = True
+        self.response_began = True
         self.status = 101
         attempt.observe(ejection.OK)
+        self.tunnel = Tunnel(self)
         self.down.begin_tunnel(head)
-        self._touch_tunnel()
+        self.tunnel.touch()
 
-    def on_tunnel_data(self, data: bytes) -> None:
-        """Bytes from the upstream."""
-        self.bytes_out += len(data)
-        self.down.write(data)
-        attempt = self.attempt
-        if attempt is not None and attempt.up is not None and self.down.full:
-            attempt.up.pause_reading()
-        self._touch_tunnel()
-
-    def on_client_tunnel_data(self, data: bytes) -> None:
-        """Bytes from the client."""
-        attempt = self.attempt
-        up = attempt.up if attempt is not None else None
-        if up is None:
-            return
-        self.bytes_in += len(data)
-        up.write(data)
-        if attempt is not None and attempt.up is up and up.full:
-            self.down.pause_reading()
-        self._touch_tunnel()
-
-    def on_tunnel_eof(self, *, from_upstream: bool) -> None:
-        """One side has said all it has to say. The other may finish; when both have, it is over."""
-        if self.down.half_close(from_upstream=from_upstream):
-            self._cut()
-            self._end()
-            self.down.close_soon()
-        elif not from_upstream and self.attempt is not None and self.attempt.up is not None:
-            self.attempt.up.finish_writing()
-
-    def _touch_tunnel(self) -> None:
-        if not self.down.closed:
-            self.down.arm(self.worker.reactor.now + TUNNEL_IDLE_S)
+    def end_tunnel(self) -> None:
+        """Both sides are through."""
+        self._cut()
+        self._end()
+        self.down.close_soon()
 
     # The end.
 
@@ -899,7 +755,7 @@ class Exchange(Timed):
             self.explained.append(story.refused(self.plan, refusal))
         fields = answers.refusal_fields(refusal, typed=body is None)
         fields += extra
-        if self._no_retry:
+        if self.no_retry:
             fields.append(b"x-shoal-no-retry: 1\r\n")
         if body is None:
             body = answers.refusal_body(refusal, self.request_id)
@@ -914,7 +770,7 @@ class Exchange(Timed):
         if self.explained is not None:
             fields.append(story.explain_field(self.explained, self.endpoint, self.down.inbound))
         self._cut()
-        self._response_began = True
+        self.response_began = True
         self.down.send_own(status, fields, body)
         self._end()
 
@@ -928,8 +784,9 @@ class Exchange(Timed):
         if self.attempt is not None:
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
+        self.tunnel = None
         if self.entered is not None:
-            guards.leave(self, self.entered, retried=self._retrying)
+            guards.leave(self, self.entered, retried=self.counts_retry)
             self.entered = None
         worker = self.worker
         if self._asked:
@@ -937,6 +794,9 @@ class Exchange(Timed):
             down.on_exchange_end(self)
             return
         duration_s = worker.reactor.now - self.started
+        if self.mirror is not None:
+            mirror, self.mirror = self.mirror, None
+            mirror.on_end(self.why, duration_s)
         service = self.service
         if service is not None:
             stats = service.stats
@@ -950,10 +810,3 @@ class Exchange(Timed):
 
 def _has(fields: list[Field], code: int) -> bool:
     return any(field.code == code for field in fields)
-
-
-def _retry_after(head: ResponseHead) -> float | None:
-    for field in head.fields:
-        if field.name == b"retry-after" and field.value.isdigit():
-            return float(field.value[:6])
-    return None

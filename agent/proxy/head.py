@@ -53,6 +53,10 @@ HOST: Final = 1
 CONTENT_LENGTH: Final = 2
 EXPECT: Final = 3
 REQUEST_ID: Final = 4
+SHOAL_SHADOW: Final = 5
+SHOAL_PRIORITY: Final = 6
+SHOAL_REPLAY: Final = 7
+"""These three words of the mesh go along the whole chain, and services see them and may pass them on."""
 REBUILT: Final = 10
 VIA: Final = 11
 FORWARDED_FOR: Final = 12
@@ -70,6 +74,7 @@ SHOAL_CALLER: Final = 43
 SHOAL_ENDPOINT: Final = 44
 SHOAL_UNSENT: Final = 45
 SHOAL_NO_RETRY: Final = 46
+SHOAL_SHED: Final = 47
 
 _CODES: Final = {
     b"host": HOST,
@@ -93,6 +98,10 @@ _CODES: Final = {
     b"x-shoal-endpoint": SHOAL_ENDPOINT,
     b"x-shoal-unsent": SHOAL_UNSENT,
     b"x-shoal-no-retry": SHOAL_NO_RETRY,
+    b"x-shoal-shed": SHOAL_SHED,
+    b"x-shoal-shadow": SHOAL_SHADOW,
+    b"x-shoal-priority": SHOAL_PRIORITY,
+    b"x-shoal-replay": SHOAL_REPLAY,
 }
 
 

@@ -57,6 +57,13 @@ def request_head(exchange: Exchange, endpoint: Endpoint, attempt: int) -> list[b
     return lines
 
 
+def copy_head(exchange: Exchange, endpoint: Endpoint, role: str, timeout_s: float) -> list[bytes]:
+    """The lines of a copy's head: what the endpoint would be sent of the request itself, and a mark."""
+    lines = [line for line in request_head(exchange, endpoint, 1) if not line.startswith(b"x-shoal-deadline:")]
+    lines[-1] = b"x-shoal-shadow: %b\r\nx-shoal-deadline: %d\r\n\r\n" % (role.encode(), max(1, int(timeout_s * 1000)))
+    return lines
+
+
 def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]:
     """The end-to-end fields of a request, as its route wants them."""
     connection = request.connection

@@ -21,6 +21,7 @@ class ServiceStats:
         "bytes_in",
         "bytes_out",
         "callers",
+        "copies",
         "duration_s",
         "ejections",
         "failures",
@@ -47,6 +48,8 @@ class ServiceStats:
         """By kind: how often a document in audit mode would have acted."""
         self.callers: dict[str, int] = {}
         """By calling service, as far as callers say who they are: requests."""
+        self.copies: dict[str, int] = {}
+        """By outcome: copies of requests that a shadow policy wanted."""
         self.limited: dict[str, int] = {}
         """By limit: requests that were one too many."""
         self.faults: dict[str, int] = {}
@@ -61,6 +64,10 @@ class ServiceStats:
         self.requests[status // 100] += 1
         self.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
         self.duration_s += duration_s
+
+    def copied(self, outcome: str, number: int) -> None:
+        """Copies of a request came to something: answered, failed, dropped, or their answers could not be compared."""
+        self.copies[outcome] = self.copies.get(outcome, 0) + number
 
     def as_frame(self) -> dict[str, Any]:
         """What `ask metrics` answers for a service."""
@@ -78,6 +85,7 @@ class ServiceStats:
             "failures": self.failures,
             "audit": self.audit,
             "callers": self.callers,
+            "copies": self.copies,
             "limited": self.limited,
             "faults": self.faults,
             "transitions": self.transitions,

@@ -94,6 +94,7 @@ class Plan:
         "revision",
         "route",
         "service",
+        "shadow",
         "timeouts",
     )
 
@@ -134,6 +135,7 @@ class Plan:
         document, audit = _document(policies, "breaker", breaker.Breaker)
         if document is not None:
             self.breaker = Phase(breaker.compile(document), audit)
+        self.shadow: Phase[Any] | None = None
         self.outlier: Phase[ejection.Rules] | None = None
         document, audit = _document(policies, "outlier", outlier.Outlier)
         if document is not None:
@@ -190,6 +192,7 @@ class Service:
         "circuit",
         "connecting",
         "connections",
+        "copying",
         "ejector",
         "judge",
         "loads",
@@ -213,6 +216,8 @@ class Service:
         """Connections to its endpoints that are being made."""
         self.connections = 0
         """Those that are there, idle ones included."""
+        self.copying = 0
+        """Copies of its requests that are under way."""
         self.circuit: Circuit | None = None
         self.buckets: Buckets | None = None
         self.ejector: Ejector | None = None

@@ -16,6 +16,7 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +41,8 @@ ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
 FLUSH_ROWS: Final = 200
 MAX_HAPPENED: Final = 1000
+MAX_COMPARED: Final = 64
+"""Requests whose answers wait to be compared: each may hold three bodies."""
 
 log = logging.getLogger("shoal.worker")
 
@@ -56,6 +59,7 @@ class Worker:
         self.rng = random.Random(seed)
         self.recorder = Recorder()
         self.peers = Peers()
+        self._compare: Callable[[Frame], bool] | None = None
         self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []
         self.draining = False
@@ -131,6 +135,15 @@ class Worker:
     def record(self, exchange: Exchange, duration_s: float) -> None:
         """A request ended."""
         self.recorder.record(exchange, duration_s)
+
+    def send_comparison(self, frame: Frame) -> bool:
+        """Answers for control to compare; False when it has enough to do."""
+        return self._compare is not None and self._compare(frame)
+
+    def connect(self, send: Callable[[Frame], None], compare: Callable[[Frame], bool]) -> None:
+        """Where frames for control go."""
+        self.peers.connect(send)
+        self._compare = compare
 
     # The first table.
 
@@ -288,6 +301,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                     await send([{"t": "happened", "events": happened}])
 
         to_control, for_control = trio.open_memory_channel[Frame](MAX_HAPPENED)
+        to_compare, compared = trio.open_memory_channel[Frame](MAX_COMPARED)
 
         def send_soon(frame: Frame) -> None:
             try:
@@ -295,12 +309,20 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
             except trio.WouldBlock:
                 pass  # control is slow: the question's deadline answers it
 
-        async def pass_on() -> None:
-            async for frame in for_control:
+        def compare(frame: Frame) -> bool:
+            try:
+                to_compare.send_nowait(frame)
+            except trio.WouldBlock:
+                return False
+            return True
+
+        async def pass_on(channel: trio.MemoryReceiveChannel[Frame]) -> None:
+            async for frame in channel:
                 await send([frame])
 
-        worker.peers.connect(send_soon)
-        nursery.start_soon(pass_on)
+        worker.connect(send_soon, compare)
+        nursery.start_soon(pass_on, for_control)
+        nursery.start_soon(pass_on, compared)
         nursery.start_soon(flush)
         deadline_s = await _obey(worker, stream, send)
         with trio.move_on_after(deadline_s):
