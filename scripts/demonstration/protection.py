@@ -1,9 +1,10 @@
-"""The demo's scenes about services that misbehave: ejection, a breaker with its fallback, and a rate limit."""
+"""The demo's scenes about services that misbehave: ejection, hedging, faults, a breaker, a rate limit."""
 
 from __future__ import annotations
 
 import http.client
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from traffic import Answer, ask
@@ -35,6 +36,40 @@ def ejection(story: Story, service: str) -> None:
     mood(sick["address"], sick["port"], "well")
     stage.etcdctl("del", f"{POLICIES}/retry/{service}")
     stage.etcdctl("del", f"{POLICIES}/outlier/{service}")
+
+
+def hedging(story: Story, service: str) -> None:
+    """An instance is slow for a while; a second request is sent where the first takes long."""
+    tell, stage = story.tell, story.stage
+    tell.scene("An instance needs two seconds for everything. Whoever waits too long is asked for elsewhere, too.")
+    story.put(f"{POLICIES}/retry/{service}", {"hedge": {"after": "50ms"}, "budget": {"ratio": 1}})
+    slow = stage.shoal_json("instances", service)[1]
+    mood(slow["address"], slow["port"], "slow")
+    alpha = stage.hosts[0]
+    start = time.monotonic()
+    times_s = []
+    for answer in calls(alpha.address, alpha.outbound, service, 40):
+        times_s.append(answer.at - start)
+        start = answer.at
+    mood(slow["address"], slow["port"], "well")
+    tell.promise(
+        max(times_s) < 1 and any(each > 0.05 for each in times_s),
+        f"40 calls with {slow['id']} among the asked: the slowest took {max(times_s) * 1000:.0f} ms",
+    )
+    stage.etcdctl("del", f"{POLICIES}/retry/{service}")
+
+
+def fault(story: Story, service: str) -> None:
+    """A failure on purpose, which ends by itself."""
+    tell, alpha = story.tell, story.stage.hosts[0]
+    tell.scene("A failure on purpose, on one path, for three seconds: what would our callers do?")
+    end = datetime.now(UTC) + timedelta(seconds=3)
+    rule = {"match": {"path": {"exact": "/dogs"}}, "percent": 50, "abort": {"status": 503}}
+    story.put(f"{POLICIES}/fault/{service}", {"expires": end.isoformat(timespec="milliseconds"), "rules": [rule]})
+    failed = sum(bool(answer.problem) for answer in calls(alpha.address, alpha.outbound, service, 100, "/dogs"))
+    time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()) + 0.1)
+    later = sum(bool(answer.problem) for answer in calls(alpha.address, alpha.outbound, service, 100, "/dogs"))
+    tell.promise(25 <= failed <= 75 and later == 0, f"{failed} of 100 failed; and none of 100 once its time was over")
 
 
 def breaker(story: Story, fallback: str) -> None:
@@ -77,9 +112,9 @@ def mood(address: str, port: int, name: str) -> None:
     connection.close()
 
 
-def calls(address: str, port: int, service: str, count: int) -> list[Answer]:
+def calls(address: str, port: int, service: str, count: int, path: str = "/cats") -> list[Answer]:
     """So many requests, one after the other."""
     connection = http.client.HTTPConnection(address, port, timeout=5)
-    answers = [ask(connection, service) for _ in range(count)]
+    answers = [ask(connection, service, path) for _ in range(count)]
     connection.close()
     return answers

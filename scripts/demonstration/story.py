@@ -69,6 +69,8 @@ class Story:
         self.blue_green()
         self.stage.etcdctl("del", ROUTE_KEY)
         protection.ejection(self, SERVICE)
+        protection.hedging(self, SERVICE)
+        protection.fault(self, SERVICE)
         protection.breaker(self, SERVICE)
         protection.limit(self)
         self.murder()
