@@ -76,7 +76,7 @@ class Mirror:
         self._end = end
         self._deliver = deliver
         self._silence_s = silence_s
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(0.1, 2.0)
         self._cluster_id = 0
         self._left = 0.0
         """When etcd was last there, on Trio's clock."""
