@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -11,11 +11,13 @@ from policies.circuit import Rules
 from policies.decision import Forward, Respond, Subset
 from policies.document import Document, Fault, below
 from policies.duration import Duration, seconds
-from policies.names import parse_service
+from policies.names import parse_pattern, parse_service
 from policies.rules import DirectResponse, check_headers
 
 Share = Annotated[float, Meta(gt=0, le=100)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+DEFAULT_WINDOW: Final = "10s"
+DEFAULT_MIN_REQUESTS: Final = 20
 
 
 class Trip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,8 +28,10 @@ class Trip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     slow_percent: Annotated[Share | None, Meta(description="Slow ones among the requests of the window")] = None
     slow: Annotated[Duration | None, Meta(description="What takes longer is slow")] = None
     requests: Annotated[Count | None, Meta(description="Requests in the window, good or bad")] = None
-    window: Duration = "10s"
-    min_requests: Annotated[Count, Meta(description="Fewer in the window say nothing about a percentage")] = 20
+    window: Duration = DEFAULT_WINDOW
+    min_requests: Annotated[Count, Meta(description="Fewer in the window say nothing about a percentage")] = (
+        DEFAULT_MIN_REQUESTS
+    )
 
     def check(self, path: str) -> None:
         """Raises Fault."""
@@ -39,6 +43,11 @@ class Trip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _duration(below(path, "window"), self.window, 1, 3600)
         if self.slow is not None:
             _duration(below(path, "slow"), self.slow, 0.001, 3600)
+        share = self.error_percent or self.slow_percent
+        if not share and self.min_requests != DEFAULT_MIN_REQUESTS:
+            raise Fault(below(path, "min_requests"), "does nothing without error_percent or slow_percent")
+        if not share and not self.requests and self.window != DEFAULT_WINDOW:
+            raise Fault(below(path, "window"), "does nothing without error_percent, slow_percent or requests")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,18 +94,37 @@ class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     service: str = ""
     version: Annotated[str, Meta(max_length=128)] = ""
     respond: DirectResponse | None = None
+    retry_after: Annotated[
+        Duration | None, Meta(description="When callers shall come back; default: when it is no longer open")
+    ] = None
 
     def check(self, path: str) -> None:
         """Raises Fault."""
-        if bool(self.service or self.version) == (self.respond is not None):
-            raise Fault(path, "either a service or version that takes over, or an answer to respond with")
+        takes_over = bool(self.service or self.version)
+        if takes_over == (self.respond is not None or self.retry_after is not None):
+            raise Fault(path, "either a service or version that takes over, or an answer: respond, retry_after or both")
         if self.service:
             try:
                 parse_service(self.service)
             except ValueError as error:
                 raise Fault(below(path, "service"), str(error)) from None
+        if self.retry_after is not None:
+            _duration(below(path, "retry_after"), self.retry_after, 1, 3600)
         if self.respond is not None:
             check_headers(self.respond.headers, below(path, "respond", "headers"))
+            self._check_retry_after(self.respond, path)
+
+    def _check_retry_after(self, respond: DirectResponse, path: str) -> None:
+        """Said once, and only where it is sent: the proxy adds it to an answer of 5xx."""
+        if respond.status < 500:
+            if self.retry_after is not None:
+                raise Fault(
+                    below(path, "retry_after"), f"does nothing with the status {respond.status}; with 500 to 599"
+                )
+            return
+        for name in respond.headers:
+            if name.lower() == "retry-after":
+                raise Fault(below(path, "respond", "headers", name), "added by the proxy; say fallback.retry_after")
 
 
 class Breaker(Document, frozen=True, kw_only=True):
@@ -120,6 +148,8 @@ class Breaker(Document, frozen=True, kw_only=True):
             self.trip.check("$.trip")
         elif self.recovery != Recovery():
             raise Fault("$.recovery", "does nothing without $.trip")
+        if self.failures is not None and self.trip is None and self.endpoint is None:
+            raise Fault("$.failures", "does nothing without $.trip or $.endpoint")
         if self.limits is not None:
             self.limits.check("$.limits")
         self.recovery.check("$.recovery")
@@ -134,16 +164,14 @@ class Breaker(Document, frozen=True, kw_only=True):
                     "$.fallback", "does nothing without $.trip or $.limits: other endpoints take over by themselves"
                 )
             self.fallback.check("$.fallback")
-            self._check_loop(self.fallback)
+            if self._is_itself(self.fallback):
+                raise Fault("$.fallback.service", "the service itself, whose breaker is open")
 
-    def _check_loop(self, fallback: Fallback) -> None:
-        if (
-            fallback.service
-            and self.service
-            and not fallback.version
-            and parse_service(fallback.service) == self.service
-        ):
-            raise Fault("$.fallback.service", "the service itself, whose breaker is open")
+    def _is_itself(self, fallback: Fallback) -> bool:
+        """Whether the fallback leads back, where a file says whose policy it is."""
+        if not fallback.service or not self.service or fallback.version:
+            return False
+        return parse_service(fallback.service) == parse_pattern(self.service)
 
 
 def _duration(path: str, value: float | str, least: float, most: float) -> float:
@@ -164,10 +192,10 @@ class Plan:
     def __init__(self, document: Breaker) -> None:
         self.service: Rules | None = None
         if document.trip is not None or document.limits is not None:
-            self.service = _rules(document.trip, document.recovery, document.limits)
+            self.service = _rules(document.trip, document.recovery, document.limits, _retry_after_s(document.fallback))
         self.endpoint: Rules | None = None
         if document.endpoint is not None:
-            self.endpoint = _rules(document.endpoint.trip, document.endpoint.recovery, None)
+            self.endpoint = _rules(document.endpoint.trip, document.endpoint.recovery, None, 0.0)
         self.fallback: Forward | Respond = _fallback(document.fallback)
         self._statuses = None if document.failures is None else frozenset(document.failures)
 
@@ -181,7 +209,7 @@ def compile(document: Breaker) -> Plan:
     return Plan(document)
 
 
-def _rules(trip: Trip | None, recovery: Recovery, limits: Limits | None) -> Rules:
+def _rules(trip: Trip | None, recovery: Recovery, limits: Limits | None, retry_after_s: float) -> Rules:
     limits = limits or Limits()
     figures = trip or Trip()
     return Rules(
@@ -200,11 +228,16 @@ def _rules(trip: Trip | None, recovery: Recovery, limits: Limits | None) -> Rule
         max_pending=limits.pending or 0,
         max_connections=limits.connections or 0,
         max_retries=limits.retries or 0,
+        retry_after_s=retry_after_s,
     )
 
 
+def _retry_after_s(fallback: Fallback | None) -> float:
+    return seconds(fallback.retry_after) if fallback is not None and fallback.retry_after is not None else 0.0
+
+
 def _fallback(fallback: Fallback | None) -> Forward | Respond:
-    if fallback is None:
+    if fallback is None or (fallback.respond is None and fallback.retry_after is not None):
         return Respond(503, (), b"")
     if fallback.respond is not None:
         answer = fallback.respond

@@ -2,9 +2,12 @@
 
 Laws
 - What is counted is what was let through; who is refused counts for nothing.
+- What was let through before a change of state says nothing about what came after it: an old answer that fails late
+  neither opens a breaker again nor takes the place of a request that is to find out.
 - Open ends by time alone, and then by real requests: a few at once, and several good ones in a row before it is closed.
-- Each opening in a row lasts twice as long as the last, up to a maximum, with jitter, so that breakers of many workers
-  do not probe in step.
+  One that takes longer than the open time no longer keeps the next one out: a stream of hours must not hold the door.
+- Each opening in a row lasts twice as long as the last, never longer than a maximum, with jitter, so that breakers of
+  many workers do not probe in step.
 - Limits on what is under way refuse without opening: they are full, and that is all that is known.
 - A clock that jumps back is taken for one that stands still.
 """
@@ -21,6 +24,8 @@ _SLOTS: Final = 10
 _JITTER: Final = 0.2
 FORGIVE: Final = 10.0
 """After so many open times without another opening the next one is short again."""
+_SAME_S: Final = 1e-6
+"""What rounding may make of two times that are the same."""
 
 
 class Rules:
@@ -38,6 +43,7 @@ class Rules:
         "min_requests",
         "open_s",
         "probes",
+        "retry_after_s",
         "slow_rate",
         "slow_s",
         "successes",
@@ -62,6 +68,7 @@ class Rules:
         max_pending: int = 0,
         max_connections: int = 0,
         max_retries: int = 0,
+        retry_after_s: float = 0.0,
     ) -> None:
         self.consecutive = consecutive
         self.error_rate = error_rate
@@ -82,6 +89,12 @@ class Rules:
         self.max_pending = max_pending
         self.max_connections = max_connections
         self.max_retries = max_retries
+        self.retry_after_s = retry_after_s
+        """When whoever is refused shall come back; 0: when it is no longer open."""
+
+    def trips(self) -> bool:
+        """Whether anything opens it."""
+        return bool(self.consecutive or self.error_rate or self.slow_rate or self.max_requests_in_window)
 
 
 class Transition:
@@ -101,12 +114,14 @@ class Circuit:
     """One breaker. Outlives the documents that give it its rules."""
 
     __slots__ = (
+        "_ended",
         "_failures",
         "_good",
         "_now",
+        "_old",
         "_openings",
         "_pending_transition",
-        "_probing",
+        "_probed",
         "_requests",
         "_retries",
         "_row",
@@ -125,6 +140,8 @@ class Circuit:
         self._rules = rules
         self._slot_s = rules.window_s / _SLOTS
         self._requests = [0] * _SLOTS
+        """Let through, by when that was; the others by when they ended."""
+        self._ended = [0] * _SLOTS
         self._failures = [0] * _SLOTS
         self._slow = [0] * _SLOTS
         self._slot = 0
@@ -133,8 +150,10 @@ class Circuit:
         """Failures in a row while closed."""
         self._good = 0
         """Successes in a row while half-open."""
-        self._probing = 0
-        """Probes under way."""
+        self._old = 0
+        """Of those under way: let through before the state was what it is."""
+        self._probed = 0.0
+        """When the last one was let through while half-open."""
         self._openings = 0
         """Without a lasting recovery in between."""
         self._retries = 0
@@ -147,18 +166,25 @@ class Circuit:
         self.since = 0.0
 
     def configure(self, rules: Rules) -> None:
-        """Take other figures. What was counted stays, unless the window is another."""
+        """Take other figures. What was counted stays, unless the window is another; open, it is so no longer than they
+        allow, and where nothing opens it any more it closes."""
         if rules.window_s != self._rules.window_s:
             self._slot_s = rules.window_s / _SLOTS
             self._clear()
             self._slot = int(self._now / self._slot_s)
         self._rules = rules
+        if self.state is CLOSED:
+            return
+        self._until = min(self._until, self.since + rules.max_open_s)
+        if not rules.trips():
+            self._close("its policy opens it no more")
 
     def enter(self, now: float, rng: random.Random, pending: int, connections: int) -> str:
         """Ask for a request to be let through: empty when it is, and then it is counted until `leave` or `abandon`;
         else why not. `pending` and `connections` are those of the service now."""
         rules = self._rules
-        self._advance(now)
+        if now > self._now:
+            self._advance(now)
         if self.state is not CLOSED:
             refused = self._enter_unclosed(rules)
             if refused:
@@ -169,61 +195,74 @@ class Circuit:
             return f"{pending} requests wait for a connection, as many as there may be"
         if rules.max_connections and connections >= rules.max_connections and self.active >= connections:
             return f"all of {connections} connections are busy, and there may be no more"
-        if rules.max_requests_in_window and self._total(self._requests) >= rules.max_requests_in_window:
-            self._open(f"{rules.max_requests_in_window} requests within {rules.window_s:g} s", rng)
-            return self._closed_until()
-        self._requests[self._slot % _SLOTS] += 1
+        if rules.max_requests_in_window and self.state is CLOSED:
+            if self._total(self._requests) >= rules.max_requests_in_window:
+                self._open(f"{rules.max_requests_in_window} requests within {rules.window_s:g} s", rng)
+                return self._refusal()
+            self._requests[self._slot % _SLOTS] += 1
         self.active += 1
         if self.state is HALF_OPEN:
-            self._probing += 1
+            self._probed = self._now
         return ""
 
     def _enter_unclosed(self, rules: Rules) -> str:
         if self.state is OPEN:
             if self._now < self._until:
-                return self._closed_until()
+                return self._refusal()
             self._turn(HALF_OPEN, "its time is over: a few requests find out")
             self._good = 0
-            self._probing = 0
-        if self._probing >= rules.probes:
-            return f"half-open: {self._probing} requests find out whether it answers again"
+        probing = self.active - self._old
+        if probing >= rules.probes and self._now - self._probed < rules.open_s:
+            return f"half-open: {probing} requests find out whether it answers again"
         return ""
 
-    def _closed_until(self) -> str:
+    def _refusal(self) -> str:
         return f"open for another {max(self._until - self._now, 0.0):.1f} s: {self.reason}"
 
     def leave(self, ok: bool, latency_s: float, now: float, rng: random.Random) -> Transition | None:
         """A request that was let through has ended. Returns a change of state, if that made one."""
+        if now > self._now:
+            self._advance(now)
         rules = self._rules
-        self._advance(now)
-        self._end()
-        slow = rules.slow_s > 0 and latency_s > rules.slow_s
-        slot = self._slot % _SLOTS
-        if not ok:
-            self._failures[slot] += 1
-        if slow:
-            self._slow[slot] += 1
-        if self.state is HALF_OPEN:
-            self._judge_probe(ok and not (slow and rules.slow_rate > 0), rng)
-        elif self.state is CLOSED:
+        old = self._old > 0 and self._ends_old(latency_s)
+        if self.active:
+            self.active -= 1
+        slow = rules.slow_rate > 0 and latency_s > rules.slow_s
+        if old or self.state is OPEN:
+            pass
+        elif self.state is HALF_OPEN:
+            self._judge_probe(ok and not slow, rng)
+        else:
+            slot = self._slot % _SLOTS
+            self._ended[slot] += 1
             if ok:
                 self._row = 0
             else:
                 self._row += 1
-            if not ok or slow:
+                self._failures[slot] += 1
+            if slow:
+                self._slow[slot] += 1
+            if slow or not ok:
                 self._judge(rules, rng)
+        if self._pending_transition is None:
+            return None
         return self.take_transition()
 
     def abandon(self, now: float) -> None:
         """A request that was let through ended without telling anything: its client went away."""
-        self._advance(now)
-        self._end()
-
-    def _end(self) -> None:
+        if now > self._now:
+            self._advance(now)
+        if self._old and self._old == self.active:
+            self._old -= 1
         if self.active:
             self.active -= 1
-        if self._probing:
-            self._probing -= 1
+
+    def _ends_old(self, latency_s: float) -> bool:
+        """Whether the request that ends was let through before the state was what it is; counted when so."""
+        if self._old < self.active and self._now - latency_s >= self.since - _SAME_S:
+            return False
+        self._old -= 1
+        return True
 
     def _judge_probe(self, good: bool, rng: random.Random) -> None:
         if not good:
@@ -231,9 +270,7 @@ class Circuit:
             return
         self._good += 1
         if self._good >= self._rules.successes:
-            self._turn(CLOSED, f"{self._good} good answers in a row")
-            self._row = 0
-            self._clear()
+            self._close(f"{self._good} good answers in a row")
 
     def _judge(self, rules: Rules, rng: random.Random) -> None:
         if rules.consecutive and self._row >= rules.consecutive:
@@ -241,8 +278,8 @@ class Circuit:
             return
         if not (rules.error_rate or rules.slow_rate):
             return
-        ended = self._total(self._requests) - self.active
-        if ended < rules.min_requests or ended <= 0:
+        ended = self._total(self._ended)
+        if ended < rules.min_requests:
             return
         failures, slow = self._total(self._failures), self._total(self._slow)
         if rules.error_rate and failures >= rules.error_rate * ended:
@@ -256,9 +293,16 @@ class Circuit:
             self._openings = 0
         open_s = min(rules.open_s * 2.0 ** min(self._openings, 30), rules.max_open_s)
         open_s *= 1 + _JITTER * (2 * rng.random() - 1)
+        if open_s > rules.max_open_s:
+            open_s = 2 * rules.max_open_s - open_s
         self._openings += 1
         self._until = self._now + open_s
         self._turn(OPEN, reason, open_s)
+
+    def _close(self, reason: str) -> None:
+        self._turn(CLOSED, reason)
+        self._row = 0
+        self._clear()
 
     def _turn(self, state: str, reason: str, open_s: float = 0.0) -> None:
         before = self.state
@@ -268,6 +312,7 @@ class Circuit:
         self.state = state
         self.reason = reason
         self.since = self._now
+        self._old = self.active
 
     def take_transition(self) -> Transition | None:
         """The change of state that has not been told yet."""
@@ -289,7 +334,9 @@ class Circuit:
             self._retries -= 1
 
     def retry_after_s(self, now: float) -> float:
-        """When to come back; a second where nothing better is known."""
+        """When to come back: what the rules say, or when it is no longer open; a second where neither is known."""
+        if self._rules.retry_after_s:
+            return self._rules.retry_after_s
         if self.state is OPEN:
             return max(self._until - max(now, self._now), 0.0)
         return 1.0
@@ -297,8 +344,6 @@ class Circuit:
     # The window.
 
     def _advance(self, now: float) -> None:
-        if now <= self._now:
-            return
         self._now = now
         slot = int(now / self._slot_s)
         if slot == self._slot:
@@ -310,6 +355,7 @@ class Circuit:
             for n in range(1, passed + 1):
                 at = (self._slot + n) % _SLOTS
                 self._requests[at] = 0
+                self._ended[at] = 0
                 self._failures[at] = 0
                 self._slow[at] = 0
         self._slot = slot
@@ -317,6 +363,7 @@ class Circuit:
     def _clear(self) -> None:
         for at in range(_SLOTS):
             self._requests[at] = 0
+            self._ended[at] = 0
             self._failures[at] = 0
             self._slow[at] = 0
 

@@ -27,6 +27,10 @@ TIMEOUT: Final = 5
 _JITTER: Final = 0.1
 MOST_BAD: Final = 0.5
 """Beyond this share of bad endpoints the fault is taken for ours."""
+_LEAST_FAILURES: Final = 3
+"""One unlucky request of twenty is far outside of two deviations where nobody else had any."""
+_LEAST_DIFFERENCE: Final = 0.001
+"""Success rates that lie closer together are the same, however alike the others are."""
 
 
 class Rules:
@@ -79,13 +83,14 @@ class Rules:
 class Record:
     """What was seen of one endpoint in this interval, and its failures in a row."""
 
-    __slots__ = ("failures", "gateway_row", "latency_s", "requests", "row", "seen")
+    __slots__ = ("answers", "failures", "gateway_row", "latency_s", "requests", "row", "seen")
 
     def __init__(self) -> None:
         self.requests = 0
         self.failures = 0
+        self.answers = 0
         self.latency_s = 0.0
-        """Sum over the answers."""
+        """Sum over the good answers: failures are quick or run into a time-out, and tell nothing of the others."""
         self.row = 0
         self.gateway_row = 0
         self.seen = 0
@@ -95,8 +100,9 @@ class Record:
         """A try ended."""
         self.requests += 1
         self.seen += 1
-        self.latency_s += latency_s
         if outcome == OK:
+            self.answers += 1
+            self.latency_s += latency_s
             self.row = 0
             self.gateway_row = 0
             return
@@ -108,6 +114,7 @@ class Record:
         """A new interval."""
         self.requests = 0
         self.failures = 0
+        self.answers = 0
         self.latency_s = 0.0
 
 
@@ -190,7 +197,8 @@ class Ejector:
         self._now = max(self._now, now)
         verdicts: list[Ejected | Returned] = []
         verdicts += self._returns(records, healthy)
-        enough = {id: record for id, record in records.items() if record.requests >= self._rules.min_requests}
+        peers = {id: record for id, record in records.items() if id in healthy and not self.until(id)}
+        enough = {id: record for id, record in peers.items() if record.requests >= self._rules.min_requests}
         bad = self._bad(enough)
         self.our_fault = ""
         if bad and len(bad) > MOST_BAD * len(enough):
@@ -199,10 +207,9 @@ class Ejector:
             )
             bad = {}
         for id, reason in bad.items():
-            if id in healthy and not self.until(id):
-                ejected = self._eject(id, records[id], reason, len(records), rng)
-                if ejected is not None:
-                    verdicts.append(ejected)
+            ejected = self._eject(id, records[id], reason, len(records), rng)
+            if ejected is not None:
+                verdicts.append(ejected)
         for record in records.values():
             record.clear()
         return verdicts
@@ -239,11 +246,12 @@ class Ejector:
             deviation = math.sqrt(math.fsum((rate - mean) ** 2 for rate in rates.values()) / len(rates))
             limit = mean - rules.success_factor * deviation
             for id, rate in rates.items():
-                # 0.1 percent of difference is never an outlier, however alike the others are.
-                if rate < limit and mean - rate > 0.001:
+                if rate < limit and mean - rate > _LEAST_DIFFERENCE and records[id].failures >= _LEAST_FAILURES:
                     bad[id] = f"{rate:.1%} succeed, where {mean:.1%} do on average"
         if rules.latency_factor:
-            averages = {id: record.latency_s / record.requests for id, record in records.items()}
+            averages = {id: r.latency_s / r.answers for id, r in records.items() if r.answers >= rules.min_requests}
+            if len(averages) < rules.min_endpoints:
+                return bad
             median = sorted(averages.values())[(len(averages) - 1) // 2]
             for id, average in averages.items():
                 if average > rules.latency_floor_s and average > rules.latency_factor * median:

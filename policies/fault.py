@@ -7,9 +7,10 @@ Every document says when it ends, so that one which somebody forgot ends by itse
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -23,28 +24,39 @@ from policies.route import reader
 from policies.rules import DirectResponse, Sticky, check_headers, check_key
 from policies.split import draw
 
-SPARED = "x-shoal-no-fault"
-MAX_DELAY_S = 300.0
+SPARED: Final = "x-shoal-no-fault"
+MAX_DELAY_S: Final = 300.0
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
+_YEAR_10000: Final = 253_402_300_800
 
 
 class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Wait before the request goes on; at random from `least` to `most`."""
+    """At random from `least` to `most`."""
 
     least: Duration = 0
     most: Duration
 
     def check(self, path: str) -> None:
         """Raises Fault."""
-        values = {}
-        for name, value in (("least", self.least), ("most", self.most)):
-            try:
-                values[name] = seconds(value)
-            except ValueError as error:
-                raise Fault(below(path, name), str(error)) from None
-        if not 0 < values["most"] <= MAX_DELAY_S:
-            raise Fault(below(path, "most"), f"{values['most']:g} s; more than nothing, and at most {MAX_DELAY_S:g} s")
-        if values["least"] > values["most"]:
+        most = _delay(below(path, "most"), self.most)
+        try:
+            least = seconds(self.least)
+        except ValueError as error:
+            raise Fault(below(path, "least"), str(error)) from None
+        if least > most:
             raise Fault(below(path, "least"), "longer than most")
+
+
+def _delay(path: str, value: float | str) -> float:
+    try:
+        length = seconds(value)
+    except ValueError as error:
+        raise Fault(path, str(error)) from None
+    if not 0 < length <= MAX_DELAY_S:
+        raise Fault(path, f"{length:g} s; more than nothing, and at most {MAX_DELAY_S:g} s")
+    return length
 
 
 class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +66,9 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     match: Annotated[Match, Meta(description="Which requests; default all")] = Match()
     percent: Annotated[float, Meta(gt=0, le=100, description="Share of those that match")] = 100
     sticky: Annotated[Sticky | None, Meta(description="The same users are always in the share")] = None
-    delay: Delay | None = None
+    delay: Annotated[
+        Duration | Delay | None, Meta(description="Wait before the request goes on: so long, or at random between two")
+    ] = None
     abort: Annotated[DirectResponse | None, Meta(description="Answer without asking an instance")] = None
     reset: Annotated[bool, Meta(description="Close the connection without an answer")] = False
     throttle: Annotated[
@@ -78,8 +92,10 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             check_headers(self.abort.headers, below(path, "abort", "headers"))
             if self.abort.status in (204, 205, 304) and self.abort.body:
                 raise Fault(below(path, "abort", "body"), f"an answer with status {self.abort.status} has no body")
-        if self.delay is not None:
+        if isinstance(self.delay, Delay):
             self.delay.check(below(path, "delay"))
+        elif self.delay is not None:
+            _delay(below(path, "delay"), self.delay)
         if self.sticky is not None:
             sticky = self.sticky
             check_key(below(path, "sticky"), header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
@@ -99,20 +115,30 @@ class FaultPolicy(Document, frozen=True, kw_only=True):
             end(self.expires)
         except ValueError as error:
             raise Fault("$.expires", str(error)) from None
+        takes_all = ""
         for n, rule in enumerate(self.rules):
-            rule.check(below("$", "rules", n))
+            path = below("$", "rules", n)
+            if takes_all:
+                raise Fault(
+                    path, f"never reached: {takes_all} matches every request, and the first that matches decides"
+                )
+            rule.check(path)
+            if rule.match == Match():
+                takes_all = path
 
 
 def end(expires: str) -> float:
-    """Unix seconds. Raises ValueError that says what would be right."""
+    """A time of RFC 3339 as Unix seconds. Raises ValueError that says what would be right."""
     right = f"{expires[:40]!r} is no time; write one with its zone, such as 2026-11-24T18:00:00Z"
+    if not _RFC_3339.match(expires):
+        raise ValueError(right)
     try:
-        found = datetime.fromisoformat(expires)
+        found = datetime.fromisoformat(expires).timestamp()
     except ValueError:
         raise ValueError(right) from None
-    if found.tzinfo is None:
+    if not 0 < found < _YEAR_10000:
         raise ValueError(right)
-    return found.timestamp()
+    return found
 
 
 class Injected(NamedTuple):
@@ -182,13 +208,14 @@ def compile(document: FaultPolicy) -> Compiled:
 
 
 def _compiled(rule: FaultRule, number: int) -> _Rule:
-    answer = rule.abort
+    answer, delay = rule.abort, rule.delay
+    least, most = (delay.least, delay.most) if isinstance(delay, Delay) else (delay or 0, delay or 0)
     return _Rule(
         rule.name or f"rules[{number}]",
         rule,
         compile_match(rule.match, {}),
         reader(rule.sticky.header, rule.sticky.cookie, rule.sticky.claim) if rule.sticky is not None else None,
-        seconds(rule.delay.least) if rule.delay is not None else 0.0,
-        seconds(rule.delay.most) if rule.delay is not None else 0.0,
+        seconds(least),
+        seconds(most),
         Respond(answer.status, tuple(answer.headers.items()), answer.body.encode()) if answer is not None else None,
     )

@@ -148,6 +148,50 @@ def test_probes_are_few_and_real() -> None:
     assert change is not None and (change.after, 8 <= change.open_s <= 12) == (OPEN, True)
 
 
+def test_old_answers_say_nothing_of_what_came_after() -> None:
+    """What was let through while it was closed neither opens it again nor counts as one that found out."""
+    breaker = circuit(consecutive=1, probes=1, successes=1, open_s=5.0)
+    assert breaker.enter(0.0, RNG, 0, 0) == "", "takes ten seconds and fails"
+    ask(breaker, 1.0, False)
+    assert breaker.state == OPEN
+    assert breaker.enter(8.0, RNG, 0, 0) == "", "the one that finds out"
+    breaker.take_transition()
+    assert breaker.leave(False, 10.0, 10.0, RNG) is None and breaker.state == HALF_OPEN
+    assert breaker.leave(True, 3.0, 11.0, RNG) is not None and breaker.state == CLOSED
+
+
+def test_a_stream_does_not_hold_the_door() -> None:
+    """A request that takes longer than the open time keeps the next one no longer from finding out."""
+    breaker = circuit(consecutive=1, probes=1, successes=1, open_s=5.0)
+    ask(breaker, 0.0, False)
+    assert breaker.enter(7.0, RNG, 0, 0) == "", "a stream of hours"
+    assert breaker.enter(8.0, RNG, 0, 0).startswith("half-open")
+    assert breaker.enter(12.5, RNG, 0, 0) == ""
+    breaker.leave(True, 0.1, 12.6, RNG)
+    assert breaker.state == CLOSED
+
+
+def test_an_edit_may_close_it() -> None:
+    """Open no longer than the new figures allow, and not at all where nothing opens it any more."""
+    breaker = circuit(consecutive=1, open_s=60.0)
+    ask(breaker, 0.0, False)
+    breaker.configure(Rules(consecutive=1, open_s=1.0, max_open_s=2.0))
+    assert breaker.enter(1.0, RNG, 0, 0).startswith("open")
+    assert breaker.enter(2.1, RNG, 0, 0) == ""
+    ask(breaker, 2.2, False)
+    breaker.configure(Rules(max_active=9))
+    assert breaker.state == CLOSED
+
+
+def test_never_open_for_longer_than_the_maximum() -> None:
+    """With jitter and all."""
+    for _ in range(200):
+        breaker = circuit(consecutive=1, open_s=10.0, max_open_s=10.0)
+        breaker.enter(0.0, RNG, 0, 0)
+        change = breaker.leave(False, 0.0, 0.0, RNG)
+        assert change is not None and 8.0 <= change.open_s <= 10.0
+
+
 @pytest.mark.parametrize(
     ("figures", "pending", "connections", "said"),
     [

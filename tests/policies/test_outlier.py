@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from policies.document import Invalid, parse
-from policies.ejection import CONNECT, GATEWAY, OK, SERVER_ERROR, Ejected, Ejector, Record, Returned, Rules
+from policies.ejection import CONNECT, GATEWAY, OK, SERVER_ERROR, TIMEOUT, Ejected, Ejector, Record, Returned, Rules
 from policies.outlier import Outlier, compile
 
 RNG = random.Random(4)
@@ -89,6 +89,29 @@ def test_one_that_is_slow() -> None:
     records = {f"i-{n}": seen(50) for n in range(4)} | {"slow": seen(50, latency_s=0.2)}
     assert judged(records, latency_factor=3) == {"slow": "200 ms on average, where half need 10 ms"}
     assert judged(records, latency_factor=3, latency_floor_s=1) == {}
+
+
+def test_a_median_is_not_made_by_failures() -> None:
+    """Answers that failed at once say nothing of how long the others take, and one that only failed is not slow."""
+    records = {f"i-{n}": seen(60, 30, 0.1) for n in range(4)}
+    records["quick"] = seen(60, 0, 0.1)
+    for _ in range(30):
+        records["i-0"].observe(TIMEOUT, 15.0)
+    assert judged(records, success_factor=0, latency_factor=1.5) == {}
+
+
+def test_one_that_is_out_or_sick_is_no_peer() -> None:
+    """It would move the mean and the deviation of those that take the requests."""
+    records = {f"i-{n}": seen(100, 1) for n in range(9)} | {"bad": seen(100, 40), "sick": seen(100, 100)}
+    ejector = Ejector(Rules())
+    verdicts = ejector.judge(records, records.keys() - {"sick"}, 100.0, RNG)
+    assert [verdict.id for verdict in verdicts] == ["bad"]
+
+
+def test_one_unlucky_error_is_none_of_its_peers_business() -> None:
+    """One of twenty, where ten others had none, is far outside of 1.9 deviations."""
+    for failures, found in ((2, []), (3, ["i-0"])):
+        assert list(judged({f"i-{n}": seen(25, 0 if n else failures) for n in range(11)})) == found
 
 
 def test_when_most_look_bad_it_is_our_link() -> None:

@@ -120,6 +120,17 @@ async def test_a_fixed_answer() -> None:
         assert body == b"<b>back soon</b>"
 
 
+async def test_callers_are_told_when_to_come_back() -> None:
+    """As the document says, with the usual answer."""
+    async with running_proxy() as proxy:
+        breaker = {**BREAKER, "fallback": {"retry_after": "42s"}}
+        proxy.put(endpoint(await proxy.upstream(Service(500))), breaker=breaker, retry=ONCE)
+        await statuses(proxy, 3)
+        head, body = await answer(await proxy.client())
+        assert head.startswith(b"HTTP/1.1 503") and b"retry-after: 42\r\n" in head.lower() + b"\r\n"
+        assert b"breaker" in body
+
+
 async def test_limits_refuse_without_opening() -> None:
     """A second request while one is in flight."""
     release = trio.Event()
