@@ -6,6 +6,7 @@ people is one. What `shoal diff` shows can be written into a document as it is, 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -59,11 +60,17 @@ def parse_field(text: str) -> Steps:
         found = _STEP.match(text, at)
         if found is None:
             raise ValueError(f'{text[at : at + 40]!r} is no step: .name, .*, ["a name"] or [*] for every element')
-        quoted = found["quoted"]
-        name = found["name"] or (re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else ELEMENT)
-        steps.append(step(name) if name != ELEMENT else name)
+        steps.append(ELEMENT if found["element"] else step(found["name"] or _unquoted(found["quoted"])))
         at = found.end()
     return tuple(steps)
+
+
+def _unquoted(text: str) -> str:
+    """Raises ValueError."""
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        raise ValueError(f'"{text[:40]}" is no name in quotes, as JSON has them') from None
 
 
 def check_field(text: str, path: str) -> None:
