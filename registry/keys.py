@@ -9,9 +9,10 @@
     /shoal/<mesh>/policies/<kind>/<service>         written by people
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
     /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
+    /shoal/<mesh>/tallies/<service>/<host>          how answers compared there         on the agent's lease
 
-`acks` sorts before everything else and is written most, `seen` behind it all, so one contiguous range, `agents/` to
-the end of `rejected/`, is all that an agent watches: one watch, in which a revision is never split.
+`acks` sorts before everything else and is written most, `seen` and `tallies` behind it all, so one contiguous range,
+`agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a revision is never split.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Room(Enum):
     POLICIES = "policies"
     REJECTED = "rejected"
     SEEN = "seen"
+    TALLIES = "tallies"
 
 
 class Key(NamedTuple):
@@ -51,7 +53,7 @@ class Key(NamedTuple):
     first: str
     """The service, the policy kind, the host or the event."""
     second: str = ""
-    """The instance, or the pattern that a policy is for."""
+    """The instance, the pattern that a policy is for, or the host whose tally it is."""
 
 
 class Unknown(NamedTuple):
@@ -111,6 +113,14 @@ class Keys:
         """Where the calls that a host has seen stand."""
         return f"{self.prefix}seen/{check_host(host)}"
 
+    def tally(self, service: str, host: str) -> str:
+        """Where it stands how the answers of a service compared on a host."""
+        return f"{self.tallies(service)}{check_host(host)}"
+
+    def tallies(self, service: str) -> str:
+        """The prefix of every host's."""
+        return f"{self.prefix}tallies/{parse_service(service)}/"
+
     def policy(self, kind: str, pattern: str) -> str:
         """Where a policy stands."""
         return f"{self.prefix}policies/{_check_kind(kind)}/{parse_pattern(pattern)}"
@@ -148,6 +158,10 @@ def _parse_rest(room: Room, rest: str) -> Key:
         kind, _, pattern = rest.partition("/")
         return Key(room, _check_kind(kind), parse_pattern(pattern))
     service, slash, instance = rest.rpartition("/")
+    if room is Room.TALLIES:
+        if not slash:
+            raise ValueError("no host behind the service: tallies/<service>/<host>")
+        return Key(room, parse_service(service), check_host(instance))
     if not slash:
         raise ValueError(f"no instance id behind the service: {room.value}/<service>/<instance>")
     return Key(room, parse_service(service), check_id(instance))

@@ -7,7 +7,7 @@ a Malformed that says what is wrong, where, and what would be right. A record is
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -87,6 +87,18 @@ class Seen(Record, frozen=True, kw_only=True):
 
     calls: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """By calling service (empty: callers that do not say who they are): the services called."""
+    at: str = ""
+
+
+class Compared(Record, frozen=True, kw_only=True):
+    """`tallies/<service>/<host>`: how answers of primary, secondary and candidate compared on a host."""
+
+    revision: int
+    """mod_revision of the `shadow` document that was in force; what was counted under another is another matter."""
+    thresholds: dict[str, float] = msgspec.field(default_factory=dict)
+    """Of that document, by name."""
+    tally: dict[str, Any] = msgspec.field(default_factory=dict)
+    """As `policies.comparison` counts."""
     at: str = ""
 
 

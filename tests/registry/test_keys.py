@@ -26,6 +26,7 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
         (KEYS.agent(host), Key(Room.AGENTS, host)),
         (KEYS.ack(host), Key(Room.ACKS, host)),
         (KEYS.seen(host), Key(Room.SEEN, host)),
+        (KEYS.tally(service, host), Key(Room.TALLIES, service, host)),
         (KEYS.policy(kind, pattern), Key(Room.POLICIES, kind, pattern)),
         (KEYS.rejection(kind, pattern), Key(Room.REJECTED, kind, pattern)),
     ):
@@ -104,11 +105,11 @@ def test_nothing_is_built_of_bad_names(bad: str) -> None:
 
 
 def test_agents_watch_one_range_without_the_noise() -> None:
-    """Everything but acks/ and seen/, and nothing of another mesh."""
+    """Everything but acks/, seen/ and tallies/, and nothing of another mesh."""
     start, end = KEYS.watched
     inside = {room for room in Room if start <= KEYS.room(room) + "a" < end and start <= KEYS.room(room) + "z" < end}
-    assert inside == set(Room) - {Room.ACKS, Room.SEEN}
-    for room in (Room.ACKS, Room.SEEN):
+    assert inside == set(Room) - {Room.ACKS, Room.SEEN, Room.TALLIES}
+    for room in (Room.ACKS, Room.SEEN, Room.TALLIES):
         assert not start <= KEYS.room(room) < end
         assert not start <= KEYS.room(room) + "\U0010ffff" < end
     assert not start <= Keys("default-2").agent("a") < end

@@ -16,7 +16,7 @@ from policies.catalogue import BY_NAME
 from policies.document import Invalid, parse
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Key, Keys, Room, Unknown
-from registry.records import Ack, Agent, Health, Instance, Malformed, Record, Rejection, Seen, decode
+from registry.records import Ack, Agent, Compared, Health, Instance, Malformed, Record, Rejection, Seen, decode
 from registry.server import EtcdProcess, find_binary
 from registry.store import Refused, prefix_end
 from tests.support.etcd import running_etcd
@@ -30,6 +30,7 @@ RECORDS: dict[Room, type[Record]] = {
     Room.REJECTED: Rejection,
     Room.ACKS: Ack,
     Room.SEEN: Seen,
+    Room.TALLIES: Compared,
 }
 SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
@@ -139,7 +140,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
 
 
 MAY_WRITE = {
-    "agent": {Room.ACKS, Room.AGENTS, Room.EVENTS, Room.HEALTH, Room.INSTANCES, Room.REJECTED, Room.SEEN},
+    "agent": set(Room) - {Room.IDENTITY, Room.POLICIES},
     "operator": {Room.POLICIES},
     "reader": set(),
 }

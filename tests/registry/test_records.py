@@ -11,6 +11,7 @@ from registry.records import (
     MAX_RECORD_BYTES,
     Ack,
     Agent,
+    Compared,
     Health,
     Instance,
     Malformed,
@@ -21,7 +22,7 @@ from registry.records import (
     encode,
 )
 
-KINDS: list[type[Record]] = [Instance, Health, Agent, Rejection, Ack, Seen]
+KINDS: list[type[Record]] = [Instance, Health, Agent, Rejection, Ack, Seen, Compared]
 _TEXT = st.text(max_size=20)
 _ADDRESS = st.ip_addresses(network="10.0.0.0/8").map(str) | st.ip_addresses(network="fd00::/8").map(str)
 _PORT = st.integers(1, 65535)
@@ -41,6 +42,12 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(Agent, address=_ADDRESS, inbound_port=_PORT, zone=_TEXT, version=_TEXT, started=_TEXT, boot=_TEXT),
     st.builds(Rejection, path=_TEXT, reason=_TEXT, revision=st.integers(0, 2**60), agent=_TEXT, at=_TEXT),
     st.builds(Ack, revision=st.integers(0, 2**60), workers=st.dictionaries(_TEXT, st.integers(0, 9)), at=_TEXT),
+    st.builds(
+        Compared,
+        revision=st.integers(0, 2**63 - 1),
+        tally=st.dictionaries(_TEXT, st.integers(0, 9), max_size=3),
+        at=_TEXT,
+    ),
     st.builds(Seen, calls=st.dictionaries(_TEXT, st.lists(_TEXT, max_size=3)), at=_TEXT),
 )
 
