@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from policies.copying import CANDIDATE, PRIMARY, SECONDARY
 from policies.difference import Answer, Comparer, Difference, Parsed, comparable
 from policies.fieldpath import ANSWER, STATUS
 from policies.shadow import Compare, Thresholds
 
-__all__ = ["Answer", "Tally", "Thresholds", "Verdict", "judge", "merge", "observe", "outcome", "trimmed"]
+__all__ = ["Answer", "Tally", "Thresholds", "Verdict", "judge", "merge", "observe", "outcome", "report", "trimmed"]
 
 MAX_FIELDS: Final = 1000
 MAX_REQUEST: Final = 160
@@ -81,6 +82,12 @@ class Tally(msgspec.Struct):
         """A request is not compared."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
+    def time(self, role: str, latency_s: float) -> None:
+        """An answer took so long."""
+        buckets = self.latency.setdefault(role, {})
+        bucket = round(_STEPS * math.log2(max(latency_s, _LEAST_S) / _LEAST_S))
+        buckets[bucket] = buckets.get(bucket, 0) + 1
+
     def median_s(self, role: str) -> float | None:
         """The latency that half of a role's answers did not exceed, within 5%."""
         buckets = self.latency.get(role, {})
@@ -110,11 +117,9 @@ def observe(
     """Take three answers to a request in. `request` is shown beside examples, and is to hold no secrets."""
     raw, noise = differences(rules, primary, secondary, candidate)
     note(tally, request, identity, raw, noise)
-    for role, answer in (("primary", primary), ("secondary", secondary), ("candidate", candidate)):
+    for role, answer in ((PRIMARY, primary), (SECONDARY, secondary), (CANDIDATE, candidate)):
         if not answer.error:
-            buckets = tally.latency.setdefault(role, {})
-            bucket = round(_STEPS * math.log2(max(answer.latency_s, _LEAST_S) / _LEAST_S))
-            buckets[bucket] = buckets.get(bucket, 0) + 1
+            tally.time(role, answer.latency_s)
 
 
 def differences(
@@ -222,6 +227,19 @@ def outcome(tally: Tally, thresholds: Thresholds) -> Outcome:
     if tally.total < thresholds.min_requests:
         return "unknown"
     return "regression" if any(verdict.regression for verdict in judge(tally, thresholds)) else "equal"
+
+
+def report(tally: Tally, thresholds: Thresholds) -> dict[str, Any]:
+    """All of it as plain data, for people and scripts."""
+    return {
+        "outcome": outcome(tally, thresholds),
+        "total": tally.total,
+        "skipped": dict(sorted(tally.skipped.items())),
+        "median_s": {role: tally.median_s(role) for role in (PRIMARY, SECONDARY, CANDIDATE)},
+        "thresholds": msgspec.to_builtins(thresholds),
+        "fields": [msgspec.to_builtins(verdict) for verdict in judge(tally, thresholds)],
+        "omitted": tally.omitted,
+    }
 
 
 def _verdict(name: str, field: Field, tally: Tally, thresholds: Thresholds) -> Verdict:

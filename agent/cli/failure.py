@@ -14,6 +14,8 @@ class Exit(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     """etcd or the agent could not be asked."""
+    UNKNOWN = 4
+    """Too little is known yet to say yes or no."""
 
 
 class Failure(Exception):

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import agent
-from agent.cli import chain, explain, overview, policy, register, run, serve, wait
+from agent.cli import chain, diff, explain, overview, policy, register, run, serve, wait
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ADMIN, DEFAULT_ETCD, Options, endpoints
@@ -44,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
-    epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 etcd or the agent cannot be reached.",
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 etcd or the agent unreachable, 4 not known yet.",
 )
 
 
@@ -114,6 +114,7 @@ app.command(rich_help_panel=LOOKING)(overview.instances)
 app.command(rich_help_panel=LOOKING)(overview.status)
 app.command(rich_help_panel=LOOKING)(explain.explain)
 app.command(rich_help_panel=LOOKING)(chain.chain)
+app.command(rich_help_panel=LOOKING)(diff.diff)
 app.command(rich_help_panel=LOOKING)(wait.wait)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.command(rich_help_panel=CHANGING)(apply)
