@@ -8,7 +8,7 @@ control -> worker
     configure  host, zone, mesh, limits, callers (service -> token), access_log, share         once, first; at changes
     service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
     gone       name                                                                          staged until commit
-    commit     revision                                         swap in all that is staged; answered with `runs`
+    commit     revision, agents (how many live)                 swap in all that is staged; answered with `runs`
     ask        id, what ("ping" | "state" | "metrics" | "demand" | "explain"), args {}        answered with `answer`
     peer_answer  id, status, body                                               control's answer to a `peer`
     shares     shares {service: {limit: fraction}}               this worker's parts of rate limits; in force at once

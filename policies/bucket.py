@@ -77,7 +77,20 @@ class Key:
 class Limit:
     """The figures of one limit of a document."""
 
-    __slots__ = ("body", "burst", "key", "matches", "max_keys", "name", "quota", "rate", "reason", "status", "window_s")
+    __slots__ = (
+        "body",
+        "burst",
+        "key",
+        "matches",
+        "max_keys",
+        "name",
+        "quota",
+        "rate",
+        "reason",
+        "shared",
+        "status",
+        "window_s",
+    )
 
     def __init__(
         self,
@@ -93,6 +106,7 @@ class Limit:
         status: int = 429,
         body: str = "",
         reason: str = "",
+        shared: bool = False,
     ) -> None:
         self.name = name
         self.rate = rate
@@ -106,6 +120,8 @@ class Limit:
         self.status = status
         self.body = body
         self.reason = reason
+        self.shared = shared
+        """Whether all agents have it together."""
 
     def refusal(self, wait_s: float) -> Limited:
         """What a request is told that could pass in `wait_s`; no later than after a window, when shares have moved."""
@@ -195,6 +211,11 @@ class Buckets:
     def configure(self, names: Collection[str]) -> None:
         """Forget the limits that are no longer among `names`; the others keep what was counted."""
         self._meters = {name: meter for name, meter in self._meters.items() if name in names}
+
+    def begin(self, limit_name: str, share: float) -> None:
+        """The part of a limit that nobody has handed out a part of yet."""
+        if limit_name not in self._meters:
+            self.set_share(limit_name, share)
 
     def set_share(self, limit_name: str, share: float) -> None:
         """This worker's part of a limit, from 0 to 1."""

@@ -137,9 +137,9 @@ def parse_rate(value: float | str) -> Rate:
 
 
 def _whole(count: Fraction, unit_s: int) -> tuple[int, int]:
-    """`2.5/s` as 5 in 2 s: header fields have whole numbers only."""
+    """`2.5/s` as 5 in 2 s: header fields have whole numbers only. Within a twentieth."""
     near = count.limit_denominator(60)
-    if near:
+    if abs(near - count) * 20 <= count:
         return near.numerator, near.denominator * unit_s
     return 1, round(unit_s / count)
 
@@ -175,4 +175,5 @@ def _limit(rule: LimitRule) -> Limit:
         status=rule.status,
         body=rule.body,
         reason=f"the limit {rule.name} {whose}, {said}{' for each key' if key is not None else ''}, is used up",
+        shared=rule.scope == "mesh",
     )

@@ -9,6 +9,7 @@ Laws
 - The fractions that are in use add up to at most 1, whatever is lost, late or dead: an owner gives nothing that another
   member may still be using. A member that rises gets its part when those that fall have heard of theirs, which takes
   one to two rounds.
+- A member that is asked for nothing says so, and then reports seldom; its small grant lasts as much longer.
 - A grant runs out GRANT_S after the member asked for it. Then the member uses at most 1 / members for HOLD_S, and no
   more than it had; then 1 / members. By then the owner, if there is one, has that much put by for it.
 - Owners and members may disagree about who is alive or who is owner. An owner puts by 1 / members for each member that
@@ -32,6 +33,11 @@ SOON_S: Final = 0.1
 """... and while something changes. A round trip that takes longer is none: its grant is passed over."""
 GRANT_S: Final = 1.0
 HOLD_S: Final = 2 * GRANT_S + REPORT_S
+QUIET_S: Final = 2.0
+"""A member that was asked for nothing for so long says so, and ..."""
+QUIET_REPORT_S: Final = 5.0
+"""... reports seldom: of a hundred agents three may have traffic for a service, and all of them count as alive."""
+QUIET_GRANT_S: Final = 12.0
 IDLE: Final = 0.02
 """Part of a limit that is kept for members without demand, all of them together."""
 _DIVIDE_S: Final = REPORT_S / 5
@@ -62,6 +68,8 @@ class Report(NamedTuple):
     """Requests a second."""
     held: float
     """The fraction that it may be using until it hears of another."""
+    for_s: float = GRANT_S
+    """For how long it will use what it is granted now."""
 
 
 def owner(key: str, members: Collection[str]) -> str:
@@ -104,9 +112,28 @@ def _trim(limit: float, shares: dict[str, float]) -> None:
 class _Holding:
     """One limit of a member."""
 
-    __slots__ = ("_known_s", "counted", "demand", "fraction", "until")
+    __slots__ = (
+        "_known_s",
+        "asked_at",
+        "counted",
+        "demand",
+        "due_at",
+        "for_s",
+        "fraction",
+        "reported",
+        "serial",
+        "until",
+    )
 
     def __init__(self) -> None:
+        self.asked_at = -math.inf
+        self.due_at = -math.inf
+        """When a quiet one reports again."""
+        self.serial = 0
+        """Number of the last report that it was in ..."""
+        self.reported = -math.inf
+        """... and when that was."""
+        self.for_s = GRANT_S
         self.counted = 0.0
         self.demand = 0.0
         self._known_s = 0.0
@@ -149,7 +176,11 @@ class Member:
     def configure(self, limits: Collection[str], members: int) -> None:
         """Limits that are divided, and how many live agents there are, this one included."""
         self._holdings = {name: self._holdings.get(name) or _Holding() for name in limits}
-        self._fallback = 1.0 / max(members, 1)
+        fallback = 1.0 / max(members, 1)
+        if fallback != self._fallback:
+            self._fallback = fallback
+            for holding in self._holdings.values():
+                holding.due_at = -math.inf  # another owner may divide it, who has not heard of us
 
     def due(self, now: float) -> bool:
         """Whether it is time to report."""
@@ -160,11 +191,14 @@ class Member:
         return self._now >= self._reported + pause_s
 
     def report(self, counters: Mapping[str, float], now: float) -> dict[str, Report]:
-        """What to tell the owners, each of its own limits. `counters` are requests asked for, since ever."""
+        """What to tell the owners, each of its own limits; seldom of quiet ones. `counters` are requests asked for,
+        since ever."""
         self._now = max(self._now, now)
         passed_s = self._now - self._reported
         for name, holding in self._holdings.items():
             counter = counters.get(name, 0.0)
+            if counter != holding.counted or holding.asked_at == -math.inf:
+                holding.asked_at = self._now
             if passed_s == math.inf:
                 holding.counted = counter
             elif passed_s > 0 and holding.observe(counter, passed_s):
@@ -172,23 +206,33 @@ class Member:
         self._reported = self._now
         self.serial += 1
         self._let_go = False
-        self._overdue = any(self._now <= holding.until for holding in self._holdings.values())
-        return {name: Report(holding.demand, self._held(holding)) for name, holding in self._holdings.items()}
+        reports: dict[str, Report] = {}
+        for name, holding in self._holdings.items():
+            quiet = self._now - holding.asked_at >= QUIET_S
+            if quiet and self._now < holding.due_at and self._now <= holding.until:
+                continue
+            holding.serial = self.serial
+            holding.reported = self._now
+            holding.for_s = QUIET_GRANT_S if quiet else GRANT_S
+            reports[name] = Report(0.0 if quiet else holding.demand, self._held(holding), holding.for_s)
+        self._overdue = any(self._now <= self._holdings[name].until for name in reports)
+        return reports
 
     def accept(self, grants: Mapping[str, float], serial: int) -> None:
-        """An owner's answer to a report. One to an older report than the latest is passed over, because the owner no
-        longer counts on it."""
-        if serial != self.serial:
-            return
-        self._overdue = False
+        """An owner's answer to a report. One to an older report of a limit than the latest is passed over, because the
+        owner no longer counts on it."""
+        if serial == self.serial:
+            self._overdue = False
         for name, fraction in grants.items():
             holding = self._holdings.get(name)
-            if holding is not None and 0.0 <= fraction <= 1.0:
+            if holding is not None and holding.serial == serial and 0.0 <= fraction <= 1.0:
+                holding.due_at = holding.reported + QUIET_REPORT_S
                 if fraction < (1 - _MUCH) * self._held(holding):
                     # What was let go of is given to others when the owner hears that it was.
                     self._let_go = True
+                    holding.due_at = -math.inf
                 holding.fraction = fraction
-                holding.until = self._reported + GRANT_S
+                holding.until = holding.reported + holding.for_s
 
     def share(self, name: str, now: float) -> float:
         """The fraction of a limit that this agent may use."""
@@ -243,7 +287,7 @@ class _Division:
             part = self._parts[member] = _Part(0.0)
         demand = part.demand
         part.demand = _sane(report.demand, _MOST)
-        part.until = now + GRANT_S
+        part.until = now + (report.for_s if GRANT_S < report.for_s <= QUIET_GRANT_S else GRANT_S)
         held = _sane(report.held, 1.0)
         if joined or now >= self._divided + _DIVIDE_S or abs(part.demand - demand) > _MUCH * demand:
             self._divide(members, now)

@@ -147,7 +147,10 @@ class Control:
 
     def _publish(self, touched: Iterable[str], revision: int) -> None:
         frames = [self.table.frame(name) for name in touched]
-        self.fleet.publish([*frames, {"t": "commit", "revision": revision}])
+        self.fleet.publish([*frames, self._commit(revision)])
+
+    def _commit(self, revision: int) -> Frame:
+        return {"t": "commit", "revision": revision, "agents": len(self.table.agents)}
 
     def drop_suspects(self, found: Iterable[Identity]) -> None:
         """Believe the deletion of these."""
@@ -181,7 +184,7 @@ class Control:
         if not self._table_known:
             return []
         frames = [self.table.frame(name) for name in self.table.services]
-        return [*frames, {"t": "commit", "revision": self.table.revision}]
+        return [*frames, self._commit(self.table.revision)]
 
     def _on_happened(self, events: list[dict[str, Any]]) -> None:
         """Breakers and ejections, from the workers."""

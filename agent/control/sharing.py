@@ -36,7 +36,7 @@ class Question(msgspec.Struct, array_like=True):
     """What a member asks an owner: who it is, and its report of each limit."""
 
     member: str
-    reports: dict[str, tuple[float, float]]
+    reports: dict[str, tuple[float, float, float]]
 
 
 class Sharing:
@@ -113,8 +113,7 @@ class Sharing:
         members = set(self._table.agents) | {self._host}
         by_owner: dict[str, dict[str, Report]] = {}
         for name, report in reports.items():
-            if total.get(name) or report.demand:
-                by_owner.setdefault(owner(name, members), {})[name] = report
+            by_owner.setdefault(owner(name, members), {})[name] = report
         async with trio.open_nursery() as nursery:
             for host, some in by_owner.items():
                 nursery.start_soon(self._report, host, some, serial, client)
@@ -126,9 +125,8 @@ class Sharing:
             return
         record = self._table.agents[host]
         address = f"[{record.address}]" if ":" in record.address else record.address
-        body = msgspec.msgpack.encode(
-            Question(self._host, {name: (report.demand, report.held) for name, report in reports.items()})
-        )
+        told = {name: (report.demand, report.held, report.for_s) for name, report in reports.items()}
+        body = msgspec.msgpack.encode(Question(self._host, told))
         try:
             with trio.move_on_after(ASK_S):
                 answer = await client.post(

@@ -224,8 +224,9 @@ class Service:
         self.judge: Timed | None = None
         self._keeping_out = 0
 
-    def adopt(self, plan: Plan, share: float) -> None:
-        """Take a plan into force. What guards have counted stays, as long as there is a document for them."""
+    def adopt(self, plan: Plan, share: float, agents: int) -> None:
+        """Take a plan into force. What guards have counted stays, as long as there is a document for them. `share` is
+        this worker's part of what its agent may let pass; `agents` are those that share the limits of the mesh."""
         if self._keeping_out & ~plan.keeping_out:
             for load in self.loads.values():
                 load.refused_until = 0.0
@@ -241,6 +242,9 @@ class Service:
             if self.buckets is None:
                 self.buckets = Buckets(share)
             self.buckets.configure(plan.limits.compiled.names)
+            for limit in plan.limits.compiled.limits:
+                if limit.shared:
+                    self.buckets.begin(limit.name, share / agents)
         if plan.outlier is None:
             self.ejector = None
             for load in self.loads.values():
@@ -359,15 +363,15 @@ class Table:
         """Forget a service at the commit."""
         self._staged[name] = None
 
-    def commit(self, revision: int) -> None:
-        """Swap in everything that is staged."""
+    def commit(self, revision: int, agents: int = 1) -> None:
+        """Swap in everything that is staged. `agents` are in the mesh."""
         names_changed = False
         for name, staged in self._staged.items():
             if staged is None:
                 names_changed |= self.services.pop(name, None) is not None
                 continue
             service, plan = staged
-            service.adopt(plan, self.share)
+            service.adopt(plan, self.share, agents)
             if service.ejector is not None and service.judge is None:
                 self.unjudged.append(service)
             if name not in self.services:

@@ -175,7 +175,7 @@ class Worker:
             self.table.gone(frame["name"])
             return []
         if kind == "commit":
-            return self._commit(frame["revision"])
+            return self._commit(frame["revision"], max(1, frame.get("agents", 1)))
         if kind == "configure":
             self._configure(frame)
             return []
@@ -218,9 +218,9 @@ class Worker:
                 for limit, share in by_limit.items():
                     service.buckets.set_share(limit, share)
 
-    def _commit(self, revision: int) -> list[Frame]:
+    def _commit(self, revision: int, agents: int) -> list[Frame]:
         first = not self.table.ready
-        self.table.commit(revision)
+        self.table.commit(revision, agents)
         unjudged, self.table.unjudged = self.table.unjudged, []
         for service in unjudged:
             service.judge = guards.Judge(self, service)

@@ -118,6 +118,9 @@ class Simulation:
 
     def _ask(self, n: int, agent: Agent) -> None:
         rate = self.load.rate(n, self._now)
+        if not rate:
+            self._later(0.1, lambda: self._ask(n, agent))
+            return
         if self._now and self.limits.decide(self.rng.choice(agent.workers), REQUEST, self._now) is None:
             self._passed.append(self._now)
         self._later(self.rng.expovariate(rate), lambda: self._ask(n, agent))
@@ -163,11 +166,13 @@ def main() -> None:
         ("the same, a fifth of all messages lost", Load(), 0.2),
         ("1,200/s, 80% at one agent, another every 5 s", Load(total=1200), 0.05),
         ("3,000/s, all but 4% at one agent, another every 2 s", Load(skew=0.96, moves_s=2), 0.05),
+        ("a hundred agents, 3,000/s at one of them only", Load(100, skew=1.0, moves_s=60), 0.05),
+        ("the same, another every 10 s", Load(100, skew=1.0, moves_s=10), 0.05),
     ):
         found = [Simulation(load, seed, lost=lost).run(31.0) for seed in range(10)]
         spans = []
         for window_s in (1.0, 5.0):
-            errors = [error for outcome in found for error in outcome.errors(window_s, 1.0, 31.0)]
+            errors = [error for outcome in found for error in outcome.errors(window_s, 3.0, 31.0)]
             spans.append(f"{100 * min(errors):+.1f}% to {100 * max(errors):+.1f}%")
         print(f"| {said} | {' | '.join(spans)} | {100 * max(outcome.highest for outcome in found):.2f}% |")
     found = [Simulation(Load(), seed, dead=(10.0, 30.0)).run(30.0) for seed in range(10)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies.document import Fault, convert
@@ -60,6 +60,7 @@ def test_rates(value: float | str, per_s: float, quota: int, window_s: int) -> N
     assert parse_rate(value) == (pytest.approx(per_s), quota, window_s)
 
 
+@example(1 / 64)
 @given(st.floats(1 / 3599, 1e7))
 def test_whole_numbers_are_near_the_rate(per_s: float) -> None:
     """Within a twentieth, also where a rate is odd."""

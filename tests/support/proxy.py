@@ -99,6 +99,8 @@ class Proxy:
         self.outbound_port = self._listen(inbound=False)
         self.inbound_port = self._listen(inbound=True)
         self.revision = 0
+        self.agents = 1
+        """How many are in the mesh."""
         self.clients: list[Client] = []
 
     def _listen(self, *, inbound: bool) -> int:
@@ -115,7 +117,7 @@ class Proxy:
         }
         refused = self.worker.table.stage(service, self.revision, endpoints, policies, self.worker.reactor.now)
         assert refused == []
-        self.worker._commit(self.revision)
+        self.worker._commit(self.revision, self.agents)
 
     async def client(self, *, inbound: bool = False) -> Client:
         """A new connection."""

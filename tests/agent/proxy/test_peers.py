@@ -1,0 +1,92 @@
+"""What agents ask each other through the inbound listener, before control has its say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from agent.proxy import peers
+from tests.support.proxy import Client, Proxy, running_proxy
+
+QUESTION = b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def control(proxy: Proxy) -> list[dict[str, Any]]:
+    """What reaches control; it answers nothing by itself."""
+    proxy.put()
+    asked: list[dict[str, Any]] = []
+    proxy.worker.peers.connect(asked.append)
+    return asked
+
+
+async def until_asked(asked: list[dict[str, Any]], count: int = 1) -> None:
+    with trio.fail_after(5):
+        while len(asked) < count:
+            await trio.sleep(0.005)
+
+
+async def refused(client: Client) -> bytes:
+    return (await client.head()).split(b"\r\n")[0]
+
+
+async def test_a_question_and_its_answer() -> None:
+    """Whole, with its path; and the connection is used again."""
+    async with running_proxy() as proxy:
+        asked = control(proxy)
+        client = await proxy.client(inbound=True)
+        for number in (1, 2):
+            await client.send(QUESTION)
+            await until_asked(asked, number)
+            assert (asked[-1]["path"], asked[-1]["body"]) == ("/shares", b"hello")
+            proxy.worker.peers.answer(asked[-1]["id"], 200, b"well?")
+            assert (await client.until(b"well?")).startswith(b"HTTP/1.1 200")
+
+
+async def test_only_agents_are_asked_and_only_inbound() -> None:
+    """A client of the outbound listener cannot reach control by that name, and no service can have it."""
+    async with running_proxy() as proxy:
+        asked = control(proxy)
+        client = await proxy.client()
+        await client.send(QUESTION)
+        assert b"404" in await refused(client) and asked == []
+
+
+async def test_bounds() -> None:
+    """A body beyond reason, too many at once, and control that is silent or not there."""
+    async with running_proxy() as proxy:
+        proxy.put()
+        client = await proxy.client(inbound=True)
+        await client.send(QUESTION)
+        assert b"503" in await refused(client), "control is not there"
+        asked = control(proxy)
+        client = await proxy.client(inbound=True)
+        size = peers.MAX_BYTES + 1
+        await client.send(b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: %d\r\n\r\n" % size)
+        await client.send(b"x" * size)
+        assert b"413" in await refused(client) and asked == []
+        waiting = [await proxy.client(inbound=True) for _ in range(peers.MAX_ASKED)]
+        for each in waiting:
+            await each.send(QUESTION)
+        await until_asked(asked, peers.MAX_ASKED)
+        client = await proxy.client(inbound=True)
+        await client.send(QUESTION)
+        assert b"503" in await refused(client)
+        for each in waiting[:10]:
+            await each.stream.aclose()
+        with trio.fail_after(5):
+            while len(proxy.worker.peers._asked) > peers.MAX_ASKED - 10:
+                await trio.sleep(0.005)
+        proxy.worker.peers.answer(asked[0]["id"], 200, b"too late")
+
+
+async def test_control_that_does_not_answer(monkeypatch: Any) -> None:
+    """504 when its time is over; what comes then is dropped."""
+    monkeypatch.setattr(peers, "ANSWER_S", 0.05)
+    async with running_proxy() as proxy:
+        asked = control(proxy)
+        client = await proxy.client(inbound=True)
+        await client.send(QUESTION)
+        assert b"504" in await refused(client)
+        proxy.worker.peers.answer(asked[0]["id"], 200, b"too late")
+        assert proxy.worker.peers._asked == {}
