@@ -97,6 +97,9 @@ class Sample:
         key = self._user(request)
         return (draw(key, self._name) if key else drawn) < self.share
 
+    def __str__(self) -> str:
+        return f"{self._name}: {100 * self.share:.4g}% {', '.join(map(str, self._orders))}"
+
     @property
     def orders(self) -> Sequence[Order]:
         """What is ordered for each."""
@@ -138,3 +141,9 @@ class Plan:
         if found and request.header(MARK) is not None:
             return _NONE
         return found
+
+    def may(self, request: RequestView) -> Sequence[Sample]:
+        """The samples that a request can be drawn for; with users that stay together, those that it is in."""
+        if request.header(MARK) is not None:
+            return []
+        return [sample for sample in self._samples if sample.takes(request, 0.0)]

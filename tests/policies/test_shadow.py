@@ -133,6 +133,23 @@ def test_users_stay_in_or_out() -> None:
     assert not any(rules.decide(Request("GET", "/b"), random.Random(n)) for n in range(100))
 
 
+def test_what_may_become_of_a_request_can_be_told() -> None:
+    """Without chance, for those who ask."""
+    rules = plan(
+        copies=[{"to": "lab", "percent": 0.5}, {"version": "v2", "percent": 50, "sticky": {"header": "x-user"}}],
+        compare={**COMPARE, "match": {"path": {"prefix": "/a"}}},
+    )
+    users = {bool(rules.decide(Request(headers={"x-user": f"u{n}"}), random.Random(1))): f"u{n}" for n in range(20)}
+    told = ["copies[0]: 0.5% shadow to lab", "copies[1]: 50% shadow to version v2"]
+    assert [str(sample) for sample in rules.may(Request())] == told
+    assert [str(sample) for sample in rules.may(Request(headers={"x-user": users[False]}))] == told[:1]
+    assert [str(sample) for sample in rules.may(Request("GET", "/a", {"x-user": users[True]}))] == [
+        *told,
+        "compare: 100% secondary to version v1, candidate to version v2",
+    ]
+    assert not rules.may(Request("POST")) and not rules.may(Request(headers={"x-shoal-shadow": "candidate"}))
+
+
 def test_a_document_for_many_never_leads_a_service_to_itself() -> None:
     """`*` may copy to one of those that it covers: that one's requests are not copied."""
     fields: dict[str, Any] = {"copies": [{"to": "lab.production"}], "compare": {"candidate": {"to": "lab.production"}}}
