@@ -18,7 +18,8 @@ PROXY = (
     "mirroring outgoing peers pool reactor retries speaker stats story table throttle tunnel upstream view worker"
 )
 POLICIES = (
-    "algorithms balancer bucket budget circuit ejection endpoint ewma hashing locality maglev quantile ring split"
+    "algorithms balancer bucket budget circuit copying ejection endpoint ewma hashing locality maglev quantile ring "
+    "split"
 )
 COMPILED = [
     *(f"agent/proxy/{name}.py" for name in PROXY.split()),

@@ -15,6 +15,7 @@ from policies.outlier import Outlier
 from policies.ratelimit import RateLimit
 from policies.retry import Retry
 from policies.route import Route
+from policies.shadow import Shadow
 from policies.timeout import Timeout
 
 
@@ -37,6 +38,7 @@ KINDS: Final = (
     Kind("outlier", Outlier, "which bad instances are passed over for a while"),
     Kind("balance", Balance, "which instance takes a request"),
     Kind("retry", Retry, "which failures are tried again, within a budget"),
+    Kind("shadow", Shadow, "which requests are copied elsewhere, and whether the answers differ"),
     Kind("health", HealthPolicy, "how instances are checked by the agent beside them"),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}

@@ -77,6 +77,8 @@ def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
             raise Fault("$", f"a document is an object with fields, not {kind_of(raw)}")
         document = convert(raw, known.document)
         _agree(document, kind, key)
+        if key and not document.service:
+            document = msgspec.structs.replace(document, service=key)  # a check has to know whose document it is
         document.check()
     except Fault as fault:
         return Invalid(kind, key, _sayable(fault.path, _SAID_PATH), _sayable(fault.reason, _SAID_REASON))

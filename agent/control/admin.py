@@ -103,6 +103,7 @@ class Api:
             ("/metrics", self.metrics, "GET"),
             ("/state", self.state, "GET"),
             ("/explain", self.explain, "GET"),
+            *self._control.comparing.routes(),
             ("/instances", self.register, "POST"),
             ("/instances/{service}/{id}", self.deregister, "DELETE"),
             ("/instances/{service}/{id}/health", self.hear, "PUT"),

@@ -28,6 +28,7 @@ import agent
 from agent.control import admin, disk, probing, reports, sharing
 from agent.control.accesslog import AccessLog
 from agent.control.claiming import HostTaken, claim_host
+from agent.control.comparing import Comparing
 from agent.control.etcd import embedded, own_address, store_settings
 from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, listening, owned, received
@@ -93,6 +94,7 @@ class Control:
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
         self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host)
+        self.comparing = Comparing(self.table)
         self.fleet = Fleet(
             self._outbound,
             self._inbound,
@@ -100,6 +102,7 @@ class Control:
             configuration=self._configuration,
             table=self._whole_table,
             on_happened=self._on_happened,
+            on_compared=self.comparing.observe,
             on_peer=lambda path, body: sharing.asked(path, body, self.sharing),
             on_records=self.access.write if self.access else lambda lines, count: None,
         )
@@ -231,6 +234,7 @@ class Control:
             nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.rejections.run)
             nursery.start_soon(self.sharing.run)
+            nursery.start_soon(self.comparing.run)
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
@@ -278,6 +282,7 @@ class Control:
             nursery.start_soon(self.holder.run)
             nursery.start_soon(self.registrar.run)
             nursery.start_soon(reports.tell_calls, self.fleet, self.holder, self.keys, self.settings.host)
+            nursery.start_soon(self.comparing.tell, self.holder, self.keys, self.settings.host)
             nursery.start_soon(reports.acknowledge, self.fleet, self.holder, self.keys, self.settings.host)
 
     async def _relieve(self) -> None:

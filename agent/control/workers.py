@@ -73,6 +73,7 @@ class Fleet:
         table: Callable[[], Iterable[Frame]],
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[dict[str, Any]]], None] = lambda events: None,
+        on_compared: Callable[[Frame], None] = lambda frame: None,
         on_peer: Callable[[str, bytes], tuple[int, bytes]] = lambda path, body: (404, b""),
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
@@ -86,6 +87,7 @@ class Fleet:
         self._table = table
         self._on_records = on_records
         self._on_happened = on_happened
+        self._on_compared = on_compared
         self._on_peer = on_peer
         self._command = list(command)
         self._hang_s = hang_s
@@ -220,6 +222,8 @@ class Fleet:
         elif kind == "peer":
             status, body = self._on_peer(frame["path"], frame["body"])
             worker.send(frames.encode({"t": "peer_answer", "id": frame["id"], "status": status, "body": body}))
+        elif kind == "compared":
+            self._on_compared(frame)
         elif kind == "happened":
             self._on_happened(frame["events"])
         elif kind == "answer":

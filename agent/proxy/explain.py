@@ -59,6 +59,7 @@ def _decide(worker: Worker, service: Service, view: HeadView, told: story.Explai
     if target.plan.breaker is not None and target.circuit is not None:
         told.append(story.breaker(target.plan, target.circuit.state, target.circuit.reason, asked=False))
     told.extend(story.limits(plan))
+    told.extend(story.may_be_copied(plan, view))
     key = balancer.key(view) if balancer.needs_key else None
     endpoint = balancer.sticky_endpoint(view) if balancer.sticky else None
     sticky = endpoint is not None

@@ -10,9 +10,11 @@ Laws
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.proxy.head import SHOAL_SHADOW, ResponseHead
+from agent.proxy import story
+from agent.proxy.head import ResponseHead
 from agent.proxy.outgoing import copy_head
 from agent.proxy.reactor import Timed
 from agent.proxy.speaker import Speaker
@@ -23,6 +25,7 @@ from agent.proxy.view import HeadView
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
     from agent.proxy.table import Service
+    from policies.copying import Order, Plan
     from policies.endpoint import Endpoint
 
 MAX_DISCARDED: Final = 1024 * 1024
@@ -71,17 +74,19 @@ class Answer:
         }
 
 
-def begin(exchange: Exchange, copies: Any, audit: bool) -> None:
+def begin(exchange: Exchange, copies: Plan, audit: bool) -> None:
     """Ask the policy about a request whose way is decided; collect for those that it wants copied."""
     request, service, worker = exchange.request, exchange.service, exchange.worker
     assert service is not None
-    if request.special_value(SHOAL_SHADOW) is not None or request.upgrade:
+    if request.upgrade:
         return
     if exchange.view is None:
         exchange.view = HeadView(request, exchange.caller)
     orders = copies.decide(exchange.view, worker.rng)
     if not orders:
         return
+    if exchange.explained is not None and exchange.plan is not None:
+        exchange.explained.append(story.copied(exchange.plan, orders))
     if audit:
         count(service.stats.audit, "shadow")
         return
@@ -106,7 +111,7 @@ class Mirror(Timed):
         "_size",
     )
 
-    def __init__(self, exchange: Exchange, service: Service, orders: list[Any], copies: Any) -> None:
+    def __init__(self, exchange: Exchange, service: Service, orders: Sequence[Order], copies: Plan) -> None:
         super().__init__()
         self._exchange = exchange
         self._orders = orders
@@ -155,7 +160,7 @@ class Mirror(Timed):
             else:
                 Copy(self, exchange, order, endpoint, body).start()
 
-    def _pick(self, order: Any) -> Endpoint | None:
+    def _pick(self, order: Order) -> Endpoint | None:
         exchange = self._exchange
         worker = exchange.worker
         service = worker.table.services.get(order.service) if order.service else exchange.service
@@ -192,11 +197,11 @@ class Mirror(Timed):
             self._primary.latency_s = duration_s
             self._count_down()
 
-    def on_copy(self, order: Any, answer: Answer) -> None:
+    def on_copy(self, order: Order, answer: Answer) -> None:
         """A copy is over."""
         self._over(order, answer, "failed" if answer.error else "answered")
 
-    def _over(self, order: Any, answer: Answer | None, outcome: str) -> None:
+    def _over(self, order: Order, answer: Answer | None, outcome: str) -> None:
         service = self._exchange.service
         assert service is not None
         service.copying -= 1
@@ -219,6 +224,7 @@ class Mirror(Timed):
                     "method": exchange.request.method.decode(),
                     "target": exchange.request.target.decode("latin-1"),
                     "id": exchange.request_id.decode("latin-1"),
+                    "version": exchange.endpoint.version if exchange.endpoint is not None else "",
                 },
                 "answers": {role: answer.as_frame() for role, answer in compared.items()},
             }
@@ -231,7 +237,7 @@ class Copy(Speaker):
 
     __slots__ = ("_answer", "_began", "_body", "_deadline", "_endpoint", "_exchange", "_mirror", "_order")
 
-    def __init__(self, mirror: Mirror, exchange: Exchange, order: Any, endpoint: Endpoint, body: bytes) -> None:
+    def __init__(self, mirror: Mirror, exchange: Exchange, order: Order, endpoint: Endpoint, body: bytes) -> None:
         super().__init__(exchange.request.method, b"")
         self._mirror: Mirror | None = mirror
         self._exchange = exchange

@@ -22,7 +22,9 @@ from policies.route import Decision, Forward, Redirect, Respond
 if TYPE_CHECKING:
     from agent.proxy.table import Plan, Service
     from policies.bucket import Limited
+    from policies.copying import Order
     from policies.fault import Injected
+    from policies.request import RequestView
 
 Explained = list[dict[str, Any]]
 _EXPLAIN_BYTES: Final = 6000
@@ -158,6 +160,19 @@ def breaker(plan: Plan, state: str, reason: str, *, asked: bool = True) -> dict[
     if not asked:
         return entry(plan, "breaker", "breaker", state, reason or "nothing speaks against it")
     return entry(plan, "breaker", "breaker", f"refused: {state}" if reason else state, reason or "lets it pass")
+
+
+def copied(plan: Plan, orders: Iterable[Order]) -> dict[str, Any]:
+    """Copies that are made of the request."""
+    return entry(plan, "shadow", "shadow", "copied", "; ".join(map(str, orders)))
+
+
+def may_be_copied(plan: Plan, request: RequestView) -> list[dict[str, Any]]:
+    """Copies that may be made of such a request."""
+    if plan.shadow is None:
+        return []
+    samples = "; ".join(map(str, plan.shadow.compiled.may(request)))
+    return [entry(plan, "shadow", "shadow", "may be copied" if samples else "not copied", samples)]
 
 
 def hedged(plan: Plan, first: Endpoint, second: Endpoint, after_s: float) -> dict[str, Any]:

@@ -18,7 +18,20 @@ from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.answers import Refusal
 from agent.proxy.reactor import Timed
 from agent.proxy.stats import ServiceStats
-from policies import balance, breaker, bucket, ejection, fault, outlier, ratelimit, retry, route, timeout
+from policies import (
+    balance,
+    breaker,
+    bucket,
+    copying,
+    ejection,
+    fault,
+    outlier,
+    ratelimit,
+    retry,
+    route,
+    shadow,
+    timeout,
+)
 from policies.balance import Balance, Balancer, BalanceState
 from policies.bucket import Buckets
 from policies.circuit import Circuit
@@ -135,7 +148,10 @@ class Plan:
         document, audit = _document(policies, "breaker", breaker.Breaker)
         if document is not None:
             self.breaker = Phase(breaker.compile(document), audit)
-        self.shadow: Phase[Any] | None = None
+        self.shadow: Phase[copying.Plan] | None = None
+        document, audit = _document(policies, "shadow", shadow.Shadow)
+        if document is not None:
+            self.shadow = Phase(shadow.compile(document, service.name), audit)
         self.outlier: Phase[ejection.Rules] | None = None
         document, audit = _document(policies, "outlier", outlier.Outlier)
         if document is not None:

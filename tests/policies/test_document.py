@@ -28,7 +28,7 @@ def said(kind: str, text: str | bytes, key: str = "pets.production") -> str:
 @pytest.mark.parametrize("text", ['{"attempts": 3}', "attempts: 3", "# three\nattempts: 3\n", "{attempts: 3}"])
 def test_json_and_yaml_mean_the_same(text: str) -> None:
     """One document, however it is written."""
-    assert parse("retry", "pets.production", text.encode()) == Retry(attempts=3)
+    assert parse("retry", "pets.production", text.encode()) == Retry(service="pets.production", attempts=3)
 
 
 def test_the_frame_is_in_every_kind() -> None:
