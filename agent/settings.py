@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from agent.hooks.targets import Targets
 from policies.document import Fault, convert
 from policies.duration import Duration, seconds
 from policies.health import HealthPolicy
@@ -96,6 +97,17 @@ class Limits(Part, frozen=True, kw_only=True):
     waiting_timeout: Duration = "10s"
 
 
+class Hooks(Part, frozen=True, kw_only=True):
+    """`[hooks]`: what webhooks may do through this agent; whoever may only write policies cannot."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Ranges and host names that may be called besides the public internet: `10.1.0.0/16`, `*.corp.example`."""
+    secrets_dir: str = "/etc/shoal/secrets"
+    """Where the files are that webhooks name."""
+    exec: bool = False
+    """Whether webhooks may run programs on this host."""
+
+
 class InstanceSettings(Part, frozen=True, kw_only=True):
     """`[[instances]]`: one that runs on this host, whoever starts it."""
 
@@ -144,6 +156,7 @@ class Settings(Part, frozen=True, kw_only=True):
     inbound: Inbound = Inbound()
     admin: Admin = Admin()
     limits: Limits = Limits()
+    hooks: Hooks = Hooks()
     instances: tuple[InstanceSettings, ...] = ()
 
     @property
@@ -247,6 +260,9 @@ def _check(settings: Settings) -> None:
         _told(f"$.{name}.listen", lambda part=part: parse_listen(part.listen))
     _check_times(settings)
     _check_etcd(settings.etcd)
+    _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
+    if not settings.hooks.secrets_dir.startswith("/"):
+        raise Fault("$.hooks.secrets_dir", "a whole path, such as /etc/shoal/secrets")
     seen: dict[tuple[str, str], int] = {}
     for number, instance in enumerate(settings.instances):
         _check_instance(f"$.instances[{number}]", instance)

@@ -17,6 +17,7 @@ from policies.retry import Retry
 from policies.route import Route
 from policies.shadow import Shadow
 from policies.timeout import Timeout
+from policies.webhook import Webhook
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -40,5 +41,6 @@ KINDS: Final = (
     Kind("retry", Retry, "which failures are tried again, within a budget"),
     Kind("shadow", Shadow, "which requests are copied elsewhere, and whether the answers differ"),
     Kind("health", HealthPolicy, "how instances are checked by the agent beside them"),
+    Kind("webhook", Webhook, "who is told of what happens, and how"),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}

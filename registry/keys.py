@@ -2,7 +2,9 @@
 
     /shoal/<mesh>/acks/<host>                       the revision that host's workers run; agents never watch this
     /shoal/<mesh>/agents/<host>                     a live agent                       on the agent's lease
-    /shoal/<mesh>/events/<id>                       outbox
+    /shoal/<mesh>/claims/<pattern>                  who tells a pattern's webhooks     on the agent's lease
+    /shoal/<mesh>/conditions/<subject>              what has begun and not ended
+    /shoal/<mesh>/events/<id>                       outbox: what is still to be told
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
     /shoal/<mesh>/identity/...                      trust bundle, certificates
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
@@ -10,8 +12,10 @@
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
     /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
     /shoal/<mesh>/tallies/<service>/<host>          how answers compared there         on the agent's lease
+    /shoal/<mesh>/told/<id>                         events that were told              for a day
+    /shoal/<mesh>/undelivered/<id>                  events that some webhook did not take
 
-`acks` sorts before everything else and is written most, `seen` and `tallies` behind it all, so one contiguous range,
+`acks` sorts before everything else and is written most, `seen` and what follows behind it all, so one contiguous range,
 `agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a revision is never split.
 """
 
@@ -36,6 +40,8 @@ class Room(Enum):
 
     ACKS = "acks"
     AGENTS = "agents"
+    CLAIMS = "claims"
+    CONDITIONS = "conditions"
     EVENTS = "events"
     HEALTH = "health"
     IDENTITY = "identity"
@@ -44,6 +50,8 @@ class Room(Enum):
     REJECTED = "rejected"
     SEEN = "seen"
     TALLIES = "tallies"
+    TOLD = "told"
+    UNDELIVERED = "undelivered"
 
 
 class Key(NamedTuple):
@@ -121,6 +129,18 @@ class Keys:
         """The prefix of every host's."""
         return f"{self.prefix}tallies/{parse_service(service)}/"
 
+    def claim(self, pattern: str) -> str:
+        """Where it stands who tells the webhooks of a pattern."""
+        return f"{self.prefix}claims/{parse_pattern(pattern)}"
+
+    def condition(self, subject: str) -> str:
+        """Where it stands that something has begun."""
+        return f"{self.prefix}conditions/{subject}"
+
+    def event(self, id: str, room: Room = Room.EVENTS) -> str:
+        """Where an event stands: in EVENTS, TOLD or UNDELIVERED."""
+        return f"{self.prefix}{room.value}/{id}"
+
     def policy(self, kind: str, pattern: str) -> str:
         """Where a policy stands."""
         return f"{self.prefix}policies/{_check_kind(kind)}/{parse_pattern(pattern)}"
@@ -150,7 +170,9 @@ class Keys:
 def _parse_rest(room: Room, rest: str) -> Key:
     if room in (Room.AGENTS, Room.ACKS, Room.SEEN):
         return Key(room, check_host(rest))
-    if room in (Room.EVENTS, Room.IDENTITY):
+    if room is Room.CLAIMS:
+        return Key(room, parse_pattern(rest))
+    if room in (Room.EVENTS, Room.TOLD, Room.UNDELIVERED, Room.CONDITIONS, Room.IDENTITY):
         if not rest:
             raise ValueError("a key that ends with a slash")
         return Key(room, rest)

@@ -18,6 +18,7 @@ from registry.store import Delete, LeaseGone, Put, Store, StoreError, TooLarge
 
 log = structlog.get_logger()
 _BATCH: Final = 100
+MAX_ALSO: Final = 90
 
 
 class Holder:
@@ -29,6 +30,8 @@ class Holder:
         self._backoff = backoff or Backoff(0.1, max(1.0, ttl_s / 5))
         self._wanted: dict[str, bytes] = {}
         self._dirty: set[str] = set()
+        self._also: dict[str, list[Put]] = {}
+        """Puts without lease that go into the transaction of a key."""
         self._flying = False
         """Whether a transaction is on its way, with keys that are not dirty for its time: what is said of them
         meanwhile counts anew, also when it is the same."""
@@ -42,16 +45,26 @@ class Holder:
         self.error = ""
         self.regrants = 0
 
-    def put(self, key: str, value: bytes) -> None:
-        """Have a key stand on the lease."""
-        if self._wanted.get(key) != value:
+    def put(self, key: str, value: bytes, *, also: Sequence[Put] = ()) -> None:
+        """Have a key stand on the lease. `also` is put in the same transaction, without a lease, and not again unless
+        it is not known whether that transaction was made."""
+        if self._wanted.get(key) != value or also:
             self._wanted[key] = value
+            self._add(key, also)
             self._touch(key)
 
-    def drop(self, key: str) -> None:
-        """Have a key gone."""
+    def drop(self, key: str, *, also: Sequence[Put] = ()) -> None:
+        """Have a key gone; `also` as in `put`."""
         self._wanted.pop(key, None)
+        self._add(key, also)
         self._touch(key)
+
+    def _add(self, key: str, also: Sequence[Put]) -> None:
+        if also:
+            kept = [*self._also.get(key, ()), *also]
+            if len(kept) > MAX_ALSO:
+                log.error("more happened to a key while etcd was away than can be told", key=key)
+            self._also[key] = kept[-MAX_ALSO:]
 
     def restore(self, key: str) -> None:
         """Somebody deleted a key in etcd: when it is one of ours it is put again."""
@@ -109,7 +122,7 @@ class Holder:
             await self._wake.wait()
 
     async def _flush_batch(self) -> None:
-        batch = sorted(self._dirty)[:_BATCH]
+        batch = self._next_batch()
         self._dirty.difference_update(batch)
         self._flying = True
         try:
@@ -119,21 +132,42 @@ class Holder:
             self._flying = False
             self._dirty.update(batch)
 
+    def _next_batch(self) -> list[str]:
+        """As many keys as fit into a transaction with what goes along with them; one at least."""
+        batch: list[str] = []
+        size = 0
+        for key in sorted(self._dirty):
+            size += 1 + len(self._also.get(key, ()))
+            if batch and size > _BATCH:
+                break
+            batch.append(key)
+        return batch
+
     async def _flush(self, keys: Sequence[str]) -> None:
         """As one revision, where etcd takes that much at once."""
         values = {key: self._wanted.get(key) for key in keys}
         operations: list[Put | Delete] = [
             Delete(key) if value is None else Put(key, value, self.lease) for key, value in values.items()
         ]
+        also = {key: list(self._also[key]) for key in keys if key in self._also}
+        operations += [put for puts in also.values() for put in puts]
         try:
             self.revision = (await self._store.transact((), operations)).revision
         except TooLarge as error:
             if len(keys) == 1:
                 log.error("a key cannot be put, and is left out", key=keys[0], error=str(error))
+                self._also.pop(keys[0], None)
                 return
             middle = len(keys) // 2
             await self._flush(keys[:middle])
             await self._flush(keys[middle:])
+            return
+        for key, puts in also.items():
+            left = self._also[key][len(puts) :]
+            if left:
+                self._also[key] = left
+            else:
+                del self._also[key]
 
     async def release(self) -> None:
         """Give the lease up, and with it every key that stands on it."""

@@ -84,6 +84,11 @@ class Mirror:
         """Every key, and the revision of its value. The values are the owner's to keep."""
         self.state = MirrorState()
 
+    @property
+    def cluster_id(self) -> int:
+        """Of the etcd that was read last; 0: none was."""
+        return self._cluster_id
+
     async def run(self) -> None:
         """Follow etcd until cancelled, whatever it does."""
         while True:

@@ -58,6 +58,8 @@ class Agent(Record, frozen=True, kw_only=True):
     started: str = ""
     boot: str = ""
     """Random id of this run: two agents that claim one host name are told apart by it."""
+    stopping: bool = False
+    """It leaves in order: what vanishes with it was not lost."""
 
 
 class Rejection(Record, frozen=True, kw_only=True):
@@ -99,6 +101,31 @@ class Compared(Record, frozen=True, kw_only=True):
     """Of that document, by name."""
     tally: dict[str, Any] = msgspec.field(default_factory=dict)
     """As `policies.comparison` counts."""
+    at: str = ""
+
+
+class Claimed(Record, frozen=True, kw_only=True):
+    """`claims/<pattern>`: which agent tells the webhooks of a pattern."""
+
+    agent: str
+    at: str = ""
+
+
+class Begun(Record, frozen=True, kw_only=True):
+    """`conditions/<subject>`: something has begun, and its end was not seen yet."""
+
+    event: str
+    """Id of the event that told it."""
+    at: str = ""
+
+
+class Outbox(Record, frozen=True, kw_only=True):
+    """`events/<id>`, `told/<id>` and `undelivered/<id>`: an event, and what came of it."""
+
+    event: dict[str, Any]
+    """As `policies.event` has it."""
+    done: dict[str, str] = msgspec.field(default_factory=dict)
+    """By hook (`<pattern>/<name>`): what came of it there. The others have still to be told."""
     at: str = ""
 
 

@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 
 from registry.keys import Key, Keys, Room
-from registry.records import Ack, Agent, Health, Instance, Malformed, Rejection, Seen, decode
+from registry.records import Ack, Agent, Health, Instance, Malformed, Outbox, Rejection, Seen, decode
 from registry.store import KeyValue, Store, prefix_end
 
-ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected", "seen")
+ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected", "seen", "undelivered")
 ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES})
 
 
@@ -35,6 +35,7 @@ class Census(msgspec.Struct):
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
+    undelivered: dict[str, Outbox] = msgspec.field(default_factory=dict)
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
     newest: int = 0
     """The highest mod_revision of what agents act on: instances, health, agents, policies."""
@@ -86,6 +87,8 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.seen = max(census.seen, ack.revision)
     elif key.room is Room.REJECTED:
         census.rejected[pair] = decode(Rejection, item.value)
+    elif key.room is Room.UNDELIVERED:
+        census.undelivered[key.first] = decode(Outbox, item.value)
     elif key.room is Room.SEEN:
         for caller, services in decode(Seen, item.value).calls.items():
             census.calls.setdefault(caller, set()).update(services)

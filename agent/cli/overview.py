@@ -16,6 +16,9 @@ from agent.cli.printing import Printer, Row, age, field
 if TYPE_CHECKING:
     from agent.cli.census import Census
 
+MAX_UNDELIVERED = 5
+"""Events that `shoal status` names; `shoal events` has them all."""
+
 
 def services(context: typer.Context) -> None:
     """List the services, their instances and the policies that are in force for each."""
@@ -150,6 +153,10 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
             }
             for (kind, service), r in sorted(census.rejected.items())
         ],
+        "undelivered": [
+            {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
+            for id, record in sorted(census.undelivered.items())
+        ],
         "malformed": [{"key": key, "reason": reason} for key, reason in sorted(census.malformed.items())],
     }
 
@@ -275,5 +282,10 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         printer.text(f"{event['kind']:9} {what} {event['after']}{audit}: {event['reason']}")
     for refused in told["refused"]:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}")
+    for lost in told["undelivered"][:MAX_UNDELIVERED]:
+        hooks = "; ".join(f"{hook}: {outcome}" for hook, outcome in lost["hooks"].items())
+        printer.text(f"undelivered {lost['type'].removeprefix('io.shoal.')} {lost['event']}: {hooks}")
+    if len(told["undelivered"]) > MAX_UNDELIVERED:
+        printer.text(f"undelivered {len(told['undelivered']) - MAX_UNDELIVERED} more; see `shoal events`")
     for malformed in told["malformed"]:
         printer.text(f"malformed {malformed['key']}: {malformed['reason']}")

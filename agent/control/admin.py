@@ -104,6 +104,7 @@ class Api:
             ("/state", self.state, "GET"),
             ("/explain", self.explain, "GET"),
             *self._control.comparing.routes(),
+            *self._control.telling.routes(),
             ("/instances", self.register, "POST"),
             ("/instances/{service}/{id}", self.deregister, "DELETE"),
             ("/instances/{service}/{id}/health", self.hear, "PUT"),
@@ -125,7 +126,8 @@ class Api:
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
         workers = await self._control.fleet.ask("metrics")
-        return Response(metrics.render(workers, figures(self._control)), media_type="text/plain; version=0.0.4")
+        page = metrics.render(workers, figures(self._control), self._control.delivery.outcomes)
+        return Response(page, media_type="text/plain; version=0.0.4")
 
     async def state(self, request: Request) -> Response:
         """What this agent knows and runs. `?service=` for one service; `?services=0` leaves them out."""
@@ -154,7 +156,7 @@ class Api:
     async def register(self, request: Request) -> Response:
         """Register an instance of this host; the body is one of agent.toml's [[instances]] as JSON."""
         try:
-            body = await _json(request)
+            body = await read_json(request)
             answer = await self._control.register(body)
         except Fault as fault:
             return refusal(
@@ -176,7 +178,7 @@ class Api:
     async def hear(self, request: Request) -> Response:
         """An instance's own word: {"healthy": true, "reason": "…"}."""
         try:
-            body = await _json(request)
+            body = await read_json(request)
             service = parse_service(request.path_params["service"])
         except Fault as fault:
             return refusal(400, fault.reason, fault.path)
@@ -190,7 +192,8 @@ class Api:
         return Answer({"healthy": body["healthy"]})
 
 
-async def _json(request: Request) -> Any:
+async def read_json(request: Request) -> Any:
+    """The body. Raises Fault for what is too long or no JSON."""
     body = b""
     async with aclosing(request.stream()) as stream:
         async for piece in stream:

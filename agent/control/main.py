@@ -27,13 +27,18 @@ import trio
 import agent
 from agent.control import admin, disk, probing, reports, sharing
 from agent.control.accesslog import AccessLog
+from agent.control.board import Board
+from agent.control.calling import Caller
 from agent.control.claiming import HostTaken, claim_host
 from agent.control.comparing import Comparing
+from agent.control.delivery import Delivery
 from agent.control.etcd import embedded, own_address, store_settings
+from agent.control.happening import Happening
 from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, listening, owned, received
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.table import Table
+from agent.control.telling import Telling
 from agent.control.workers import Fleet, drain_old
 from agent.frames import Frame
 from agent.settings import Settings, SettingsError, load, parse_listen
@@ -42,7 +47,7 @@ from registry.etcd import EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
-from registry.records import Agent
+from registry.records import Agent, encode
 from registry.store import StoreError
 
 DISK_GRACE_S: Final = 2.0
@@ -95,6 +100,14 @@ class Control:
         self.registrar.on_tokens = self._on_tokens
         self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host)
         self.comparing = Comparing(self.table)
+        self.board = Board(self.keys, self.table)
+        self.happening = Happening(self.table, self.board, self.store, self.keys, settings.host, self.boot)
+        self.registrar.events = self.happening.of_instance
+        hooks = settings.hooks
+        caller = Caller(hooks.allow, Path(hooks.secrets_dir), programs=hooks.exec)
+        self.delivery = Delivery(
+            self.board, lambda: self.table.agents, self.store, self.keys, self.holder, settings.host, caller
+        )
         self.fleet = Fleet(
             self._outbound,
             self._inbound,
@@ -110,6 +123,9 @@ class Control:
         """The latest of breakers and ejections, as the workers told it."""
         self.standing: dict[tuple[str, str, str], dict[str, Any]] = {}
         """Breakers that are not closed, and endpoints that are out: what was told of each last."""
+        self.telling = Telling(self.board, self.delivery, self.store, self.keys)
+        self.record: Agent | None = None
+        """As it stands in etcd, once the host's name is ours."""
         self._table_known = False
         self._first_sync = trio.Event()
         self._owning = trio.CancelScope()
@@ -129,10 +145,21 @@ class Control:
         for change in update.changes:
             if change.value is None:
                 self.holder.restore(change.key)
+        self._see(update, touched)
         self._first_sync.set()
         self.keeper.changed()
         self.registrar.refresh()
         self.rejections.refresh()
+
+    def _see(self, update: Update, touched: Iterable[str]) -> None:
+        """What of it is an event, and who has to be told."""
+        webhooks = self.board.webhooks()
+        news = self.board.apply(update.changes)
+        self.happening.observe(update.changes, touched, cluster=self.mirror.cluster_id)
+        if webhooks != self.board.webhooks():
+            self.happening.wanted_anew()
+        if news:
+            self.delivery.changed()
 
     def _open(self) -> None:
         """The first table: from now on the workers serve, and are sent every change."""
@@ -200,6 +227,7 @@ class Control:
             else:
                 self.standing[place] = event
         self.happened.extend(events)
+        self.happening.on_happened(events)
 
     def _on_tokens(self) -> None:
         self.fleet.reconfigure()
@@ -235,6 +263,8 @@ class Control:
             nursery.start_soon(self.rejections.run)
             nursery.start_soon(self.sharing.run)
             nursery.start_soon(self.comparing.run)
+            nursery.start_soon(self.happening.run)
+            nursery.start_soon(self.happening.watch_etcd, lambda: self.mirror.state.connected)
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
@@ -260,7 +290,7 @@ class Control:
             await self._first_sync.wait()
         if self._first_sync.is_set():
             self.registrar.adopt_verdicts()
-        record = Agent(
+        self.record = record = Agent(
             address=self.address,
             inbound_port=self.settings.inbound.advertise_port or self._inbound[0].getsockname()[1],
             zone=self.settings.zone,
@@ -274,6 +304,8 @@ class Control:
             log.error("this host's name belongs to another agent", reason=str(taken))
             self._end(Stop(code=1))
             return
+        if not self._handover.boot:
+            self.happening.joined(agent.VERSION)
         with self._owning:
             await self._hold()
 
@@ -282,6 +314,7 @@ class Control:
             nursery.start_soon(self.holder.run)
             nursery.start_soon(self.registrar.run)
             nursery.start_soon(reports.tell_calls, self.fleet, self.holder, self.keys, self.settings.host)
+            nursery.start_soon(self.delivery.run)
             nursery.start_soon(self.comparing.tell, self.holder, self.keys, self.settings.host)
             nursery.start_soon(reports.acknowledge, self.fleet, self.holder, self.keys, self.settings.host)
 
@@ -358,6 +391,9 @@ class Control:
         """Law 9: nothing is dropped on purpose."""
         settings = self.settings
         self.registrar.drain(self.registrar.local)
+        if self.record is not None:
+            leaving = msgspec.structs.replace(self.record, stopping=True)
+            self.holder.put(self.keys.agent(settings.host), encode(leaving), also=self.registrar.farewell())
         with trio.move_on_after(seconds(settings.spread_timeout)):
             await self.holder.settled()
             if self.registrar.local:

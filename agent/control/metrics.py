@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,10 +23,12 @@ class Collected:
         return iter(self._metrics)
 
 
-def render(workers: list[dict[str, Any]], control: dict[str, float]) -> bytes:
+def render(
+    workers: list[dict[str, Any]], control: dict[str, float], hooks: Mapping[tuple[str, str], int] | None = None
+) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected([*_services(workers), *_workers(workers), *_control(control)]))
+    registry.register(Collected([*_services(workers), *_workers(workers), *_control(control), _hooks(hooks or {})]))
     return generate_latest(registry)
 
 
@@ -141,6 +143,13 @@ def _workers(workers: list[dict[str, Any]]) -> list[Metric]:
     return metrics
 
 
+def _hooks(outcomes: Mapping[tuple[str, str], int]) -> Metric:
+    deliveries = CounterMetricFamily("shoal_hook_deliveries", "What webhooks were told", labels=["hook", "outcome"])
+    for (hook, outcome), number in outcomes.items():
+        deliveries.add_metric([hook, outcome], number)
+    return deliveries
+
+
 _OWN = {
     "table_revision": "Revision that every worker of this host runs",
     "table_age_seconds": "Since etcd was last heard of",
@@ -151,6 +160,10 @@ _OWN = {
     "suspects": "Endpoints whose mass deletion is not believed",
     "worker_restarts": "Workers replaced since the agent started",
     "resyncs": "Snapshots taken from etcd",
+    "events_pending": "Events that some webhook has still to be told",
+    "events_lost": "Events that could not be kept, because there were too many at once",
+    "comparisons": "Requests whose answers were compared since the agent started",
+    "comparisons_dropped": "Requests whose answers were not, because there were too many",
     "access_log_lines_lost": "Lines that could not be written since the agent started",
     "lease_grants": "Leases taken since the agent started",
 }

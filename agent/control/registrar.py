@@ -10,7 +10,7 @@ Laws
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from policies.names import parse_service
 from registry.keys import Keys, check_id
 from registry.lease import Holder
 from registry.records import Health, Instance, Malformed, check_address, encode
+from registry.store import Put
 
 log = structlog.get_logger()
 DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
@@ -73,6 +74,8 @@ class Registrar:
         self.tokens: dict[str, str] = {}
         self.on_tokens: Callable[[], None] = lambda: None
         """Called when a service got its token."""
+        self.events: Callable[[str, Identity, dict[str, Any]], list[Put]] = lambda name, identity, data: []
+        """What a transition has to put into etcd beside its own key."""
 
     # Registering.
 
@@ -224,11 +227,17 @@ class Registrar:
     def _on_transition(self, identity: Identity, transition: Transition) -> None:
         word = "healthy" if transition.healthy else "unhealthy"
         log.info(f"instance {word}", service=identity[0], instance=identity[1], reason=transition.reason)
-        self._put_health(identity, transition.healthy, transition.reason)
+        local = self.local.get(identity)
+        before = "unhealthy" if transition.healthy else "healthy"
+        data: dict[str, Any] = {"before": before, "after": word, "reason": transition.reason}
+        if local is not None:
+            data |= {"version": local.record.version, "zone": local.record.zone}
+        also = self.events(f"instance.{word}", identity, data)
+        self._put_health(identity, transition.healthy, transition.reason, also)
 
-    def _put_health(self, identity: Identity, healthy: bool, reason: str) -> None:
+    def _put_health(self, identity: Identity, healthy: bool, reason: str, also: Sequence[Put] = ()) -> None:
         record = Health(healthy=healthy, reason=reason[:1000], since=now_text(), agent=self._settings.host)
-        self._holder.put(self._keys.health(*identity), encode(record))
+        self._holder.put(self._keys.health(*identity), encode(record), also=also)
 
     # Leaving.
 
@@ -240,15 +249,23 @@ class Registrar:
                 draining = msgspec.structs.replace(local.record, state="draining")
                 self._holder.put(self._keys.instance(*identity), encode(draining))
 
+    def farewell(self) -> list[Put]:
+        """Events that tell that every instance of this host goes, in order."""
+        reason = {"orderly": True, "reason": "its agent stopped"}
+        return [put for identity in self.local for put in self.events("instance.gone", identity, dict(reason))]
+
     def forget(self, identity: Identity) -> None:
         """Take an instance out altogether."""
         self._leaving.discard(identity)
-        self.local.pop(identity, None)
+        local = self.local.pop(identity, None)
         self._checks.pop(identity, None)
         scope = self._running.pop(identity, None)
         if scope is not None:
             scope.cancel()
-        self._holder.drop(self._keys.instance(*identity))
+        data: dict[str, Any] = {"orderly": True, "reason": "it was deregistered"}
+        if local is not None:
+            data |= {"version": local.record.version, "zone": local.record.zone}
+        self._holder.drop(self._keys.instance(*identity), also=self.events("instance.gone", identity, data))
         self._holder.drop(self._keys.health(*identity))
         self._save()
 

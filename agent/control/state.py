@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import agent
+from agent.control.delivery import digest
 
 if TYPE_CHECKING:
     from agent.control.main import Control
@@ -31,6 +32,10 @@ def figures(control: Control) -> dict[str, float]:
         "worker_restarts": control.fleet.restarts,
         "resyncs": mirror.resyncs,
         "lease_grants": control.holder.regrants,
+        "events_pending": len(control.board.events),
+        "events_lost": control.happening.lost,
+        "comparisons": control.comparing.compared,
+        "comparisons_dropped": control.comparing.dropped,
         "access_log_lines_lost": control.access.lost if control.access is not None else 0,
     }
 
@@ -85,6 +90,14 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
         "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
         "happened": list(control.happened),
+        "events": {
+            "waiting": control.delivery.waiting,
+            "pending": len(control.board.events),
+            "claims": control.board.claims,
+            "conditions": sorted(control.board.conditions),
+            "outcomes": digest(control.delivery.outcomes),
+            "failures": list(control.delivery.failures),
+        },
         "standing": list(control.standing.values()),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}

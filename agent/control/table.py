@@ -28,7 +28,7 @@ from registry.records import Agent, Health, Instance, Malformed, Record, Rejecti
 from registry.store import Change
 
 Identity = tuple[str, str]
-NOT_FOR_WORKERS: Final = frozenset({"health"})
+NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
 """Kinds that control acts on by itself."""
 
 
@@ -97,6 +97,8 @@ class Table:
         """How many instances of which services an agent owns, by host."""
         self._spellings = Spellings()
         self._touched: set[str] = set()
+        self.removed: dict[Identity, EndpointFrame | None] = {}
+        """Instances that the last changes deleted; with the endpoint when it had not been draining."""
         self._removed: dict[Identity, EndpointFrame | None] = {}
         """Instances deleted by the changes at hand; with the endpoint when it had not been draining."""
 
@@ -119,6 +121,7 @@ class Table:
         self._distrust(before)
         for name in [name for name in self._touched if name in self.services and self.services[name].empty]:
             del self.services[name]
+        self.removed = self._removed
         touched, self._touched, self._removed = self._touched, set(), {}
         return touched
 

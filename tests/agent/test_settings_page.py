@@ -8,10 +8,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.settings import Admin, Etcd, Inbound, InstanceSettings, Limits, Outbound, Settings, parse
+from agent.settings import Admin, Etcd, Hooks, Inbound, InstanceSettings, Limits, Outbound, Settings, parse
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "agent-settings.md").read_text()
-PARTS = {"": Settings, "etcd": Etcd, "outbound": Outbound, "inbound": Inbound, "admin": Admin, "limits": Limits}
+PARTS = {
+    "": Settings,
+    "etcd": Etcd,
+    "outbound": Outbound,
+    "inbound": Inbound,
+    "admin": Admin,
+    "limits": Limits,
+    "hooks": Hooks,
+}
 
 
 def example() -> str:
@@ -28,14 +36,16 @@ def test_the_example_is_good() -> None:
 @pytest.mark.parametrize("part", [*PARTS.values(), InstanceSettings], ids=lambda part: part.__name__)
 def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct]) -> None:
     """No setting without a word about it."""
-    tables = {"etcd", "outbound", "inbound", "admin", "limits", "instances"}
+    tables = {"etcd", "outbound", "inbound", "admin", "limits", "hooks", "instances"}
     for name in part.__struct_fields__:
         if name not in tables:
             assert re.search(rf"^{name} = ", example(), re.MULTILINE), f"{name} is not in the example"
             assert re.search(rf"`(\w+\.)?{name}`", PAGE), f"{name} is not explained"
 
 
-@pytest.mark.parametrize("part", [Settings, Etcd, Outbound, Inbound, Admin, Limits], ids=lambda part: part.__name__)
+@pytest.mark.parametrize(
+    "part", [Settings, Etcd, Outbound, Inbound, Admin, Limits, Hooks], ids=lambda part: part.__name__
+)
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:
     """A default that is written down is the one that is used."""
     rows = dict(re.findall(r"^\| `(?:\w+\.)?(\w+)` \| `([^`|]+)` \|", PAGE, re.MULTILINE))
@@ -44,7 +54,7 @@ def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:
         if isinstance(field.default, str | int) and field.default not in ("", 0) and field.name in rows:
             if field.name == "listen":
                 continue
-            assert rows[field.name] == str(field.default), field.name
+            assert rows[field.name] == str(field.default).lower() or rows[field.name] == str(field.default), field.name
             checked += 1
     assert checked or part not in (Settings, Etcd, Limits)
 

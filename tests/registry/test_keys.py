@@ -62,7 +62,7 @@ def test_slashes_in_a_service_mean_dots() -> None:
     [
         ("/shoal/default", "not under /shoal/default/"),
         ("/shoal/default2/agents/a", "not under /shoal/default/"),
-        ("/shoal/default/instance/pets/1", "'instance' is none of: acks, agents, events, health"),
+        ("/shoal/default/instance/pets/1", "'instance' is none of: acks, agents, claims, conditions, events, health"),
         ("/shoal/default/", "'' is none of: acks"),
         ("/shoal/default/instances/pets", "no instance id behind the service"),
         ("/shoal/default/instances/pets/", "'' is no instance id"),
@@ -104,12 +104,15 @@ def test_nothing_is_built_of_bad_names(bad: str) -> None:
         KEYS.policy(bad, "*")
 
 
+UNWATCHED = {Room.ACKS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED}
+
+
 def test_agents_watch_one_range_without_the_noise() -> None:
-    """Everything but acks/, seen/ and tallies/, and nothing of another mesh."""
+    """Everything but what is written often or kept for people, and nothing of another mesh."""
     start, end = KEYS.watched
     inside = {room for room in Room if start <= KEYS.room(room) + "a" < end and start <= KEYS.room(room) + "z" < end}
-    assert inside == set(Room) - {Room.ACKS, Room.SEEN, Room.TALLIES}
-    for room in (Room.ACKS, Room.SEEN, Room.TALLIES):
+    assert inside == set(Room) - UNWATCHED
+    for room in UNWATCHED:
         assert not start <= KEYS.room(room) < end
         assert not start <= KEYS.room(room) + "\U0010ffff" < end
     assert not start <= Keys("default-2").agent("a") < end

@@ -16,7 +16,21 @@ from policies.catalogue import BY_NAME
 from policies.document import Invalid, parse
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Key, Keys, Room, Unknown
-from registry.records import Ack, Agent, Compared, Health, Instance, Malformed, Record, Rejection, Seen, decode
+from registry.records import (
+    Ack,
+    Agent,
+    Begun,
+    Claimed,
+    Compared,
+    Health,
+    Instance,
+    Malformed,
+    Outbox,
+    Record,
+    Rejection,
+    Seen,
+    decode,
+)
 from registry.server import EtcdProcess, find_binary
 from registry.store import Refused, prefix_end
 from tests.support.etcd import running_etcd
@@ -31,6 +45,11 @@ RECORDS: dict[Room, type[Record]] = {
     Room.ACKS: Ack,
     Room.SEEN: Seen,
     Room.TALLIES: Compared,
+    Room.CLAIMS: Claimed,
+    Room.CONDITIONS: Begun,
+    Room.EVENTS: Outbox,
+    Room.TOLD: Outbox,
+    Room.UNDELIVERED: Outbox,
 }
 SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
