@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import convergence, cpu, goal, idle, kinds, latency, machine, scale, stream
+from scripts.benchmark import convergence, cpu, events, goal, idle, kinds, latency, machine, scale, stream
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
 from scripts.benchmark.peers import choose
@@ -36,6 +36,7 @@ class Section(StrEnum):
     STREAM = "stream"
     IDLE = "idle"
     KINDS = "kinds"
+    EVENTS = "events"
     ALL = "all"
 
 
@@ -47,6 +48,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.STREAM: stream,
     Section.IDLE: idle,
     Section.KINDS: kinds,
+    Section.EVENTS: events,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 

@@ -59,7 +59,7 @@ def _is_worker(pid: int) -> bool:
         return False
 
 
-def settings(host: str, etcd_url: str, mesh: str, ports: Sequence[int], directory: Path) -> str:
+def settings(host: str, etcd_url: str, mesh: str, ports: Sequence[int], directory: Path, more: str = "") -> str:
     """agent.toml: one worker; access records to a file; the rest as it comes."""
     outbound, inbound, admin = ports
     return f"""
@@ -83,19 +83,26 @@ listen = "127.0.0.1:{inbound}"
 
 [admin]
 listen = "127.0.0.1:{admin}"
-"""
+{more}"""
 
 
 @contextmanager
 def running_agent(
-    workdir: Path, host: str, etcd_url: str, *, mesh: str = "default", cpus: Sequence[int] = (), wait: bool = True
+    workdir: Path,
+    host: str,
+    etcd_url: str,
+    *,
+    mesh: str = "default",
+    cpus: Sequence[int] = (),
+    wait: bool = True,
+    more: str = "",
 ) -> Iterator[Agent]:
-    """An agent; ready, unless the caller wants to see how it becomes so."""
+    """An agent; ready, unless the caller wants to see how it becomes so. `more` ends its settings."""
     ports = free_ports(3)
     directory = workdir / f"agent-{host}-{ports[0]}"
     directory.mkdir()
     config = directory / "agent.toml"
-    config.write_text(settings(host, etcd_url, mesh, ports, directory))
+    config.write_text(settings(host, etcd_url, mesh, ports, directory, more))
     argv = [sys.executable, "-m", "agent", "agent", "--config", str(config)]
     with running(f"agent {host}", argv, directory / "agent.log", cpus=cpus) as program:
         agent = Agent(host, ports[0], ports[2], program)

@@ -40,6 +40,11 @@ DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "rules": [{"match": {"headers": {"x-chaos": "yes"}}, "abort": {"status": 503}}],
         },
     ),
+    "shadow, 1% copied": ("shadow", {"copies": [{"version": "v2", "percent": 1}]}),
+    "shadow, 10% compared": (
+        "shadow",
+        {"compare": {"primary": "v1", "candidate": {"version": "v2"}, "percent": 10}},
+    ),
     "retry with hedging": ("retry", {"attempts": 2, "hedge": {"after": "p99"}}),
 }
 """What is switched on, by the name of its row."""
