@@ -15,11 +15,12 @@ from setuptools import setup
 
 PROXY = (
     "access answers attempt callers choosing connection downstream exchange framing guards head hedging listener "
-    "mirroring outgoing peers pool reactor retries speaker stats story table throttle tunnel upstream view worker"
+    "mirroring outgoing peers pool reactor retries shedding speaker stats story table throttle tunnel upstream view "
+    "worker"
 )
 POLICIES = (
-    "algorithms balancer bucket budget circuit copying ejection endpoint ewma hashing locality maglev quantile ring "
-    "split"
+    "algorithms balancer bucket budget circuit copying ejection endpoint ewma hashing limiter locality maglev "
+    "quantile ring shedding split"
 )
 COMPILED = [
     *(f"agent/proxy/{name}.py" for name in PROXY.split()),

@@ -16,6 +16,7 @@ from policies.ratelimit import RateLimit
 from policies.retry import Retry
 from policies.route import Route
 from policies.shadow import Shadow
+from policies.shed import Shed
 from policies.timeout import Timeout
 from policies.webhook import Webhook
 
@@ -37,6 +38,7 @@ KINDS: Final = (
     Kind("timeout", Timeout, "how long connecting, a try, a request and silence may take"),
     Kind("breaker", Breaker, "when nothing is sent to a struggling service, and what callers get instead"),
     Kind("outlier", Outlier, "which bad instances are passed over for a while"),
+    Kind("shed", Shed, "what is let in when there is too much, and where the rest goes"),
     Kind("balance", Balance, "which instance takes a request"),
     Kind("retry", Retry, "which failures are tried again, within a budget"),
     Kind("shadow", Shadow, "which requests are copied elsewhere, and whether the answers differ"),

@@ -15,15 +15,20 @@ class Subset(NamedTuple):
 
     version: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    zone: str | None = None
 
     def selects(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint belongs to it."""
         if self.version is not None and endpoint.version != self.version:
             return False
+        if self.zone is not None and endpoint.zone != self.zone:
+            return False
         return all(endpoint.metadata.get(key) == value for key, value in self.labels)
 
     def __str__(self) -> str:
         parts = [f"version {self.version}"] if self.version is not None else []
+        if self.zone is not None:
+            parts.append(f"zone {self.zone}")
         return ", ".join([*parts, *(f"{key}={value}" for key, value in self.labels)])
 
 

@@ -72,6 +72,7 @@ def _services(workers: list[dict[str, Any]]) -> list[Metric]:
         "limited": CounterMetricFamily("shoal_limited", "Requests that were one too many", labels=["service", "limit"]),
         "faults": CounterMetricFamily("shoal_faults", "Faults injected on purpose", labels=["service", "rule"]),
         "copies": CounterMetricFamily("shoal_shadow", "Copies of requests", labels=["service", "outcome"]),
+        "shed": CounterMetricFamily("shoal_shed", "Requests that were not let in", labels=["service", "outcome"]),
         "transitions": CounterMetricFamily(
             "shoal_breaker_transitions", "Changes of a breaker", labels=["service", "to"]
         ),

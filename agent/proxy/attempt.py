@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Attempt(Speaker):
     """One try."""
 
-    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "number")
+    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "latency_s", "limiter", "number")
 
     def __init__(self, exchange: Exchange, endpoint: Endpoint, number: int, gated: bool) -> None:
         super().__init__(exchange.request.method, exchange.request.upgrade)
@@ -39,6 +39,11 @@ class Attempt(Speaker):
         """Whether the endpoint's load counts this request."""
         self.gated = gated
         """Whether the endpoint's breaker does."""
+        self.limiter = exchange.let_in
+        """That let it in, and has to hear of its end."""
+        exchange.let_in = None
+        self.latency_s = -1.0
+        """Until the head of a good answer; negative: there was none."""
         load = endpoint.load
         load.active += 1
         load.requests += 1
@@ -164,6 +169,7 @@ class Attempt(Speaker):
         else:
             exchange.balancer.observe(load, now - self.began, ok, now)
         if ok:
+            self.latency_s = now - self.began
             load.successes += 1
         else:
             load.failures += 1
@@ -175,6 +181,12 @@ class Attempt(Speaker):
             self.counted = False
             load = self.endpoint.load
             load.active -= 1
+            if self.limiter is not None:
+                if self.latency_s >= 0.0:
+                    self.limiter.leave(self.latency_s, self.exchange.worker.reactor.now)
+                else:
+                    self.limiter.abandon()
+                self.limiter = None
             if self.gated and load.circuit is not None:
                 self.gated = False
                 load.circuit.abandon(self.exchange.worker.reactor.now)

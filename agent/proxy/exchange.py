@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent.proxy import answers, choosing, guards, hedging, mirroring, peers, retries, story
+from agent.proxy import answers, choosing, guards, hedging, mirroring, peers, retries, shedding, story
 from agent.proxy.answers import Refusal
 from agent.proxy.attempt import Attempt
 from agent.proxy.framing import chunk, last_chunk
@@ -30,6 +30,7 @@ from agent.proxy.head import (
     SHOAL_ENDPOINT,
     SHOAL_EXPLAIN,
     SHOAL_NO_RETRY,
+    SHOAL_SHED,
     SHOAL_UNSENT,
     VIA,
     Field,
@@ -48,6 +49,7 @@ from policies import timeout as timing
 from policies.balancer import Balancer
 from policies.endpoint import Endpoint
 from policies.fault import Injected
+from policies.limiter import Limiter
 from policies.retry import Again, Failure
 from policies.route import Forward, Redirect, Respond
 
@@ -90,6 +92,7 @@ class Exchange(Timed):
         "forward",
         "hedge",
         "key",
+        "let_in",
         "mirror",
         "no_retry",
         "plan",
@@ -105,6 +108,7 @@ class Exchange(Timed):
         "tried",
         "tunnel",
         "view",
+        "ways_tried",
         "whole_deadline",
         "why",
         "worker",
@@ -129,6 +133,10 @@ class Exchange(Timed):
         self.hedge: Attempt | None = None
         """A second one under way beside it; the first answer wins."""
         self.mirror: mirroring.Mirror | None = None
+        self.let_in: Limiter | None = None
+        """For the attempt that is about to be made."""
+        self.ways_tried = 0
+        """Ways out of an overload."""
         self.tunnel: Tunnel | None = None
         self.view: HeadView | None = None
         self.explained: story.Explained | None = None
@@ -390,6 +398,14 @@ class Exchange(Timed):
 
     def _try_endpoint(self, endpoint: Endpoint, gated: bool) -> None:
         self.endpoint = endpoint
+        target = self.target or self.service
+        if target is not None and target.plan.shed is not None:
+            reason = shedding.let_in(self, target, endpoint)
+            if reason:
+                if gated and endpoint.load.circuit is not None:
+                    endpoint.load.circuit.abandon(self.worker.reactor.now)
+                shedding.turn_away(self, target, reason)
+                return
         self.attempts += 1
         self.attempt = attempt = Attempt(self, endpoint, self.attempts, gated)
         hedge = self.retry.hedge
@@ -493,6 +509,11 @@ class Exchange(Timed):
 
     def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
+        if head.status == 503 and not self.down.inbound and _has(head.special, SHOAL_SHED):
+            self._on_shed(attempt, complete)
+            return
+        if attempt.limiter is not None:
+            shedding.heard(attempt, head)
         if head.status in self.retry.watched:
             if self.hedge is not None:
                 attempt.release(reusable=complete and self.request_sent)
@@ -503,6 +524,28 @@ class Exchange(Timed):
         elif self.hedge is not None:
             hedging.win(self, attempt)
         self._relay(attempt, head, body, complete)
+
+    def _on_shed(self, attempt: Attempt, complete: bool) -> None:
+        """The endpoint's agent lets no more in: no fault of the endpoint, and nothing to try again."""
+        attempt.release(reusable=complete and self.request_sent)
+        attempt.give_back()
+        if self.hedge is not None:
+            hedging.lose(self, attempt, ejection.OK)
+            return
+        self.attempt = None
+        shedding.elsewhere(self, f"{attempt.endpoint.service}/{attempt.endpoint.id} is overloaded")
+
+    def divert(self, way: Forward) -> None:
+        """To a way out of an overload."""
+        before = self.forward or way
+        self._direct(msgspec.structs.replace(before, service=way.service, subset=way.subset))
+
+    def part_from_breaker(self) -> None:
+        """What comes of the request says nothing of the service whose breaker let it pass."""
+        if self.entered is not None:
+            guards.part(self, self.entered, retried=self.counts_retry)
+            self.entered = None
+            self.counts_retry = False
 
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""

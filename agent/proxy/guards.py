@@ -138,6 +138,15 @@ def leave(exchange: Exchange, target: Service, *, retried: bool) -> None:
     tell_transition(worker, target, "", circuit.leave(ok, now - exchange.started, now, worker.rng))
 
 
+def part(exchange: Exchange, target: Service, *, retried: bool) -> None:
+    """The request goes elsewhere, and says nothing of the service whose breaker let it pass."""
+    circuit = target.circuit
+    if circuit is not None:
+        if retried:
+            circuit.retry_ended()
+        circuit.abandon(exchange.worker.reactor.now)
+
+
 # Endpoints: a breaker for each, and ejection.
 
 

@@ -29,6 +29,7 @@ class ServiceStats:
         "limited",
         "refused",
         "requests",
+        "shed",
         "transitions",
     )
 
@@ -50,6 +51,8 @@ class ServiceStats:
         """By calling service, as far as callers say who they are: requests."""
         self.copies: dict[str, int] = {}
         """By outcome: copies of requests that a shadow policy wanted."""
+        self.shed: dict[str, int] = {}
+        """By what became of them: requests that were not let in."""
         self.limited: dict[str, int] = {}
         """By limit: requests that were one too many."""
         self.faults: dict[str, int] = {}
@@ -86,6 +89,7 @@ class ServiceStats:
             "audit": self.audit,
             "callers": self.callers,
             "copies": self.copies,
+            "shed": self.shed,
             "limited": self.limited,
             "faults": self.faults,
             "transitions": self.transitions,

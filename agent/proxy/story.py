@@ -175,6 +175,11 @@ def may_be_copied(plan: Plan, request: RequestView) -> list[dict[str, Any]]:
     return [entry(plan, "shadow", "shadow", "may be copied" if samples else "not copied", samples)]
 
 
+def shed(plan: Plan, reason: str) -> dict[str, Any]:
+    """Whether the instance's agent let it in."""
+    return entry(plan, "admit", "shed", "not let in" if reason else "let in", reason or "within the limit")
+
+
 def hedged(plan: Plan, first: Endpoint, second: Endpoint, after_s: float) -> dict[str, Any]:
     """A second attempt beside the first."""
     reason = f"{first.id} has not answered for {after_s * 1000:.0f} ms"

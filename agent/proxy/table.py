@@ -30,6 +30,8 @@ from policies import (
     retry,
     route,
     shadow,
+    shed,
+    shedding,
     timeout,
 )
 from policies.balance import Balance, Balancer, BalanceState
@@ -38,6 +40,7 @@ from policies.circuit import Circuit
 from policies.document import Document, Invalid, parse
 from policies.ejection import Ejector, Record
 from policies.endpoint import Endpoint, Load
+from policies.limiter import Limiter
 from policies.names import parse_service
 from policies.quantile import Recent
 from policies.ratelimit import RateLimit
@@ -108,6 +111,7 @@ class Plan:
         "route",
         "service",
         "shadow",
+        "shed",
         "timeouts",
     )
 
@@ -120,6 +124,7 @@ class Plan:
         *,
         host: str,
         zone: str,
+        share: float,
     ) -> None:
         self.service = service.name
         self.revision = revision
@@ -152,6 +157,10 @@ class Plan:
         document, audit = _document(policies, "shadow", shadow.Shadow)
         if document is not None:
             self.shadow = Phase(shadow.compile(document, service.name), audit)
+        self.shed: Phase[shedding.Plan] | None = None
+        document, audit = _document(policies, "shed", shed.Shed)
+        if document is not None:
+            self.shed = Phase(shed.compile(document, share), audit)
         self.outlier: Phase[ejection.Rules] | None = None
         document, audit = _document(policies, "outlier", outlier.Outlier)
         if document is not None:
@@ -211,10 +220,13 @@ class Service:
         "copying",
         "ejector",
         "judge",
+        "limiter",
         "loads",
         "name",
         "plan",
         "recent",
+        "relief",
+        "shed_at",
         "states",
         "stats",
     )
@@ -238,6 +250,11 @@ class Service:
         self.buckets: Buckets | None = None
         self.ejector: Ejector | None = None
         self.judge: Timed | None = None
+        self.limiter: Limiter | None = None
+        """Of its instances on this host, as far as this worker hands them requests."""
+        self.shed_at = 0.0
+        self.relief: Timed | None = None
+        """While load is shed."""
         self._keeping_out = 0
 
     def adopt(self, plan: Plan, share: float, agents: int) -> None:
@@ -261,6 +278,12 @@ class Service:
             for limit in plan.limits.compiled.limits:
                 if limit.shared:
                     self.buckets.begin(limit.name, share / agents)
+        if plan.shed is None:
+            self.limiter = None
+        elif self.limiter is None:
+            self.limiter = Limiter(plan.shed.compiled.rules)
+        else:
+            self.limiter.configure(plan.shed.compiled.rules)
         if plan.outlier is None:
             self.ejector = None
             for load in self.loads.values():
@@ -323,7 +346,7 @@ class Table:
         service = self.services.get(name) or (staged[0] if staged else Service(name))
         in_force, refused = self._documents(policies)
         made = [self._endpoint(service, frame, now) for frame in endpoints]
-        plan = Plan(service, revision, made, in_force, host=self.host, zone=self.zone)
+        plan = Plan(service, revision, made, in_force, host=self.host, zone=self.zone, share=self.share)
         self._staged[name] = (service, plan)
         return refused
 

@@ -24,7 +24,7 @@ import trio
 
 from agent import frames
 from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
-from agent.proxy import explain, guards, state
+from agent.proxy import explain, guards, shedding, state
 from agent.proxy.access import Recorder
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.callers import Callers
@@ -59,6 +59,7 @@ class Worker:
         self.rng = random.Random(seed)
         self.recorder = Recorder()
         self.peers = Peers()
+        self.cpu = shedding.CpuWatch(self)
         self._compare: Callable[[Frame], bool] | None = None
         self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []
@@ -222,6 +223,8 @@ class Worker:
         first = not self.table.ready
         self.table.commit(revision, agents)
         unjudged, self.table.unjudged = self.table.unjudged, []
+        if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in self.table.services.values()):
+            self.cpu.start()
         for service in unjudged:
             service.judge = guards.Judge(self, service)
         self.reactor.now = time.monotonic()

@@ -45,6 +45,7 @@ DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "shadow",
         {"compare": {"primary": "v1", "candidate": {"version": "v2"}, "percent": 10}},
     ),
+    "shed, adaptive": ("shed", {"adaptive": {"initial": 500}}),
     "retry with hedging": ("retry", {"attempts": 2, "hedge": {"after": "p99"}}),
 }
 """What is switched on, by the name of its row."""

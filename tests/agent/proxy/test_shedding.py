@@ -1,0 +1,192 @@
+"""Load shedding on real sockets: an inbound agent that is full, and a calling agent that takes the ways out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, running_proxy
+
+POST = b"POST / HTTP/1.1\r\nHost: pets.production\r\nContent-Length: %d\r\n\r\n"
+
+
+class Slow:
+    """Answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.asked = 0
+        self.fields = b""
+
+    async def __call__(self, client: Client) -> None:
+        while True:
+            await client.head()
+            self.asked += 1
+            await self.gate.wait()
+            await client.send(OK.replace(b"\r\n\r\n", b"\r\n" + self.fields + b"\r\n"))
+
+
+async def stuck(proxy: Proxy, count: int, slow: Slow) -> list[Client]:
+    """So many requests under way."""
+    clients = [await proxy.client() for _ in range(count)]
+    for client in clients:
+        await client.send(GET)
+    with trio.fail_after(5):
+        while slow.asked < count:
+            await trio.sleep(0.005)
+    return clients
+
+
+def stats(proxy: Proxy, service: str = "pets.production") -> Any:
+    return proxy.worker.table.services[service].stats
+
+
+async def test_what_is_too_much_is_refused_and_said_so() -> None:
+    """503, Retry-After, x-shoal-shed; nothing is tried again, no endpoint is blamed; and then all is well again."""
+    async with running_proxy() as proxy:
+        slow = Slow()
+        port = await proxy.upstream(slow)
+        proxy.put(endpoint(port), shed={"concurrency": 2, "retry_after": "7s"}, retry={"attempts": 5, "on": ["5xx"]})
+        clients = await stuck(proxy, 2, slow)
+        late = await proxy.client()
+        await late.send(GET)
+        head = await late.head()
+        assert head.startswith(b"HTTP/1.1 503") and b"x-shoal-shed: 1\r\n" in head and b"retry-after: 7\r\n" in head
+        assert b"x-shoal-policy: shed" in head and slow.asked == 2
+        slow.gate.set()
+        for client in clients:
+            await client.until(b"ok")
+        late.received = b""
+        again = await proxy.client()
+        assert b"200" in await again.ask(GET)
+        limiter = proxy.worker.table.services["pets.production"].limiter
+        with trio.fail_after(5):
+            while limiter is not None and limiter.active:
+                await trio.sleep(0.005)
+        assert stats(proxy).shed == {"refused": 1} and "retries" not in stats(proxy).failures
+        (load,) = proxy.worker.table.services["pets.production"].loads.values()
+        assert (load.active, load.failures, load.refused_until) == (0, 0, 0.0)
+        assert [e["after"] for e in proxy.worker.happened] == ["shedding"]
+
+
+@pytest.mark.parametrize(
+    ("instead", "expected"),
+    [
+        ([{"service": "backup.production"}], b"backup"),
+        ([{"service": "gone.production"}, {"version": "v9"}, {"zone": "south"}], b"in the south"),
+        ([{"version": "v9"}, {"respond": {"status": 200, "body": "later, please"}}], b"later, please"),
+        ([{"respond": {"status": 503, "headers": {"x-whale": "yes"}}}], b"x-whale: yes"),
+    ],
+)
+async def test_ways_out(instead: list[dict[str, Any]], expected: bytes) -> None:
+    """The first that leads somewhere; those that do not are passed over."""
+
+    def says(text: bytes) -> Any:
+        async def handle(client: Client) -> None:
+            while True:
+                await client.head()
+                await client.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+
+        return handle
+
+    async with running_proxy() as proxy:
+        slow = Slow()
+        ports = [
+            await proxy.upstream(slow),
+            await proxy.upstream(says(b"backup")),
+            await proxy.upstream(says(b"in the south")),
+        ]
+        proxy.put(endpoint(ports[1]), service="backup.production")
+        south = endpoint(ports[2], zone="south", version="v2", agent="another")
+        route = {"rules": [{"split": [{"version": "v1"}]}]}
+        proxy.put(endpoint(ports[0]), south, shed={"concurrency": 1, "instead": instead}, route=route)
+        await stuck(proxy, 1, slow)
+        client = await proxy.client()
+        await client.send(GET)
+        await client.until(expected)
+        with trio.fail_after(5):
+            while stats(proxy).active > 1:
+                await trio.sleep(0.005)
+
+
+async def test_a_calling_agent_hears_it_from_the_other_host() -> None:
+    """Two hops: the owner's agent refuses before it asks; the caller's takes the way out, and blames nobody."""
+    async with running_proxy() as owner, running_proxy() as caller:
+        slow = Slow()
+        port = await owner.upstream(slow)
+        owner.worker.table.host = "there"
+        document = {"concurrency": 1, "instead": [{"service": "backup.production"}]}
+        owner.put(endpoint(port, "i", agent="there"), shed=document)
+        via = {"agent": "there", "via": True, "dial_port": owner.inbound_port}
+        backup = await caller.upstream(always_ok)
+        caller.put(endpoint(backup), service="backup.production")
+        breaker = {"trip": {"consecutive": 1}, "endpoint": {"trip": {"consecutive": 1}}}
+        caller.put(
+            endpoint(port, "i", **via),
+            shed=document,
+            breaker=breaker,
+            outlier={"consecutive_5xx": 1, "min_requests": 1},
+        )
+        await stuck(caller, 1, slow)
+        for request in (GET, POST % 5 + b"hello"):
+            assert b"200" in await (await caller.client()).ask(request)
+        assert slow.asked == 1 and stats(owner).shed == {"refused": 2} and stats(caller).shed == {"elsewhere": 2}
+        large = await caller.client()
+        await large.send(POST % 200_000 + b"x" * 200_000)
+        assert b"503" in await large.head()
+        service = caller.worker.table.services["pets.production"]
+        assert service.circuit is not None and service.circuit.state == "closed"
+        assert caller.worker.happened == []
+
+
+async def test_priorities() -> None:
+    """By a rule, by the request's own word, and not by the word where it is not believed."""
+    async with running_proxy() as proxy:
+        slow = Slow()
+        port = await proxy.upstream(slow)
+        rules = [{"match": {"path": {"prefix": "/checkout"}}, "priority": "critical"}]
+        proxy.put(endpoint(port), shed={"concurrency": 10, "priorities": rules})
+        await stuck(proxy, 9, slow)
+
+        async def asked(request: bytes) -> bool:
+            client = await proxy.client()
+            before = slow.asked
+            await client.send(request)
+            with trio.move_on_after(0.3):
+                return b"503" not in await client.head()
+            return slow.asked > before
+
+        marked = GET.replace(b"\r\n\r\n", b"\r\nX-Shoal-Priority: high\r\n\r\n")
+        assert not await asked(GET)
+        assert await asked(marked)
+        assert not await asked(marked)
+        proxy.put(endpoint(port), shed={"concurrency": 12, "priorities": rules, "believe_header": False})
+        assert await asked(GET.replace(b"GET / ", b"GET /checkout/1 "))
+        assert not await asked(marked)
+
+
+async def test_an_instances_own_word() -> None:
+    """Its header moves the limit; what is no number does not."""
+    async with running_proxy() as proxy:
+        slow = Slow()
+        slow.gate.set()
+        port = await proxy.upstream(slow)
+        proxy.put(endpoint(port), shed={"concurrency": 100, "load": {"header": "X-Load", "most": 0.5}})
+        client = await proxy.client()
+        limiter = proxy.worker.table.services["pets.production"].limiter
+        assert limiter is not None
+        for word, pressed in ((b"calm", False), (b"nan", False), (b"0.4", False), (b"-3", False), (b"2.5", True)):
+            slow.fields = b"X-Load: %b\r\n" % word
+            await client.ask(GET)
+            assert (limiter._pressure < 1) is pressed
+
+
+async def test_in_audit_mode_everything_is_let_in() -> None:
+    """And counted."""
+    async with running_proxy() as proxy:
+        slow = Slow()
+        proxy.put(endpoint(await proxy.upstream(slow)), shed={"concurrency": 1, "mode": "audit"})
+        await stuck(proxy, 4, slow)
+        assert stats(proxy).audit == {"shed": 3} and stats(proxy).shed == {}
