@@ -35,7 +35,7 @@ FOLLOWED: Final = 0.9
 """... and the latency only to this part, or less far: then the base is out of date."""
 RISE: Final = 1.002
 """By how much the base is doubted each window: 2% a second at most."""
-PARTS: Final = (1.0, 0.95, 0.9, 0.75, 0.5)
+PARTS: Final = [1.0, 0.95, 0.9, 0.75, 0.5]
 """Of the limit, by priority: critical, high, normal, low, bulk."""
 _BACK: Final = 0.05
 
