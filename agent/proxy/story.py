@@ -152,6 +152,10 @@ def guards(service: Service) -> list[dict[str, Any]]:
         active = plan.fault.compiled.expires > time.time()
         reason = f"until {datetime.fromtimestamp(plan.fault.compiled.expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
         told.append(entry(plan, "admit", "fault", "may be injected" if active else "expired", reason))
+    if plan.shed is not None and service.limiter is not None:
+        here = f"{service.limiter.active} under way here, of {service.limiter.limit:.0f}"
+        ways = len(plan.shed.compiled.ways)
+        told.append(entry(plan, "admit", "shed", here, f"decided by the instance's agent; {ways} ways out"))
     return told
 
 
