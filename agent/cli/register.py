@@ -20,6 +20,9 @@ HealthOption = Annotated[
         "--health", metavar="PATH", help="HTTP path that the agent checks; without one: that the port listens."
     ),
 ]
+IntervalOption = Annotated[
+    str, typer.Option("--health-interval", metavar="TIME", help="How often it is checked, such as 500ms.")
+]
 IdOption = Annotated[str, typer.Option("--id", help="Its name among the instances; one is made up without it.")]
 WeightOption = Annotated[float, typer.Option("--weight", help="Share of traffic relative to others.")]
 ZoneOption = Annotated[str, typer.Option("--zone", help="Where it runs; without it: the zone of the agent.")]
@@ -44,6 +47,7 @@ def order(
     *,
     version: str = "",
     health: str = "",
+    interval: str = "",
     id: str = "",
     address: str = "",
     weight: float = 100,
@@ -61,6 +65,8 @@ def order(
     body |= {name: value for name, value in named.items() if value}
     if health:
         body["health"] = {"http": {"path": _checked_path(health)}}
+    if interval:
+        body.setdefault("health", {"tcp": {}})["interval"] = interval
     return body
 
 
@@ -89,6 +95,7 @@ def register(
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Where it listens.")],
     version: VersionOption = "",
     health: HealthOption = "",
+    interval: IntervalOption = "",
     id: IdOption = "",
     address: Annotated[str, typer.Option(help="Where it listens, if not at the agent's own address.")] = "",
     weight: WeightOption = 100,
@@ -107,6 +114,7 @@ def register(
         port,
         version=version,
         health=health,
+        interval=interval,
         id=id,
         address=address,
         weight=weight,

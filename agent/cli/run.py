@@ -22,6 +22,7 @@ from agent.cli.options import Options
 from agent.cli.register import (
     HealthOption,
     IdOption,
+    IntervalOption,
     MetadataOption,
     Registered,
     ServiceOption,
@@ -49,6 +50,7 @@ def run(
     service: ServiceOption,
     version: VersionOption = "",
     health: HealthOption = "",
+    interval: IntervalOption = "",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Where it listens; 0: a free one.")] = 0,
     id: IdOption = "",
     address: Annotated[str, typer.Option(help="Where it listens, if not at the agent's own address.")] = "",
@@ -73,6 +75,7 @@ def run(
         port,
         version=version,
         health=health,
+        interval=interval,
         id=id,
         address=address,
         weight=weight,

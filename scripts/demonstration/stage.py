@@ -39,6 +39,9 @@ listen = "{host.address}:{host.inbound}"
 
 [admin]
 listen = "{host.address}:{host.admin}"
+
+[hooks]
+allow = ["127.0.0.1"]
 """
 
 
@@ -144,7 +147,17 @@ class Stage:
     def start_service(self, service: str, host: Host, version: str, name: str) -> None:
         """One instance, with `shoal run`, just as a person would."""
         words = [SHOAL, "--admin", host.admin_url, "--etcd", self.etcd_url, "run", "--service", service, "--id", name]
-        words += ["--version", version, "--address", host.address, "--health", "/health", "--"]
+        words += [
+            "--version",
+            version,
+            "--address",
+            host.address,
+            "--health",
+            "/health",
+            "--health-interval",
+            "500ms",
+            "--",
+        ]
         words += [sys.executable, SERVICE, "--address", host.address, "--port", "{port}"]
         words += ["--version", version, "--instance", name]
         self._parts.append(Part(f"service-{name}", words, self.directory))
@@ -164,6 +177,11 @@ class Stage:
 
     def shoal_json(self, *words: str) -> Any:
         return json.loads(self.shoal("--output", "json", *words))
+
+    def shoal_any(self, *words: str) -> str:
+        """What a command prints whose exit code is its answer."""
+        words = (SHOAL, "--etcd", self.etcd_url, "--admin", self.hosts[0].admin_url, *words)
+        return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S).stdout
 
     def strike(self) -> None:
         """Services first, then agents, then etcd: the order in which nothing has to wait for what is gone."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import protection
+import watching
 from stage import Broken, Stage
 from traffic import Traffic, shares
 
@@ -73,6 +74,9 @@ class Story:
         protection.fault(self, SERVICE)
         protection.breaker(self, SERVICE)
         protection.limit(self)
+        watching.shedding(self)
+        watching.comparison(self, SERVICE)
+        watching.status_page(self, SERVICE)
         self.murder()
         self.without_etcd()
         self.traffic.stop()
