@@ -106,6 +106,8 @@ class Hooks(Part, frozen=True, kw_only=True):
     """Where the files are that webhooks name."""
     exec: bool = False
     """Whether webhooks may run programs on this host."""
+    link: str = ""
+    """Where people see more of an event: a URL with {subject}, {service}, {id} or {mesh} in it."""
 
 
 class InstanceSettings(Part, frozen=True, kw_only=True):
@@ -261,6 +263,8 @@ def _check(settings: Settings) -> None:
     _check_times(settings)
     _check_etcd(settings.etcd)
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
+    if settings.hooks.link and not settings.hooks.link.startswith(("https://", "http://")):
+        raise Fault("$.hooks.link", "a URL, such as https://mesh.corp.example/{subject}")
     if not settings.hooks.secrets_dir.startswith("/"):
         raise Fault("$.hooks.secrets_dir", "a whole path, such as /etc/shoal/secrets")
     seen: dict[tuple[str, str], int] = {}

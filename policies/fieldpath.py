@@ -35,12 +35,13 @@ def step(name: str) -> str:
 
 
 def field_name(steps: Sequence[str]) -> str:
-    """The place in a body as people write it; cut where it is beyond reading."""
+    """The place in a body as people write it; where it is beyond reading, the place that it is below."""
     name = "$"
     for one in steps:
-        name = name + one if one == ELEMENT else f"{name}.*" if one == ANY else below(name, one)
-        if len(name) > MAX_NAME:
-            return name[: MAX_NAME - 1] + "…"
+        longer = name + one if one == ELEMENT else f"{name}.*" if one == ANY else below(name, one)
+        if len(longer) > MAX_NAME:
+            return name
+        name = longer
     return name
 
 

@@ -126,6 +126,8 @@ class Outbox(Record, frozen=True, kw_only=True):
     """As `policies.event` has it."""
     done: dict[str, str] = msgspec.field(default_factory=dict)
     """By hook (`<pattern>/<name>`): what came of it there. The others have still to be told."""
+    trying: dict[str, str] = msgspec.field(default_factory=dict)
+    """By hook: why it was not told yet, as of one of the last tries."""
     at: str = ""
 
 

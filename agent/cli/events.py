@@ -131,7 +131,7 @@ def row_of(room: Room, id: str, value: bytes) -> dict[str, Any] | None:
         "subject": str(event.get("subject", "")),
         "service": str(event.get("service", "")),
         "reason": str(data.get("reason", "")) if isinstance(data, dict) else "",
-        "hooks": "; ".join(f"{hook}: {outcome}" for hook, outcome in record.done.items()),
+        "hooks": "; ".join(f"{hook}: {outcome}" for hook, outcome in {**record.done, **record.trying}.items()),
         "id": id,
     }
 

@@ -30,6 +30,8 @@ class Standing(NamedTuple):
     done: dict[str, str]
     """By hook: what came of it there."""
     revision: int
+    trying: dict[str, str]
+    """By hook: why it was not told yet."""
 
 
 class Documents(NamedTuple):
@@ -87,7 +89,7 @@ class Board:
         self._seen[id] = None
         if len(self._seen) > REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        self.events[id] = Standing(event, record.done, change.revision)
+        self.events[id] = Standing(event, record.done, change.revision, record.trying)
 
     def _take_claim(self, pattern: str, change: Change) -> None:
         if change.value is None:

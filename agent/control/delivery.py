@@ -48,6 +48,8 @@ TOLD_FOR_S: Final = 3600
 """For so long events are put on the same lease."""
 KEPT_FAILURES: Final = 20
 GIVEN_UP: Final = "given up: "
+TOLD_TRIES: Final = (1, 3, 6)
+"""Tries, and every tenth, after which etcd is told why."""
 log = structlog.get_logger()
 
 
@@ -239,7 +241,8 @@ class Delivery:
             return True
         done = {**standing.done, **news}
         key = self._keys.event(event.id)
-        record = encode(Outbox(event=msgspec.to_builtins(event), done=done, at=now_text()))
+        trying = {hook: reason for hook, reason in standing.trying.items() if hook not in done}
+        record = encode(Outbox(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text()))
         operations: list[Put | Delete] = [Put(key, record)]
         if all(f"{pattern}/{name}" in done for name in documents.hooks):
             operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), record, await self._lease())]
@@ -249,6 +252,20 @@ class Delivery:
             operations.append(Put(self._keys.event(event.id, Room.UNDELIVERED), dead))
         fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
         return (await self._store.transact(fences, operations)).succeeded
+
+    async def note_trying(self, event: Event, hook: str, reason: str, claim: Claim) -> None:
+        """Have it stand in etcd why a hook was not told yet, for people; no matter if that fails."""
+        standing = self._board.events.get(event.id)
+        if standing is None:
+            return
+        trying = {**standing.trying, hook: reason}
+        record = Outbox(event=msgspec.to_builtins(event), done=standing.done, trying=trying, at=now_text())
+        key = self._keys.event(event.id)
+        fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
+        try:
+            await self._store.transact(fences, [Put(key, encode(record))])
+        except StoreError as error:
+            log.debug("etcd did not take it", error=str(error))
 
     async def _lease(self) -> int:
         """The lease of what was told lately: nobody renews it."""
@@ -369,6 +386,8 @@ class _Runner:
                 return f"{GIVEN_UP}{found.reason}"
             pause_s = min(MAX_PAUSE_S, 2.0 ** min(number - 1, 12)) * (0.5 + 0.5 * random.random())
             self._delivery.waiting[event.id] = f"{self._label}: {found.reason}"
+            if number in TOLD_TRIES or number % 10 == 0:
+                await self._delivery.note_trying(event, self._label, f"{found.reason} (try {number})", self._claim)
             await trio.sleep(max(pause_s, found.after_s or 0.0))
 
     async def _done(self, event: Event, outcome: str) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -107,11 +108,16 @@ class Happening:
                 mesh=self._keys.mesh,
                 parts=parts,
                 data={"agent": self._host, **data},
-                link=self._link,
             )
         except ValueError as error:
             log.error("an event cannot be made", error=str(error))
             return None
+        if self._link:
+            said = {"subject": made.subject, "service": made.service, "id": made.id, "mesh": made.mesh}
+            link = self._link
+            for field, value in said.items():
+                link = link.replace(f"{{{field}}}", quote(value, safe=""))
+            made = msgspec.structs.replace(made, link=link)
         return made if self._board.cares(name, made.service, made.subject) else None
 
     def _put(self, event: Event) -> Put:

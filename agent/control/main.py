@@ -101,7 +101,9 @@ class Control:
         self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host)
         self.comparing = Comparing(self.table)
         self.board = Board(self.keys, self.table)
-        self.happening = Happening(self.table, self.board, self.store, self.keys, settings.host, self.boot)
+        self.happening = Happening(
+            self.table, self.board, self.store, self.keys, settings.host, self.boot, link=settings.hooks.link
+        )
         self.registrar.events = self.happening.of_instance
         hooks = settings.hooks
         caller = Caller(hooks.allow, Path(hooks.secrets_dir), programs=hooks.exec)

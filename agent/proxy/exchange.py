@@ -203,7 +203,7 @@ class Exchange(Timed):
         """Another agent asks this one something: control answers it."""
         self._asked = True
         self.request_id = self.worker.next_request_id()
-        self.down.arm(self.started + peers.ANSWER_S)
+        self.down.arm(self.started + self.worker.peers.answer_s)
         if self.request_sent:
             self.worker.peers.ask(self, b"")
 

@@ -23,11 +23,12 @@ ANSWER_S: Final = 5.0
 class Peers:
     """Questions that wait for control's answer."""
 
-    __slots__ = ("_asked", "_number", "_send")
+    __slots__ = ("_asked", "_number", "_send", "answer_s")
 
     def __init__(self) -> None:
         self._asked: dict[int, Exchange] = {}
         self._number = 0
+        self.answer_s = ANSWER_S
         self._send: Callable[[dict[str, Any]], None] | None = None
 
     def connect(self, send: Callable[[dict[str, Any]], None]) -> None:

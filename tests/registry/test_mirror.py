@@ -20,7 +20,7 @@ from registry.mirror import Mirror, Update
 from registry.server import EtcdProcess, cluster_of, free_port
 from registry.store import Delete, Put, Store, Unavailable, prefix_end
 from tests.registry.test_store_contract import compact
-from tests.support.etcd import running_etcd
+from tests.support.etcd import leader_of, running_etcd
 
 START, END = "/m/", "/m0"
 
@@ -247,19 +247,6 @@ async def put_surely(store: EtcdStore, key: str, value: bytes) -> None:
                 return
             except Unavailable:
                 await trio.sleep(0.05)
-
-
-async def leader_of(members: list[EtcdProcess]) -> EtcdProcess:
-    from registry.stubs import load
-
-    rpc, _ = load()
-    for member in members:
-        store = EtcdStore(EtcdSettings(endpoints=(member.url,)))
-        status = await store._call("Maintenance", "Status", rpc.StatusRequest(), 5)
-        await store.aclose()
-        if status.leader == status.header.member_id:
-            return member
-    raise AssertionError("no leader")
 
 
 class Relay:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from registry.etcd import EtcdSettings, EtcdStore
 from registry.server import EtcdProcess
+from registry.stubs import load
 
 
 @contextmanager
@@ -18,3 +20,15 @@ def running_etcd(folder: Path, **more: object) -> Iterator[EtcdProcess]:
         yield etcd
     finally:
         etcd.stop()
+
+
+async def leader_of(members: list[EtcdProcess]) -> EtcdProcess:
+    """The member that leads now."""
+    rpc, _ = load()
+    for member in members:
+        store = EtcdStore(EtcdSettings(endpoints=(member.url,)))
+        status = await store._call("Maintenance", "Status", rpc.StatusRequest(), 5)
+        await store.aclose()
+        if status.leader == status.header.member_id:
+            return member
+    raise AssertionError("no leader")

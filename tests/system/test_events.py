@@ -153,7 +153,7 @@ def test_the_death_of_a_host_is_told_once(mesh: Mesh, receiver: Receiver) -> Non
     assert len(receiver.of("agent.lost")) == 1, "it left in order"
 
 
-STEPS = ("before it is delivered", "after it was delivered", "whenever")
+STEPS = ("before it is delivered", "after it was delivered", "whenever", "the one that saw it")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -174,6 +174,8 @@ def test_nothing_is_lost_whoever_is_killed(mesh: Mesh, receiver: Receiver, step:
                 process.wait()
 
     def answer(request: Received, number: int) -> tuple[int, dict[str, str]]:
+        if step == STEPS[3]:
+            return (503 if all_agents[0].process is not None else 204), {}
         if number == 1 and step != "whenever":
             kill_teller()
             return (503, {}) if step == STEPS[0] else (204, {})
@@ -184,6 +186,13 @@ def test_nothing_is_lost_whoever_is_killed(mesh: Mesh, receiver: Receiver, step:
     if step == "whenever":
         until("in etcd or told", lambda: left(mesh, "events") or receiver.received)
         kill_teller()
+    if step == STEPS[3]:
+        until("tried", lambda: receiver.of("instance.unhealthy"))
+        process, all_agents[0].process = all_agents[0].process, None
+        assert process is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        receiver.received.clear()
     until("told", lambda: receiver.of("instance.unhealthy"), 40)
     until("done with", lambda: quiet(mesh), 40)
     told = receiver.of("instance.unhealthy")

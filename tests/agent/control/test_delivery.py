@@ -15,8 +15,9 @@ from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Room
 from registry.memory import MemoryStore
 from registry.records import Outbox, decode
+from registry.server import cluster_of
 from registry.store import Put, Store, prefix_end
-from tests.support.etcd import running_etcd
+from tests.support.etcd import leader_of, running_etcd
 from tests.support.light import KEYS, light_agents, put_webhook, until
 from tests.support.receiver import Received, Receiver
 
@@ -188,3 +189,114 @@ async def test_puts_that_go_along_go_in_one_transaction(memory: MemoryStore) -> 
         holder.put("/m/k3", b"w")
         await holder.settled()
         assert await memory.get("/m/also3") is None
+
+
+async def test_policies_that_change_and_are_refused(memory: MemoryStore, receiver: Receiver) -> None:
+    """Three agents see it; it is told once, with what is wrong and where."""
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["policy.*", "instance.registered"])}}, "*")
+    async with light_agents([memory], 3) as agents:
+        await memory.put(KEYS.policy("retry", "pets.production"), b'{"attempts": "three"}')
+        await until(lambda: receiver.of("policy.refused"))
+        await memory.put(KEYS.policy("retry", "pets.production"), b'{"attempts": 3}')
+        await until(lambda: receiver.of("policy.changed"))
+        agents[1].instance("a")
+        await until(lambda: receiver.of("instance.registered"))
+        await quiet(memory)
+        await trio.sleep(1.5)
+        (refused,) = receiver.of("policy.refused")
+        assert refused.event["subject"] == "policies/retry/pets.production"
+        assert refused.event["data"]["path"] == "$.attempts" and "whole number" in refused.event["data"]["reason"]
+        assert len(receiver.of("policy.changed")) == len(receiver.of("instance.registered")) == 1
+
+
+async def test_breakers_and_shedding_are_told(memory: MemoryStore, receiver: Receiver) -> None:
+    """As the workers tell them: the first that opens, the first that closes; what is only watched is not told."""
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["breaker.*", "shed.*"])}})
+    async with light_agents([memory], 2) as agents:
+        await until(lambda: "pets.production" in agents[0].board.claims)
+        event = {"kind": "breaker", "service": "pets.production", "endpoint": "", "before": "closed", "after": "open"}
+        for change in ({}, {}, {"after": "half-open"}, {"after": "closed"}, {"after": "closed"}):
+            agents[0].happening.on_happened([{**event, "reason": "5 in a row", "audit": False, **change}])
+        agents[0].happening.on_happened([{**event, "endpoint": "x", "reason": "", "audit": True}])
+        shed = {
+            "kind": "shed",
+            "service": "pets.production",
+            "endpoint": "",
+            "before": "calm",
+            "reason": "",
+            "audit": False,
+        }
+        agents[0].happening.on_happened([{**shed, "after": "shedding"}])
+        await until(lambda: len(receiver.received) == 3)
+        await quiet(memory)
+        assert [r.event["type"].removeprefix("io.shoal.") for r in receiver.received[:2]] == [
+            "breaker.opened",
+            "breaker.closed",
+        ]
+        assert receiver.received[0].event["subject"] == "breakers/pets.production/*/host-0"
+
+
+async def test_why_it_was_not_told_yet_stands_in_etcd(memory: MemoryStore, receiver: Receiver) -> None:
+    """A secret that is missing: whoever looks at the outbox sees it, on every host."""
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, sign=[{"file": "not-there"}])}})
+    async with light_agents([memory], 2) as agents:
+        for name in "ab":
+            agents[0].instance(name)
+        await trio.sleep(0.1)
+        agents[0].turn("a", False)
+        with trio.fail_after(10):
+            while not any(record.trying for record in (await room(memory, Room.EVENTS)).values()):
+                await trio.sleep(0.02)
+        (record,) = (await room(memory, Room.EVENTS)).values()
+        assert record.trying == {"pets.production/all": "no secret in the file not-there (try 1)"}
+
+
+@pytest.mark.parametrize("step", ["before the put", "after the put", "while it is delivered"])
+async def test_the_leader_of_etcd_is_killed(tmp_path: Path, receiver: Receiver, step: str) -> None:
+    """Of three members: nothing is lost, and what comes twice is the same."""
+    members = cluster_of(3, tmp_path, ["--heartbeat-interval", "50", "--election-timeout", "500"])
+    for member in members:
+        member.start(wait=False)
+    for member in members:
+        await trio.to_thread.run_sync(member.wait)
+    urls = tuple(member.url for member in members)
+    killed: list[str] = []
+
+    async def kill_leader() -> None:
+        leader = await leader_of([member for member in members if member.url not in killed])
+        killed.append(leader.url)
+        await trio.to_thread.run_sync(leader.kill)
+
+    token = trio.lowlevel.current_trio_token()
+
+    def answer(request: Received, number: int) -> tuple[int, dict[str, str]]:
+        if step == "while it is delivered" and not killed:
+            trio.from_thread.run(kill_leader, trio_token=token)
+        return 204, {}
+
+    receiver.answer = answer
+    try:
+        async with AsyncExitStack() as stack:
+            stores: list[Store] = []
+            for n in range(3):
+                settings = EtcdSettings(endpoints=(*urls[n:], *urls[:n]), timeout_s=3)
+                stores.append(await stack.enter_async_context(EtcdStore.open(settings)))
+            await put_webhook(stores[0], {"hooks": {"all": hook(receiver, events=["instance.*"])}})
+            async with light_agents(stores, 3, ttl_s=10) as agents:
+                agents[0].instance("a")
+                agents[0].instance("b")
+                await until(lambda: "pets.production" in agents[0].board.claims)
+                await trio.sleep(0.2)
+                if step == "before the put":
+                    await kill_leader()
+                agents[0].turn("a", False)
+                if step == "after the put":
+                    await agents[0].holder.settled()
+                    await kill_leader()
+                await until(lambda: receiver.of("instance.unhealthy"), 30)
+                await until(lambda: not any(agent.board.events for agent in agents), 30)
+                told = receiver.of("instance.unhealthy")
+                assert len({r.event["id"] for r in told}) == 1 and len(killed) == 1
+    finally:
+        for member in members:
+            await trio.to_thread.run_sync(member.stop)

@@ -80,10 +80,10 @@ async def test_bounds() -> None:
         proxy.worker.peers.answer(asked[0]["id"], 200, b"too late")
 
 
-async def test_control_that_does_not_answer(monkeypatch: Any) -> None:
+async def test_control_that_does_not_answer() -> None:
     """504 when its time is over; what comes then is dropped."""
-    monkeypatch.setattr(peers, "ANSWER_S", 0.05)
     async with running_proxy() as proxy:
+        proxy.worker.peers.answer_s = 0.05
         asked = control(proxy)
         client = await proxy.client(inbound=True)
         await client.send(QUESTION)
