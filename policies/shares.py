@@ -70,6 +70,8 @@ class Report(NamedTuple):
     """The fraction that it may be using until it hears of another."""
     for_s: float = GRANT_S
     """For how long it will use what it is granted now."""
+    using: float = 1.0
+    """The fraction that it uses at this moment; less than `held` when its grant ran out a moment ago."""
 
 
 def owner(key: str, members: Collection[str]) -> str:
@@ -214,7 +216,8 @@ class Member:
             holding.serial = self.serial
             holding.reported = self._now
             holding.for_s = QUIET_GRANT_S if quiet else GRANT_S
-            reports[name] = Report(0.0 if quiet else holding.demand, self._held(holding), holding.for_s)
+            demand = 0.0 if quiet else holding.demand
+            reports[name] = Report(demand, self._held(holding), holding.for_s, self.share(name, self._now))
         self._overdue = any(self._now <= self._holdings[name].until for name in reports)
         return reports
 
@@ -226,7 +229,7 @@ class Member:
         for name, fraction in grants.items():
             holding = self._holdings.get(name)
             if holding is not None and holding.serial == serial and 0.0 <= fraction <= 1.0:
-                holding.due_at = holding.reported + QUIET_REPORT_S
+                holding.due_at = holding.reported + QUIET_REPORT_S if holding.for_s > GRANT_S else -math.inf
                 if fraction < (1 - _MUCH) * self._held(holding):
                     # What was let go of is given to others when the owner hears that it was.
                     self._let_go = True
@@ -295,7 +298,7 @@ class _Division:
         fraction = max(0.0, min(self._targets[member], 1.0 - others))
         if self._silent and now < self._since + GRANT_S:
             # Whom a new owner has not heard of may have been given anything by the one before.
-            fraction = min(fraction, held)
+            fraction = min(fraction, held, _sane(report.using, 1.0))
         part.bound = max(held, fraction)
         self._committed = others + part.bound
         return fraction

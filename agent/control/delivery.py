@@ -307,6 +307,8 @@ class _Runner:
         self._filter = Filter(hook)
         self._busy: set[str] = set()
         """Conditions with a delivery under way."""
+        self._sending: set[str] = set()
+        """What is being delivered: a digest is what several events come to."""
         self._finished: set[str] = set()
         """Events that this hook is done with, though the board may not know yet."""
         self._wake = trio.Event()
@@ -348,8 +350,11 @@ class _Runner:
             elif isinstance(verdict, Wait):
                 until = min(until, verdict.until)
                 self._delivery.waiting[event.id] = f"{self._label}: {verdict.reason}"
+            elif verdict.event.id in self._sending:
+                continue
             elif len(self._busy) < AT_ONCE_EACH:
                 self._busy.add(event.key)
+                self._sending.add(verdict.event.id)
                 nursery.start_soon(self._tell, verdict, event)
             else:
                 held_back.add(event.key)
@@ -363,6 +368,7 @@ class _Runner:
                 await self._done(covered, outcome)
         await self._done(event, outcome)
         self._busy.discard(event.key)
+        self._sending.discard(send.event.id)
         self._wake.set()
 
     async def _try(self, event: Event) -> str:

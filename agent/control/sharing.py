@@ -36,7 +36,7 @@ class Question(msgspec.Struct, array_like=True):
     """What a member asks an owner: who it is, and its report of each limit."""
 
     member: str
-    reports: dict[str, tuple[float, float, float]]
+    reports: dict[str, tuple[float, float, float, float]]
 
 
 class Sharing:
@@ -125,7 +125,7 @@ class Sharing:
             return
         record = self._table.agents[host]
         address = f"[{record.address}]" if ":" in record.address else record.address
-        told = {name: (report.demand, report.held, report.for_s) for name, report in reports.items()}
+        told = {name: (report.demand, report.held, report.for_s, report.using) for name, report in reports.items()}
         body = msgspec.msgpack.encode(Question(self._host, told))
         try:
             with trio.move_on_after(ASK_S):

@@ -84,6 +84,7 @@ class Telling:
             subject=subject,
             key=f"{self._keys.mesh}/{subject}",
             data=data,
+            link="",
         )
 
     async def replay(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ round measures every document once, with and without it in turn; the median of t
 
 from __future__ import annotations
 
+import socket
 from statistics import median
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from scripts.benchmark.peer import Proxy
 from scripts.benchmark.processes import wait_until
 from scripts.benchmark.run import Run
 
+HANGING: Final = "hanging.production"
+"""Accepts connections, and never says a word."""
 DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "ratelimit, one limit": ("ratelimit", {"limits": [{"name": "all", "rate": 1_000_000}]}),
     "ratelimit, one a caller": (
@@ -45,6 +48,7 @@ DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "shadow",
         {"compare": {"primary": "v1", "candidate": {"version": "v2"}, "percent": 10}},
     ),
+    "shadow, 10% to one that hangs": ("shadow", {"copies": [{"to": HANGING, "percent": 10, "timeout": "1s"}]}),
     "shed, adaptive": ("shed", {"adaptive": {"initial": 500}}),
     "retry with hedging": ("retry", {"attempts": 2, "hedge": {"after": "p99"}}),
 }
@@ -57,6 +61,8 @@ class Kind(msgspec.Struct, frozen=True):
     name: str
     without_us: list[float]
     with_us: list[float]
+    without_p99_us: list[int]
+    with_p99_us: list[int]
 
     @property
     def more_us(self) -> float:
@@ -72,10 +78,15 @@ class Result(msgspec.Struct, frozen=True):
 
 def measure(run: Run) -> Result:
     """Off, on, off, on."""
-    found = {name: Kind(name, [], []) for name in DOCUMENTS}
+    found = {name: Kind(name, [], [], [], []) for name in DOCUMENTS}
     keys = Keys()
-    with run.upstream() as upstream, serving_etcd(run.workdir) as url:
-        mesh.put_all(url, mesh.pets_and_films(keys, upstream))
+    with (
+        run.upstream() as upstream,
+        serving_etcd(run.workdir) as url,
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as hanging,
+    ):
+        silent = {keys.instance(HANGING, "silent"): mesh.instance(hanging.getsockname()[1])}
+        mesh.put_all(url, mesh.pets_and_films(keys, upstream) | silent)
         base = mesh.pets_policies()
         with running_agent(run.workdir, "kinds", url, cpus=run.proxy_cpus) as agent:
             wait_until("shoal", lambda: answers(agent.outbound), agent.program)
@@ -83,9 +94,13 @@ def measure(run: Run) -> Result:
             saturate(proxy.port, WARM_S, run.workdir, run.load_cpus)
             for number in range(1, run.rounds + 1):
                 for name, (kind, document) in DOCUMENTS.items():
-                    found[name].without_us.append(measure_once(run, proxy, run.seconds(6, 2)).cpu_us)
+                    off = measure_once(run, proxy, run.seconds(6, 2))
                     _swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(document)})
-                    found[name].with_us.append(measure_once(run, proxy, run.seconds(6, 2)).cpu_us)
+                    on = measure_once(run, proxy, run.seconds(6, 2))
+                    found[name].without_us.append(off.cpu_us)
+                    found[name].without_p99_us.append(off.p99_us)
+                    found[name].with_us.append(on.cpu_us)
+                    found[name].with_p99_us.append(on.p99_us)
                     before = mesh.as_json(base[kind]) if kind in base else None
                     _swap(agent, url, {keys.policy(kind, traffic.HOST): before})
                     run.say(f"kinds {number}/{run.rounds} {name}: {found[name].more_us:+.1f} us")
@@ -106,10 +121,15 @@ def goals(result: Result) -> list[Goal]:
 def show(result: Result, console: Console) -> None:
     """The table."""
     table = Table(title="CPU per request with one more document, µs (median of the rounds)")
-    for heading in ("", "without", "with", "more"):
+    for heading in ("", "without", "with", "more", "p99 without", "p99 with"):
         table.add_column(heading, justify="left" if not heading else "right")
     for kind in result.kinds:
         table.add_row(
-            kind.name, f"{median(kind.without_us):.1f}", f"{median(kind.with_us):.1f}", f"{kind.more_us:+.1f}"
+            kind.name,
+            f"{median(kind.without_us):.1f}",
+            f"{median(kind.with_us):.1f}",
+            f"{kind.more_us:+.1f}",
+            f"{median(kind.without_p99_us):,.0f}",
+            f"{median(kind.with_p99_us):,.0f}",
         )
     console.print(table)

@@ -13,6 +13,7 @@ from policies.shares import (
     GRANT_S,
     HOLD_S,
     IDLE,
+    QUIET_GRANT_S,
     REPORT_S,
     SOON_S,
     Ledger,
@@ -257,6 +258,29 @@ def test_what_others_say_is_believed_within_reason() -> None:
         assert 0 <= grants["all"] <= 1
     owned.configure({}, ["m0"], 2.0)
     assert owned.report("m0", {"all": Report(1, 1)}, 3.0) == {}
+
+
+def test_a_new_owner_gives_no_more_than_is_in_use() -> None:
+    """Whose grant ran out a moment ago uses less than it may use later; another may still use what it was given."""
+    owned = Ledger()
+    owned.configure({"all": Shared(100.0)}, [f"m{n}" for n in range(6)], 10.0)
+    assert owned.report("m0", {"all": Report(0.0, 1 / 6, 12.0, 0.13)}, 10.5)["all"] <= 0.13
+
+
+def test_a_quiet_member_says_so_at_once_and_then_seldom() -> None:
+    """And again when there are other members, for another owner may not have heard of it."""
+    m = Member()
+    m.configure(["all"], 4)
+    told = []
+    for n in range(60):
+        now = 100 + n * REPORT_S
+        reports = m.report({"all": 7.0}, now)
+        m.accept(dict.fromkeys(reports, 0.01), m.serial)
+        told += [(n, report.for_s) for report in reports.values()]
+    assert [n for n, _ in told[:9]] == list(range(9)) and told[8][1] == QUIET_GRANT_S
+    assert len(told) <= 12
+    m.configure(["all"], 5)
+    assert "all" in m.report({"all": 7.0}, 200.0)
 
 
 class Mesh(RuleBasedStateMachine):

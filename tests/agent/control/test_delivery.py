@@ -250,6 +250,26 @@ async def test_why_it_was_not_told_yet_stands_in_etcd(memory: MemoryStore, recei
         assert record.trying == {"pets.production/all": "no secret in the file not-there (try 1)"}
 
 
+async def test_what_is_beyond_the_hours_share_comes_as_one(
+    memory: MemoryStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest, told once, and every event that it stands for is done."""
+    monkeypatch.setattr("policies.hookfilter.HOUR_S", 1.0)
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, max_per_hour=1, events=["instance.unhealthy"])}})
+    async with light_agents([memory], 2) as agents:
+        for name in "abcd":
+            agents[0].instance(name)
+        await until(lambda: "pets.production" in agents[0].board.claims)
+        await trio.sleep(0.1)
+        for name in "abc":
+            agents[0].turn(name, False)
+        await until(lambda: receiver.of("hook.digest"))
+        await quiet(memory)
+        assert [r.event["type"] for r in receiver.received] == ["io.shoal.instance.unhealthy", "io.shoal.hook.digest"]
+        assert receiver.received[1].event["data"]["count"] == 2
+        assert len(await room(memory, Room.TOLD)) == 3
+
+
 @pytest.mark.parametrize("step", ["before the put", "after the put", "while it is delivered"])
 async def test_the_leader_of_etcd_is_killed(tmp_path: Path, receiver: Receiver, step: str) -> None:
     """Of three members: nothing is lost, and what comes twice is the same."""

@@ -72,7 +72,7 @@ def alone(**policies: dict[str, Any]) -> Sharing:
         ("/nothing", b"", 404),
         (PATH, b"\xff\xfe garbage", 400),
         (PATH, msgspec.msgpack.encode({"member": "here"}), 400),
-        (PATH, msgspec.msgpack.encode(Question("stranger", {NAME: (1.0, 0.0, 1.0)})), 403),
+        (PATH, msgspec.msgpack.encode(Question("stranger", {NAME: (1.0, 0.0, 1.0, 0.0)})), 403),
     ],
 )
 async def test_what_is_no_report_of_a_live_agent_is_refused(path: str, body: bytes, status: int) -> None:
@@ -85,7 +85,7 @@ async def test_figures_beyond_reason_are_not_believed() -> None:
     sharing = alone(**{"pets.production": LIMIT})
     for demand in (-1.0, float("inf"), float("nan"), 1e300):
         for member in ("there", "here"):
-            body = msgspec.msgpack.encode(Question(member, {NAME: (demand, demand, demand)}))
+            body = msgspec.msgpack.encode(Question(member, {NAME: (demand, demand, demand, demand)}))
             status, answer = asked(PATH, body, sharing)
             grants = msgspec.msgpack.decode(answer, type=dict[str, float])
             assert status == 200 and all(0.0 <= grant <= 1.0 for grant in grants.values())
