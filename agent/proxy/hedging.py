@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.proxy import choosing, story
+from agent.proxy import choosing, shedding, story
 from agent.proxy.attempt import Attempt
 from agent.proxy.stats import count
 from policies import retry as retrying
@@ -32,7 +32,13 @@ def begin(exchange: Exchange, attempt: Attempt) -> None:
         now=now,
     ):
         return
+    target = exchange.target
+    if target is not None and target.plan.shed is not None and shedding.let_in(exchange, target, endpoint):
+        return
     if not choosing.usable(exchange, endpoint, now):
+        if exchange.let_in is not None:
+            exchange.let_in.abandon()
+            exchange.let_in = None
         return
     count(exchange.service.stats.failures, "hedges")
     if exchange.explained is not None:

@@ -190,3 +190,28 @@ async def test_in_audit_mode_everything_is_let_in() -> None:
         proxy.put(endpoint(await proxy.upstream(slow)), shed={"concurrency": 1, "mode": "audit"})
         await stuck(proxy, 4, slow)
         assert stats(proxy).audit == {"shed": 3} and stats(proxy).shed == {}
+
+
+async def test_a_hedge_has_to_be_let_in_too() -> None:
+    """Where the limit is reached the first attempt goes on alone."""
+    async with running_proxy() as proxy:
+        slow = Slow()
+        ports = [await proxy.upstream(slow) for _ in range(2)]
+        hedge = {"hedge": {"after": "20ms"}, "budget": {"ratio": 1}}
+        proxy.put(*map(endpoint, ports), shed={"concurrency": 1}, retry=hedge)
+        (client,) = await stuck(proxy, 1, slow)
+        await trio.sleep(0.15)
+        assert slow.asked == 1
+        proxy.put(*map(endpoint, ports), shed={"concurrency": 3}, retry=hedge)
+        other = await proxy.client()
+        await other.send(GET)
+        with trio.fail_after(5):
+            while slow.asked < 3:
+                await trio.sleep(0.005)
+        slow.gate.set()
+        await client.until(b"ok")
+        await other.until(b"ok")
+        limiter = proxy.worker.table.services["pets.production"].limiter
+        with trio.fail_after(5):
+            while limiter is not None and limiter.active:
+                await trio.sleep(0.005)
