@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mesh import DIRECT, AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import DIRECT, ROOT, SHOAL, AgentProcess, Mesh, running_mesh, until
 from tests.support.receiver import Received, Receiver
 
 SERVICE = "pets.production"
@@ -123,6 +124,27 @@ def test_receivers_that_behave_badly_hold_up_nobody(mesh: Mesh, receiver: Receiv
     mesh.shoal("--admin", f"http://127.0.0.1:{alpha.admin}", "events", "replay", id)
     until("told at last", lambda: len(receiver.of(path="/gone")) == 2 and quiet(mesh))
     assert left(mesh, "undelivered") == [] and len(receiver.of(path="/well")) == 1
+
+
+def test_somebody_who_follows_sees_it_come_and_be_told(mesh: Mesh, receiver: Receiver) -> None:
+    """One line when it waits, one when it was told; only of the service that was asked for."""
+    (alpha,) = agents(mesh, 1)
+    mesh.put("policies/webhook/*", {"hooks": {"all": hook(receiver, events=["instance.unhealthy"])}})
+    port, other = mesh.instance(alpha), mesh.instance(alpha, service="cats.production")
+    words = [*SHOAL, "--etcd", mesh.etcd.url, "events", "--follow", "--service", SERVICE]
+    following = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert following.stdout is not None
+    try:
+        time.sleep(2)
+        turn(other, "unhealthy")
+        turn(port, "unhealthy")
+        seen = [following.stdout.readline() for _ in range(2)]
+        assert "waiting" in seen[0] and "told" in seen[1]
+        assert all(f"instances/{SERVICE}/host-0-{port}" in line for line in seen)
+    finally:
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 130
+        following.stdout.close()
 
 
 def test_the_death_of_a_host_is_told_once(mesh: Mesh, receiver: Receiver) -> None:
