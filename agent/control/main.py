@@ -422,7 +422,10 @@ class Control:
 
     async def register(self, body: Any) -> dict[str, Any]:
         """Register an instance; the answer has its id, token and proxy URL. Raises Fault."""
+        known = len(self.registrar.tokens)
         service, identity, token = self.registrar.register(body)
+        if len(self.registrar.tokens) != known:
+            await self.fleet.ask_each("ping")  # whoever has the token may use it at once: every worker has to know it
         host, port = self._outbound[0].getsockname()[:2]
         host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
         proxy = f"http://{quote(service, safe='')}:{quote(token, safe='')}@{host}:{port}"
