@@ -22,6 +22,7 @@ from policies.document import Document, Fault, below
 from policies.duration import Duration, seconds
 from policies.event import BY_NAME, HEALTH, Effect, selected
 from policies.request import TOKEN
+from policies.secret import Reference
 from policies.template import BadTemplate
 from policies.template import check as check_template
 
@@ -52,8 +53,6 @@ _NEEDS: Final = {
 _TOKENED: Final = frozenset(("github-issue", "jira", "statuspage"))
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
-_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
-_ENV: Final = re.compile(r"SHOAL_HOOK_[A-Z0-9_]{1,100}\Z")
 _REPO: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}/[A-Za-z0-9._-]{1,100}\Z")
 _PROJECT: Final = re.compile(r"[A-Z][A-Z0-9_]{0,99}\Z")
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
@@ -66,22 +65,6 @@ _LITERAL: Final = (
     "a secret does not stand in a policy, which everybody who reads etcd can read; put it into a file on the agents' "
     'hosts and say {"file": "its-name"}'
 )
-
-
-class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the agents find a secret; exactly one field."""
-
-    file: Annotated[str, Meta(description="Name of a file in the agents' directory of secrets")] = ""
-    env: Annotated[str, Meta(description="Name of a variable in the agents' environment, SHOAL_HOOK_...")] = ""
-
-    def check(self, path: str) -> None:
-        """Raises Fault."""
-        if bool(self.file) == bool(self.env):
-            raise Fault(path, "exactly one of file and env")
-        if self.file and not _FILE.match(self.file):
-            raise Fault(f"{path}.file", "a name without slashes; it is looked for in the agents' directory of secrets")
-        if self.env and not _ENV.match(self.env):
-            raise Fault(f"{path}.env", f"{self.env[:60]!r} is none that hooks may read; those begin with SHOAL_HOOK_")
 
 
 Secret: TypeAlias = Annotated[Reference | str, Meta(description="A reference; a value itself is refused")]

@@ -24,7 +24,8 @@ from agent.hooks.steps import Answer, Done, Exited, Failed, Request, Response, R
 from agent.hooks.targets import Targets
 from policies.duration import seconds
 from policies.event import Event
-from policies.webhook import Hook, Reference
+from policies.secret import Reference
+from policies.webhook import Hook
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 MAX_PLAIN_BYTES: Final = 64 * 1024

@@ -24,7 +24,8 @@ from agent.hooks.steps import (
     json_request,
 )
 from policies.event import Effect, Event
-from policies.webhook import Hook, PagerDuty, Reference, Statuspage, check_url
+from policies.secret import Reference
+from policies.webhook import Hook, PagerDuty, Statuspage, check_url
 
 __all__ = ["STRUCTURED", "steps"]
 

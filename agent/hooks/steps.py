@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from policies.webhook import Reference
+from policies.secret import Reference
 
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of an answer's body that are worth reading."""

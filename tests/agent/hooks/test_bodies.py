@@ -17,7 +17,8 @@ from agent.events import cut
 from agent.hooks.bodies import steps
 from agent.hooks.steps import Action, Done, Exited, Failed, Request, Response, Run
 from policies.event import BY_NAME, Effect, Event, sample
-from policies.webhook import Hook, Reference
+from policies.secret import Reference
+from policies.webhook import Hook
 
 NOW = int(time.time())
 """The referee looks at the clock: five minutes either way."""

@@ -16,7 +16,8 @@ from agent.hooks.bodies import steps
 from agent.hooks.issues import mark
 from agent.hooks.steps import Action, Done, Failed, Request, Response
 from policies.event import Event, sample
-from policies.webhook import Hook, Reference
+from policies.secret import Reference
+from policies.webhook import Hook
 
 NOW = 1_767_322_800
 SECRETS = {Reference(file="token"): "t0ken\n"}

@@ -4,7 +4,7 @@ import pytest
 from rich.pretty import pretty_repr
 
 from agent.hooks.steps import MAX_WAIT_S, Failed, Problem, Request, Response, Secrets, Steps, decoded, problem_of
-from policies.webhook import Reference
+from policies.secret import Reference
 
 NOW = 1_767_322_800
 
