@@ -11,6 +11,7 @@ control -> worker
     commit     revision, agents (how many live)                 swap in all that is staged; answered with `runs`
     ask        id, what ("ping" | "state" | "metrics" | "demand" | "explain"), args {}        answered with `answer`
     peer_answer  id, status, body                                               control's answer to a `peer`
+    stored     id, name, reason (empty: it is on disk)                       control's answer to a `store`
     shares     shares {service: {limit: fraction}}               this worker's parts of rate limits; in force at once
     drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
 worker -> control
@@ -18,6 +19,7 @@ worker -> control
     runs       revision, refused [{kind, key, revision, path, reason}]
     answer     id, value | error
     peer       id, path, body                                  another agent's question; answered with `peer_answer`
+    store      id, name, topic {url, user, secret}, record (bytes, JSON)     to be kept; answered with `stored`
     happened   events [{kind ("breaker" | "outlier"), service, endpoint, before, after, reason, audit, at}]
     records    count, lines (bytes)         access records: JSON objects with the fields of Record, one a line
     compared   service, revision, request {method, target, id}, answers {role: status, headers, body, truncated, error,

@@ -110,6 +110,13 @@ class Hooks(Part, frozen=True, kw_only=True):
     """Where people see more of an event: a URL with {subject}, {service}, {id} or {mesh} in it."""
 
 
+class Topics(Part, frozen=True, kw_only=True):
+    """`[topics]`: requests that are stored on this host's disk until their topic's broker has them."""
+
+    max_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
+    """Over all topics; beyond it requests are refused instead of stored."""
+
+
 class InstanceSettings(Part, frozen=True, kw_only=True):
     """`[[instances]]`: one that runs on this host, whoever starts it."""
 
@@ -159,6 +166,7 @@ class Settings(Part, frozen=True, kw_only=True):
     admin: Admin = Admin()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
+    topics: Topics = Topics()
     instances: tuple[InstanceSettings, ...] = ()
 
     @property

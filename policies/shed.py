@@ -18,7 +18,8 @@ from policies.limiter import Rules
 from policies.matching import Match, check_match, compile_match
 from policies.names import parse_pattern, parse_service
 from policies.rules import DirectResponse, check_headers
-from policies.shedding import NAMES, Plan, Priority
+from policies.shedding import NAMES, Keep, Plan, Priority
+from policies.topic import Topic, parse_topic
 
 _FIELD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}\Z")
 _OURS: Final = ("x-shoal-", "content-", "transfer-", "connection")
@@ -70,18 +71,21 @@ class PriorityRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One way out: another service, other instances, or an answer."""
+    """One way out: another service, other instances, a topic, or an answer."""
 
     service: Annotated[str, Meta(description="Another service")] = ""
     version: Annotated[str, Meta(max_length=128, description="Instances of this version")] = ""
     zone: Annotated[str, Meta(max_length=128, description="Instances of another zone or datacenter")] = ""
+    topic: Annotated[Topic | None, Meta(description="Stored, answered with 202, and sent later")] = None
     respond: DirectResponse | None = None
 
     def check(self, path: str, own: str) -> None:
         """Raises Fault."""
         leads = bool(self.service or self.version or self.zone)
-        if leads == (self.respond is not None):
-            raise Fault(path, "either somewhere else (service, version, zone), or an answer to respond with")
+        if leads + (self.respond is not None) + (self.topic is not None) != 1:
+            raise Fault(path, "one of: somewhere else (service, version, zone), a topic, or an answer to respond with")
+        if self.topic is not None:
+            self.topic.check(below(path, "topic"))
         if self.service:
             try:
                 named = parse_service(self.service)
@@ -140,7 +144,7 @@ def _duration(path: str, value: float | str, least: float, most: float) -> None:
         raise Fault(path, f"{length:g} s; from {least:g} s to {most:g} s")
 
 
-def compile(document: Shed, workers: float = 1.0) -> Plan:
+def compile(document: Shed, workers: float = 1.0, service: str = "") -> Plan:
     """A checked document, ready to be asked. `workers`: this worker's part of the agent, 0 to 1."""
     adaptive = document.adaptive or Adaptive()
     rules = Rules(
@@ -158,13 +162,23 @@ def compile(document: Shed, workers: float = 1.0) -> Plan:
             Priority(compile_match(rule.match, {}), NAMES.index(rule.priority)) for rule in document.priorities
         ],
         believes=document.believe_header,
-        ways=[_way(way) for way in document.instead],
+        ways=[_way(way, service) for way in document.instead],
         retry_after_s=max(1, round(seconds(document.retry_after))),
         load_header=document.load.header.lower().encode() if document.load is not None else b"",
     )
 
 
-def _way(way: Way) -> Forward | Respond:
+def _way(way: Way, service: str) -> Forward | Respond | Keep:
+    if way.topic is not None:
+        topic = way.topic
+        url = parse_topic(topic.url, service).url
+        order = {
+            "url": url,
+            "user": topic.user,
+            "secret": msgspec.to_builtins(topic.secret) if topic.secret is not None else None,
+        }
+        without = frozenset(name.lower().encode() for name in topic.without)
+        return Keep(url, order, frozenset(method.encode() for method in topic.methods), without)
     if way.respond is not None:
         answer = way.respond
         return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from policies.decision import Forward, Respond
 from policies.limiter import Rules
@@ -25,6 +25,22 @@ class Priority:
         self.priority = priority
 
 
+class Keep:
+    """A way out: the request is stored in a topic, if it is one that may be."""
+
+    __slots__ = ("methods", "order", "url", "without")
+
+    def __init__(
+        self, url: str, order: dict[str, Any], methods: frozenset[bytes], without: frozenset[bytes] = frozenset()
+    ) -> None:
+        self.url = url
+        self.order = order
+        """The topic, for who stores: url, user, secret."""
+        self.methods = methods
+        self.without = without
+        """Header fields that are left out; lower case."""
+
+
 class Plan:
     """A document, ready to be asked."""
 
@@ -36,7 +52,7 @@ class Plan:
         *,
         priorities: Sequence[Priority] = (),
         believes: bool = True,
-        ways: Sequence[Forward | Respond] = (),
+        ways: Sequence[Forward | Respond | Keep] = (),
         retry_after_s: int = 1,
         load_header: bytes = b"",
     ) -> None:

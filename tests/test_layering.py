@@ -32,6 +32,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         "httpx",
     ),
     "agent.control": ("agent.proxy", "agent.cli"),
+    "agent.topics": ("registry", "agent", "grpc", "etcd3", "starlette", "hypercorn", "httpx"),
     "agent.cli": ("agent.proxy",),
     "agent.frames": ("registry", "agent", "trio"),
     "agent.events": (*PURE, "agent"),
@@ -40,6 +41,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 ALLOWED = {
     "registry": ("policies.names",),
     "agent.events": ("registry.keys", "registry.records"),
+    "agent.topics": ("registry.backoff", "agent.topics"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.

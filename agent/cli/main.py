@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import agent
-from agent.cli import chain, diff, events, explain, overview, policy, register, run, serve, wait
+from agent.cli import chain, diff, events, explain, overview, policy, register, replay, run, serve, wait
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ADMIN, DEFAULT_ETCD, Options, endpoints
@@ -120,6 +120,7 @@ app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try webhooks out.")
 app.command(rich_help_panel=CHANGING)(apply)
+app.command(rich_help_panel=CHANGING)(replay.replay)
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

@@ -280,6 +280,9 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         what = f"{event['service']}/{event['endpoint']}" if event["endpoint"] else event["service"]
         audit = " (audit)" if event["audit"] else ""
         printer.text(f"{event['kind']:9} {what} {event['after']}{audit}: {event['reason']}")
+    for topic in local["topics"] if local is not None else []:
+        if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
+            printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
     for refused in told["refused"]:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}")
     for lost in told["undelivered"][:MAX_UNDELIVERED]:

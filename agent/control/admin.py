@@ -126,7 +126,8 @@ class Api:
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
         workers = await self._control.fleet.ask("metrics")
-        page = metrics.render(workers, figures(self._control), self._control.delivery.outcomes)
+        control = self._control
+        page = metrics.render(workers, figures(control), control.delivery.outcomes, control.storing.as_state())
         return Response(page, media_type="text/plain; version=0.0.4")
 
     async def state(self, request: Request) -> Response:

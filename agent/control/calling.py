@@ -119,15 +119,14 @@ class Caller:
 
     def _secrets(self, references: Iterable[Reference]) -> dict[Reference, str]:
         """Those that can be read; the others are missed where they are needed."""
-        found: dict[Reference, str] = {}
-        for reference in references:
-            if reference.env:
-                value = os.environ.get(reference.env)
-            else:
-                value = self._read(self._secrets_dir / reference.file)
-            if value is not None:
-                found[reference] = value
-        return found
+        found = {reference: self.secret(reference) for reference in references}
+        return {reference: value for reference, value in found.items() if value is not None}
+
+    def secret(self, reference: Reference) -> str | None:
+        """What it stands for; None when it cannot be read."""
+        if reference.env:
+            return os.environ.get(reference.env)
+        return self._read(self._secrets_dir / reference.file)
 
     def _read(self, path: Path) -> str | None:
         try:

@@ -37,10 +37,12 @@ from agent.control.happening import Happening
 from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, listening, owned, received
 from agent.control.registrar import Identity, Registrar, now_text
+from agent.control.storing import Storing
 from agent.control.table import Table
 from agent.control.telling import Telling
 from agent.control.workers import Fleet, drain_old
 from agent.frames import Frame
+from agent.hooks.targets import Targets
 from agent.settings import Settings, SettingsError, load, parse_listen
 from policies.duration import seconds
 from registry.etcd import EtcdStore
@@ -110,6 +112,12 @@ class Control:
         self.delivery = Delivery(
             self.board, lambda: self.table.agents, self.store, self.keys, self.holder, settings.host, caller
         )
+        self.storing = Storing(
+            self._state / "topics",
+            settings.topics.max_bytes,
+            Targets(hooks.allow),
+            caller.secret,
+        )
         self.fleet = Fleet(
             self._outbound,
             self._inbound,
@@ -118,6 +126,7 @@ class Control:
             table=self._whole_table,
             on_happened=self._on_happened,
             on_compared=self.comparing.observe,
+            on_store=self.storing.store,
             on_peer=lambda path, body: sharing.asked(path, body, self.sharing),
             on_records=self.access.write if self.access else lambda lines, count: None,
         )
@@ -265,6 +274,7 @@ class Control:
             nursery.start_soon(self.rejections.run)
             nursery.start_soon(self.sharing.run)
             nursery.start_soon(self.comparing.run)
+            nursery.start_soon(self.storing.run)
             nursery.start_soon(self.happening.run)
             nursery.start_soon(self.happening.watch_etcd, lambda: self.mirror.state.connected)
             nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,11 +24,15 @@ class Collected:
 
 
 def render(
-    workers: list[dict[str, Any]], control: dict[str, float], hooks: Mapping[tuple[str, str], int] | None = None
+    workers: list[dict[str, Any]],
+    control: dict[str, float],
+    hooks: Mapping[tuple[str, str], int] | None = None,
+    topics: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected([*_services(workers), *_workers(workers), *_control(control), _hooks(hooks or {})]))
+    own = [*_control(control), _hooks(hooks or {}), *_topics(topics)]
+    registry.register(Collected([*_services(workers), *_workers(workers), *own]))
     return generate_latest(registry)
 
 
@@ -149,6 +153,18 @@ def _hooks(outcomes: Mapping[tuple[str, str], int]) -> Metric:
     for (hook, outcome), number in outcomes.items():
         deliveries.add_metric([hook, outcome], number)
     return deliveries
+
+
+def _topics(topics: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    records = CounterMetricFamily("shoal_topic_requests", "Requests for a topic", labels=["topic", "outcome"])
+    waiting = GaugeMetricFamily("shoal_topic_waiting", "Stored requests that the broker has not", labels=["topic"])
+    size = GaugeMetricFamily("shoal_topic_disk_bytes", "What they take on disk", labels=["topic"])
+    for topic in topics:
+        for outcome in ("stored", "refused", "delivered"):
+            records.add_metric([topic["url"], outcome], topic[outcome])
+        waiting.add_metric([topic["url"]], topic["waiting"])
+        size.add_metric([topic["url"]], topic["bytes"])
+    return [records, waiting, size]
 
 
 _OWN = {

@@ -98,6 +98,7 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
             "outcomes": digest(control.delivery.outcomes),
             "failures": list(control.delivery.failures),
         },
+        "topics": control.storing.as_state(),
         "standing": list(control.standing.values()),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,7 @@ class Fleet:
         on_happened: Callable[[list[dict[str, Any]]], None] = lambda events: None,
         on_compared: Callable[[Frame], None] = lambda frame: None,
         on_peer: Callable[[str, bytes], tuple[int, bytes]] = lambda path, body: (404, b""),
+        on_store: Callable[[dict[str, Any], bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
@@ -89,6 +91,7 @@ class Fleet:
         self._on_happened = on_happened
         self._on_compared = on_compared
         self._on_peer = on_peer
+        self._on_store = on_store
         self._command = list(command)
         self._hang_s = hang_s
         self._asks = itertools.count(1)
@@ -222,6 +225,8 @@ class Fleet:
         elif kind == "peer":
             status, body = self._on_peer(frame["path"], frame["body"])
             worker.send(frames.encode({"t": "peer_answer", "id": frame["id"], "status": status, "body": body}))
+        elif kind == "store":
+            self._on_store(frame["topic"], frame["record"], partial(self._stored, worker, frame["id"], frame["name"]))
         elif kind == "compared":
             self._on_compared(frame)
         elif kind == "happened":
@@ -230,6 +235,9 @@ class Fleet:
             answer = worker.answers.pop(frame["id"], None)
             if answer is not None:
                 answer.send_nowait(frame)
+
+    def _stored(self, worker: Worker, number: int, name: str, reason: str) -> None:
+        worker.send(frames.encode({"t": "stored", "id": number, "name": name, "reason": reason}))
 
     async def _watch(self, worker: Worker) -> None:
         while True:

@@ -71,6 +71,17 @@ def refusal_fields(refusal: Refusal, *, typed: bool = True) -> list[bytes]:
     return fields
 
 
+def stored(name: str, service: str, url: str) -> tuple[list[bytes], bytes]:
+    """Header lines and body of the answer to a request that is on disk, and will be served later."""
+    body = msgspec.json.encode({"status": 202, "id": name, "service": service, "topic": url}) + b"\n"
+    return [
+        b"server: shoal\r\n",
+        b"x-shoal-policy: shed\r\n",
+        b"x-shoal-stored: %b\r\n" % header_text(name),
+        b"content-type: application/json\r\n",
+    ], body
+
+
 def closing_answer(refusal: Refusal) -> bytes:
     """A whole response for a connection that is closed behind it, for when no request could be made out."""
     body = refusal_body(refusal, b"")

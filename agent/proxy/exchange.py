@@ -52,6 +52,7 @@ from policies.fault import Injected
 from policies.limiter import Limiter
 from policies.retry import Again, Failure
 from policies.route import Forward, Redirect, Respond
+from policies.shedding import Keep
 
 if TYPE_CHECKING:
     from agent.proxy.downstream import Downstream
@@ -91,6 +92,7 @@ class Exchange(Timed):
         "explained",
         "forward",
         "hedge",
+        "keeping",
         "key",
         "let_in",
         "mirror",
@@ -137,6 +139,8 @@ class Exchange(Timed):
         """For the attempt that is about to be made."""
         self.ways_tried = 0
         """Ways out of an overload."""
+        self.keeping: Keep | None = None
+        """It is stored instead of served, as soon as all of it is there."""
         self.tunnel: Tunnel | None = None
         self.view: HeadView | None = None
         self.explained: story.Explained | None = None
@@ -474,7 +478,9 @@ class Exchange(Timed):
             self._pass_on(last_chunk(trailers))
         if self.mirror is not None:
             self.mirror.launch_soon()
-        if not self.response_began:
+        if self.keeping is not None:
+            self.worker.stores.store(self, self.keeping)
+        elif not self.response_began:
             self._arm_phase(self.worker.reactor.now)
 
     def _pass_on(self, data: bytes) -> None:
@@ -491,7 +497,10 @@ class Exchange(Timed):
                 kept.append(data)
         if not sending:
             if not self._replayable:
-                self.down.pause_reading()
+                if self.keeping is not None:
+                    self.not_stored(f"a body of more than {self.retry.max_body} bytes")
+                else:
+                    self.down.pause_reading()
             return
         assert attempt is not None
         up = attempt.up
@@ -539,6 +548,36 @@ class Exchange(Timed):
         """To a way out of an overload."""
         before = self.forward or way
         self._direct(msgspec.structs.replace(before, service=way.service, subset=way.subset))
+
+    def keep(self, way: Keep) -> None:
+        """A way out of an overload: store it, once all of it is there."""
+        self.keeping = way
+        self.deadline = INFINITY  # nothing is hedged any more
+        if self.request_sent:
+            self.worker.stores.store(self, way)
+        else:
+            self.down.resume_reading()
+
+    def whole_body(self) -> list[bytes]:
+        """In wire form, of a request that `can_repeat`."""
+        return self._kept or _NOTHING
+
+    def stored(self, name: str) -> None:
+        """It is on disk: say so."""
+        keeping, service = self.keeping, self.service
+        assert keeping is not None and service is not None
+        count(service.stats.shed, "stored")
+        self.why = f"stored as {name}"
+        if self.explained is not None and self.plan is not None:
+            self.explained.append(story.stored(self.plan, keeping, name))
+        fields, body = answers.stored(name, service.name, keeping.url)
+        self._answer(202, fields, body)
+
+    def not_stored(self, reason: str) -> None:
+        """It is not: to the next way out."""
+        assert self.keeping is not None
+        url, self.keeping = self.keeping.url, None
+        shedding.elsewhere(self, f"overloaded, and not stored in {url}: {reason}")
 
     def part_from_breaker(self) -> None:
         """What comes of the request says nothing of the service whose breaker let it pass."""
@@ -707,6 +746,8 @@ class Exchange(Timed):
         """The back-off before another attempt is over, or the time after which a second one may be made beside it."""
         if self.down.exchange is not self:
             return
+        if self.keeping is not None:
+            return
         if self._delayed:
             self._delayed = False
             self._proceed()
@@ -828,6 +869,8 @@ class Exchange(Timed):
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
         self.tunnel = None
+        if self.keeping is not None:
+            self.worker.stores.forget(self)
         if self.entered is not None:
             guards.leave(self, self.entered, retried=self.counts_retry)
             self.entered = None

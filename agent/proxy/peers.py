@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.proxy.answers import Refusal
+from agent.proxy.waiting import Waiting
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
@@ -23,11 +24,10 @@ ANSWER_S: Final = 5.0
 class Peers:
     """Questions that wait for control's answer."""
 
-    __slots__ = ("_asked", "_number", "_send", "answer_s")
+    __slots__ = ("_asked", "_send", "answer_s")
 
     def __init__(self) -> None:
-        self._asked: dict[int, Exchange] = {}
-        self._number = 0
+        self._asked = Waiting(MAX_ASKED)
         self.answer_s = ANSWER_S
         self._send: Callable[[dict[str, Any]], None] | None = None
 
@@ -37,21 +37,18 @@ class Peers:
 
     def ask(self, exchange: Exchange, body: bytes) -> None:
         """Pass a whole question on; its answer comes by `answer`, or never, and then its deadline does."""
-        if self._send is None or len(self._asked) >= MAX_ASKED or len(body) > MAX_BYTES:
+        number = self._asked.add(exchange) if self._send is not None and len(body) <= MAX_BYTES else None
+        if number is None or self._send is None:
             exchange.refuse(Refusal(503, "agent", "this agent cannot take that question now", 1, unsent=True))
             return
-        self._number += 1
-        self._asked[self._number] = exchange
-        self._send({"t": "peer", "id": self._number, "path": exchange.request.target.decode("latin-1"), "body": body})
+        self._send({"t": "peer", "id": number, "path": exchange.request.target.decode("latin-1"), "body": body})
 
     def answer(self, number: int, status: int, body: bytes) -> None:
         """Control's answer."""
-        exchange = self._asked.pop(number, None)
-        if exchange is not None and exchange.down.exchange is exchange:
+        exchange = self._asked.take(number)
+        if exchange is not None:
             exchange.answer_peer(status, body)
 
     def forget(self, exchange: Exchange) -> None:
         """The question ended before its answer."""
-        for number, asked in list(self._asked.items()):
-            if asked is exchange:
-                del self._asked[number]
+        self._asked.forget(exchange)

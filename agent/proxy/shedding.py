@@ -16,6 +16,7 @@ from agent.proxy.reactor import Timed
 from agent.proxy.stats import count
 from agent.proxy.view import HeadView
 from policies.decision import Forward, Respond
+from policies.shedding import Keep
 
 if TYPE_CHECKING:
     from agent.proxy.attempt import Attempt
@@ -79,6 +80,11 @@ def elsewhere(exchange: Exchange, reason: str) -> None:
             count(service.stats.shed, "answered")
             _answer(exchange, way, reason, shed.compiled.retry_after_s)
             return
+        if isinstance(way, Keep):
+            if exchange.worker.stores.takes(exchange, way):
+                exchange.keep(way)
+                return
+            continue
         if exchange.can_repeat and _leads_somewhere(exchange, service, way):
             count(service.stats.shed, "elsewhere")
             exchange.divert(way)

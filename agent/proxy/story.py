@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from policies.copying import Order
     from policies.fault import Injected
     from policies.request import RequestView
+    from policies.shedding import Keep
 
 Explained = list[dict[str, Any]]
 _EXPLAIN_BYTES: Final = 6000
@@ -182,6 +183,11 @@ def may_be_copied(plan: Plan, request: RequestView) -> list[dict[str, Any]]:
 def shed(plan: Plan, reason: str) -> dict[str, Any]:
     """Whether the instance's agent let it in."""
     return entry(plan, "admit", "shed", "not let in" if reason else "let in", reason or "within the limit")
+
+
+def stored(plan: Plan, keeping: Keep, name: str) -> dict[str, Any]:
+    """It was kept for later."""
+    return entry(plan, "answer", "shed", f"stored as {name}", f"in {keeping.url}; `shoal replay` sends it")
 
 
 def hedged(plan: Plan, first: Endpoint, second: Endpoint, after_s: float) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class Plan:
         self.shed: Phase[shedding.Plan] | None = None
         document, audit = _document(policies, "shed", shed.Shed)
         if document is not None:
-            self.shed = Phase(shed.compile(document, share), audit)
+            self.shed = Phase(shed.compile(document, share, service.name), audit)
         self.outlier: Phase[ejection.Rules] | None = None
         document, audit = _document(policies, "outlier", outlier.Outlier)
         if document is not None:

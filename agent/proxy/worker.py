@@ -17,6 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +36,7 @@ from agent.proxy.peers import Peers
 from agent.proxy.pool import Pool
 from agent.proxy.reactor import Reactor
 from agent.proxy.stats import count
+from agent.proxy.storing import MAX_WAITING, Stores
 from agent.proxy.table import Table
 
 ORPHAN_S: Final = 10.0
@@ -59,6 +61,7 @@ class Worker:
         self.rng = random.Random(seed)
         self.recorder = Recorder()
         self.peers = Peers()
+        self.stores = Stores()
         self.cpu = shedding.CpuWatch(self)
         self._compare: Callable[[Frame], bool] | None = None
         self.connections: set[Downstream] = set()
@@ -141,9 +144,12 @@ class Worker:
         """Answers for control to compare; False when it has enough to do."""
         return self._compare is not None and self._compare(frame)
 
-    def connect(self, send: Callable[[Frame], None], compare: Callable[[Frame], bool]) -> None:
+    def connect(
+        self, send: Callable[[Frame], None], compare: Callable[[Frame], bool], store: Callable[[Frame], bool]
+    ) -> None:
         """Where frames for control go."""
         self.peers.connect(send)
+        self.stores.connect(store)
         self._compare = compare
 
     # The first table.
@@ -184,6 +190,9 @@ class Worker:
             return [self._answer(frame)]
         if kind == "peer_answer":
             self.peers.answer(frame["id"], frame["status"], frame["body"])
+            return []
+        if kind == "stored":
+            self.stores.answer(frame["id"], frame["name"], frame["reason"])
             return []
         if kind == "shares":
             self._share(frame["shares"])
@@ -306,28 +315,27 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         to_control, for_control = trio.open_memory_channel[Frame](MAX_HAPPENED)
         to_compare, compared = trio.open_memory_channel[Frame](MAX_COMPARED)
 
-        def send_soon(frame: Frame) -> None:
-            try:
-                to_control.send_nowait(frame)
-            except trio.WouldBlock:
-                pass  # control is slow: the question's deadline answers it
+        to_store, for_store = trio.open_memory_channel[Frame](MAX_WAITING)
 
-        def compare(frame: Frame) -> bool:
+        def offer(channel: trio.MemorySendChannel[Frame], frame: Frame) -> bool:
             try:
-                to_compare.send_nowait(frame)
+                channel.send_nowait(frame)
             except trio.WouldBlock:
                 return False
             return True
+
+        def send_soon(frame: Frame) -> None:
+            offer(to_control, frame)  # where control is slow, the question's deadline answers it
 
         async def pass_on(channel: trio.MemoryReceiveChannel[Frame]) -> None:
             async for frame in channel:
                 await send([frame])
 
-        worker.connect(send_soon, compare)
-        nursery.start_soon(pass_on, for_control)
-        nursery.start_soon(pass_on, compared)
+        worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store))
+        for channel in (for_control, compared, for_store):
+            nursery.start_soon(pass_on, channel)
         nursery.start_soon(flush)
-        deadline_s = await _obey(worker, stream, send)
+        deadline_s = await nursery.start(_obey, worker, stream, send)
         with trio.move_on_after(deadline_s):
             await worker.drained.wait()
         while records := worker.recorder.take(FLUSH_ROWS):
@@ -337,25 +345,31 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
     worker.close()
 
 
-async def _obey(worker: Worker, stream: trio.SocketStream, send: Any) -> float:
-    """Take frames until told to drain, or until control is gone. Returns how long draining may take, in seconds."""
+async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_status: trio.TaskStatus[float]) -> None:
+    """Do what control wants, until it is gone. Started once it wants us to drain, or is gone: with how long that may
+    take, in seconds."""
     decoder = frames.Decoder()
+    draining = False
     while True:
         try:
             data = await stream.receive_some(1024 * 1024)
         except trio.BrokenResourceError:
             data = b""
         if not data:
-            log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
-            await trio.sleep(ORPHAN_S)
-            worker.drain()
-            return ORPHAN_S
+            worker.stores.connect(None)
+            if not draining:
+                log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
+                await trio.sleep(ORPHAN_S)
+                worker.drain()
+                task_status.started(ORPHAN_S)
+            return
         for frame in decoder.feed(data):
             answers = worker.on_frame(frame)
             if answers:
                 await send(answers)
-            if frame["t"] == "drain":
-                return float(frame["deadline_s"])
+            if frame["t"] == "drain" and not draining:
+                draining = True
+                task_status.started(float(frame["deadline_s"]))
             if frame["t"] == "service":
                 await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
 

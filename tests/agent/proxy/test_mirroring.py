@@ -196,7 +196,7 @@ async def test_three_answers_go_to_control() -> None:
             sent.append(frame)
             return len(sent) < 3
 
-        proxy.worker.connect(lambda frame: None, compare)
+        proxy.worker.connect(lambda frame: None, compare, lambda frame: False)
         candidate = Stage(b"HTTP/1.1 418 Teapot\r\nX-Pot: small\r\nContent-Length: 2000\r\n\r\n" + b"y" * 2000)
         ports = [await proxy.upstream(always_ok), await proxy.upstream(candidate)]
         document = {
