@@ -55,8 +55,10 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise BrokerError("Redis closed the connection") from None
 
-    async def ask(self, *words: str | bytes | int, wait_s: float = ANSWER_S) -> Any:
-        """A command's answer. Raises BrokerError, of which Refused is Redis' own."""
+    async def ask(self, *words: str | bytes | int, more_s: float = 0.0) -> Any:
+        """A command's answer; `more_s`: so long may Redis wait by itself. Raises BrokerError, of which Refused is
+        Redis' own."""
+        wait_s = ANSWER_S + more_s
         await self.write(command(*words))
         try:
             with trio.fail_after(wait_s):
@@ -191,7 +193,7 @@ class _Receiver:
     async def _group(self, after: str, patience_s: float = 0.0) -> Any:
         block = ("BLOCK", max(1, int(patience_s * 1000))) if patience_s else ()
         words = ("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", _BATCH, *block, "STREAMS", self._stream, after)
-        return await self._connection.ask(*words, wait_s=patience_s + ANSWER_S)
+        return await self._connection.ask(*words, more_s=patience_s)
 
     def _entries(self, answer: Any) -> Sequence[Any]:
         return answer[0][1] if answer else []

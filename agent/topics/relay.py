@@ -92,9 +92,9 @@ class Relay:
         """Until cancelled."""
         backoff = Backoff(0.1, 10.0)
         while True:
-            while not self._flying and not self._take():
-                await self._stirred.wait()
             try:
+                while not self._flying and not self._take():
+                    await self._stirred.wait()
                 async with self._broker().sending() as sender:
                     self.warning = sender.warning
                     if self.warning:
@@ -102,6 +102,8 @@ class Relay:
                     await self._feed(sender, backoff)
             except* BrokerError as group:
                 self._failed(_reason(group))
+            except* OSError as group:
+                self._failed(f"what is stored cannot be read now: {_reason(group)}")
             except* Exception as group:
                 log.exception("a relay failed", topic=self.url)
                 self._failed(f"a mistake of Shoal's, see its log: {_reason(group)}")
@@ -167,9 +169,11 @@ class Relay:
                 if verdict.problem:
                     self._refuse(flying, verdict.problem)
                     continue
-                self.problem = self.refused = ""
+                self.problem = ""
                 backoff.reset()
                 del self._flying[verdict.number]
+                if not any(other.refusals for other in self._flying.values()):
+                    self.refused = ""
                 self.spool.done([flying.item])
                 self.delivered += 1
                 self.stir()

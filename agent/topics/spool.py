@@ -39,6 +39,10 @@ class Item(NamedTuple):
     record: bytes
 
 
+class Damaged(Exception):
+    """It does not read as it was written."""
+
+
 class _Segment:
     """One file of records, and one of the numbers of those that are delivered."""
 
@@ -105,15 +109,16 @@ class _Segment:
             raise
 
     def read(self) -> bytes | None:
-        """The next record that was not read yet; None at the end. Raises OSError."""
+        """The next record that was not read yet; None at the end. Raises OSError, and Damaged."""
         if self.read_index >= self.count:
             return None
         if self.fd < 0:
             self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        length, crc = _HEAD.unpack(os.pread(self.fd, _HEAD.size, self.read_at))
+        head = os.pread(self.fd, _HEAD.size, self.read_at)
+        length, crc = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, -1)
         record = os.pread(self.fd, length, self.read_at + _HEAD.size)
         if zlib.crc32(record) != crc:
-            raise OSError(f"{self.path} does not read as it was written")
+            raise Damaged
         self.read_at += _HEAD.size + length
         self.read_index += 1
         return record
@@ -206,14 +211,17 @@ class Spool:
         return segment
 
     def read(self) -> Item | None:
-        """The next record that was not read since the start, and not delivered before it; None: there is none now."""
+        """The next record that was not read since the start, and not delivered before it; None: there is none now.
+
+        Raises OSError for what may be better later, such as too many open files: nothing is passed over for that.
+        """
         for segment in self._segments:
             while True:
                 index = segment.read_index
                 try:
                     record = segment.read()
-                except (OSError, struct.error) as error:
-                    log.error("a segment cannot be read any further", path=str(segment.path), error=str(error))
+                except Damaged:
+                    log.error("a segment does not read as it was written, and is kept", path=str(segment.path))
                     segment.damaged = True
                     segment.note(range(index, segment.count))
                     segment.read_index = segment.count
@@ -222,6 +230,9 @@ class Spool:
                     break
                 if index not in segment.delivered:
                     return Item(segment.number, index, record)
+            if segment is not self._active and segment.fd >= 0:
+                os.close(segment.fd)  # a large backlog is many files
+                segment.fd = -1
         return None
 
     def done(self, items: Iterable[Item]) -> None:
