@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -107,7 +108,8 @@ async def connect(place: Place, judge: Judge | None) -> Stream:
     except trio.BrokenResourceError as error:
         raise BrokerError(f"{where}: no TLS: {error.__cause__ or error}") from None
     except OSError as error:
-        raise BrokerError(f"{where}: {error.strerror or error}") from None
+        reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else str(error)
+        raise BrokerError(f"{where}: {reason}") from None
 
 
 async def _connect(place: Place, judge: Judge | None) -> trio.SocketStream:

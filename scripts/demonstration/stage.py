@@ -19,6 +19,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHOAL = str(Path(sys.executable).with_name("shoal"))
 SERVICE = str(ROOT / "tests" / "support" / "service.py")
+BROKER = str(Path(SERVICE).parent / "pulsar.py")
 PATIENCE_S = 20.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SETTINGS = """\
@@ -162,6 +163,10 @@ class Stage:
         words += ["--version", version, "--instance", name]
         self._parts.append(Part(f"service-{name}", words, self.directory))
 
+    def start_broker(self, port: int) -> None:
+        """A stand-in for Apache Pulsar: its WebSocket API, with nothing behind it."""
+        self._parts.append(Part("broker", [sys.executable, BROKER, str(port)], self.directory))
+
     def await_instances(self, service: str, count: int) -> None:
         def all_healthy() -> bool:
             states = [instance["state"] for instance in self.shoal_json("instances", service)]
@@ -177,6 +182,10 @@ class Stage:
 
     def shoal_json(self, *words: str) -> Any:
         return json.loads(self.shoal("--output", "json", *words))
+
+    def shoal_state(self) -> Any:
+        """What the first agent says of itself."""
+        return json.loads(read(f"{self.hosts[0].admin_url}/state?services=0"))
 
     def shoal_any(self, *words: str) -> str:
         """What a command prints whose exit code is its answer."""

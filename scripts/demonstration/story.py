@@ -75,6 +75,7 @@ class Story:
         protection.breaker(self, SERVICE)
         protection.limit(self)
         watching.shedding(self)
+        watching.storing(self)
         watching.comparison(self, SERVICE)
         watching.status_page(self, SERVICE)
         self.murder()

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 from protection import POLICIES, SULKING, mood
+from stage import port_near
 
 if TYPE_CHECKING:
     from story import Story
@@ -74,6 +75,47 @@ def shedding(story: Story) -> None:
         1 <= 8 - len(turned_away) <= 2 and slowest_ms < 400,
         f"{8 - len(turned_away)} were served; {len(turned_away)} got the page, the last after {slowest_ms:.0f} ms",
     )
+
+
+def storing(story: Story) -> None:
+    """Orders while the service is full and the broker away: each is kept, and served later."""
+    tell, stage = story.tell, story.stage
+    tell.scene("Orders come while the service is full, and the broker is away too. They are stored, and served later.")
+    alpha = stage.hosts[0]
+    port = port_near("127.0.0.1", 8080)
+    url = f"ws://127.0.0.1:{port}/ws/v2/producer/persistent/public/default/toys"
+    story.put(f"{POLICIES}/shed/{SULKING}", {"concurrency": 1, "instead": [{"topic": {"url": url}}]})
+
+    def call(method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = HTTPConnection(alpha.address, alpha.outbound, timeout=10)
+        connection.request(method, target, body, {"Host": SULKING})
+        response = connection.getresponse()
+        answer = response.read()
+        connection.close()
+        return response.status, answer
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call, "GET", "/slow?s=1")
+        time.sleep(0.2)
+        answers = [call("POST", "/orders", b"order %d" % number) for number in range(20)]
+    accepted = [json.loads(answer)["id"] for status, answer in answers if status == 202]
+    tell.say(f"one answer: {answers[0][1].decode().strip()}")
+    tell.promise(len(accepted) == 20, "20 orders, 20 answers 202, with no broker at all: they are on the host's disk")
+    said = [line for line in stage.shoal("status").splitlines() if line.startswith("topic")]
+    tell.say(said[0] if said else "shoal status says nothing of it")
+    stage.start_broker(port)
+    deadline = time.monotonic() + 15
+    waiting = 20
+    while waiting and time.monotonic() < deadline:
+        time.sleep(0.2)
+        (topic,) = stage.shoal_state()["topics"]
+        waiting = topic["waiting"]
+    tell.say(f"the broker is there: {20 - waiting} are in the topic")
+    tell.command(f"shoal replay {SULKING} --rate 100")
+    told = stage.shoal("replay", SULKING, "--rate", "100", "--proxy", f"http://{alpha.address}:{alpha.outbound}")
+    served = {line.split()[1] for line in told.splitlines() if line.endswith(" 200")}
+    tell.promise(served == set(accepted), f"{len(served)} of them were served, each by its id")
+    stage.etcdctl("del", f"{POLICIES}/shed/{SULKING}")
 
 
 def status_page(story: Story, service: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -22,7 +23,7 @@ CONSUMER = "/ws/v2/consumer/persistent/"
 class PulsarDouble:
     """A broker in a thread. What it holds outlives `kill`."""
 
-    def __init__(self, token: str = "") -> None:
+    def __init__(self, token: str = "", port: int = 0) -> None:
         self.token = token
         self.silent = False
         """It takes messages, keeps none, and says nothing."""
@@ -37,7 +38,7 @@ class PulsarDouble:
         """By topic and subscription: messages by id."""
         self._delivered: dict[str, set[str]] = {}
         self._next = 0
-        self.port = 0
+        self.port = port
         self.handshakes: Counter[str] = Counter()
         self.start()
 
@@ -143,3 +144,8 @@ class PulsarDouble:
     def close(self) -> None:
         if self._thread.is_alive():
             self.kill()
+
+
+if __name__ == "__main__":
+    PulsarDouble(port=int(sys.argv[1]))
+    threading.Event().wait()
