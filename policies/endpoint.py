@@ -20,6 +20,8 @@ class Load:
     __slots__ = (
         "active",
         "circuit",
+        "copies_failed",
+        "copies_from",
         "ewma_at",
         "ewma_s",
         "failures",
@@ -44,6 +46,10 @@ class Load:
         """Its breaker, where a policy gives it one."""
         self.record: Record | None = None
         """What its ejector has seen of it, where a policy asks for one."""
+        self.copies_failed = 0
+        """Copies of requests that came to nothing, in a row."""
+        self.copies_from = 0.0
+        """Until then it gets none."""
         self.requests = 0
         self.successes = 0
         self.failures = 0

@@ -6,14 +6,17 @@ Laws
 - A copy is sent once: no retry, no redirect, no copy of a copy. Its answer is read to its end, or to a limit, and
   thrown away, unless answers are compared; then they go to control, which compares.
 - Copies count as load of the endpoints they go to, and for nothing else: no breaker, no ejection, no average.
+- What badly behaved targets cost is bounded: so many bytes of answers a moment, and a pause for one that only fails.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.proxy import story
+from agent.proxy.connection import RECEIVE_BYTES
 from agent.proxy.head import ResponseHead
 from agent.proxy.outgoing import copy_head
 from agent.proxy.reactor import Timed
@@ -24,12 +27,20 @@ from agent.proxy.view import HeadView
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
+    from agent.proxy.reactor import Reactor
     from agent.proxy.table import Service
     from policies.copying import Order, Plan
     from policies.endpoint import Endpoint
 
 MAX_DISCARDED: Final = 1024 * 1024
 """Bytes of an answer that nobody wants: read for the connection's sake, and beyond that the connection is closed."""
+PACE_S: Final = 0.01
+PACE_BYTES: Final = 256 * 1024
+"""Of all answers to copies, in PACE_S: 25 MiB a second, a worker. A target that answers without end at full speed would
+otherwise have the worker do nothing else."""
+FAILURES: Final = 5
+HOLD_S: Final = 1.0
+"""After so many failures in a row an endpoint gets one copy in so long: each costs a connection."""
 
 
 class Answer:
@@ -171,7 +182,13 @@ class Mirror(Timed):
         if balancer.needs_key:
             assert exchange.view is not None
             key = balancer.key(exchange.view)
-        return balancer.pick(key, worker.reactor.now, worker.rng, [])
+        now = worker.reactor.now
+        endpoint = balancer.pick(key, now, worker.rng, [])
+        if endpoint is None or endpoint.load.copies_from > now:
+            return None
+        if endpoint.load.copies_failed >= FAILURES:
+            endpoint.load.copies_from = now + HOLD_S  # this one will tell
+        return endpoint
 
     # The answers.
 
@@ -282,7 +299,7 @@ class Copy(Speaker):
         self._answer.begin(head)
         self._answer.feed(body)
         if complete:
-            self._end(reusable=True)
+            self.on_response_end([])
         elif self.up is not None:
             self.up.arm(self._deadline)
 
@@ -290,10 +307,15 @@ class Copy(Speaker):
         """A piece of the answer's body."""
         self._answer.feed(data)
         if self._answer.length > max(MAX_DISCARDED, self._answer.room):
+            self._note_failure()
             self._end(reusable=False)
+        else:
+            self._exchange.worker.pace.spend(self, len(data))
 
     def on_response_end(self, trailers: list[bytes]) -> None:
         """The answer has come whole."""
+        self._endpoint.load.copies_failed = 0
+        self._endpoint.load.copies_from = 0.0
         self._end(reusable=True)
 
     def on_switched(self, head: ResponseHead) -> None:
@@ -319,7 +341,14 @@ class Copy(Speaker):
 
     def _fail(self, reason: str) -> None:
         self._answer.error = reason
+        self._note_failure()
         self._end(reusable=False)
+
+    def _note_failure(self) -> None:
+        load = self._endpoint.load
+        load.copies_failed += 1
+        if load.copies_failed >= FAILURES:
+            load.copies_from = self._exchange.worker.reactor.now + HOLD_S
 
     def _end(self, *, reusable: bool) -> None:
         mirror, self._mirror = self._mirror, None
@@ -331,3 +360,41 @@ class Copy(Speaker):
         self._endpoint.load.active -= 1
         self._answer.latency_s = self._exchange.worker.reactor.now - self._began
         mirror.on_copy(self._order, self._answer)
+
+
+class Pace(Timed):
+    """How fast a worker reads the answers to copies."""
+
+    __slots__ = ("_left", "_reactor", "_since", "_waiting")
+
+    def __init__(self, reactor: Reactor) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._left = PACE_BYTES
+        self._since = 0.0
+        self._waiting: deque[Copy] = deque()
+
+    def spend(self, copy: Copy, size: int) -> None:
+        """So many bytes were read for a copy; it waits for its turn when there were too many."""
+        now = self._reactor.now
+        if not self._waiting and now - self._since >= PACE_S:
+            self._since = now
+            self._left = PACE_BYTES
+        self._left -= size
+        up = copy.up
+        if self._left <= 0 and up is not None:
+            up.pause_reading()
+            self._waiting.append(copy)
+            if len(self._waiting) == 1:
+                self._reactor.wheel.arm(self, now + PACE_S)
+
+    def on_deadline(self, now: float) -> None:
+        """The next moment: as many go on as can be read for."""
+        self._since = now
+        self._left = PACE_BYTES
+        for _ in range(min(len(self._waiting), PACE_BYTES // RECEIVE_BYTES)):
+            up = self._waiting.popleft().up
+            if up is not None:
+                up.resume_reading()
+        if self._waiting:
+            self._reactor.wheel.arm(self, now + PACE_S)

@@ -25,7 +25,7 @@ import trio
 
 from agent import frames
 from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
-from agent.proxy import explain, guards, shedding, state
+from agent.proxy import explain, guards, mirroring, shedding, state
 from agent.proxy.access import Recorder
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.callers import Callers
@@ -63,6 +63,7 @@ class Worker:
         self.peers = Peers()
         self.stores = Stores()
         self.cpu = shedding.CpuWatch(self)
+        self.pace = mirroring.Pace(self.reactor)
         self._compare: Callable[[Frame], bool] | None = None
         self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []

@@ -6,7 +6,10 @@ round measures every document once, with and without it in turn; the median of t
 
 from __future__ import annotations
 
-import socket
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any, Final
 
@@ -15,18 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from registry.keys import Keys
-from scripts.benchmark import mesh, traffic
+from registry.server import free_port
+from scripts.benchmark import mesh, traffic, villain
 from scripts.benchmark.agents import Agent, running_agent
 from scripts.benchmark.cpu import WARM_S, measure_once
 from scripts.benchmark.etcd import serving_etcd
 from scripts.benchmark.goal import Goal
 from scripts.benchmark.load import answers, saturate
 from scripts.benchmark.peer import Proxy
-from scripts.benchmark.processes import wait_until
+from scripts.benchmark.processes import running, wait_until
 from scripts.benchmark.run import Run
 
-HANGING: Final = "hanging.production"
-"""Accepts connections, and never says a word."""
 DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "ratelimit, one limit": ("ratelimit", {"limits": [{"name": "all", "rate": 1_000_000}]}),
     "ratelimit, one a caller": (
@@ -48,7 +50,13 @@ DOCUMENTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "shadow",
         {"compare": {"primary": "v1", "candidate": {"version": "v2"}, "percent": 10}},
     ),
-    "shadow, 10% to one that hangs": ("shadow", {"copies": [{"to": HANGING, "percent": 10, "timeout": "1s"}]}),
+    **{
+        f"shadow, 10% to one that {name}": (
+            "shadow",
+            {"copies": [{"to": f"{name}.production", "percent": 10, "timeout": "1s"}]},
+        )
+        for name in villain.NAMES
+    },
     "shed, adaptive": ("shed", {"adaptive": {"initial": 500}}),
     "retry with hedging": ("retry", {"attempts": 2, "hedge": {"after": "p99"}}),
 }
@@ -78,22 +86,23 @@ class Result(msgspec.Struct, frozen=True):
 
 def measure(run: Run) -> Result:
     """Off, on, off, on."""
-    found = {name: Kind(name, [], [], [], []) for name in DOCUMENTS}
+    wanted = {name: found for name, found in DOCUMENTS.items() if os.environ.get("SHOAL_BENCH_KIND", "") in name}
+    found = {name: Kind(name, [], [], [], []) for name in wanted}
     keys = Keys()
     with (
         run.upstream() as upstream,
         serving_etcd(run.workdir) as url,
-        socket.create_server(("127.0.0.1", 0), backlog=4096) as hanging,
+        _villains(run) as ports,
     ):
-        silent = {keys.instance(HANGING, "silent"): mesh.instance(hanging.getsockname()[1])}
-        mesh.put_all(url, mesh.pets_and_films(keys, upstream) | silent)
+        bad = {keys.instance(f"{name}.production", "bad"): mesh.instance(port) for name, port in ports.items()}
+        mesh.put_all(url, mesh.pets_and_films(keys, upstream) | bad)
         base = mesh.pets_policies()
         with running_agent(run.workdir, "kinds", url, cpus=run.proxy_cpus) as agent:
             wait_until("shoal", lambda: answers(agent.outbound), agent.program)
             proxy = Proxy("shoal", agent.outbound, agent.program, agent.roles)
             saturate(proxy.port, WARM_S, run.workdir, run.load_cpus)
             for number in range(1, run.rounds + 1):
-                for name, (kind, document) in DOCUMENTS.items():
+                for name, (kind, document) in wanted.items():
                     off = measure_once(run, proxy, run.seconds(6, 2))
                     _swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(document)})
                     on = measure_once(run, proxy, run.seconds(6, 2))
@@ -105,6 +114,15 @@ def measure(run: Run) -> Result:
                     _swap(agent, url, {keys.policy(kind, traffic.HOST): before})
                     run.say(f"kinds {number}/{run.rounds} {name}: {found[name].more_us:+.1f} us")
     return Result(list(found.values()))
+
+
+@contextmanager
+def _villains(run: Run) -> Iterator[dict[str, int]]:
+    """Services that behave badly: their ports."""
+    ports = {name: free_port() for name in villain.NAMES}
+    argv = [sys.executable, "-m", "scripts.benchmark.villain", *map(str, ports.values())]
+    with running("villain", argv, run.workdir / "villain.log", cpus=run.load_cpus):
+        yield ports
 
 
 def _swap(agent: Agent, url: str, puts: dict[str, bytes | None]) -> None:

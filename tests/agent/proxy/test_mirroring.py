@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from agent.proxy import mirroring
 from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
 
 STAGE = "pets.staging"
@@ -137,6 +138,41 @@ async def test_a_bad_stage_is_its_own_affair(answer: bytes) -> None:
         await settled(proxy)
         assert sum(copies(proxy).values()) == 3 and copies(proxy).keys() <= {"failed", "answered"}
         assert proxy.worker.pool.opened == proxy.worker.pool.idle == 1
+
+
+async def test_one_that_only_fails_gets_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five in a row, and then none for a while; and when it has mended, all again."""
+    monkeypatch.setattr(mirroring, "HOLD_S", 0.2)
+    async with running_proxy() as proxy:
+        stage = Stage(b"nonsense\r\n\r\n")
+        await staged(proxy, stage)
+        client = await proxy.client()
+        for number in range(1, 6):
+            await client.ask(GET)
+            await eventually(lambda number=number: copies(proxy) == {"failed": number})  # type: ignore[misc]
+        await client.ask(GET)
+        await eventually(lambda: copies(proxy) == {"failed": 5, "dropped": 1})
+        stage.answer = OK
+        await trio.sleep(0.25)
+        for number in range(1, 4):
+            await client.ask(GET)
+            await eventually(lambda number=number: copies(proxy).get("answered") == number)  # type: ignore[misc]
+
+
+async def test_large_answers_are_read_at_a_pace() -> None:
+    """More than may be read in a moment: each comes to its end all the same, one after the other, and is reused."""
+    async with running_proxy() as proxy:
+        size = 5 * mirroring.PACE_BYTES // 2
+        stage = Stage(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        await staged(proxy, stage)
+        clients = [await proxy.client() for _ in range(6)]
+        for client in clients:
+            await client.ask(GET)
+        await eventually(lambda: copies(proxy) == {"answered": 6})
+        assert stage.closed == 0
+        await clients[0].ask(GET)
+        await eventually(lambda: copies(proxy) == {"answered": 7})
+        await settled(proxy)
 
 
 async def test_a_stage_that_is_not_there() -> None:
