@@ -6,7 +6,7 @@ Laws that a chain should keep
 - Nobody waits for an answer longer than his own caller waits for him.
 - Tries do not multiply: of several services in a row, one tries again.
 - Who tries again has a breaker: a service that is down should get fewer requests, not more.
-- A fallback leads somewhere else.
+- A fallback leads somewhere else, and so does a way out of an overload.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Hop(NamedTuple):
     breaker: bool = False
     fallback: str = ""
     """The service that takes over when the breaker is open; empty: none does."""
+    ways_out: tuple[str, ...] = ()
+    """Services that get what is too much for it."""
     sources: Mapping[str, str] = {}
     """By kind: the policy that says so, as `retry/*.production`; without one it is the default."""
 
@@ -57,7 +59,7 @@ class Finding(NamedTuple):
     """Something that is wrong, and what would be right."""
 
     kind: str
-    """`timeout`, `amplification`, `breaker`, `fallback`, `circle`, `unlimited`."""
+    """`timeout`, `amplification`, `breaker`, `fallback`, `shed`, `circle`, `unlimited`."""
     path: tuple[str, ...]
     """The services from the root to where it is."""
     reason: str
@@ -93,10 +95,10 @@ def _node(
 
 
 def findings(root: Node, hops: Mapping[str, Hop]) -> list[Finding]:
-    """What is wrong with a chain, from the root down; `hops` of all services, for where fallbacks lead."""
+    """What is wrong with a chain, from the root down; `hops` of all services, for where fallbacks and ways out lead."""
     found = list(_walk(root, (), 0.0, 0))
     unique: dict[tuple[str, str, str], Finding] = {}
-    for finding in found + list(_fallbacks(root, hops, ())):
+    for finding in [*found, *_fallbacks(root, hops, ()), *_ways_out(root, hops, ())]:
         unique.setdefault((finding.kind, finding.path[-1], finding.reason), finding)
     return list(unique.values())
 
@@ -154,3 +156,16 @@ def _fallbacks(node: Node, hops: Mapping[str, Hop], above: tuple[str, ...]) -> I
     if not node.again:
         for child in node.children:
             yield from _fallbacks(child, hops, path)
+
+
+def _ways_out(node: Node, hops: Mapping[str, Hop], above: tuple[str, ...]) -> Iterator[Finding]:
+    """Load that is sent round: to a caller, or to who sends it back."""
+    path = (*above, node.service)
+    for target in node.hop.ways_out:
+        back = target in above or node.service in (hops[target].ways_out if target in hops else ())
+        if back and target != node.service:
+            whose = "which waits for it" if target in above else "which sends its own back"
+            yield Finding("shed", path, f"sends what is too much to {target}, {whose}: an overload goes round")
+    if not node.again:
+        for child in node.children:
+            yield from _ways_out(child, hops, path)

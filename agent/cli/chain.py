@@ -94,6 +94,7 @@ def hops_of(census: Census, *more: str, extra: Mapping[tuple[str, str], bytes] |
         for name in fresh:
             hops[name] = _hop(name, texts)
         names |= {hop.fallback for hop in hops.values() if hop.fallback}
+        names |= {name for hop in hops.values() for name in hop.ways_out}
     return hops
 
 
@@ -101,12 +102,14 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
     from policies import retry, timeout
     from policies.breaker import Breaker
     from policies.chain import Hop
+    from policies.names import parse_service
     from policies.retry import Retry
+    from policies.shed import Shed
     from policies.timeout import Timeout
 
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for kind, document in (("timeout", Timeout), ("retry", Retry), ("breaker", Breaker)):
+    for kind, document in (("timeout", Timeout), ("retry", Retry), ("breaker", Breaker), ("shed", Shed)):
         pattern, text = _most_specific(kind, service, texts)
         parsed = _parsed(kind, pattern, text)
         if isinstance(parsed, document) and parsed.mode == "enforce":
@@ -114,8 +117,15 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
             sources[kind] = f"{kind}/{pattern}"
     breaker = found.get("breaker")
     fallback = breaker.fallback.service if breaker is not None and breaker.fallback is not None else ""
+    shed = found.get("shed")
+    ways_out = tuple(parse_service(way.service) for way in shed.instead if way.service) if shed is not None else ()
     return Hop(
-        timeout.compile(found.get("timeout")), retry.compile(found.get("retry")), breaker is not None, fallback, sources
+        timeout.compile(found.get("timeout")),
+        retry.compile(found.get("retry")),
+        breaker is not None,
+        fallback,
+        ways_out,
+        sources,
     )
 
 

@@ -13,12 +13,20 @@ from policies.timeout import Timeout
 DEFAULT = Hop(timeout.compile(None), retry.compile(None))
 
 
-def hop(attempts: int = 1, request: str = "15s", breaker: bool = True, fallback: str = "", per_try: str = "0s") -> Hop:
+def hop(
+    attempts: int = 1,
+    request: str = "15s",
+    breaker: bool = True,
+    fallback: str = "",
+    per_try: str = "0s",
+    ways_out: tuple[str, ...] = (),
+) -> Hop:
     return Hop(
         timeout.compile(Timeout(request=request, try_=per_try)),
         retry.compile(Retry(attempts=attempts)),
         breaker,
         fallback,
+        ways_out,
         {"retry": "retry/x"},
     )
 
@@ -98,6 +106,16 @@ def test_fallbacks_that_go_in_a_circle() -> None:
     assert (finding.kind, "a → b → a" in finding.reason) == ("fallback", True)
     (finding,) = found("a", chain("a", "b"), {"a": hop(), "b": hop(fallback="a")})
     assert finding.path == ("a", "b")
+
+
+def test_ways_out_of_an_overload_that_go_in_a_circle() -> None:
+    """Two that send each other what is too much, and one that sends it back to its caller."""
+    both = {"a": hop(ways_out=("b",)), "b": hop(ways_out=("c", "a"))}
+    (finding,) = found("a", {}, both)
+    assert finding.kind == "shed" and "to b, which sends its own back" in finding.reason
+    (finding,) = found("a", chain("a", "b"), {"a": hop(), "b": hop(ways_out=("a",))})
+    assert finding.path == ("a", "b") and "to a, which waits for it" in finding.reason
+    assert found("a", {}, {"a": hop(ways_out=("b", "c")), "b": hop(ways_out=("c",))}) == []
 
 
 def test_calls_that_go_in_a_circle() -> None:

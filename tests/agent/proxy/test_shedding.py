@@ -111,6 +111,26 @@ async def test_ways_out(instead: list[dict[str, Any]], expected: bytes) -> None:
                 await trio.sleep(0.005)
 
 
+async def test_two_that_send_each_other_what_is_too_much() -> None:
+    """Both are full: each was asked once, and then it is said so; nothing goes round."""
+    async with running_proxy() as proxy:
+        slow, other = Slow(), Slow()
+        there = {"concurrency": 1, "instead": [{"service": "other.production"}]}
+        back = {"concurrency": 1, "instead": [{"service": "pets.production"}]}
+        proxy.put(endpoint(await proxy.upstream(slow)), shed=there)
+        proxy.put(endpoint(await proxy.upstream(other)), service="other.production", shed=back)
+        await stuck(proxy, 1, slow)
+        client = await proxy.client()
+        await client.send(GET.replace(b"pets", b"other"))
+        with trio.fail_after(5):
+            while other.asked < 1:
+                await trio.sleep(0.005)
+        late = await proxy.client()
+        await late.send(GET)
+        assert (await late.head()).startswith(b"HTTP/1.1 503")
+        assert (slow.asked, other.asked) == (1, 1)
+
+
 async def test_a_calling_agent_hears_it_from_the_other_host() -> None:
     """Two hops: the owner's agent refuses before it asks; the caller's takes the way out, and blames nobody."""
     async with running_proxy() as owner, running_proxy() as caller:
