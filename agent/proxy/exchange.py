@@ -22,6 +22,7 @@ from agent.proxy.attempt import Attempt
 from agent.proxy.framing import chunk, last_chunk
 from agent.proxy.head import (
     CHUNKED,
+    EXPECT,
     NO_BODY,
     PROXY_AUTHORIZATION,
     REQUEST_ID,
@@ -555,8 +556,10 @@ class Exchange(Timed):
         self.deadline = INFINITY  # nothing is hedged any more
         if self.request_sent:
             self.worker.stores.store(self, way)
-        else:
-            self.down.resume_reading()
+            return
+        if self.request.special_value(EXPECT) is not None:
+            self.down.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # nobody else will say so
+        self.down.resume_reading()
 
     def whole_body(self) -> list[bytes]:
         """In wire form, of a request that `can_repeat`."""

@@ -83,6 +83,20 @@ async def test_a_body_that_drips_and_is_chunked() -> None:
         assert "transfer-encoding" not in dict(told["headers"])
 
 
+async def test_one_that_waits_to_be_asked_for_its_body() -> None:
+    """Expect: 100-continue is answered by the agent, for no instance will."""
+    async with running_proxy() as proxy:
+        frames = await full(proxy)
+        client = await proxy.client()
+        await client.send(
+            b"POST / HTTP/1.1\r\nHost: pets.production\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert await client.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"hello")
+        told = await until_stored(frames)
+        assert told["body"] == "hello" and "expect" not in dict(told["headers"])
+
+
 async def test_what_control_cannot_keep_takes_the_next_way() -> None:
     """Or gets the 503 with the reason, and no 202."""
     async with running_proxy() as proxy:
