@@ -128,18 +128,19 @@ def overloaded(mesh: Mesh, agent: AgentProcess, shop: Shop, where: str, **more: 
 
 
 def stick(agent: AgentProcess, shop: Shop) -> None:
-    """Fill the shop."""
+    """Fill the shop. Whoever comes while another order is under way is refused, and asks again."""
     shop.free.clear()
     shop.busy.clear()
 
     def ask() -> None:
-        try:
-            agent.ask(SERVICE, "/stuck")
-        except (OSError, http.client.HTTPException):
-            pass  # the agent was killed meanwhile
+        while not shop.busy.is_set():
+            try:
+                agent.ask(SERVICE, "/stuck")
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.01)  # the agent is not there yet, or was killed meanwhile
 
     threading.Thread(target=ask, daemon=True).start()
-    assert shop.busy.wait(10)
+    assert shop.busy.wait(20)
 
 
 def order(agent: AgentProcess, body: bytes, path: str = "/orders?x=%20y", **headers: str) -> tuple[int, dict[str, Any]]:
