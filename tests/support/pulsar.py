@@ -47,8 +47,8 @@ class PulsarDouble:
 
     def records(self, topic: str = "public/default/orders", subscription: str = "shoal-replay") -> list[bytes]:
         """What waits."""
-        waiting = self.topics.get(topic, {}).get(subscription, {})
-        return [base64.b64decode(message["payload"]) for message in waiting.values()]
+        waiting = list(self.topics.get(topic, {}).get(subscription, {}).values())  # its own thread adds to it meanwhile
+        return [base64.b64decode(message["payload"]) for message in waiting]
 
     def start(self) -> None:
         """Listen, on the port of before."""
