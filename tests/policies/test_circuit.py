@@ -31,6 +31,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.rng = random.Random(0)  # its own: what other examples drew must not matter
         self.rules = Rules(consecutive=3, error_rate=0.5, min_requests=6, probes=2, successes=3, max_active=5)
         self.breaker = Circuit(self.rules)
         self.now = 100.0
@@ -45,7 +46,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         before = self.breaker.state
-        reason = self.breaker.enter(self.now, RNG, 0, 0)
+        reason = self.breaker.enter(self.now, self.rng, 0, 0)
         change = self.breaker.take_transition()
         if not reason:
             self.inside += 1
@@ -57,7 +58,7 @@ class Machine(RuleBasedStateMachine):
     @rule(ok=st.booleans(), latency_s=st.floats(0, 10))
     def answer(self, ok: bool, latency_s: float) -> None:
         before = self.breaker.state
-        change = self.breaker.leave(ok, latency_s, self.now, RNG)
+        change = self.breaker.leave(ok, latency_s, self.now, self.rng)
         self.inside -= 1
         assert (change is None) == (self.breaker.state == before)
         if change is not None:
