@@ -377,9 +377,8 @@ class Pace(Timed):
     def spend(self, copy: Copy, size: int) -> None:
         """So many bytes were read for a copy; it waits for its turn when there were too many."""
         now = self._reactor.now
-        if not self._waiting and now - self._since >= PACE_S:
-            self._since = now
-            self._left = PACE_BYTES
+        if not self._waiting:
+            self._refill(now)
         self._left -= size
         up = copy.up
         if self._left <= 0 and up is not None:
@@ -388,11 +387,15 @@ class Pace(Timed):
             if len(self._waiting) == 1:
                 self._reactor.wheel.arm(self, now + PACE_S)
 
+    def _refill(self, now: float) -> None:
+        # What one read took beyond the moment's share is owed by the next ones.
+        self._left = min(PACE_BYTES, self._left + int((now - self._since) / PACE_S * PACE_BYTES))
+        self._since = now
+
     def on_deadline(self, now: float) -> None:
         """The next moment: as many go on as can be read for."""
-        self._since = now
-        self._left = PACE_BYTES
-        for _ in range(min(len(self._waiting), PACE_BYTES // RECEIVE_BYTES)):
+        self._refill(now)
+        for _ in range(min(len(self._waiting), self._left // RECEIVE_BYTES)):
             up = self._waiting.popleft().up
             if up is not None:
                 up.resume_reading()

@@ -112,7 +112,7 @@ def measure(run: Run) -> Result:
                     found[name].with_p99_us.append(on.p99_us)
                     before = mesh.as_json(base[kind]) if kind in base else None
                     _swap(agent, url, {keys.policy(kind, traffic.HOST): before})
-                    run.say(f"kinds {number}/{run.rounds} {name}: {found[name].more_us:+.1f} us")
+                    run.say(f"kinds {number}/{run.rounds} {name}: {on.cpu_us - off.cpu_us:+.1f} us")
     return Result(list(found.values()))
 
 

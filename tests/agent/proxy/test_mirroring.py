@@ -163,7 +163,7 @@ async def test_large_answers_are_read_at_a_pace() -> None:
     async with running_proxy() as proxy:
         size = 5 * mirroring.PACE_BYTES // 2
         stage = Stage(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
-        await staged(proxy, stage)
+        await staged(proxy, stage, {"copies": [{"to": STAGE, "timeout": "30s"}]})
         clients = [await proxy.client() for _ in range(6)]
         for client in clients:
             await client.ask(GET)
