@@ -17,10 +17,7 @@ from typing import Final
 
 from agent.proxy.reactor import BROKEN, READ, WRITE, Reactor, Timed
 
-RECEIVE_BYTES: Final = 64 * 1024
-LARGE_BYTES: Final = 256 * 1024
-"""What is asked of a socket that gave all it was asked for: half the turns for a large body. Not of every socket: the
-allocator takes buffers of this size from the kernel, one by one, which small messages would pay for."""
+RECEIVE_BYTES: Final = 256 * 1024
 HIGH_WATER_BYTES: Final = 256 * 1024
 _NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -28,7 +25,7 @@ _NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.
 class Connection(Timed):
     """A registered, non-blocking stream socket."""
 
-    __slots__ = ("_events", "_out", "_room", "closed", "fd", "reactor", "sock")
+    __slots__ = ("_events", "_out", "closed", "fd", "reactor", "sock")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, events: int = READ) -> None:
         super().__init__()
@@ -38,7 +35,6 @@ class Connection(Timed):
         self.closed = False
         self._out: bytearray | None = None
         self._events = events
-        self._room = RECEIVE_BYTES
         reactor.add(self.fd, self.on_event, events)
 
     # What a kind of connection does.
@@ -66,18 +62,13 @@ class Connection(Timed):
             self._flush()
         if events & (READ | BROKEN) and not self.closed:
             try:
-                data = self.sock.recv(self._room)
+                data = self.sock.recv(RECEIVE_BYTES)
             except _NOT_NOW:
                 return
             except OSError as error:
                 self.on_broken(error)
                 return
             if data:
-                size = len(data)
-                if size >= RECEIVE_BYTES:
-                    self._room = LARGE_BYTES
-                elif self._room != RECEIVE_BYTES:
-                    self._room = RECEIVE_BYTES
                 self.on_data(data)
             else:
                 self.on_eof()

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.proxy import story
-from agent.proxy.connection import RECEIVE_BYTES
 from agent.proxy.head import ResponseHead
 from agent.proxy.outgoing import copy_head
 from agent.proxy.reactor import Timed
@@ -38,6 +37,8 @@ PACE_S: Final = 0.01
 PACE_BYTES: Final = 256 * 1024
 """Of all answers to copies, in PACE_S: 25 MiB a second, a worker. A target that answers without end at full speed would
 otherwise have the worker do nothing else."""
+SHARE_BYTES: Final = 64 * 1024
+"""What one that waited is taken to read when it goes on; what it reads beyond that, the next ones wait for."""
 FAILURES: Final = 5
 HOLD_S: Final = 1.0
 """After so many failures in a row an endpoint gets one copy in so long: each costs a connection."""
@@ -305,12 +306,12 @@ class Copy(Speaker):
 
     def on_response_data(self, data: bytes) -> None:
         """A piece of the answer's body."""
+        pace = self._exchange.worker.pace
         self._answer.feed(data)
         if self._answer.length > max(MAX_DISCARDED, self._answer.room):
             self._note_failure()
             self._end(reusable=False)
-        else:
-            self._exchange.worker.pace.spend(self, len(data))
+        pace.spend(self, len(data))
 
     def on_response_end(self, trailers: list[bytes]) -> None:
         """The answer has come whole."""
@@ -388,14 +389,13 @@ class Pace(Timed):
                 self._reactor.wheel.arm(self, now + PACE_S)
 
     def _refill(self, now: float) -> None:
-        # What one read took beyond the moment's share is owed by the next ones.
         self._left = min(PACE_BYTES, self._left + int((now - self._since) / PACE_S * PACE_BYTES))
         self._since = now
 
     def on_deadline(self, now: float) -> None:
         """The next moment: as many go on as can be read for."""
         self._refill(now)
-        for _ in range(min(len(self._waiting), self._left // RECEIVE_BYTES)):
+        for _ in range(min(len(self._waiting), self._left // SHARE_BYTES)):
             up = self._waiting.popleft().up
             if up is not None:
                 up.resume_reading()

@@ -167,6 +167,8 @@ async def test_large_answers_are_read_at_a_pace() -> None:
         clients = [await proxy.client() for _ in range(6)]
         for client in clients:
             await client.ask(GET)
+        pace = proxy.worker.pace
+        await eventually(lambda: bool(pace._waiting) and pace._left <= 0)
         await eventually(lambda: copies(proxy) == {"answered": 6})
         assert stage.closed == 0
         await clients[0].ask(GET)
