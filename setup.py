@@ -15,8 +15,8 @@ from setuptools import setup
 
 PROXY = (
     "access answers attempt callers choosing connection downstream exchange framing guards head hedging listener "
-    "mirroring outgoing peers pool reactor retries shedding speaker stats storing story table throttle tunnel upstream "
-    "view waiting worker"
+    "mirroring outgoing pacing peers pool reactor retries shedding speaker stats storing story table throttle tunnel "
+    "upstream view waiting worker"
 )
 POLICIES = (
     "algorithms balancer bucket budget circuit copying ejection endpoint ewma hashing limiter locality maglev "

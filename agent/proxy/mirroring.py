@@ -6,12 +6,12 @@ Laws
 - A copy is sent once: no retry, no redirect, no copy of a copy. Its answer is read to its end, or to a limit, and
   thrown away, unless answers are compared; then they go to control, which compares.
 - Copies count as load of the endpoints they go to, and for nothing else: no breaker, no ejection, no average.
-- What badly behaved targets cost is bounded: so many bytes of answers a moment, and a pause for one that only fails.
+- What badly behaved targets cost is bounded: so many bytes of answers a moment (`pacing`), and a pause for one that
+  only fails.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,19 +26,12 @@ from agent.proxy.view import HeadView
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
-    from agent.proxy.reactor import Reactor
     from agent.proxy.table import Service
     from policies.copying import Order, Plan
     from policies.endpoint import Endpoint
 
 MAX_DISCARDED: Final = 1024 * 1024
 """Bytes of an answer that nobody wants: read for the connection's sake, and beyond that the connection is closed."""
-PACE_S: Final = 0.01
-PACE_BYTES: Final = 256 * 1024
-"""Of all answers to copies, in PACE_S: 25 MiB a second, a worker. A target that answers without end at full speed would
-otherwise have the worker do nothing else."""
-SHARE_BYTES: Final = 64 * 1024
-"""What one that waited is taken to read when it goes on; what it reads beyond that, the next ones wait for."""
 FAILURES: Final = 5
 HOLD_S: Final = 1.0
 """After so many failures in a row an endpoint gets one copy in so long: each costs a connection."""
@@ -361,43 +354,3 @@ class Copy(Speaker):
         self._endpoint.load.active -= 1
         self._answer.latency_s = self._exchange.worker.reactor.now - self._began
         mirror.on_copy(self._order, self._answer)
-
-
-class Pace(Timed):
-    """How fast a worker reads the answers to copies."""
-
-    __slots__ = ("_left", "_reactor", "_since", "_waiting")
-
-    def __init__(self, reactor: Reactor) -> None:
-        super().__init__()
-        self._reactor = reactor
-        self._left = PACE_BYTES
-        self._since = 0.0
-        self._waiting: deque[Copy] = deque()
-
-    def spend(self, copy: Copy, size: int) -> None:
-        """So many bytes were read for a copy; it waits for its turn when there were too many."""
-        now = self._reactor.now
-        if not self._waiting:
-            self._refill(now)
-        self._left -= size
-        up = copy.up
-        if self._left <= 0 and up is not None:
-            up.pause_reading()
-            self._waiting.append(copy)
-            if len(self._waiting) == 1:
-                self._reactor.wheel.arm(self, now + PACE_S)
-
-    def _refill(self, now: float) -> None:
-        self._left = min(PACE_BYTES, self._left + int((now - self._since) / PACE_S * PACE_BYTES))
-        self._since = now
-
-    def on_deadline(self, now: float) -> None:
-        """The next moment: as many go on as can be read for."""
-        self._refill(now)
-        for _ in range(min(len(self._waiting), self._left // SHARE_BYTES)):
-            up = self._waiting.popleft().up
-            if up is not None:
-                up.resume_reading()
-        if self._waiting:
-            self._reactor.wheel.arm(self, now + PACE_S)

@@ -25,13 +25,14 @@ import trio
 
 from agent import frames
 from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
-from agent.proxy import explain, guards, mirroring, shedding, state
+from agent.proxy import explain, guards, shedding, state
 from agent.proxy.access import Recorder
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.callers import Callers
 from agent.proxy.downstream import Downstream
 from agent.proxy.exchange import Exchange
 from agent.proxy.listener import Listener
+from agent.proxy.pacing import Pace
 from agent.proxy.peers import Peers
 from agent.proxy.pool import Pool
 from agent.proxy.reactor import Reactor
@@ -63,7 +64,7 @@ class Worker:
         self.peers = Peers()
         self.stores = Stores()
         self.cpu = shedding.CpuWatch(self)
-        self.pace = mirroring.Pace(self.reactor)
+        self.pace = Pace(self.reactor)
         self._compare: Callable[[Frame], bool] | None = None
         self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []

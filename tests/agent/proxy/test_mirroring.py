@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from agent.proxy import mirroring
+from agent.proxy import mirroring, pacing
 from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
 
 STAGE = "pets.staging"
@@ -161,7 +161,7 @@ async def test_one_that_only_fails_gets_a_pause() -> None:
 async def test_large_answers_are_read_at_a_pace() -> None:
     """More than may be read in a moment: each comes to its end all the same, one after the other, and is reused."""
     async with running_proxy() as proxy:
-        size = 5 * mirroring.PACE_BYTES // 2
+        size = 5 * pacing.PERIOD_BYTES // 2
         stage = Stage(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
         await staged(proxy, stage, {"copies": [{"to": STAGE, "timeout": "30s"}]})
         clients = [await proxy.client() for _ in range(6)]
