@@ -20,15 +20,18 @@ import msgspec
 from msgspec import Meta
 
 from agent.hooks.targets import Targets
-from policies.document import Fault, convert
+from policies.document import Fault, below, convert
 from policies.duration import Duration, seconds
 from policies.health import HealthPolicy
-from policies.names import parse_service
+from policies.names import parse_pattern, parse_service
 from registry.keys import Keys, check_host, check_id
 from registry.records import Malformed, Port, Weight, check_address
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
 MAX_DEFAULT_WORKERS = 4
+SOCKET_NAME = "agent.sock"
+MAX_SOCKET_PATH = 107
+"""Bytes, in Linux' struct sockaddr_un."""
 _UNKNOWN = re.compile("no field '([^']+)' here")
 
 
@@ -79,9 +82,26 @@ class Inbound(Part, frozen=True, kw_only=True):
 
 
 class Admin(Part, frozen=True, kw_only=True):
-    """`[admin]`: health, metrics, state, registration."""
+    """`[admin]`: health, readiness, metrics, state and explanations, for whoever can connect. Changes nothing."""
 
     listen: str = "127.0.0.1:15000"
+
+
+class LocalPart(Part, frozen=True, kw_only=True):
+    """`[local]`: the socket through which users of this host register, and operate."""
+
+    socket: str = ""
+    """A path; see `socket_path` for the default."""
+    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$(?!\n)", extra={"right": "permissions, such as 0660"})] = "0666"
+    """Who may connect at all; who may do what is decided by who it is."""
+    group: str = ""
+    """Whose group the socket is, by name or number."""
+    operate: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Users, and groups as `@name`, that may do everything, besides root and the agent's own user."""
+    services: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Who may be which service: users and @groups by service or pattern; the most specific pattern decides."""
+    max_instances: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    """Registered through the socket by one user."""
 
 
 class Limits(Part, frozen=True, kw_only=True):
@@ -164,6 +184,7 @@ class Settings(Part, frozen=True, kw_only=True):
     outbound: Outbound = Outbound()
     inbound: Inbound = Inbound()
     admin: Admin = Admin()
+    local: LocalPart = LocalPart()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
     topics: Topics = Topics()
@@ -188,6 +209,22 @@ class Settings(Part, frozen=True, kw_only=True):
         home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
         base = Path("/var/lib/shoal") if os.geteuid() == 0 else Path(home) / "shoal"
         return base / f"{self.mesh}.{self.host}"
+
+    @property
+    def socket_path(self) -> Path:
+        """`local.socket`, else where `runtime_directory` says."""
+        return Path(self.local.socket) if self.local.socket else runtime_directory() / SOCKET_NAME
+
+
+def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's agent has its socket: systemd's word, /run/shoal for root, else a place of the user's own."""
+    if given := environment.get("RUNTIME_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/run/shoal")
+    if given := environment.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "shoal"
+    return Path.home() / ".local" / "state" / "shoal"
 
 
 def health_policy(raw: Any) -> HealthPolicy:
@@ -268,6 +305,7 @@ def _check(settings: Settings) -> None:
     for name in ("outbound", "inbound", "admin"):
         part: Outbound | Inbound | Admin = getattr(settings, name)
         _told(f"$.{name}.listen", lambda part=part: parse_listen(part.listen))
+    _check_local(settings.local)
     _check_times(settings)
     _check_etcd(settings.etcd)
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
@@ -282,6 +320,24 @@ def _check(settings: Settings) -> None:
         if identity in seen:
             raise Fault(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
         seen[identity] = number
+
+
+def _check_local(local: LocalPart) -> None:
+    if local.socket and not local.socket.startswith("/"):
+        raise Fault("$.local.socket", "a whole path, such as /run/shoal/agent.sock")
+    if len(local.socket.encode()) > MAX_SOCKET_PATH:
+        raise Fault("$.local.socket", f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
+    for number, name in enumerate(local.operate):
+        _check_user(f"$.local.operate[{number}]", name)
+    for pattern, names in local.services.items():
+        _told(below("$.local.services", pattern), lambda pattern=pattern: parse_pattern(pattern))
+        for number, name in enumerate(names):
+            _check_user(f"{below('$.local.services', pattern)}[{number}]", name)
+
+
+def _check_user(path: str, name: str) -> None:
+    if not name.removeprefix("@"):
+        raise Fault(path, "a user as alice or 1000, a group as @staff or @50")
 
 
 def _told(path: str, ask: Any) -> None:

@@ -2,8 +2,13 @@
 
 import itertools
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -13,3 +18,12 @@ import registry.server
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if _WORKER:
     registry.server._next_port = itertools.count(int(_WORKER.removeprefix("gw")) * 4000 + os.getpid() % 2000)
+
+
+@pytest.fixture(autouse=True)
+def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where an agent has its socket that is told nothing else: a place for each test, with a short path."""
+    place = Path(tempfile.mkdtemp(prefix="shoal-"))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(place))
+    yield place
+    shutil.rmtree(place, ignore_errors=True)

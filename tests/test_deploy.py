@@ -13,17 +13,17 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from agent.settings import Settings, load
+from agent.settings import Settings, load, runtime_directory
 from policies.duration import seconds
 from registry.server import find_binary, free_port
 from tests.support.etcd import running_etcd
+from tests.support.local import ask
 from tests.support.mesh import DIRECT, ROOT, SERVICE_PROGRAM, SHOAL, until
 
 DEPLOY = ROOT / "deploy"
@@ -183,10 +183,9 @@ def service() -> Iterator[int]:
             process.kill()
 
 
-def register(admin: int, port: int) -> None:
-    body = json.dumps({"service": "pets", "port": port}).encode()
-    with DIRECT.open(urllib.request.Request(f"http://127.0.0.1:{admin}/instances", body, method="POST"), timeout=10):
-        pass
+def register(port: int) -> None:
+    told = ask(runtime_directory() / "agent.sock", "POST", "/instances", {"service": "pets", "port": port})
+    assert told.status == 200, told.body
 
 
 def asked(outbound: int) -> http.client.HTTPConnection:
@@ -207,7 +206,7 @@ def test_a_restart_of_the_whole_unit_loses_no_connection(activated: Activated, s
     """Who calls while there is no agent at all waits in the socket, and is answered by the next one."""
     activated.start()
     until("ready", activated.ready)
-    register(activated.port("admin"), service)
+    register(service)
     until("healthy", lambda: answered(asked(activated.port("outbound"))) == 200)
     assert activated.stop() == 0
     waiting = [asked(activated.port("outbound")) for _ in range(5)]
@@ -219,7 +218,7 @@ def test_a_reload_keeps_the_sockets_of_systemd(activated: Activated, service: in
     """Though agent.toml says another address: the unit is the one that says where."""
     activated.start()
     until("ready", activated.ready)
-    register(activated.port("admin"), service)
+    register(service)
     until("healthy", lambda: answered(asked(activated.port("outbound"))) == 200)
     for times in (1, 2):
         assert activated.process is not None
@@ -254,7 +253,7 @@ def test_the_first_caller_starts_the_agent(activated: Activated, service: int) -
         )
     until("listening", lambda: "Listening on" in activated.log.read_text())
     until("there", lambda: DIRECT.open(f"http://127.0.0.1:{ports['admin']}/healthz", timeout=10).status == 200)
-    register(ports["admin"], service)
+    register(service)
     until("healthy", lambda: answered(asked(ports["outbound"])) == 200)
 
 

@@ -72,7 +72,7 @@ class Shell:
         environment |= {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "STATE_DIRECTORY": str(folder / "state"),
-            "SHOAL_ADMIN": f"http://127.0.0.1:{self._ports['15000']}",
+            "SHOAL_ADMIN": f"{os.environ['RUNTIME_DIRECTORY']}/agent.sock",
             "NO_COLOR": "1",
         }
         self.process = subprocess.Popen(

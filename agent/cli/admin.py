@@ -1,4 +1,4 @@
-"""Asks the agent on this host, through its admin port: JSON over loopback HTTP, never through a proxy.
+"""Asks the agent on this host: JSON over HTTP, through its socket or its admin port, and never through a proxy.
 
 The standard library's client is used because a command line is started often: an HTTP framework costs 100 ms a start.
 """
@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import http.client
 import json
-import urllib.error
+import os
+import socket
 import urllib.parse
-import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.cli.failure import Exit, Failure
 
 TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 
 class Admin:
     """One agent's admin API. Every method raises Failure, with the agent's own reason where it gave one."""
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, place: str, timeout_s: float = TIMEOUT_S) -> None:
+        """`place`: the path of a socket, or the URL of an admin port, as `check_place` lets it pass."""
+        self.place = place
         self._timeout_s = timeout_s
-        # HTTP_PROXY may well be the mesh's outbound listener: the admin port is not to be reached through that.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str, query: Iterable[tuple[str, str]] = ()) -> Any:
         encoded = urllib.parse.urlencode(list(query))
@@ -43,40 +44,93 @@ class Admin:
     def _ask(self, method: str, path: str, value: Any = None) -> Any:
         body = None if value is None else json.dumps(value).encode()
         headers = {"content-type": "application/json"} if body else {}
-        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - see check_url
+        connection = _connection(self.place, self._timeout_s)
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
-                return _decoded(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                raise Failure(_refusal(error, error.read())) from None
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            told = answer.read(MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
             raise Failure(
-                f"no agent answers at {self.url} ({reason}); start one with `shoal agent`, or name it with --admin",
+                f"no agent answers at {self.place} ({_why(error)}); start one with `shoal agent`, or name it with "
+                "--admin",
                 Exit.UNREACHABLE,
             ) from None
+        finally:
+            connection.close()
+        if not 200 <= answer.status < 300:
+            raise Failure(_refusal(answer, told))
+        return _decoded(told)
 
 
-def check_url(url: str) -> str:
-    """The URL of an admin port. Raises Failure for what is none."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failure(f"--admin {url!r} is no URL such as http://127.0.0.1:15000", Exit.USAGE)
-    return url
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a socket that has a path."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """The base class's, by path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection(place: str, timeout_s: float) -> http.client.HTTPConnection:
+    if place.startswith("/"):
+        return _UnixConnection(place, timeout_s)
+    parts = urllib.parse.urlsplit(place)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+
+
+def check_place(text: str) -> str:
+    """The path of a socket, or the URL of an admin port. Raises Failure for what is neither."""
+    path = text.removeprefix("unix://").removeprefix("unix:")
+    if path.startswith("/"):
+        return path
+    try:
+        parts = urllib.parse.urlsplit(text)
+        sound = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise Failure(
+            f"--admin {text!r} is no path of a socket such as /run/shoal/agent.sock, and no URL such as "
+            "http://127.0.0.1:15000",
+            Exit.USAGE,
+        )
+    return text.rstrip("/")
+
+
+def find_socket(environment: Mapping[str, str] = os.environ) -> str:
+    """Where the agent of this host is: this user's own, else the host's. Never a place where others may write."""
+    home = environment.get("HOME", "")
+    places = [Path("/run/shoal")]
+    if home:
+        places.insert(0, Path(home) / ".local" / "state" / "shoal")
+    if given := environment.get("XDG_RUNTIME_DIR"):
+        places.insert(0, Path(given) / "shoal")
+    if os.geteuid() == 0:
+        places.insert(0, Path("/run/shoal"))
+    sockets = [place / "agent.sock" for place in places]
+    return str(next((path for path in sockets if path.is_socket()), Path("/run/shoal/agent.sock")))
+
+
+def _why(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
 
 
 def _decoded(body: bytes) -> Any:
     try:
         return json.loads(body) if body else None
     except ValueError:
-        raise Failure("what answers at the admin port is no agent of Shoal: it did not answer in JSON") from None
+        raise Failure("what answers there is no agent of Shoal: it did not answer in JSON") from None
 
 
-def _refusal(error: urllib.error.HTTPError, body: bytes) -> str:
+def _refusal(answer: http.client.HTTPResponse, body: bytes) -> str:
     try:
         told = json.loads(body)
     except ValueError:
         told = None
     reason = told.get("reason") or told.get("error") or told.get("detail") if isinstance(told, dict) else None
-    return f"the agent refused: {reason or f'{error.code} {error.reason}'}"
+    return f"the agent refused: {reason or f'{answer.status} {answer.reason}'}"

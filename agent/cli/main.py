@@ -18,7 +18,7 @@ import agent
 from agent.cli import chain, diff, events, explain, overview, policy, register, replay, run, serve, wait
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
-from agent.cli.options import DEFAULT_ADMIN, DEFAULT_ETCD, Options, endpoints
+from agent.cli.options import DEFAULT_ETCD, Options, endpoints
 from agent.cli.printing import Output
 
 TAKE_A_VALUE = frozenset(
@@ -65,8 +65,13 @@ def shared(
     etcd: Annotated[str, typer.Option(envvar="SHOAL_ETCD", metavar="URL,…", help="Where etcd is.")] = DEFAULT_ETCD,
     mesh: Annotated[str, typer.Option(envvar="SHOAL_MESH", help="Which mesh.")] = "default",
     admin: Annotated[
-        str, typer.Option(envvar="SHOAL_ADMIN", metavar="URL", help="The admin port of the agent on this host.")
-    ] = DEFAULT_ADMIN,
+        str,
+        typer.Option(
+            envvar="SHOAL_ADMIN",
+            metavar="PLACE",
+            help="The agent on this host: its socket, or its admin port's URL, which only shows. Without: its socket.",
+        ),
+    ] = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="A table for people, JSON for scripts.")] = "table",
     user: Annotated[str, typer.Option("--etcd-user", envvar="SHOAL_ETCD_USER", help="Name in etcd.")] = "",
     password: Annotated[
@@ -93,7 +98,7 @@ def shared(
     context.obj = Options(
         etcd=endpoints(etcd),
         mesh=mesh,
-        admin_url=admin,
+        place=admin,
         output=output,
         user=user,
         password=password,
@@ -109,6 +114,7 @@ app.command(rich_help_panel=RUNNING)(serve.agent)
 app.command(rich_help_panel=RUNNING, context_settings={"allow_interspersed_args": False})(run.run)
 app.command(rich_help_panel=RUNNING)(register.register)
 app.command(rich_help_panel=RUNNING)(register.deregister)
+app.command(rich_help_panel=RUNNING)(register.token)
 app.command(rich_help_panel=LOOKING)(overview.services)
 app.command(rich_help_panel=LOOKING)(overview.instances)
 app.command(rich_help_panel=LOOKING)(overview.status)

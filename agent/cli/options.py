@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.cli.admin import Admin, check_url
+from agent.cli.admin import Admin, check_place, find_socket
 from agent.cli.failure import Exit, Failure
 from agent.cli.printing import Output, Printer
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
-DEFAULT_ADMIN = "http://127.0.0.1:15000"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +17,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     etcd: tuple[str, ...] = (DEFAULT_ETCD,)
     """Client URLs of etcd, tried in turn."""
     mesh: str = "default"
-    admin_url: str = DEFAULT_ADMIN
+    place: str = ""
+    """Of the agent: a socket's path or an admin port's URL; empty: the socket that `find_socket` finds."""
     output: Output = "table"
     user: str = ""
     password: str = ""
@@ -35,7 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def admin(self) -> Admin:
-        return Admin(check_url(self.admin_url))
+        return Admin(check_place(self.place) if self.place else find_socket())
 
 
 def endpoints(text: str) -> tuple[str, ...]:

@@ -36,9 +36,16 @@ class Registered(msgspec.Struct, frozen=True):
 
     id: str
     token: str = ""
-    """What the instance proves with that a call is its own: the password in HTTP_PROXY."""
+    """What the instance proves with that a call is its own, the password in HTTP_PROXY; empty: it has one already."""
     proxy: str = ""
     """URL of the outbound listener, with the credentials."""
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What the agent answers to who asks for another token."""
+
+    token: str
+    proxy: str
 
 
 def order(
@@ -84,9 +91,18 @@ def registered(admin: Admin, body: dict[str, Any]) -> Registered:
     return msgspec.convert(admin.post("/instances", body), Registered)
 
 
+def new_token(admin: Admin, service: str, id: str) -> Credentials:
+    """Another token for an instance; the one before ends soon. Raises Failure."""
+    return msgspec.convert(admin.post(f"{_path(service, id)}/token", {}), Credentials)
+
+
+def _path(service: str, id: str) -> str:
+    return f"/instances/{quote(service, safe='')}/{quote(id, safe='')}"
+
+
 def deregistered(admin: Admin, service: str, id: str) -> Any:
     """Takes it away again. Raises Failure, also where there is no such instance."""
-    return admin.delete(f"/instances/{quote(service, safe='')}/{quote(id, safe='')}")
+    return admin.delete(_path(service, id))
 
 
 def register(
@@ -104,7 +120,8 @@ def register(
 ) -> None:
     """Entrust an instance that runs already to the agent on this host, which checks it and keeps it registered.
 
-    Prints its id. It stays until `shoal deregister`; an agent that is restarted goes on with it.
+    Prints its id, and the HTTP_PROXY with its token, which is shown this once (`shoal token` makes another). It stays
+    until `shoal deregister`; an agent that is restarted goes on with it.
 
     Example:  shoal register --service pets.production --version v1 --port 8080 --health /health
     """
@@ -142,6 +159,25 @@ def deregister(
     options: Options = context.obj
     deregistered(options.admin, service, id)
     options.printer.note(f"{service}/{id} is deregistered")
+
+
+def token(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="pets.production")],
+    id: Annotated[str, typer.Argument(help="The id of an instance of this host.")],
+) -> None:
+    """Make a new token for an instance: one that agent.toml declares, or one whose token was lost or became known.
+
+    Prints the HTTP_PROXY with it, this once. The token before is good for ten minutes more.
+
+    Example:  shoal token pets.production web-1-8080
+    """
+    options: Options = context.obj
+    made = new_token(options.admin, service, id)
+    if options.printer.json:
+        options.printer.value(msgspec.to_builtins(made))
+    else:
+        options.printer.text(made.proxy)
 
 
 def _checked_path(path: str) -> str:

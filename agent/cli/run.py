@@ -30,6 +30,7 @@ from agent.cli.register import (
     WeightOption,
     ZoneOption,
     deregistered,
+    new_token,
     order,
     registered,
 )
@@ -98,8 +99,8 @@ class Instance:
 
     async def live(self, command: Sequence[str]) -> int:
         """Registers, runs to the end, deregisters. Returns the exit code for the shell."""
-        self._registered = await trio.to_thread.run_sync(registered, self._options.admin, self._body)
-        self._body |= {"id": self._registered.id}
+        self._registered = await trio.to_thread.run_sync(self._register)
+        self._body |= {"id": self._registered.id, "token": self._registered.token}
         identity = f"{self._body['service']}/{self._body['id']}"
         self._options.printer.note(f"shoal run: {identity} on port {self._body['port']}")
         code = 1
@@ -110,6 +111,14 @@ class Instance:
                 with trio.CancelScope(shield=True):
                     await self._leave()
         return code
+
+    def _register(self) -> Registered:
+        """Registered with a token: one of a program before us, that was killed, is nobody's any more."""
+        answer = registered(self._options.admin, self._body)
+        if answer.token:
+            return answer
+        made = new_token(self._options.admin, self._body["service"], answer.id)
+        return Registered(answer.id, made.token, made.proxy)
 
     async def _run(self, command: Sequence[str], signals: Any) -> int:
         environment = surroundings(os.environ, self._registered.proxy, self._body)
@@ -148,7 +157,10 @@ class Instance:
         child.kill()
 
     async def _renew(self) -> None:
-        """An agent that was restarted has forgotten us; one that has not takes the same registration as nothing new."""
+        """An agent that lost its state has forgotten us; any other takes the same registration as nothing new.
+
+        Our token goes along, for the program has no other.
+        """
         while True:
             await trio.sleep(RENEW_EVERY_S)
             if self._left:

@@ -1,7 +1,10 @@
-"""The admin API on loopback: health, readiness, metrics, state, explain, and the registration of instances.
+"""The admin API over HTTP: what anybody on this host may see, on a TCP port; everything, on the agent's own socket.
 
-A browser on this host must not be talked into using it: requests with an Origin, or with a Host that is neither an IP
-address nor localhost, are refused.
+Laws
+- Each path says which right it takes (`rights.Right`), in one list. What takes one is not there on the TCP port: nobody
+  can tell who asks there, not even whether a browser, a health check or a proxy was talked into asking.
+- A browser on this host must not be talked into using it: requests with an Origin, or with a Host that is neither an IP
+  address nor localhost, are refused.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import hypercorn.trio
 import msgspec
@@ -22,6 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent.control import metrics
+from agent.control.rights import Peer, Right, Rights
 from agent.control.state import figures, state
 from policies.document import Fault
 from policies.names import parse_service
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 MAX_BODY_BYTES = 256 * 1024
+PEER: Final = "shoal.peer"
+"""Where a request's scope has who asks."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -60,17 +66,58 @@ def refusal(status: int, reason: str, path: str = "$") -> Response:
     return JSONResponse({"status": status, "path": path, "reason": reason}, status)
 
 
-def _guarded(handler: Handler) -> Handler:
+def peer_of(request: Request) -> Peer | None:
+    """Who asks: the kernel's word on a connection of the socket; None on the TCP port."""
+    peer: Peer | None = request.scope.get(PEER)
+    return peer
+
+
+class Door(NamedTuple):
+    """One thing that may be asked for."""
+
+    method: str
+    path: str
+    handler: Handler
+    right: Right
+
+
+def _guarded(door: Door, rights: Rights, socket_path: str) -> Handler:
+    handler = door.handler
+
+    def refused(request: Request) -> Response | None:
+        peer = peer_of(request)
+        if door.right is Right.LOOK:
+            return None
+        if peer is None:
+            there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
+            return refusal(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
+        if door.right is Right.OPERATE and not rights.may_operate(peer):
+            return refusal(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
+        if door.right is Right.SERVE and (service := request.path_params.get("service")):
+            return may_not_be(rights, peer, service)
+        return None
+
     async def guarded(request: Request) -> Response:
         if "origin" in request.headers or not _is_local_name(request.headers.get("host", "")):
             return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
         try:
-            return await handler(request)
+            return refused(request) or await handler(request)
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
             return refusal(500, f"a mistake of Shoal's, see its log: {type(error).__name__}: {error}")
 
     return guarded
+
+
+def may_not_be(rights: Rights, peer: Peer, service: str) -> Response | None:
+    """An answer to somebody who may not be a service; None for one who may."""
+    try:
+        service = parse_service(service)
+    except ValueError as error:
+        return refusal(400, str(error), "$.service")
+    if rights.may_be(peer, service):
+        return None
+    return refusal(403, f"{peer} may not be {service}; [local.services] in agent.toml says who may", "$.service")
 
 
 async def _no_such_thing(request: Request, error: Exception) -> Response:
@@ -96,21 +143,21 @@ class Api:
         self._control = control
 
     def application(self) -> Starlette:
-        """The ASGI application."""
-        routes = [
-            ("/healthz", self.health, "GET"),
-            ("/readyz", self.ready, "GET"),
-            ("/metrics", self.metrics, "GET"),
-            ("/state", self.state, "GET"),
-            ("/explain", self.explain, "GET"),
-            *self._control.comparing.routes(),
-            *self._control.telling.routes(),
-            ("/instances", self.register, "POST"),
-            ("/instances/{service}/{id}", self.deregister, "DELETE"),
-            ("/instances/{service}/{id}/health", self.hear, "PUT"),
+        """The ASGI application, for both listeners."""
+        doors = [
+            Door("GET", "/healthz", self.health, Right.LOOK),
+            Door("GET", "/readyz", self.ready, Right.LOOK),
+            Door("GET", "/metrics", self.metrics, Right.LOOK),
+            Door("GET", "/state", self.state, Right.LOOK),
+            Door("GET", "/explain", self.explain, Right.LOOK),
+            *self._control.registrations.doors(),
+            *self._control.comparing.doors(),
+            *self._control.telling.doors(),
         ]
+        control = self._control
+        path = str(control.settings.socket_path) if control.local is not None else ""
         return Starlette(
-            routes=[Route(path, _guarded(handler), methods=[method]) for path, handler, method in routes],
+            routes=[Route(door.path, _guarded(door, control.rights, path), methods=[door.method]) for door in doors],
             exception_handlers={HTTPException: _no_such_thing},
         )
 
@@ -154,44 +201,6 @@ class Api:
             return refusal(503, "no worker is ready to be asked; see /readyz")
         return Answer(answers[0])
 
-    async def register(self, request: Request) -> Response:
-        """Register an instance of this host; the body is one of agent.toml's [[instances]] as JSON."""
-        try:
-            body = await read_json(request)
-            answer = await self._control.register(body)
-        except Fault as fault:
-            return refusal(
-                409 if "already registered" in fault.reason else 400, f"{fault.path}: {fault.reason}", fault.path
-            )
-        return Answer(answer)
-
-    async def deregister(self, request: Request) -> Response:
-        """Take an instance out, in order."""
-        try:
-            service = parse_service(request.path_params["service"])
-        except ValueError as error:
-            return refusal(400, str(error))
-        answer = await self._control.deregister((service, request.path_params["id"]))
-        if answer is None:
-            return refusal(404, f"no instance {service}/{request.path_params['id']} was registered with this agent")
-        return Answer(answer)
-
-    async def hear(self, request: Request) -> Response:
-        """An instance's own word: {"healthy": true, "reason": "…"}."""
-        try:
-            body = await read_json(request)
-            service = parse_service(request.path_params["service"])
-        except Fault as fault:
-            return refusal(400, fault.reason, fault.path)
-        except ValueError as error:
-            return refusal(400, str(error))
-        if not isinstance(body, dict) or not isinstance(body.get("healthy"), bool):
-            return refusal(400, 'an object such as {"healthy": true, "reason": "warm"}', "$.healthy")
-        reason = str(body.get("reason") or "its own word")
-        if not self._control.registrar.hear(service, request.path_params["id"], body["healthy"], reason):
-            return refusal(404, f"no instance {service}/{request.path_params['id']} was registered with this agent")
-        return Answer({"healthy": body["healthy"]})
-
 
 async def read_json(request: Request) -> Any:
     """The body. Raises Fault for what is too long or no JSON."""
@@ -207,14 +216,20 @@ async def read_json(request: Request) -> Any:
         raise Fault("$", f"not JSON: {error}") from None
 
 
-async def serve(control: Control, fd: int, shutdown: Callable[..., Awaitable[None]]) -> None:
-    """Serve on an inherited listening socket until `shutdown` returns."""
+def configured() -> Config:
+    """Hypercorn's settings, for either listener."""
     config = Config()
-    config.bind = [f"fd://{fd}"]
     config.accesslog = None
     config.errorlog = None
     config.graceful_timeout = 1
     config.shutdown_timeout = 1
     config.keep_alive_timeout = 30
     config.h11_max_incomplete_size = 64 * 1024
-    await hypercorn.trio.serve(Api(control).application(), config, shutdown_trigger=shutdown)  # type: ignore[arg-type]
+    return config
+
+
+async def serve(application: Starlette, fd: int, shutdown: Callable[..., Awaitable[None]]) -> None:
+    """Serve on an inherited listening socket until `shutdown` returns."""
+    config = configured()
+    config.bind = [f"fd://{fd}"]
+    await hypercorn.trio.serve(application, config, shutdown_trigger=shutdown)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ Laws
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.control.admin import Answer as Json
-from agent.control.admin import refusal
+from agent.control.admin import Door, refusal
 from agent.control.registrar import now_text
+from agent.control.rights import Right
 from agent.control.table import Table
 from agent.frames import Frame
 from policies.comparison import Answer, Rules, Tally, differences, note, report, trimmed
@@ -201,9 +202,12 @@ class Comparing:
         self._states.pop(service, None)
         return self._state(service) is not None
 
-    def routes(self) -> list[tuple[str, Callable[[Request], Awaitable[Response]], str]]:
-        """For the admin port: path, handler, method."""
-        return [("/diff/{service}", self._diff, "GET"), ("/diff/{service}/reset", self._reset, "POST")]
+    def doors(self) -> list[Door]:
+        """For the agent's socket: examples show what services answered."""
+        return [
+            Door("GET", "/diff/{service}", self._diff, Right.OPERATE),
+            Door("POST", "/diff/{service}/reset", self._reset, Right.OPERATE),
+        ]
 
     async def _diff(self, request: Request) -> Response:
         """What this host counted."""

@@ -42,6 +42,8 @@ class Handover(msgspec.Struct, frozen=True):
     outbound: tuple[int, ...] = ()
     inbound: tuple[int, ...] = ()
     admin: tuple[int, ...] = ()
+    local: int | None = None
+    """The agent's own socket."""
     workers: tuple[OldWorker, ...] = ()
     lease: int = 0
     boot: str = ""

@@ -25,7 +25,7 @@ import structlog
 import trio
 
 import agent
-from agent.control import admin, disk, probing, reports, sharing
+from agent.control import admin, disk, local, probing, reports, sharing
 from agent.control.accesslog import AccessLog
 from agent.control.board import Board
 from agent.control.calling import Caller
@@ -37,6 +37,8 @@ from agent.control.happening import Happening
 from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, listening, owned, received
 from agent.control.registrar import Identity, Registrar, now_text
+from agent.control.registrations import Registrations
+from agent.control.rights import Rights
 from agent.control.storing import Storing
 from agent.control.table import Table
 from agent.control.telling import Telling
@@ -91,6 +93,7 @@ class Control:
         self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
         self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
+        self.local = local.opened(settings, handover.local)
         self.store = EtcdStore(store_settings(settings))
         self.table = Table(self.keys, settings.host)
         self.keeper = Keeper(self.table, self._state / "table", settings.mesh)
@@ -135,6 +138,8 @@ class Control:
         self.standing: dict[tuple[str, str, str], dict[str, Any]] = {}
         """Breakers that are not closed, and endpoints that are out: what was told of each last."""
         self.telling = Telling(self.board, self.delivery, self.store, self.keys)
+        self.rights = Rights(settings.local, os.geteuid())
+        self.registrations = Registrations(self, self.registrar, self.rights)
         self.record: Agent | None = None
         """As it stands in etcd, once the host's name is ours."""
         self._table_known = False
@@ -209,7 +214,7 @@ class Control:
             "host": self.settings.host,
             "zone": self.settings.zone,
             "mesh": self.settings.mesh,
-            "callers": self.registrar.tokens,
+            "callers": self.registrar.tokens.callers(),
             "access_log": bool(self.settings.access_log),
             "share": 1 / count,
             "limits": {
@@ -265,7 +270,10 @@ class Control:
             self.keeper.read()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals)
-            nursery.start_soon(partial(admin.serve, self, os.dup(self._admin.fileno()), self._until_stopped))
+            application = admin.Api(self).application()
+            nursery.start_soon(admin.serve, application, os.dup(self._admin.fileno()), self._until_stopped)
+            if self.local is not None:
+                nursery.start_soon(local.serve, application, self.local)
             nursery.start_soon(self.fleet.run)
             nursery.start_soon(self.mirror.run)
             nursery.start_soon(self._settle)
@@ -293,6 +301,11 @@ class Control:
         for sock in (*self._outbound, *self._inbound, self._admin, *self._owned):
             if sock is not None:
                 sock.close()
+        if self.local is not None:
+            if self._stop.handover is None:
+                self.local.close()
+            else:
+                self.local.leave()
         if self._lock is not None:
             os.close(self._lock)
 
@@ -394,6 +407,7 @@ class Control:
             outbound=left(self._outbound),
             inbound=left(self._inbound),
             admin=left([self._admin]),
+            local=left([self.local.sock])[0] if self.local is not None else None,
             workers=(*self.fleet.leave_behind(), *self._elders),
             lease=self.holder.lease,
             boot=self.boot,
@@ -430,16 +444,12 @@ class Control:
             return f"waiting for the first table from etcd ({self.mirror.state.error or 'connecting'})"
         return "" if self.fleet.ready else "waiting for the workers"
 
-    async def register(self, body: Any) -> dict[str, Any]:
-        """Register an instance; the answer has its id, token and proxy URL. Raises Fault."""
-        known = len(self.registrar.tokens)
-        service, identity, token = self.registrar.register(body)
-        if len(self.registrar.tokens) != known:
-            await self.fleet.ask_each("ping")  # whoever has the token may use it at once: every worker has to know it
+    async def credentials(self, service: str, token: str) -> dict[str, str]:
+        """A token, and the proxy URL with it, once every worker knows it: whoever has it may use it at once."""
+        await self.fleet.ask_each("ping")
         host, port = self._outbound[0].getsockname()[:2]
         host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
-        proxy = f"http://{quote(service, safe='')}:{quote(token, safe='')}@{host}:{port}"
-        return {"service": service, "id": identity, "token": token, "proxy": proxy}
+        return {"token": token, "proxy": f"http://{quote(service, safe='')}:{quote(token, safe='')}@{host}:{port}"}
 
     async def deregister(self, identity: Identity) -> dict[str, Any] | None:
         """Take an instance out; None when it is not ours."""

@@ -5,14 +5,15 @@ Laws
   counts as unhealthy until its first check has passed; one that was known before keeps its verdict.
 - Health is written on transitions only.
 - Leaving: `draining` first, then time for the word to spread, then the key is deleted.
+- An instance is whose that registered it: nobody else replaces it, takes it out, or speaks for it, but who operates.
 """
 
 from __future__ import annotations
 
-import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -20,7 +21,9 @@ import trio
 
 from agent.control import disk
 from agent.control.checks import Check, Subject
+from agent.control.rights import ROOT, Peer
 from agent.control.table import Table
+from agent.control.tokens import Tokens
 from agent.settings import InstanceSettings, Settings
 from policies.document import Document, Fault, convert
 from policies.health import HealthPolicy, TcpCheck, Transition
@@ -34,11 +37,33 @@ log = structlog.get_logger()
 DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 """What is asked of an instance that nobody said anything about: that its port accepts connections."""
 
+EXPIRE_EVERY_S: Final = 30.0
+
 Identity = tuple[str, str]
 
 
 class Registration(InstanceSettings, frozen=True, kw_only=True):
     """The body of a registration: an instance as in agent.toml."""
+
+    token: str = ""
+    """Said by who registers again: the one that it was given, in case that it was forgotten here."""
+
+
+class Registered(NamedTuple):
+    """What came of a registration."""
+
+    service: str
+    id: str
+    token: str
+    """Shown this once; empty when the instance has one already."""
+
+
+class NotYours(Fault):
+    """It is another user's."""
+
+
+class TooMany(Fault):
+    """A user registers more than the settings allow."""
 
 
 class Local(msgspec.Struct):
@@ -48,6 +73,8 @@ class Local(msgspec.Struct):
     own_check: HealthPolicy | None
     source: str
     """`agent.toml`, or `admin`: those are kept on disk."""
+    uid: int = ROOT
+    """Whose it is."""
 
 
 def now_text() -> str:
@@ -71,9 +98,9 @@ class Registrar:
         self._nursery: trio.Nursery | None = None
         self._leaving: set[Identity] = set()
         self.local: dict[Identity, Local] = {}
-        self.tokens: dict[str, str] = {}
+        self.tokens = Tokens()
         self.on_tokens: Callable[[], None] = lambda: None
-        """Called when a service got its token."""
+        """Called when there is another token, or one less."""
         self.events: Callable[[str, Identity, dict[str, Any]], list[Put]] = lambda name, identity, data: []
         """What a transition has to put into etcd beside its own key."""
 
@@ -83,34 +110,68 @@ class Registrar:
         """Take what agent.toml declares, and what was registered before a restart."""
         saved = disk.load_json(self._path)
         if isinstance(saved, dict):
-            tokens = saved.get("tokens")
-            if isinstance(tokens, dict):
-                self.tokens = {str(k): str(v) for k, v in tokens.items()}
+            self.tokens.load(saved.get("tokens"), time.time())
             instances = saved.get("instances")
             for raw in instances if isinstance(instances, list) else []:
-                try:
-                    self._add(convert(raw, Registration), "admin")
-                except (Fault, ValueError) as error:
-                    log.warning("a registration on disk is of no use any more", error=str(error))
+                self._load(raw)
         for declared in self._settings.instances:
             try:
-                self._add(declared, "agent.toml")
+                self._add(declared, "agent.toml", ROOT)
             except Fault as fault:
                 log.error("an instance of agent.toml is not registered", service=declared.service, reason=str(fault))
+        self.tokens.keep_only(set(self.local), time.time())
 
-    def register(self, raw: Any) -> tuple[str, str, str]:
-        """Register an instance from the admin API; again is nothing new. Returns service, id and token.
+    def _load(self, raw: Any) -> None:
+        uid = raw.pop("uid", ROOT) if isinstance(raw, dict) else ROOT
+        try:
+            self._add(convert(raw, Registration), "admin", uid if isinstance(uid, int) else ROOT)
+        except (Fault, ValueError) as error:
+            log.warning("a registration on disk is of no use any more", error=str(error))
 
-        Raises Fault that says what is wrong and where.
+    def register(self, raw: Any, peer: Peer, *, operates: bool) -> Registered:
+        """Register an instance for a user; again is nothing new.
+
+        Raises Fault that says what is wrong and where; NotYours and TooMany are Faults.
         """
         registration = convert(raw, Registration)
-        service, identity = self._add(registration, "admin")
+        self._refuse_others(registration, peer, operates)
+        standing = self.local.get(_identity(registration, self._settings.host))
+        service, identity = self._add(registration, "admin", peer.uid if standing is None else standing.uid)
+        token = ""
+        if not self.tokens.has(service, identity):
+            token = self.tokens.issue(service, identity, time.time(), registration.token)
+            self.on_tokens()
         self._save()
-        return service, identity, self.tokens[service]
+        return Registered(service, identity, token)
 
-    def _add(self, declared: InstanceSettings, source: str) -> Identity:
-        service = _told("$.service", parse_service, declared.service)
-        identity = _told("$.id", check_id, declared.id or f"{self._settings.host}-{declared.port}")
+    def is_of(self, identity: Identity, peer: Peer) -> bool:
+        """Whether an instance is this user's."""
+        local = self.local.get(identity)
+        return local is not None and local.source == "admin" and local.uid == peer.uid
+
+    def new_token(self, identity: Identity) -> str:
+        """Another token for an instance that is here; the one before ends soon."""
+        token = self.tokens.issue(*identity, time.time())
+        self.on_tokens()
+        self._save()
+        return token
+
+    def _refuse_others(self, wanted: Registration, peer: Peer, operates: bool) -> None:
+        """Raises Fault: what stands is another user's, or one has enough."""
+        identity = _identity(wanted, self._settings.host)
+        standing = self.local.get(identity)
+        if standing is not None:
+            if not operates and not self.is_of(identity, peer):
+                raise NotYours("$.id", f"{'/'.join(identity)} belongs to {_owner(standing)}; choose another id")
+            return
+        most = self._settings.local.max_instances
+        if sum(local.uid == peer.uid and local.source == "admin" for local in self.local.values()) >= most:
+            raise TooMany(
+                "$", f"{peer} has registered {most} instances; local.max_instances in agent.toml allows no more"
+            )
+
+    def _add(self, declared: InstanceSettings, source: str, uid: int) -> Identity:
+        service, identity = _identity(declared, self._settings.host)
         address = declared.address or self._address
         try:
             check_address(address)
@@ -130,10 +191,7 @@ class Registrar:
             own_check = declared.checked
         except Fault as fault:
             raise Fault(f"$.health{fault.path[1:]}", fault.reason) from None
-        if service not in self.tokens:
-            self.tokens[service] = secrets.token_urlsafe(18)
-            self.on_tokens()
-        self._put((service, identity), Local(record, own_check, source))
+        self._put((service, identity), Local(record, own_check, source, uid))
         return service, identity
 
     def _refuse_foreign(self, service: str, identity: str) -> None:
@@ -204,7 +262,15 @@ class Registrar:
             self._nursery = nursery
             for identity, check in self._checks.items():
                 nursery.start_soon(self._run, identity, check)
-            await trio.sleep_forever()
+            while True:
+                await trio.sleep(EXPIRE_EVERY_S)
+                self._expire()
+
+    def _expire(self) -> None:
+        """Tokens of instances that have left end."""
+        if self.tokens.expire(time.time()):
+            self.on_tokens()
+            self._save()
 
     async def _run(self, identity: Identity, check: Check) -> None:
         with trio.CancelScope() as scope:
@@ -267,6 +333,7 @@ class Registrar:
             data |= {"version": local.record.version, "zone": local.record.zone}
         self._holder.drop(self._keys.instance(*identity), also=self.events("instance.gone", identity, data))
         self._holder.drop(self._keys.health(*identity))
+        self.tokens.retire(*identity, time.time())
         self._save()
 
     async def deregister(self, identity: Identity, spread: Callable[[int], Any], spread_s: float) -> int | None:
@@ -275,6 +342,7 @@ class Registrar:
         None when etcd does not take the word in time: the instance is forgotten at once then.
         """
         self._leaving.add(identity)
+        self.tokens.retire(*identity, time.time())  # whoever takes its name meanwhile gets one of its own
         self.drain([identity])
         with trio.move_on_after(spread_s):
             await self._holder.settled()
@@ -293,7 +361,7 @@ class Registrar:
 
     def _save(self) -> None:
         """Write what has to outlive us, when it has changed: registrations are renewed all the time."""
-        data = msgspec.json.encode({"instances": self._kept(), "tokens": self.tokens})
+        data = msgspec.json.encode({"instances": self._kept(), "tokens": self.tokens.saved()})
         if data != self._saved and disk.write(self._path, data):
             self._saved = data
 
@@ -308,11 +376,22 @@ class Registrar:
                 "zone": local.record.zone,
                 "weight": local.record.weight,
                 "metadata": local.record.metadata,
+                "uid": local.uid,
                 "health": None if local.own_check is None else _plain(local.own_check),
             }
             for (service, identity), local in self.local.items()
             if local.source == "admin"
         ]
+
+
+def _identity(wanted: InstanceSettings, host: str) -> Identity:
+    """Raises Fault."""
+    service = _told("$.service", parse_service, wanted.service)
+    return service, _told("$.id", check_id, wanted.id or f"{host}-{wanted.port}")
+
+
+def _owner(local: Local) -> str:
+    return "agent.toml" if local.source != "admin" else str(Peer(local.uid))
 
 
 def _plain(document: Document) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""What people may ask of events through the admin port: trying a webhook out, and telling an event again."""
+"""What people may ask of events through the agent's socket: trying a webhook out, and telling an event again."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -10,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.control.admin import Answer as Json
-from agent.control.admin import read_json, refusal
+from agent.control.admin import Door, read_json, refusal
 from agent.control.board import Board
 from agent.control.delivery import GIVEN_UP, Delivery
 from agent.control.registrar import now_text
+from agent.control.rights import Right
 from agent.hooks.steps import Done
 from policies.document import Fault
 from policies.event import BY_NAME, HEALTH, Effect, Event, sample
@@ -33,9 +33,12 @@ class Telling:
         self._store = store
         self._keys = keys
 
-    def routes(self) -> list[tuple[str, Callable[[Request], Awaitable[Response]], str]]:
-        """For the admin port: path, handler, method."""
-        return [("/hooks/test", self.test, "POST"), ("/events/{id}/replay", self.replay, "POST")]
+    def doors(self) -> list[Door]:
+        """For the agent's socket."""
+        return [
+            Door("POST", "/hooks/test", self.test, Right.OPERATE),
+            Door("POST", "/events/{id}/replay", self.replay, Right.OPERATE),
+        ]
 
     async def test(self, request: Request) -> Response:
         """Send an example to a hook, once, and answer with what came of it."""

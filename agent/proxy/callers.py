@@ -1,10 +1,14 @@
-"""Who is calling: the credentials that a local service's HTTP_PROXY carries (RFC 7617), checked against its token."""
+"""Who is calling: the credentials that a local service's HTTP_PROXY carries (RFC 7617).
+
+Tokens are random and long, and only their digests are known here: what is looked up in a dict tells an attacker with a
+clock nothing that he could use.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hmac
+import hashlib
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
@@ -15,15 +19,15 @@ _REMEMBER: Final = 1024
 
 
 class Callers:
-    """Tokens of the local services; the answer for credentials seen before is one look-up."""
+    """Tokens of the instances of this host; the answer for credentials seen before is one look-up."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, str] = {}
+        self._services: dict[str, str] = {}
         self._known: dict[bytes, str] = {}
 
-    def configure(self, tokens: Mapping[str, str]) -> None:
-        """Replace all tokens (service name to token)."""
-        self._tokens = dict(tokens)
+    def configure(self, services: Mapping[str, str]) -> None:
+        """Replace all: which service a token's digest (SHA-256, hex) stands for."""
+        self._services = dict(services)
         self._known = {}
 
     def caller(self, credentials: bytes) -> str | Refusal:
@@ -44,8 +48,8 @@ class Callers:
             name, _, token = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return Refusal(407, "caller", "proxy credentials that are not Basic service:token")
-        name, token = unquote(name), unquote(token)
-        expected = self._tokens.get(name)
-        if scheme.lower() != b"basic" or expected is None or not hmac.compare_digest(token, expected):
+        name = unquote(name)
+        digest = hashlib.sha256(unquote(token).encode("utf-8", "surrogateescape")).hexdigest()
+        if scheme.lower() != b"basic" or self._services.get(digest, "") != name or not name:
             return Refusal(407, "caller", f"the proxy credentials are not those of a service on this host: {name!r}")
         return name

@@ -83,6 +83,9 @@ listen = "127.0.0.1:{inbound}"
 
 [admin]
 listen = "127.0.0.1:{admin}"
+
+[local]
+socket = "{directory}/agent.sock"
 {more}"""
 
 

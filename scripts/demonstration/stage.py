@@ -41,6 +41,9 @@ listen = "{host.address}:{host.inbound}"
 [admin]
 listen = "{host.address}:{host.admin}"
 
+[local]
+socket = "{host.socket}"
+
 [hooks]
 allow = ["127.0.0.1"]
 """
@@ -80,9 +83,10 @@ class Part:
 
 
 class Host:
-    """One agent, playing a host of its own: an address of the loopback network, and its three ports."""
+    """One agent, playing a host of its own: an address of the loopback network, its three ports, and its socket."""
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: str, directory: Path) -> None:
+        self.socket = directory / f"{name}.sock"
         self.name = name
         self.address = address
         self.outbound, self.inbound, self.admin = (port_near(address, port) for port in (15001, 15006, 15000))
@@ -97,7 +101,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.hosts = [Host("alpha", "127.0.0.1"), Host("beta", "127.0.0.2")]
+        self.hosts = [Host("alpha", "127.0.0.1", directory), Host("beta", "127.0.0.2", directory)]
         alpha, beta = self.hosts
         self.cast = [
             (alpha, "v1", "a1"),
@@ -147,7 +151,7 @@ class Stage:
 
     def start_service(self, service: str, host: Host, version: str, name: str) -> None:
         """One instance, with `shoal run`, just as a person would."""
-        words = [SHOAL, "--admin", host.admin_url, "--etcd", self.etcd_url, "run", "--service", service, "--id", name]
+        words = [SHOAL, "--admin", str(host.socket), "--etcd", self.etcd_url, "run", "--service", service, "--id", name]
         words += [
             "--version",
             version,
@@ -178,7 +182,7 @@ class Stage:
         return self._run([self.etcdctl_path, "--endpoints", self.etcd_url, *words])
 
     def shoal(self, *words: str) -> str:
-        return self._run([SHOAL, "--etcd", self.etcd_url, "--admin", self.hosts[0].admin_url, *words])
+        return self._run([SHOAL, "--etcd", self.etcd_url, "--admin", str(self.hosts[0].socket), *words])
 
     def shoal_json(self, *words: str) -> Any:
         return json.loads(self.shoal("--output", "json", *words))
@@ -189,7 +193,7 @@ class Stage:
 
     def shoal_any(self, *words: str) -> str:
         """What a command prints whose exit code is its answer."""
-        words = (SHOAL, "--etcd", self.etcd_url, "--admin", self.hosts[0].admin_url, *words)
+        words = (SHOAL, "--etcd", self.etcd_url, "--admin", str(self.hosts[0].socket), *words)
         return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S).stdout
 
     def strike(self) -> None:

@@ -204,7 +204,7 @@ def keep(stage: Stage, tell: Narrator) -> None:
     shoal = Path(sys.executable).with_name("shoal")
     print(
         f"""
-  export SHOAL_ETCD={stage.etcd_url} SHOAL_ADMIN={alpha.admin_url} ETCDCTL_API=3
+  export SHOAL_ETCD={stage.etcd_url} SHOAL_ADMIN={alpha.socket} ETCDCTL_API=3
   alias shoal={shoal} etcdctl='{stage.etcdctl_path} --endpoints {stage.etcd_url}'
 
   curl -H 'Host: {SERVICE}' http://{alpha.address}:{alpha.outbound}/cats

@@ -8,7 +8,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.settings import Admin, Etcd, Hooks, Inbound, InstanceSettings, Limits, Outbound, Settings, Topics, parse
+from agent.settings import (
+    Admin,
+    Etcd,
+    Hooks,
+    Inbound,
+    InstanceSettings,
+    Limits,
+    LocalPart,
+    Outbound,
+    Settings,
+    Topics,
+    parse,
+)
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "agent-settings.md").read_text()
 PARTS = {
@@ -17,6 +29,7 @@ PARTS = {
     "outbound": Outbound,
     "inbound": Inbound,
     "admin": Admin,
+    "local": LocalPart,
     "limits": Limits,
     "hooks": Hooks,
     "topics": Topics,
@@ -37,7 +50,7 @@ def test_the_example_is_good() -> None:
 @pytest.mark.parametrize("part", [*PARTS.values(), InstanceSettings], ids=lambda part: part.__name__)
 def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct]) -> None:
     """No setting without a word about it."""
-    tables = {"etcd", "outbound", "inbound", "admin", "limits", "hooks", "topics", "instances"}
+    tables = {"etcd", "outbound", "inbound", "admin", "local", "services", "limits", "hooks", "topics", "instances"}
     for name in part.__struct_fields__:
         if name not in tables:
             assert re.search(rf"^{name} = ", example(), re.MULTILINE), f"{name} is not in the example"
@@ -45,7 +58,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
 
 
 @pytest.mark.parametrize(
-    "part", [Settings, Etcd, Outbound, Inbound, Admin, Limits, Hooks, Topics], ids=lambda part: part.__name__
+    "part", [Settings, Etcd, Outbound, Inbound, Admin, LocalPart, Limits, Hooks, Topics], ids=lambda part: part.__name__
 )
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:
     """A default that is written down is the one that is used."""

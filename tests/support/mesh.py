@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.server import EtcdProcess, find_binary, free_port
+from tests.support.local import ask
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICE_PROGRAM = ROOT / "tests" / "support" / "service.py"
@@ -43,18 +46,22 @@ def until(what: str, question: Any, patience_s: float = PATIENCE_S) -> Any:
 class AgentProcess:
     """One agent, on an address of its own."""
 
-    def __init__(self, mesh: Mesh, host: str, address: str, extra: str = "", state_dir: Path | None = None) -> None:
+    def __init__(
+        self, mesh: Mesh, host: str, address: str, extra: str = "", state_dir: Path | None = None, local: str = ""
+    ) -> None:
+        """`extra` goes before the tables of agent.toml, `local` into [local]."""
         self.host = host
         self.address = address
         self.outbound, self.inbound, self.admin = free_port(), free_port(), free_port()
         self.state_dir = state_dir or mesh.folder / f"{host}.state"
+        self.socket = mesh.sockets / f"{host}-{len(mesh.agents)}"
         self.path = mesh.folder / f"{host}.toml"
         self.log = mesh.folder / f"{host}.log"
         self.path.write_text(
             f'host = "{host}"\naddress = "{address}"\nstate_dir = "{self.state_dir}"\ndrain_timeout = "3s"\n'
             f'lease_ttl = "3s"\n{extra}\n[etcd]\nendpoints = ["{mesh.etcd.url}"]\ntimeout = "2s"\n'
             f'[outbound]\nlisten = "{address}:{self.outbound}"\n[inbound]\nlisten = "{address}:{self.inbound}"\n'
-            f'[admin]\nlisten = "{address}:{self.admin}"\n'
+            f'[admin]\nlisten = "{address}:{self.admin}"\n[local]\nsocket = "{self.socket}"\n{local}'
         )
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -89,11 +96,10 @@ class AgentProcess:
 
     def register(self, service: str, port: int, **more: Any) -> dict[str, Any]:
         """Register an instance."""
-        body = json.dumps({"service": service, "port": port, **more}).encode()
-        request = urllib.request.Request(f"http://{self.address}:{self.admin}/instances", body, method="POST")
-        with DIRECT.open(request, timeout=5) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+        answer = ask(self.socket, "POST", "/instances", {"service": service, "port": port, **more})
+        assert answer.status == 200, answer.body
+        found: dict[str, Any] = answer.json
+        return found
 
     def ask(self, service: str = "pets.production", path: str = "/", method: str = "GET", **headers: str) -> Answer:
         """One request through the outbound listener, on a connection of its own."""
@@ -145,6 +151,8 @@ class Mesh:
 
     def __init__(self, folder: Path, *etcd_options: str) -> None:
         self.folder = folder
+        self.sockets = Path(tempfile.mkdtemp(prefix="shoal-"))
+        self.sockets.chmod(0o755)  # other users of the host ask there, too
         self.etcd = EtcdProcess(folder / "etcd", arguments=etcd_options)
         self.agents: list[AgentProcess] = []
         self.services: list[subprocess.Popen[bytes]] = []
@@ -237,6 +245,7 @@ class Mesh:
             service.kill()
             service.wait()
         self.etcd.stop()
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
 
 def _end_group(process: subprocess.Popen[bytes] | None) -> None:

@@ -115,13 +115,13 @@ def test_receivers_that_behave_badly_hold_up_nobody(mesh: Mesh, receiver: Receiv
     assert len(ids) == 1
     first, second = receiver.of(path="/busy")
     assert second.at - first.at >= 1
-    listed = mesh.shoal("--admin", f"http://127.0.0.1:{alpha.admin}", "--output", "json", "events").stdout
+    listed = mesh.shoal("--admin", str(alpha.socket), "--output", "json", "events").stdout
     for word in ("undelivered", "redirects are not followed", "410", "no whole answer within 2 s"):
         assert word in listed
     assert "undelivered" in mesh.shoal("status").stdout
     receiver.answer = lambda request, number: (204, {})
     (id,) = ids
-    mesh.shoal("--admin", f"http://127.0.0.1:{alpha.admin}", "events", "replay", id)
+    mesh.shoal("--admin", str(alpha.socket), "events", "replay", id)
     until("told at last", lambda: len(receiver.of(path="/gone")) == 2 and quiet(mesh))
     assert left(mesh, "undelivered") == [] and len(receiver.of(path="/well")) == 1
 
@@ -249,8 +249,8 @@ def test_what_a_policy_writer_may_not_do(mesh: Mesh, receiver: Receiver) -> None
     port = mesh.instance(alpha)
     turn(port, "unhealthy")
     until("given up", lambda: len(left(mesh, "undelivered")) >= 1 and quiet(mesh))
-    listed = mesh.shoal("--admin", f"http://127.0.0.1:{alpha.admin}", "--output", "json", "events").stdout
+    listed = mesh.shoal("--admin", str(alpha.socket), "--output", "json", "events").stdout
     assert "which is loopback" in listed and "allow no programs" in listed
     assert receiver.received == [] and not (mesh.folder / "touched").exists()
-    tried = mesh.shoal("--admin", f"http://127.0.0.1:{alpha.admin}", "hook", "test", SERVICE, "inside", check=False)
+    tried = mesh.shoal("--admin", str(alpha.socket), "hook", "test", SERVICE, "inside", check=False)
     assert tried.returncode == 1 and "loopback" in tried.stdout + tried.stderr

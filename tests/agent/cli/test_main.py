@@ -142,7 +142,10 @@ def test_nobody_there_is_exit_code_3_and_one_line(words: list[str], fix: str) ->
         (["register", "--service", "pets", "--port", "80", "--health", "health"], "no path such as /health"),
         (["explain", "-H", "x-tier", "GET", "http://pets/"], "no header such as 'x-tier: free'"),
         (["services", "--etcd", "ftp://x"], "no URLs such as http://127.0.0.1:2379"),
-        (["explain", "GET", "http://pets/", "--admin", "localhost:15000"], "no URL such as http://127.0.0.1:15000"),
+        (
+            ["explain", "GET", "http://pets/", "--admin", "localhost:15000"],
+            "no path of a socket such as",
+        ),
         (["policy", "schema", "rout"], "there are: ratelimit"),
         (["policy", "rm", "route", "pets_shop"], "not a DNS label"),
         (["apply", "/nowhere"], "is no directory"),

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.control.listening import Handover
 from agent.control.main import Control, Stop
+from agent.control.rights import Right
 from agent.settings import parse
 from registry.server import EtcdProcess
 from tests.support.proxy import Client, always_ok, listening
@@ -51,14 +52,20 @@ class Answer:
         return json.loads(self.body)
 
 
-async def ask(port: int, method: str, target: str, body: bytes = b"", **fields: str) -> Answer:
-    """One request on a connection of its own."""
-    headers = {"host": f"127.0.0.1:{port}", "content-length": str(len(body)), "connection": "close", **fields}
+async def ask(place: int | Path, method: str, target: str, body: bytes = b"", **fields: str) -> Answer:
+    """One request on a connection of its own, to a port or a socket."""
+    headers = {
+        "host": f"127.0.0.1:{place}" if isinstance(place, int) else "localhost",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **fields,
+    }
     http = h11.Connection(h11.CLIENT)
     request = h11.Request(method=method, target=target, headers=[(k.replace("_", "-"), v) for k, v in headers.items()])
     status, answer = 0, b""
     with trio.fail_after(10):
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        opening = trio.open_tcp_stream("127.0.0.1", place) if isinstance(place, int) else trio.open_unix_socket(place)
+        async with await opening as stream:
             parts = [http.send(request), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]
             await stream.send_all(b"".join(part or b"" for part in parts))
             while not isinstance(event := http.next_event(), h11.EndOfMessage):
@@ -78,11 +85,15 @@ class Running:
         self.control = control
         self.upstream_port = upstream_port
         self.admin_port = control._admin.getsockname()[1]
+        self.socket = control.settings.socket_path
         self.outbound_port = control._outbound[0].getsockname()[1]
+
+    by_port = False
+    """Whether `ask` uses the admin port; else the socket."""
 
     async def ask(self, method: str, target: str, value: Any = None, **fields: str) -> Answer:
         body = value if isinstance(value, bytes) else b"" if value is None else json.dumps(value).encode()
-        return await ask(self.admin_port, method, target, body, **fields)
+        return await ask(self.admin_port if self.by_port else self.socket, method, target, body, **fields)
 
     async def until(self, target: str, question: Any) -> Answer:
         with trio.fail_after(20):
@@ -212,6 +223,8 @@ async def test_a_wrong_registration_is_refused(agent: Running, body: Any, status
 async def test_a_page_in_a_browser_is_refused(agent: Running, fields: dict[str, str], status: int) -> None:
     """Neither another site's page nor a name that was made to point here is served."""
     assert (await agent.ask("GET", "/healthz", **fields)).status == status
+    agent.by_port = True
+    assert (await agent.ask("GET", "/healthz", **fields)).status == status
 
 
 @pytest.mark.parametrize(("method", "target", "status"), [("GET", "/nothing", 404), ("POST", "/state", 405)])
@@ -259,3 +272,55 @@ async def test_what_stands_in_etcd_is_shown_as_it_is(agent: Running, etcd: EtcdP
     state = (await agent.until("/state", lambda answer: answer.json["refused"] and answer.json["malformed"])).json
     assert (state["refused"][0]["kind"], state["refused"][0]["service"]) == ("route", "pets")
     assert "udcff" in state["malformed"][0]["key"]
+
+
+SHOWN = ("/healthz", "/readyz", "/metrics", "/state", "/explain?url=http://pets/")
+CHANGING = (
+    ("POST", "/instances"),
+    ("DELETE", "/instances/pets/a"),
+    ("PUT", "/instances/pets/a/health"),
+    ("POST", "/instances/pets/a/token"),
+    ("GET", "/diff/pets"),
+    ("POST", "/diff/pets/reset"),
+    ("POST", "/hooks/test"),
+    ("POST", "/events/one/replay"),
+)
+
+
+async def test_the_admin_port_only_shows(agent: Running) -> None:
+    """Whoever can connect sees how things are; what changes something, or shows a secret, is told where it is."""
+    token = (await agent.register(health={"ttl": "1h"}))["token"]
+    agent.by_port = True
+    for target in SHOWN:
+        shown = await agent.ask("GET", target)
+        assert shown.status == 200
+        assert token not in shown.body.decode()
+    for method, target in CHANGING:
+        refused = await agent.ask(method, target, {"service": "pets", "port": 1, "healthy": True})
+        assert refused.status == 403
+        assert str(agent.socket) in refused.json["reason"]
+    assert list(agent.control.registrar.local) == [("pets", "a")]
+
+
+async def test_every_door_says_what_it_takes(agent: Running) -> None:
+    """A new path is on the list above, or shows nothing that it should not."""
+    control = agent.control
+    doors = [*control.registrations.doors(), *control.comparing.doors(), *control.telling.doors()]
+    assert {(door.method, door.path.replace("{service}", "pets").replace("{id}", "a")) for door in doors} == {
+        (method, target.replace("/one/", "/a/")) for method, target in CHANGING
+    }
+    assert all(door.right is not Right.LOOK for door in doors)
+
+
+async def test_a_token_is_shown_once(agent: Running) -> None:
+    """To who registered first; after that there is another one to be had, and the one before works a while longer."""
+    first = await agent.register()
+    again = await agent.register()
+    assert again == {"service": "pets", "id": "a"}
+    await agent.healthy()
+    made = (await agent.ask("POST", "/instances/pets/a/token", {})).json
+    assert made["token"] not in ("", first["token"])
+    for token in (first["token"], made["token"]):
+        credentials = base64.b64encode(f"pets:{token}".encode()).decode()
+        fields = {"host": "pets", "proxy_authorization": f"Basic {credentials}"}
+        assert (await ask(agent.outbound_port, "GET", "http://pets/", **fields)).status == 200

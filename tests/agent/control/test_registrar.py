@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import trio
 
-from agent.control.registrar import Registrar
+from agent.control.registrar import NotYours, Registered, Registrar, TooMany
+from agent.control.rights import Peer
 from agent.control.table import Table
+from agent.control.tokens import digest
 from agent.settings import parse
 from policies.document import Fault
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.memory import MemoryStore
 from registry.store import Change
-from tests.support.proxy import listening, refusing_port
+from tests.support.proxy import listening
 
 KEYS = Keys()
 PETS = ("pets", "here-80")
@@ -36,6 +38,10 @@ class Host:
         self.table = Table(KEYS, "here")
         self.holder = Holder(self.store, 10)
         self.registrar = Registrar(self.settings, "10.0.0.1", KEYS, self.holder, self.table)
+
+    def register(self, body: Any, uid: int = 1000, *, operates: bool = False) -> Registered:
+        """As a user of this host."""
+        return self.registrar.register(body, Peer(uid), operates=operates)
 
     async def value(self, key: str) -> Any:
         found = await self.store.get(f"{KEYS.prefix}{key}")
@@ -66,7 +72,7 @@ async def running(host: Host) -> AsyncIterator[Host]:
 async def test_an_instance_is_put_with_its_health_at_once(tmp_path: Path) -> None:
     """One transaction, unhealthy until checked, on the lease; the agent's own address and zone fill in."""
     async with running(Host(tmp_path)) as host:
-        service, identity, token = host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        service, identity, token = host.register({"service": "pets", "port": 80, "health": TTL_CHECK})
         await host.holder.settled()
         assert (service, identity) == PETS
         assert len(token) >= 20
@@ -83,7 +89,7 @@ async def test_an_instance_is_put_with_its_health_at_once(tmp_path: Path) -> Non
 async def test_health_is_written_on_transitions_only(tmp_path: Path) -> None:
     """What an instance says again changes nothing in etcd."""
     async with running(Host(tmp_path)) as host:
-        host.registrar.register({"service": "pets", "port": 80, "health": {**TTL_CHECK, "fall": 2}})
+        host.register({"service": "pets", "port": 80, "health": {**TTL_CHECK, "fall": 2}})
         assert host.registrar.hear("pets", "here-80", True, "warm")
         await host.until("health/pets/here-80", lambda health: health and health["healthy"])
         before = host.store.revision
@@ -99,16 +105,17 @@ async def test_health_is_written_on_transitions_only(tmp_path: Path) -> None:
 
 
 async def test_registering_again_is_nothing_new(tmp_path: Path) -> None:
-    """`shoal run` says it every two seconds: same id, same token, no write, neither to etcd nor to disk."""
+    """`shoal run` says it every two seconds: same id, no token, and no write, neither to etcd nor to disk."""
     body = {"service": "pets", "port": 80, "health": TTL_CHECK}
     async with running(Host(tmp_path)) as host:
-        first = host.registrar.register(body)
+        first = host.register(body)
+        assert first.token
         await host.holder.settled()
         before = host.store.revision, (tmp_path / "instances.json").stat().st_mtime_ns
-        assert host.registrar.register(body) == first
+        assert host.register(body) == first._replace(token="")
         await host.holder.settled()
         assert (host.store.revision, (tmp_path / "instances.json").stat().st_mtime_ns) == before
-        host.registrar.register({**body, "version": "v2"})
+        host.register({**body, "version": "v2"})
         await host.until("instances/pets/here-80", lambda record: record.get("version") == "v2")
 
 
@@ -117,7 +124,7 @@ async def test_the_default_check_is_that_the_port_listens(tmp_path: Path) -> Non
     sock, port = listening()
     with sock:
         async with running(Host(tmp_path)) as host:
-            host.registrar.register({"service": "pets", "port": port, "address": "127.0.0.1", "id": "a"})
+            host.register({"service": "pets", "port": port, "address": "127.0.0.1", "id": "a"})
             await host.until("health/pets/a", lambda health: health and health["healthy"])
             policy = {"http": {}, "timeout": "50ms", "interval": "50ms", "fall": 1}
             host.see({"policies/health/*": policy})
@@ -147,7 +154,7 @@ async def test_what_is_wrong_is_told_with_its_path(tmp_path: Path, body: Any, pa
     """Nothing is registered by a body that is wrong anywhere."""
     host = Host(tmp_path)
     with pytest.raises(Fault) as caught:
-        host.registrar.register(body)
+        host.register(body)
     assert caught.value.path == path
     assert host.registrar.local == {}
 
@@ -161,14 +168,14 @@ async def test_an_id_that_another_live_agent_has_is_refused(tmp_path: Path) -> N
         "instances/pets/b": {"address": "10.0.0.9", "port": 1, "agent": "left"},
     })  # fmt: skip
     with pytest.raises(Fault, match="already registered by the agent on 'there'"):
-        host.registrar.register({"service": "pets", "port": 80, "id": "a"})
-    host.registrar.register({"service": "pets", "port": 80, "id": "b"})
+        host.register({"service": "pets", "port": 80, "id": "a"})
+    host.register({"service": "pets", "port": 80, "id": "b"})
 
 
 async def test_leaving_is_said_before_it_is_done(tmp_path: Path) -> None:
     """`draining` first; the keys go when the word has spread, and not before."""
     async with running(Host(tmp_path)) as host:
-        host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        host.register({"service": "pets", "port": 80, "health": TTL_CHECK})
         spread = trio.Event()
 
         async def others(revision: int) -> None:
@@ -186,7 +193,7 @@ async def test_leaving_is_said_before_it_is_done(tmp_path: Path) -> None:
 async def test_leaving_without_etcd(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """etcd does not take the word: the instance is forgotten in time, and its keys are deleted when etcd is back."""
     async with running(Host(tmp_path)) as host:
-        host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        host.register({"service": "pets", "port": 80, "health": TTL_CHECK})
         await host.holder.settled()
         host.store.down = True
 
@@ -202,7 +209,7 @@ async def test_leaving_without_etcd(tmp_path: Path, autojump_clock: trio.testing
 async def test_a_lost_lease_is_made_again(tmp_path: Path) -> None:
     """The mirror sees keys of ours vanish: every one stands again, on another lease, as it stood."""
     async with running(Host(tmp_path)) as host:
-        host.registrar.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        host.register({"service": "pets", "port": 80, "health": TTL_CHECK})
         host.registrar.hear("pets", "here-80", True, "warm")
         await host.holder.settled()
         lease = host.holder.lease
@@ -215,14 +222,13 @@ async def test_a_lost_lease_is_made_again(tmp_path: Path) -> None:
 
 
 async def test_registrations_and_tokens_survive_a_restart(tmp_path: Path) -> None:
-    """What was registered over the admin port, with its check; and a service's credentials stay what they were."""
+    """What was registered, with its check and whose it is; and an instance's credentials stay what they were."""
     before = Host(tmp_path)
-    _, _, token = before.registrar.register(
-        {"service": "pets", "port": 80, "metadata": {"a": "b"}, "health": TTL_CHECK}
-    )
+    token = before.register({"service": "pets", "port": 80, "metadata": {"a": "b"}, "health": TTL_CHECK}).token
     after = Host(tmp_path)
     after.registrar.load()
-    assert after.registrar.tokens == {"pets": token}
+    assert after.registrar.tokens.callers() == {digest(token): "pets"}
+    assert token not in (tmp_path / "instances.json").read_text()
     assert after.registrar.local == before.registrar.local
     assert (tmp_path / "instances.json").stat().st_mode & 0o777 == 0o600
     after.registrar.forget(PETS)
@@ -252,12 +258,62 @@ async def test_a_verdict_from_before_a_crash_is_adopted(tmp_path: Path) -> None:
         assert (await host.value("health/pets/here-80"))["healthy"] is True
 
 
-async def test_workers_hear_of_a_new_services_token(tmp_path: Path) -> None:
-    """Once for a service, whatever else is registered."""
-    told: list[dict[str, str]] = []
+async def test_workers_hear_of_each_new_token(tmp_path: Path) -> None:
+    """One an instance: a second of the same service has its own, and nobody is told of another's."""
+    told: list[list[str]] = []
     host = Host(tmp_path)
-    host.registrar.on_tokens = lambda: told.append(dict(host.registrar.tokens))
-    for service, port in (("a", 1), ("a", 2), ("b", refusing_port())):
-        host.registrar.register({"service": service, "port": port})
-    assert [sorted(tokens) for tokens in told] == [["a"], ["a", "b"]]
-    assert len(set(host.registrar.tokens.values())) == 2
+    host.registrar.on_tokens = lambda: told.append(sorted(host.registrar.tokens.callers().values()))
+    shown = [host.register({"service": service, "port": port}).token for service, port in (("a", 80), ("a", 81))]
+    shown.append(host.register({"service": "a", "port": 80}).token)
+    shown.append(host.register({"service": "b", "port": 82}).token)
+    assert told == [["a"], ["a", "a"], ["a", "a", "b"]]
+    assert shown.pop(2) == ""
+    assert len(set(shown)) == 3
+
+
+async def test_an_instance_is_its_users_alone(tmp_path: Path) -> None:
+    """Another user neither replaces it nor gets its token; who operates may, and it stays whose it was."""
+    host = Host(tmp_path, settings='[[instances]]\nservice = "shop"\nport = 81\n')
+    host.registrar.load()
+    host.register({"service": "pets", "port": 80})
+    for body, owner in (({"service": "pets", "port": 80}, "1000"), ({"service": "shop", "port": 81}, "agent.toml")):
+        with pytest.raises(NotYours) as refused:
+            host.register(body, uid=1001)
+        assert owner in refused.value.reason
+    assert host.registrar.is_of(PETS, Peer(1000))
+    assert host.register({"service": "pets", "port": 80, "version": "v2"}, uid=0, operates=True).token == ""
+    assert host.registrar.is_of(PETS, Peer(1000))
+
+
+async def test_a_user_registers_so_many(tmp_path: Path) -> None:
+    """And no more, however they are called; what stands may be said again, and others have their own number."""
+    host = Host(tmp_path, settings="[local]\nmax_instances = 2")
+    for port in (80, 81):
+        host.register({"service": f"s{port}", "port": port})
+    with pytest.raises(TooMany) as refused:
+        host.register({"service": "pets", "port": 82})
+    assert "max_instances" in refused.value.reason
+    host.register({"service": "s80", "port": 80, "version": "v2"})
+    host.register({"service": "pets", "port": 82}, uid=1001)
+
+
+async def test_whoever_takes_a_leaving_instances_name_gets_a_token(tmp_path: Path) -> None:
+    """The one before ends by and by; it is not shown to the next."""
+    async with running(Host(tmp_path)) as host:
+        first = host.register({"service": "pets", "port": 80, "health": TTL_CHECK}).token
+
+        async def others(revision: int) -> None:
+            await trio.sleep_forever()
+
+        assert await host.registrar.deregister(PETS, others, 5)
+        second = host.register({"service": "pets", "port": 80, "health": TTL_CHECK}).token
+        assert second not in ("", first)
+        assert set(host.registrar.tokens.callers()) == {digest(first), digest(second)}
+
+
+async def test_a_token_that_was_forgotten_here_is_taken_back(tmp_path: Path) -> None:
+    """The agent lost its state, the program goes on with what it has; a made-up short one is replaced."""
+    host = Host(tmp_path)
+    lost = "a" * 24
+    assert host.register({"service": "pets", "port": 80, "token": lost}).token == lost
+    assert host.register({"service": "pets", "port": 81, "token": "guess"}).token not in ("", "guess")

@@ -5,6 +5,7 @@ import base64
 import pytest
 import trio
 
+from agent.control.tokens import digest
 from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
 
 HEDGE = {"hedge": {"after": "20ms"}, "attempts": 3}
@@ -149,7 +150,7 @@ async def test_a_service_that_passes_no_header_on_is_seen_through() -> None:
     failing = Slow(FAILING % b"")
     failing.release.set()
     async with running_proxy() as proxy:
-        proxy.worker.callers.configure({"pets.production": "secret"})
+        proxy.worker.callers.configure({digest("secret"): "pets.production"})
         proxy.put(endpoint(await proxy.upstream(failing)))
         proxy.put(endpoint(refusing_port()), service="cats.production", retry={"attempts": 2})
         client = await proxy.client()
