@@ -111,6 +111,7 @@ class Activated:
         self.config.write_text(
             f'host = "h"\naddress = "127.0.0.1"\nstate_dir = "{folder / "state"}"\nworkers = 2\n'
             f'drain_timeout = "3s"\nlease_ttl = "3s"\n[etcd]\nendpoints = ["{etcd}"]\n{elsewhere}'
+            f'[local]\nsocket = "{runtime_directory() / "agent.sock"}"\n'
         )
         self.log = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
