@@ -7,6 +7,7 @@ Laws
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -306,6 +307,7 @@ def _check(settings: Settings) -> None:
         part: Outbound | Inbound | Admin = getattr(settings, name)
         _told(f"$.{name}.listen", lambda part=part: parse_listen(part.listen))
     _check_local(settings.local)
+    _check_apart(settings)
     _check_times(settings)
     _check_etcd(settings.etcd)
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
@@ -338,6 +340,18 @@ def _check_local(local: LocalPart) -> None:
 def _check_user(path: str, name: str) -> None:
     if not name.removeprefix("@"):
         raise Fault(path, "a user as alice or 1000, a group as @staff or @50")
+
+
+def _check_apart(settings: Settings) -> None:
+    """Three listeners, three places: SO_REUSEPORT would let two of ours share one."""
+    seen: dict[str, Address] = {}
+    for name in ("outbound", "inbound", "admin"):
+        address = parse_listen(getattr(settings, name).listen)
+        for other, taken in seen.items():
+            everywhere = any(ipaddress.ip_address(host).is_unspecified for host in (address.host, taken.host))
+            if address.port and address.port == taken.port and (address.host == taken.host or everywhere):
+                raise Fault(f"$.{name}.listen", f"{address} is where {other}.listen is already; give each its own port")
+        seen[name] = address
 
 
 def _told(path: str, ask: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,16 +56,16 @@ def agent(
 
 
 def _check_alone(settings: Settings) -> None:
-    """Raises OSError where another agent has our addresses.
+    """Raises OSError where somebody has our addresses.
 
-    Asked before the etcd of our own is started: over the data of another it would wait until it is given up.
+    Asked before the etcd of our own is started, which takes a while. After SIGHUP they are ours already.
     """
-    from agent.control.listening import owned
+    from agent.control.listening import HANDOVER, check_free
     from agent.settings import parse_listen
 
-    for part in (settings.outbound, settings.inbound, settings.admin):
-        if claim := owned(parse_listen(part.listen)):
-            claim.close()
+    if HANDOVER not in os.environ and "LISTEN_PID" not in os.environ:
+        for part in (settings.outbound, settings.inbound, settings.admin):
+            check_free(parse_listen(part.listen))
 
 
 def _reason(error: OSError) -> str:

@@ -5,7 +5,9 @@ A disk or a pipe that does not keep up costs lines, which are counted; never the
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections import deque
 from typing import Final
@@ -59,7 +61,7 @@ class AccessLog:
             self._fd = sys.stdout.fileno()
             return
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._fd = _opened(self._path)
         except OSError as error:
             log.error("cannot open the access log", path=self._path, error=error.strerror)
 
@@ -84,6 +86,24 @@ class AccessLog:
         if not self.lost:
             log.error("lines of the access log are lost", path=self._path, reason=reason)
         self.lost += lines
+
+
+def _opened(path: str) -> int:
+    """For appending. Raises OSError for a file, a pipe or a link that another user put there: in a directory that many
+    may write to, they would choose what we write to."""
+    _check_whose(os.lstat(path) if os.path.lexists(path) else None)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        _check_whose(os.fstat(fd))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_whose(found: os.stat_result | None) -> None:
+    if found is not None and not stat.S_ISCHR(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+        raise OSError(errno.EPERM, f"it belongs to the user {found.st_uid}, who could read it or send it elsewhere")
 
 
 def _append(fd: int, data: bytes) -> str:

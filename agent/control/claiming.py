@@ -75,6 +75,6 @@ async def _create(store: Store, key: str, record: Agent) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip() or "none"
-    except OSError:
+        return disk.read(path).decode().strip() or "none"
+    except (OSError, UnicodeDecodeError):
         return "none"

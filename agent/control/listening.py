@@ -4,6 +4,13 @@ One for each worker and listener, with SO_REUSEPORT, so that the kernel spreads 
 a copy of each, so that what waits in the queue of a worker that died is served by its successor. A socket comes from
 the process before (SIGHUP), from systemd (socket activation, one for all workers), or is made here.
 
+Laws
+- An address is had by listening on it, and by nothing else: a name beside it could be taken first by any local user.
+  The first socket is bound without SO_REUSEPORT, so that it fails where anybody listens, and joins in afterwards;
+  two agents of one user would else share a port, each with half of the connections.
+- Workers that a crashed agent left are no obstacle: they serve until their successors do.
+- A re-execution claims nothing: all that it needs was had before, and is handed over.
+
 What systemd passes stays systemd's: it has no SO_REUSEPORT, by which it is told from ours. A sibling of it would die
 with the agent, and whoever waited in the sibling's queue with it; and where it listens is said in its unit, not in
 `agent.toml`.
@@ -13,14 +20,15 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Final
 
 import msgspec
 
+from agent.control.holders import holders
 from agent.settings import Address, SettingsError
 
 BACKLOG: Final = 4096
@@ -47,6 +55,8 @@ class Handover(msgspec.Struct, frozen=True):
     workers: tuple[OldWorker, ...] = ()
     lease: int = 0
     boot: str = ""
+    lock: int = -1
+    """That of the state directory, which is never let go of in between; -1: there is none."""
 
 
 def received(environment: Mapping[str, str]) -> Handover:
@@ -62,7 +72,7 @@ def received(environment: Mapping[str, str]) -> Handover:
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     count = int(environment.get("LISTEN_FDS", "0"))
     found: dict[str, tuple[int, ...]] = {"outbound": (), "inbound": (), "admin": ()}
-    for number, name in zip_longest(range(3, 3 + count), names[:count], fillvalue=""):
+    for number, name in itertools.zip_longest(range(3, 3 + count), names[:count], fillvalue=""):
         listener = name.rpartition("-")[2]
         if listener not in found:
             raise SettingsError(
@@ -87,8 +97,10 @@ def listening(address: Address, inherited: Sequence[int], count: int, *, moved: 
             elsewhere.close()
     else:
         _take_over(sockets)
-    while not sockets or (all(map(_is_ours, sockets)) and len(sockets) < count):
-        sockets.append(_made(address if not sockets else Address(*sockets[0].getsockname()[:2])))
+    if not sockets:
+        sockets.append(_claimed(address))
+    while all(map(_is_ours, sockets)) and len(sockets) < count:
+        sockets.append(_made(Address(*sockets[0].getsockname()[:2]), shared=True))
     for sock in sockets:
         sock.setblocking(False)
         sock.set_inheritable(False)  # else every SIGHUP would leave another copy open
@@ -121,33 +133,54 @@ def share(sockets: Sequence[socket.socket], index: int, count: int) -> list[sock
     return list(sockets[index::count]) or [sockets[index % len(sockets)]]
 
 
-def _made(address: Address) -> socket.socket:
+def kept(listeners: Sequence[tuple[Address, Sequence[socket.socket]]]) -> list[tuple[int, ...]]:
+    """What to hand over so that a successor listens at these addresses: copies of the sockets that do so already, and,
+    where none does, one that was just made. Raises OSError when an address cannot be had: it is time to stay as one is.
+    """
+    found: list[list[socket.socket]] = []
+    try:
+        for address, sockets in listeners:
+            stay = [sock for sock in sockets if not _is_ours(sock) or _listens(sock, address)]
+            found.append([sock.dup() for sock in stay] or [_claimed(address, moving=True)])
+    except OSError:
+        for sock in itertools.chain(*found):
+            sock.close()
+        raise
+    for sock in itertools.chain(*found):
+        sock.set_inheritable(True)
+    return [tuple(sock.detach() for sock in sockets) for sockets in found]
+
+
+def check_free(address: Address) -> None:
+    """Raises OSError where `listening` would."""
+    _claimed(address).close()
+
+
+def _claimed(address: Address, *, moving: bool = False) -> socket.socket:
+    """The first socket of an address. `moving`: our own sockets may be in the way, and are about to be closed."""
+    try:
+        return _made(address, shared=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        others = [it for it in holders(address) if not (it.worker or (moving and it.pid == os.getpid()))]
+        if others:
+            raise OSError(error.errno, f"{error.strerror} ({', '.join(map(str, others))})") from None
+        return _made(address, shared=True)
+
+
+def _made(address: Address, *, shared: bool) -> socket.socket:
+    """One that listens. Not `shared`: nobody else does."""
     sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         sock.bind(address)
         sock.listen(BACKLOG)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError as error:
         sock.close()
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-    return sock
-
-
-def owned(address: Address) -> socket.socket | None:
-    """Claim an address for this agent alone; keep the socket. Raises OSError when another agent has it.
-
-    SO_REUSEPORT lets two agents of one user listen on the same port, each with half of the connections, which nobody
-    ever wants. So the address is also a name in the abstract namespace, which dies with control and not with workers.
-    """
-    if address.port == 0:
-        return None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(f"\0shoal/{address}")
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"another agent on this host listens on {address}; give each its own") from None
     return sock
 
 

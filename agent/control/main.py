@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -35,7 +34,7 @@ from agent.control.delivery import Delivery
 from agent.control.etcd import embedded, own_address, store_settings
 from agent.control.happening import Happening
 from agent.control.keeping import Keeper
-from agent.control.listening import HANDOVER, Handover, listening, owned, received
+from agent.control.listening import HANDOVER, Handover, kept, listening, received
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.registrations import Registrations
 from agent.control.rights import Rights
@@ -81,14 +80,11 @@ class Control:
         """Workers of the process before that are still there."""
         self.keys = Keys(settings.mesh)
         self._state = settings.state_path
-        self._lock = disk.lock(self._state)
+        self._lock = disk.lock(self._state, handover.lock)
         self.boot = handover.boot or secrets.token_hex(8)
         self.started = now_text()
         self.address = settings.address or own_address(settings)
         count = settings.worker_count
-        self._owned = [
-            owned(parse_listen(part.listen)) for part in (settings.outbound, settings.inbound, settings.admin)
-        ]
         moved = bool(handover.boot)
         self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
         self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
@@ -298,9 +294,8 @@ class Control:
 
     async def _close(self) -> None:
         await self.store.aclose()
-        for sock in (*self._outbound, *self._inbound, self._admin, *self._owned):
-            if sock is not None:
-                sock.close()
+        for sock in (*self._outbound, *self._inbound, self._admin):
+            sock.close()
         if self.local is not None:
             if self._stop.handover is None:
                 self.local.close()
@@ -384,33 +379,60 @@ class Control:
     def _reload(self) -> bool:
         """SIGHUP: execute the agent anew, with the listening sockets open. Bad settings change nothing."""
         try:
-            load(self._config)
-        except SettingsError as error:
+            settings = load(self._config)
+            _check_etcd(settings)
+        except (SettingsError, OSError, ValueError) as error:
             log.error("the settings are not reloaded", reason=str(error))
             return False
         log.info("reloading")
         if not self._table_known:
             log.error("not reloaded: there is no table yet")
             return False
+        try:
+            handover = self._hand_over(settings)
+        except (OSError, SettingsError) as error:
+            log.error("the settings are not reloaded", reason=getattr(error, "strerror", None) or str(error))
+            return False
         self.keeper.write()
-        self._end(Stop(handover=self._hand_over()))
+        self._end(Stop(handover=handover))
         return True
 
-    def _hand_over(self) -> Handover:
-        def left(sockets: list[socket.socket]) -> tuple[int, ...]:
-            fds = tuple(os.dup(sock.fileno()) for sock in sockets)
-            for fd in fds:
-                os.set_inheritable(fd, True)
-            return fds
-
+    def _hand_over(self, settings: Settings) -> Handover:
+        """What an agent of these settings needs, all of it had now. Raises OSError, and then nothing has changed."""
+        lock = disk.lock(settings.state_path, -1 if self._lock is None else os.dup(self._lock))
+        mine = (
+            (settings.outbound.listen, self._outbound),
+            (settings.inbound.listen, self._inbound),
+            (settings.admin.listen, [self._admin]),
+        )
+        own = self.local if self.local is not None and self.local.path == settings.socket_path else None
+        socket_of_people = own
+        try:
+            socket_of_people = own or local.opened(settings, None)
+            outbound, inbound, admin = kept([(parse_listen(listen), sockets) for listen, sockets in mine])
+        except (OSError, SettingsError):
+            if lock is not None:
+                os.close(lock)
+            if socket_of_people is not None and socket_of_people is not own:
+                socket_of_people.close()
+            raise
+        if lock is not None:
+            os.set_inheritable(lock, True)
+        left = None
+        if socket_of_people is not None:
+            left = os.dup(socket_of_people.sock.fileno())
+            os.set_inheritable(left, True)
+            if socket_of_people is not own:
+                socket_of_people.leave()
         return Handover(
-            outbound=left(self._outbound),
-            inbound=left(self._inbound),
-            admin=left([self._admin]),
-            local=left([self.local.sock])[0] if self.local is not None else None,
+            outbound=outbound,
+            inbound=inbound,
+            admin=admin,
+            local=left,
             workers=(*self.fleet.leave_behind(), *self._elders),
             lease=self.holder.lease,
             boot=self.boot,
+            lock=-1 if lock is None else lock,
         )
 
     async def _leave(self) -> None:
@@ -464,6 +486,11 @@ class Control:
         return {"service": identity[0], "id": identity[1], "revision": revision}
 
 
+def _check_etcd(settings: Settings) -> None:
+    """Raises SettingsError, OSError or ValueError for what a store could not be made of."""
+    EtcdStore(store_settings(settings))
+
+
 # The process.
 
 
@@ -490,6 +517,8 @@ async def run_agent(settings: Settings, *, config: Path | None = None, dev: bool
     os.environ.pop(HANDOVER, None)
     if not dev:
         return await Control(settings, handover, config).run()
+    lock = disk.lock(settings.state_path, handover.lock)  # before an etcd writes there
+    handover = msgspec.structs.replace(handover, lock=-1 if lock is None else lock)
     async with embedded(settings) as with_etcd:
         return await Control(with_etcd, handover, config).run()
 

@@ -94,7 +94,7 @@ class _Segment:
 
     def open(self) -> None:
         """For appending."""
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         os.ftruncate(self.fd, self.size)
 
     def write(self, blob: bytes) -> None:
@@ -113,7 +113,7 @@ class _Segment:
         if self.read_index >= self.count:
             return None
         if self.fd < 0:
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         head = os.pread(self.fd, _HEAD.size, self.read_at)
         length, crc = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, -1)
         record = os.pread(self.fd, length, self.read_at + _HEAD.size)
@@ -129,7 +129,8 @@ class _Segment:
         self.delivered |= new
         try:
             if self.notes_fd < 0:
-                self.notes_fd = os.open(self.notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self.notes_fd = os.open(self.notes, flags, 0o600)
             os.write(self.notes_fd, b"".join(_NUMBER.pack(index) for index in sorted(new)))
         except OSError as error:
             log.warning("what is delivered cannot be noted", path=str(self.notes), error=error.strerror)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 import agent
 from agent.cli.failure import Exit, Failure
 from agent.cli.main import checked, hoist
-from agent.control.listening import owned
+from agent.control.listening import listening
 from agent.settings import Address
 from tests.support.proxy import refusing_port
 
@@ -71,15 +73,15 @@ def test_patterns_in_help_keep_their_stars() -> None:
 def test_a_second_agent_is_told_at_once_and_in_one_line(what: list[str], tmp_path: Path) -> None:
     """Also with --dev: no second etcd waits for the data of the first one."""
     address = Address("127.0.0.1", refusing_port())
-    claim = owned(address)
-    assert claim is not None
+    (claim,) = listening(address, (), 1)
     config = tmp_path / "agent.toml"
     config.write_text(f'state_dir = "{tmp_path}"\n[outbound]\nlisten = "{address}"\n')
     with claim:
         told = shoal("agent", "--config", str(config), *what)
     assert told.returncode == Exit.USAGE
     assert told.stderr == (
-        f"shoal: the agent cannot start: another agent on this host listens on {address}; give each its own\n"
+        f"shoal: the agent cannot start: cannot listen on {address}: Address already in use "
+        f"(process {os.getpid()} of the user {pwd.getpwuid(os.geteuid()).pw_name!r})\n"
     )
     assert not (tmp_path / "dev-etcd").exists()
 

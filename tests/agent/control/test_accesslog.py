@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import trio
 
 from agent.control import accesslog
-from agent.control.accesslog import AccessLog
+from agent.control.accesslog import AccessLog, _opened
 
 LINE = b'{"status": 200}\n'
 
@@ -59,3 +60,19 @@ async def test_a_log_that_does_not_keep_up_costs_lines(monkeypatch: pytest.Monke
     assert log.lost == 3
     await written(log)
     assert len((tmp_path / "access.log").read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_what_another_user_put_there_is_not_written_to(tmp_path: Path) -> None:
+    """A file, a link and a pipe in a directory that many may write to; a device and one's own link are fine."""
+    theirs, link, pipe, own = (tmp_path / name for name in ("theirs", "link", "pipe", "own"))
+    theirs.write_text("")
+    link.symlink_to(tmp_path / "ours")
+    os.mkfifo(pipe)
+    own.symlink_to("/dev/null")
+    for path in (theirs, link, pipe):
+        os.lchown(path, 65534, 65534)
+        with pytest.raises(OSError, match="it belongs to the user 65534"):
+            _opened(str(path))
+    os.close(_opened(str(own)))
+    os.close(_opened(str(tmp_path / "new")))

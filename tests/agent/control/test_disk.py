@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.control import disk
 
@@ -47,14 +49,85 @@ def test_what_is_not_there_is_none(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
-    """/dev/full stands for a disk that takes nothing: the write fails with a warning, what was there stays."""
+    """A limit on the size of files stands for a disk that takes no more: what was there stays, nothing beside it."""
     path = tmp_path / "table"
     disk.save_table(path, "default", 9, ITEMS)
-    os.symlink("/dev/full", tmp_path / "table.new")
-    assert not disk.save_table(path, "default", 10, ITEMS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with capture_logs() as told:
+            assert not disk.save_table(path, "default", 10, ITEMS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     saved = disk.load_table(path, "default")
     assert saved is not None and saved.revision == 9
+    assert os.listdir(tmp_path) == ["table"]
+    assert told[0]["error"] == "File too large"
     assert disk.save_table(path, "default", 11, ITEMS)
+
+
+def test_no_name_is_followed_elsewhere(tmp_path: Path) -> None:
+    """A link in the place of a file, or of the one that is written aside, is replaced or left alone, never used."""
+    (tmp_path / "elsewhere").write_bytes(b"theirs")
+    (tmp_path / "table.new").symlink_to("elsewhere")
+    assert disk.save_table(tmp_path / "table", "default", 9, ITEMS)
+    (tmp_path / "link").symlink_to("table")
+    os.mkfifo(tmp_path / "pipe")
+    assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
+    assert disk.load_table(tmp_path / "link", "default") is None
+    assert disk.load_json(tmp_path / "pipe") is None
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "lock").symlink_to("../elsewhere")
+    assert disk.lock(tmp_path / "state") is None
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o702])
+def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could put a table, tokens or a lock of their own there. Reading it is another thing."""
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(OSError, match=rf"state may be written by others .mode {mode:04o}.; `chmod go-w` it"):
+        disk.lock(state)
+    state.chmod(mode & 0o755)
+    fd = disk.lock(state)
+    assert fd is not None
+    os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Whoever makes it first under /tmp, itself or a link to it, has no agent in it."""
+    theirs, link = tmp_path / "theirs", tmp_path / "link"
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, 65534, 65534)
+    with pytest.raises(OSError, match="theirs belongs to the user 65534"):
+        disk.lock(theirs)
+    os.chown(theirs, 0, 0)
+    link.symlink_to(theirs)
+    os.close(disk.lock(link) or 0)  # one's own link is one's own choice: systemd makes such ones
+    os.lchown(link, 65534, 65534)
+    with pytest.raises(OSError, match="is reached by a link of the user 65534"):
+        disk.lock(link)
+
+
+def test_the_lock_is_handed_over(tmp_path: Path) -> None:
+    """Whoever inherits it holds it on, without a moment for another to have it; for another directory it ends."""
+    first = disk.lock(tmp_path / "a")
+    assert first is not None
+    handed = os.dup(first)
+    os.set_inheritable(handed, True)
+    os.close(first)
+    assert disk.lock(tmp_path / "a", handed) == handed
+    assert not os.get_inheritable(handed)
+    with pytest.raises(OSError, match="another agent uses"):
+        disk.lock(tmp_path / "a")
+    other = disk.lock(tmp_path / "b", handed)
+    assert other is not None
+    again = disk.lock(tmp_path / "a")
+    assert again is not None
+    os.close(other)
+    os.close(again)
 
 
 def test_a_place_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
 
-from agent.control.listening import HANDOVER, Handover, OldWorker, is_taken, listening, owned, received, share
+from agent.control.holders import Holder, holders
+from agent.control.listening import HANDOVER, Handover, OldWorker, is_taken, kept, listening, received, share
 from agent.settings import Address, SettingsError
 from tests.support.proxy import refusing_port
 
@@ -102,19 +108,93 @@ def test_a_port_that_is_taken_is_told() -> None:
     """The error names the address, and nothing stays open."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+        with pytest.raises(
+            OSError,
+            match=f"cannot listen on 127.0.0.1:{port}: Address already in use .process {os.getpid()} of the user",
+        ):
             listening(Address("127.0.0.1", port), (), 2)
 
 
-def test_an_address_has_one_agent() -> None:
-    """SO_REUSEPORT would let two agents share a port, each with half of the connections."""
-    address = Address("127.0.0.1", refusing_port())
-    first = owned(address)
-    with pytest.raises(OSError, match=f"another agent on this host listens on {address}"):
-        owned(address)
-    closed(first)
-    closed(owned(address))
-    assert owned(ANY) is None
+@pytest.mark.parametrize("elsewhere", ["127.0.0.1", "0.0.0.0", "::"])
+def test_an_address_has_one_agent(elsewhere: str) -> None:
+    """SO_REUSEPORT would let two agents share a port, each with half of the connections; wildcards overlap."""
+    first = listening(ANY, (), 2)
+    port = first[0].getsockname()[1]
+    with pytest.raises(OSError, match=f"Address already in use .process {os.getpid()} of the user"):
+        listening(Address(elsewhere, port), (), 1)
+    closed(*first)
+    closed(*listening(Address(elsewhere, port), (), 1))
+
+
+def test_every_socket_of_a_port_is_given_connections() -> None:
+    """The first one is bound alone, and joins the group that the kernel spreads connections over."""
+    sockets = listening(ANY, (), 2)
+    callers = [socket.create_connection(sockets[0].getsockname()) for _ in range(64)]
+    for sock in sockets:
+        sock.accept()[0].close()
+    closed(*sockets, *callers)
+
+
+LISTEN = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+sock.bind(("127.0.0.1", int(sys.argv[1])))
+sock.listen()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def listener(port: int, **more: Any) -> Iterator[int]:
+    """Another process that listens with SO_REUSEPORT; its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTEN, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield process.pid
+
+
+def test_workers_of_a_crashed_agent_are_no_obstacle() -> None:
+    """They serve until their successors do: what tells them from an agent is that no control holds the sockets too."""
+    port = refusing_port()
+    with listener(port, env={**os.environ, "SHOAL_CONTROL_FD": "3"}) as pid:
+        assert holders(Address("127.0.0.1", port)) == [Holder(pid, os.geteuid(), True)]
+        closed(*listening(Address("127.0.0.1", port), (), 2))
+    with listener(port) as pid, pytest.raises(OSError, match=f"process {pid} of the user"):
+        listening(Address("127.0.0.1", port), (), 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_another_user_does_not_pass_for_our_worker() -> None:
+    """Whatever stands in its environment: SO_REUSEPORT joins sockets of one user only, and the error tells whose."""
+    port = refusing_port()
+    other = {**os.environ, "SHOAL_CONTROL_FD": "3"}
+    with (
+        listener(port, env=other, user=65534, executable="/usr/bin/python3"),
+        pytest.raises(OSError, match="Address already in use"),
+    ):
+        listening(Address("127.0.0.1", port), (), 2)
+
+
+def test_what_is_handed_over_is_had_before() -> None:
+    """A re-execution claims nothing: an address that has changed is listened on already, or nothing is handed over."""
+    before = listening(ANY, (), 2)
+    here, new = Address(*before[0].getsockname()), Address("127.0.0.1", refusing_port())
+    same, moved = kept([(here, before), (new, before)])
+    assert (len(same), len(moved)) == (2, 1)
+    assert all(map(os.get_inheritable, (*same, *moved)))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        open_before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="Address already in use"):
+            kept([(here, before), (Address(*other.getsockname()), before)])
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    after = listening(new, moved, 3, moved=True)
+    assert {sock.getsockname() for sock in after} == {new}
+    closed(*before, *after, *listening(here, same, 2, moved=True))
 
 
 def test_what_the_process_before_left_is_received() -> None:

@@ -180,6 +180,91 @@ def test_a_state_directory_has_one_agent(mesh: Mesh) -> None:
     assert first.ready()
 
 
+def test_names_that_another_took_first_are_of_no_consequence(mesh: Mesh) -> None:
+    """Abstract socket names belong to whoever binds them: a start and a reload ask for none."""
+    agent = mesh.agent(start=False)
+    with contextlib.ExitStack() as stack:
+        for port in (agent.outbound, agent.inbound, agent.admin):
+            for name in (f"shoal/{agent.address}:{port}", f"shoal/{port}"):
+                stack.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0{name}")
+        agent.start()
+        reload(agent, "drain_timeout", "drain_timeout")
+        assert abstract_names(agent) == set()
+
+
+def abstract_names(agent: AgentProcess) -> set[str]:
+    """Those of the agent's control."""
+    assert agent.process is not None
+    mine = set()
+    for path in Path(f"/proc/{agent.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            mine.add(os.readlink(path).removeprefix("socket:[").removesuffix("]"))
+    found = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return {words[7] for words in found if len(words) > 7 and words[7].startswith("@") and words[6] in mine}
+
+
+def test_a_reload_keeps_the_lock_of_its_directory(mesh: Mesh) -> None:
+    """It is handed over: it is held before and after by the same file, and by no worker, not even those left behind."""
+    agent = mesh.agent(extra="workers = 2")
+    assert agent.process is not None
+
+    def holds(pid: int) -> bool:
+        lock = str(agent.state_dir / "lock")
+        return any(os.path.realpath(fd) == lock for fd in Path(f"/proc/{pid}/fd").iterdir())
+
+    reload(agent, "drain_timeout", "drain_timeout")
+    assert holds(agent.process.pid)
+    assert not any(holds(pid) for pid in pids(agent))
+    second = mesh.agent("beta", start=False, state_dir=agent.state_dir)
+    second.start(wait=False)
+    assert second.process is not None
+    assert second.process.wait(20) != 0
+    assert "another agent uses" in second.log.read_text()
+
+
+def test_a_reload_that_cannot_have_its_address_changes_nothing(mesh: Mesh) -> None:
+    """An address that somebody has, a directory that others may write to, a password that is not there: the agent says
+    so and goes on as it is."""
+    agent = mesh.agent()
+    mesh.instance(agent)
+    before = pids(agent)
+    good = agent.path.read_text()
+    (mesh.folder / "open").mkdir()
+    (mesh.folder / "open").chmod(0o777)
+    with socket.create_server((agent.address, 0)) as taken:
+        port = taken.getsockname()[1]
+        for change, reason in (
+            ((f":{agent.outbound}", f":{port}"), "Address already in use (process"),
+            ((str(agent.state_dir), str(mesh.folder / "open")), "may be written by others"),
+            (("[etcd]", '[etcd]\nuser = "a"\npassword_file = "/nowhere"'), "/nowhere"),
+        ):
+            agent.path.write_text(good.replace(*change))
+            agent.tell(signal.SIGHUP)
+            until(reason, lambda reason=reason: reason in agent.log.read_text())
+    assert agent.ask().status == 200
+    assert pids(agent) == before
+    agent.path.write_text(good)
+    reload(agent, "drain_timeout", "drain_timeout")
+    assert agent.ask().status == 200
+
+
+def test_a_crashed_agent_is_succeeded_while_its_workers_serve(mesh: Mesh) -> None:
+    """They listen on, and its address is not taken for that; a living agent's is, whatever its directory."""
+    agent = mesh.agent()
+    orphans = pids(agent)
+    agent.stop(signal.SIGKILL)
+    assert not any(gone(pid) for pid in orphans)
+    agent.start(wait=False)
+    until("other workers", lambda: agent.ready() and not pids(agent) & orphans)
+    second = mesh.agent("beta", start=False)
+    second.path.write_text(second.path.read_text().replace(f":{second.outbound}", f":{agent.outbound}"))
+    second.start(wait=False)
+    assert second.process is not None and agent.process is not None
+    assert second.process.wait(20) == 2
+    assert f"cannot listen on {agent.address}:{agent.outbound}: Address already in use" in second.log.read_text()
+    assert f"process {agent.process.pid} of the user" in second.log.read_text()
+
+
 def test_a_stopped_agent_leaves_nothing_in_etcd(mesh: Mesh) -> None:
     """Instances, health, agent and ack are gone with it, and the workers too."""
     agent = mesh.agent()
