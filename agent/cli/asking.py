@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.cli.failure import Exit, Failure
@@ -28,7 +29,7 @@ async def asked(options: Options, question: Callable[[Store], Awaitable[T]]) -> 
     from registry.store import Refused, StoreError
 
     try:
-        async with EtcdStore.open(_settings(options)) as store:
+        async with EtcdStore.open(settings_of(options)) as store:
             return await question(store)
     except Refused as error:
         raise Failure(f"etcd refused: {error}; see --etcd-user and --etcd-cert", Exit.UNREACHABLE) from None
@@ -40,7 +41,7 @@ async def asked(options: Options, question: Callable[[Store], Awaitable[T]]) -> 
         raise Failure(f"etcd: {error}", Exit.USAGE) from None
 
 
-def _settings(options: Options) -> EtcdSettings:
+def settings_of(options: Options) -> EtcdSettings:
     from registry.etcd import EtcdSettings
 
     return EtcdSettings(
@@ -49,6 +50,19 @@ def _settings(options: Options) -> EtcdSettings:
         cert=options.certificate,
         key=options.key,
         user=options.user,
-        password=options.password,
+        password=_password(options),
+        proxy=options.proxy,
         timeout_s=options.timeout_s,
     )
+
+
+def _password(options: Options) -> str:
+    """Raises Failure that does not repeat what was typed: it may be the password itself."""
+    if not options.password_file:
+        return options.password
+    try:
+        return Path(options.password_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Failure(f"the file that --etcd-password-file names: {error.strerror}", Exit.USAGE) from None
+    except UnicodeDecodeError:
+        raise Failure("the file that --etcd-password-file names: not UTF-8", Exit.USAGE) from None

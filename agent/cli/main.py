@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Annotated
 
 import typer
@@ -29,7 +29,8 @@ TAKE_A_VALUE = frozenset(
         "--output",
         "-o",
         "--etcd-user",
-        "--etcd-password",
+        "--etcd-password-file",
+        "--etcd-proxy",
         "--etcd-ca",
         "--etcd-cert",
         "--etcd-key",
@@ -74,8 +75,14 @@ def shared(
     ] = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="A table for people, JSON for scripts.")] = "table",
     user: Annotated[str, typer.Option("--etcd-user", envvar="SHOAL_ETCD_USER", help="Name in etcd.")] = "",
-    password: Annotated[
-        str, typer.Option("--etcd-password", envvar="SHOAL_ETCD_PASSWORD", help="Better given in the environment.")
+    password_file: Annotated[
+        str,
+        typer.Option(
+            "--etcd-password-file",
+            envvar="SHOAL_ETCD_PASSWORD_FILE",
+            metavar="FILE",
+            help="Holds the password; or SHOAL_ETCD_PASSWORD.",
+        ),
     ] = "",
     ca: Annotated[
         str, typer.Option("--etcd-ca", envvar="SHOAL_ETCD_CA", metavar="FILE", help="CA of etcd (PEM).")
@@ -85,6 +92,12 @@ def shared(
     ] = "",
     key: Annotated[
         str, typer.Option("--etcd-key", envvar="SHOAL_ETCD_KEY", metavar="FILE", help="Its key (PEM).")
+    ] = "",
+    proxy: Annotated[
+        str,
+        typer.Option(
+            "--etcd-proxy", envvar="SHOAL_ETCD_PROXY", metavar="URL", help="HTTP proxy that etcd is reached through."
+        ),
     ] = "",
     timeout_s: Annotated[
         float, typer.Option("--etcd-timeout", min=0.1, help="Seconds for each question to etcd.")
@@ -101,7 +114,9 @@ def shared(
         place=admin,
         output=output,
         user=user,
-        password=password,
+        password=os.environ.get("SHOAL_ETCD_PASSWORD", ""),
+        password_file=password_file,
+        proxy=proxy,
         ca=ca,
         certificate=certificate,
         key=key,
@@ -150,10 +165,18 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 
 def checked(arguments: Sequence[str]) -> list[str]:
-    """The arguments as the parser shall have them. Raises Failure for a `run` whose program is not set apart.
+    """The arguments as the parser shall have them. Raises Failure for a password among them, and for a `run` whose
+    program is not set apart.
 
     Without the `--`, an option of the program could be taken for one of ours.
     """
+    ours = list(takewhile(lambda word: word != "--", arguments))
+    if any(word.partition("=")[0] == "--etcd-password" for word in ours):
+        raise Failure(
+            "--etcd-password is not taken, for every user of this host may read a command line; put the password into "
+            "a file (--etcd-password-file FILE) or into SHOAL_ETCD_PASSWORD, and change it: it has been seen",
+            Exit.USAGE,
+        )
     ordered = hoist(arguments)
     asks_for_help = bool({"--help", "-h"} & set(ordered))
     if "run" in ordered and "--" not in ordered and not asks_for_help and _command(ordered) == "run":

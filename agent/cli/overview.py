@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from agent.cli.failure import Exit, Failure
@@ -236,9 +237,39 @@ def _local_agent(options: Options) -> dict[str, Any] | None:
 
 def _asked(options: Options) -> tuple[Census, dict[str, Any]]:
     """The census, and how etcd answered."""
+    from agent.cli.asking import ask
+
     began = time.monotonic()
     census = _census(options)
-    return census, {"endpoints": list(options.etcd), "answered_in_s": round(time.monotonic() - began, 3)}
+    answered_in_s = round(time.monotonic() - began, 3)
+    members = ask(options, lambda _: _members(options))
+    return census, {"endpoints": list(options.etcd), "answered_in_s": answered_in_s, "members": members}
+
+
+async def _members(options: Options) -> list[dict[str, str]]:
+    """What each endpoint runs, and what is known to be wrong with that."""
+    import trio
+
+    from agent.cli.asking import settings_of
+    from registry.etcd import EtcdStore
+    from registry.releases import warning
+    from registry.store import StoreError
+
+    found: dict[str, dict[str, str]] = {}
+
+    async def one(url: str) -> None:
+        alone = msgspec.structs.replace(settings_of(options), endpoints=(url,), timeout_s=min(2.0, options.timeout_s))
+        try:
+            async with EtcdStore.open(alone) as store:
+                version = await store.version()
+            found[url] = {"version": version, "warning": warning(version, url)}
+        except StoreError as error:
+            found[url] = {"error": str(error)}
+
+    async with trio.open_nursery() as nursery:
+        for url in options.etcd:
+            nursery.start_soon(one, url)
+    return [{"url": url, **found[url]} for url in options.etcd]
 
 
 def _show_alone(printer: Printer, local: dict[str, Any] | None, failure: Failure) -> None:
@@ -261,6 +292,9 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     printer.text(
         f"etcd      {', '.join(etcd['endpoints'])}: answered in {answered_ms:.0f} ms, revision {told['revision']}"
     )
+    for member in etcd["members"]:
+        if said := member.get("warning") or member.get("error"):
+            printer.text(f"etcd      {said if 'warning' in member else member['url'] + ': ' + said}")
     printer.text(f"newest    revision {told['newest']} is what agents should run")
     if local is not None:
         table = local["table"]

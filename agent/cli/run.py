@@ -35,6 +35,7 @@ from agent.cli.register import (
     registered,
 )
 from agent.cli.wait import spread
+from agent.surroundings import handed_on
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -193,7 +194,8 @@ class Instance:
 def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, Any]) -> dict[str, str]:
     """The environment of the program: where to listen, who it is, and the mesh as its proxy for plain HTTP.
 
-    Loopback is left out of the proxy, so that what the program says to its own host (a database) stays there.
+    Loopback is left out of the proxy, so that what the program says to its own host (a database) stays there. Our own
+    secrets are not the program's.
     """
     ours = {"PORT": str(body["port"]), "SHOAL_SERVICE": body["service"], "SHOAL_INSTANCE": body["id"]}
     if proxy:
@@ -201,7 +203,7 @@ def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, 
         excepted = f"{kept},{LOOPBACK}" if kept else LOOPBACK
         # Programs disagree on the case: curl reads only the lower one, Go and Python either.
         ours |= {"HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": excepted, "no_proxy": excepted}
-    return {**environment, **ours}
+    return {**handed_on(environment), **ours}
 
 
 def free_port(address: str) -> int:

@@ -18,6 +18,7 @@ import h11
 import structlog
 import trio
 
+from agent.surroundings import handed_on
 from policies.duration import seconds
 from policies.health import CommandCheck, HealthPolicy, HttpCheck, TcpCheck, Tracker, Transition, pause_s
 from registry.records import Instance
@@ -197,7 +198,7 @@ async def _tcp(subject: Subject, rule: TcpCheck) -> Verdict:
 async def _command(subject: Subject, rule: CommandCheck) -> Verdict:
     instance = subject.instance
     environment = {
-        **os.environ,
+        **handed_on(os.environ),
         "ADDRESS": instance.address,
         "PORT": str(instance.port),
         "SERVICE": subject.service,

@@ -7,18 +7,23 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 import trio
 
+from agent.control.holders import holders
 from agent.control.listening import is_taken
-from agent.settings import Settings, SettingsError, parse_listen
+from agent.settings import Etcd, Settings, SettingsError, parse_listen
 from policies.duration import seconds
-from registry.etcd import EtcdSettings
-from registry.server import EtcdProcess
+from registry.etcd import EtcdSettings, EtcdStore
+from registry.releases import known_faults
+from registry.server import EtcdProcess, find_binary
 
+USUAL: Final = "127.0.0.1:2379"
+"""Where commands look for etcd."""
 log = structlog.get_logger()
 
 
@@ -37,6 +42,7 @@ def store_settings(settings: Settings) -> EtcdSettings:
         key=etcd.key,
         user=etcd.user,
         password=password,
+        proxy=etcd.proxy,
         timeout_s=seconds(etcd.timeout),
     )
 
@@ -76,15 +82,29 @@ async def _started(etcd: EtcdProcess) -> None:
         raise failed[0]
 
 
+async def _tell(settings: Settings, *, taken: bool) -> None:
+    """What runs now, and what to know of it."""
+    (url,) = settings.etcd.endpoints
+    async with EtcdStore.open(store_settings(settings)) as store:
+        version = await store.version()
+    log.info("an etcd for development is running", url=url, version=version, program=find_binary())
+    if faults := known_faults(version):
+        log.warning("this etcd is for trying things out only; put a newer one on PATH", reason="; ".join(faults))
+    if taken:
+        who = ", ".join(map(str, holders(parse_listen(USUAL))))
+        log.warning(f"somebody else answers at {USUAL}; tell commands where this etcd is", by=who, SHOAL_ETCD=url)
+
+
 @asynccontextmanager
 async def embedded(settings: Settings) -> AsyncIterator[Settings]:
     """`--dev`: an etcd of our own, in the state directory."""
-    port = 2379 if not is_taken(parse_listen("127.0.0.1:2379")) else 0
+    port = 2379 if not is_taken(parse_listen(USUAL)) else 0
     etcd = EtcdProcess(settings.state_path / "dev-etcd", client_port=port)
     try:
         await _started(etcd)
-        log.info("an etcd for development is running", url=etcd.url)
-        yield msgspec.structs.replace(settings, etcd=msgspec.structs.replace(settings.etcd, endpoints=(etcd.url,)))
+        ours = msgspec.structs.replace(settings, etcd=Etcd(endpoints=(etcd.url,), timeout=settings.etcd.timeout))
+        await _tell(ours, taken=not port)
+        yield ours
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(etcd.stop)

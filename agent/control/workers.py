@@ -28,6 +28,7 @@ import trio
 from agent import frames
 from agent.control.listening import TOLD, OldWorker, share
 from agent.frames import Frame
+from agent.surroundings import handed_on
 from registry.backoff import Backoff
 
 PING_S: Final = 5.0
@@ -171,7 +172,7 @@ class Fleet:
         return await trio.lowlevel.open_process(
             self._command,
             pass_fds=[fd for numbers in fds.values() for fd in numbers],
-            env={**os.environ, "PYTHONPATH": path, **told},
+            env={**handed_on(os.environ), "PYTHONPATH": path, **told},
             stdin=subprocess.DEVNULL,
         )
 
