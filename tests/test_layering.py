@@ -113,6 +113,37 @@ def test_a_policy_does_not_make_chance() -> None:
                     assert not (isinstance(owner, ast.Name) and owner.id == "random"), f"{module}:{node.lineno}"
 
 
+WRITES = ("print", "sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__", "typer.echo", "typer.secho")
+"""What puts something on a terminal by itself; so do rich, click and os.write."""
+PRINTS = "agent.cli.printing"
+
+
+def written(tree: ast.AST) -> list[str]:
+    """What in a module writes to a terminal."""
+    names = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)]
+    found = [name for name in names if name in (*WRITES, "os.write")]
+    return found + [name for name in imports("", tree) if within(name, "rich") or within(name, "click")]
+
+
+def test_one_place_prints() -> None:
+    """What a command says goes through agent.cli.printing, which shows what others wrote as text.
+
+    `shoal run` leaves its own standard output to the program that it runs; typer prints help and wrong usage, which is
+    what the person typed.
+    """
+    for module, path in modules():
+        if within(module, "agent.cli") and module != PRINTS:
+            assert written(ast.parse(path.read_text())) == [], module
+    assert written(ast.parse((ROOT / "agent/cli/printing.py").read_text()))
+    for source in (
+        "print(1)",
+        "import sys\nsys.stdout.write('')",
+        "def f():\n    from rich import print",
+        "import click",
+    ):
+        assert written(ast.parse(source)), source
+
+
 def test_a_worker_stays_small() -> None:
     """Importing the whole worker loads none of the modules that only control needs: memory is per worker."""
     heavy = ("registry", "grpc", "etcd3", "starlette", "hypercorn", "httpx", "rich", "typer")

@@ -151,7 +151,8 @@ def show(printer: Printer, found: dict[str, Any]) -> None:
     )
     if len(fields) > MAX_ROWS:
         printer.note(f"and {len(fields) - MAX_ROWS} fields more, which --output json shows")
-    printer.text(f"\n{_said(found)}")
+    printer.text("")
+    printer.text(_said(found))
     for host, reason in sorted(found["left_out"].items()):
         printer.note(f"{host} is left out: {reason}")
 

@@ -60,7 +60,8 @@ def show(printer: Printer, answer: dict[str, Any]) -> None:
         },
         empty="no decisions: the request goes straight on",
     )
-    printer.text(f"\n-> {_end(answer)}")
+    printer.text("")
+    printer.text(f"-> {_end(answer)}")
 
 
 def _policy(row: Row) -> str:

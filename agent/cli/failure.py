@@ -19,9 +19,10 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """Ends the command. `message` is for a person, and needs no traceback beside it."""
+    """Ends the command. `message` is a line for a person, and needs no traceback beside it; `more` are lines below."""
 
-    def __init__(self, message: str, code: Exit = Exit.NO) -> None:
+    def __init__(self, message: str, code: Exit = Exit.NO, more: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.more = more
         self.code = code

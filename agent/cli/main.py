@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from itertools import islice, takewhile
 from typing import Annotated
@@ -19,7 +20,7 @@ from agent.cli import chain, diff, events, explain, overview, policy, register, 
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, Options, endpoints
-from agent.cli.printing import Output
+from agent.cli.printing import Output, lines, note, say, stop_printing
 
 TAKE_A_VALUE = frozenset(
     {
@@ -52,7 +53,7 @@ app = typer.Typer(
 def tell_version(asked: bool) -> None:
     """`shoal --version`."""
     if asked:
-        print(f"shoal {agent.VERSION}")
+        say(f"shoal {agent.VERSION}")
         raise typer.Exit
 
 
@@ -199,10 +200,15 @@ def main() -> None:
     try:
         app(checked(sys.argv[1:]))
     except Failure as failure:
-        print(f"shoal: {failure.message}", file=sys.stderr)
+        note(f"shoal: {failure.message}")
+        if failure.more:
+            lines(failure.more)
         sys.exit(failure.code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has seen enough
+        stop_printing()
         sys.exit(Exit.OK)
+    except Exception:  # a mistake of ours; its traceback may hold what others wrote
+        lines(traceback.format_exc())
+        sys.exit(Exit.NO)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +85,7 @@ def get(
     if kind and service:
         pattern = parsed_pattern(service)
         text = ask(options, lambda store: _text(store, options.mesh, kind, pattern))
-        options.printer.text(text)
+        options.printer.document(text)
         return
     _list(options, kind)
 
@@ -118,7 +117,7 @@ def kinds(context: typer.Context) -> None:
 
 
 @app.command()
-def schema(kind: KindArgument) -> None:
+def schema(context: typer.Context, kind: KindArgument) -> None:
     """Print the JSON Schema of a kind: editors complete and check documents with it."""
     from policies.catalogue import KINDS
     from policies.document import schema as schema_of
@@ -126,7 +125,7 @@ def schema(kind: KindArgument) -> None:
     names = [known.name for known in KINDS]
     if kind not in names:
         raise Failure(f"no policy kind {kind!r}; there are: {', '.join(names)}", Exit.USAGE)
-    print(json.dumps(schema_of(kind), indent=2))
+    context.obj.printer.value(schema_of(kind))
 
 
 def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:

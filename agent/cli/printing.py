@@ -1,14 +1,22 @@
 """What commands print: tables for people, JSON for scripts. Answers go to stdout, everything else to stderr.
 
+Laws
+- This module alone writes to a terminal (tests/test_layering.py).
+- What others wrote is shown as text: what a terminal would obey appears as an escape (agent.visible). One call of
+  `text` or `note` is one line, whatever stands in it.
+
 rich drops the colours where there is no terminal, and where NO_COLOR is set.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
+
+from agent.visible import visible, visible_json, visible_lines
 
 Output = Literal["table", "json"]
 Row = Mapping[str, Any]
@@ -51,15 +59,20 @@ class Printer:
 
     def value(self, value: Any) -> None:
         """One thing, as JSON."""
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        _write(sys.stdout, visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
     def text(self, text: str) -> None:
-        """An answer that is text already: a document, a revision."""
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        """A line of an answer."""
+        _write(sys.stdout, visible(text))
+
+    def document(self, text: str) -> None:
+        """An answer of many lines that somebody wrote: as it is for a file or a pipe, for a terminal as text."""
+        shown = visible_lines(text) if sys.stdout.isatty() else text
+        _write(sys.stdout, shown.removesuffix("\n"))
 
     def note(self, text: str) -> None:
         """A word to the person, which a script must not mistake for the answer."""
-        print(text, file=sys.stderr)
+        note(text)
 
     def _table(self, rows: Sequence[Row], columns: Columns) -> None:
         from rich.console import Console
@@ -70,9 +83,36 @@ class Printer:
         for name in columns:
             table.add_column(name.upper(), overflow="fold")
         for row in rows:
-            cells = [cell(row) for cell in columns.values()]
+            cells = [visible(cell(row)) for cell in columns.values()]
             table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in cells))
-        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(table)
+        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, emoji=False).print(table)
+
+
+def say(text: str) -> None:
+    """A line on standard output, before it is known in which form answers are wanted."""
+    _write(sys.stdout, visible(text))
+
+
+def note(text: str) -> None:
+    """A line on standard error."""
+    _write(sys.stderr, visible(text))
+
+
+def lines(text: str) -> None:
+    """Lines on standard error: a hint of ours, a traceback, the end of a log."""
+    _write(sys.stderr, visible_lines(text).removesuffix("\n"))
+
+
+def stop_printing() -> None:
+    """Whoever read us has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    if stream is sys.stderr:
+        stream.flush()
 
 
 def field(name: str) -> Callable[[Row], str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.failure import Exit, Failure
+from agent.cli.printing import lines, say
 
 if TYPE_CHECKING:
     from agent.settings import Settings
@@ -38,18 +38,19 @@ def agent(
     try:
         settings = load(config)
         if check:
-            print("the settings are good")
+            say("the settings are good")
             return
         from agent.control.main import main
 
         if dev:
             _check_alone(settings)
-            print(HINT.format(outbound=settings.outbound.listen), end="", file=sys.stderr)
+            lines(HINT.format(outbound=settings.outbound.listen))
         code = main(settings, config=config, dev=dev)
     except SettingsError as error:
         raise Failure(str(error), Exit.USAGE) from None
     except NoEtcd as error:
-        raise Failure(f"the agent cannot start: {error}", Exit.USAGE) from None
+        reason, _, log = str(error).partition("\n")
+        raise Failure(f"the agent cannot start: {reason}", Exit.USAGE, log) from None
     except OSError as error:
         raise Failure(f"the agent cannot start: {_reason(error)}", Exit.USAGE) from None
     raise typer.Exit(code)

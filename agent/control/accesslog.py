@@ -15,6 +15,8 @@ from typing import Final
 import structlog
 import trio
 
+from agent.visible import visible_json
+
 log = structlog.get_logger()
 WAITING_BYTES: Final = 32 * 1024 * 1024
 """Of lines that may wait to be written."""
@@ -40,7 +42,7 @@ class AccessLog:
         if self._waiting_bytes >= WAITING_BYTES:
             self._lose(count, "it is not written as fast as requests come")
             return
-        self._waiting.append((lines, count))
+        self._waiting.append((_shown(lines), count))
         self._waiting_bytes += len(lines)
         self._given.set()
 
@@ -86,6 +88,13 @@ class AccessLog:
         if not self.lost:
             log.error("lines of the access log are lost", path=self._path, reason=reason)
         self.lost += lines
+
+
+def _shown(lines: bytes) -> bytes:
+    """The same JSON, with nothing in it that a terminal obeys: a target is whatever a caller sent."""
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return visible_json(lines.decode("utf-8", "replace")).encode()
 
 
 def _opened(path: str) -> int:

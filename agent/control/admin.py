@@ -21,12 +21,13 @@ from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent.control import metrics
 from agent.control.rights import Peer, Right, Rights
 from agent.control.state import figures, state
+from agent.visible import visible, visible_json
 from policies.document import Fault
 from policies.names import parse_service
 
@@ -41,13 +42,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Answer(Response):
-    """JSON by msgspec: whatever bytes stood in etcd, it is valid UTF-8."""
+    """JSON by msgspec: whatever bytes stood in etcd, it is valid UTF-8, and nothing in it speaks to a terminal."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The body."""
-        return msgspec.json.format(msgspec.json.encode(_clean(content)), indent=1) + b"\n"
+        text = msgspec.json.format(msgspec.json.encode(_clean(content)), indent=1).decode()
+        return visible_json(text).encode() + b"\n"
 
 
 def _clean(value: Any) -> Any:
@@ -63,7 +65,7 @@ def _clean(value: Any) -> Any:
 
 def refusal(status: int, reason: str, path: str = "$") -> Response:
     """An error with what would be right."""
-    return JSONResponse({"status": status, "path": path, "reason": reason}, status)
+    return Answer({"status": status, "path": path, "reason": reason}, status)
 
 
 def peer_of(request: Request) -> Peer | None:
@@ -168,7 +170,7 @@ class Api:
     async def ready(self, _: Request) -> Response:
         """Every worker serves a table; from etcd, or from disk while etcd is away."""
         why = self._control.not_ready()
-        return PlainTextResponse(f"{why}\n" if why else "ready\n", 503 if why else 200)
+        return PlainTextResponse(f"{visible(why)}\n" if why else "ready\n", 503 if why else 200)
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""

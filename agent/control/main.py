@@ -7,6 +7,7 @@ instances drain, the word spreads, workers finish what is in flight, and the lea
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -45,6 +46,7 @@ from agent.control.workers import Fleet, drain_old
 from agent.frames import Frame
 from agent.hooks.targets import Targets
 from agent.settings import Settings, SettingsError, load, parse_listen
+from agent.visible import VisibleFormatter, visible_values
 from policies.duration import seconds
 from registry.etcd import EtcdStore
 from registry.keys import Keys
@@ -503,12 +505,16 @@ def configure_logging(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            visible_values,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numbers[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)  # what libraries say
 
 
 async def run_agent(settings: Settings, *, config: Path | None = None, dev: bool = False) -> Stop:

@@ -6,9 +6,10 @@ import sys
 import trio
 
 from agent.proxy.worker import main
+from agent.visible import VisibleFormatter
 
 # Not structlog: it imports rich where that is installed, and memory is per worker.
-logging.basicConfig(
-    stream=sys.stderr, level=logging.INFO, format='timestamp=%(asctime)s level=%(levelname)s event="%(message)s"'
-)
+_handler = logging.StreamHandler(sys.stderr)
+_handler.setFormatter(VisibleFormatter())
+logging.basicConfig(handlers=[_handler], level=logging.INFO)
 trio.run(main)
