@@ -170,3 +170,20 @@ def test_policy_check_needs_neither_etcd_nor_agent(tmp_path: Path) -> None:
     assert told.returncode == Exit.NO
     assert told.stderr.startswith(f"{tmp_path / 'bad.yaml'}:$: ")
     assert "'active'" in told.stderr
+
+
+@pytest.mark.parametrize("words", [["--etcd-password", "hunter2", "status"], ["status", "--etcd-password=hunter2"]])
+def test_a_password_on_the_command_line_is_refused(words: list[str]) -> None:
+    """It says what to use instead, and does not repeat it; what belongs to a program is the program's."""
+    told = shoal(*words)
+    assert (told.returncode, told.stdout) == (Exit.USAGE, "")
+    assert "--etcd-password-file FILE" in told.stderr and "SHOAL_ETCD_PASSWORD" in told.stderr
+    assert "hunter2" not in told.stderr
+    assert checked(["run", "--service", "x", "--", "app", "--etcd-password", "x"])[-1] == "x"
+
+
+def test_a_password_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """Without its name: whoever takes the option for the old one types a password there."""
+    told = shoal("services", "--etcd-password-file", "hunter2", "--etcd-user", "x")
+    assert told.returncode == Exit.USAGE
+    assert told.stderr == "shoal: the file that --etcd-password-file names: No such file or directory\n"
