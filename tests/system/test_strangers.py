@@ -111,7 +111,7 @@ def test_proxies_of_the_environment_are_asked_for_nothing(mesh: Mesh, monkeypatc
         assert tried.stdout == "delivered: status 204\n"
         done = mesh.shoal("--etcd-user", "root", "--etcd-password-file", str(password), "services")
         assert "pets.production" in done.stdout
-        topic = mesh.shoal("replay", "redis://127.0.0.1:1/0/orders", "--dry-run", check=False)
+        topic = mesh.shoal("replay", "redis://127.0.0.1:1/0?stream=orders", "--dry-run", check=False)
         assert "refused" in topic.stderr
         assert agent.stop() == 0
         assert tunnel.heard == []
