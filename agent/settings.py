@@ -2,7 +2,8 @@
 
 Laws
 - A setting that is not understood is an error, never ignored: a misspelt limit is a limit that is not in force.
-- Reading settings does no I/O but reading the file, and asks nothing of the machine but its name and its CPUs.
+- Reading settings does no I/O but reading the file, and asks nothing of the machine but its name, its CPUs and its
+  users.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from agent.accounts import find_account
+from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
+from agent.ports import Ports
 from policies.document import Fault, below, convert
 from policies.duration import Duration, seconds
 from policies.health import HealthPolicy
@@ -130,6 +134,8 @@ class Hooks(Part, frozen=True, kw_only=True):
     """Where the files are that webhooks name."""
     exec: bool = False
     """Whether webhooks may run programs on this host."""
+    secrets: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Which hosts may be sent a secret, by its file's or variable's name: `github = ["api.github.com"]`."""
     link: str = ""
     """Where people see more of an event: a URL with {subject}, {service}, {id} or {mesh} in it."""
 
@@ -139,6 +145,24 @@ class Topics(Part, frozen=True, kw_only=True):
 
     max_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
     """Over all topics; beyond it requests are refused instead of stored."""
+
+
+class Checks(Part, frozen=True, kw_only=True):
+    """`[checks]`: what `health` policies, and instances that register themselves, may have this agent do."""
+
+    commands: bool = False
+    """Whether a policy may name a program that is run on this host."""
+    ports: Annotated[tuple[int | str, ...], Meta(max_length=1000)] = ()
+    """Ports and ranges that may be asked beside an instance's own: `8081`, `"9000-9100"`."""
+
+
+class ProgramSettings(Part, frozen=True, kw_only=True):
+    """`[programs]`: how programs of checks and webhooks are run."""
+
+    user: str = ""
+    """Whom they run as; empty: the agent's own user."""
+    max_memory_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 256 << 20
+    """Of each process; 0: no limit."""
 
 
 class InstanceSettings(Part, frozen=True, kw_only=True):
@@ -192,6 +216,8 @@ class Settings(Part, frozen=True, kw_only=True):
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
     topics: Topics = Topics()
+    checks: Checks = Checks()
+    programs: ProgramSettings = ProgramSettings()
     instances: tuple[InstanceSettings, ...] = ()
 
     @property
@@ -314,6 +340,10 @@ def _check(settings: Settings) -> None:
     _check_times(settings)
     _check_etcd(settings.etcd)
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
+    _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
+    _told("$.checks.ports", lambda: Ports(settings.checks.ports))
+    if settings.programs.user:
+        _told("$.programs.user", lambda: find_account(settings.programs.user))
     if settings.hooks.link and not settings.hooks.link.startswith(("https://", "http://")):
         raise Fault("$.hooks.link", "a URL, such as https://mesh.corp.example/{subject}")
     if not settings.hooks.secrets_dir.startswith("/"):

@@ -37,6 +37,9 @@ Format = Literal[
     "template",
     "exec",
 ]
+GITHUB: Final = "https://api.github.com"
+PAGERDUTY: Final = "https://events.pagerduty.com"
+STATUSPAGE: Final = "https://api.statuspage.io"
 KEEPS: Final = frozenset(("pagerduty", "statuspage", "github-issue", "jira"))
 """Formats that keep a condition elsewhere, opened and closed, rather than tell of each event."""
 _POSTED: Final = frozenset(("cloudevents", "cloudevents-binary", "slack", "template"))
@@ -88,7 +91,7 @@ class GitHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         tuple[Annotated[str, Meta(min_length=1, max_length=50)], ...],
         Meta(min_length=1, max_length=10, description="Issues are looked for by the first"),
     ] = ("shoal",)
-    api: str = "https://api.github.com"
+    api: str = GITHUB
 
 
 class Jira(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,7 +111,7 @@ class PagerDuty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     routing_key: Secret
     severity: Literal["critical", "error", "warning", "info"] = "critical"
-    api: str = "https://events.pagerduty.com"
+    api: str = PAGERDUTY
 
 
 ComponentStatus = Literal["operational", "degraded_performance", "partial_outage", "major_outage"]
@@ -121,7 +124,7 @@ class Statuspage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     component: str
     down: ComponentStatus = "major_outage"
     up: ComponentStatus = "operational"
-    api: str = "https://api.statuspage.io"
+    api: str = STATUSPAGE
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -41,18 +41,22 @@ def replay(
     """Send requests that were stored instead of served to their service, at a rate; each at least once.
 
     A service's topics are those that its `shed` policy names. A request leaves the topic when its service has answered,
-    and not with a failure. Exit code 1 when some are left.
+    and not with a failure. Exit code 1 when some are left. A secret goes only with a URL that you give: a policy could
+    name anybody's.
 
     Example:  shoal replay orders.production --rate 50
     """
     import trio
 
     options: Options = context.obj
+    password = _secret(secret)
     named = _topics(options, what)
+    if password and "://" not in what:
+        raise Failure(_whose(named), Exit.USAGE)
     at = _proxy(proxy)
     done = left = 0
     for place, own_user in named:
-        totals = trio.run(_replay, options.printer, place, own_user or user, _secret(secret), at, rate, most,
+        totals = trio.run(_replay, options.printer, place, own_user or user, password, at, rate, most,
                           attempts, look, follow)  # fmt: skip
         done += totals.done
         left += totals.left
@@ -134,6 +138,13 @@ def _secret(path: Path | None) -> str:
         return (path.read_text() if path is not None else os.environ.get("SHOAL_SECRET", "")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"--secret-file: {error}", Exit.USAGE) from None
+
+
+def _whose(named: list[tuple[Place, str]]) -> str:
+    """Why no password is sent to where a policy says."""
+    place, user = named[0]
+    again = f"shoal replay '{place.url}'" + (f" --user {user}" if user else "") + " --secret-file FILE"
+    return f"a secret is sent only where you say yourself, and a policy says {place.url}; if that is right: {again}"
 
 
 def _proxy(url: str) -> tuple[str, int]:

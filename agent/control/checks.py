@@ -1,15 +1,18 @@
 """Health checks: the I/O of `policies.health`, for the instances beside this agent.
 
 One task an instance. Which document applies can change at any time (a policy was put); the verdict so far stays.
+
+Laws
+- Whatever an instance answers, reading it costs little: bytes, pieces and interim answers of a check have bounds, and
+  time is the last of them.
+- A reason stands in etcd. It has what was asked and what came of it, and nothing of what was read: neither an
+  answer's text nor a program's words.
+- No check asks an agent, whoever asked for it (`own_ports`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,15 +21,20 @@ import h11
 import structlog
 import trio
 
-from agent.surroundings import handed_on
+from agent.control.own_ports import OwnPorts
+from agent.control.programs import Ended, Programs
 from policies.duration import seconds
 from policies.health import CommandCheck, HealthPolicy, HttpCheck, TcpCheck, Tracker, Transition, pause_s
 from registry.records import Instance
 
 log = structlog.get_logger()
 BODY_BYTES = 64 * 1024
-SAID_BYTES = 200
-LAST_WORDS_S = 0.2
+ANSWER_BYTES = 2 * BODY_BYTES
+"""With its head, and what chunks cost."""
+PIECES = 1000
+"""Reads, and pieces of a body. Instances write in pieces of some size; who does not is not read to the end."""
+INTERIM = 8
+"""Answers before the answer (1xx)."""
 STARTING_S = 0.25
 STARTING_FOR_S = 120.0
 """A newcomer is asked more often, for so long, so that it serves as soon as it can."""
@@ -47,15 +55,35 @@ class Subject(NamedTuple):
     instance: Instance
 
 
+class Means(NamedTuple):
+    """What checks are carried out with."""
+
+    programs: Programs
+    own: OwnPorts
+
+
+NOTHING = Means(Programs(), OwnPorts())
+
+
+class TooMuch(Exception):
+    """An instance's answer goes beyond what is read of it."""
+
+
 class Check:
     """One instance under one document; `adopt` another without forgetting."""
 
     def __init__(
-        self, subject: Subject, policy: HealthPolicy, healthy: bool | None, tell: Callable[[Transition], None]
+        self,
+        subject: Subject,
+        policy: HealthPolicy,
+        healthy: bool | None,
+        tell: Callable[[Transition], None],
+        means: Means = NOTHING,
     ) -> None:
         """`healthy` is what is known from before; None for a newcomer."""
         self.subject = subject
         self.policy = policy
+        self._means = means
         self._tracker = Tracker(policy)
         self._tell = tell
         self.asked = policy.ttl is not None
@@ -103,7 +131,7 @@ class Check:
                 if age_s > seconds(policy.ttl):
                     self._observe(Verdict(False, f"nothing heard from it for {age_s:.1f} s"))
             else:
-                self._observe(await check(self.subject, policy))
+                self._observe(await check(self.subject, policy, self._means))
             wait_s = pause_s(policy, rng)
             if not self._tracker.known and time.monotonic() - self._began < STARTING_FOR_S:
                 wait_s = min(wait_s, STARTING_S)
@@ -117,25 +145,24 @@ class Check:
             self._tell(transition)
 
 
-async def check(subject: Subject, policy: HealthPolicy) -> Verdict:
+async def check(subject: Subject, policy: HealthPolicy, means: Means = NOTHING) -> Verdict:
     """One check, within its time. Never raises, whatever the instance does."""
     limit_s = seconds(policy.timeout)
+    if policy.command is not None:
+        return await _command(subject, policy.command, limit_s, means.programs)
+    rule = policy.http or policy.tcp
+    assert rule is not None
+    address, port = subject.instance.address, rule.port or subject.instance.port
+    listener = means.own.belongs(address, port)
+    if listener:
+        return Verdict(False, f"{address}:{port} is {listener}, which is never asked by a check")
     with trio.move_on_after(limit_s):
         try:
-            return await _check(subject, policy)
+            return await (_http(subject, rule) if isinstance(rule, HttpCheck) else _tcp(subject, rule))
         except Exception as error:  # one instance's check must not end those of the others
             log.exception("a health check failed by itself", service=subject.service, instance=subject.id)
-            return Verdict(False, f"the check itself failed: {_words(error)}")
+            return Verdict(False, f"the check itself failed, see the agent's log: {type(error).__name__}")
     return Verdict(False, f"no answer within {limit_s:g} s")
-
-
-async def _check(subject: Subject, policy: HealthPolicy) -> Verdict:
-    if policy.http is not None:
-        return await _http(subject, policy.http)
-    if policy.tcp is not None:
-        return await _tcp(subject, policy.tcp)
-    assert policy.command is not None
-    return await _command(subject, policy.command)
 
 
 async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
@@ -144,8 +171,13 @@ async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
     url = f"http://{host}:{rule.port or instance.port}{rule.path}"
     try:
         status, body = await _exchange(subject, rule)
-    except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
+    except (OSError, trio.BrokenResourceError) as error:
         return Verdict(False, f"{url}: {_words(error)}")
+    except h11.ProtocolError as error:
+        log.info("an instance answers no HTTP", service=subject.service, instance=subject.id, error=str(error)[:200])
+        return Verdict(False, f"{url}: what answers speaks no HTTP/1.1")
+    except TooMuch as error:
+        return Verdict(False, f"{url}: {error}")
     if not (status in rule.statuses if rule.statuses else 200 <= status < 300):
         return Verdict(False, f"{url} answered {status}")
     if rule.body and rule.body.encode() not in body:
@@ -153,98 +185,112 @@ async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
     return Verdict(True, f"{url} answered {status}")
 
 
+class _Reader:
+    """A connection that is read within bounds."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._bytes = ANSWER_BYTES
+        self._pieces = PIECES
+
+    async def more(self) -> bytes:
+        """What comes next; empty at the end. Raises TooMuch."""
+        self.piece()
+        if self._bytes <= 0:
+            raise TooMuch(f"an answer of more than {ANSWER_BYTES} bytes")
+        data = await self._stream.receive_some(min(BODY_BYTES, self._bytes))
+        self._bytes -= len(data)
+        return data
+
+    def piece(self) -> None:
+        """Count one. Raises TooMuch."""
+        self._pieces -= 1
+        if self._pieces < 0:
+            raise TooMuch(f"an answer in more than {PIECES} pieces")
+
+
 async def _exchange(subject: Subject, rule: HttpCheck) -> tuple[int, bytes]:
-    """The status, and the beginning of the body when it is asked for.
+    """The status, and the beginning of the body when it is asked for. Raises TooMuch.
 
     On a connection of its own: a check that reuses one does not see that no new one can be made.
     """
     fields = {"host": rule.host or subject.service, "user-agent": "shoal-health/1", "connection": "close"}
     request = h11.Request(method=rule.method, target=rule.path, headers=[*fields.items(), *rule.headers.items()])
     http = h11.Connection(h11.CLIENT)
-    status, body = 0, b""
     async with await trio.open_tcp_stream(subject.instance.address, rule.port or subject.instance.port) as stream:
         await stream.send_all((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-        while not status or (rule.body and len(body) < BODY_BYTES):
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                http.receive_data(await stream.receive_some(BODY_BYTES))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                break
-    return status, body
+        return await _answer(http, _Reader(stream), whole=bool(rule.body))
+
+
+async def _answer(http: h11.Connection, reader: _Reader, *, whole: bool) -> tuple[int, bytes]:
+    status, body, interim = 0, bytearray(), 0
+    while not status or (whole and len(body) < BODY_BYTES):
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.more())
+        elif isinstance(event, h11.InformationalResponse):
+            interim += 1
+            if interim > INTERIM:
+                raise TooMuch(f"more than {INTERIM} interim answers (1xx), and no answer")
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            reader.piece()
+            body += event.data
+        else:
+            break
+    if not status:
+        raise h11.RemoteProtocolError("the connection ended, or went over to another protocol, without an answer")
+    return status, bytes(body)
 
 
 async def _tcp(subject: Subject, rule: TcpCheck) -> Verdict:
     instance = subject.instance
     address = (instance.address, rule.port or instance.port)
+    where = f"{address[0]}:{address[1]}"
     try:
         async with await trio.open_tcp_stream(*address) as stream:
             if rule.send:
                 await stream.send_all(rule.send.encode())
-            received = b""
-            while rule.expect and rule.expect.encode() not in received and len(received) < BODY_BYTES:
-                data = await stream.receive_some(4096)
-                if not data:
-                    return Verdict(False, f"{address[0]}:{address[1]} closed before it sent {rule.expect[:60]!r}")
-                received += data
+            if rule.expect and not await _comes(_Reader(stream), rule.expect.encode()):
+                return Verdict(False, f"{where} closed before it sent {rule.expect[:60]!r}")
     except (OSError, trio.BrokenResourceError) as error:
-        return Verdict(False, f"{address[0]}:{address[1]}: {_words(error)}")
-    return Verdict(True, f"{address[0]}:{address[1]} accepts connections")
+        return Verdict(False, f"{where}: {_words(error)}")
+    except TooMuch as error:
+        return Verdict(False, f"{where}: {error}, without {rule.expect[:60]!r}")
+    return Verdict(True, f"{where} accepts connections")
 
 
-async def _command(subject: Subject, rule: CommandCheck) -> Verdict:
+async def _comes(reader: _Reader, expected: bytes) -> bool:
+    """Whether it comes before the end. Raises TooMuch."""
+    received = bytearray()
+    while expected not in received:
+        data = await reader.more()
+        if not data:
+            return False
+        received += data
+        if len(received) > BODY_BYTES:
+            raise TooMuch(f"an answer of more than {BODY_BYTES} bytes")
+    return True
+
+
+async def _command(subject: Subject, rule: CommandCheck, limit_s: float, programs: Programs) -> Verdict:
     instance = subject.instance
-    environment = {
-        **handed_on(os.environ),
+    environ = {
         "ADDRESS": instance.address,
         "PORT": str(instance.port),
         "SERVICE": subject.service,
         "INSTANCE": subject.id,
     }
-    try:
-        process = await trio.lowlevel.open_process(
-            list(rule.argv),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Verdict(False, f"{rule.argv[0]}: {error.strerror}")
-    said = (await _outcome(process)).decode(errors="replace").strip()
-    told = f"{rule.argv[0]} ended with {process.returncode}"
-    return Verdict(process.returncode == 0, f"{told}: {said}" if said else told)
-
-
-async def _outcome(process: trio.Process) -> bytes:
-    """The beginning of what it says, once it has ended; whatever it left running is killed."""
-    said = b""
-
-    async def listen() -> None:
-        nonlocal said
-        assert process.stdout is not None
-        async with process.stdout as stream:
-            async for piece in stream:
-                said = (said + piece)[:SAID_BYTES]
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen)
-        try:
-            await process.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # a session of its own, so that all of it ends
-            with trio.CancelScope(shield=True):
-                await process.wait()
-        nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_S
-    return said
+    found = await programs.run(rule.argv, environ, limit_s)
+    if isinstance(found, Ended):
+        return Verdict(found.status == 0, str(found))
+    return Verdict(False, found.reason)
 
 
 def _words(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__

@@ -286,11 +286,7 @@ class Delivery:
     async def attempt(self, event: Event, hook: Hook) -> Done | Failed:
         """One try at a hook, when it is its turn."""
         async with self._limiter:
-            try:
-                return await self.caller.deliver(event, hook)
-            except Exception as error:  # a mistake of ours must not end the agent, nor lose the event
-                log.exception("a delivery failed by a mistake of Shoal's", id=event.id)
-                return Failed(f"a mistake of Shoal's: {type(error).__name__}: {error}", again=True)
+            return await self.caller.deliver(event, hook)
 
 
 class _Runner:

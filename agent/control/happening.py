@@ -218,7 +218,7 @@ class Happening:
         lost = not instances and any(
             endpoint is not None for (service, _), endpoint in self._table.removed.items() if service == name
         )
-        unchecked = any(health[id].reason == "not checked yet" for id in instances if id in health)
+        unchecked = any(health[id].reason.startswith("not checked yet") for id in instances if id in health)
         if (instances and not (unchecked and was_up is None)) or (lost and was_up):
             self._up[name] = False
             data: Data = {"instances": len(instances), "reason": self._why_down(name)}

@@ -29,6 +29,7 @@ from agent.control import admin, disk, local, probing, reports, sharing
 from agent.control.accesslog import AccessLog
 from agent.control.board import Board
 from agent.control.calling import Caller
+from agent.control.checks import Means
 from agent.control.claiming import HostTaken, claim_host
 from agent.control.comparing import Comparing
 from agent.control.delivery import Delivery
@@ -36,6 +37,8 @@ from agent.control.etcd import embedded, own_address, store_settings
 from agent.control.happening import Happening
 from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, kept, listening, received
+from agent.control.own_ports import OwnPorts, Place, bound
+from agent.control.programs import Programs
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.registrations import Registrations
 from agent.control.rights import Rights
@@ -44,6 +47,7 @@ from agent.control.table import Table
 from agent.control.telling import Telling
 from agent.control.workers import Fleet, drain_old
 from agent.frames import Frame
+from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.settings import Settings, SettingsError, load, parse_listen
 from agent.visible import VisibleFormatter, visible_values
@@ -93,10 +97,13 @@ class Control:
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
         self.local = local.opened(settings, handover.local)
         self.store = EtcdStore(store_settings(settings))
-        self.table = Table(self.keys, settings.host)
+        own = OwnPorts(self._listeners(), lambda address, port: self.table.places.agent_at(address, port))
+        self.table = Table(self.keys, settings.host, own)
         self.keeper = Keeper(self.table, self._state / "table", settings.mesh)
         self.holder = Holder(self.store, int(seconds(settings.lease_ttl)), lease=handover.lease)
-        self.registrar = Registrar(settings, self.address, self.keys, self.holder, self.table)
+        programs = Programs(settings.programs.user, settings.programs.max_memory_bytes)
+        means = Means(programs, own)
+        self.registrar = Registrar(settings, self.address, self.keys, self.holder, self.table, means)
         self.mirror = Mirror(self.store, *self.keys.watched, self.on_update)
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
@@ -109,7 +116,12 @@ class Control:
         )
         self.registrar.events = self.happening.of_instance
         hooks = settings.hooks
-        caller = Caller(hooks.allow, Path(hooks.secrets_dir), programs=hooks.exec)
+        caller = Caller(
+            hooks.allow,
+            Path(hooks.secrets_dir),
+            receivers=Receivers(hooks.secrets),
+            programs=programs if hooks.exec else None,
+        )
         self.delivery = Delivery(
             self.board, lambda: self.table.agents, self.store, self.keys, self.holder, settings.host, caller
         )
@@ -118,6 +130,7 @@ class Control:
             settings.topics.max_bytes,
             Targets(hooks.allow),
             caller.secret,
+            caller.receivers,
         )
         self.fleet = Fleet(
             self._outbound,
@@ -145,6 +158,13 @@ class Control:
         self._owning = trio.CancelScope()
         self._stopping = trio.Event()
         self._stop = Stop()
+
+    def _listeners(self) -> list[tuple[str, Place]]:
+        """Where this agent listens, by name; the inbound port that others dial as well, where that is another."""
+        sockets = (("outbound", self._outbound), ("inbound", self._inbound), ("admin", [self._admin]))
+        found = [(name, place) for name, each in sockets for place in bound(each)]
+        mapped = self.settings.inbound.advertise_port
+        return [*found, ("inbound", (self.address, mapped))] if mapped else found
 
     # The way of a change.
 

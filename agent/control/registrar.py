@@ -4,6 +4,9 @@ Laws
 - An instance is put together with its health, in one transaction: nobody sees it before it has a verdict. A newcomer
   counts as unhealthy until its first check has passed; one that was known before keeps its verdict.
 - Health is written on transitions only.
+- A check does what its source may have done here (`permits`), and no more. A policy that asks for more costs no
+  instance its place in the mesh: its port is checked instead, and that is said wherever its health is.
+- An instance is never where an agent listens, and one that a program beside us registers is on this host.
 - Leaving: `draining` first, then time for the word to spread, then the key is deleted.
 - An instance is whose that registered it: nobody else replaces it, takes it out, or speaks for it, but who operates.
 """
@@ -20,10 +23,14 @@ import structlog
 import trio
 
 from agent.control import disk
-from agent.control.checks import Check, Subject
+from agent.control.checks import Check, Means, Subject
+from agent.control.own_ports import OwnPorts, is_here
+from agent.control.permits import Permits
+from agent.control.programs import Programs
 from agent.control.rights import ROOT, Peer
 from agent.control.table import Table
 from agent.control.tokens import Tokens
+from agent.ports import Ports
 from agent.settings import InstanceSettings, Settings
 from policies.document import Document, Fault, convert
 from policies.health import HealthPolicy, TcpCheck, Transition
@@ -75,6 +82,8 @@ class Local(msgspec.Struct):
     """`agent.toml`, or `admin`: those are kept on disk."""
     uid: int = ROOT
     """Whose it is."""
+    anywhere: bool = False
+    """Whether it may be on another host."""
 
 
 def now_text() -> str:
@@ -85,7 +94,9 @@ def now_text() -> str:
 class Registrar:
     """Owns the keys of this host's instances."""
 
-    def __init__(self, settings: Settings, address: str, keys: Keys, holder: Holder, table: Table) -> None:
+    def __init__(
+        self, settings: Settings, address: str, keys: Keys, holder: Holder, table: Table, means: Means | None = None
+    ) -> None:
         self._settings = settings
         self._address = address
         self._keys = keys
@@ -93,6 +104,12 @@ class Registrar:
         self._table = table
         self._path = settings.state_path / "instances.json"
         self._saved = b""
+        self._permits = Permits(commands=settings.checks.commands, ports=Ports(settings.checks.ports))
+        self._means = means or Means(Programs(), OwnPorts())
+        self._told: dict[Identity, tuple[bool, str]] = {}
+        """The verdict that was put last, and why."""
+        self.refused: dict[Identity, str] = {}
+        """Instances whose health policy asks for what this agent may not do, and why."""
         self._checks: dict[Identity, Check] = {}
         self._running: dict[Identity, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -122,21 +139,33 @@ class Registrar:
         self.tokens.keep_only(set(self.local), time.time())
 
     def _load(self, raw: Any) -> None:
+        """As `register`, of what an agent wrote before; a check that it may not do any more is dropped."""
         uid = raw.pop("uid", ROOT) if isinstance(raw, dict) else ROOT
+        uid = uid if isinstance(uid, int) else ROOT
+        anywhere = isinstance(raw, dict) and raw.pop("anywhere", False) is True
         try:
-            self._add(convert(raw, Registration), "admin", uid if isinstance(uid, int) else ROOT)
+            registration = convert(raw, Registration)
+            try:
+                self._add(registration, "admin", uid, anywhere=anywhere)
+            except Fault as fault:
+                if not fault.path.startswith("$.health."):
+                    raise
+                log.warning("a check on disk is dropped", service=registration.service, reason=str(fault))
+                without = msgspec.structs.replace(registration, health=None)
+                self._add(without, "admin", uid, anywhere=anywhere)
         except (Fault, ValueError) as error:
             log.warning("a registration on disk is of no use any more", error=str(error))
 
     def register(self, raw: Any, peer: Peer, *, operates: bool) -> Registered:
-        """Register an instance for a user; again is nothing new.
+        """Register an instance for a user; again is nothing new. Who operates may register what is not on this host.
 
         Raises Fault that says what is wrong and where; NotYours and TooMany are Faults.
         """
         registration = convert(raw, Registration)
         self._refuse_others(registration, peer, operates)
         standing = self.local.get(_identity(registration, self._settings.host))
-        service, identity = self._add(registration, "admin", peer.uid if standing is None else standing.uid)
+        uid = peer.uid if standing is None else standing.uid
+        service, identity = self._add(registration, "admin", uid, anywhere=operates)
         token = ""
         if not self.tokens.has(service, identity):
             token = self.tokens.issue(service, identity, time.time(), registration.token)
@@ -170,13 +199,19 @@ class Registrar:
                 "$", f"{peer} has registered {most} instances; local.max_instances in agent.toml allows no more"
             )
 
-    def _add(self, declared: InstanceSettings, source: str, uid: int) -> Identity:
+    def _add(self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False) -> Identity:
         service, identity = _identity(declared, self._settings.host)
         address = declared.address or self._address
         try:
             check_address(address)
         except Malformed as error:
             raise Fault(error.path, error.reason) from None
+        listener = self._means.own.belongs(address, declared.port)
+        if listener:
+            raise Fault("$.port", f"{address}:{declared.port} is {listener}; an instance is a service beside it")
+        if source == "admin" and not anywhere and not self._is_ours(address):
+            what = "register it with the agent there, or declare it in agent.toml"
+            raise Fault("$.address", f"{address} is no address of this host; {what}")
         self._refuse_foreign(service, identity)
         record = Instance(
             address=address,
@@ -191,8 +226,16 @@ class Registrar:
             own_check = declared.checked
         except Fault as fault:
             raise Fault(f"$.health{fault.path[1:]}", fault.reason) from None
-        self._put((service, identity), Local(record, own_check, source, uid))
+        refused = self._permits.of_registration(own_check, declared.port) if own_check and source == "admin" else None
+        if refused is not None:
+            raise Fault(f"$.health{refused.path[1:]}", refused.reason)
+        self._put((service, identity), Local(record, own_check, source, uid, anywhere))
         return service, identity
+
+    def _is_ours(self, address: str) -> bool:
+        """Whether it is this host's; what agent.toml names is, whatever the host says."""
+        declared = (instance.address for instance in self._settings.instances)
+        return address in (self._address, *declared) or is_here(address)
 
     def _refuse_foreign(self, service: str, identity: str) -> None:
         known = self._table.services.get(service)
@@ -222,7 +265,7 @@ class Registrar:
         def tell(transition: Transition) -> None:
             self._on_transition(identity, transition)
 
-        check = Check(subject, self._policy(identity, local), healthy, tell)
+        check = Check(subject, self._policy(identity, local), healthy, tell, self._means)
         self._checks[identity] = check
         if healthy is None:
             self._put_health(identity, check.policy.initially, "not checked yet")
@@ -252,7 +295,17 @@ class Registrar:
         return health.healthy if health is not None else None
 
     def _policy(self, identity: Identity, local: Local) -> HealthPolicy:
-        return local.own_check or self._table.health_policy(identity[0]) or DEFAULT_CHECK
+        """What is in force for it; its port alone where that is more than may be done here."""
+        found = None if local.own_check else self._table.health_policy(identity[0])
+        fault = self._permits.of_policy(found, local.record.port) if found is not None else None
+        if found is None or fault is None:
+            self.refused.pop(identity, None)
+            return local.own_check or found or DEFAULT_CHECK
+        reason = f"only its port is checked, for of its health policy {fault.path}: {fault.reason}"
+        if self.refused.get(identity) != reason:
+            log.warning("a health policy is not carried out", service=identity[0], instance=identity[1], reason=reason)
+        self.refused[identity] = reason
+        return msgspec.structs.replace(found, http=None, command=None, tcp=TcpCheck())
 
     # Checking.
 
@@ -280,7 +333,10 @@ class Registrar:
     def refresh(self) -> None:
         """Policies changed: every check goes on under what applies to it now."""
         for identity, check in self._checks.items():
+            before = self.refused.get(identity)
             check.adopt(self._policy(identity, self.local[identity]))
+            if self.refused.get(identity) != before and identity in self._told:
+                self._put_health(identity, *self._told[identity])
 
     def hear(self, service: str, identity: str, ok: bool, reason: str) -> bool:
         """An instance's own word; False when there is no such instance here."""
@@ -302,7 +358,10 @@ class Registrar:
         self._put_health(identity, transition.healthy, transition.reason, also)
 
     def _put_health(self, identity: Identity, healthy: bool, reason: str, also: Sequence[Put] = ()) -> None:
-        record = Health(healthy=healthy, reason=reason[:1000], since=now_text(), agent=self._settings.host)
+        self._told[identity] = (healthy, reason)
+        refused = self.refused.get(identity)
+        told = f"{reason[:500]}; {refused}" if refused else reason
+        record = Health(healthy=healthy, reason=told[:1000], since=now_text(), agent=self._settings.host)
         self._holder.put(self._keys.health(*identity), encode(record), also=also)
 
     # Leaving.
@@ -325,6 +384,8 @@ class Registrar:
         self._leaving.discard(identity)
         local = self.local.pop(identity, None)
         self._checks.pop(identity, None)
+        self._told.pop(identity, None)
+        self.refused.pop(identity, None)
         scope = self._running.pop(identity, None)
         if scope is not None:
             scope.cancel()
@@ -378,6 +439,7 @@ class Registrar:
                 "metadata": local.record.metadata,
                 "uid": local.uid,
                 "health": None if local.own_check is None else _plain(local.own_check),
+                **({"anywhere": True} if local.anywhere else {}),
             }
             for (service, identity), local in self.local.items()
             if local.source == "admin"

@@ -26,6 +26,7 @@ def figures(control: Control) -> dict[str, float]:
         "table_age_seconds": _age_s(control),
         "etcd_connected": float(mirror.connected),
         "policies_refused": len(control.table.refused),
+        "checks_refused": len(control.registrar.refused),
         "instances": control.table.instance_count,
         "services": len(control.table.services),
         "suspects": sum(1 for _ in control.table.suspects()),
@@ -86,7 +87,11 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
             {"kind": kind, "service": pattern, **msgspec.to_builtins(refused)}
             for (kind, pattern), refused in table.refused.items()
         ],
-        "malformed": [{"key": key, "reason": reason} for key, reason in table.malformed.items()],
+        "malformed": [{"key": key, "reason": reason} for key, reason in {**table.inward, **table.malformed}.items()],
+        "checks_refused": [
+            {"service": service, "id": identity, "reason": reason}
+            for (service, identity), reason in control.registrar.refused.items()
+        ],
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
         "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
         "happened": list(control.happened),

@@ -4,7 +4,8 @@ Laws
 - A worker is told that a request is stored after it is synced to disk. What cannot be is refused, at once.
 - What is stored goes to its topic whatever becomes of the policy that stored it: beside the records stands where to.
 - Disk is bounded (`topics.max_bytes`), over all topics; beyond it, and when the disk is full, requests are refused.
-- Where to is judged as webhooks' targets are: whoever may only write policies must not reach the inside of the network.
+- Where to is judged as webhooks' targets are: whoever may only write policies must not reach the inside of the network,
+  nor have a secret sent to a host of theirs.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import structlog
 import trio
 
 from agent.control import disk
+from agent.hooks.receivers import Receivers
+from agent.hooks.scrubbing import Scrub
 from agent.hooks.targets import Targets
 from agent.topics.broker import Broker, BrokerError, Credentials
 from agent.topics.brokers import broker_of
 from agent.topics.relay import Relay
 from agent.topics.spool import Spool, sync_folder
 from policies.secret import Reference
-from policies.topic import parse_topic
+from policies.topic import Place, parse_topic
 
 MAX_TOPICS: Final = 256
 MAX_PENDING_BYTES: Final = 64 * 1024 * 1024
@@ -59,11 +62,14 @@ class _Topic:
 class Storing:
     """All topics of this agent."""
 
-    def __init__(self, folder: Path, max_bytes: int, targets: Targets, secret: FindSecret) -> None:
+    def __init__(
+        self, folder: Path, max_bytes: int, targets: Targets, secret: FindSecret, receivers: Receivers
+    ) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._targets = targets
         self._secret = secret
+        self._receivers = receivers
         self._topics: dict[str, _Topic] = {}
         self._nursery: trio.Nursery | None = None
         self._pending_bytes = 0
@@ -148,9 +154,9 @@ class Storing:
         place = parse_topic(order.url)
 
         def broker() -> Broker:
-            return broker_of(place, self._credentials(topic.order), self._targets.refused)
+            return broker_of(place, self._credentials(topic.order, place), self._targets.refused)
 
-        topic = _Topic(order, Relay(order.url, spool, broker))
+        topic = _Topic(order, Relay(order.url, spool, broker, clean=lambda text: self._clean(topic.order, text)))
         self._topics[order.url] = topic
         nursery.start_soon(topic.relay.run)
         nursery.start_soon(self._write, topic)
@@ -166,10 +172,14 @@ class Storing:
         sync_folder(folder)
         sync_folder(self._folder)
 
-    def _credentials(self, order: Order) -> Credentials:
+    def _credentials(self, order: Order, place: Place) -> Credentials:
         """Raises BrokerError."""
         if order.secret is None:
             return Credentials(order.user)
+        host = f"[{place.host}]" if ":" in place.host else place.host
+        refused = self._receivers.refused(order.secret, f"redis://{host}:{place.port}")
+        if refused:
+            raise BrokerError(refused)
         secret = (self._secret(order.secret) or "").strip()
         where = order.secret.file or order.secret.env
         if not secret:
@@ -177,6 +187,11 @@ class Storing:
         if not secret.isprintable():
             raise BrokerError(f"the secret in {where} is not one line")
         return Credentials(order.user, secret)
+
+    def _clean(self, order: Order, text: str) -> str:
+        """A broker's words, which may repeat what it was sent."""
+        secret = self._secret(order.secret) if order.secret is not None else None
+        return Scrub((secret,)).clean(text) if secret else text
 
     async def _write(self, topic: _Topic) -> None:
         """One sync for all that came during the last one."""

@@ -6,6 +6,7 @@ Laws
 - The cost of a change is that of what it touches (law 5). An instance touches one service, an agent the services that
   it owns instances of, a policy the services that its pattern covers.
 - Mass deletion is distrusted (law 4): see `distrust`. Suspects stay among the endpoints, and say that they are.
+- No record leads a request to where an agent listens instead of an instance, whoever wrote it: see `own_ports`.
 - What is in force depends on what stands in etcd, not on the order in which it was learnt; except that what was good
   before stays when it turns bad, which is the first law.
 """
@@ -18,6 +19,8 @@ from typing import Any, Final
 import msgspec
 
 from agent.control.distrust import Suspect, is_mass_deletion
+from agent.control.own_ports import OwnPorts
+from agent.control.places import Places
 from agent.control.spelling import Spellings
 from agent.frames import EndpointFrame, Frame, PolicyFrame
 from policies.document import Document, Fault, Invalid, load, parse
@@ -78,9 +81,12 @@ class Service:
 class Table:
     """The mesh as this host sees it."""
 
-    def __init__(self, keys: Keys, host: str) -> None:
+    def __init__(self, keys: Keys, host: str, own: OwnPorts | None = None) -> None:
+        """`own`: what no request is dialled to as to an instance."""
         self._keys = keys
         self._host = host
+        self._own = own or OwnPorts()
+        self.places = Places()
         self.revision = 0
         self.services: dict[str, Service] = {}
         self.agents: dict[str, Agent] = {}
@@ -92,6 +98,8 @@ class Table:
         """What stands in etcd about refused policies, whoever wrote it; by kind and pattern."""
         self.malformed: dict[str, str] = {}
         """Keys that are not understood, and why."""
+        self.inward: dict[str, str] = {}
+        """Keys of instances that are none, because an agent listens where they are said to be; and which."""
         self.instance_count = 0
         self._owned: dict[str, dict[str, int]] = {}
         """How many instances of which services an agent owns, by host."""
@@ -196,11 +204,13 @@ class Table:
         before = service.instances.get(identity)
         if before is not None:
             self._count_owned(before.agent, name, -1)
+            self.places.count(before.address, before.port, name, -1)
         else:
             self.instance_count += 1
         service.instances[identity] = record
         service.suspects.pop(identity, None)
         self._count_owned(record.agent, name, 1)
+        self.places.count(record.address, record.port, name, 1)
         self._removed.pop((name, identity), None)
 
     def _remove_instance(self, name: str, identity: str) -> None:
@@ -209,7 +219,9 @@ class Table:
         record = service.instances.pop(identity)
         self.instance_count -= 1
         self._count_owned(record.agent, name, -1)
-        self._removed[name, identity] = None if record.state == "draining" else endpoint
+        self.places.count(record.address, record.port, name, -1)
+        inward = self.inward.pop(self._keys.instance(name, identity), "")
+        self._removed[name, identity] = None if inward or record.state == "draining" else endpoint
 
     def _count_owned(self, host: str, name: str, by: int) -> None:
         owned = self._owned.setdefault(host, {})
@@ -239,6 +251,7 @@ class Table:
             self.agents[key.first] = record
         if _dialled(before) != _dialled(record):
             self._touched.update(self._owned.get(key.first, ()))
+            self._touched.update(self.places.move(key.first, _dialled(before), _dialled(record)))
 
     # Policies.
 
@@ -313,15 +326,27 @@ class Table:
             "t": "service",
             "name": name,
             "revision": self.revision,
-            "endpoints": self.endpoints(service),
+            "endpoints": self.endpoints(name, service),
             "policies": self.in_force(name),
         }
 
-    def endpoints(self, service: Service) -> list[EndpointFrame]:
+    def endpoints(self, name: str, service: Service) -> list[EndpointFrame]:
         """A service's endpoints by id, suspects last."""
         health = service.health
         made = [self._endpoint(id, record, health.get(id)) for id, record in sorted(service.instances.items())]
+        made = [endpoint for endpoint in made if not self._is_inward(name, endpoint)]
         return made + [endpoint for _, endpoint in sorted(service.suspects.items())]
+
+    def _is_inward(self, name: str, endpoint: EndpointFrame) -> bool:
+        """Whether an agent's listener would be dialled instead of an instance; it is noted which."""
+        reached = self._own.reached_by if endpoint.via else self._own.belongs
+        listener = reached(endpoint.dial_address, endpoint.dial_port)
+        key = self._keys.instance(name, endpoint.id)
+        if listener:
+            self.inward[key] = f"$.port: {endpoint.dial_address}:{endpoint.dial_port} is {listener}, and no instance"
+        else:
+            self.inward.pop(key, None)
+        return bool(listener)
 
     def _endpoint(self, identity: str, record: Instance, health: Health | None) -> EndpointFrame:
         owner = self.agents.get(record.agent) if record.agent != self._host else None

@@ -11,6 +11,7 @@ from typing import Any, Final
 from agent.events import STRUCTURED, binary, cut, structured
 from agent.hooks import signing, templates
 from agent.hooks.issues import GitHubIssue, JiraTicket, facts, mark
+from agent.hooks.receivers import Receivers
 from agent.hooks.steps import (
     Action,
     Answer,
@@ -25,7 +26,7 @@ from agent.hooks.steps import (
 )
 from policies.event import Effect, Event
 from policies.secret import Reference
-from policies.webhook import Hook, PagerDuty, Statuspage, check_url
+from policies.webhook import PAGERDUTY, STATUSPAGE, Hook, PagerDuty, Statuspage
 
 __all__ = ["STRUCTURED", "steps"]
 
@@ -35,13 +36,16 @@ _MAX_SUMMARY: Final = 1024
 _DOTS: Final = {Effect.OPENS: ":red_circle: ", Effect.CLOSES: ":large_green_circle: "}
 
 
-def steps(event: Event, hook: Hook, secrets: Mapping[Reference, str], timestamp: int) -> Steps:
+def steps(
+    event: Event, hook: Hook, secrets: Mapping[Reference, str], timestamp: int, receivers: Receivers | None = None
+) -> Steps:
     """The delivery of an event to a hook: `next()` begins it.
 
-    `secrets` are those of `hook.references()` that could be read; `timestamp` is now, in seconds since 1970. Make new
-    steps for each attempt. With the format template `next()` renders: call it in a thread, with a deadline.
+    `secrets` are those of `hook.references()` that could be read, `receivers` who may be sent them; `timestamp` is now,
+    in seconds since 1970. Make new steps for each attempt. With the format template `next()` renders: call it in a
+    thread, with a deadline.
     """
-    return _Delivery(event, hook, Secrets(secrets), timestamp)
+    return _Delivery(event, hook, Secrets(secrets, receivers or Receivers()), timestamp)
 
 
 class _Delivery(Steps):
@@ -69,7 +73,7 @@ class _Delivery(Steps):
         if hook.pagerduty is not None:
             return self.ask(_pagerduty(event, hook.pagerduty, self._secrets), self._sent)
         if hook.statuspage is not None:
-            return self.ask(_statuspage(event, hook.statuspage, self._secrets.find(hook.secret)), self._sent)
+            return self.ask(_statuspage(event, hook.statuspage, hook.secret, self._secrets), self._sent)
         return self.ask(self._posted(), self._sent)
 
     def _onward(self, action: Action) -> Action:
@@ -86,26 +90,21 @@ class _Delivery(Steps):
         if isinstance(answer, Response):
             raise Problem("a response where an exit status was expected", again=True)
         if answer.status != 0:
-            said = " ".join(answer.output[:_MAX_REASON].decode("utf-8", "replace").split())
-            raise Problem(f"exit status {answer.status}" + (f": {cut(said, 200)}" if said else ""), again=True)
+            raise Problem(f"exit status {answer.status}", again=True)
         return Done("exit status 0")
 
     def _posted(self) -> Request:
         """To an address of one's own, with its headers, bearer token and signatures."""
         target = self._hook.target
         assert target is not None
-        url = target.url if isinstance(target.url, str) else self._secrets.find(target.url)
-        try:
-            check_url(url)
-        except ValueError as error:
-            raise Problem(f"target.url: {error}", again=True) from None
+        url = target.url if isinstance(target.url, str) else self._secrets.address(target.url)
         headers, body = self._body()
         for name, value in target.headers.items():
-            headers[name.lower()] = value if isinstance(value, str) else self._secrets.find(value)
+            headers[name.lower()] = value if isinstance(value, str) else self._secrets.find(value, url)
         if self._hook.secret is not None:
-            headers["authorization"] = f"Bearer {self._secrets.find(self._hook.secret)}"
+            headers["authorization"] = f"Bearer {self._secrets.find(self._hook.secret, url)}"
         if self._hook.sign:
-            headers |= signing.sign(self._event.id, self.timestamp, body, self._keys())
+            headers |= signing.sign(self._event.id, self.timestamp, body, self._keys(url))
         return Request(target.method, url, {"user-agent": "shoal", **headers}, body)
 
     def _body(self) -> tuple[dict[str, str], bytes]:
@@ -120,9 +119,9 @@ class _Delivery(Steps):
             return made.headers, made.body
         return binary(event) if hook.format == "cloudevents-binary" else structured(event)
 
-    def _keys(self) -> list[bytes]:
+    def _keys(self, url: str) -> list[bytes]:
         try:
-            return [signing.decode(self._secrets.find(one)) for one in self._hook.sign]
+            return [signing.decode(self._secrets.find(one, url)) for one in self._hook.sign]
         except ValueError as error:
             raise Problem(f"sign: {error}", again=True) from None
 
@@ -135,8 +134,9 @@ def _run(event: Event, command: tuple[str, ...]) -> Run:
 
 def _pagerduty(event: Event, pagerduty: PagerDuty, secrets: Secrets) -> Request:
     closing = event.effect is not Effect.OPENS
+    url = f"{pagerduty.api}/v2/enqueue"
     body: dict[str, Any] = {
-        "routing_key": secrets.find(pagerduty.routing_key),
+        "routing_key": secrets.find(pagerduty.routing_key, url, fixed=PAGERDUTY),
         "event_action": "resolve" if closing else "trigger",
         "dedup_key": event.key if len(event.key) <= _MAX_DEDUP else f"{event.mesh}/{mark(event.key)}",
     }
@@ -155,12 +155,13 @@ def _pagerduty(event: Event, pagerduty: PagerDuty, secrets: Secrets) -> Request:
         }
         if event.link:
             body["links"] = [{"href": event.link, "text": "shoal"}]
-    return json_request("POST", f"{pagerduty.api}/v2/enqueue", {"user-agent": "shoal"}, body)
+    return json_request("POST", url, {"user-agent": "shoal"}, body)
 
 
-def _statuspage(event: Event, statuspage: Statuspage, token: str) -> Request:
+def _statuspage(event: Event, statuspage: Statuspage, secret: Reference | str | None, secrets: Secrets) -> Request:
     url = f"{statuspage.api}/v1/pages/{statuspage.page}/components/{statuspage.component}"
     status = statuspage.down if event.effect is Effect.OPENS else statuspage.up
+    token = secrets.find(secret, url, fixed=STATUSPAGE)
     headers = {"authorization": f"OAuth {token}", "user-agent": "shoal"}
     return json_request("PATCH", url, headers, {"component": {"status": status}})
 

@@ -30,7 +30,7 @@ from agent.hooks.steps import (
     json_request,
 )
 from policies.event import Effect, Event
-from policies.webhook import GitHub, Hook, Jira
+from policies.webhook import GITHUB, GitHub, Hook, Jira
 
 _PAGES: Final = 10
 _PER_PAGE: Final = 100
@@ -96,7 +96,7 @@ class GitHubIssue(_Keeping):
         self._page = 1
         self._number = 0
         headers = {
-            "authorization": f"Bearer {secrets.find(hook.secret)}",
+            "authorization": f"Bearer {secrets.find(hook.secret, self._base, fixed=GITHUB)}",
             "accept": "application/vnd.github+json",
             "x-github-api-version": "2022-11-28",
             "user-agent": "shoal",
@@ -183,7 +183,7 @@ class JiraTicket(_Keeping):
         self._base = f"{self._jira.api}/rest/api/2"
         self._old_search = False
         self._ticket = ""
-        token = secrets.find(hook.secret)
+        token = secrets.find(hook.secret, self._base)
         basic = base64.b64encode(f"{self._jira.user}:{token}".encode()).decode()
         authorization = f"Basic {basic}" if self._jira.user else f"Bearer {token}"
         super().__init__(event, {"authorization": authorization, "user-agent": "shoal"}, timestamp)

@@ -5,6 +5,7 @@ Laws
 - What comes from elsewhere is text to be read, never an address to call: nothing in an answer becomes part of a URL
   but what is a number or a key of the expected form.
 - Requests do not show their addresses and headers when they are printed: there may be secrets in them.
+- A secret is had for the address that it is sent to, and for no other (agent.hooks.receivers).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.hooks.receivers import Receivers
 from policies.secret import Reference
+from policies.webhook import check_url
 
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of an answer's body that are worth reading."""
@@ -61,7 +64,6 @@ class Exited(msgspec.Struct, frozen=True):
     """How it ended."""
 
     status: int
-    output: bytes = b""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -91,24 +93,49 @@ class Problem(Exception):
 
 
 class Secrets:
-    """What the references of a hook stand for, as read by the caller."""
+    """What the references of a hook stand for, as read by the caller, and who may be sent it."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_addresses", "_receivers", "_values")
 
-    def __init__(self, values: Mapping[Reference, str]) -> None:
+    def __init__(self, values: Mapping[Reference, str], receivers: Receivers) -> None:
         self._values = values
+        self._receivers = receivers
+        self._addresses: set[str] = set()
 
-    def find(self, reference: Reference | str | None) -> str:
-        """Raises Problem when it was not found, or is of several lines."""
+    def find(self, reference: Reference | str | None, to: str, *, fixed: str = "") -> str:
+        """For the URL that it is sent to; `fixed` is the API that the format is for.
+
+        Raises Problem when it may not be sent there, was not found, or is of several lines.
+        """
         if not isinstance(reference, Reference):
             raise Problem("a secret that is no reference", again=False)
+        refused = self._receivers.refused(reference, to, fixed=fixed, hidden=to in self._addresses)
+        if refused:
+            raise Problem(refused, again=True)
+        return self._value(reference)
+
+    def address(self, reference: Reference) -> str:
+        """A secret that is itself a URL, and goes nowhere else. Raises Problem, which tells nothing of it."""
+        value = self._value(reference)
+        try:
+            check_url(value)
+        except ValueError:
+            raise Problem(f"the secret in the {_where(reference)} is no URL", again=True) from None
+        self._addresses.add(value)
+        return value
+
+    def _value(self, reference: Reference) -> str:
         value = self._values.get(reference, "").strip()
-        where = f"file {reference.file}" if reference.file else f"variable {reference.env}"
+        where = _where(reference)
         if not value:
             raise Problem(f"no secret in the {where}", again=True)
         if not value.isascii() or not value.isprintable():
             raise Problem(f"the secret in the {where} is not one line of printable ASCII", again=True)
         return value
+
+
+def _where(reference: Reference) -> str:
+    return f"file {reference.file}" if reference.file else f"variable {reference.env}"
 
 
 class Steps:

@@ -27,6 +27,8 @@ from policies.topic import PRODUCER, Place
 CONSUMER: Final = "/ws/v2/consumer/persistent/"
 PERMITS: Final = 16
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
+MAX_VERDICT_BYTES: Final = 64 * 1024
+"""For what a producer is told. The agent reads only this, from hosts that a policy names."""
 
 
 class _Socket:
@@ -124,7 +126,7 @@ class Pulsar:
         self._judge = judge
 
     @asynccontextmanager
-    async def _connected(self, path: str, query: Mapping[str, str]) -> AsyncIterator[_Socket]:
+    async def _connected(self, path: str, query: Mapping[str, str], most: int) -> AsyncIterator[_Socket]:
         place = self._place
         stream = await connect(place, self._judge)
         host = f"[{place.host}]" if ":" in place.host else place.host
@@ -142,7 +144,7 @@ class Pulsar:
                             resource,
                             extra_headers=headers,
                             message_queue_size=PERMITS,
-                            max_message_size=MAX_MESSAGE_BYTES,
+                            max_message_size=most,
                         )
                 except trio.TooSlowError:
                     raise BrokerError(f"Pulsar does not answer within {CONNECT_S:g} s") from None
@@ -167,16 +169,16 @@ class Pulsar:
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[_Sender]:
         """Connect to send. Raises BrokerError."""
-        async with self._connected(*self._consumer()):
+        async with self._connected(*self._consumer(), MAX_VERDICT_BYTES):
             pass
         query = dict(parse_qsl(self._place.query))
-        async with self._connected(PRODUCER + self._place.name, query) as socket:
+        async with self._connected(PRODUCER + self._place.name, query, MAX_VERDICT_BYTES) as socket:
             yield _Sender(socket)
 
     @asynccontextmanager
     async def receiving(self, *, looking: bool) -> AsyncIterator[_Receiver]:
         """Connect to receive. Raises BrokerError."""
-        async with self._connected(*self._consumer()) as socket:
+        async with self._connected(*self._consumer(), MAX_MESSAGE_BYTES) as socket:
             yield _Receiver(socket, looking=looking)
 
 

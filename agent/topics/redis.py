@@ -20,6 +20,10 @@ from policies.topic import Place
 FIELD: Final = "record"
 """Of an entry: the whole request; beside it stands its id, for people."""
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+MAX_PARTS: Final = 1_000_000
+MAX_VERDICT_BYTES: Final = 64 * 1024
+MAX_VERDICT_PARTS: Final = 100
+"""Of one answer to who only sends. The agent reads only these, from hosts that a policy names."""
 IDLE_MS: Final = 60_000
 """What another replay took so long ago and did not finish, we take over."""
 _BATCH: Final = 16
@@ -41,8 +45,11 @@ def command(*words: str | bytes | int) -> bytes:
 class Connection:
     """Commands out, answers in."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, most_bytes: int = MAX_ANSWER_BYTES, most_parts: int = MAX_PARTS) -> None:
+        """The bounds are of one answer, lists within lists included."""
         self._stream = stream
+        self._most = (most_bytes, most_parts)
+        self._left_bytes, self._left_parts = self._most
         self._buffer = bytearray()
 
     async def write(self, data: bytes) -> None:
@@ -68,7 +75,10 @@ class Connection:
 
     async def answer(self, depth: int = 0) -> Any:
         """The next answer: text as bytes, numbers, None, lists. Raises BrokerError."""
+        if not depth:
+            self._left_bytes, self._left_parts = self._most
         line = await self._line()
+        self._take(len(line))
         kind, rest = line[:1], line[1:]
         if kind == b"+":
             return rest
@@ -82,11 +92,18 @@ class Connection:
             return number
         if number < 0:
             return None
-        if kind == b"$" and number <= MAX_ANSWER_BYTES:
+        if kind == b"$" and number <= self._left_bytes:
+            self._take(number)
             return (await self._bytes(number + 2))[:-2]
-        if kind == b"*" and number <= 1_000_000 and depth < 8:
+        if kind == b"*" and number <= self._left_parts and depth < 8:
             return [await self.answer(depth + 1) for _ in range(number)]
         raise BrokerError("what answers is no Redis")
+
+    def _take(self, size_bytes: int) -> None:
+        self._left_bytes -= size_bytes
+        self._left_parts -= 1
+        if self._left_bytes < 0 or self._left_parts < 0:
+            raise BrokerError("an answer without end, where Redis was expected")
 
     async def _line(self) -> bytes:
         while (end := self._buffer.find(b"\r\n")) < 0:
@@ -220,10 +237,10 @@ class Redis:
         self._judge = judge
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Connection]:
+    async def _connected(self, **bounds: int) -> AsyncIterator[Connection]:
         stream = await connect(self._place, self._judge)
         try:
-            connection = Connection(stream)
+            connection = Connection(stream, **bounds)
             user, secret = self._credentials
             if secret:
                 await connection.ask("AUTH", *([user] if user else []), secret)
@@ -236,7 +253,7 @@ class Redis:
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[_Sender]:
         """Connect to send. Raises BrokerError."""
-        async with self._connected() as connection:
+        async with self._connected(most_bytes=MAX_VERDICT_BYTES, most_parts=MAX_VERDICT_PARTS) as connection:
             sender = _Sender(connection, self._place.name)
             sender.warning = await _forgetful(connection)
             yield sender

@@ -24,6 +24,8 @@ from agent.topics.spool import Item, Spool
 from registry.backoff import Backoff
 
 MAX_FLYING: Final = 64
+MAX_UNASKED: Final = 1000
+"""Verdicts of one connection on nothing that is under way: some come late, and a flood is somebody's doing."""
 AGAIN_MIN_S: Final = 1.0
 AGAIN_MAX_S: Final = 60.0
 log = structlog.get_logger()
@@ -53,8 +55,13 @@ class Relay:
         *,
         answer_s: float = ANSWER_S,
         again_min_s: float = AGAIN_MIN_S,
+        clean: Callable[[str], str] = str,
     ) -> None:
-        """`broker` is asked anew for each connection, and may raise BrokerError: who we are may have changed."""
+        """`broker` is asked anew for each connection, and may raise BrokerError: who we are may have changed.
+
+        `clean` takes out of a broker's words what is for nobody's eyes.
+        """
+        self._clean = clean
         self.url = url
         self.spool = spool
         self._broker = broker
@@ -110,6 +117,7 @@ class Relay:
             await trio.sleep(backoff.next_s())
 
     def _failed(self, reason: str) -> None:
+        reason = self._clean(reason)
         if reason != self.problem:
             log.warning("a topic's broker does not take what is stored", topic=self.url, reason=reason)
         self.problem = reason
@@ -161,10 +169,14 @@ class Relay:
                 raise BrokerError(f"no word from the broker within {self._answer_s:g} s")
 
     async def _listen(self, sender: Sender, backoff: Backoff) -> None:
+        unasked = 0
         async with aclosing(sender.verdicts()) as verdicts:  # type: ignore[type-var]
             async for verdict in verdicts:
                 flying = self._flying.get(verdict.number)
                 if flying is None:
+                    unasked += 1
+                    if unasked > MAX_UNASKED:
+                        raise BrokerError("what answers speaks of what it was not sent")
                     continue
                 if verdict.problem:
                     self._refuse(flying, verdict.problem)
@@ -179,6 +191,7 @@ class Relay:
                 self.stir()
 
     def _refuse(self, flying: _Flying, problem: str) -> None:
+        problem = self._clean(problem)
         if problem != self.refused:
             log.warning("a topic's broker refused a request", topic=self.url, reason=problem)
         self.refused = problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from agent.control.calling import Caller
 from agent.control.delivery import Delivery
 from agent.control.happening import Happening
 from agent.control.table import Table
+from agent.hooks.receivers import Receivers
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
@@ -27,13 +28,20 @@ KEYS = Keys()
 class LightAgent:
     """One agent's registry side: table, board, outbox and delivery."""
 
-    def __init__(self, host: str, store: Store, allow: Sequence[str] = ("127.0.0.1",), ttl_s: int = 5) -> None:
+    def __init__(
+        self,
+        host: str,
+        store: Store,
+        allow: Sequence[str] = ("127.0.0.1",),
+        ttl_s: int = 5,
+        secrets: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.host = host
         self.table = Table(KEYS, host)
         self.board = Board(KEYS, self.table)
         self.holder = Holder(store, ttl_s)
         self.happening = Happening(self.table, self.board, store, KEYS, host, f"boot-{host}")
-        caller = Caller(allow, Path("/nowhere"), programs=False)
+        caller = Caller(allow, Path("/nowhere"), receivers=Receivers(secrets))
         self.delivery = Delivery(self.board, lambda: self.table.agents, store, KEYS, self.holder, host, caller)
         self.mirror = Mirror(store, *KEYS.watched, self._on_update)
         self.scope = trio.CancelScope()

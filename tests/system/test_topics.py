@@ -266,7 +266,7 @@ def test_a_topic_outlives_its_policy(mesh: Mesh, shop: Shop, tmp_path: Path) -> 
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "pulsar").write_text("wrong\n")
-    settings = SETTINGS + f'secrets_dir = "{secrets}"\n'
+    settings = SETTINGS + f'secrets_dir = "{secrets}"\n[hooks.secrets]\npulsar = ["127.0.0.1"]\n'
     agent = mesh.agent("alpha", "127.0.0.1", extra=settings)
     try:
         overloaded(mesh, agent, shop, broker.where, secret={"file": "pulsar"})

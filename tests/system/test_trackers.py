@@ -82,6 +82,7 @@ def test_one_issue_a_failure(double: Any, host: str, hook: Any, closed: tuple[st
     secrets.mkdir()
     (secrets / "token").write_text("t0ken\n")
     settings = f'workers = 1\n[hooks]\nallow = ["127.0.0.1"]\nsecrets_dir = "{secrets}"\n'
+    settings += '[hooks.secrets]\ntoken = ["127.0.0.1"]\n'
     with served(double, host) as url, running_mesh(tmp_path) as mesh:
         agent = mesh.agent("alpha", "127.0.0.1", extra=settings)
         port = mesh.instance(agent)

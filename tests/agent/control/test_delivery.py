@@ -238,7 +238,7 @@ async def test_breakers_and_shedding_are_told(memory: MemoryStore, receiver: Rec
 async def test_why_it_was_not_told_yet_stands_in_etcd(memory: MemoryStore, receiver: Receiver) -> None:
     """A secret that is missing: whoever looks at the outbox sees it, on every host."""
     await put_webhook(memory, {"hooks": {"all": hook(receiver, sign=[{"file": "not-there"}])}})
-    async with light_agents([memory], 2) as agents:
+    async with light_agents([memory], 2, secrets={"not-there": ["127.0.0.1"]}) as agents:
         for name in "ab":
             agents[0].instance(name)
         await trio.sleep(0.1)

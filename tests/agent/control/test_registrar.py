@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import trio
 
+from agent.control.checks import Means
+from agent.control.own_ports import OwnPorts
+from agent.control.programs import Programs
 from agent.control.registrar import NotYours, Registered, Registrar, TooMany
 from agent.control.rights import Peer
 from agent.control.table import Table
@@ -37,7 +40,8 @@ class Host:
         self.settings = parse(f'host = "here"\nzone = "z"\nstate_dir = "{folder}"\n{settings}', "agent.toml")
         self.table = Table(KEYS, "here")
         self.holder = Holder(self.store, 10)
-        self.registrar = Registrar(self.settings, "10.0.0.1", KEYS, self.holder, self.table)
+        means = Means(Programs(), OwnPorts([("admin", ("127.0.0.1", 15000)), ("inbound", ("0.0.0.0", 15006))]))
+        self.registrar = Registrar(self.settings, "10.0.0.1", KEYS, self.holder, self.table, means)
 
     def register(self, body: Any, uid: int = 1000, *, operates: bool = False) -> Registered:
         """As a user of this host."""
@@ -148,6 +152,13 @@ async def test_the_default_check_is_that_the_port_listens(tmp_path: Path) -> Non
         ({"service": "pets", "port": 80, "weight": 1e308}, "$.weight"),
         ({"service": "pets", "port": 80, "health": {"http": {"pth": "/"}}}, "$.health.http"),
         ({"service": "pets", "port": 80, "health": {"tcp": {}, "http": {}}}, "$.health"),
+        ({"service": "pets", "port": 80, "health": {"command": {"argv": ["/bin/true"]}}}, "$.health.command"),
+        ({"service": "pets", "port": 80, "health": {"http": {"port": 81}}}, "$.health.http.port"),
+        ({"service": "pets", "port": 15000, "address": "127.0.0.1"}, "$.port"),
+        ({"service": "pets", "port": 15006, "address": "127.0.0.77"}, "$.port"),
+        ({"service": "pets", "port": 15000, "address": "::ffff:127.0.0.1"}, "$.port"),
+        ({"service": "pets", "port": 80, "address": "192.0.2.7"}, "$.address"),
+        ({"service": "pets", "port": 80, "address": "2001:db8::7"}, "$.address"),
     ],
 )
 async def test_what_is_wrong_is_told_with_its_path(tmp_path: Path, body: Any, path: str) -> None:
@@ -317,3 +328,81 @@ async def test_a_token_that_was_forgotten_here_is_taken_back(tmp_path: Path) -> 
     lost = "a" * 24
     assert host.register({"service": "pets", "port": 80, "token": lost}).token == lost
     assert host.register({"service": "pets", "port": 81, "token": "guess"}).token not in ("", "guess")
+
+
+COMMAND = {"command": {"argv": ["/bin/sh", "-c", "touch {0}"]}, "interval": "50ms"}
+
+
+def commanding(note: Path) -> dict[str, Any]:
+    return {**COMMAND, "command": {"argv": ["/bin/sh", "-c", f"touch {note}"]}}
+
+
+async def test_a_policy_runs_no_program_and_takes_nobody_down(tmp_path: Path) -> None:
+    """The port is checked instead; it is said where the health is, and not any more once the policy is another."""
+    sock, port = listening()
+    with sock:
+        async with running(Host(tmp_path)) as host:
+            host.see({"policies/health/*": commanding(tmp_path / "ran")})
+            host.register({"service": "pets", "port": port, "address": "127.0.0.1", "id": "a"})
+            health = await host.until("health/pets/a", lambda health: health and health["healthy"])
+            assert "accepts connections; only its port is checked" in health["reason"]
+            assert "checks.commands" in health["reason"]
+            assert list(host.registrar.refused) == [("pets", "a")]
+            host.see({"policies/health/*": {"tcp": {}, "interval": "50ms"}})
+            host.registrar.refresh()
+            health = await host.until("health/pets/a", lambda health: "only its port" not in health["reason"])
+            assert health["healthy"] and host.registrar.refused == {}
+            host.see({"policies/health/*": {"http": {"port": 15000, "method": "DELETE"}}})
+            host.registrar.refresh()
+            health = await host.until("health/pets/a", lambda health: "only its port" in health["reason"])
+            assert health["healthy"] and "$.http.port: 15000 is not the instance's own port" in health["reason"]
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_program_that_may_run(tmp_path: Path) -> None:
+    """By the settings' word a policy's; and always the one that agent.toml names for its instance."""
+    toml = '[[instances]]\nservice = "shop"\nport = 81\nid = "a"\n[instances.health.command]\nargv = ["/bin/true"]\n'
+    async with running(Host(tmp_path, settings=f"[checks]\ncommands = true\n{toml}")) as host:
+        host.see({"policies/health/*": {"command": {"argv": ["/bin/sh", "-c", "echo s3cret"]}}})
+        host.register({"service": "pets", "port": 80, "id": "a"})
+        health = await host.until("health/pets/a", lambda health: health and health["healthy"])
+        assert health["reason"] == "/bin/sh ended with 0"
+    async with running(host := Host(tmp_path / "other", settings=toml)) as host:
+        host.registrar.load()
+        await host.until("health/shop/a", lambda health: health and health["healthy"])
+
+
+async def test_a_command_that_an_older_agent_took_is_dropped(tmp_path: Path) -> None:
+    """Its instance stays, checked by its port."""
+    tmp_path.joinpath("instances.json").write_text(
+        json.dumps({"tokens": {}, "instances": [{"service": "pets", "id": "a", "port": 80, "health": COMMAND},
+                                                {"service": "pets", "id": "b", "port": 80, "address": "192.0.2.7"}]})
+    )  # fmt: skip
+    host = Host(tmp_path)
+    host.registrar.load()
+    assert list(host.registrar.local) == [("pets", "a")]
+    assert host.registrar.local["pets", "a"].own_check is None
+
+
+async def test_who_may_register_anywhere(tmp_path: Path) -> None:
+    """An operator, and that survives a restart; and agent.toml, whose addresses others may name then."""
+    there = {"service": "pets", "port": 80, "address": "192.0.2.7", "id": "there"}
+    host = Host(tmp_path)
+    host.register(there, operates=True)
+    again = Host(tmp_path)
+    again.registrar.load()
+    assert list(again.registrar.local) == [("pets", "there")]
+    settings = '[[instances]]\nservice = "shop"\nport = 81\naddress = "192.0.2.7"\n'
+    host = Host(tmp_path / "other", settings=settings)
+    host.registrar.load()
+    host.register(there)
+    for address in ("127.0.0.1", "127.3.2.1", "::1", "10.0.0.1"):
+        host.register({**there, "address": address, "id": "x"})
+
+
+async def test_an_instance_of_agent_toml_where_an_agent_listens(tmp_path: Path) -> None:
+    """Is not registered; the others are."""
+    both = "".join(f'[[instances]]\nservice = "shop"\nport = {port}\naddress = "127.0.0.1"\n' for port in (15000, 81))
+    host = Host(tmp_path, settings=both)
+    host.registrar.load()
+    assert list(host.registrar.local) == [("shop", "here-81")]

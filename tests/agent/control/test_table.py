@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.control.own_ports import OwnPorts
 from agent.control.table import Table
 from agent.frames import EndpointFrame
 from policies.health import HealthPolicy
@@ -381,3 +382,39 @@ def test_frames_sent_for_touched_services_are_enough(steps: list[tuple[str, Any]
         got = sent.get(name, {"t": "gone", "name": name})
         assert {**now, "revision": 0} == {**got, "revision": 0}
     assert etcd.table.instance_count == sum(len(s.instances) for s in etcd.table.services.values())
+
+
+def test_no_record_leads_to_where_an_agent_listens() -> None:
+    """Whoever put it: it is no endpoint, and it is said why. What is dialled by way of another agent is one."""
+    own = OwnPorts([("admin", ("127.0.0.1", 15000))], lambda address, port: table.places.agent_at(address, port))
+    table = Table(KEYS, "here", own)
+
+    def put(values: dict[str, Any], revision: int) -> set[str]:
+        changes = [
+            Change(P + key, None if value is None else json.dumps(value).encode(), revision)
+            for key, value in values.items()
+        ]
+        return table.apply(changes, revision)
+
+    def endpoints(name: str) -> list[str]:
+        return [endpoint.id for endpoint in table.frame(name)["endpoints"]]
+
+    put({
+        "instances/pets/good": {"address": "127.0.0.1", "port": 80, "agent": "here"},
+        "instances/pets/admin": {"address": "127.0.0.1", "port": 15000},
+        "instances/pets/mapped": {"address": "::ffff:127.0.0.1", "port": 15000, "agent": "here"},
+        "instances/pets/later": {"address": "127.0.0.1", "port": 16006},
+        "instances/pets/theirs": {"address": "127.0.0.1", "port": 81, "agent": "there"},
+        "instances/pets/inward": {"address": "127.0.0.1", "port": 82, "agent": "liar"},
+        "agents/liar": {"address": "127.0.0.1", "inbound_port": 15000},
+    }, 1)  # fmt: skip
+    assert endpoints("pets") == ["good", "later", "theirs"]
+    assert set(table.inward) == {P + f"instances/pets/{id}" for id in ("admin", "mapped", "inward")}
+    assert "this agent's own admin listener" in table.inward[P + "instances/pets/admin"]
+    assert put({"agents/there": {"address": "127.0.0.1", "inbound_port": 16006}}, 2) == {"pets"}
+    assert endpoints("pets") == ["good", "theirs"], "another agent listens there now"
+    assert "the agent on 'there'" in table.inward[P + "instances/pets/later"]
+    assert put({"agents/there": None}, 3) == {"pets"}
+    assert endpoints("pets") == ["good", "later", "theirs"]
+    put({f"instances/pets/{id}": None for id in ("good", "admin", "mapped", "later", "theirs", "inward")}, 4)
+    assert table.inward == {} and list(table.suspects()) == []

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agent.hooks.bodies import steps
 from agent.hooks.issues import mark
+from agent.hooks.receivers import Receivers
 from agent.hooks.steps import Action, Done, Failed, Request, Response
 from policies.event import Event, sample
 from policies.secret import Reference
@@ -21,6 +22,7 @@ from policies.webhook import Hook
 
 NOW = 1_767_322_800
 SECRETS = {Reference(file="token"): "t0ken\n"}
+RECEIVERS = Receivers({"token": ["api.github.com", "acme.atlassian.net", "jira.corp"]})
 GITHUB = msgspec.convert(
     {
         "format": "github-issue",
@@ -171,7 +173,7 @@ class JiraDouble:
 
 def deliver(one: Event, hook: Hook, double: Double, requests: int = 99) -> Action:
     """To the end, or as far as so many requests, the last of which was carried out and its answer lost."""
-    delivery = steps(one, hook, SECRETS, NOW)
+    delivery = steps(one, hook, SECRETS, NOW, RECEIVERS)
     action = delivery.next()
     while isinstance(action, Request) and requests:
         requests -= 1
@@ -280,7 +282,7 @@ def test_pull_requests_and_other_things_are_no_issues() -> None:
     """GitHub lists both."""
     ours = f"<!-- shoal {mark(event().key)} -->"
     listed = [{"number": 5, "body": ours, "pull_request": {}}, {"number": 6, "body": None}, "x", {"body": 3}]
-    delivery = steps(event(2, "instance.healthy"), GITHUB, SECRETS, NOW)
+    delivery = steps(event(2, "instance.healthy"), GITHUB, SECRETS, NOW, RECEIVERS)
     delivery.next()
     assert delivery.next(answer(200, listed)) == Done("no issue was open")
 
@@ -288,7 +290,7 @@ def test_pull_requests_and_other_things_are_no_issues() -> None:
 @pytest.mark.parametrize("number", [None, "5", 0, True, "../../user", 1.5])
 def test_a_number_that_is_none_does_not_get_into_an_address(number: Any) -> None:
     """The other side might be anybody."""
-    delivery = steps(event(2), GITHUB, SECRETS, NOW)
+    delivery = steps(event(2), GITHUB, SECRETS, NOW, RECEIVERS)
     delivery.next()
     found = delivery.next(answer(200, [{"number": number, "body": f"<!-- shoal {mark(event().key)} -->"}]))
     assert found == Failed("an issue without a number", True)
@@ -323,7 +325,7 @@ def test_a_transition_that_is_not_there() -> None:
 @pytest.mark.parametrize("key", [None, 5, "OPS", "OPS-1/../../user", "ops-1", "OPS-1\n"])
 def test_a_key_that_is_none_does_not_get_into_an_address(key: Any) -> None:
     """The other side might be anybody."""
-    delivery = steps(event(2), JIRA, SECRETS, NOW)
+    delivery = steps(event(2), JIRA, SECRETS, NOW, RECEIVERS)
     delivery.next()
     assert delivery.next(answer(200, {"issues": [{"key": key}]})) == Failed("a ticket without a key", True)
 
@@ -358,7 +360,7 @@ def forms() -> Iterator[Any]:
 )
 def test_any_answers_lead_to_an_end(hook: Hook, name: str, answers: list[tuple[int, Any]]) -> None:
     """Done or Failed, and every request goes to the same host."""
-    delivery = steps(event(1, name), hook, SECRETS, NOW)
+    delivery = steps(event(1, name), hook, SECRETS, NOW, RECEIVERS)
     action = delivery.next()
     for status, body in answers:
         if not isinstance(action, Request):

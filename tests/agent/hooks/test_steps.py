@@ -3,10 +3,12 @@
 import pytest
 from rich.pretty import pretty_repr
 
+from agent.hooks.receivers import Receivers
 from agent.hooks.steps import MAX_WAIT_S, Failed, Problem, Request, Response, Secrets, Steps, decoded, problem_of
 from policies.secret import Reference
 
 NOW = 1_767_322_800
+OWN = Receivers({"a": ["x.example"], "SHOAL_HOOK_B": ["x.example"]})
 
 
 @pytest.mark.parametrize("status", [400, 405, 406, 410, 411, 413, 414, 415, 422, 501, 301, 302, 307, 308, 304])
@@ -59,11 +61,14 @@ def test_a_request_does_not_show_its_secrets() -> None:
 def test_a_secret_that_is_not_there_may_come(value: str, said: str) -> None:
     """People put it there, and then it goes on."""
     with pytest.raises(Problem, match=said) as caught:
-        Secrets({Reference(file="a"): value}).find(Reference(file="a"))
+        Secrets({Reference(file="a"): value}, OWN).find(Reference(file="a"), "https://x.example/")
     assert caught.value.failed.again
-    assert Secrets({Reference(env="B"): " x\n"}).find(Reference(env="B")) == "x"
+    assert (
+        Secrets({Reference(env="SHOAL_HOOK_B"): " x\n"}, OWN).find(Reference(env="SHOAL_HOOK_B"), "https://x.example/")
+        == "x"
+    )
     with pytest.raises(Problem, match="no reference"):
-        Secrets({}).find("s3cret")
+        Secrets({}, OWN).find("s3cret", "https://x.example/")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"\xff", b"[" * 100_000])

@@ -1,0 +1,30 @@
+"""Ports in settings: numbers, and ranges such as "9000-9100"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
+
+
+class Ports:
+    """Some ports."""
+
+    __slots__ = ("_ranges",)
+
+    def __init__(self, entries: Iterable[int | str] = ()) -> None:
+        """Raises ValueError that says which entry is none."""
+        self._ranges = [_range(entry) for entry in entries]
+
+    def __contains__(self, port: int) -> bool:
+        return any(low <= port <= high for low, high in self._ranges)
+
+
+def _range(entry: int | str) -> tuple[int, int]:
+    found = _RANGE.match(str(entry))
+    low, high = (int(found[1]), int(found[2] or found[1])) if found is not None else (0, 0)
+    if not 1 <= low <= high <= 65535:
+        raise ValueError(f'{entry!r} is no port and no range of ports, such as 8081 or "9000-9100"')
+    return low, high
