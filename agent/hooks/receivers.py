@@ -83,9 +83,9 @@ def _reference(name: str) -> Reference:
 def _host(name: str, entry: str) -> str:
     text = entry.strip().lower()
     host, port = _split(text)
-    if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    if "/" not in text and port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f"{name}: {entry[:80]!r}: {port[:20]!r} is no port")
-    if not _HOST.match(host) and _address(host) is None:
+    if "/" in text or (not _HOST.match(host) and _address(host) is None):
         raise ValueError(
             f"{name}: {entry[:80]!r} is no host, such as api.github.com, *.atlassian.net or redis.corp:6379"
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,27 @@ def test_the_state_directory_follows_who_runs_it(monkeypatch: pytest.MonkeyPatch
     assert Settings().state_path == Path("/var/lib/shoal")
     monkeypatch.delenv("STATE_DIRECTORY")
     assert Settings(host="a").state_path != Settings(host="b").state_path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[programs]\nuser = "no-such-user"', "agent.toml:2: programs.user: 'no-such-user' is no user of this host"),
+        ("[checks]\nports = [0]", "agent.toml:2: checks.ports: 0 is no port and no range of ports, such as 8081"),
+        ('[checks]\ncommands = "yes"', "agent.toml:2: checks.commands: expected true or false, got text"),
+        ('[hooks.secrets]\ngithub = ["https://x"]', "github: 'https://x' is no host, such as api.github.com"),
+        ('[hooks.secrets]\n"../shadow" = ["x"]', "'../shadow' is neither a file's name without slashes"),
+    ],
+)
+def test_what_policies_may_do_is_said_right(text: str, said: str) -> None:
+    """A misspelt limit is a limit that is not in force."""
+    with pytest.raises(SettingsError) as caught:
+        parse(text, "agent.toml")
+    assert said in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can become anybody")
+def test_an_agent_that_could_not_become_the_user() -> None:
+    """Is told so at once, and not at the first program."""
+    with pytest.raises(SettingsError, match="cannot run programs as root"):
+        parse('[programs]\nuser = "root"', "agent.toml")

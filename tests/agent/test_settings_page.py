@@ -10,6 +10,7 @@ import pytest
 
 from agent.settings import (
     Admin,
+    Checks,
     Etcd,
     Hooks,
     Inbound,
@@ -17,6 +18,7 @@ from agent.settings import (
     Limits,
     LocalPart,
     Outbound,
+    ProgramSettings,
     Settings,
     Topics,
     parse,
@@ -33,6 +35,8 @@ PARTS = {
     "limits": Limits,
     "hooks": Hooks,
     "topics": Topics,
+    "checks": Checks,
+    "programs": ProgramSettings,
 }
 
 
@@ -50,7 +54,20 @@ def test_the_example_is_good() -> None:
 @pytest.mark.parametrize("part", [*PARTS.values(), InstanceSettings], ids=lambda part: part.__name__)
 def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct]) -> None:
     """No setting without a word about it."""
-    tables = {"etcd", "outbound", "inbound", "admin", "local", "services", "limits", "hooks", "topics", "instances"}
+    tables = {
+        "etcd",
+        "outbound",
+        "inbound",
+        "admin",
+        "local",
+        "services",
+        "limits",
+        "hooks",
+        "topics",
+        "checks",
+        "programs",
+        "instances",
+    }
     for name in part.__struct_fields__:
         if name not in tables:
             assert re.search(rf"^{name} = ", example(), re.MULTILINE), f"{name} is not in the example"
@@ -58,7 +75,9 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
 
 
 @pytest.mark.parametrize(
-    "part", [Settings, Etcd, Outbound, Inbound, Admin, LocalPart, Limits, Hooks, Topics], ids=lambda part: part.__name__
+    "part",
+    [Settings, Etcd, Outbound, Inbound, Admin, LocalPart, Limits, Hooks, Topics, Checks, ProgramSettings],
+    ids=lambda part: part.__name__,
 )
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:
     """A default that is written down is the one that is used."""
