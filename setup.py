@@ -14,12 +14,12 @@ from pathlib import Path
 from setuptools import setup
 
 PROXY = (
-    "access answers attempt callers choosing connection downstream exchange framing guards head hedging listener "
-    "mirroring outgoing pacing peers pool reactor retries shedding speaker stats storing story table throttle tunnel "
-    "upstream view waiting worker"
+    "access answers attempt callers choosing connection downstream exchange framing guards head hedging lateness "
+    "listener mirroring outgoing pacing peers pool reactor retries shedding speaker stats storing story table throttle "
+    "tunnel upstream view waiting worker"
 )
 POLICIES = (
-    "algorithms balancer bucket budget circuit copying ejection endpoint ewma hashing limiter locality maglev "
+    "algorithms balancer bucket budget circuit copying ejection endpoint entries ewma hashing limiter locality maglev "
     "quantile ring shedding split"
 )
 COMPILED = [

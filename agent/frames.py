@@ -30,7 +30,7 @@ worker -> control
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgpack
@@ -103,7 +103,24 @@ class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
     """The pattern it was put for: `pets.production`, `*.production` or `*`."""
     revision: int
     text: bytes
-    """The document as it stands in etcd."""
+    """The document as it stands in etcd; empty when the frames since the last commit have told it already."""
+
+
+def said_once(frames: Iterable[Frame]) -> list[Frame]:
+    """Frames that are sent to a worker one after the other: the text of a pattern's document, which may come with a
+    thousand services, stands in the first of them, and is empty in the others."""
+    said: set[tuple[str, str, int]] = set()
+    made: list[Frame] = []
+    for frame in frames:
+        policies = dict(frame.get("policies", {}))
+        for kind, policy in policies.items():
+            place = (kind, policy.key, policy.revision)
+            if place in said:
+                policies[kind] = PolicyFrame(policy.key, policy.revision, b"")
+            elif "*" in policy.key:
+                said.add(place)
+        made.append({**frame, "policies": policies} if policies else frame)
+    return made
 
 
 def encode(frame: Frame) -> bytes:

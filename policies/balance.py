@@ -13,6 +13,7 @@ from policies.balancer import HASHING, Balancer
 from policies.document import Document, Fault
 from policies.duration import Duration, seconds
 from policies.endpoint import Endpoint
+from policies.entries import MOST, UNBOUNDED, Entries
 from policies.ewma import observe
 from policies.sticky import TOKEN, StickySession
 
@@ -86,9 +87,9 @@ class Balance(Document, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=1000, description="ring-hash: percent of its fair share that one may have in flight; 0 off"),
     ] = 125
-    ring_min: Annotated[int, Meta(ge=1, le=1_048_576, description="ring-hash: points on the ring, at least")] = 512
-    ring_max: Annotated[int, Meta(ge=1, le=1_048_576, description="ring-hash: points on the ring, at most")] = 131_072
-    table: Annotated[int, Meta(ge=0, le=524_287, description="maglev: slots, a prime; 0 chooses by itself")] = 0
+    ring_min: Annotated[int, Meta(ge=1, le=MOST, description="ring-hash: points on the ring, at least")] = 512
+    ring_max: Annotated[int, Meta(ge=1, le=MOST, description="ring-hash: points on the ring, at most")] = MOST
+    table: Annotated[int, Meta(ge=0, le=MOST + 1, description="maglev: slots, a prime; 0 chooses by itself")] = 0
     decay: Annotated[Duration, Meta(description="peak-ewma: how fast a latency is forgotten")] = "10s"
     initial: Annotated[
         Duration, Meta(description="peak-ewma: what one that never answered counts as while a request is on its way")
@@ -161,7 +162,16 @@ _DEFAULT: Final = Balance()
 
 
 def compile(
-    document: Balance | None, endpoints: Sequence[Endpoint], *, zone: str = "", state: BalanceState | None = None
+    document: Balance | None,
+    endpoints: Sequence[Endpoint],
+    *,
+    zone: str = "",
+    state: BalanceState | None = None,
+    entries: Entries = UNBOUNDED,
+    part: float = 1.0,
 ) -> Balancer:
-    """A balancer for a caller in `zone`; without a document the default one (least-request)."""
-    return Balancer(document or _DEFAULT, endpoints, zone, state or BalanceState())
+    """A balancer for a caller in `zone`; without a document the default one (least-request).
+
+    `part` of the entries that the document asks for is for these endpoints; `entries` may grant less.
+    """
+    return Balancer(document or _DEFAULT, endpoints, zone, state or BalanceState(), entries, part)

@@ -18,6 +18,7 @@ from policies.algorithms import (
 )
 from policies.duration import seconds
 from policies.endpoint import Endpoint, Load
+from policies.entries import LEAST, UNBOUNDED, Entries
 from policies.ewma import DECAY_S, PeakEwma, observe
 from policies.hashing import hash64
 from policies.locality import Tier, candidates, choose
@@ -41,6 +42,7 @@ class Balancer:
     __slots__ = (
         "_algorithms",
         "_decay_s",
+        "_entries",
         "_only",
         "_panic",
         "_pool",
@@ -52,12 +54,25 @@ class Balancer:
         "sticky",
     )
 
-    def __init__(self, document: Balance, endpoints: Sequence[Endpoint], zone: str, state: BalanceState) -> None:
+    def __init__(
+        self,
+        document: Balance,
+        endpoints: Sequence[Endpoint],
+        zone: str,
+        state: BalanceState,
+        entries: Entries = UNBOUNDED,
+        part: float = 1.0,
+    ) -> None:
+        """`entries` bounds rings and tables; `part` of what the document asks for is for these endpoints."""
         self.document = document
+        self._entries = entries
         rule = document.locality
         found = candidates(endpoints, zone, rule.failover, document.panic, rule.prefer)
         self._tiers, self._usable, self._pool, self._panic = found
-        self._algorithms = [_algorithm(document, tier, state) for tier in found.tiers]
+        part /= max(1, sum([len(tier.endpoints) for tier in found.tiers]))
+        self._algorithms = [
+            _algorithm(document, tier, state, entries, part * len(tier.endpoints)) for tier in found.tiers
+        ]
         self._only = self._algorithms[0] if len(self._algorithms) == 1 else None
         self.needs_key = document.algorithm in HASHING
         """Whether `pick` wants the request's `key`."""
@@ -123,6 +138,12 @@ class Balancer:
         """The Set-Cookie value that keeps a client on an endpoint; None when no cookie does that."""
         return self._sessions.cookie(endpoint) if self._sessions is not None else None
 
+    def forget(self) -> None:
+        """Rings and tables may be larger now, or have to be smaller."""
+        for algorithm in self._algorithms:
+            if isinstance(algorithm, RingHash | Maglev):
+                algorithm.forget()
+
     # For people.
 
     def candidates(self) -> list[Endpoint]:
@@ -136,14 +157,26 @@ class Balancer:
             "sticky": self.sticky,
             "using": self._pool,
             "panic": self._panic,
+            **self._described_entries(),
             "tiers": [
                 {"zone": tier.name, "share": round(tier.share, 4), "endpoints": len(tier.endpoints)}
                 for tier in self._tiers
             ],
         }
 
+    def _described_entries(self) -> dict[str, int]:
+        asked = asked_entries(self.document)
+        return {"entries_asked": asked, "entries_granted": self._entries.granted(asked)} if asked > LEAST else {}
 
-def _algorithm(document: Balance, tier: Tier, state: BalanceState) -> Algorithm:
+
+def asked_entries(document: Balance) -> int:
+    """How large a ring or table a document asks for."""
+    if document.algorithm == "ring-hash":
+        return document.ring_min
+    return document.table if document.algorithm == "maglev" else 0
+
+
+def _algorithm(document: Balance, tier: Tier, state: BalanceState, entries: Entries, part: float) -> Algorithm:
     endpoints = tier.endpoints
     match document.algorithm:
         case "round-robin":
@@ -153,9 +186,10 @@ def _algorithm(document: Balance, tier: Tier, state: BalanceState) -> Algorithm:
         case "random":
             return RandomChoice(endpoints)
         case "ring-hash":
-            return RingHash(endpoints, document.bounded_load / 100, document.ring_min, document.ring_max)
+            least = document.ring_min if document.ring_min <= LEAST else max(LEAST, int(document.ring_min * part))
+            return RingHash(endpoints, document.bounded_load / 100, least, document.ring_max, entries)
         case "maglev":
-            return Maglev(endpoints, document.table)
+            return Maglev(endpoints, document.table, entries)
         case "peak-ewma":
             return PeakEwma(endpoints, seconds(document.decay), seconds(document.initial))
         case "least-request":

@@ -16,6 +16,7 @@ from msgspec import Meta, inspect
 
 from policies.names import parse_pattern
 from policies.plain import MAX_DEPTH, MAX_DOCUMENT_BYTES, Fault, Step, below, kind_of, load
+from policies.work import check_work
 
 __all__ = [
     "MAX_DEPTH",
@@ -79,6 +80,7 @@ def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
         _agree(document, kind, key)
         if key and not document.service:
             document = msgspec.structs.replace(document, service=key)  # a check has to know whose document it is
+        check_work(document)
         document.check()
     except Fault as fault:
         return Invalid(kind, key, _sayable(fault.path, _SAID_PATH), _sayable(fault.reason, _SAID_REASON))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Meta
 from policies.names import matches, parse_pattern
 from policies.plain import Fault, below
 from policies.request import TOKEN, Method, RequestView, cookie, query_parameter
+from policies.work import MAX_PATTERN, check_pattern
 
 Predicate = Callable[[RequestView], bool]
 
@@ -64,18 +66,29 @@ def linear_regex(path: str, pattern: str) -> Any:
     RE2, not Python's `re`: a backtracking engine can be made to run for hours by a pattern that looks harmless, and
     this one runs on the request path.
     """
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 1 << 20
+    check_pattern(pattern, path)
     try:
-        return re2.compile(pattern, options)
+        return _re2(pattern)
     except re2.error as error:
         reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         raise Fault(path, f"no regular expression (RE2 syntax): {reason}") from None
 
 
+_OPTIONS: Final = re2.Options()
+_OPTIONS.log_errors = False
+_OPTIONS.max_mem = 1 << 20
+
+
+@lru_cache(maxsize=512)
+def _re2(pattern: str) -> Any:
+    """Once, for a document that a thousand services have."""
+    return re2.compile(pattern, _OPTIONS)
+
+
 def template_regex(path: str, template: str) -> Any:
     """`/pets/{id}` as a pattern with a named group for each place. Raises Fault."""
+    if len(template) > MAX_PATTERN:
+        raise Fault(path, f"{len(template)} characters; at most {MAX_PATTERN}")
     parts = _PLACE.split(template)
     names = parts[1::2]
     if len(set(names)) != len(names):

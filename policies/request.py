@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -67,17 +68,31 @@ class Request:
 
 def cookie(request: RequestView, name: str) -> str | None:
     """The first cookie of that name (RFC 6265 section 4.2)."""
-    # Several Cookie fields come joined with ", " although ";" would be right: RFC 6265 section 5.4 wants one field.
-    for pair in (request.header("cookie") or "").replace(", ", ";").split(";"):
-        key, sep, value = pair.partition("=")
-        if sep and key.strip() == name:
-            return value.strip().strip('"')
-    return None
+    return _cookies(request.header("cookie") or "").get(name)
 
 
 def query_parameter(request: RequestView, name: str) -> str | None:
     """The first value of a query parameter, percent-decoded."""
-    for key, value in parse_qsl(request.query, keep_blank_values=True, max_num_fields=None):
-        if key == name:
-            return value
-    return None
+    return _parameters(request.query).get(name)
+
+
+# A document may ask for a thousand of them of one request, which are read once.
+
+
+@lru_cache(maxsize=1)
+def _cookies(field: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    # Several Cookie fields come joined with ", " although ";" would be right: RFC 6265 section 5.4 wants one field.
+    for pair in field.replace(", ", ";").split(";"):
+        key, sep, value = pair.partition("=")
+        if sep:
+            found.setdefault(key.strip(), value.strip().strip('"'))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _parameters(query: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True, max_num_fields=None):
+        found.setdefault(key, value)
+    return found

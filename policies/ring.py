@@ -19,6 +19,7 @@ from typing import Final
 
 from policies.algorithms import Endpoints, weights
 from policies.endpoint import Endpoint
+from policies.entries import UNBOUNDED, Entries
 from policies.hashing import hashes64
 
 POINTS: Final = 256
@@ -31,6 +32,7 @@ class RingHash:
     __slots__ = (
         "_bound",
         "_endpoints",
+        "_entries",
         "_in_flight",
         "_mask",
         "_max_points",
@@ -40,8 +42,12 @@ class RingHash:
         "_weights",
     )
 
-    def __init__(self, endpoints: Endpoints, bound: float, min_points: int, max_points: int) -> None:
-        """`bound` times its fair share is what an endpoint may have in flight; 0 for no bound."""
+    def __init__(
+        self, endpoints: Endpoints, bound: float, min_points: int, max_points: int, entries: Entries = UNBOUNDED
+    ) -> None:
+        """`bound` times its fair share is what an endpoint may have in flight; 0 for no bound. `entries` may grant less
+        than `min_points`."""
+        self._entries = entries
         self._endpoints = endpoints
         self._bound = bound
         self._min_points = min_points
@@ -103,13 +109,18 @@ class RingHash:
         """Points on the ring; 0 before it is needed."""
         return len(self._points or ())
 
+    def forget(self) -> None:
+        """Draw it anew at the next pick: what is granted has changed."""
+        if self._min_points > POINTS * len(self._endpoints):
+            self._points = None
+
     def _build(self) -> list[int]:
         """Sorted 64-bit points; the low bits of each are its owner's index."""
         scaled = weights(self._endpoints)
         total = math.fsum(scaled)
         self._weights = [weight / total for weight in scaled]
         size = len(scaled)
-        ring = min(max(POINTS * size, self._min_points), self._max_points)
+        ring = min(max(POINTS * size, self._entries.granted(self._min_points)), self._max_points)
         low = self._mask
         high = ~low
         points: list[int] = []

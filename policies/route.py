@@ -11,7 +11,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final, TypeAlias
 from urllib.parse import quote
 
@@ -90,12 +90,11 @@ class Compiled:
 
     __slots__ = ("_default", "_rules")
 
-    def __init__(self, document: Route, service: str) -> None:
-        groups = {name: _member(name, group) for name, group in document.groups.items()}
+    def __init__(self, document: Route, service: str, matches: Sequence[Predicate | None]) -> None:
         release = _Release(document)
         self._rules = [
-            (compile_match(rule.match, groups), _chooser(rule, rule.name or f"rules[{n}]", service, release))
-            for n, rule in enumerate(document.rules)
+            (match, _chooser(rule, rule.name or f"rules[{n}]", service, release))
+            for n, (rule, match) in enumerate(zip(document.rules, matches, strict=True))
         ]
         self._default = release.chooser("default", Forward(), "no rule matched")
 
@@ -107,9 +106,15 @@ class Compiled:
         return self._default(request, rng)
 
 
-def compile(document: Route, service: str) -> Compiled:
-    """A checked document, ready for requests to `service`."""
-    return Compiled(document, service)
+def predicates(document: Route) -> list[Predicate | None]:
+    """What its rules ask of requests: the same for every service that has the document."""
+    groups = {name: _member(name, group) for name, group in document.groups.items()}
+    return [compile_match(rule.match, groups) for rule in document.rules]
+
+
+def compile(document: Route, service: str, matches: Sequence[Predicate | None] | None = None) -> Compiled:
+    """A checked document, ready for requests to `service`; `matches`: its predicates, when they are made already."""
+    return Compiled(document, service, predicates(document) if matches is None else matches)
 
 
 def decide(compiled: Compiled, request: RequestView, rng: random.Random) -> Decision:

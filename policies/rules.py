@@ -28,6 +28,8 @@ _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::[0-9]{
 _REWRITTEN: Final = re.compile(r"/(?:[!$&'()*+,./:;=@_~0-9A-Za-z-]|%[0-9A-Fa-f]{2}|\{[A-Za-z0-9_]+\})*\Z")
 _LOCATION: Final = re.compile(r"/|\{path\}|[A-Za-z][A-Za-z0-9+.-]*:")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+_LINES: Final = Meta(max_length=64)
+"""Each is written with each message."""
 _BODILESS: Final = (204, 205, 304)
 
 
@@ -71,9 +73,9 @@ class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class HeaderEdit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Edits of a head: removed, then set (replacing), then added."""
 
-    set: dict[str, str] = msgspec.field(default_factory=dict)
-    add: dict[str, str] = msgspec.field(default_factory=dict)
-    remove: tuple[str, ...] = ()
+    set: Annotated[dict[str, str], _LINES] = msgspec.field(default_factory=dict)
+    add: Annotated[dict[str, str], _LINES] = msgspec.field(default_factory=dict)
+    remove: Annotated[tuple[str, ...], _LINES] = ()
 
 
 class Headers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,7 +107,7 @@ class DirectResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Answer without asking an instance."""
 
     status: Annotated[int, Meta(ge=200, le=599)] = 200
-    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    headers: Annotated[dict[str, str], _LINES] = msgspec.field(default_factory=dict)
     body: Annotated[str, Meta(max_length=65536)] = ""
 
 

@@ -3,8 +3,11 @@
 Laws
 - Whoever may write a policy does not get to run code: what is not on the lists below is refused when the document is
   put. There are no calls, no attributes of Python's objects, no assignments, no loops in loops.
-- So the work and the memory are bounded by the template's size times the event's, and the output is cut off at a limit
-  by an error. A thread with a deadline around it is a second belt.
+- The work and the memory of a rendering are counted while it goes on, in characters that filters read and write, in
+  those that are put out, and in parts of a loop's body; beyond a limit it ends with an error, the same on every host. A
+  list is as large as what stands in it. A thread with a deadline around it is a second belt.
+- The parts of all templates of a document are bounded together: reading them, and trying each on each type of event,
+  takes the longest of all that a document may ask for.
 - Names are known beforehand: a misspelt one is refused, with the line.
 
 Jinja is imported when the first template is read, so that processes without one do not pay for it.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,9 +29,19 @@ if TYPE_CHECKING:
 
 MAX_SOURCE: Final = 16 * 1024
 MAX_OUTPUT: Final = 64 * 1024
+MAX_WORK: Final = 512 * 1024
+"""Of one rendering."""
+MAX_PARTS: Final = 2500
+"""Of a template's source: what stands between braces, and within it. A document has as many in all."""
 _MAX_DEPTH: Final = 40
 _MAX_FILTERS: Final = 4
-"""In a row: some of them double what they are given."""
+"""In one expression, at most so many around each other: some of them double what they are given."""
+_WORK: Final = "work()"
+"""The name in a template's context of what is left of its work. No template can say it."""
+_PART: Final = 4
+"""What a part costs, in characters."""
+_COUNTED: Final = "counted()"
+"""The name of the filter that counts a loop's turns."""
 NAMES: Final = ("id", "type", "name", "title", "effect", "subject", "time", "mesh", "service", "key", "link", "data")
 FIELDS: Final = frozenset((*COMMON, *(field for kind in TYPES for field in kind.data)))
 LOOP: Final = ("first", "last", "index", "index0")
@@ -54,10 +67,25 @@ class BadTemplate(ValueError):
         self.what = what
 
 
+class _Work:
+    """What is left of a rendering's work."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_WORK
+
+    def spend(self, units: int) -> None:
+        """Raises BadTemplate."""
+        self.left -= units
+        if self.left < 0:
+            raise BadTemplate(1, f"more work than {MAX_WORK} characters for one event")
+
+
 class Template:
     """A compiled one."""
 
-    __slots__ = ("_compiled",)
+    __slots__ = ("_compiled", "parts")
 
     def __init__(self, source: str) -> None:
         """Raises BadTemplate."""
@@ -67,7 +95,12 @@ class Template:
 
         try:
             tree = _environment().parse(source)
+            self.parts = _count(tree)
+            """How much there is to it."""
+            if self.parts > MAX_PARTS:
+                raise BadTemplate(1, f"{self.parts} parts (texts, values, filters and conditions); at most {MAX_PARTS}")
             _check(tree, 0, frozenset(), False)
+            _count_turns(tree)
             self._compiled = _environment().from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise BadTemplate(error.lineno, error.message or "not understood") from None
@@ -101,14 +134,21 @@ def is_json(content_type: str) -> bool:
     return media == "application/json" or media.endswith("+json")
 
 
-def check(source: str, content_type: str, names: Iterable[str]) -> None:
-    """Try it on events of these types. Raises BadTemplate; JSON has to come out as JSON whatever a program said."""
+def check(source: str, content_type: str, names: Iterable[str], most: int = MAX_PARTS) -> int:
+    """Try it on events of these types; returns its parts, of which there may be `most`. Raises BadTemplate; JSON has to
+    come out as JSON whatever a program said."""
     template = Template(source)
+    if template.parts > most:
+        raise BadTemplate(
+            1, f"{template.parts} parts, where the templates before it left {most} of {MAX_PARTS}; "
+            "divide the hooks between documents, or say it in fewer"
+        )  # fmt: skip
     for name in sorted(names):
         for text in ("", _NASTY):
             made = template.render(sample(name, text))
             if is_json(content_type):
                 _check_json(made, name)
+    return template.parts
 
 
 def _check_json(made: str, name: str) -> None:
@@ -121,16 +161,18 @@ def _check_json(made: str, name: str) -> None:
         ) from None
 
 
-def _context(event: Event) -> Mapping[str, Value | dict[str, Value]]:
+def _context(event: Event) -> Mapping[str, Value | dict[str, Value] | _Work]:
     return {
         **{name: getattr(event, name) for name in NAMES if name not in ("effect", "data")},
         "effect": event.effect.value,
         "data": event.data,
+        _WORK: _Work(),
     }
 
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
+    from jinja2 import pass_context
     from jinja2.runtime import LoopContext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -145,17 +187,74 @@ def _environment() -> jinja2.Environment:
         def getitem(self, obj: Any, argument: Any) -> Any:
             return obj.get(argument, "") if isinstance(obj, dict) else ""
 
-    environment = Environment(finalize=_shown, keep_trailing_newline=False)
+    environment = Environment(finalize=pass_context(_shown), keep_trailing_newline=False)
     environment.globals.clear()
-    environment.filters = {name: made for name, made in environment.filters.items() if name in FILTERS}
+    filters = {name: _metered(made) for name, made in environment.filters.items() if name in FILTERS}
+    environment.filters = {**filters, _COUNTED: pass_context(_counted)}
     environment.tests = {name: made for name, made in environment.tests.items() if name in TESTS}
     return environment
 
 
-def _shown(value: object) -> object:
+def _shown(context: Any, value: object) -> object:
+    context[_WORK].spend(_size(value))
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def _metered(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that pays for what it reads before it does, and for what it made."""
+    from jinja2 import pass_context
+    from jinja2.utils import _PassArg
+
+    passed = _PassArg.from_obj(filter_)
+
+    @pass_context
+    def metered(context: Any, value: Any, *args: Any) -> Any:
+        work = context[_WORK]
+        work.spend(1 + _size(value) + sum(map(_size, args)))
+        first = {None: (), _PassArg.context: (context,), _PassArg.eval_context: (context.eval_ctx,)}
+        made = filter_(*first.get(passed, (context.environment,)), value, *args)
+        work.spend(_size(made) if isinstance(made, str) else 0)
+        return made
+
+    return metered
+
+
+def _size(value: object) -> int:
+    """Of what a value is as text, about. Values come from JSON, and from lists in a template, which has few parts."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(name) + 4 + _size(inner) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return sum(2 + _size(inner) for inner in value)
+    return 8
+
+
+def _counted(context: Any, values: Iterable[Any], parts: int) -> Iterator[Any]:
+    work = context[_WORK]
+    for value in values:
+        work.spend(parts)
+        yield value
+
+
+def _count(tree: nodes.Node) -> int:
+    """All that is below a node; its lists have no list with more in it than stands there."""
+    waiting, number = [tree], 0
+    while waiting:
+        number += 1
+        waiting.extend(waiting.pop().iter_child_nodes())
+    return number
+
+
+def _count_turns(tree: nodes.Node) -> None:
+    """Have each loop pay for each of its turns as much as there is in its body."""
+    from jinja2 import nodes
+
+    for loop in list(tree.find_all(nodes.For)):
+        parts = nodes.Const(_PART * sum(map(_count, loop.body)), lineno=loop.lineno)
+        loop.iter = nodes.Filter(loop.iter, _COUNTED, [parts], [], None, None, lineno=loop.lineno)
 
 
 def _check(node: nodes.Node, depth: int, local: frozenset[str], looped: bool) -> None:
@@ -199,18 +298,21 @@ def _check_field(node: nodes.Getattr | nodes.Getitem) -> None:
 
 
 def _check_filters(node: nodes.Filter) -> None:
-    from jinja2 import nodes
 
     if node.name not in FILTERS:
         raise BadTemplate(node.lineno, f"no filter {node.name[:60]!r}; there are: {', '.join(FILTERS)}")
     if (node.args or node.kwargs) and node.name not in _WITH_ARGUMENTS:
         raise BadTemplate(node.lineno, f"{node.name} takes nothing in brackets here")
-    below: Any = node
-    for _ in range(_MAX_FILTERS + 1):
-        if not isinstance(below, nodes.Filter):
-            return
-        below = below.node
-    raise BadTemplate(node.lineno, f"more than {_MAX_FILTERS} filters in a row")
+    if _around(node) > _MAX_FILTERS:
+        raise BadTemplate(node.lineno, f"more than {_MAX_FILTERS} filters around each other")
+
+
+def _around(node: nodes.Node) -> int:
+    """How many filters stand around each other in an expression, whatever lists and conditions are in between."""
+    from jinja2 import nodes
+
+    inner = max((_around(child) for child in node.iter_child_nodes()), default=0)
+    return inner + isinstance(node, nodes.Filter)
 
 
 def _check_known(name: str, known: Iterable[str], what: str, line: int) -> None:

@@ -23,7 +23,7 @@ from policies.duration import Duration, seconds
 from policies.event import BY_NAME, HEALTH, Effect, selected
 from policies.request import TOKEN
 from policies.secret import Reference
-from policies.template import BadTemplate
+from policies.template import MAX_PARTS, BadTemplate
 from policies.template import check as check_template
 
 Format = Literal[
@@ -177,18 +177,19 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         """Every secret that it needs."""
         return tuple(value for _, value in self._secrets("") if isinstance(value, Reference))
 
-    def check(self, path: str) -> None:
-        """Raises Fault."""
+    def check(self, path: str, most: int = MAX_PARTS) -> int:
+        """Raises Fault. `most` is what its template may have in parts; returns what it has."""
         self._check_options(path)
         self._check_secrets(path)
         self._check_parts(path)
         self._check_events(path)
         self._check_times(path)
-        if self.template is not None:
-            try:
-                check_template(self.template.body, self.template.content_type, self.names())
-            except BadTemplate as error:
-                raise Fault(f"{path}.template.body", str(error)) from None
+        if self.template is None:
+            return 0
+        try:
+            return check_template(self.template.body, self.template.content_type, self.names(), most)
+        except BadTemplate as error:
+            raise Fault(f"{path}.template.body", str(error)) from None
 
     def _secrets(self, path: str) -> Iterator[tuple[str, Reference | str]]:
         """With their paths. What may be plain too (URLs, headers) is left out when it is."""
@@ -303,11 +304,12 @@ class Webhook(Document, frozen=True, kw_only=True):
             raise Fault("$.hooks", 'there is none; such as {"chat": {"format": "slack", ...}}')
         if len(self.hooks) > _MAX_HOOKS:
             raise Fault("$.hooks", f"{len(self.hooks)} hooks; at most {_MAX_HOOKS}")
+        left = MAX_PARTS
         for name, hook in self.hooks.items():
             path = below("$.hooks", name)
             if not _NAME.match(name):
                 raise Fault(path, "a hook's name is of a-z, 0-9 and '-', at most 63")
-            hook.check(path)
+            left -= hook.check(path, left)
 
 
 def seconds_of(value: float | str, path: str) -> float:

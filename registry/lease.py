@@ -1,7 +1,8 @@
 """Keys that live as long as their owner: put on a lease, kept alive, and put again when the lease was lost.
 
 Law 7 of the mesh: an expired lease means a new lease and every key put again, promptly. What should stand in etcd is
-kept here; what does stand there is made to agree, whenever etcd lets us.
+kept here; what does stand there is made to agree, whenever etcd lets us. With a Renewal the lease itself is renewed by
+a thread, so that a loop that is late loses no lease; without one (a store in memory) by `run`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import structlog
 import trio
 
 from registry.backoff import Backoff
+from registry.renewal import Renewal
 from registry.store import Delete, LeaseGone, Put, Store, StoreError, TooLarge
 
 log = structlog.get_logger()
@@ -24,8 +26,19 @@ MAX_ALSO: Final = 90
 class Holder:
     """Holds keys on one lease. `put` and `drop` say what should be; `run` sees to it; `settled` waits for it."""
 
-    def __init__(self, store: Store, ttl_s: int = 15, *, lease: int = 0, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ttl_s: int = 15,
+        *,
+        lease: int = 0,
+        backoff: Backoff | None = None,
+        renewal: Renewal | None = None,
+    ) -> None:
         self._store = store
+        self._renewal = renewal
+        self._gone = 0
+        """The lease that the thread found gone."""
         self.ttl_s = ttl_s
         self._backoff = backoff or Backoff(0.1, max(1.0, ttl_s / 5))
         self._wanted: dict[str, bytes] = {}
@@ -87,6 +100,17 @@ class Holder:
 
     async def run(self) -> None:
         """Keep etcd in agreement until cancelled. The lease stays; `release` gives it up."""
+        if self._renewal is None:
+            await self._run()
+        else:
+            async with self._renewal.running(self._on_gone):
+                await self._run()
+
+    def _on_gone(self, lease: int) -> None:
+        self._gone = lease
+        self._wake.set()
+
+    async def _run(self) -> None:
         while True:
             try:
                 await self._once()
@@ -108,18 +132,27 @@ class Holder:
             self._renewed = began
             self.regrants += 1
             self._dirty |= set(self._wanted)
-        if trio.current_time() >= self._renewed + self.ttl_s / 3:
-            began = trio.current_time()
-            await self._store.keep_alive(self.lease)
-            self._renewed = began
+        await self._renew()
         while self._dirty:
             await self._flush_batch()
         self._backoff.reset()
-        self.error = ""
+        self.error = self._renewal.error if self._renewal is not None else ""
         self._settled.set()
         self._wake = trio.Event()
         with trio.move_on_at(self._renewed + self.ttl_s / 3):
             await self._wake.wait()
+
+    async def _renew(self) -> None:
+        """As long as there is a thread for it, only hear what it found."""
+        if self._gone == self.lease:
+            raise LeaseGone(f"lease {self.lease:x} has run out")
+        if self._renewal is not None:
+            self._renewal.lease = self.lease
+            self._renewed = trio.current_time()
+        elif trio.current_time() >= self._renewed + self.ttl_s / 3:
+            began = trio.current_time()
+            await self._store.keep_alive(self.lease)
+            self._renewed = began
 
     async def _flush_batch(self) -> None:
         batch = self._next_batch()
@@ -172,6 +205,8 @@ class Holder:
     async def release(self) -> None:
         """Give the lease up, and with it every key that stands on it."""
         lease, self.lease = self.lease, 0
+        if self._renewal is not None:
+            self._renewal.lease = 0
         self._unsettle()
         if lease:
             await self._store.revoke(lease)

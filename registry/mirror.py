@@ -15,7 +15,7 @@ Laws
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -58,6 +58,10 @@ class _AnotherEtcd(Exception):
     """The etcd that answers is not the one whose revisions we know."""
 
 
+async def _nothing(_: Sequence[Change]) -> None:
+    """Nothing is to be prepared."""
+
+
 class Mirror:
     """Keeps the keys from `start` up to `end`, and tells one owner of every change, by a plain call."""
 
@@ -68,13 +72,16 @@ class Mirror:
         end: str,
         deliver: Callable[[Update], None],
         *,
+        prepare: Callable[[Sequence[Change]], Awaitable[None]] = _nothing,
         silence_s: float = SILENCE_S,
         backoff: Backoff | None = None,
     ) -> None:
+        """`prepare` is awaited with the changes that are delivered next; it must not fail."""
         self._store = store
         self._start = start
         self._end = end
         self._deliver = deliver
+        self._prepare = prepare
         self._silence_s = silence_s
         self._backoff = backoff or Backoff(0.1, 2.0)
         self._cluster_id = 0
@@ -118,6 +125,7 @@ class Mirror:
         """Take a snapshot, and tell the owner how it differs from what is held."""
         found = await self._store.range(self._start, self._end)
         changes = self._difference(found)
+        await self._prepare(changes)
         self._held = {kv.key: kv.mod_revision for kv in found.items}
         self._cluster_id = found.cluster_id
         state = self.state
@@ -171,6 +179,7 @@ class Mirror:
         if batch.revision <= self.state.revision:
             return
         if batch.changes:
+            await self._prepare(batch.changes)
             self._hold(batch.changes)
         self.state.revision = batch.revision
         if batch.changes:

@@ -28,7 +28,6 @@ from agent.control.table import Table
 from agent.frames import Frame
 from policies.comparison import Answer, Rules, Tally, differences, note, report, trimmed
 from policies.copying import CANDIDATE, PRIMARY, SECONDARY
-from policies.document import convert, load
 from policies.names import candidates, parse_service
 from policies.shadow import Shadow
 from registry.keys import Keys
@@ -165,9 +164,9 @@ class Comparing:
         policy = policies[pattern]
         known = self._rules.get(pattern)
         if known is None or known[0] != policy.revision:
-            document = convert(load(policy.text), Shadow)
-            compares = document.compare is not None and document.mode == "enforce"
-            known = (policy.revision, Rules(document.compare) if compares and document.compare is not None else None)
+            document = policy.document
+            compare = document.compare if isinstance(document, Shadow) and document.mode == "enforce" else None
+            known = (policy.revision, Rules(compare) if compare is not None else None)
             self._rules[pattern] = known
         return known
 

@@ -16,7 +16,9 @@ from typing import Final
 import trio
 
 from agent.control import disk
+from agent.control.reading import read_ahead
 from agent.control.table import Table
+from registry.keys import Keys
 from registry.store import Change
 
 SAVE_EVERY_S: Final = 5.0
@@ -26,20 +28,23 @@ SAVE_REST: Final = 500.0
 class Keeper:
     """One table, and its file."""
 
-    def __init__(self, table: Table, path: Path, mesh: str) -> None:
+    def __init__(self, table: Table, path: Path, keys: Keys, mesh: str) -> None:
         self._table = table
+        self._keys = keys
         self._path = path
         self._mesh = mesh
         self._changed = trio.Event()
         self.saved_at = 0.0
         """Unix time (s) of the table that was read; 0 when there was none."""
 
-    def read(self) -> bool:
+    async def read(self) -> bool:
         """Fill the table, which is empty, from disk; False when nothing is there."""
-        saved = disk.load_table(self._path, self._mesh)
+        saved = await trio.to_thread.run_sync(disk.load_table, self._path, self._mesh)
         if saved is None:
             return False
-        self._table.apply([Change(*item) for item in saved.items], saved.revision)
+        changes = [Change(*item) for item in saved.items]
+        documents = await read_ahead(self._keys, changes)
+        self._table.apply(changes, saved.revision, documents=documents)
         self.saved_at = saved.saved_at
         return True
 

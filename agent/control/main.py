@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -39,14 +39,16 @@ from agent.control.keeping import Keeper
 from agent.control.listening import HANDOVER, Handover, kept, listening, received
 from agent.control.own_ports import OwnPorts, Place, bound
 from agent.control.programs import Programs
+from agent.control.reading import Put, Read, read_ahead
 from agent.control.registrar import Identity, Registrar, now_text
 from agent.control.registrations import Registrations
 from agent.control.rights import Rights
 from agent.control.storing import Storing
 from agent.control.table import Table
 from agent.control.telling import Telling
+from agent.control.watchdog import Watchdog
 from agent.control.workers import Fleet, drain_old
-from agent.frames import Frame
+from agent.frames import Frame, said_once
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.settings import Settings, SettingsError, load, parse_listen
@@ -57,7 +59,8 @@ from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
 from registry.records import Agent, encode
-from registry.store import StoreError
+from registry.renewal import EtcdRenewer, Renewal
+from registry.store import Change, StoreError
 
 DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
@@ -99,12 +102,17 @@ class Control:
         self.store = EtcdStore(store_settings(settings))
         own = OwnPorts(self._listeners(), lambda address, port: self.table.places.agent_at(address, port))
         self.table = Table(self.keys, settings.host, own)
-        self.keeper = Keeper(self.table, self._state / "table", settings.mesh)
-        self.holder = Holder(self.store, int(seconds(settings.lease_ttl)), lease=handover.lease)
+        self.keeper = Keeper(self.table, self._state / "table", self.keys, settings.mesh)
+        self.watchdog = Watchdog()
+        ttl_s = int(seconds(settings.lease_ttl))
+        renewal = Renewal(EtcdRenewer(store_settings(settings)), ttl_s, self.watchdog.alive)
+        self.holder = Holder(self.store, ttl_s, lease=handover.lease, renewal=renewal)
         programs = Programs(settings.programs.user, settings.programs.max_memory_bytes)
         means = Means(programs, own)
         self.registrar = Registrar(settings, self.address, self.keys, self.holder, self.table, means)
-        self.mirror = Mirror(self.store, *self.keys.watched, self.on_update)
+        self.mirror = Mirror(self.store, *self.keys.watched, self.on_update, prepare=self._read_ahead)
+        self._documents: dict[Put, Read] = {}
+        """Of the update that comes next."""
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
@@ -168,10 +176,14 @@ class Control:
 
     # The way of a change.
 
+    async def _read_ahead(self, changes: Sequence[Change]) -> None:
+        self._documents = await read_ahead(self.keys, changes)
+
     def on_update(self, update: Update) -> None:
         """The mirror's call: fold, and send what was touched."""
         whole = update.resync and not self._first_sync.is_set()
-        touched = self.table.apply(update.changes, update.revision, whole=whole)
+        documents, self._documents = self._documents, {}
+        touched = self.table.apply(update.changes, update.revision, whole=whole, documents=documents)
         if self._table_known:
             self._publish(touched, update.revision)
         elif not self.registrar.local:
@@ -210,7 +222,7 @@ class Control:
             self._open()
 
     def _publish(self, touched: Iterable[str], revision: int) -> None:
-        frames = [self.table.frame(name) for name in touched]
+        frames = said_once(self.table.frame(name) for name in touched)
         self.fleet.publish([*frames, self._commit(revision)])
 
     def _commit(self, revision: int) -> Frame:
@@ -247,7 +259,7 @@ class Control:
     def _whole_table(self) -> list[Frame]:
         if not self._table_known:
             return []
-        frames = [self.table.frame(name) for name in self.table.services]
+        frames = said_once(self.table.frame(name) for name in self.table.services)
         return [*frames, self._commit(self.table.revision)]
 
     def _on_happened(self, events: list[dict[str, Any]]) -> None:
@@ -271,7 +283,8 @@ class Control:
     async def run(self) -> Stop:
         """From start to end."""
         try:
-            return await self._live()
+            async with self.watchdog.running():
+                return await self._live()
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
@@ -280,12 +293,12 @@ class Control:
         if self._handover.workers:
             # After SIGHUP the table on disk is a moment old: it counts at once, so that the new workers lose no time,
             # and our instances keep their verdicts.
-            if self.keeper.read():
+            if await self.keeper.read():
                 self._open()
             self.registrar.load()
         else:
             self.registrar.load()
-            self.keeper.read()
+            await self.keeper.read()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals)
             application = admin.Api(self).application()

@@ -143,6 +143,12 @@ def _workers(workers: list[dict[str, Any]]) -> list[Metric]:
         ("shoal_upstream_reuses", "Requests sent over a connection from the pool", "pool", "reused"),
     ):
         metrics.append(CounterMetricFamily(name, text, value=sum(worker[part][field] for worker in workers)))
+    late = max((worker["loop_late_worst_s"] for worker in workers), default=0.0)
+    metrics.append(
+        GaugeMetricFamily("shoal_worker_loop_late_worst_seconds", "Of the latest of the workers", value=late)
+    )
+    late = sum(worker["loop_late_s"] for worker in workers)
+    metrics.append(CounterMetricFamily("shoal_worker_loop_late_seconds", "For how long workers were late", value=late))
     lost = sum(worker["records_lost"] for worker in workers)
     metrics.append(CounterMetricFamily("shoal_access_records_lost", "Access records that nobody took", value=lost))
     return metrics
@@ -184,6 +190,9 @@ _OWN = {
     "comparisons_dropped": "Requests whose answers were not, because there were too many",
     "access_log_lines_lost": "Lines that could not be written since the agent started",
     "lease_grants": "Leases taken since the agent started",
+    "control_loop_late": "How often control's loop was late by a quarter of a second or more",
+    "control_loop_late_seconds": "For how long in all it was late",
+    "control_loop_late_worst_seconds": "For how long it was late at worst since the agent started",
 }
 
 

@@ -17,7 +17,7 @@ import trio
 
 from agent.control.table import Table
 from agent.control.workers import Fleet
-from policies.document import parse
+from policies.document import Document
 from policies.names import candidates
 from policies.ratelimit import RateLimit, shared
 from policies.shares import Ledger, Member, Report, Shared, divide, owner
@@ -28,6 +28,9 @@ IDLE_S: Final = 0.2
 """How often to look whether there is anything to share."""
 TICK_S: Final = 0.05
 ASK_S: Final = 0.5
+MAX_SHARED: Final = 2000
+"""Limits of the whole mesh that are divided by demand: one document for `*` asks for one in each service. Of those
+beyond it each agent has an equal part, as of those whose owner is not heard."""
 _SEPARATOR: Final = "\0"
 log = structlog.get_logger()
 
@@ -49,6 +52,7 @@ class Sharing:
         self._member = Member()
         self._ledger = Ledger()
         self._parsed: dict[str, tuple[int, dict[str, Shared]]] = {}
+        self._known: tuple[int, dict[str, Shared]] = (-1, {})
         self._counted: dict[int, dict[str, float]] = {}
 
     async def run(self) -> None:
@@ -74,21 +78,28 @@ class Sharing:
 
     def _limits(self) -> dict[str, Shared]:
         """Every limit of the whole mesh, by service and name."""
+        if self._known[0] != self._table.revision:
+            self._known = (self._table.revision, self._shared_ones())
+        return self._known[1]
+
+    def _shared_ones(self) -> dict[str, Shared]:
         documents = self._table.policies.get("ratelimit", {})
         if not documents:
             return {}
-        by_pattern = {pattern: self._shared(pattern, p.revision, p.text) for pattern, p in documents.items()}
+        by_pattern = {pattern: self._shared(pattern, p.revision, p.document) for pattern, p in documents.items()}
         found: dict[str, Shared] = {}
         for service in self._table.services:
             pattern = next((name for name in candidates(service) if name in by_pattern), "")
             for name, limit in by_pattern.get(pattern, {}).items():
                 found[f"{service}{_SEPARATOR}{name}"] = limit
-        return found
+        if len(found) <= MAX_SHARED:
+            return found
+        log.warning("more limits of the whole mesh than are shared", limits=len(found), most=MAX_SHARED)
+        return {name: found[name] for name in sorted(found)[:MAX_SHARED]}
 
-    def _shared(self, pattern: str, revision: int, text: bytes) -> dict[str, Shared]:
+    def _shared(self, pattern: str, revision: int, document: Document | None) -> dict[str, Shared]:
         known = self._parsed.get(pattern)
         if known is None or known[0] != revision:
-            document = parse("ratelimit", pattern, text)
             limits = shared(document) if isinstance(document, RateLimit) and document.mode == "enforce" else {}
             known = self._parsed[pattern] = (revision, limits)
         return known[1]

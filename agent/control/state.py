@@ -33,6 +33,9 @@ def figures(control: Control) -> dict[str, float]:
         "worker_restarts": control.fleet.restarts,
         "resyncs": mirror.resyncs,
         "lease_grants": control.holder.regrants,
+        "control_loop_late": control.watchdog.late,
+        "control_loop_late_seconds": control.watchdog.late_total_s,
+        "control_loop_late_worst_seconds": control.watchdog.worst_s,
         "events_pending": len(control.board.events),
         "events_lost": control.happening.lost,
         "comparisons": control.comparing.compared,
@@ -68,6 +71,12 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
             "resyncs": mirror.resyncs,
             "lease": f"{control.holder.lease:x}" if control.holder.lease else "",
             "lease_error": control.holder.error,
+        },
+        "loop": {
+            "late": control.watchdog.late,
+            "late_s": round(control.watchdog.late_total_s, 3),
+            "worst_s": round(control.watchdog.worst_s, 3),
+            "stack": control.watchdog.stack,
         },
         "table": {
             "revision": table.revision,

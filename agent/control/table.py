@@ -13,7 +13,8 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -21,9 +22,10 @@ import msgspec
 from agent.control.distrust import Suspect, is_mass_deletion
 from agent.control.own_ports import OwnPorts
 from agent.control.places import Places
+from agent.control.reading import Put, Read, read
 from agent.control.spelling import Spellings
 from agent.frames import EndpointFrame, Frame, PolicyFrame
-from policies.document import Document, Fault, Invalid, load, parse
+from policies.document import Document, Invalid
 from policies.health import HealthPolicy
 from policies.names import candidates, matches
 from registry.keys import Key, Keys, Room, Unknown
@@ -33,6 +35,8 @@ from registry.store import Change
 Identity = tuple[str, str]
 NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
 """Kinds that control acts on by itself."""
+KEPT: Final = NOT_FOR_WORKERS | {"ratelimit", "shadow"}
+"""Kinds that control acts on: it does not read them again."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -104,6 +108,7 @@ class Table:
         self._owned: dict[str, dict[str, int]] = {}
         """How many instances of which services an agent owns, by host."""
         self._spellings = Spellings()
+        self._documents: Mapping[Put, Read] = {}
         self._touched: set[str] = set()
         self.removed: dict[Identity, EndpointFrame | None] = {}
         """Instances that the last changes deleted; with the endpoint when it had not been draining."""
@@ -112,11 +117,20 @@ class Table:
 
     # The way of a change.
 
-    def apply(self, changes: Sequence[Change], revision: int, *, whole: bool = False) -> set[str]:
+    def apply(
+        self,
+        changes: Sequence[Change],
+        revision: int,
+        *,
+        whole: bool = False,
+        documents: Mapping[Put, Read] = MappingProxyType({}),
+    ) -> set[str]:
         """Take changes; returns the services whose frame may differ now.
 
-        `whole`: the changes are everything that there is; what they do not name is gone.
+        `whole`: the changes are everything that there is; what they do not name is gone. `documents`: those of the
+        changes that were read ahead.
         """
+        self._documents = documents
         before = self.instance_count
         if whole:
             changes = [*self._missing(changes, revision), *changes]
@@ -262,15 +276,15 @@ class Table:
             if self.policies.get(kind, {}).pop(pattern, None) is not None:
                 self._policy_changed(kind, pattern, -1)
             return
-        document = parse(kind, pattern, change.value)
+        document, text = self._documents.get((kind, pattern, change.value)) or read(kind, pattern, change.value)
         in_force = self.policies.get(kind, {}).get(pattern)
         if isinstance(document, Invalid):
             last_good = in_force.revision if in_force is not None else 0
             self.refused[kind, pattern] = Refused(document.path, document.reason, change.revision, last_good)
             return
         self.refused.pop((kind, pattern), None)
-        kept = document if kind in NOT_FOR_WORKERS else None
-        self.policies.setdefault(kind, {})[pattern] = Policy(change.revision, _as_json(change.value), kept)
+        kept = document if kind in KEPT else None
+        self.policies.setdefault(kind, {})[pattern] = Policy(change.revision, text, kept)
         self._policy_changed(kind, pattern, 1 if in_force is None else 0)
 
     def _policy_changed(self, kind: str, pattern: str, by: int) -> None:
@@ -418,16 +432,6 @@ def _dialled(agent: Agent | None) -> tuple[str, int] | None:
 def _canonical(keys: Keys, key: Key) -> str:
     tail = f"{key.first}/{key.second}" if key.second else key.first
     return f"{keys.room(key.room)}{tail}"
-
-
-def _as_json(text: bytes) -> bytes:
-    """A valid document as JSON; what is JSON already stays as it was written."""
-    if text.lstrip()[:1] == b"{":
-        return text
-    try:
-        return msgspec.json.encode(load(text))
-    except Fault:
-        return text
 
 
 _TAKERS: Final = {

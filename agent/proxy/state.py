@@ -29,6 +29,8 @@ def metrics(worker: Worker) -> dict[str, Any]:
             "reused": worker.pool.reused,
         },
         "records_lost": worker.recorder.lost,
+        "loop_late_s": worker.lateness.total_s,
+        "loop_late_worst_s": worker.lateness.worst_s,
         "revision": worker.table.revision,
     }
 

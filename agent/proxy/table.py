@@ -11,7 +11,7 @@ Laws
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from agent.frames import EndpointFrame, PolicyFrame
@@ -35,11 +35,13 @@ from policies import (
     timeout,
 )
 from policies.balance import Balance, Balancer, BalanceState
+from policies.balancer import asked_entries
 from policies.bucket import Buckets
 from policies.circuit import Circuit
 from policies.document import Document, Invalid, parse
 from policies.ejection import Ejector, Record
 from policies.endpoint import Endpoint, Load
+from policies.entries import UNBOUNDED, Entries
 from policies.limiter import Limiter
 from policies.names import parse_service
 from policies.quantile import Recent
@@ -77,8 +79,8 @@ class RoutePhase:
 
     __slots__ = ("_compiled", "audit")
 
-    def __init__(self, document: Route, service: str) -> None:
-        self._compiled = route.compile(document, service)
+    def __init__(self, document: Route, service: str, matches: Any) -> None:
+        self._compiled = route.compile(document, service, matches)
         self.audit = document.mode == "audit"
 
     def decide(self, request: RequestView, rng: random.Random) -> Decision:
@@ -91,9 +93,11 @@ class Plan:
 
     __slots__ = (
         "_balance",
+        "_entries",
         "_groups",
         "_states",
         "_zone",
+        "asked",
         "balancer",
         "bounds_whole_request",
         "breaker",
@@ -125,7 +129,11 @@ class Plan:
         host: str,
         zone: str,
         share: float,
+        entries: Entries = UNBOUNDED,
+        compiled: Compiled | None = None,
     ) -> None:
+        """`compiled`: what came of documents for patterns, which are the same for all their services."""
+        compiled = Compiled() if compiled is None else compiled
         self.service = service.name
         self.revision = revision
         self.endpoints = tuple(endpoints)
@@ -135,24 +143,27 @@ class Plan:
         self._zone = zone
         self._states = service.states
         self._balance = _enforced(policies, "balance", Balance)
+        self._entries = entries
+        self.asked = asked_entries(self._balance) if self._balance is not None and endpoints else 0
+        """How many entries its ring or table asks for."""
         self._groups: dict[Subset | None, Balancer] = {}
         self.balancer = self.group(None)
         routing = policies.get("route")
         self.route = None
         if routing is not None and isinstance(routing.document, Route):
-            self.route = RoutePhase(routing.document, service.name)
+            self.route = RoutePhase(routing.document, service.name, compiled.once("route", policies, route.predicates))
         self.limits: Phase[bucket.Compiled] | None = None
         document, audit = _document(policies, "ratelimit", RateLimit)
         if document is not None:
-            self.limits = Phase(ratelimit.compile(document), audit)
+            self.limits = Phase(compiled.once("ratelimit", policies, ratelimit.compile), audit)
         self.fault: Phase[fault.Compiled] | None = None
         document, audit = _document(policies, "fault", fault.FaultPolicy)
         if document is not None:
-            self.fault = Phase(fault.compile(document), audit)
+            self.fault = Phase(compiled.once("fault", policies, fault.compile), audit)
         self.breaker: Phase[breaker.Plan] | None = None
         document, audit = _document(policies, "breaker", breaker.Breaker)
         if document is not None:
-            self.breaker = Phase(breaker.compile(document), audit)
+            self.breaker = Phase(compiled.once("breaker", policies, breaker.compile), audit)
         self.shadow: Phase[copying.Plan] | None = None
         document, audit = _document(policies, "shadow", shadow.Shadow)
         if document is not None:
@@ -164,7 +175,7 @@ class Plan:
         self.outlier: Phase[ejection.Rules] | None = None
         document, audit = _document(policies, "outlier", outlier.Outlier)
         if document is not None:
-            self.outlier = Phase(outlier.compile(document), audit)
+            self.outlier = Phase(compiled.once("outlier", policies, outlier.compile), audit)
         ejects = self.outlier is not None and not self.outlier.audit
         breaks = self.breaker is not None and not self.breaker.audit and self.breaker.compiled.endpoint is not None
         self.keeping_out = (1 if ejects else 0) | (2 if breaks else 0)
@@ -187,9 +198,37 @@ class Plan:
             if state is None:
                 state = self._states[subset] = BalanceState()
             chosen = self.endpoints if subset is None else [e for e in self.endpoints if subset.selects(e)]
-            balancer = balance.compile(self._balance, chosen, zone=self._zone, state=state)
+            part = len(chosen) / max(1, len(self.endpoints))
+            balancer = balance.compile(
+                self._balance, chosen, zone=self._zone, state=state, entries=self._entries, part=part
+            )
             self._groups[subset] = balancer
         return balancer
+
+    def forget_entries(self) -> None:
+        """Rings and tables get another number of entries, at their next pick."""
+        if self.asked:
+            for balancer in self._groups.values():
+                balancer.forget()
+
+
+class Compiled:
+    """What came of documents for patterns: one of them may come with a thousand services."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str], tuple[Document, Any]] = {}
+
+    def once(self, kind: str, policies: Mapping[str, InForce], make: Callable[[Any], Any]) -> Any:
+        """A document compiled; the same one when it was compiled before. Never changed by those who use it."""
+        policy = policies[kind]
+        if "*" not in policy.key:
+            return make(policy.document)
+        known = self._made.get((kind, policy.key))
+        if known is None or known[0] is not policy.document:
+            known = self._made[kind, policy.key] = (policy.document, make(policy.document))
+        return known[1]
 
 
 def _enforced(policies: Mapping[str, InForce], name: str, kind: type[Any]) -> Any:
@@ -330,6 +369,8 @@ class Table:
         self._staged: dict[str, tuple[Service, Plan] | None] = {}
         self._wide: dict[tuple[str, str], tuple[bytes, Document | Invalid]] = {}
         """Policies for patterns, as parsed: one of them may come with a thousand services."""
+        self._compiled = Compiled()
+        self._entries = Entries()
 
     # The way of a change.
 
@@ -346,7 +387,17 @@ class Table:
         service = self.services.get(name) or (staged[0] if staged else Service(name))
         in_force, refused = self._documents(policies)
         made = [self._endpoint(service, frame, now) for frame in endpoints]
-        plan = Plan(service, revision, made, in_force, host=self.host, zone=self.zone, share=self.share)
+        plan = Plan(
+            service,
+            revision,
+            made,
+            in_force,
+            host=self.host,
+            zone=self.zone,
+            share=self.share,
+            entries=self._entries,
+            compiled=self._compiled,
+        )
         self._staged[name] = (service, plan)
         return refused
 
@@ -365,6 +416,8 @@ class Table:
         if "*" not in frame.key:
             return parse(kind, frame.key, frame.text)
         known = self._wide.get((kind, frame.key))
+        if known is not None and not frame.text:
+            return known[1]
         if known is None or known[0] != frame.text:
             known = self._wide[kind, frame.key] = (frame.text, parse(kind, frame.key, frame.text))
         return known[1]
@@ -406,10 +459,14 @@ class Table:
         """Swap in everything that is staged. `agents` are in the mesh."""
         names_changed = False
         for name, staged in self._staged.items():
+            before = self.services.get(name)
+            asked = before.plan.asked if before is not None else 0
             if staged is None:
                 names_changed |= self.services.pop(name, None) is not None
+                self._entries.change(asked, 0)
                 continue
             service, plan = staged
+            self._entries.change(asked, plan.asked)
             service.adopt(plan, self.share, agents)
             if service.ejector is not None and service.judge is None:
                 self.unjudged.append(service)
@@ -417,6 +474,9 @@ class Table:
                 self.services[name] = service
                 names_changed = True
         self._staged = {}
+        if self._entries.recount():
+            for service in self.services.values():
+                service.plan.forget_entries()
         if names_changed:
             self._by_host.clear()
         self.revision = revision

@@ -31,6 +31,7 @@ from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.callers import Callers
 from agent.proxy.downstream import Downstream
 from agent.proxy.exchange import Exchange
+from agent.proxy.lateness import Lateness
 from agent.proxy.listener import Listener
 from agent.proxy.pacing import Pace
 from agent.proxy.peers import Peers
@@ -57,6 +58,7 @@ class Worker:
         self.reactor = Reactor()
         self.pool = Pool(self.reactor)
         self.table = Table()
+        self.lateness = Lateness(self.reactor.wheel, time.monotonic())
         self.callers = Callers()
         self.limits = Limits()
         self.rng = random.Random(seed)

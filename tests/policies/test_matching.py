@@ -173,5 +173,7 @@ def test_what_can_never_match_is_refused(match: dict[str, Any], said: str) -> No
 
 def test_a_pattern_that_is_too_large_is_refused() -> None:
     """Repetitions of repetitions make megabytes out of a line."""
-    assert "RE2" in refusal({"path": {"regex": "/" + "(" * 6 + "a" + "{99}){99}" * 3 + "{99}){99}" * 2 + "{99})"}})
+    assert "1500 steps" in refusal(
+        {"path": {"regex": "/" + "(" * 6 + "a" + "{99}){99}" * 3 + "{99}){99}" * 2 + "{99})"}}
+    )
     assert linear_regex("$", "(a{9}){9}").fullmatch("a" * 81)

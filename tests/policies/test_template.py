@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.event import BY_NAME, sample
-from policies.template import FILTERS, MAX_OUTPUT, MAX_SOURCE, BadTemplate, Template, check
+from policies.template import FILTERS, MAX_OUTPUT, MAX_PARTS, MAX_SOURCE, MAX_WORK, BadTemplate, Template, check
 
 EVENT = sample()
 
@@ -64,7 +64,7 @@ def test_what_can_be_said(source: str, made: str) -> None:
         ("{% for a in title %}{% for b in title %}{% endfor %}{% endfor %}", "line 1: a loop in a loop"),
         ("{% for a in data recursive %}{% endfor %}", "line 1: a loop in a loop"),
         ("{% for a in data %}{{ loop.cycle }}{% endfor %}", "line 1: no field of a loop 'cycle'"),
-        ("{{ title|tojson|tojson|tojson|tojson|tojson }}", "line 1: more than 4 filters in a row"),
+        ("{{ title|tojson|tojson|tojson|tojson|tojson }}", "line 1: more than 4 filters around each other"),
         ("{{ self }}{{ varargs }}", "line 1: no name 'self'"),
         ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "line 1: nested too deeply"),
         ("{% if 1 %}" * 50 + "{% endif %}" * 50, "line 1: nested too deeply"),
@@ -125,3 +125,53 @@ def test_every_filter_works() -> None:
     for name in FILTERS:
         source = f"{{% for k in data | {name} %}}{{% endfor %}}" if name == "items" else f"{{{{ title | {name} }}}}"
         Template(source).render(EVENT)
+
+
+def nested(depth: int) -> str:
+    """Lists between filters: the filters in a row never were more than three."""
+    made = "data | string | tojson | tojson"
+    for _ in range(depth):
+        made = f"[{made}] | string | tojson | tojson"
+    return "{{ " + made + " }}"
+
+
+def test_filters_around_each_other_are_counted_through_lists() -> None:
+    """A list in between does not begin anew, nor do brackets or a condition."""
+    for source in (nested(1), nested(6), "{{ (1 if [title|tojson|tojson]|string|tojson else 2)|string|tojson }}"):
+        with pytest.raises(BadTemplate, match="more than 4 filters around each other"):
+            Template(source)
+    Template("{{ [title | tojson | tojson] | string | tojson }}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ [" + "data," * 1000 + "] | string | tojson | tojson | tojson }}",
+        "{{ [" + "data," * 1000 + "] | length }}{{ [" + "data," * 1000 + "] }}",
+        "{{ data.reason|urlencode|urlencode|urlencode|length }}" * 200,
+        "{% for c in data.reason %}" + "{% if title %}{% endif %}" * 200 + "{% endfor %}",
+        "{% for c in data.reason %}{% if [" + "title," * 500 + "] | length %}{% endif %}{% endfor %}",
+    ],
+)
+def test_work_that_puts_nothing_out_ends_as_well(source: str) -> None:
+    """Filters, lists and turns of a loop are counted while they go on; a list of filters' work before it is done."""
+    with pytest.raises(BadTemplate, match=f"more work than {MAX_WORK} characters"):
+        Template(source).render(sample(text="<&'" * 3000))
+
+
+def test_the_work_of_an_honest_template_is_far_below_the_limit() -> None:
+    """A table of everything that an event has, with long texts."""
+    source = "{% for k, v in data | items %}{{ k | e }}: {{ v | string | truncate(200) | tojson }}\n{% endfor %}" * 5
+    assert Template(source).render(sample(text="x" * 1000))
+
+
+def test_a_template_has_so_many_parts() -> None:
+    """Said with the number, and what a document has left."""
+    with pytest.raises(BadTemplate, match=f"line 1: 3202 parts .*; at most {MAX_PARTS}"):
+        Template("{{1}}" * 3200)
+    used = check("{{ title }}" * 100, "text/plain", ["service.down"])
+    assert used == check("{{ title }}" * 100, "text/plain", ["service.down"], most=used)
+    with pytest.raises(
+        BadTemplate, match=f"{used} parts, where the templates before it left {used - 1} of {MAX_PARTS}"
+    ):
+        check("{{ title }}" * 100, "text/plain", ["service.down"], most=used - 1)

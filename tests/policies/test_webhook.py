@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.document import Fault, convert, load
+from policies.document import Fault, Invalid, convert, load, parse
 from policies.event import BY_NAME, Effect
 from policies.webhook import Hook, Reference, Webhook, check_url
 
@@ -238,3 +238,19 @@ def test_any_text_is_an_address_or_is_refused(url: str) -> None:
         except ValueError:
             continue
         assert text.isascii() and " " not in text and "@" not in text.split("/")[2]
+
+
+def test_the_templates_of_a_document_are_counted_together() -> None:
+    """Thirty-two honest ones of many lines were ten seconds of every agent's."""
+    lines = "{{ title | tojson }} is {{ data.reason | tojson }}\n"
+    hook = {
+        "format": "template",
+        "target": {"url": "https://x.example/"},
+        "template": {"body": lines * 20, "content_type": "text/plain"},
+    }
+    assert isinstance(
+        parse("webhook", "*", json.dumps({"hooks": {f"h{n}": hook for n in range(10)}}).encode()), Webhook
+    )
+    many = parse("webhook", "*", json.dumps({"hooks": {f"h{n}": hook for n in range(32)}}).encode())
+    assert isinstance(many, Invalid)
+    assert "parts, where the templates before it left" in many.reason

@@ -16,6 +16,7 @@ from agent import frames
 from agent.cli.diff import gathered
 from agent.control import comparing
 from agent.control.comparing import MAX_WAITING, MAX_WAITING_BYTES, Comparing
+from agent.control.reading import read
 from agent.control.table import Policy, Table
 from policies.comparison import Tally, note
 from policies.difference import Difference
@@ -33,7 +34,7 @@ COMPARE: dict[str, Any] = {"primary": "v1", "candidate": {"version": "v2"}, "thr
 def put(table: Table, revision: int, pattern: str = SERVICE, mode: str = "enforce", **compare: Any) -> None:
     """A document that control has taken."""
     text = json.dumps({"mode": mode, "compare": {**COMPARE, **compare}}).encode()
-    table.policies.setdefault("shadow", {})[pattern] = Policy(revision, text)
+    table.policies.setdefault("shadow", {})[pattern] = Policy(revision, *reversed(read("shadow", pattern, text)))
 
 
 def answer(body: Any = None, status: int = 200, **more: Any) -> dict[str, Any]:
@@ -138,7 +139,7 @@ async def test_another_revision_begins_anew(table: Table) -> None:
         assert made.report(SERVICE) is None
         put(table, 10, pattern="*.production")
         assert (made.report(SERVICE) or {})["revision"] == 10
-        table.policies["shadow"]["*"] = Policy(11, b'{"copies": [{"version": "v2"}]}')
+        table.policies["shadow"]["*"] = Policy(11, *reversed(read("shadow", "*", b'{"copies": [{"version": "v2"}]}')))
         assert made.report("other") is None
 
 
