@@ -16,6 +16,8 @@ from urllib.parse import unquote
 from agent.proxy.answers import Refusal
 
 _REMEMBER: Final = 1024
+_SHOWN: Final = 80
+"""Characters of a name that are repeated to whoever sent it."""
 
 
 class Callers:
@@ -51,5 +53,6 @@ class Callers:
         name = unquote(name)
         digest = hashlib.sha256(unquote(token).encode("utf-8", "surrogateescape")).hexdigest()
         if scheme.lower() != b"basic" or self._services.get(digest, "") != name or not name:
-            return Refusal(407, "caller", f"the proxy credentials are not those of a service on this host: {name!r}")
+            shown = f"{name[:_SHOWN]!r}"
+            return Refusal(407, "caller", f"the proxy credentials are not those of a service on this host: {shown}")
         return name
