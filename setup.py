@@ -16,7 +16,7 @@ from setuptools import setup
 PROXY = (
     "access answers attempt callers choosing connection downstream exchange framing guards head hedging lateness "
     "listener mirroring outgoing pacing peers pool reactor retries shedding speaker stats storing story table throttle "
-    "tunnel upstream view waiting worker"
+    "tunnel upstream view waiting words worker"
 )
 POLICIES = (
     "algorithms balancer bucket budget circuit copying ejection endpoint entries ewma hashing limiter locality maglev "

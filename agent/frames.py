@@ -5,7 +5,9 @@ so; a worker stages it and makes it so at the next `commit`, whole. Frames that 
 both ends are the same version, started by one process.
 
 control -> worker
-    configure  host, zone, mesh, limits, callers (service -> token), access_log, share         once, first; at changes
+    configure  host, zone, mesh, limits, callers (service -> token), access_log, share, agents [range]
+                                                                                               once, first; at changes
+    agents     host, addresses {host: address}                   who lives, and where; staged until commit
     service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
     gone       name                                                                          staged until commit
     commit     revision, agents (how many live)                 swap in all that is staged; answered with `runs`
@@ -18,7 +20,7 @@ worker -> control
     ready      pid                                                       listening; the first commit is in force
     runs       revision, refused [{kind, key, revision, path, reason}]
     answer     id, value | error
-    peer       id, path, body                                  another agent's question; answered with `peer_answer`
+    peer       id, path, body, address (it comes from)         another agent's question; answered with `peer_answer`
     store      id, name, topic {url, user, secret}, record (bytes, JSON)     to be kept; answered with `stored`
     happened   events [{kind ("breaker" | "outlier"), service, endpoint, before, after, reason, audit, at}]
     records    count, lines (bytes)         access records: JSON objects with the fields of Record, one a line
@@ -65,7 +67,7 @@ class Record(msgspec.Struct):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a worker allows its clients, from the agent's settings; the counts are this worker's share."""
+    """What a worker allows the clients of each listener, from the agent's settings; counts are this worker's share."""
 
     max_connections: int = 20_000
     head_s: float = 10.0
@@ -124,8 +126,10 @@ def said_once(frames: Iterable[Frame]) -> list[Frame]:
 
 
 def encode(frame: Frame) -> bytes:
-    """Length and body. Structs are encoded as arrays."""
+    """Length and body. Structs are encoded as arrays. Raises ValueError for a frame beyond the limit."""
     body = msgspec.msgpack.encode(frame)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes; the limit is {MAX_FRAME_BYTES}")
     return HEADER.pack(len(body)) + body
 
 
@@ -136,7 +140,7 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Every frame that `data` completes. Raises ValueError for a frame beyond the limit."""
+        """Every frame that `data` completes. Raises ValueError for what is none: beyond the limit, or no map."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -147,7 +151,10 @@ class Decoder:
             end = start + HEADER.size + size
             if len(buffer) < end:
                 break
-            yield msgpack.unpackb(memoryview(buffer)[start + HEADER.size : end].tobytes(), raw=False)
+            frame = msgpack.unpackb(memoryview(buffer)[start + HEADER.size : end].tobytes(), raw=False)
+            if not isinstance(frame, dict):
+                raise ValueError(f"a frame that is no map: {type(frame).__name__}")
+            yield frame
             start = end
         if start:
             del buffer[:start]

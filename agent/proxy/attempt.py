@@ -68,7 +68,7 @@ class Attempt(Speaker):
         self.up = up = Upstream(worker.reactor, worker.pool, dial, self, exchange.target)
         worker.pool.connects += 1
         up.arm(exchange.bounded(self.began + (plan.timeouts.connect_s or INFINITY)))
-        up.connect()
+        up.connect(worker.agents.source(dial[0]) if self.endpoint.via else "")
 
     def on_connected(self, up: Upstream) -> None:
         """The endpoint's connection is there."""

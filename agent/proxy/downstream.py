@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
-from agent.proxy import answers
+from agent.proxy import answers, words
 from agent.proxy.answers import Refusal, closing_answer
 from agent.proxy.connection import Connection
 from agent.proxy.exchange import Exchange
@@ -34,6 +34,7 @@ from agent.proxy.head import (
 from agent.proxy.outgoing import edited, trail
 
 if TYPE_CHECKING:
+    from agent.proxy.listener import Budget
     from agent.proxy.worker import Worker
     from policies.route import Forward
 
@@ -52,12 +53,15 @@ class Downstream(Connection):
         "_decoder",
         "_eof",
         "_framing",
+        "_hidden",
         "_left",
         "_lingered",
         "_looping",
         "_own_trail",
         "_scanned",
+        "budget",
         "exchange",
+        "from_agent",
         "inbound",
         "loopback",
         "peer",
@@ -65,11 +69,14 @@ class Downstream(Connection):
         "worker",
     )
 
-    def __init__(self, worker: Worker, sock: socket.socket, peer: str, inbound: bool) -> None:
+    def __init__(self, worker: Worker, sock: socket.socket, peer: str, budget: Budget, from_agent: bool) -> None:
         super().__init__(worker.reactor, sock)
         self.worker = worker
         self.peer = peer
-        self.inbound = inbound
+        self.budget = budget
+        self.from_agent = from_agent
+        """Whether another host's agent made it, as was known then; `sender` tells what is known now."""
+        self.inbound = budget.inbound
         self.loopback = peer.startswith("127.") or peer == "::1"
         self.exchange: Exchange | None = None
         self.served = 0
@@ -87,6 +94,7 @@ class Downstream(Connection):
         """Bytes thrown away since the connection was closed for writing; -1 before that."""
         self._looping = False
         self._own_trail: bytes | None = None
+        self._hidden = False
         self._eof = 0
         """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
         self.arm(worker.reactor.now + worker.limits.head_s)
@@ -365,10 +373,20 @@ class Downstream(Connection):
         if exchange is not None:
             exchange.on_client_gone()
 
+    @property
+    def sender(self) -> int:
+        """Who sends the requests of this connection, for what they may say."""
+        if not self.inbound:
+            return words.LOCAL if self.loopback else words.CLIENT
+        return words.AGENT if self.worker.agents.from_agent(self.peer) else words.STRANGER
+
     def trail(self, request: RequestHead) -> bytes:
-        """Via and X-Forwarded fields for the next hop; the same for all requests that come without their own."""
+        """Via and X-Forwarded fields for the next hop; the same for all requests that come without their own. An agent
+        is no link of the chain that services see; whoever else comes to its door is."""
+        hidden = self.inbound and self.worker.agents.from_agent(self.peer)
         if request.has_trail:
-            return trail(request, self.peer, inbound=self.inbound)
-        if self._own_trail is None:
-            self._own_trail = trail(None, self.peer, inbound=self.inbound)
+            return trail(request, self.peer, inbound=hidden)
+        if self._own_trail is None or hidden != self._hidden:
+            self._own_trail = trail(None, self.peer, inbound=hidden)
+            self._hidden = hidden
         return self._own_trail

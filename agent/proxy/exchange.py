@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent.proxy import answers, choosing, guards, hedging, mirroring, peers, retries, shedding, story
+from agent.proxy import answers, choosing, guards, hedging, mirroring, peers, retries, shedding, story, words
 from agent.proxy.answers import Refusal
 from agent.proxy.attempt import Attempt
 from agent.proxy.framing import chunk, last_chunk
@@ -34,7 +34,6 @@ from agent.proxy.head import (
     SHOAL_SHED,
     SHOAL_UNSENT,
     VIA,
-    Field,
     RequestHead,
     ResponseHead,
     forwarded_fields,
@@ -183,6 +182,8 @@ class Exchange(Timed):
     def start(self) -> None:
         """Find the service, take its plan, and let every phase have its say."""
         request = self.request
+        if request.has_words:
+            words.disbelieve(request, self.down.sender)
         if self.down.inbound and request.host == peers.HOST:
             self._begin_question()
             return
@@ -208,6 +209,9 @@ class Exchange(Timed):
         """Another agent asks this one something: control answers it."""
         self._asked = True
         self.request_id = self.worker.next_request_id()
+        if self.down.sender != words.AGENT:
+            self.refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
+            return
         self.down.arm(self.started + self.worker.peers.answer_s)
         if self.request_sent:
             self.worker.peers.ask(self, b"")
@@ -228,7 +232,7 @@ class Exchange(Timed):
                 remaining_s = timing.remaining_s(field.value.decode("latin-1"))
                 if remaining_s is not None:
                     self.whole_deadline = self.started + remaining_s
-            elif code == SHOAL_EXPLAIN and (self.down.loopback or inbound):
+            elif code == SHOAL_EXPLAIN:
                 self.explained = []
             elif code == VIA:
                 hops += field.value.count(b"shoal")
@@ -237,8 +241,8 @@ class Exchange(Timed):
                 if isinstance(caller, Refusal):
                     return caller
                 self.caller = caller
-            elif code == SHOAL_CALLER and inbound:
-                self.caller = field.value.decode("latin-1")
+            elif code == SHOAL_CALLER:
+                self.caller = field.value.decode("ascii", "replace")
         if not self.request_id:
             self.request_id = self.worker.next_request_id()
         if hops >= MAX_HOPS:
@@ -519,7 +523,8 @@ class Exchange(Timed):
 
     def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
-        if head.status == 503 and not self.down.inbound and _has(head.special, SHOAL_SHED):
+        via = attempt.endpoint.via
+        if head.status == 503 and not self.down.inbound and words.says(head, SHOAL_SHED, agent=via):
             self._on_shed(attempt, complete)
             return
         if attempt.limiter is not None:
@@ -591,9 +596,10 @@ class Exchange(Timed):
 
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
-        if _has(head.special, SHOAL_NO_RETRY):
+        via = attempt.endpoint.via
+        if words.says(head, SHOAL_NO_RETRY, agent=via):
             self.no_retry = True
-        unsent = head.status == 503 and attempt.endpoint.via and _has(head.special, SHOAL_UNSENT)
+        unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=via)
         verdict = retries.verdict(
             self,
             Failure.CONNECT if unsent else Failure.STATUS,
@@ -640,9 +646,8 @@ class Exchange(Timed):
         if self.explained is not None:
             extra.append(story.explain_field(self.explained, self.endpoint, self.down.inbound))
         if head.status >= 500:
-            if self.down.inbound and head.status == 503 and _has(head.special, SHOAL_UNSENT):
-                extra.append(b"x-shoal-unsent: 1\r\n")
-            if self.no_retry or _has(head.special, SHOAL_NO_RETRY) or retries.fails_deeper(self):
+            via = self.endpoint is not None and self.endpoint.via
+            if self.no_retry or words.says(head, SHOAL_NO_RETRY, agent=via) or retries.fails_deeper(self):
                 extra.append(b"x-shoal-no-retry: 1\r\n")
         return extra
 
@@ -895,7 +900,3 @@ class Exchange(Timed):
             stats.observe(self.status, duration_s)
         worker.record(self, duration_s)
         down.on_exchange_end(self)
-
-
-def _has(fields: list[Field], code: int) -> bool:
-    return any(field.code == code for field in fields)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from agent.proxy.head import CONTENT_LENGTH, HOP_BY_HOP, HOST, BadHead, parse_field
+from agent.proxy.head import CONTENT_LENGTH, HOP_BY_HOP, HOST, BadHead, is_word, parse_field
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t \x21-\x7e\x80-\xff]*)?\Z")
 _MAX_SIZE_LINE: Final = 4096
@@ -97,7 +97,7 @@ class ChunkedDecoder:
     def _trailer(self, line: bytes) -> None:
         field = parse_field(line)
         # A trailer that could change how the message is framed or routed is dropped: RFC 9110 section 6.5.1.
-        if field.code not in (HOST, CONTENT_LENGTH) and field.code < HOP_BY_HOP:
+        if field.code not in (HOST, CONTENT_LENGTH) and field.code < HOP_BY_HOP and not is_word(field.code):
             self.trailers.append(field.wire)
         if len(self.trailers) > _MAX_TRAILERS or sum(map(len, self.trailers)) > _MAX_TRAILER_BYTES:
             raise BadHead("too many trailer fields", 431)

@@ -67,7 +67,7 @@ CONNECTION: Final = 22
 UPGRADE: Final = 23
 PROXY_AUTHORIZATION: Final = 24
 SHOAL: Final = 40
-"""`x-shoal-*`: the mesh's own words. What a client says is read where that is meant, and never passed on as it is."""
+"""`x-shoal-*`: the mesh's own words, never passed on as they are. `agent.proxy.words` says who is believed."""
 SHOAL_DEADLINE: Final = 41
 SHOAL_EXPLAIN: Final = 42
 SHOAL_CALLER: Final = 43
@@ -75,6 +75,13 @@ SHOAL_ENDPOINT: Final = 44
 SHOAL_UNSENT: Final = 45
 SHOAL_NO_RETRY: Final = 46
 SHOAL_SHED: Final = 47
+SHOAL_NO_FAULT: Final = 48
+
+
+def is_word(code: int) -> bool:
+    """Whether a field's code is that of a word of the mesh."""
+    return code >= SHOAL or SHOAL_SHADOW <= code <= SHOAL_REPLAY
+
 
 _CODES: Final = {
     b"host": HOST,
@@ -99,6 +106,7 @@ _CODES: Final = {
     b"x-shoal-unsent": SHOAL_UNSENT,
     b"x-shoal-no-retry": SHOAL_NO_RETRY,
     b"x-shoal-shed": SHOAL_SHED,
+    b"x-shoal-no-fault": SHOAL_NO_FAULT,
     b"x-shoal-shadow": SHOAL_SHADOW,
     b"x-shoal-priority": SHOAL_PRIORITY,
     b"x-shoal-replay": SHOAL_REPLAY,
@@ -134,6 +142,7 @@ class RequestHead:
         "fields",
         "framing",
         "has_trail",
+        "has_words",
         "host",
         "http10",
         "length",
@@ -153,6 +162,8 @@ class RequestHead:
         self.http10 = False
         self.has_trail = False
         """Whether there are Via or X-Forwarded fields, to which the proxy adds its own."""
+        self.has_words = False
+        """Whether there are words of the mesh, which not everybody may say."""
         self.fields: list[Field] = []
         self.special: list[Field] = []
         self.wires: list[bytes] = []
@@ -219,7 +230,7 @@ def parse_field(line: bytes) -> Field:
         raise BadHead(_why_no_field(line, name, colon))
     value = value.strip(b" \t")
     if value.translate(None, _FIELD_VALUE_BYTES):
-        raise BadHead(f"a control character in the value of {name.decode()}")
+        raise BadHead(f"a control character in the value of {name[:80].decode()}")
     lower = name.lower()
     code = _CODES.get(lower, PLAIN)
     if code == PLAIN and lower.startswith(b"x-shoal-"):
@@ -327,6 +338,8 @@ def _judge_request(request: RequestHead) -> None:
             upgrade = field.value
         elif VIA <= code <= FORWARDED_PROTO:
             request.has_trail = True
+        elif is_word(code):
+            request.has_words = True
         elif code == EXPECT and field.value.lower() != b"100-continue":
             raise BadHead("an Expect that is not 100-continue", 417)
     if hosts > 1:

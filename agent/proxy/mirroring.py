@@ -269,7 +269,7 @@ class Copy(Speaker):
             return
         self.up = up = Upstream(worker.reactor, worker.pool, self._endpoint.dial, self, None)
         up.arm(self._deadline)
-        up.connect()
+        up.connect(worker.agents.source(self._endpoint.dial[0]) if self._endpoint.via else "")
 
     def on_connected(self, up: Upstream) -> None:
         """The connection is there."""

@@ -1,6 +1,7 @@
 """What agents say to each other: small questions that come in by the inbound listener and are answered by control.
 
-They share its port, so that there is nothing more to open in a firewall, and whatever secures it secures them.
+They share its port, so that there is nothing more to open in a firewall, and whatever secures it secures them. Agents
+only may ask: everybody else is refused before any of the question is kept.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Peers:
         if number is None or self._send is None:
             exchange.refuse(Refusal(503, "agent", "this agent cannot take that question now", 1, unsent=True))
             return
-        self._send({"t": "peer", "id": number, "path": exchange.request.target.decode("latin-1"), "body": body})
+        path, address = exchange.request.target.decode("latin-1"), exchange.down.peer
+        self._send({"t": "peer", "id": number, "path": path, "body": body, "address": address})
 
     def answer(self, number: int, status: int, body: bytes) -> None:
         """Control's answer."""

@@ -52,6 +52,8 @@ from policies.route import Decision, Forward, Route, Subset
 from policies.timeout import Timeout
 
 _HOSTS: Final = 65536
+_HOST_BYTES: Final = 400
+"""No service's name is as long, and what was asked for is remembered."""
 T = TypeVar("T")
 
 
@@ -486,6 +488,8 @@ class Table:
 
     def find(self, host: bytes) -> Service | None:
         """The service that a Host names: `pets.production`, any case, with or without a port."""
+        if len(host) > _HOST_BYTES:
+            return None
         try:
             return self._by_host[host]
         except KeyError:

@@ -25,6 +25,7 @@ from agent.proxy.head import (
     parse_response,
 )
 from agent.proxy.reactor import INFINITY, READ, WRITE, Reactor
+from agent.trust import bind_source
 
 if TYPE_CHECKING:
     from agent.proxy.pool import Pool
@@ -83,9 +84,12 @@ class Upstream(Connection):
         if owner is not None:
             owner.connecting += 1
 
-    def connect(self) -> None:
-        """Begin to connect; the attempt hears `on_connected` or `on_lost`, now or later."""
+    def connect(self, source: str = "") -> None:
+        """Begin to connect, from an address if one is given; the attempt hears `on_connected` or `on_lost`, now or
+        later."""
         try:
+            if source:
+                bind_source(self.sock, source)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = self.sock.connect_ex(self.dial)
         except OSError as error:

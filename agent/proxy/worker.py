@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import time
@@ -32,7 +33,7 @@ from agent.proxy.callers import Callers
 from agent.proxy.downstream import Downstream
 from agent.proxy.exchange import Exchange
 from agent.proxy.lateness import Lateness
-from agent.proxy.listener import Listener
+from agent.proxy.listener import Budget, Listener
 from agent.proxy.pacing import Pace
 from agent.proxy.peers import Peers
 from agent.proxy.pool import Pool
@@ -40,6 +41,7 @@ from agent.proxy.reactor import Reactor
 from agent.proxy.stats import count
 from agent.proxy.storing import MAX_WAITING, Stores
 from agent.proxy.table import Table
+from agent.trust import Agents
 
 ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
@@ -48,7 +50,16 @@ MAX_HAPPENED: Final = 1000
 MAX_COMPARED: Final = 64
 """Requests whose answers wait to be compared: each may hold three bodies."""
 
+SPARE_DESCRIPTORS: Final = 128
+
 log = logging.getLogger("shoal.worker")
+
+
+def affordable() -> int:
+    """How many connections a listener may have by the descriptors there are. Each may need one to an endpoint, and what
+    one listener takes must leave the other its part."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else max(16, (soft - SPARE_DESCRIPTORS) // 4)
 
 
 class Worker:
@@ -68,6 +79,13 @@ class Worker:
         self.cpu = shedding.CpuWatch(self)
         self.pace = Pace(self.reactor)
         self._compare: Callable[[Frame], bool] | None = None
+        self.agents = Agents()
+        """Who is believed to be one."""
+        self.outbound = Budget(inbound=False)
+        self.inbound = Budget(inbound=True)
+        self._affordable = affordable()
+        self._believed: tuple[dict[str, str], str] | None = None
+        """Where agents are registered, and which host this is, from the next commit on."""
         self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []
         self.draining = False
@@ -89,13 +107,14 @@ class Worker:
 
     def listen(self, fd: int, *, inbound: bool) -> None:
         """Serve a listening socket."""
-        self.listeners.append(Listener(self, fd, inbound=inbound))
+        self.listeners.append(Listener(self, fd, self.inbound if inbound else self.outbound))
 
-    def on_accepted(self, sock: socket.socket, peer: str, *, inbound: bool) -> None:
-        """A client connected."""
+    def on_accepted(self, sock: socket.socket, peer: str, budget: Budget) -> None:
+        """A client connected, to the listener that the budget is of."""
         self.accepted += 1
         sock.setblocking(False)
-        if len(self.connections) >= self.limits.max_connections:
+        agent = budget.inbound and self.agents.from_agent(peer)
+        if not budget.enter(min(self.limits.max_connections, self._affordable), agent=agent):
             refusal = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
             self.count_refused(refusal)
             try:
@@ -105,10 +124,11 @@ class Worker:
             sock.close()
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connections.add(Downstream(self, sock, peer, inbound))
+        self.connections.add(Downstream(self, sock, peer, budget, agent))
 
     def forget(self, connection: Downstream) -> None:
         """A client's connection closed."""
+        connection.budget.leave(agent=connection.from_agent)
         self.connections.discard(connection)
         if self.draining and not self.connections:
             self.drained.set()
@@ -159,15 +179,18 @@ class Worker:
     # The first table.
 
     def wait_for_table(self, exchange: Exchange) -> None:
-        """Hold a request that came before the first table; bounded in number and time."""
-        if len(self._waiting) >= self.limits.max_waiting:
+        """Hold a request that came before the first table; bounded in number, for each listener, and in time."""
+        budget = exchange.down.budget
+        if budget.waiting >= self.limits.max_waiting:
             exchange.refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True))
             return
+        budget.waiting += 1
         self._waiting.append(exchange)
         exchange.down.arm(self.reactor.now + self.limits.waiting_s)
 
     def _serve_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
+        self.outbound.waiting = self.inbound.waiting = 0
         for exchange in waiting:
             if exchange.down.exchange is exchange:
                 exchange.start()
@@ -175,7 +198,20 @@ class Worker:
     # Frames.
 
     def on_frame(self, frame: Frame) -> list[Frame]:
-        """Do what control wants; returns what to answer."""
+        """Do what control wants; returns what to answer. A frame that fails costs nothing but itself."""
+        try:
+            return self._obey(frame)
+        except Exception as error:
+            kind = frame.get("t") if isinstance(frame, dict) else None
+            log.exception("a frame of control's failed: %r", kind)
+            reason = f"{type(error).__name__}: {error}"
+            if kind == "ask" and "id" in frame:
+                return [{"t": "answer", "id": frame["id"], "error": reason}]
+            reason = f"a frame {kind!r} failed: {reason}"
+            self._refused.append({"kind": "", "key": str(kind), "path": "$", "reason": reason})
+            return []
+
+    def _obey(self, frame: Frame) -> list[Frame]:
         kind = frame["t"]
         if kind == "service":
             endpoints = msgspec.convert(frame["endpoints"], list[EndpointFrame])
@@ -184,6 +220,9 @@ class Worker:
             return []
         if kind == "gone":
             self.table.gone(frame["name"])
+            return []
+        if kind == "agents":
+            self._believed = (msgspec.convert(frame["addresses"], dict[str, str]), str(frame["host"]))
             return []
         if kind == "commit":
             return self._commit(frame["revision"], max(1, frame.get("agents", 1)))
@@ -199,7 +238,7 @@ class Worker:
             self.stores.answer(frame["id"], frame["name"], frame["reason"])
             return []
         if kind == "shares":
-            self._share(frame["shares"])
+            self._share(msgspec.convert(frame["shares"], dict[str, dict[str, float]]))
             return []
         if kind == "drain":
             self.drain()
@@ -221,7 +260,11 @@ class Worker:
         self.table.zone = frame.get("zone", "")
         self.table.share = float(frame.get("share", 1.0))
         self.callers.configure(frame.get("callers") or {})
-        self.limits = msgspec.convert(frame.get("limits") or {}, Limits)
+        before, self.limits = self.limits, msgspec.convert(frame.get("limits") or {}, Limits)
+        if self.limits != before and self.limits.max_connections > self._affordable:
+            most, wanted = self._affordable, self.limits.max_connections
+            log.warning("descriptors for %d connections of each listener, not for %d (LimitNOFILE)", most, wanted)
+        self.agents.believe(frame.get("agents") or ())
         self.recorder.wanted = bool(frame.get("access_log"))
 
     def _share(self, shares: dict[str, dict[str, float]]) -> None:
@@ -235,6 +278,9 @@ class Worker:
     def _commit(self, revision: int, agents: int) -> list[Frame]:
         first = not self.table.ready
         self.table.commit(revision, agents)
+        if self._believed is not None:
+            self.agents.learn(*self._believed)
+            self._believed = None
         unjudged, self.table.unjudged = self.table.unjudged, []
         if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in self.table.services.values()):
             self.cpu.start()
@@ -290,6 +336,15 @@ class Worker:
         self.reactor.close()
 
 
+def encoded(frame: Frame) -> bytes:
+    """A frame for control; empty, and told, where it is none that could be sent: it costs nothing but itself."""
+    try:
+        return frames.encode(frame)
+    except Exception:
+        log.exception("a frame for control cannot be sent: %r", frame.get("t"))
+        return b""
+
+
 async def serve(worker: Worker, stream: trio.SocketStream) -> None:
     """Run until drained, or until control's deadline for it."""
     async with trio.open_nursery() as nursery:
@@ -301,7 +356,9 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
             async with sending:
                 try:
                     for answer in answers:
-                        await stream.send_all(frames.encode(answer))
+                        data = encoded(answer)
+                        if data:
+                            await stream.send_all(data)
                 except trio.BrokenResourceError:
                     pass  # control is gone; listening to it tells the same
 
@@ -371,10 +428,11 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
             answers = worker.on_frame(frame)
             if answers:
                 await send(answers)
-            if frame["t"] == "drain" and not draining:
+            kind = frame.get("t")
+            if kind == "drain" and not draining:
                 draining = True
                 task_status.started(float(frame["deadline_s"]))
-            if frame["t"] == "service":
+            if kind == "service":
                 await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
 
 
@@ -388,6 +446,8 @@ async def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a process group's SIGTERM: control drains its workers
     gc.set_threshold(50_000, 20, 50)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     worker = Worker()
     for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
         worker.listen(fd, inbound=False)

@@ -15,6 +15,9 @@ from agent.proxy.worker import Limits, Worker
 
 SERVICE = "pets.production"
 GET = b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+AGENT = "127.0.0.1"
+"""Where another agent is registered."""
+STRANGER = "127.0.0.66"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -116,13 +119,13 @@ class Proxy:
             for kind, document in documents.items()
         }
         refused = self.worker.table.stage(service, self.revision, endpoints, policies, self.worker.reactor.now)
-        assert refused == []
+        assert refused == [], refused
         self.worker._commit(self.revision, self.agents)
 
-    async def client(self, *, inbound: bool = False) -> Client:
-        """A new connection."""
+    async def client(self, *, inbound: bool = False, source: str = AGENT) -> Client:
+        """A new connection, from another agent's address or from a STRANGER's."""
         port = self.inbound_port if inbound else self.outbound_port
-        client = Client(await trio.open_tcp_stream("127.0.0.1", port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port, local_address=source))
         self.clients.append(client)
         return client
 
@@ -147,6 +150,7 @@ async def running_proxy(**limits: Any) -> AsyncIterator[Proxy]:
     """A worker that runs as long as the block does."""
     worker = Worker(seed=1)
     worker.limits = Limits(**limits)
+    worker.agents.learn({"another": AGENT}, "here")
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.reactor.run)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import pytest
 import trio
 
 from agent.proxy import peers
-from tests.support.proxy import Client, Proxy, running_proxy
+from tests.support.proxy import STRANGER, Client, Proxy, running_proxy
 
 QUESTION = b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -90,3 +92,50 @@ async def test_control_that_does_not_answer() -> None:
         assert b"504" in await refused(client)
         proxy.worker.peers.answer(asked[0]["id"], 200, b"too late")
         assert len(proxy.worker.peers._asked) == 0
+
+
+async def test_strangers_ask_nothing() -> None:
+    """403 before the question is read, however they spell who they are; nothing of it reaches control."""
+    async with running_proxy() as proxy:
+        asked = control(proxy)
+        for head in (QUESTION, QUESTION.replace(b"\r\n\r\nhello", b"\r\nX-Shoal-Caller: another\r\n\r\n")):
+            client = await proxy.client(inbound=True, source=STRANGER)
+            await client.send(head)
+            assert b"403" in await refused(client)
+        assert asked == [] and len(proxy.worker.peers._asked) == 0
+
+
+async def test_control_is_told_where_a_question_comes_from() -> None:
+    """So that it can compare the member that is named in it with who may be there."""
+    async with running_proxy() as proxy:
+        asked = control(proxy)
+        proxy.worker.agents.learn({"another": STRANGER}, "here")
+        await (await proxy.client(inbound=True, source=STRANGER)).send(QUESTION)
+        await until_asked(asked)
+        assert asked[0]["address"] == STRANGER
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [b"Content-Length: 1000\r\n\r\nh", b"Transfer-Encoding: chunked\r\n\r\n1\r\nh\r\n"],
+    ids=["length", "chunked"],
+)
+async def test_a_question_that_drips_or_never_ends(framing: bytes) -> None:
+    """It has as long as any question has, all of it, and no more for each byte."""
+    async with running_proxy() as proxy:
+        proxy.worker.peers.answer_s = 0.2
+        asked = control(proxy)
+        client = await proxy.client(inbound=True)
+        await client.send(b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\n" + framing)
+
+        async def drip() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await client.send(b"1\r\nh\r\n" if b"chunked" in framing else b"h")
+                    await trio.sleep(0.02)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip)
+            assert b"504" in await refused(client)
+            nursery.cancel_scope.cancel()
+        assert asked == []
