@@ -183,6 +183,7 @@ _OWN = {
     "services": "Services in the mesh",
     "suspects": "Endpoints whose mass deletion is not believed",
     "worker_restarts": "Workers replaced since the agent started",
+    "frames_mishandled": "What workers told that control failed at, by a mistake of its own",
     "resyncs": "Snapshots taken from etcd",
     "events_pending": "Events that some webhook has still to be told",
     "events_lost": "Events that could not be kept, because there were too many at once",

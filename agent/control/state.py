@@ -31,6 +31,7 @@ def figures(control: Control) -> dict[str, float]:
         "services": len(control.table.services),
         "suspects": sum(1 for _ in control.table.suspects()),
         "worker_restarts": control.fleet.restarts,
+        "frames_mishandled": control.fleet.mishandled.total(),
         "resyncs": mirror.resyncs,
         "lease_grants": control.holder.regrants,
         "control_loop_late": control.watchdog.late,

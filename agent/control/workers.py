@@ -5,6 +5,8 @@ Laws
   a little longer each time.
 - A worker that does not answer for `hang_s` is taken for hung, and killed.
 - Control never waits for a worker before it goes on with another.
+- A worker is killed for what it says only where that makes no sense as a frame. What control fails to handle is
+  control's own mistake: told, counted, answered where an answer is waited for, and nobody's death.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,36 @@ ASK_S: Final = 3.0
 LAST_WORDS_S: Final = 2.0
 _ROOT: Final = str(Path(__file__).resolve().parent.parent.parent)
 log = structlog.get_logger()
+
+
+SOUND: Final[dict[str, dict[str, type]]] = {
+    "ready": {"pid": int},
+    "runs": {"revision": int, "refused": list},
+    "answer": {"id": int},
+    "records": {"lines": bytes, "count": int},
+    "peer": {"id": int, "path": str, "body": bytes, "address": str},
+    "store": {"id": int, "name": str, "topic": dict, "record": bytes},
+    "compared": {"service": str, "revision": int, "request": dict, "answers": dict},
+    "happened": {"events": list},
+    "drained": {},
+}
+"""What workers say, and what has to be in it."""
+
+
+class Senseless(Exception):
+    """What a worker said is no frame."""
+
+
+def check_sound(frame: Frame) -> str:
+    """The kind of a frame. Raises Senseless for what no worker of ours says."""
+    kind = frame.get("t")
+    fields = SOUND.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise Senseless(f"no frame is called {kind!r:.80}")
+    for name, wanted in fields.items():
+        if not isinstance(frame.get(name), wanted):
+            raise Senseless(f"{kind}: {name} is {type(frame.get(name)).__name__}, not {wanted.__name__}")
+    return str(kind)
 
 
 class Worker:
@@ -76,7 +108,7 @@ class Fleet:
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[dict[str, Any]]], None] = lambda events: None,
         on_compared: Callable[[Frame], None] = lambda frame: None,
-        on_peer: Callable[[str, bytes], tuple[int, bytes]] = lambda path, body: (404, b""),
+        on_peer: Callable[[str, bytes, str], tuple[int, bytes]] = lambda path, body, address: (404, b""),
         on_store: Callable[[dict[str, Any], bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
@@ -101,6 +133,8 @@ class Fleet:
         self._left_behind = False
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
+        self.mishandled: Counter[str] = Counter()
+        """Frames that control failed at, by kind."""
         self.revision = 0
         """The lowest that every ready worker runs."""
         self.recent_commits: deque[tuple[int, float]] = deque(maxlen=100)
@@ -199,20 +233,38 @@ class Fleet:
     async def _read(self, worker: Worker) -> None:
         decoder = frames.Decoder()
         try:
-            while data := await worker.stream.receive_some(256 * 1024):
+            while True:
+                try:
+                    data = await worker.stream.receive_some(256 * 1024)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return  # the death of the process tells the rest
+                if not data:
+                    return
                 worker.last_word = time.monotonic()
                 for frame in decoder.feed(data):
-                    self._on_frame(worker, frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the death of the process tells the rest
+                    self._on_frame(worker, check_sound(frame), frame)
         except Exception:  # what a worker says must not end control, nor the other workers with it
             log.exception("a worker does not make sense, and is killed", worker=worker.index, pid=worker.process.pid)
             worker.process.kill()
         finally:
             worker.heard.set()
 
-    def _on_frame(self, worker: Worker, frame: Frame) -> None:
-        kind = frame["t"]
+    def _on_frame(self, worker: Worker, kind: str, frame: Frame) -> None:
+        """Handle a sound frame. What goes wrong in here is not the worker's doing, which only passes on what came."""
+        try:
+            self._handle(worker, kind, frame)
+        except Exception:
+            self.mishandled[kind] += 1
+            log.exception("control failed at what a worker told it", what=kind, worker=worker.index)
+            if kind == "peer":
+                self._answer_peer(worker, frame, 500, b"this agent failed at that question")
+            elif kind == "store":
+                self._stored(worker, frame["id"], frame["name"], "control failed at it")
+
+    def _answer_peer(self, worker: Worker, frame: Frame, status: int, body: bytes) -> None:
+        worker.send(frames.encode({"t": "peer_answer", "id": frame["id"], "status": status, "body": body}))
+
+    def _handle(self, worker: Worker, kind: str, frame: Frame) -> None:
         if kind == "runs":
             worker.revision = frame["revision"]
             for refused in frame["refused"]:
@@ -224,8 +276,7 @@ class Fleet:
         elif kind == "records":
             self._on_records(frame["lines"], frame["count"])
         elif kind == "peer":
-            status, body = self._on_peer(frame["path"], frame["body"])
-            worker.send(frames.encode({"t": "peer_answer", "id": frame["id"], "status": status, "body": body}))
+            self._answer_peer(worker, frame, *self._on_peer(frame["path"], frame["body"], frame["address"]))
         elif kind == "store":
             self._on_store(frame["topic"], frame["record"], partial(self._stored, worker, frame["id"], frame["name"]))
         elif kind == "compared":

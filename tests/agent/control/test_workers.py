@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.control.listening import OldWorker, listening
-from agent.control.workers import Fleet, drain_old
-from agent.frames import Frame
+from agent.control.workers import Fleet, Senseless, check_sound, drain_old
+from agent.frames import Frame, encode
 from agent.settings import Address
 from tests.support.proxy import GET, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
@@ -31,7 +33,7 @@ WORKER = (sys.executable, "-m", "agent.proxy")
 class Running:
     """A fleet, what it is told, and what it tells."""
 
-    def __init__(self, count: int, command: Sequence[str], hang_s: float) -> None:
+    def __init__(self, count: int, command: Sequence[str], hang_s: float, **handlers: Any) -> None:
         self.outbound = listening(ANY, (), count)
         self.inbound = listening(ANY, (), count)
         self.table: list[Frame] = []
@@ -43,9 +45,9 @@ class Running:
             count,
             configuration=lambda: {"t": "configure", "host": "here", "access_log": True},
             table=lambda: self.table,
-            on_records=self.on_records,
             command=command,
             hang_s=hang_s,
+            **{"on_records": self.on_records, **handlers},
         )
 
     def on_records(self, lines: bytes, count: int) -> None:
@@ -68,8 +70,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(count: int = 1, command: Sequence[str] = WORKER, hang_s: float = 30) -> AsyncIterator[Running]:
-    running = Running(count, command, hang_s)
+async def running(
+    count: int = 1, command: Sequence[str] = WORKER, hang_s: float = 30, **handlers: Any
+) -> AsyncIterator[Running]:
+    running = Running(count, command, hang_s, **handlers)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(running.fleet.run)
@@ -170,6 +174,73 @@ async def test_a_worker_that_talks_nonsense_is_killed(said: bytes) -> None:
     """What a worker says cannot end control; it is replaced, again and again, with growing pauses."""
     async with running(command=(sys.executable, "-c", TALKS.format(said))) as run:
         await run.until(lambda: run.fleet.restarts >= 2)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"t": "records"},
+        {"t": "records", "lines": "text", "count": 1},
+        {"t": "peer", "id": "1", "path": "/", "body": b"", "address": ""},
+        {"t": "never heard of"},
+        {"t": ["runs"]},
+        {},
+    ],
+    ids=str,
+)
+async def test_a_worker_that_says_frames_of_nobodys_is_killed(frame: Frame) -> None:
+    """Well made, and without meaning: it is no worker of ours any more."""
+    async with running(command=(sys.executable, "-c", TALKS.format(encode(frame)))) as run:
+        await run.until(lambda: run.fleet.restarts >= 1)
+    assert not run.fleet.mishandled
+
+
+SOUND = [
+    {"t": "peer", "id": 7, "path": "/shares", "body": b"\x92\xa1\xff\x80", "address": "10.0.0.9"},
+    {"t": "store", "id": 8, "name": "n", "topic": {}, "record": b"{}"},
+    {"t": "happened", "events": [{}]},
+    {"t": "compared", "service": "s", "revision": 1, "request": {}, "answers": {}},
+    {"t": "records", "lines": b"", "count": 0},
+    {"t": "runs", "revision": 1, "refused": [{"worker": 1}, "?"]},
+]
+ANSWERED = """
+import os, socket, sys
+sys.path.insert(0, os.environ["PYTHONPATH"].split(os.pathsep)[0])
+from agent.frames import Decoder
+control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
+control.sendall({!r})
+decoder = Decoder()
+found = []
+while len(found) < 2:
+    found += [f for f in decoder.feed(control.recv(65536)) if f["t"] in ("peer_answer", "stored")]
+answers = [(f["t"], f["id"], f.get("status"), f.get("reason")) for f in found]
+control.sendall({!r} + (b"" if answers == {!r} else b"no"))
+while control.recv(65536):
+    pass
+"""
+
+
+async def test_what_control_fails_at_costs_no_worker() -> None:
+    """Its own exceptions are told, counted, answered where an answer is waited for; the next frames are heard."""
+    failing: Any = {
+        name: (lambda *_: 1 / 0) for name in ("on_peer", "on_store", "on_happened", "on_compared", "on_records")
+    }
+    said = b"".join(map(encode, SOUND))
+    last = encode({"t": "runs", "revision": 9, "refused": []}) + encode({"t": "ready", "pid": 1})
+    wanted = [("peer_answer", 7, 500, None), ("stored", 8, None, "control failed at it")]
+    async with running(command=(sys.executable, "-c", ANSWERED.format(said, last, wanted)), **failing) as run:
+        await run.until(lambda: run.fleet.ready)
+        assert run.fleet.revision == 9 and run.fleet.restarts == 0
+        assert run.fleet.mishandled == dict.fromkeys(("peer", "store", "happened", "compared", "records", "runs"), 1)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text() | st.binary() | st.lists(st.none())))
+def test_what_is_sound_is_told_from_what_is_not(frame: Frame) -> None:
+    """Whatever map it is; and a sound one stays sound with more in it."""
+    for sound in SOUND:
+        assert check_sound({**frame, **sound}) == sound["t"]
+    with pytest.raises(Senseless):
+        check_sound({**frame, "t": "?"})
 
 
 @pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "raise SystemExit(3)")])
