@@ -25,6 +25,7 @@ from agent.accounts import find_account
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
+from agent.trust import parse_ranges
 from policies.document import Fault, below, convert
 from policies.duration import Duration, seconds
 from policies.health import HealthPolicy
@@ -87,6 +88,8 @@ class Inbound(Part, frozen=True, kw_only=True):
     listen: str = "0.0.0.0:15006"
     advertise_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     """The port that others dial, where it is not the one that is listened on (a port mapping); 0: it is."""
+    agents: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Ranges that agents come from whose address is not the registered one: `10.8.0.0/16`, or the address of a NAT."""
 
 
 class Admin(Part, frozen=True, kw_only=True):
@@ -116,12 +119,13 @@ class Limits(Part, frozen=True, kw_only=True):
     """`[limits]`: of the agent as a whole; connections and waiting requests are divided among the workers."""
 
     max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 20_000
+    """Of each listener, the outbound and the inbound one."""
     head_timeout: Duration = "10s"
     """For a whole request head, however it drips."""
     idle_timeout: Duration = "5m"
     """Between two requests of a connection."""
     max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1024
-    """Requests that are held until the first table is there."""
+    """Requests of each listener that are held until the first table is there."""
     waiting_timeout: Duration = "10s"
 
 
@@ -339,6 +343,8 @@ def _check(settings: Settings) -> None:
     _check_apart(settings)
     _check_times(settings)
     _check_etcd(settings.etcd)
+    for number, text in enumerate(settings.inbound.agents):
+        _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
     _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
     _told("$.checks.ports", lambda: Ports(settings.checks.ports))

@@ -49,7 +49,8 @@ _RESTLESS_S: Final = 1.0
 """For how long a change is followed closely."""
 _MUCH: Final = 0.1
 """A change by more than this part is followed up at once."""
-_MOST: Final = 1e12
+_MOST: Final = 1e7
+"""Requests a second that a member may say it is asked for: no host is asked for more."""
 
 
 class Shared(NamedTuple):

@@ -116,7 +116,7 @@ class Control:
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
-        self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host)
+        self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host, settings.inbound.agents)
         self.comparing = Comparing(self.table)
         self.board = Board(self.keys, self.table)
         self.happening = Happening(
@@ -149,7 +149,7 @@ class Control:
             on_happened=self._on_happened,
             on_compared=self.comparing.observe,
             on_store=self.storing.store,
-            on_peer=lambda path, body: sharing.asked(path, body, self.sharing),
+            on_peer=lambda path, body, address: sharing.asked(path, body, self.sharing, address),
             on_records=self.access.write if self.access else lambda lines, count: None,
         )
         self.happened: deque[dict[str, Any]] = deque(maxlen=HAPPENED)
@@ -223,6 +223,8 @@ class Control:
 
     def _publish(self, touched: Iterable[str], revision: int) -> None:
         frames = said_once(self.table.frame(name) for name in touched)
+        if self.table.moved:
+            frames.append(self.table.agents_frame())
         self.fleet.publish([*frames, self._commit(revision)])
 
     def _commit(self, revision: int) -> Frame:
@@ -247,6 +249,7 @@ class Control:
             "callers": self.registrar.tokens.callers(),
             "access_log": bool(self.settings.access_log),
             "share": 1 / count,
+            "agents": self.settings.inbound.agents,
             "limits": {
                 "max_connections": max(1, limits.max_connections // count),
                 "head_s": seconds(limits.head_timeout),
@@ -260,7 +263,7 @@ class Control:
         if not self._table_known:
             return []
         frames = said_once(self.table.frame(name) for name in self.table.services)
-        return [*frames, self._commit(self.table.revision)]
+        return [*frames, self.table.agents_frame(), self._commit(self.table.revision)]
 
     def _on_happened(self, events: list[dict[str, Any]]) -> None:
         """Breakers and ejections, from the workers."""

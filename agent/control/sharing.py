@@ -7,8 +7,9 @@ inbound listener, and gets its part back. With no such limit nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from typing import Final, TypeVar
 
 import httpx
 import msgspec
@@ -17,6 +18,7 @@ import trio
 
 from agent.control.table import Table
 from agent.control.workers import Fleet
+from agent.trust import Agents, is_here, source_for
 from policies.document import Document
 from policies.names import candidates
 from policies.ratelimit import RateLimit, shared
@@ -31,6 +33,8 @@ ASK_S: Final = 0.5
 MAX_SHARED: Final = 2000
 """Limits of the whole mesh that are divided by demand: one document for `*` asks for one in each service. Of those
 beyond it each agent has an equal part, as of those whose owner is not heard."""
+MAX_ANSWER_BYTES: Final = 256 * 1024
+"""Of an owner: who answers under an agent's address need not be it any more."""
 _SEPARATOR: Final = "\0"
 log = structlog.get_logger()
 
@@ -45,7 +49,9 @@ class Question(msgspec.Struct, array_like=True):
 class Sharing:
     """This agent as a member, and as an owner."""
 
-    def __init__(self, table: Table, fleet: Callable[[], Fleet], host: str) -> None:
+    def __init__(self, table: Table, fleet: Callable[[], Fleet], host: str, ranges: Iterable[str] = ()) -> None:
+        """`ranges`: where agents may come from besides where they are registered."""
+        self._agents = Agents(ranges)
         self._table = table
         self._fleet = fleet
         self._host = host
@@ -57,23 +63,27 @@ class Sharing:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with httpx.AsyncClient(timeout=ASK_S, trust_env=False) as client:
+        async with Clients() as clients:
             while True:
                 limits = self._limits()
                 if limits and self._member.due(trio.current_time()):
-                    await self._round(limits, client)
+                    await self._round(limits, clients)
                 await trio.sleep(TICK_S if limits else IDLE_S)
 
-    def answer(self, body: bytes) -> tuple[int, bytes]:
-        """As an owner, to a member's report: status and body."""
-        try:
-            question = msgspec.msgpack.decode(body, type=Question)
-        except msgspec.DecodeError as error:
-            return 400, str(error).encode()
-        if question.member not in self._table.agents:
+    def answer(self, body: bytes, address: str) -> tuple[int, bytes]:
+        """As an owner, to a member's report that came from an address: status and body."""
+        question = decoded(body, Question)
+        if isinstance(question, str):
+            return 400, question.encode("utf-8", "replace")
+        record = self._table.agents.get(question.member)
+        if record is None or question.member == self._host:
             return 403, b"no such agent lives in this mesh"
-        reports = {name: Report(*report) for name, report in question.reports.items()}
-        self._configure(self._limits())
+        if not self._agents.from_agent(address, record.address):
+            return 403, b"that agent is registered elsewhere"
+        limits = self._limits()
+        # What is no limit here may be one that this agent has not heard of yet.
+        reports = {name: Report(*report) for name, report in question.reports.items() if name in limits}
+        self._configure(limits)
         return 200, msgspec.msgpack.encode(self._ledger.report(question.member, reports, trio.current_time()))
 
     def _limits(self) -> dict[str, Shared]:
@@ -110,7 +120,7 @@ class Sharing:
         mine = {name: limit for name, limit in limits.items() if owner(name, members) == self._host}
         self._ledger.configure(mine, members, trio.current_time())
 
-    async def _round(self, limits: dict[str, Shared], client: httpx.AsyncClient) -> None:
+    async def _round(self, limits: dict[str, Shared], clients: Clients) -> None:
         """Report, accept, and tell the workers."""
         self._configure(limits)
         counted = {index: _flat(told) for index, told in (await self._fleet().ask_each("demand")).items()}
@@ -127,25 +137,31 @@ class Sharing:
             by_owner.setdefault(owner(name, members), {})[name] = report
         async with trio.open_nursery() as nursery:
             for host, some in by_owner.items():
-                nursery.start_soon(self._report, host, some, serial, client)
+                nursery.start_soon(self._report, host, some, serial, clients)
         self._hand_out(counted, limits)
 
-    async def _report(self, host: str, reports: dict[str, Report], serial: int, client: httpx.AsyncClient) -> None:
+    async def _report(self, host: str, reports: dict[str, Report], serial: int, clients: Clients) -> None:
         if host == self._host:
             self._member.accept(self._ledger.report(host, reports, trio.current_time()), serial)
             return
-        record = self._table.agents[host]
+        record, own = self._table.agents.get(host), self._table.agents.get(self._host)
+        if record is None:
+            return  # it left meanwhile
+        client = clients.from_address(source_for(own.address, record.address) if own is not None else "")
         address = f"[{record.address}]" if ":" in record.address else record.address
         told = {name: (report.demand, report.held, report.for_s, report.using) for name, report in reports.items()}
         body = msgspec.msgpack.encode(Question(self._host, told))
         try:
             with trio.move_on_after(ASK_S):
-                answer = await client.post(
-                    f"http://{address}:{record.inbound_port}{PATH}", content=body, headers={"host": HOST}
-                )
-                if answer.status_code == 200:
-                    self._member.accept(msgspec.msgpack.decode(answer.content, type=dict[str, float]), serial)
-        except (httpx.HTTPError, msgspec.DecodeError) as error:
+                url = f"http://{address}:{record.inbound_port}{PATH}"
+                async with client.stream("POST", url, content=body, headers={"host": HOST}) as answer:
+                    said = await _whole(answer)
+                grants = decoded(said, dict[str, float]) if answer.status_code == 200 else f"{answer.status_code}"
+                if isinstance(grants, str):
+                    log.debug("the owner of a limit gives no grants", host=host, reason=grants)
+                else:
+                    self._member.accept(grants, serial)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.debug("the owner of a limit does not answer", host=host, error=str(error))
 
     def _hand_out(self, counted: dict[int, dict[str, float]], limits: dict[str, Shared]) -> None:
@@ -167,6 +183,48 @@ class Sharing:
             self._fleet().tell(index, {"t": "shares", "shares": by_service})
 
 
+T = TypeVar("T")
+
+
+def decoded(body: bytes, wanted: type[T]) -> T | str:
+    """What stands in a message of another host's; or why nothing does, whatever it was that the decoder raised."""
+    try:
+        return msgspec.msgpack.decode(body, type=wanted)
+    except Exception as error:  # not only its own: text that is no UTF-8, depths beyond the stack, ...
+        return f"{type(error).__name__}: {error}"[:300]
+
+
+async def _whole(answer: httpx.Response) -> bytes:
+    """As it came, not unpacked; of what is too large, the beginning, which makes no sense."""
+    body = b""
+    async for piece in answer.aiter_raw():
+        body += piece[: MAX_ANSWER_BYTES - len(body)]
+    return body
+
+
+class Clients:
+    """By the address that questions leave from: owners believe an agent where it is registered."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Clients:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def from_address(self, source: str) -> httpx.AsyncClient:
+        """The client for one; for the system's choice where that is none of this host's."""
+        client = self._clients.get(source)
+        if client is None:
+            transport = httpx.AsyncHTTPTransport(local_address=source if source and is_here(source) else None)
+            client = self._clients[source] = httpx.AsyncClient(transport=transport, timeout=ASK_S, trust_env=False)
+            self._stack.push_async_callback(client.aclose)
+        return client
+
+
 def _flat(told: dict[str, dict[str, float]]) -> dict[str, float]:
     return {
         f"{service}{_SEPARATOR}{limit}": counter
@@ -184,6 +242,6 @@ def _among(asked: dict[str, float], part: float) -> dict[str, float]:
     return divide(part, scaled)
 
 
-def asked(path: str, body: bytes, sharing: Sharing) -> tuple[int, bytes]:
-    """What another agent asks this one."""
-    return sharing.answer(body) if path == PATH else (404, b"nothing is known here of that question")
+def asked(path: str, body: bytes, sharing: Sharing, address: str) -> tuple[int, bytes]:
+    """What another agent, at an address, asks this one."""
+    return sharing.answer(body, address) if path == PATH else (404, b"nothing is known here of that question")

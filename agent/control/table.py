@@ -94,6 +94,8 @@ class Table:
         self.revision = 0
         self.services: dict[str, Service] = {}
         self.agents: dict[str, Agent] = {}
+        self.moved = False
+        """Whether the last changes made an agent come, go, or live elsewhere."""
         self.policies: dict[str, dict[str, Policy]] = {}
         """By kind and pattern."""
         self.refused: dict[Identity, Refused] = {}
@@ -132,6 +134,7 @@ class Table:
         """
         self._documents = documents
         before = self.instance_count
+        self.moved = False
         if whole:
             changes = [*self._missing(changes, revision), *changes]
         for key, change in self._parsed(changes):
@@ -263,6 +266,7 @@ class Table:
             self.agents.pop(key.first, None)
         else:
             self.agents[key.first] = record
+        self.moved = self.moved or (before and before.address) != (record and record.address)
         if _dialled(before) != _dialled(record):
             self._touched.update(self._owned.get(key.first, ()))
             self._touched.update(self.places.move(key.first, _dialled(before), _dialled(record)))
@@ -330,6 +334,10 @@ class Table:
         return {name}
 
     # What goes to the workers.
+
+    def agents_frame(self) -> Frame:
+        """Who lives, and where."""
+        return {"t": "agents", "host": self._host, "addresses": {host: a.address for host, a in self.agents.items()}}
 
     def frame(self, name: str) -> Frame:
         """A service as workers get it: `service`, or `gone`."""

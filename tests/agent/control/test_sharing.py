@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from agent.control.sharing import PATH, Question, Sharing, _among, asked
 from agent.control.table import Table
@@ -15,7 +17,7 @@ from agent.proxy import state
 from policies.shares import owner
 from registry.keys import Keys
 from registry.store import Change
-from tests.support.proxy import GET, Proxy, always_ok, endpoint, refusing_port, running_proxy
+from tests.support.proxy import GET, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
 
 KEYS = Keys()
 LIMIT: dict[str, Any] = {"limits": [{"name": "all", "rate": "20/s", "scope": "mesh"}]}
@@ -55,7 +57,7 @@ def answer_by(proxy: Proxy, sharing: Sharing) -> None:
     token = trio.lowlevel.current_trio_token()
 
     def passed_on(frame: dict[str, Any]) -> None:
-        status, body = asked(frame["path"], frame["body"], sharing)
+        status, body = asked(frame["path"], frame["body"], sharing, frame["address"])
         token.run_sync_soon(proxy.worker.peers.answer, frame["id"], status, body)
 
     proxy.worker.peers.connect(passed_on)
@@ -63,7 +65,13 @@ def answer_by(proxy: Proxy, sharing: Sharing) -> None:
 
 def alone(**policies: dict[str, Any]) -> Sharing:
     """An agent that has nobody to ask."""
-    return Sharing(table("here", {"here": 1, "there": 2}, **policies), lambda: None, "here")  # type: ignore[arg-type, return-value]
+    known = table("here", {"here": 1, "there": 2, "third": 3}, **policies)
+    return Sharing(known, lambda: None, "here")  # type: ignore[arg-type, return-value]
+
+
+def report(member: str) -> bytes:
+    """A question that is one."""
+    return msgspec.msgpack.encode(Question(member, {NAME: (1.0, 0.0, 1.0, 0.0)}))
 
 
 @pytest.mark.parametrize(
@@ -73,20 +81,110 @@ def alone(**policies: dict[str, Any]) -> Sharing:
         (PATH, b"\xff\xfe garbage", 400),
         (PATH, msgspec.msgpack.encode({"member": "here"}), 400),
         (PATH, msgspec.msgpack.encode(Question("stranger", {NAME: (1.0, 0.0, 1.0, 0.0)})), 403),
+        (PATH, msgspec.msgpack.encode(Question("here", {NAME: (1.0, 0.0, 1.0, 0.0)})), 403),
+        (PATH, b"\x92\xa1\xff\x80", 400),
+        (PATH, b"\x92\xa5there\x81\xa1\xff\x94\x01\x00\x01\x00", 400),
+        (PATH, b"\x91" * 60_000, 400),
+        (PATH, b"\x93\xa5there\x80" + b"\x91" * 60_000 + b"\xc0", 400),
+        (PATH, b"\xdd\xff\xff\xff\xff", 400),
+        (PATH, b"", 400),
     ],
 )
 async def test_what_is_no_report_of_a_live_agent_is_refused(path: str, body: bytes, status: int) -> None:
-    """And changes nothing."""
-    assert asked(path, body, alone(**{"pets.production": LIMIT}))[0] == status
+    """Whatever it is that the decoder raises; and nothing changes."""
+    sharing = alone(**{"pets.production": LIMIT})
+    assert asked(path, body, sharing, "127.0.0.1")[0] == status
+    assert sharing._ledger._divisions == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "ranges", "status"),
+    [
+        ("127.0.0.1", (), 200),
+        ("::ffff:127.0.0.1", (), 200),
+        ("127.0.0.2", (), 403),
+        ("127.0.0.2", ("127.0.0.2/31",), 200),
+        ("127.0.0.2", ("10.0.0.0/8",), 403),
+        ("nonsense", (), 403),
+    ],
+)
+async def test_the_member_that_is_named_has_to_be_there(address: str, ranges: tuple[str, ...], status: int) -> None:
+    """A question counts as that of the agent that is registered where it comes from."""
+    known = table("here", {"here": 1, "there": 2}, **{"pets.production": LIMIT})
+    sharing = Sharing(known, lambda: None, "here", ranges)  # type: ignore[arg-type, return-value]
+    assert asked(PATH, report("there"), sharing, address)[0] == status
+
+
+@given(st.binary(max_size=300))
+@example(b"\x92\xa1\xff\x80")
+@settings(deadline=None)
+def test_no_question_is_too_strange(body: bytes) -> None:
+    """It is answered."""
+    sharing = alone(**{"pets.production": LIMIT})
+    assert asked(PATH, body, sharing, "127.0.0.1")[0] in (200, 400, 403)
+
+
+NUMBERS = st.floats() | st.integers(-(2**63), 2**64 - 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from([NAME, "other"]), st.tuples(*[NUMBERS] * 4)), max_size=20))
+@settings(deadline=None)
+def test_no_member_takes_more_than_there_is(told: list[tuple[str, Any]]) -> None:
+    """Whatever figures it sends, in whatever order: grants are parts of a limit, and limits that are none get none."""
+
+    async def run() -> None:
+        sharing = alone(**{"pets.production": LIMIT})
+        for name, figures in told:
+            body = msgspec.msgpack.encode(["there", {name: figures}])
+            status, answer = asked(PATH, body, sharing, "127.0.0.1")
+            assert status == 200
+            grants = msgspec.msgpack.decode(answer, type=dict[str, float])
+            assert grants.keys() <= {NAME} and all(0.0 <= grant <= 1.0 for grant in grants.values())
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\x81\xa1\xff",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\x81\xa1\xff\xca\x00",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n\x91",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000_000,
+        b"\xff\xfe\x00",
+        b"",
+    ],
+)
+async def test_an_owner_that_is_somebody_else_now(said: bytes) -> None:
+    """Who answers under the address of an agent that has gone is not believed, and ends nothing."""
+    async with running_proxy() as proxy, trio.open_nursery() as nursery:
+        heard: list[bytes] = []
+
+        async def rogue(client: Client) -> None:
+            heard.append(await client.head())
+            if said:
+                await client.send(said)
+
+        ports = {"here": proxy.inbound_port, **{f"gone-{n}": await proxy.upstream(rogue) for n in range(3)}}
+        assert owner(NAME, ports) != "here"
+        workers: Any = Workers(proxy)
+        sharing = Sharing(table("here", ports, **{"pets.production": LIMIT}), lambda: workers, "here")
+        proxy.put(endpoint(1), ratelimit=LIMIT)
+        nursery.start_soon(sharing.run)
+        with trio.fail_after(10):
+            while len(heard) < 3:
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
 
 
 async def test_figures_beyond_reason_are_not_believed() -> None:
     """An agent gone mad gets no more than there is."""
     sharing = alone(**{"pets.production": LIMIT})
     for demand in (-1.0, float("inf"), float("nan"), 1e300):
-        for member in ("there", "here"):
+        for member in ("there", "third"):
             body = msgspec.msgpack.encode(Question(member, {NAME: (demand, demand, demand, demand)}))
-            status, answer = asked(PATH, body, sharing)
+            status, answer = asked(PATH, body, sharing, "127.0.0.1")
             grants = msgspec.msgpack.decode(answer, type=dict[str, float])
             assert status == 200 and all(0.0 <= grant <= 1.0 for grant in grants.values())
 
