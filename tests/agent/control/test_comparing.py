@@ -260,7 +260,7 @@ async def test_two_agents_and_the_command_agree(table: Table, etcd: EtcdProcess)
 async def test_the_admin_port_tells_and_begins_anew(table: Table) -> None:
     """GET and POST, and what there is not."""
     async with running(table) as made:
-        routes = [Route(path, handler, methods=[method]) for path, handler, method in made.routes()]
+        routes = [Route(door.path, door.handler, methods=[door.method]) for door in made.doors()]
         transport = httpx.ASGITransport(app=Starlette(routes=routes))
         made.observe(frame())
         await until(lambda: made.compared == 1)
