@@ -97,10 +97,10 @@ async def test_acks_that_get_lost(pulsar: PulsarDouble, tmp_path: Path) -> None:
 
 async def test_what_is_refused_comes_again_and_holds_up_nothing(pulsar: PulsarDouble, tmp_path: Path) -> None:
     pulsar.refusals = 1
-    async with relaying(pulsar.url(), tmp_path, again_min_s=0.5) as relay:
+    async with relaying(pulsar.url(), tmp_path, again_min_s=2.0) as relay:
         await put(relay, *range(10))
-        await until(lambda: len(pulsar.records()) == 9)
-        assert "send-error:8: not now" in relay.refused and relay.spool.waiting == 1
+        await until(lambda: relay.refused and relay.spool.waiting == 1)
+        assert "send-error:8: not now" in relay.refused and len(pulsar.records()) == 9
         await until(lambda: not relay.spool.waiting)
         assert relay.refused == ""
 
