@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 from registry.etcd import EtcdSettings, EtcdStore
@@ -15,6 +16,7 @@ from registry.lease import Holder
 from registry.renewal import EtcdRenewer, Renewal
 from registry.server import EtcdProcess
 from registry.store import LeaseGone, Unavailable
+from tests.support.tunnel import Tunnel
 
 TTL_S = 2
 
@@ -148,3 +150,21 @@ async def test_what_fails_is_tried_again_and_what_is_gone_is_told_once() -> None
                 await trio.sleep(0.01)
     assert gone == [7]
     assert renewer.asked[:3] == [7, 7, 7]
+
+
+async def test_renewals_go_where_the_settings_say(etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel of one's own is no way around the proxy, nor one to a proxy that only the environment names."""
+    monkeypatch.setenv("no_proxy", "*,127.0.0.1")
+    with Tunnel() as tunnel, Tunnel() as other:
+        monkeypatch.setenv("http_proxy", other.url)
+        monkeypatch.setenv("grpc_proxy", other.url)
+        for proxy, heard in (("", []), (tunnel.url, [f"CONNECT 127.0.0.1:{etcd.client_port} HTTP/1.1"])):
+            settings = EtcdSettings(endpoints=(etcd.url,), proxy=proxy)
+            async with EtcdStore.open(settings) as store:
+                lease = await store.grant(30)
+            tunnel.heard.clear()
+            renewer = EtcdRenewer(settings)
+            await trio.to_thread.run_sync(renewer.renew, lease, 20.0)
+            renewer.close()
+            assert tunnel.heard == heard
+        assert other.heard == []
