@@ -1,17 +1,22 @@
-"""Every policy kind there is, in the order of the phases in which requests meet them. The one list to add a kind to."""
+"""Every policy kind there is, and what stands under its name in etcd: a document, or why there is none.
+
+A value in etcd is JSON or YAML. Whatever its bytes are, `parse` returns; it never raises and never half believes.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from policies.balance import Balance
 from policies.breaker import Breaker
-from policies.document import Document
+from policies.document import Document, Fault, Invalid, convert, load, meant
 from policies.fault import FaultPolicy
 from policies.health import HealthPolicy
+from policies.names import parse_pattern
 from policies.outlier import Outlier
+from policies.plain import kind_of
 from policies.ratelimit import RateLimit
 from policies.retry import Retry
 from policies.route import Route
@@ -19,6 +24,7 @@ from policies.shadow import Shadow
 from policies.shed import Shed
 from policies.timeout import Timeout
 from policies.webhook import Webhook
+from policies.work import check_work
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -46,3 +52,52 @@ KINDS: Final = (
     Kind("webhook", Webhook, "who is told of what happens, and how"),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
+
+_SAID_PATH: Final = 300
+_SAID_REASON: Final = 1000
+
+
+def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
+    """The document in a value that stands under `policies/<kind>/<key>`; `key` is a canonical pattern."""
+    known = BY_NAME.get(kind)
+    if known is None:
+        reason = f"no policy kind {kind[:60]!r}{meant(kind, BY_NAME)}; there are: {', '.join(BY_NAME)}"
+        return Invalid(kind, key, "$", reason)
+    try:
+        raw = load(text)
+        if not isinstance(raw, dict):
+            raise Fault("$", f"a document is an object with fields, not {kind_of(raw)}")
+        document = convert(raw, known.document)
+        _agree(document, kind, key)
+        if key and not document.service:
+            document = msgspec.structs.replace(document, service=key)  # a check has to know whose document it is
+        check_work(document)
+        document.check()
+    except Fault as fault:
+        return Invalid(kind, key, _sayable(fault.path, _SAID_PATH), _sayable(fault.reason, _SAID_REASON))
+    return document
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """JSON Schema of a kind, as plain JSON. Raises KeyError."""
+    found = msgspec.json.schema(BY_NAME[kind].document)
+    plain = msgspec.json.decode(msgspec.json.encode(found))  # defaults are tuples and structs until then
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain}
+
+
+def _agree(document: Document, kind: str, key: str) -> None:
+    if document.kind not in ("", kind):
+        raise Fault("$.kind", f"{document.kind!r}, but the key says {kind!r}; leave it out or make them agree")
+    if document.service and key:
+        try:
+            service = parse_pattern(document.service)
+        except ValueError as error:
+            raise Fault("$.service", str(error)) from None
+        if service != key:
+            raise Fault("$.service", f"{service!r}, but the key says {key!r}; leave it out or make them agree")
+
+
+def _sayable(text: str, length: int) -> str:
+    """Fit for a log line, a terminal and a record: one line, no control characters, not endless."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: length + 1])
+    return shown if len(shown) <= length else shown[: length - 1] + "…"

@@ -1,6 +1,5 @@
-"""The frame that every policy document has, and how plain data becomes one: typed, validated and frozen, or Invalid.
+"""The frame that every policy document has, and how plain data becomes one: typed, validated and frozen.
 
-A value in etcd is JSON or YAML. Whatever its bytes are, `parse` returns; it never raises and never half believes.
 Unknown fields are refused, because a misspelt field that is ignored is a policy that is not in force.
 """
 
@@ -14,9 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
-from policies.names import parse_pattern
-from policies.plain import MAX_DEPTH, MAX_DOCUMENT_BYTES, Fault, Step, below, kind_of, load
-from policies.work import check_work
+from policies.plain import MAX_DEPTH, MAX_DOCUMENT_BYTES, Fault, Step, below, load
 
 __all__ = [
     "MAX_DEPTH",
@@ -27,12 +24,8 @@ __all__ = [
     "below",
     "convert",
     "load",
-    "parse",
-    "schema",
+    "meant",
 ]
-
-_SAID_PATH: Final = 300
-_SAID_REASON: Final = 1000
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,56 +55,6 @@ class Invalid(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key}: {self.path}: {self.reason}"
-
-
-def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
-    """The document in a value that stands under `policies/<kind>/<key>`; `key` is a canonical pattern."""
-    from policies.catalogue import BY_NAME  # the catalogue names every kind, and each kind is made of this module
-
-    known = BY_NAME.get(kind)
-    if known is None:
-        reason = f"no policy kind {kind[:60]!r}{_meant(kind, BY_NAME)}; there are: {', '.join(BY_NAME)}"
-        return Invalid(kind, key, "$", reason)
-    try:
-        raw = load(text)
-        if not isinstance(raw, dict):
-            raise Fault("$", f"a document is an object with fields, not {kind_of(raw)}")
-        document = convert(raw, known.document)
-        _agree(document, kind, key)
-        if key and not document.service:
-            document = msgspec.structs.replace(document, service=key)  # a check has to know whose document it is
-        check_work(document)
-        document.check()
-    except Fault as fault:
-        return Invalid(kind, key, _sayable(fault.path, _SAID_PATH), _sayable(fault.reason, _SAID_REASON))
-    return document
-
-
-def schema(kind: str) -> dict[str, Any]:
-    """JSON Schema of a kind, as plain JSON. Raises KeyError."""
-    from policies.catalogue import BY_NAME
-
-    found = msgspec.json.schema(BY_NAME[kind].document)
-    plain = msgspec.json.decode(msgspec.json.encode(found))  # defaults are tuples and structs until then
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain}
-
-
-def _agree(document: Document, kind: str, key: str) -> None:
-    if document.kind not in ("", kind):
-        raise Fault("$.kind", f"{document.kind!r}, but the key says {kind!r}; leave it out or make them agree")
-    if document.service and key:
-        try:
-            service = parse_pattern(document.service)
-        except ValueError as error:
-            raise Fault("$.service", str(error)) from None
-        if service != key:
-            raise Fault("$.service", f"{service!r}, but the key says {key!r}; leave it out or make them agree")
-
-
-def _sayable(text: str, length: int) -> str:
-    """Fit for a log line, a terminal and a record: one line, no control characters, not endless."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: length + 1])
-    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 # Plain data to a document.
@@ -202,11 +145,11 @@ def _said(what: str, kind: Any) -> str:
     unknown = _UNKNOWN.match(what)
     if unknown:
         fields = [field.encode_name for field in getattr(_bare(kind), "fields", ())]
-        return f"no field {unknown[1][:60]!r} here{_meant(unknown[1], fields)}; there are: {', '.join(fields)}"
+        return f"no field {unknown[1][:60]!r} here{meant(unknown[1], fields)}; there are: {', '.join(fields)}"
     if what.startswith("Invalid enum value "):
         allowed = [str(value) for value in getattr(_bare(kind), "values", ())]
         given = what.removeprefix("Invalid enum value ")
-        return f"{given[:60]} is none of: {', '.join(allowed)}{_meant(given.strip(chr(39)), allowed)}"
+        return f"{given[:60]} is none of: {', '.join(allowed)}{meant(given.strip(chr(39)), allowed)}"
     if " matching regex " in what:
         return f"expected {_right(kind) or _in_words(what.removeprefix('Expected '))}"
     if what.startswith("Object missing required field"):
@@ -272,6 +215,7 @@ def _bare(kind: Any) -> Any:
     return next(filter(is_struct, inner), inner[0])
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """A hint at the name that a wrong one is close to; empty when there is none."""
     close = difflib.get_close_matches(name[:60], list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

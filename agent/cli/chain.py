@@ -139,7 +139,7 @@ def _most_specific(kind: str, service: str, texts: Mapping[tuple[str, str], byte
 
 
 def _parsed(kind: str, pattern: str, text: bytes) -> Any:
-    from policies.document import parse
+    from policies.catalogue import parse
 
     return parse(kind, pattern, text) if text else None
 

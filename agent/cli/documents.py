@@ -83,7 +83,8 @@ def read(paths: Iterable[Path], kind: str = "", service: str = "") -> tuple[list
 
 def check(sources: Iterable[Source]) -> list[Problem]:
     """What an agent would say against the documents: nothing, or why each would be refused."""
-    from policies.document import Invalid, parse
+    from policies.catalogue import parse
+    from policies.document import Invalid
 
     parsed = [(source, parse(source.kind, source.service, source.text)) for source in sources]
     return [Problem(source.place, found.path, found.reason) for source, found in parsed if isinstance(found, Invalid)]

@@ -120,7 +120,7 @@ def kinds(context: typer.Context) -> None:
 def schema(context: typer.Context, kind: KindArgument) -> None:
     """Print the JSON Schema of a kind: editors complete and check documents with it."""
     from policies.catalogue import KINDS
-    from policies.document import schema as schema_of
+    from policies.catalogue import schema as schema_of
 
     names = [known.name for known in KINDS]
     if kind not in names:

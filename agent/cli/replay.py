@@ -177,7 +177,8 @@ def _topics(options: Options, what: str) -> list[tuple[Place, str]]:
 
 
 async def _named(store: Store, mesh: str, service: str) -> list[tuple[Place, str]]:
-    from policies.document import Invalid, parse
+    from policies.catalogue import parse
+    from policies.document import Invalid
     from policies.names import candidates
     from policies.shed import Shed
     from policies.topic import parse_topic

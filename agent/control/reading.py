@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 import trio
 
-from policies.document import Document, Fault, Invalid, load, parse
+from policies.catalogue import parse
+from policies.document import Document, Fault, Invalid, load
 from registry.keys import Keys, Room, Unknown
 from registry.store import Change
 

@@ -37,8 +37,9 @@ from policies import (
 from policies.balance import Balance, Balancer, BalanceState
 from policies.balancer import asked_entries
 from policies.bucket import Buckets
+from policies.catalogue import parse
 from policies.circuit import Circuit
-from policies.document import Document, Invalid, parse
+from policies.document import Document, Invalid
 from policies.ejection import Ejector, Record
 from policies.endpoint import Endpoint, Load
 from policies.entries import UNBOUNDED, Entries

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.balance import AlgorithmName, Balance, BalanceState, HashKey, Locality, compile, observe
-from policies.document import Invalid, parse, schema
+from policies.catalogue import parse, schema
+from policies.document import Invalid
 from policies.endpoint import Endpoint, Load
 from policies.hashing import hash64
 from policies.request import Request

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from policies.balance import Balance, HashKey, Locality, SlowStartRule
-from policies.document import Invalid, parse
+from policies.catalogue import parse
+from policies.document import Invalid
 from policies.names import parse_pattern
 from policies.sticky import StickySession
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.catalogue import KINDS
-from policies.document import Document, Fault, Invalid, convert, parse, schema
+from policies.catalogue import KINDS, parse, schema
+from policies.document import Document, Fault, Invalid, convert
 from policies.retry import Retry
 from policies.route import Route
 from policies.timeout import Timeout

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.document import parse
+from policies.catalogue import parse
 from policies.fault import Compiled, FaultPolicy, compile, end
 from policies.request import Request
 

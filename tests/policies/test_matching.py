@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.document import Invalid, convert, parse
+from policies.catalogue import parse
+from policies.document import Invalid, convert
 from policies.matching import Match, PathMatch, Text, compile_match, compile_path, compile_text, linear_regex
 from policies.request import Request
 

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from policies.document import Invalid, parse
+from policies.catalogue import parse
+from policies.document import Invalid
 from policies.ejection import CONNECT, GATEWAY, OK, SERVER_ERROR, TIMEOUT, Ejected, Ejector, Record, Returned, Rules
 from policies.outlier import Outlier, compile
 

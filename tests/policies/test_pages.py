@@ -8,8 +8,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from policies.catalogue import BY_NAME, KINDS
-from policies.document import Document, Invalid, load, parse, schema
+from policies.catalogue import BY_NAME, KINDS, parse, schema
+from policies.document import Document, Invalid, load
 from policies.names import parse_pattern
 
 DOCS = Path(__file__).parents[2] / "docs/policies"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.document import Invalid, parse
+from policies.catalogue import parse
+from policies.document import Invalid
 from policies.endpoint import Endpoint
 from policies.request import Request
 from policies.route import Compiled, Decision, Edits, Forward, Redirect, Respond, Route, Subset, compile, decide

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.document import Invalid, parse
+from policies.catalogue import parse
+from policies.document import Invalid
 from policies.timeout import Timeout, Timeouts, compile, remaining_s
 
 

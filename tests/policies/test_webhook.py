@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.document import Fault, Invalid, convert, load, parse
+from policies.catalogue import parse
+from policies.document import Fault, Invalid, convert, load
 from policies.event import BY_NAME, Effect
 from policies.webhook import Hook, Reference, Webhook, check_url
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.catalogue import BY_NAME, KINDS
-from policies.document import Document, Invalid, parse
+from policies.catalogue import BY_NAME, KINDS, parse
+from policies.document import Document, Invalid
 from policies.endpoint import Endpoint
 from policies.matching import linear_regex
 from policies.plain import MAX_DOCUMENT_BYTES, MAX_VALUES, MAX_YAML_BYTES, Fault, load

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from policies.catalogue import BY_NAME
-from policies.document import Invalid, parse
+from policies.catalogue import BY_NAME, parse
+from policies.document import Invalid
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import (

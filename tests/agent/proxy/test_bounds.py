@@ -13,8 +13,8 @@ import pytest
 from agent import frames
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.table import Table
-from policies.catalogue import KINDS
-from policies.document import Invalid, parse
+from policies.catalogue import KINDS, parse
+from policies.document import Invalid
 from policies.entries import LEAST, TOTAL
 from policies.request import Request
 from tests.policies.expensive import documents
