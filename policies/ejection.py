@@ -150,14 +150,12 @@ class _Out:
 class Ejector:
     """The endpoints of one service, as one worker judges them."""
 
-    __slots__ = ("_now", "_outs", "_rules", "our_fault")
+    __slots__ = ("_now", "_outs", "_rules")
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._outs: dict[str, _Out] = {}
         self._now = 0.0
-        self.our_fault = ""
-        """Why nobody is ejected though many look bad; empty when that is not so."""
 
     def configure(self, rules: Rules) -> None:
         """Take other figures."""
@@ -200,11 +198,7 @@ class Ejector:
         peers = {id: record for id, record in records.items() if id in healthy and not self.until(id)}
         enough = {id: record for id, record in peers.items() if record.requests >= self._rules.min_requests}
         bad = self._bad(enough)
-        self.our_fault = ""
-        if bad and len(bad) > MOST_BAD * len(enough):
-            self.our_fault = (
-                f"{len(bad)} of {len(enough)} endpoints look bad from here: that is more likely our own link"
-            )
+        if len(bad) > MOST_BAD * len(enough):
             bad = {}
         for id, reason in bad.items():
             ejected = self._eject(id, records[id], reason, len(records), rng)

@@ -77,14 +77,9 @@ class Hedge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def check(self, path: str) -> None:
         """Raises Fault."""
-        if _quantile(self.after) is None:
+        if quantile(self.after) is None:
             _length(f"{path}.after", self.after, "a time such as 50ms, or a quantile from p50 to p99.9")
         _length(f"{path}.least", self.least)
-
-    def compile(self) -> HedgePolicy:
-        """What is in force."""
-        share = _quantile(self.after)
-        return HedgePolicy(share or 0.0, seconds(self.least) if share else seconds(self.after))
 
 
 class HedgePolicy(msgspec.Struct, frozen=True):
@@ -116,12 +111,6 @@ class RetryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise Fault(f"{path}.on", 'nothing is tried again; for that say {"attempts": 1}')
         if self.hedge is not None:
             self.hedge.check(f"{path}.hedge")
-
-    def compile(self) -> RetryPolicy:
-        """What is in force."""
-        return compile(
-            Retry(attempts=self.attempts, on=self.on, statuses=self.statuses, methods=self.methods, hedge=self.hedge)
-        )
 
 
 class Retry(Document, frozen=True, kw_only=True):
@@ -189,7 +178,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     """Statuses of which `decide` may say Again: `statuses`, and the 503 of an agent that sent nothing."""
 
 
-def _quantile(after: float | str) -> float | None:
+def quantile(after: float | str) -> float | None:
     """`p95` as 0.95; None when it is none."""
     if not isinstance(after, str) or not _QUANTILE.match(after):
         return None
@@ -230,9 +219,21 @@ def compile(document: Retry | None) -> RetryPolicy:
         bounded=document.budget is not False,
         max_body=document.max_body,
         another_endpoint=document.another_endpoint,
-        hedge=document.hedge.compile() if document.hedge is not None else None,
+        hedge=_hedge(document.hedge) if document.hedge is not None else None,
         watched=frozenset(statuses | {503}),
     )
+
+
+def compile_rule(rule: RetryRule) -> RetryPolicy:
+    """What a rule of a route says, in place of the service's policy."""
+    return compile(
+        Retry(attempts=rule.attempts, on=rule.on, statuses=rule.statuses, methods=rule.methods, hedge=rule.hedge)
+    )
+
+
+def _hedge(hedge: Hedge) -> HedgePolicy:
+    share = quantile(hedge.after)
+    return HedgePolicy(share or 0.0, seconds(hedge.least) if share else seconds(hedge.after))
 
 
 class Again(msgspec.Struct, frozen=True):

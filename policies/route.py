@@ -23,6 +23,7 @@ from policies.document import Document, Fault, below
 from policies.matching import Predicate, Text, compile_match, compile_text, path_pattern
 from policies.names import parse_service
 from policies.request import RequestView, cookie
+from policies.retry import compile_rule
 from policies.rules import (
     DirectResponse,
     Group,
@@ -171,7 +172,7 @@ def _chooser(rule: Rule, name: str, service: str, release: _Release) -> Chooser:
         host=host or None,
         request_headers=_edits(headers.request),
         response_headers=_edits(headers.response),
-        retry=rule.retry.compile() if rule.retry is not None else None,
+        retry=compile_rule(rule.retry) if rule.retry is not None else None,
     )
     chosen = _split(rule, name, service, release, forward) if rule.split else release.chooser(name, forward, "matched")
     rewritten = _rewriter(rule)

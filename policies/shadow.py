@@ -66,18 +66,6 @@ class Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if not 0 < length <= MAX_TIMEOUT_S:
             raise Fault(path, f"{length:g} s; more than nothing, and at most {MAX_TIMEOUT_S:g} s")
 
-    def compile_sample(self, name: str, *orders: Order) -> Sample:
-        """With what is ordered for each request."""
-        sticky = self.sticky
-        return Sample(
-            name,
-            orders,
-            share=self.percent / 100,
-            writes=self.writes,
-            matches=compile_match(self.match, {}),
-            user=reader(sticky.header, sticky.cookie, sticky.claim) if sticky is not None else None,
-        )
-
 
 class Copy(Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One place that requests are copied to."""
@@ -201,7 +189,7 @@ def compile(document: Shadow, service: str = "") -> Plan:
     for n, copy in enumerate(document.copies):
         order = _order(copy.to, copy.version, service, timeout_s=seconds(copy.timeout))
         if order is not None:
-            samples.append(copy.compile_sample(f"copies[{n}]", order))
+            samples.append(_sample(copy, f"copies[{n}]", order))
     compare = document.compare
     compared = _compared(compare, service) if compare is not None else None
     if compared is not None:
@@ -229,7 +217,20 @@ def _compared(compare: Compare, service: str) -> Sample | None:
     if secondary is None:
         subset = Subset(compare.primary) if compare.primary else None
         secondary = Order("", subset, role=SECONDARY, timeout_s=timeout_s, max_answer=room)
-    return compare.compile_sample("compare", secondary, candidate)
+    return _sample(compare, "compare", secondary, candidate)
+
+
+def _sample(sampled: Sampled, name: str, *orders: Order) -> Sample:
+    """With what is ordered for each request."""
+    sticky = sampled.sticky
+    return Sample(
+        name,
+        orders,
+        share=sampled.percent / 100,
+        writes=sampled.writes,
+        matches=compile_match(sampled.match, {}),
+        user=reader(sticky.header, sticky.cookie, sticky.claim) if sticky is not None else None,
+    )
 
 
 def _order(

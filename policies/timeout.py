@@ -15,7 +15,6 @@ from policies.document import Document, Fault
 from policies.duration import Duration, seconds
 
 MAX_S = 24 * 3600.0
-DEADLINE_HEADER = "x-shoal-deadline"
 
 
 class Timeout(Document, frozen=True, kw_only=True):

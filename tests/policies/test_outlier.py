@@ -117,14 +117,13 @@ def test_one_unlucky_error_is_none_of_its_peers_business() -> None:
 
 
 def test_when_most_look_bad_it_is_our_link() -> None:
-    """Nobody is ejected, and the reason is said."""
+    """Nobody is ejected."""
     ejector = Ejector(Rules(success_factor=0, latency_factor=2))
     records = {"a": seen(50, latency_s=0.01), "b": seen(50, latency_s=0.01), "c": seen(50, latency_s=0.01)}
     records |= {f"x{n}": seen(50, latency_s=5) for n in range(2)}
     assert len(ejector.judge(records, set(records), 1.0, RNG)) == 2
     ejector = Ejector(Rules(success_factor=0, latency_factor=0.1, latency_floor_s=0))
     assert ejector.judge({f"i{n}": seen(50) for n in range(4)}, {"i0", "i1", "i2", "i3"}, 1.0, RNG) == []
-    assert "our own link" in ejector.our_fault
 
 
 def test_little_traffic_proves_nothing() -> None:
