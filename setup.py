@@ -19,8 +19,10 @@ PROXY = (
     "tunnel upstream view waiting words worker"
 )
 POLICIES = (
-    "algorithms balancer bucket budget circuit copying ejection endpoint entries ewma hashing limiter locality maglev "
-    "quantile ring shedding split"
+    "endpoint hashing kinds/balance/algorithms kinds/balance/decide kinds/balance/entries kinds/balance/ewma "
+    "kinds/balance/locality kinds/balance/maglev kinds/balance/ring kinds/breaker/circuit kinds/outlier/ejector "
+    "kinds/ratelimit/buckets kinds/retry/budget kinds/retry/quantile kinds/route/split kinds/shadow/decide "
+    "kinds/shed/decide kinds/shed/limiter"
 )
 COMPILED = [
     *(f"agent/proxy/{name}.py" for name in PROXY.split()),

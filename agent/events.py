@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from policies.event import BY_NAME, COMMON, PREFIX, TYPES, Effect, Event, Type, Value, parts_of, sample
+from policies.kinds.webhook.event import BY_NAME, COMMON, PREFIX, TYPES, Effect, Event, Type, Value, parts_of, sample
 
 __all__ = [
     "BY_NAME",

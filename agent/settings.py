@@ -26,10 +26,11 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.trust import parse_ranges
-from policies.document import Fault, below, convert
-from policies.duration import Duration, seconds
-from policies.health import HealthPolicy
-from policies.names import parse_pattern, parse_service
+from policies.kinds.health.document import HealthPolicy
+from policies.language.document import convert
+from policies.language.duration import Duration, seconds
+from policies.language.names import parse_pattern, parse_service
+from policies.language.plain import Flaw, below
 from registry.keys import Keys, check_host, check_id
 from registry.proxying import through
 from registry.records import Malformed, Port, Weight, check_address
@@ -186,7 +187,7 @@ class InstanceSettings(Part, frozen=True, kw_only=True):
 
     @property
     def checked(self) -> HealthPolicy | None:
-        """How it is checked, if it says so itself. Raises Fault."""
+        """How it is checked, if it says so itself. Raises Flaw."""
         return None if self.health is None else health_policy(self.health)
 
 
@@ -262,7 +263,7 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def health_policy(raw: Any) -> HealthPolicy:
-    """An instance's own health check, typed. Raises Fault with the path inside of it."""
+    """An instance's own health check, typed. Raises Flaw with the path inside of it."""
     document = convert(raw, HealthPolicy)
     document.check()
     return document
@@ -310,7 +311,7 @@ def parse(text: str, name: str, environment: Mapping[str, str] | None = None) ->
     try:
         settings = convert(raw, Settings)
         _check(settings)
-    except Fault as fault:
+    except Flaw as fault:
         unknown = _UNKNOWN.match(fault.reason)
         line = line_of(text, _steps(fault.path) + ([unknown[1]] if unknown else []))
         raise SettingsError(f"{name}:{line or 1}: {fault.path.removeprefix('$.')}: {fault.reason}") from None
@@ -351,23 +352,23 @@ def _check(settings: Settings) -> None:
     if settings.programs.user:
         _told("$.programs.user", lambda: find_account(settings.programs.user))
     if settings.hooks.link and not settings.hooks.link.startswith(("https://", "http://")):
-        raise Fault("$.hooks.link", "a URL, such as https://mesh.corp.example/{subject}")
+        raise Flaw("$.hooks.link", "a URL, such as https://mesh.corp.example/{subject}")
     if not settings.hooks.secrets_dir.startswith("/"):
-        raise Fault("$.hooks.secrets_dir", "a whole path, such as /etc/shoal/secrets")
+        raise Flaw("$.hooks.secrets_dir", "a whole path, such as /etc/shoal/secrets")
     seen: dict[tuple[str, str], int] = {}
     for number, instance in enumerate(settings.instances):
         _check_instance(f"$.instances[{number}]", instance)
         identity = (parse_service(instance.service), instance.id or str(instance.port))
         if identity in seen:
-            raise Fault(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
+            raise Flaw(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
         seen[identity] = number
 
 
 def _check_local(local: LocalPart) -> None:
     if local.socket and not local.socket.startswith("/"):
-        raise Fault("$.local.socket", "a whole path, such as /run/shoal/agent.sock")
+        raise Flaw("$.local.socket", "a whole path, such as /run/shoal/agent.sock")
     if len(local.socket.encode()) > MAX_SOCKET_PATH:
-        raise Fault("$.local.socket", f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
+        raise Flaw("$.local.socket", f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
     for number, name in enumerate(local.operate):
         _check_user(f"$.local.operate[{number}]", name)
     for pattern, names in local.services.items():
@@ -378,7 +379,7 @@ def _check_local(local: LocalPart) -> None:
 
 def _check_user(path: str, name: str) -> None:
     if not name.removeprefix("@"):
-        raise Fault(path, "a user as alice or 1000, a group as @staff or @50")
+        raise Flaw(path, "a user as alice or 1000, a group as @staff or @50")
 
 
 def _check_apart(settings: Settings) -> None:
@@ -389,7 +390,7 @@ def _check_apart(settings: Settings) -> None:
         for other, taken in seen.items():
             everywhere = any(ipaddress.ip_address(host).is_unspecified for host in (address.host, taken.host))
             if address.port and address.port == taken.port and (address.host == taken.host or everywhere):
-                raise Fault(f"$.{name}.listen", f"{address} is where {other}.listen is already; give each its own port")
+                raise Flaw(f"$.{name}.listen", f"{address} is where {other}.listen is already; give each its own port")
         seen[name] = address
 
 
@@ -397,7 +398,7 @@ def _told(path: str, ask: Any) -> None:
     try:
         ask()
     except ValueError as error:
-        raise Fault(path, str(error)) from None
+        raise Flaw(path, str(error)) from None
 
 
 def _check_ip(path: str, address: str) -> None:
@@ -405,7 +406,7 @@ def _check_ip(path: str, address: str) -> None:
         if address:
             check_address(address)
     except Malformed as error:
-        raise Fault(path, error.reason) from None
+        raise Flaw(path, error.reason) from None
 
 
 _TIMES: dict[str, tuple[float, float]] = {
@@ -427,22 +428,22 @@ def _check_times(settings: Settings) -> None:
         try:
             length_s = seconds(value)
         except ValueError as error:
-            raise Fault(f"$.{path}", str(error)) from None
+            raise Flaw(f"$.{path}", str(error)) from None
         if not low_s <= length_s <= high_s:
-            raise Fault(f"$.{path}", f"{length_s:g} s; from {low_s:g} s to {high_s:g} s")
+            raise Flaw(f"$.{path}", f"{length_s:g} s; from {low_s:g} s to {high_s:g} s")
 
 
 def _check_etcd(etcd: Etcd) -> None:
     for number, url in enumerate(etcd.endpoints):
         if not url.startswith(("http://", "https://")):
-            raise Fault(f"$.etcd.endpoints[{number}]", f"{url!r} is no URL, such as {DEFAULT_ETCD}")
+            raise Flaw(f"$.etcd.endpoints[{number}]", f"{url!r} is no URL, such as {DEFAULT_ETCD}")
     _told("$.etcd.proxy", lambda: through(etcd.proxy))
     if bool(etcd.cert) != bool(etcd.key):
         given, missing = ("cert", "key") if etcd.cert else ("key", "cert")
-        raise Fault(f"$.etcd.{given}", f"a client certificate is a pair: {missing} is missing")
+        raise Flaw(f"$.etcd.{given}", f"a client certificate is a pair: {missing} is missing")
     if bool(etcd.user) != bool(etcd.password_file):
         given, missing = ("user", "password_file") if etcd.user else ("password_file", "user")
-        raise Fault(f"$.etcd.{given}", f"user and password_file go together: {missing} is missing")
+        raise Flaw(f"$.etcd.{given}", f"user and password_file go together: {missing} is missing")
 
 
 def _check_instance(path: str, instance: InstanceSettings) -> None:
@@ -452,8 +453,8 @@ def _check_instance(path: str, instance: InstanceSettings) -> None:
     _check_ip(f"{path}.address", instance.address)
     try:
         _ = instance.checked
-    except Fault as fault:
-        raise Fault(f"{path}.health{fault.path[1:]}", fault.reason) from None
+    except Flaw as fault:
+        raise Flaw(f"{path}.health{fault.path[1:]}", fault.reason) from None
 
 
 # Where in the text a setting stands. tomllib does not tell, but it can be asked about the beginning of the text.

@@ -9,22 +9,22 @@ from typing import Any, Final
 
 import msgspec
 
-from policies.balance import Balance
-from policies.breaker import Breaker
-from policies.document import Document, Fault, Invalid, convert, load, meant
-from policies.fault import FaultPolicy
-from policies.health import HealthPolicy
-from policies.names import parse_pattern
-from policies.outlier import Outlier
-from policies.plain import kind_of
-from policies.ratelimit import RateLimit
-from policies.retry import Retry
-from policies.route import Route
-from policies.shadow import Shadow
-from policies.shed import Shed
-from policies.timeout import Timeout
-from policies.webhook import Webhook
-from policies.work import check_work
+from policies.kinds.balance.document import Balance
+from policies.kinds.breaker.document import Breaker
+from policies.kinds.fault.document import FaultPolicy
+from policies.kinds.health.document import HealthPolicy
+from policies.kinds.outlier.document import Outlier
+from policies.kinds.ratelimit.document import RateLimit
+from policies.kinds.retry.document import Retry
+from policies.kinds.route.document import Route
+from policies.kinds.shadow.document import Shadow
+from policies.kinds.shed.document import Shed
+from policies.kinds.timeout.document import Timeout
+from policies.kinds.webhook.document import Webhook
+from policies.language.document import Document, Invalid, convert, meant
+from policies.language.names import parse_pattern
+from policies.language.plain import Flaw, kind_of, load
+from policies.language.work import check_work
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -66,14 +66,14 @@ def parse(kind: str, key: str, text: bytes) -> Document | Invalid:
     try:
         raw = load(text)
         if not isinstance(raw, dict):
-            raise Fault("$", f"a document is an object with fields, not {kind_of(raw)}")
+            raise Flaw("$", f"a document is an object with fields, not {kind_of(raw)}")
         document = convert(raw, known.document)
         _agree(document, kind, key)
         if key and not document.service:
             document = msgspec.structs.replace(document, service=key)  # a check has to know whose document it is
         check_work(document)
         document.check()
-    except Fault as fault:
+    except Flaw as fault:
         return Invalid(kind, key, _sayable(fault.path, _SAID_PATH), _sayable(fault.reason, _SAID_REASON))
     return document
 
@@ -87,14 +87,14 @@ def schema(kind: str) -> dict[str, Any]:
 
 def _agree(document: Document, kind: str, key: str) -> None:
     if document.kind not in ("", kind):
-        raise Fault("$.kind", f"{document.kind!r}, but the key says {kind!r}; leave it out or make them agree")
+        raise Flaw("$.kind", f"{document.kind!r}, but the key says {kind!r}; leave it out or make them agree")
     if document.service and key:
         try:
             service = parse_pattern(document.service)
         except ValueError as error:
-            raise Fault("$.service", str(error)) from None
+            raise Flaw("$.service", str(error)) from None
         if service != key:
-            raise Fault("$.service", f"{service!r}, but the key says {key!r}; leave it out or make them agree")
+            raise Flaw("$.service", f"{service!r}, but the key says {key!r}; leave it out or make them agree")
 
 
 def _sayable(text: str, length: int) -> str:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from policies.retry import RetryPolicy
-from policies.timeout import Timeouts
+from policies.kinds.retry.policy import RetryPolicy
+from policies.kinds.timeout.decide import Timeouts
 
 MAX_DEPTH = 32
 MAX_REQUESTS = 3

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from policies.endpoint import Endpoint
-from policies.retry import RetryPolicy
+from policies.kinds.retry.policy import RetryPolicy
 
 
 class Subset(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from policies.circuit import Circuit
-    from policies.ejection import Record
+    from policies.kinds.breaker.circuit import Circuit
+    from policies.kinds.outlier.ejector import Record
 
 
 class Load:

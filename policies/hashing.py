@@ -22,3 +22,12 @@ def hashes64(text: str, count: int) -> list[int]:
         digest = hashlib.blake2b(encoded, digest_size=64, salt=block.to_bytes(8, "big")).digest()
         found.extend(_EIGHT.unpack(digest))
     return found[:count]
+
+
+_SPAN: Final = float(1 << 53)
+
+
+def draw(key: str, target: str) -> float:
+    """A number in (0, 1), always the same for a key and a target."""
+    digest = hashlib.blake2b(f"{key}\0{target}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return ((int.from_bytes(digest, "big") >> 11) + 0.5) / _SPAN

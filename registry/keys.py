@@ -25,7 +25,7 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from policies.names import parse_pattern, parse_service
+from policies.language.names import parse_pattern, parse_service
 
 ROOT = "/shoal"
 MAX_KEY_BYTES = 1024

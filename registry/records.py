@@ -100,7 +100,7 @@ class Compared(Record, frozen=True, kw_only=True):
     thresholds: dict[str, float] = msgspec.field(default_factory=dict)
     """Of that document, by name."""
     tally: dict[str, Any] = msgspec.field(default_factory=dict)
-    """As `policies.comparison` counts."""
+    """As `policies.kinds.shadow.comparison` counts."""
     at: str = ""
 
 
@@ -123,7 +123,7 @@ class Outbox(Record, frozen=True, kw_only=True):
     """`events/<id>`, `told/<id>` and `undelivered/<id>`: an event, and what came of it."""
 
     event: dict[str, Any]
-    """As `policies.event` has it."""
+    """As `policies.kinds.webhook.event` has it."""
     done: dict[str, str] = msgspec.field(default_factory=dict)
     """By hook (`<pattern>/<name>`): what came of it there. The others have still to be told."""
     trying: dict[str, str] = msgspec.field(default_factory=dict)

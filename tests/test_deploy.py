@@ -21,7 +21,7 @@ import pytest
 
 from agent.proxy.worker import SPARE_DESCRIPTORS
 from agent.settings import Settings, load, runtime_directory
-from policies.duration import seconds
+from policies.language.duration import seconds
 from registry.server import find_binary, free_port
 from tests.support.etcd import running_etcd
 from tests.support.local import ask

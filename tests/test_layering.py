@@ -39,7 +39,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.hooks": (*PURE, "agent"),
 }
 ALLOWED = {
-    "registry": ("policies.names",),
+    "registry": ("policies.language.names",),
     "agent.events": ("registry.keys", "registry.records"),
     "agent.topics": ("registry.backoff", "agent.topics"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
@@ -88,8 +88,8 @@ def test_no_room_imports_what_it_must_not() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("policies.route", "import registry.keys"),
-        ("policies.route", "def f():\n    from agent import frames"),
+        ("policies.kinds.route", "import registry.keys"),
+        ("policies.kinds.route", "def f():\n    from agent import frames"),
         ("registry.store", "from policies import document"),
         ("agent.proxy.worker", "import grpc"),
         ("agent.proxy.worker", "from agent.control.table import Table"),

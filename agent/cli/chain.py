@@ -30,7 +30,7 @@ def chain(
     from agent.cli.asking import ask
     from agent.cli.census import take
     from policies.chain import findings, tree
-    from policies.names import parse_service
+    from policies.language.names import parse_service
 
     options: Options = context.obj
     try:
@@ -79,8 +79,9 @@ def calls_of(census: Census) -> dict[str, frozenset[str]]:
 
 def default_hop() -> Hop:
     """What is in force where no policy is."""
-    from policies import retry, timeout
     from policies.chain import Hop
+    from policies.kinds.retry import decide as retry
+    from policies.kinds.timeout import decide as timeout
 
     return Hop(timeout.compile(None), retry.compile(None))
 
@@ -99,13 +100,14 @@ def hops_of(census: Census, *more: str, extra: Mapping[tuple[str, str], bytes] |
 
 
 def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
-    from policies import retry, timeout
-    from policies.breaker import Breaker
     from policies.chain import Hop
-    from policies.names import parse_service
-    from policies.retry import Retry
-    from policies.shed import Shed
-    from policies.timeout import Timeout
+    from policies.kinds.breaker.document import Breaker
+    from policies.kinds.retry import decide as retry
+    from policies.kinds.retry.document import Retry
+    from policies.kinds.shed.document import Shed
+    from policies.kinds.timeout import decide as timeout
+    from policies.kinds.timeout.document import Timeout
+    from policies.language.names import parse_service
 
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -130,7 +132,7 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
 
 
 def _most_specific(kind: str, service: str, texts: Mapping[tuple[str, str], bytes]) -> tuple[str, bytes]:
-    from policies.names import candidates
+    from policies.language.names import candidates
 
     for pattern in candidates(service):
         if (kind, pattern) in texts:

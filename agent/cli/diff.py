@@ -11,8 +11,8 @@ from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
 
 if TYPE_CHECKING:
-    from policies.comparison import Tally
-    from policies.shadow import Thresholds
+    from policies.kinds.shadow.comparison import Tally
+    from policies.kinds.shadow.document import Thresholds
     from registry.records import Compared
     from registry.store import Store
 
@@ -32,7 +32,7 @@ def diff(
     Example:  shoal diff pets.production && echo release it
     """
     from agent.cli.asking import ask
-    from policies.names import parse_service
+    from policies.language.names import parse_service
 
     options: Options = context.obj
     try:
@@ -50,7 +50,7 @@ def diff(
 
 async def gathered(store: Store, mesh: str, service: str) -> dict[str, Any]:
     """What all agents counted under the document in force, added up and judged. Raises StoreError and Failure."""
-    from policies.comparison import report
+    from policies.kinds.shadow.comparison import report
     from registry.keys import Key, Keys
     from registry.records import Compared, Malformed, decode
     from registry.store import prefix_end
@@ -85,7 +85,7 @@ async def gathered(store: Store, mesh: str, service: str) -> dict[str, Any]:
 
 async def _revision(store: Store, keys: Any, service: str) -> int:
     """Of the shadow document that agents have in force for a service; of a refused one, the last good before it."""
-    from policies.names import candidates
+    from policies.language.names import candidates
     from registry.records import Malformed, Rejection, decode
 
     for pattern in candidates(service):
@@ -108,8 +108,8 @@ def added(counted: dict[str, Compared]) -> tuple[Tally, Thresholds, dict[str, st
     """The tallies of all hosts as one, under the thresholds of their document; and which could not be read, and why."""
     import msgspec
 
-    from policies.comparison import Tally, merge
-    from policies.shadow import Thresholds
+    from policies.kinds.shadow.comparison import Tally, merge
+    from policies.kinds.shadow.document import Thresholds
 
     total, thresholds, unreadable = Tally(max_samples=0), Thresholds(), dict[str, str]()
     for host, record in sorted(counted.items()):

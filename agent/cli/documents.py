@@ -84,7 +84,7 @@ def read(paths: Iterable[Path], kind: str = "", service: str = "") -> tuple[list
 def check(sources: Iterable[Source]) -> list[Problem]:
     """What an agent would say against the documents: nothing, or why each would be refused."""
     from policies.catalogue import parse
-    from policies.document import Invalid
+    from policies.language.document import Invalid
 
     parsed = [(source, parse(source.kind, source.service, source.text)) for source in sources]
     return [Problem(source.place, found.path, found.reason) for source, found in parsed if isinstance(found, Invalid)]
@@ -112,7 +112,7 @@ def _says_something(piece: str) -> bool:
 
 
 def _identify(place: str, text: str, kind: str, service: str) -> Source | Problem:
-    from policies.names import parse_pattern
+    from policies.language.names import parse_pattern
 
     content = _content(place, text)
     if isinstance(content, Problem):
@@ -132,11 +132,11 @@ def _identify(place: str, text: str, kind: str, service: str) -> Source | Proble
 
 def _content(place: str, text: str) -> dict[str, Any] | Problem:
     """The mapping in a document, read just as an agent reads it, to learn whom it is for."""
-    from policies.document import Fault, load
+    from policies.language.plain import Flaw, load
 
     try:
         content = load(text.encode())
-    except Fault as fault:
+    except Flaw as fault:
         return Problem(place, fault.path, fault.reason)
     if not isinstance(content, dict):
         return Problem(place, "$", "a policy is a mapping of fields, such as kind: route")

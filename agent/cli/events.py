@@ -84,7 +84,7 @@ def test(
 
 
 def _service(text: str) -> str:
-    from policies.names import parse_service
+    from policies.language.names import parse_service
 
     try:
         return parse_service(text)

@@ -87,7 +87,7 @@ def status(context: typer.Context) -> None:
 
 def service_rows(census: Census) -> list[Row]:
     """One row a service that has instances or a policy of its own, by name."""
-    from policies.names import candidates
+    from policies.language.names import candidates
 
     rows: list[Row] = []
     states = {(row["service"], row["id"]): row["state"] for row in instance_rows(census)}
@@ -218,7 +218,7 @@ def _census(options: Options) -> Census:
 
 
 def _parsed(service: str) -> str:
-    from policies.names import parse_service
+    from policies.language.names import parse_service
 
     try:
         return parse_service(service) if service else ""

@@ -156,7 +156,7 @@ def report(printer: Printer, problems: Sequence[Problem]) -> None:
 
 def parsed_pattern(text: str) -> str:
     """The canonical form of a pattern as typed. Raises Failure."""
-    from policies.names import parse_pattern
+    from policies.language.names import parse_pattern
 
     try:
         return parse_pattern(text)

@@ -62,7 +62,7 @@ def order(
     metadata: list[str] | None = None,
 ) -> dict[str, Any]:
     """The body of a registration. Raises Failure for what the agent could not but refuse."""
-    from policies.names import parse_service
+    from policies.language.names import parse_service
 
     try:
         body: dict[str, Any] = {"service": parse_service(service), "port": port, "weight": weight}

@@ -16,7 +16,7 @@ from agent.cli.printing import Printer
 
 if TYPE_CHECKING:
     from agent.topics.replay import Outcome, Totals
-    from policies.topic import Place
+    from policies.kinds.shed.topic import Place
     from registry.store import Store
 
 DEFAULT_PROXY = "http://127.0.0.1:15001"
@@ -159,8 +159,8 @@ def _proxy(url: str) -> tuple[str, int]:
 
 def _topics(options: Options, what: str) -> list[tuple[Place, str]]:
     """The places, and as which user. Raises Failure."""
-    from policies.names import parse_service
-    from policies.topic import parse_topic
+    from policies.kinds.shed.topic import parse_topic
+    from policies.language.names import parse_service
 
     try:
         if "://" in what:
@@ -178,10 +178,10 @@ def _topics(options: Options, what: str) -> list[tuple[Place, str]]:
 
 async def _named(store: Store, mesh: str, service: str) -> list[tuple[Place, str]]:
     from policies.catalogue import parse
-    from policies.document import Invalid
-    from policies.names import candidates
-    from policies.shed import Shed
-    from policies.topic import parse_topic
+    from policies.kinds.shed.document import Shed
+    from policies.kinds.shed.topic import parse_topic
+    from policies.language.document import Invalid
+    from policies.language.names import candidates
     from registry.keys import Keys
 
     keys = Keys(mesh)

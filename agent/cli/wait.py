@@ -59,7 +59,7 @@ def laggards(census: Census, revision: int) -> list[Laggard]:
 def refusals(census: Census, revision: int) -> list[Refused]:
     """The policies of a revision that no agent takes, judged as they judge: their own word comes later."""
     from policies.catalogue import parse
-    from policies.document import Invalid
+    from policies.language.document import Invalid
 
     found = []
     for (kind, service), policy in sorted(census.policies.items()):

@@ -28,8 +28,8 @@ from agent.control import metrics
 from agent.control.rights import Peer, Right, Rights
 from agent.control.state import figures, state
 from agent.visible import visible, visible_json
-from policies.document import Fault
-from policies.names import parse_service
+from policies.language.names import parse_service
+from policies.language.plain import Flaw
 
 if TYPE_CHECKING:
     from agent.control.main import Control
@@ -205,17 +205,17 @@ class Api:
 
 
 async def read_json(request: Request) -> Any:
-    """The body. Raises Fault for what is too long or no JSON."""
+    """The body. Raises Flaw for what is too long or no JSON."""
     body = b""
     async with aclosing(request.stream()) as stream:
         async for piece in stream:
             body += piece
             if len(body) > MAX_BODY_BYTES:
-                raise Fault("$", f"more than {MAX_BODY_BYTES} bytes")
+                raise Flaw("$", f"more than {MAX_BODY_BYTES} bytes")
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Fault("$", f"not JSON: {error}") from None
+        raise Flaw("$", f"not JSON: {error}") from None
 
 
 def configured() -> Config:

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from agent.control.table import Table
-from policies.event import BY_NAME, Effect, Event
 from policies.hashing import hash64
-from policies.names import candidates, parse_pattern
-from policies.webhook import Hook, Webhook
+from policies.kinds.webhook.document import Hook, Webhook
+from policies.kinds.webhook.event import BY_NAME, Effect, Event
+from policies.language.names import candidates, parse_pattern
 from registry.keys import Key, Keys, Room
 from registry.records import Claimed, Malformed, Outbox, decode
 from registry.store import Change

@@ -28,10 +28,10 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.scrubbing import Scrub
 from agent.hooks.steps import Answer, Done, Exited, Failed, Request, Response, Run
 from agent.hooks.targets import Targets
-from policies.duration import seconds
-from policies.event import Event
-from policies.secret import Reference
-from policies.webhook import Hook
+from policies.kinds.webhook.document import Hook
+from policies.kinds.webhook.event import Event
+from policies.language.duration import seconds
+from policies.language.secret import Reference
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 MAX_PLAIN_BYTES: Final = 64 * 1024

@@ -1,4 +1,4 @@
-"""Health checks: the I/O of `policies.health`, for the instances beside this agent.
+"""Health checks: the I/O of `policies.kinds.health`, for the instances beside this agent.
 
 One task an instance. Which document applies can change at any time (a policy was put); the verdict so far stays.
 
@@ -23,8 +23,9 @@ import trio
 
 from agent.control.own_ports import OwnPorts
 from agent.control.programs import Ended, Programs
-from policies.duration import seconds
-from policies.health import CommandCheck, HealthPolicy, HttpCheck, TcpCheck, Tracker, Transition, pause_s
+from policies.kinds.health.decide import Tracker, Transition, pause_s
+from policies.kinds.health.document import CommandCheck, HealthPolicy, HttpCheck, TcpCheck
+from policies.language.duration import seconds
 from registry.records import Instance
 
 log = structlog.get_logger()

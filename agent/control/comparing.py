@@ -26,10 +26,11 @@ from agent.control.registrar import now_text
 from agent.control.rights import Right
 from agent.control.table import Table
 from agent.frames import Frame
-from policies.comparison import Answer, Rules, Tally, differences, note, report, trimmed
-from policies.copying import CANDIDATE, PRIMARY, SECONDARY
-from policies.names import candidates, parse_service
-from policies.shadow import Shadow
+from policies.kinds.shadow.comparison import Compiled, Tally, differences, note, report, trimmed
+from policies.kinds.shadow.decide import CANDIDATE, PRIMARY, SECONDARY
+from policies.kinds.shadow.difference import Answer
+from policies.kinds.shadow.document import Shadow
+from policies.language.names import candidates, parse_service
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Compared, encode
@@ -73,7 +74,7 @@ class State:
 
     __slots__ = ("revision", "rules", "tally", "told")
 
-    def __init__(self, revision: int, rules: Rules) -> None:
+    def __init__(self, revision: int, rules: Compiled) -> None:
         self.revision = revision
         self.rules = rules
         self.tally = Tally(max_samples=rules.max_samples)
@@ -92,7 +93,7 @@ class Comparing:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._states: dict[str, State] = {}
-        self._rules: dict[str, tuple[int, Rules | None]] = {}
+        self._rules: dict[str, tuple[int, Compiled | None]] = {}
         self._waiting_bytes = 0
         self._send, self._receive = trio.open_memory_channel[tuple[Frame, int]](MAX_WAITING)
         self.compared = 0
@@ -156,7 +157,7 @@ class Comparing:
             state = self._states[service] = State(revision, rules)
         return state
 
-    def _in_force(self, service: str) -> tuple[int, Rules | None]:
+    def _in_force(self, service: str) -> tuple[int, Compiled | None]:
         policies = self._table.policies.get("shadow", {})
         pattern = next((name for name in candidates(service) if name in policies), None)
         if pattern is None:
@@ -166,7 +167,7 @@ class Comparing:
         if known is None or known[0] != policy.revision:
             document = policy.document
             compare = document.compare if isinstance(document, Shadow) and document.mode == "enforce" else None
-            known = (policy.revision, Rules(compare) if compare is not None else None)
+            known = (policy.revision, Compiled(compare) if compare is not None else None)
             self._rules[pattern] = known
         return known
 

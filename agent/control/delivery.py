@@ -26,10 +26,10 @@ from agent.control.board import Board, Documents, rank
 from agent.control.calling import Caller
 from agent.control.registrar import now_text
 from agent.hooks.steps import Done, Failed
-from policies.duration import seconds
-from policies.event import Event
-from policies.hookfilter import Drop, Filter, Send, Wait
-from policies.webhook import Hook
+from policies.kinds.webhook.decide import Drop, Filter, Send, Wait
+from policies.kinds.webhook.document import Hook
+from policies.kinds.webhook.event import Event
+from policies.language.duration import seconds
 from registry.backoff import Backoff
 from registry.claim import Claim, give_up, take
 from registry.keys import Keys, Room

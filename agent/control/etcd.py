@@ -17,7 +17,7 @@ import trio
 from agent.control.holders import holders
 from agent.control.listening import is_taken
 from agent.settings import Etcd, Settings, SettingsError, parse_listen
-from policies.duration import seconds
+from policies.language.duration import seconds
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.releases import known_faults
 from registry.server import EtcdProcess, find_binary

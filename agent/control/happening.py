@@ -28,8 +28,8 @@ from agent.control.board import Board, rank
 from agent.control.registrar import now_text
 from agent.control.table import Table
 from agent.events import Event, identify, identify_local, make
-from policies.event import Value
 from policies.hashing import hash64
+from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
 from registry.keys import Keys, Room
 from registry.records import Agent, Begun, Outbox, encode

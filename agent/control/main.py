@@ -53,7 +53,7 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.settings import Settings, SettingsError, load, parse_listen
 from agent.visible import VisibleFormatter, visible_values
-from policies.duration import seconds
+from policies.language.duration import seconds
 from registry.etcd import EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder

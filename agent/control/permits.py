@@ -13,8 +13,8 @@ once, and who reaches the admin API may be any program beside the agent.
 from __future__ import annotations
 
 from agent.ports import Ports
-from policies.document import Fault
-from policies.health import HealthPolicy
+from policies.kinds.health.document import HealthPolicy
+from policies.language.plain import Flaw
 
 
 class Permits:
@@ -26,23 +26,23 @@ class Permits:
         self._commands = commands
         self._ports = ports or Ports()
 
-    def of_policy(self, check: HealthPolicy, own_port: int) -> Fault | None:
+    def of_policy(self, check: HealthPolicy, own_port: int) -> Flaw | None:
         """Why a policy's check is not carried out for an instance; None: it is."""
         if check.command is not None and not self._commands:
-            return Fault("$.command", "this agent's settings let no policy name a program (checks.commands)")
+            return Flaw("$.command", "this agent's settings let no policy name a program (checks.commands)")
         return self._foreign_port(check, own_port)
 
-    def of_registration(self, check: HealthPolicy, own_port: int) -> Fault | None:
+    def of_registration(self, check: HealthPolicy, own_port: int) -> Flaw | None:
         """The same for a check that a registration through the admin API brings."""
         if check.command is not None:
             what = "programs are named by agent.toml alone: put the instance there, or check it by http, tcp or ttl"
-            return Fault("$.command", what)
+            return Flaw("$.command", what)
         return self._foreign_port(check, own_port)
 
-    def _foreign_port(self, check: HealthPolicy, own_port: int) -> Fault | None:
+    def _foreign_port(self, check: HealthPolicy, own_port: int) -> Flaw | None:
         for name, rule in (("http", check.http), ("tcp", check.tcp)):
             port = rule.port if rule is not None else 0
             if port not in (0, own_port) and port not in self._ports:
                 what = f"{port} is not the instance's own port; if it may be asked, say so in agent.toml under [checks]"
-                return Fault(f"$.{name}.port", f"{what}: ports = [{port}]")
+                return Flaw(f"$.{name}.port", f"{what}: ports = [{port}]")
         return None

@@ -1,7 +1,7 @@
 """Documents are read before they are folded into the table, and not on control's loop.
 
 Laws
-- Reading a document is work of its author's choosing. Each is bounded by what stands in it (`policies.work`), but there
+- Reading a document is work of its author's choosing. Each is bounded by what stands in it (`work`), but there
   may be a thousand, and a start reads all of them: it is done in a thread, one after the other, and the loop goes on.
 - Nothing is in force before everything of its revision has been read: `Table.apply` is one call, as it was.
 - No document is refused for the time that it took. A slow host would refuse what the others enforce.
@@ -16,7 +16,8 @@ import msgspec
 import trio
 
 from policies.catalogue import parse
-from policies.document import Document, Fault, Invalid, load
+from policies.language.document import Document, Invalid
+from policies.language.plain import Flaw, load
 from registry.keys import Keys, Room, Unknown
 from registry.store import Change
 
@@ -57,5 +58,5 @@ def _as_json(text: bytes) -> bytes:
         return text
     try:
         return msgspec.json.encode(load(text))
-    except Fault:
+    except Flaw:
         return text

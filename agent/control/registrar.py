@@ -32,9 +32,11 @@ from agent.control.table import Table
 from agent.control.tokens import Tokens
 from agent.ports import Ports
 from agent.settings import InstanceSettings, Settings
-from policies.document import Document, Fault, convert
-from policies.health import HealthPolicy, TcpCheck, Transition
-from policies.names import parse_service
+from policies.kinds.health.decide import Transition
+from policies.kinds.health.document import HealthPolicy, TcpCheck
+from policies.language.document import Document, convert
+from policies.language.names import parse_service
+from policies.language.plain import Flaw
 from registry.keys import Keys, check_id
 from registry.lease import Holder
 from registry.records import Health, Instance, Malformed, check_address, encode
@@ -65,11 +67,11 @@ class Registered(NamedTuple):
     """Shown this once; empty when the instance has one already."""
 
 
-class NotYours(Fault):
+class NotYours(Flaw):
     """It is another user's."""
 
 
-class TooMany(Fault):
+class TooMany(Flaw):
     """A user registers more than the settings allow."""
 
 
@@ -134,7 +136,7 @@ class Registrar:
         for declared in self._settings.instances:
             try:
                 self._add(declared, "agent.toml", ROOT)
-            except Fault as fault:
+            except Flaw as fault:
                 log.error("an instance of agent.toml is not registered", service=declared.service, reason=str(fault))
         self.tokens.keep_only(set(self.local), time.time())
 
@@ -147,19 +149,19 @@ class Registrar:
             registration = convert(raw, Registration)
             try:
                 self._add(registration, "admin", uid, anywhere=anywhere)
-            except Fault as fault:
+            except Flaw as fault:
                 if not fault.path.startswith("$.health."):
                     raise
                 log.warning("a check on disk is dropped", service=registration.service, reason=str(fault))
                 without = msgspec.structs.replace(registration, health=None)
                 self._add(without, "admin", uid, anywhere=anywhere)
-        except (Fault, ValueError) as error:
+        except (Flaw, ValueError) as error:
             log.warning("a registration on disk is of no use any more", error=str(error))
 
     def register(self, raw: Any, peer: Peer, *, operates: bool) -> Registered:
         """Register an instance for a user; again is nothing new. Who operates may register what is not on this host.
 
-        Raises Fault that says what is wrong and where; NotYours and TooMany are Faults.
+        Raises Flaw that says what is wrong and where; NotYours and TooMany are Faults.
         """
         registration = convert(raw, Registration)
         self._refuse_others(registration, peer, operates)
@@ -186,7 +188,7 @@ class Registrar:
         return token
 
     def _refuse_others(self, wanted: Registration, peer: Peer, operates: bool) -> None:
-        """Raises Fault: what stands is another user's, or one has enough."""
+        """Raises Flaw: what stands is another user's, or one has enough."""
         identity = _identity(wanted, self._settings.host)
         standing = self.local.get(identity)
         if standing is not None:
@@ -205,13 +207,13 @@ class Registrar:
         try:
             check_address(address)
         except Malformed as error:
-            raise Fault(error.path, error.reason) from None
+            raise Flaw(error.path, error.reason) from None
         listener = self._means.own.belongs(address, declared.port)
         if listener:
-            raise Fault("$.port", f"{address}:{declared.port} is {listener}; an instance is a service beside it")
+            raise Flaw("$.port", f"{address}:{declared.port} is {listener}; an instance is a service beside it")
         if source == "admin" and not anywhere and not self._is_ours(address):
             what = "register it with the agent there, or declare it in agent.toml"
-            raise Fault("$.address", f"{address} is no address of this host; {what}")
+            raise Flaw("$.address", f"{address} is no address of this host; {what}")
         self._refuse_foreign(service, identity)
         record = Instance(
             address=address,
@@ -224,11 +226,11 @@ class Registrar:
         )
         try:
             own_check = declared.checked
-        except Fault as fault:
-            raise Fault(f"$.health{fault.path[1:]}", fault.reason) from None
+        except Flaw as fault:
+            raise Flaw(f"$.health{fault.path[1:]}", fault.reason) from None
         refused = self._permits.of_registration(own_check, declared.port) if own_check and source == "admin" else None
         if refused is not None:
-            raise Fault(f"$.health{refused.path[1:]}", refused.reason)
+            raise Flaw(f"$.health{refused.path[1:]}", refused.reason)
         self._put((service, identity), Local(record, own_check, source, uid, anywhere))
         return service, identity
 
@@ -243,7 +245,7 @@ class Registrar:
         if standing is not None and standing.agent not in ("", self._settings.host):
             owner = standing.agent
             if owner in self._table.agents:
-                raise Fault(
+                raise Flaw(
                     "$.id", f"{service}/{identity} is already registered by the agent on {owner!r}; choose another id"
                 )
 
@@ -447,7 +449,7 @@ class Registrar:
 
 
 def _identity(wanted: InstanceSettings, host: str) -> Identity:
-    """Raises Fault."""
+    """Raises Flaw."""
     service = _told("$.service", parse_service, wanted.service)
     return service, _told("$.id", check_id, wanted.id or f"{host}-{wanted.port}")
 
@@ -465,4 +467,4 @@ def _told(path: str, ask: Callable[[str], str], text: str) -> str:
     try:
         return ask(text)
     except ValueError as error:
-        raise Fault(path, str(error)) from None
+        raise Flaw(path, str(error)) from None

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from agent.control.admin import Answer, Door, may_not_be, peer_of, read_json, refusal
 from agent.control.registrar import Identity, NotYours, Registered, Registrar, TooMany
 from agent.control.rights import Peer, Right, Rights
-from policies.document import Fault
-from policies.names import parse_service
+from policies.language.names import parse_service
+from policies.language.plain import Flaw
 
 
 class Agent(Protocol):
@@ -49,11 +49,11 @@ class Registrations:
         try:
             body = await read_json(request)
             if not isinstance(body, dict):
-                raise Fault("$", 'an object such as {"service": "pets.production", "port": 8080}')
+                raise Flaw("$", 'an object such as {"service": "pets.production", "port": 8080}')
             if isinstance(service := body.get("service"), str) and (no := may_not_be(self._rights, peer, service)):
                 return no
             registered = self._registrar.register(body, peer, operates=self._rights.may_operate(peer))
-        except Fault as fault:
+        except Flaw as fault:
             return refusal(_status(fault), f"{fault.path}: {fault.reason}", fault.path)
         return Answer(await self._answer(registered))
 
@@ -98,7 +98,7 @@ class Registrations:
         """An instance's own word: {"healthy": true, "reason": "…"}."""
         try:
             body = await read_json(request)
-        except Fault as fault:
+        except Flaw as fault:
             return refusal(400, fault.reason, fault.path)
         if not isinstance(body, dict) or not isinstance(body.get("healthy"), bool):
             return refusal(400, 'an object such as {"healthy": true, "reason": "warm"}', "$.healthy")
@@ -112,7 +112,7 @@ def _known(request: Request) -> Peer:
     return peer
 
 
-def _status(fault: Fault) -> int:
+def _status(fault: Flaw) -> int:
     if isinstance(fault, NotYours):
         return 403
     if isinstance(fault, TooMany):

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from agent.settings import LocalPart, SettingsError
-from policies.names import candidates, parse_pattern
+from policies.language.names import candidates, parse_pattern
 
 ROOT: Final = 0
 

@@ -1,6 +1,6 @@
 """Rate limits that are shared: among the workers of this agent, and among all agents of the mesh.
 
-`policies.shares` decides; here counters are collected, owners asked, and parts handed out. Several times a second
+`ratelimit.shares` decides; here counters are collected, owners asked, and parts handed out. Several times a second
 each agent tells the owner of each limit of the whole mesh what it is asked for, in one small request to the owner's
 inbound listener, and gets its part back. With no such limit nothing is sent.
 """
@@ -19,10 +19,10 @@ import trio
 from agent.control.table import Table
 from agent.control.workers import Fleet
 from agent.trust import Agents, is_here, source_for
-from policies.document import Document
-from policies.names import candidates
-from policies.ratelimit import RateLimit, shared
-from policies.shares import Ledger, Member, Report, Shared, divide, owner
+from policies.kinds.ratelimit.document import RateLimit, shared
+from policies.kinds.ratelimit.shares import Ledger, Member, Report, Shared, divide, owner
+from policies.language.document import Document
+from policies.language.names import candidates
 
 HOST: Final = "agent.shoal"
 PATH: Final = "/shares"

@@ -28,8 +28,8 @@ from agent.topics.broker import Broker, BrokerError, Credentials
 from agent.topics.brokers import broker_of
 from agent.topics.relay import Relay
 from agent.topics.spool import Spool, sync_folder
-from policies.secret import Reference
-from policies.topic import Place, parse_topic
+from policies.kinds.shed.topic import Place, parse_topic
+from policies.language.secret import Reference
 
 MAX_TOPICS: Final = 256
 MAX_PENDING_BYTES: Final = 64 * 1024 * 1024

@@ -25,9 +25,9 @@ from agent.control.places import Places
 from agent.control.reading import Put, Read, read
 from agent.control.spelling import Spellings
 from agent.frames import EndpointFrame, Frame, PolicyFrame
-from policies.document import Document, Invalid
-from policies.health import HealthPolicy
-from policies.names import candidates, matches
+from policies.kinds.health.document import HealthPolicy
+from policies.language.document import Document, Invalid
+from policies.language.names import candidates, matches
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import Agent, Health, Instance, Malformed, Record, Rejection, decode, encode
 from registry.store import Change

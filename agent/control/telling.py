@@ -15,10 +15,10 @@ from agent.control.delivery import GIVEN_UP, Delivery
 from agent.control.registrar import now_text
 from agent.control.rights import Right
 from agent.hooks.steps import Done
-from policies.document import Fault
-from policies.event import BY_NAME, HEALTH, Effect, Event, sample
-from policies.names import candidates, parse_pattern
-from policies.webhook import Hook
+from policies.kinds.webhook.document import Hook
+from policies.kinds.webhook.event import BY_NAME, HEALTH, Effect, Event, sample
+from policies.language.names import candidates, parse_pattern
+from policies.language.plain import Flaw
 from registry.keys import Keys, Room
 from registry.records import Malformed, Outbox, decode, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
@@ -45,7 +45,7 @@ class Telling:
         try:
             body = await read_json(request)
             hook, event = self._asked(body)
-        except Fault as fault:
+        except Flaw as fault:
             return refusal(404 if fault.path == "$.hook" else 400, fault.reason, fault.path)
         found = await self._delivery.caller.deliver(event, hook)
         if isinstance(found, Done):
@@ -53,27 +53,27 @@ class Telling:
         return Json({"delivered": False, "what": found.reason, "event": event.id})
 
     def _asked(self, body: Any) -> tuple[Hook, Event]:
-        """Raises Fault."""
+        """Raises Flaw."""
         if not isinstance(body, dict):
-            raise Fault("$", 'an object such as {"service": "pets.production", "hook": "chat"}')
+            raise Flaw("$", 'an object such as {"service": "pets.production", "hook": "chat"}')
         try:
             pattern = parse_pattern(str(body.get("service") or ""))
         except ValueError as error:
-            raise Fault("$.service", str(error)) from None
+            raise Flaw("$.service", str(error)) from None
         documents = self._board.documents()
         names = (pattern, "*") if "*" in pattern else candidates(pattern)
         standing = next((name for name in names if name in documents), None)
         if standing is None:
-            raise Fault("$.hook", f"no webhook policy is for {pattern}")
+            raise Flaw("$.hook", f"no webhook policy is for {pattern}")
         hooks = documents[standing].hooks
         hook = hooks.get(str(body.get("hook") or ""))
         if hook is None:
-            raise Fault("$.hook", f"the webhook policy of {standing} has no such hook; there are: {', '.join(hooks)}")
+            raise Flaw("$.hook", f"the webhook policy of {standing} has no such hook; there are: {', '.join(hooks)}")
         wanted = [name for name in HEALTH if name in hook.names()] or list[Any](sorted(hook.names())) or [HEALTH[0]]
         opening = [name for name in wanted if BY_NAME[name].effect is Effect.OPENS]
         name = str(body.get("event") or "") or (opening or wanted)[0]
         if name not in BY_NAME:
-            raise Fault("$.event", f"{name[:60]!r} is no event; docs/events.md lists them")
+            raise Flaw("$.event", f"{name[:60]!r} is no event; docs/events.md lists them")
         example = sample(name)
         data = {**example.data, "reason": "a test of this webhook; nothing happened"}
         service = standing if "*" not in standing else "example.production"

@@ -24,9 +24,9 @@ from agent.hooks.steps import (
     Steps,
     json_request,
 )
-from policies.event import Effect, Event
-from policies.secret import Reference
-from policies.webhook import PAGERDUTY, STATUSPAGE, Hook, PagerDuty, Statuspage
+from policies.kinds.webhook.document import PAGERDUTY, STATUSPAGE, Hook, PagerDuty, Statuspage
+from policies.kinds.webhook.event import Effect, Event
+from policies.language.secret import Reference
 
 __all__ = ["STRUCTURED", "steps"]
 

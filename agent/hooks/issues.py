@@ -29,8 +29,8 @@ from agent.hooks.steps import (
     decoded,
     json_request,
 )
-from policies.event import Effect, Event
-from policies.webhook import GITHUB, GitHub, Hook, Jira
+from policies.kinds.webhook.document import GITHUB, GitHub, Hook, Jira
+from policies.kinds.webhook.event import Effect, Event
 
 _PAGES: Final = 10
 _PER_PAGE: Final = 100

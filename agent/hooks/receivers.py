@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from policies.secret import Reference
+from policies.language.secret import Reference
 
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?\Z")
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent.hooks.receivers import Receivers
-from policies.secret import Reference
-from policies.webhook import check_url
+from policies.kinds.webhook.document import check_url
+from policies.language.secret import Reference
 
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of an answer's body that are worth reading."""

@@ -1,4 +1,4 @@
-"""Bodies out of templates. The language and its limits are policies.template's; documents with a bad one were refused.
+"""Bodies out of templates. The language and its limits are webhook.template's; documents with a bad one were refused.
 
 Rendering is bounded by them, but is work of a policy's choosing: the caller does it in a thread, with a deadline.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from policies.event import Event
-from policies.template import BadTemplate as BadTemplate
-from policies.template import Template
-from policies.webhook import Body
+from policies.kinds.webhook.document import Body
+from policies.kinds.webhook.event import Event
+from policies.kinds.webhook.template import BadTemplate as BadTemplate
+from policies.kinds.webhook.template import Template
 
 
 def render(body: Body, event: Event) -> bytes:

@@ -13,9 +13,9 @@ from agent.proxy.outgoing import request_head
 from agent.proxy.reactor import INFINITY
 from agent.proxy.speaker import Speaker
 from agent.proxy.upstream import Upstream
-from policies.ejection import OK
-from policies.ewma import observe
-from policies.retry import IDEMPOTENT_BYTES, Failure
+from policies.kinds.balance.ewma import observe
+from policies.kinds.outlier.ejector import OK
+from policies.kinds.retry.policy import IDEMPOTENT_BYTES, Failure
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
@@ -153,7 +153,7 @@ class Attempt(Speaker):
     # The end.
 
     def observe(self, outcome: int) -> None:
-        """How it went (policies.ejection.OK, ...), for the balancer and the guards. One that failed is over: its load
+        """How it went (outlier.ejector.OK, ...), for the balancer and the guards. One that failed is over: its load
         is given back here."""
         if not self.counted:
             return

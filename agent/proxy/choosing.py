@@ -8,8 +8,8 @@ from agent.proxy import guards
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
-    from policies.balancer import Balancer
     from policies.endpoint import Endpoint
+    from policies.kinds.balance.decide import Balancer
 
 PASS_OVER: Final = 16
 

@@ -36,7 +36,7 @@ from agent.proxy.outgoing import edited, trail
 if TYPE_CHECKING:
     from agent.proxy.listener import Budget
     from agent.proxy.worker import Worker
-    from policies.route import Forward
+    from policies.decision import Forward
 
 PIPELINE_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0

@@ -6,7 +6,7 @@ values; they are never wrapped around it. Downstream and upstream connections ca
 Laws
 - The plan is read once, at the start. A swap in the middle of a request changes nothing for it.
 - Each request ends exactly once, in `_end`: counted, recorded, its endpoint's load given back.
-- Nothing is sent twice unless policies.retry allows it for this very request.
+- Nothing is sent twice unless policies.kinds.retry allows it for this very request.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ from agent.proxy.stats import count
 from agent.proxy.throttle import Throttle
 from agent.proxy.tunnel import Tunnel
 from agent.proxy.view import HeadView
-from policies import ejection
-from policies import retry as retrying
-from policies import timeout as timing
-from policies.balancer import Balancer
+from policies.decision import Forward, Redirect, Respond
 from policies.endpoint import Endpoint
-from policies.fault import Injected
-from policies.limiter import Limiter
-from policies.retry import Again, Failure
-from policies.route import Forward, Redirect, Respond
-from policies.shedding import Keep
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.fault.decide import Injected
+from policies.kinds.outlier import ejector
+from policies.kinds.retry import decide as retrying
+from policies.kinds.retry.decide import Again
+from policies.kinds.retry.policy import Failure
+from policies.kinds.shed.decide import Store
+from policies.kinds.shed.limiter import Limiter
+from policies.kinds.timeout import decide as timing
 
 if TYPE_CHECKING:
     from agent.proxy.downstream import Downstream
@@ -139,7 +140,7 @@ class Exchange(Timed):
         """For the attempt that is about to be made."""
         self.ways_tried = 0
         """Ways out of an overload."""
-        self.keeping: Keep | None = None
+        self.keeping: Store | None = None
         """It is stored instead of served, as soon as all of it is there."""
         self.tunnel: Tunnel | None = None
         self.view: HeadView | None = None
@@ -545,7 +546,7 @@ class Exchange(Timed):
         attempt.release(reusable=complete and self.request_sent)
         attempt.give_back()
         if self.hedge is not None:
-            hedging.lose(self, attempt, ejection.OK)
+            hedging.lose(self, attempt, ejector.OK)
             return
         self.attempt = None
         shedding.elsewhere(self, f"{attempt.endpoint.service}/{attempt.endpoint.id} is overloaded")
@@ -555,7 +556,7 @@ class Exchange(Timed):
         before = self.forward or way
         self._direct(msgspec.structs.replace(before, service=way.service, subset=way.subset))
 
-    def keep(self, way: Keep) -> None:
+    def keep(self, way: Store) -> None:
         """A way out of an overload: store it, once all of it is there."""
         self.keeping = way
         self.deadline = INFINITY  # nothing is hedged any more
@@ -701,7 +702,7 @@ class Exchange(Timed):
     ) -> None:
         """An attempt came to nothing: try again, if the policy allows it; else say so."""
         if self.response_began:
-            attempt.observe(ejection.RESET)
+            attempt.observe(ejector.RESET)
             self._break_off("upstream closed in the middle of its answer")
             return
         outcome = guards.outcome_of_failure(failure)
@@ -724,9 +725,9 @@ class Exchange(Timed):
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         if self.hedge is not None:
-            hedging.lose(self, attempt, ejection.GATEWAY)
+            hedging.lose(self, attempt, ejector.GATEWAY)
             return
-        attempt.observe(ejection.GATEWAY)
+        attempt.observe(ejector.GATEWAY)
         if self.response_began:
             self._break_off(reason)
         else:
@@ -778,7 +779,7 @@ class Exchange(Timed):
             self.refuse(Refusal(408, "timeout", "the request's body stopped coming"))
         else:
             if attempt is not None:
-                attempt.observe(ejection.TIMEOUT)
+                attempt.observe(ejector.TIMEOUT)
             self.refuse(Refusal(504, "timeout", f"no answer within {limit}", unsent=self.attempts == 0))
 
     def on_bad_request(self, status: int, reason: str) -> None:
@@ -814,7 +815,7 @@ class Exchange(Timed):
         """101: from here on bytes go both ways, unread."""
         self.response_began = True
         self.status = 101
-        attempt.observe(ejection.OK)
+        attempt.observe(ejector.OK)
         self.tunnel = Tunnel(self)
         self.down.begin_tunnel(head)
         self.tunnel.touch()

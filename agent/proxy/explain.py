@@ -9,8 +9,8 @@ from agent.proxy import story
 from agent.proxy.answers import Refusal
 from agent.proxy.head import BadHead, RequestHead, parse_request
 from agent.proxy.view import HeadView
+from policies.decision import Forward
 from policies.endpoint import Endpoint
-from policies.route import Forward
 
 if TYPE_CHECKING:
     from agent.proxy.table import Service

@@ -14,12 +14,12 @@ from agent.proxy import story
 from agent.proxy.answers import Refusal
 from agent.proxy.reactor import Timed
 from agent.proxy.stats import count
-from policies.bucket import fields as limit_fields
-from policies.circuit import Transition
 from policies.decision import Forward, Respond
-from policies.ejection import CONNECT, GATEWAY, OK, RESET, SERVER_ERROR, TIMEOUT, Ejected, Returned
-from policies.fault import Injected
-from policies.retry import Failure
+from policies.kinds.breaker.circuit import Transition
+from policies.kinds.fault.decide import Injected
+from policies.kinds.outlier.ejector import CONNECT, GATEWAY, OK, RESET, SERVER_ERROR, TIMEOUT, Ejected, Returned
+from policies.kinds.ratelimit.buckets import fields as limit_fields
+from policies.kinds.retry.policy import Failure
 
 if TYPE_CHECKING:
     from agent.proxy.attempt import Attempt

@@ -1,4 +1,4 @@
-"""A second attempt beside one that takes long (`hedge` of policies.retry): when it is begun, and which one wins."""
+"""A second attempt beside one that takes long (`hedge` of retry): when it is begun, and which one wins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agent.proxy import choosing, shedding, story
 from agent.proxy.attempt import Attempt
 from agent.proxy.stats import count
-from policies import retry as retrying
+from policies.kinds.retry import decide as retrying
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange

@@ -27,8 +27,8 @@ from agent.proxy.view import HeadView
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
     from agent.proxy.table import Service
-    from policies.copying import Order, Plan
     from policies.endpoint import Endpoint
+    from policies.kinds.shadow.decide import Compiled, Order
 
 MAX_DISCARDED: Final = 1024 * 1024
 """Bytes of an answer that nobody wants: read for the connection's sake, and beyond that the connection is closed."""
@@ -79,7 +79,7 @@ class Answer:
         }
 
 
-def begin(exchange: Exchange, copies: Plan, audit: bool) -> None:
+def begin(exchange: Exchange, copies: Compiled, audit: bool) -> None:
     """Ask the policy about a request whose way is decided; collect for those that it wants copied."""
     request, service, worker = exchange.request, exchange.service, exchange.worker
     assert service is not None
@@ -116,7 +116,7 @@ class Mirror(Timed):
         "_size",
     )
 
-    def __init__(self, exchange: Exchange, service: Service, orders: Sequence[Order], copies: Plan) -> None:
+    def __init__(self, exchange: Exchange, service: Service, orders: Sequence[Order], copies: Compiled) -> None:
         super().__init__()
         self._exchange = exchange
         self._orders = orders

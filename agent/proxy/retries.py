@@ -8,8 +8,9 @@ from agent.proxy import story
 from agent.proxy.head import ResponseHead
 from agent.proxy.reactor import INFINITY
 from agent.proxy.stats import count
-from policies import retry as retrying
-from policies.retry import Again, Enough, Failure
+from policies.kinds.retry import decide as retrying
+from policies.kinds.retry.decide import Again, Enough
+from policies.kinds.retry.policy import Failure
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
@@ -30,7 +31,7 @@ def verdict(
     status: int | None = None,
     after_s: float | None = None,
 ) -> Again | Enough:
-    """What policies.retry says of a failed attempt. The inbound hop never tries again: the caller's agent does."""
+    """What retry says of a failed attempt. The inbound hop never tries again: the caller's agent does."""
     plan, service = exchange.plan, exchange.service
     assert plan is not None and service is not None
     count(service.stats.failures, failure.name.lower())

@@ -16,7 +16,7 @@ from agent.proxy.reactor import Timed
 from agent.proxy.stats import count
 from agent.proxy.view import HeadView
 from policies.decision import Forward, Respond
-from policies.shedding import Keep
+from policies.kinds.shed.decide import Store
 
 if TYPE_CHECKING:
     from agent.proxy.attempt import Attempt
@@ -80,7 +80,7 @@ def elsewhere(exchange: Exchange, reason: str) -> None:
             count(service.stats.shed, "answered")
             _answer(exchange, way, reason, shed.compiled.retry_after_s)
             return
-        if isinstance(way, Keep):
+        if isinstance(way, Store):
             if exchange.worker.stores.takes(exchange, way):
                 exchange.keep(way)
                 return

@@ -22,7 +22,7 @@ from agent.proxy.waiting import Waiting
 
 if TYPE_CHECKING:
     from agent.proxy.exchange import Exchange
-    from policies.shedding import Keep
+    from policies.kinds.shed.decide import Store
 
 MAX_WAITING: Final = 256
 
@@ -43,14 +43,14 @@ class Stores:
             for exchange in self._waiting.all():
                 exchange.not_stored("control is gone")
 
-    def takes(self, exchange: Exchange, keep: Keep) -> bool:
+    def takes(self, exchange: Exchange, keep: Store) -> bool:
         """Whether such a request may be stored, and there is room for it."""
         request = exchange.request
         if self._send is None or self._waiting.full or request.method not in keep.methods:
             return False
         return exchange.can_repeat and request.special_value(SHOAL_REPLAY) is None
 
-    def store(self, exchange: Exchange, keep: Keep) -> None:
+    def store(self, exchange: Exchange, keep: Store) -> None:
         """Hand a request over, all of which has come. The answer comes by `answer`, or never, and then its deadline."""
         id = exchange.worker.next_request_id().decode()
         record = record_of(exchange, keep, id)
@@ -75,7 +75,7 @@ class Stores:
         self._waiting.forget(exchange)
 
 
-def record_of(exchange: Exchange, keep: Keep, id: str) -> bytes:
+def record_of(exchange: Exchange, keep: Store, id: str) -> bytes:
     """What stands in the topic: one JSON object (docs/topics.md)."""
     request, service = exchange.request, exchange.service
     assert service is not None

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from agent.proxy.answers import Refusal
-from policies.balance import Balancer
+from policies.decision import Decision, Forward, Redirect, Respond
 from policies.endpoint import Endpoint
-from policies.retry import Again, Enough, Failure
-from policies.route import Decision, Forward, Redirect, Respond
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.retry.decide import Again, Enough
+from policies.kinds.retry.policy import Failure
 
 if TYPE_CHECKING:
     from agent.proxy.table import Plan, Service
-    from policies.bucket import Limited
-    from policies.copying import Order
-    from policies.fault import Injected
+    from policies.kinds.fault.decide import Injected
+    from policies.kinds.ratelimit.buckets import Limited
+    from policies.kinds.shadow.decide import Order
+    from policies.kinds.shed.decide import Store
     from policies.request import RequestView
-    from policies.shedding import Keep
 
 Explained = list[dict[str, Any]]
 _EXPLAIN_BYTES: Final = 6000
@@ -185,7 +186,7 @@ def shed(plan: Plan, reason: str) -> dict[str, Any]:
     return entry(plan, "admit", "shed", "not let in" if reason else "let in", reason or "within the limit")
 
 
-def stored(plan: Plan, keeping: Keep, name: str) -> dict[str, Any]:
+def stored(plan: Plan, keeping: Store, name: str) -> dict[str, Any]:
     """It was kept for later."""
     return entry(plan, "answer", "shed", f"stored as {name}", f"in {keeping.url}; `shoal replay` sends it")
 

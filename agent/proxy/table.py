@@ -18,39 +18,43 @@ from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.answers import Refusal
 from agent.proxy.reactor import Timed
 from agent.proxy.stats import ServiceStats
-from policies import (
-    balance,
-    breaker,
-    bucket,
-    copying,
-    ejection,
-    fault,
-    outlier,
-    ratelimit,
-    retry,
-    route,
-    shadow,
-    shed,
-    shedding,
-    timeout,
-)
-from policies.balance import Balance, Balancer, BalanceState
-from policies.balancer import asked_entries
-from policies.bucket import Buckets
 from policies.catalogue import parse
-from policies.circuit import Circuit
-from policies.document import Document, Invalid
-from policies.ejection import Ejector, Record
+from policies.decision import Decision, Forward, Subset
 from policies.endpoint import Endpoint, Load
-from policies.entries import UNBOUNDED, Entries
-from policies.limiter import Limiter
-from policies.names import parse_service
-from policies.quantile import Recent
-from policies.ratelimit import RateLimit
+from policies.kinds.balance import decide as balance
+from policies.kinds.balance.algorithms import BalanceState
+from policies.kinds.balance.decide import Balancer, asked_entries
+from policies.kinds.balance.document import Balance
+from policies.kinds.balance.entries import UNBOUNDED, Entries
+from policies.kinds.breaker import decide as breaker
+from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.breaker.document import Breaker
+from policies.kinds.fault import decide as fault
+from policies.kinds.fault.document import FaultPolicy
+from policies.kinds.outlier import decide as outlier
+from policies.kinds.outlier import ejector
+from policies.kinds.outlier.document import Outlier
+from policies.kinds.outlier.ejector import Ejector, Record
+from policies.kinds.ratelimit import buckets
+from policies.kinds.ratelimit import decide as ratelimit
+from policies.kinds.ratelimit.buckets import Buckets
+from policies.kinds.ratelimit.document import RateLimit
+from policies.kinds.retry import decide as retry
+from policies.kinds.retry.budget import Budget
+from policies.kinds.retry.document import Retry
+from policies.kinds.retry.quantile import Recent
+from policies.kinds.route import decide as route
+from policies.kinds.route.document import Route
+from policies.kinds.shadow import decide as shadow
+from policies.kinds.shadow.document import Shadow
+from policies.kinds.shed import decide as shed
+from policies.kinds.shed.document import Shed
+from policies.kinds.shed.limiter import Limiter
+from policies.kinds.timeout import decide as timeout
+from policies.kinds.timeout.document import Timeout
+from policies.language.document import Document, Invalid
+from policies.language.names import parse_service
 from policies.request import RequestView
-from policies.retry import Budget, Retry
-from policies.route import Decision, Forward, Route, Subset
-from policies.timeout import Timeout
 
 _HOSTS: Final = 65536
 _HOST_BYTES: Final = 400
@@ -155,28 +159,28 @@ class Plan:
         self.route = None
         if routing is not None and isinstance(routing.document, Route):
             self.route = RoutePhase(routing.document, service.name, compiled.once("route", policies, route.predicates))
-        self.limits: Phase[bucket.Compiled] | None = None
+        self.limits: Phase[buckets.Compiled] | None = None
         document, audit = _document(policies, "ratelimit", RateLimit)
         if document is not None:
             self.limits = Phase(compiled.once("ratelimit", policies, ratelimit.compile), audit)
         self.fault: Phase[fault.Compiled] | None = None
-        document, audit = _document(policies, "fault", fault.FaultPolicy)
+        document, audit = _document(policies, "fault", FaultPolicy)
         if document is not None:
             self.fault = Phase(compiled.once("fault", policies, fault.compile), audit)
-        self.breaker: Phase[breaker.Plan] | None = None
-        document, audit = _document(policies, "breaker", breaker.Breaker)
+        self.breaker: Phase[breaker.Compiled] | None = None
+        document, audit = _document(policies, "breaker", Breaker)
         if document is not None:
             self.breaker = Phase(compiled.once("breaker", policies, breaker.compile), audit)
-        self.shadow: Phase[copying.Plan] | None = None
-        document, audit = _document(policies, "shadow", shadow.Shadow)
+        self.shadow: Phase[shadow.Compiled] | None = None
+        document, audit = _document(policies, "shadow", Shadow)
         if document is not None:
             self.shadow = Phase(shadow.compile(document, service.name), audit)
-        self.shed: Phase[shedding.Plan] | None = None
-        document, audit = _document(policies, "shed", shed.Shed)
+        self.shed: Phase[shed.Compiled] | None = None
+        document, audit = _document(policies, "shed", Shed)
         if document is not None:
             self.shed = Phase(shed.compile(document, share, service.name), audit)
-        self.outlier: Phase[ejection.Rules] | None = None
-        document, audit = _document(policies, "outlier", outlier.Outlier)
+        self.outlier: Phase[ejector.Figures] | None = None
+        document, audit = _document(policies, "outlier", Outlier)
         if document is not None:
             self.outlier = Phase(compiled.once("outlier", policies, outlier.compile), audit)
         ejects = self.outlier is not None and not self.outlier.audit

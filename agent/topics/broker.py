@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import trio
 
-from policies.topic import Place
+from policies.kinds.shed.topic import Place
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 10.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.topics.broker import Broker, Credentials, Judge
-from policies.topic import Place
+from policies.kinds.shed.topic import Place
 
 
 def broker_of(place: Place, credentials: Credentials, judge: Judge | None = None) -> Broker:

@@ -22,7 +22,7 @@ import trio_websocket
 import wsproto.utilities as wsproto
 
 from agent.topics.broker import ANSWER_S, CONNECT_S, GROUP, BrokerError, Credentials, Judge, Message, Verdict, connect
-from policies.topic import PRODUCER, Place
+from policies.kinds.shed.topic import PRODUCER, Place
 
 CONSUMER: Final = "/ws/v2/consumer/persistent/"
 PERMITS: Final = 16

@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from agent.topics.broker import ANSWER_S, GROUP, BrokerError, Credentials, Judge, Message, Stream, Verdict, connect
-from policies.topic import Place
+from policies.kinds.shed.topic import Place
 
 FIELD: Final = "record"
 """Of an entry: the whole request; beside it stands its id, for people."""

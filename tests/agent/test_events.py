@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import MAX_TEXT, binary, cut, identify, identify_local, make, sample, structured, to_cloudevent
-from policies.event import BY_NAME, COMMON, TYPES, Effect, Event, Value, parts_of, selected
+from policies.kinds.webhook.event import BY_NAME, COMMON, TYPES, Effect, Event, Value, parts_of, selected
 
 PAGE = (Path(__file__).parents[2] / "docs/events.md").read_text()
 TEXT = st.text() | st.text(st.characters(categories=["Cs", "Cc", "Lu"])) | st.just("x" * 9000)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.settings import Address, Settings, SettingsError, load, parse, parse_listen
-from policies.health import HttpCheck
+from policies.kinds.health.document import HttpCheck
 
 FULL = """\
 mesh = "shop"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from policies.plain import MAX_DOCUMENT_BYTES
+from policies.language.plain import MAX_DOCUMENT_BYTES
 
 PATTERNS = ("(?:a?){1000}" * 40, r"\pL{1000}" * 50, "(?:a|b|c)*c[abc]{900}", "(a|b)?" * 80, "[[:alpha:]]{99}" * 30, "x")
 ROOM = MAX_DOCUMENT_BYTES - 4096

@@ -5,10 +5,11 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import retry, timeout
 from policies.chain import Finding, Hop, Node, findings, tree
-from policies.retry import Retry
-from policies.timeout import Timeout
+from policies.kinds.retry import decide as retry
+from policies.kinds.retry.document import Retry
+from policies.kinds.timeout import decide as timeout
+from policies.kinds.timeout.document import Timeout
 
 DEFAULT = Hop(timeout.compile(None), retry.compile(None))
 

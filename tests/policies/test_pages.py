@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from policies.catalogue import BY_NAME, KINDS, parse, schema
-from policies.document import Document, Invalid, load
-from policies.names import parse_pattern
+from policies.language.document import Document, Invalid
+from policies.language.names import parse_pattern
+from policies.language.plain import load
 
 DOCS = Path(__file__).parents[2] / "docs/policies"
 PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
@@ -112,7 +113,7 @@ def test_every_field_is_on_its_page(kind: object) -> None:
 
 def test_every_condition_is_on_the_page() -> None:
     """What `match` can ask, and what can be asked of a value."""
-    from policies.matching import Match, PathMatch, Text
+    from policies.language.matching import Match, PathMatch, Text
 
     page = PAGES["route"].partition("### Conditions")[2].partition("### ")[0]
     for name in [field.encode_name for field in msgspec.structs.fields(Match) if field.name != "path"]:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from policies.catalogue import BY_NAME, parse
-from policies.document import Invalid
+from policies.language.document import Invalid
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import (

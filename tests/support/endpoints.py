@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from policies.algorithms import Algorithm
-from policies.balance import Balancer
 from policies.endpoint import Endpoint
+from policies.kinds.balance.algorithms import Algorithm
+from policies.kinds.balance.decide import Balancer
 
 
 def endpoint(id: str, **given: Any) -> Endpoint:

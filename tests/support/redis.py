@@ -15,7 +15,7 @@ import trio
 
 from agent.topics.broker import connect
 from agent.topics.redis import Connection
-from policies.topic import parse_topic
+from policies.kinds.shed.topic import parse_topic
 from tests.support.proxy import refusing_port
 
 

@@ -11,9 +11,9 @@ import pytest
 from agent.cli.diff import added, gathered, show
 from agent.cli.failure import Exit, Failure
 from agent.cli.printing import Printer
-from policies.comparison import Tally, merge, note
-from policies.difference import Difference
-from policies.shadow import Thresholds
+from policies.kinds.shadow.comparison import Tally, merge, note
+from policies.kinds.shadow.difference import Difference
+from policies.kinds.shadow.document import Thresholds
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Keys
 from registry.memory import MemoryStore
@@ -116,7 +116,7 @@ def test_what_people_see(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def report_of(counted: Tally) -> dict[str, Any]:
-    from policies.comparison import report
+    from policies.kinds.shadow.comparison import report
 
     return report(counted, Thresholds())
 

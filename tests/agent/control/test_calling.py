@@ -17,8 +17,8 @@ from agent.control.programs import Programs
 from agent.hooks.receivers import Receivers
 from agent.hooks.scrubbing import LEFT_OUT
 from agent.hooks.steps import Done, Failed
-from policies.event import sample
-from policies.webhook import Hook
+from policies.kinds.webhook.document import Hook
+from policies.kinds.webhook.event import sample
 from tests.support.proxy import Client
 
 SECRET = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"

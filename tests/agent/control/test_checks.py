@@ -12,7 +12,8 @@ from agent.control.checks import Check, Means, Subject, check
 from agent.control.own_ports import OwnPorts
 from agent.control.programs import Programs
 from agent.settings import health_policy
-from policies.health import HealthPolicy, Transition
+from policies.kinds.health.decide import Transition
+from policies.kinds.health.document import HealthPolicy
 from registry.records import Instance
 from tests.support.proxy import Client, refusing_port
 

@@ -18,8 +18,8 @@ from agent.control import comparing
 from agent.control.comparing import MAX_WAITING, MAX_WAITING_BYTES, Comparing
 from agent.control.reading import read
 from agent.control.table import Policy, Table
-from policies.comparison import Tally, note
-from policies.difference import Difference
+from policies.kinds.shadow.comparison import Tally, note
+from policies.kinds.shadow.difference import Difference
 from registry.etcd import EtcdSettings, EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder

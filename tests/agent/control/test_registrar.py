@@ -19,7 +19,7 @@ from agent.control.rights import Peer
 from agent.control.table import Table
 from agent.control.tokens import digest
 from agent.settings import parse
-from policies.document import Fault
+from policies.language.plain import Flaw
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.memory import MemoryStore
@@ -164,7 +164,7 @@ async def test_the_default_check_is_that_the_port_listens(tmp_path: Path) -> Non
 async def test_what_is_wrong_is_told_with_its_path(tmp_path: Path, body: Any, path: str) -> None:
     """Nothing is registered by a body that is wrong anywhere."""
     host = Host(tmp_path)
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(Flaw) as caught:
         host.register(body)
     assert caught.value.path == path
     assert host.registrar.local == {}
@@ -178,7 +178,7 @@ async def test_an_id_that_another_live_agent_has_is_refused(tmp_path: Path) -> N
         "instances/pets/a": {"address": "10.0.0.9", "port": 1, "agent": "there"},
         "instances/pets/b": {"address": "10.0.0.9", "port": 1, "agent": "left"},
     })  # fmt: skip
-    with pytest.raises(Fault, match="already registered by the agent on 'there'"):
+    with pytest.raises(Flaw, match="already registered by the agent on 'there'"):
         host.register({"service": "pets", "port": 80, "id": "a"})
     host.register({"service": "pets", "port": 80, "id": "b"})
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.control.sharing import PATH, Question, Sharing, _among, asked
 from agent.control.table import Table
 from agent.proxy import state
-from policies.shares import owner
+from policies.kinds.ratelimit.shares import owner
 from registry.keys import Keys
 from registry.store import Change
 from tests.support.proxy import GET, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy

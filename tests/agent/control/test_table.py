@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.control.own_ports import OwnPorts
 from agent.control.table import Table
 from agent.frames import EndpointFrame
-from policies.health import HealthPolicy
+from policies.kinds.health.document import HealthPolicy
 from registry.keys import Keys
 from registry.store import Change
 

@@ -17,9 +17,9 @@ from agent.events import cut
 from agent.hooks.bodies import steps
 from agent.hooks.receivers import Receivers
 from agent.hooks.steps import Action, Done, Exited, Failed, Request, Response, Run
-from policies.event import BY_NAME, Effect, Event, sample
-from policies.secret import Reference
-from policies.webhook import Hook
+from policies.kinds.webhook.document import Hook
+from policies.kinds.webhook.event import BY_NAME, Effect, Event, sample
+from policies.language.secret import Reference
 
 NOW = int(time.time())
 """The referee looks at the clock: five minutes either way."""

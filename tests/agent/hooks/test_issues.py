@@ -16,9 +16,9 @@ from agent.hooks.bodies import steps
 from agent.hooks.issues import mark
 from agent.hooks.receivers import Receivers
 from agent.hooks.steps import Action, Done, Failed, Request, Response
-from policies.event import Event, sample
-from policies.secret import Reference
-from policies.webhook import Hook
+from policies.kinds.webhook.document import Hook
+from policies.kinds.webhook.event import Event, sample
+from policies.language.secret import Reference
 
 NOW = 1_767_322_800
 SECRETS = {Reference(file="token"): "t0ken\n"}

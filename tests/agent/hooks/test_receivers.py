@@ -10,9 +10,9 @@ import pytest
 from agent.hooks.bodies import steps
 from agent.hooks.receivers import Receivers
 from agent.hooks.steps import Failed, Request
-from policies.event import sample
-from policies.secret import Reference
-from policies.webhook import GITHUB, Hook
+from policies.kinds.webhook.document import GITHUB, Hook
+from policies.kinds.webhook.event import sample
+from policies.language.secret import Reference
 
 TOKEN = Reference(file="token")
 TABLE = Receivers({

@@ -5,7 +5,7 @@ from rich.pretty import pretty_repr
 
 from agent.hooks.receivers import Receivers
 from agent.hooks.steps import MAX_WAIT_S, Failed, Problem, Request, Response, Secrets, Steps, decoded, problem_of
-from policies.secret import Reference
+from policies.language.secret import Reference
 
 NOW = 1_767_322_800
 OWN = Receivers({"a": ["x.example"], "SHOAL_HOOK_B": ["x.example"]})

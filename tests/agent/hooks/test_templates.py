@@ -1,12 +1,12 @@
-"""Bodies out of templates; what may stand in one is tested with policies.template."""
+"""Bodies out of templates; what may stand in one is tested with policies.kinds.webhook.template."""
 
 import json
 
 import pytest
 
 from agent.hooks.templates import BadTemplate, render
-from policies.event import sample
-from policies.webhook import Body
+from policies.kinds.webhook.document import Body
+from policies.kinds.webhook.event import sample
 
 
 def test_a_body_is_made_of_the_event() -> None:

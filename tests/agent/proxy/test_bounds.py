@@ -14,8 +14,8 @@ from agent import frames
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.table import Table
 from policies.catalogue import KINDS, parse
-from policies.document import Invalid
-from policies.entries import LEAST, TOTAL
+from policies.kinds.balance.entries import LEAST, TOTAL
+from policies.language.document import Invalid
 from policies.request import Request
 from tests.policies.expensive import documents
 

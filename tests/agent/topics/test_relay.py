@@ -18,7 +18,7 @@ from agent.topics.broker import Credentials
 from agent.topics.brokers import broker_of
 from agent.topics.relay import Relay
 from agent.topics.spool import Spool
-from policies.topic import parse_topic
+from policies.kinds.shed.topic import parse_topic
 from tests.support.pulsar import PulsarDouble
 from tests.support.redis import RedisProcess
 

@@ -13,7 +13,7 @@ import trio
 from agent.topics.broker import Credentials
 from agent.topics.brokers import broker_of
 from agent.topics.replay import Outcome, Replay
-from policies.topic import parse_topic
+from policies.kinds.shed.topic import parse_topic
 from tests.support.pulsar import PulsarDouble
 from tests.support.receiver import Received, Receiver
 

@@ -1,0 +1,225 @@
+"""Balancing, decided: a document and a list of endpoints, ready to be asked for each request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from policies.endpoint import Endpoint, Load
+from policies.hashing import hash64
+from policies.kinds.balance import sticky
+from policies.kinds.balance.algorithms import (
+    Algorithm,
+    BalanceState,
+    LeastRequest,
+    RandomChoice,
+    RoundRobin,
+    SlowStart,
+    Weighted,
+)
+from policies.kinds.balance.entries import LEAST, UNBOUNDED, Entries
+from policies.kinds.balance.ewma import DECAY_S, PeakEwma, observe
+from policies.kinds.balance.locality import Tier, candidates, choose
+from policies.kinds.balance.maglev import Maglev
+from policies.kinds.balance.ring import RingHash
+from policies.kinds.balance.sticky import point
+from policies.language.duration import seconds
+from policies.request import RequestView, cookie, query_parameter
+
+if TYPE_CHECKING:
+    from policies.kinds.balance.document import Balance, HashKey
+
+
+from policies.kinds.balance.document import _DEFAULT, HASHING, Balance
+
+_KEYS: Final = (1 << 64) - 1
+_NEXT_KEY: Final = 0x9E3779B97F4A7C15  # odd and without a pattern: each try of a key is another place, always the same
+
+
+class Balancer:
+    """Chooses among a service's endpoints. Made anew when they or the document change; cheap until first asked."""
+
+    __slots__ = (
+        "_algorithms",
+        "_decay_s",
+        "_entries",
+        "_only",
+        "_panic",
+        "_pool",
+        "_sessions",
+        "_tiers",
+        "_usable",
+        "document",
+        "needs_key",
+        "sticky",
+    )
+
+    def __init__(
+        self,
+        document: Balance,
+        endpoints: Sequence[Endpoint],
+        zone: str,
+        state: BalanceState,
+        entries: Entries = UNBOUNDED,
+        part: float = 1.0,
+    ) -> None:
+        """`entries` bounds rings and tables; `part` of what the document asks for is for these endpoints."""
+        self.document = document
+        self._entries = entries
+        rule = document.locality
+        found = candidates(endpoints, zone, rule.failover, document.panic, rule.prefer)
+        self._tiers, self._usable, self._pool, self._panic = found
+        part /= max(1, sum([len(tier.endpoints) for tier in found.tiers]))
+        self._algorithms = [
+            _algorithm(document, tier, state, entries, part * len(tier.endpoints)) for tier in found.tiers
+        ]
+        self._only = self._algorithms[0] if len(self._algorithms) == 1 else None
+        self.needs_key = document.algorithm in HASHING
+        """Whether `pick` wants the request's `key`."""
+        self.sticky = document.sticky is not None
+        """Whether to ask `sticky_endpoint` first."""
+        self._sessions = sticky.compile(document.sticky, found) if document.sticky is not None else None
+        self._decay_s = seconds(document.decay) if document.algorithm == "peak-ewma" else DECAY_S
+
+    def pick(
+        self, key: int | None, now: float, rng: random.Random, avoid: Collection[Endpoint] = ()
+    ) -> Endpoint | None:
+        """An endpoint for a request with a hash `key`, at monotonic time `now`; not one of `avoid` while another is
+        left. None when there is no endpoint at all."""
+        algorithm = self._only
+        if algorithm is None:
+            if not self._tiers:
+                return None
+            algorithm = self._algorithms[choose(self._tiers, rng.random() if key is None else point(key))]
+        endpoint = algorithm.pick(key, now, rng)
+        if avoid and endpoint in avoid:
+            return self._pick_other(algorithm, endpoint, key, now, rng, avoid)
+        return endpoint
+
+    def _pick_other(
+        self,
+        algorithm: Algorithm,
+        endpoint: Endpoint,
+        key: int | None,
+        now: float,
+        rng: random.Random,
+        avoid: Collection[Endpoint],
+    ) -> Endpoint:
+        for _ in range(4):
+            key = None if key is None else (key + _NEXT_KEY) & _KEYS
+            other = algorithm.pick(key, now, rng)
+            if other not in avoid:
+                return other
+        for group in (*(tier.endpoints for tier in self._tiers), self._usable):
+            others = [e for e in group if e not in avoid]
+            if others:
+                return rng.choice(others)
+        return endpoint
+
+    def key(self, request: RequestView) -> int | None:
+        """The hash of what the document says to hash; None when none of it is there."""
+        for source in self.document.hash:
+            value = _hashed(source, request)
+            if value:
+                return hash64(value)
+        return None
+
+    def observe(self, load: Load, latency_s: float, ok: bool, now: float) -> None:
+        """Take a try that ended into its endpoint's average, which fades as the document says."""
+        observe(load, latency_s, ok, now, self._decay_s)
+
+    # Sticky sessions.
+
+    def sticky_endpoint(self, request: RequestView) -> Endpoint | None:
+        """The endpoint that the client has had, if it can take requests."""
+        return self._sessions.endpoint(request) if self._sessions is not None else None
+
+    def sticky_cookie(self, endpoint: Endpoint) -> str | None:
+        """The Set-Cookie value that keeps a client on an endpoint; None when no cookie does that."""
+        return self._sessions.cookie(endpoint) if self._sessions is not None else None
+
+    def forget(self) -> None:
+        """Rings and tables may be larger now, or have to be smaller."""
+        for algorithm in self._algorithms:
+            if isinstance(algorithm, RingHash | Maglev):
+                algorithm.forget()
+
+    # For people.
+
+    def candidates(self) -> list[Endpoint]:
+        """Everyone who may be picked now."""
+        return [e for tier in self._tiers for e in tier.endpoints]
+
+    def describe(self) -> dict[str, Any]:
+        """The algorithm, and who gets how much."""
+        return {
+            "algorithm": self.document.algorithm,
+            "sticky": self.sticky,
+            "using": self._pool,
+            "panic": self._panic,
+            **self._described_entries(),
+            "tiers": [
+                {"zone": tier.name, "share": round(tier.share, 4), "endpoints": len(tier.endpoints)}
+                for tier in self._tiers
+            ],
+        }
+
+    def _described_entries(self) -> dict[str, int]:
+        asked = asked_entries(self.document)
+        return {"entries_asked": asked, "entries_granted": self._entries.granted(asked)} if asked > LEAST else {}
+
+
+def asked_entries(document: Balance) -> int:
+    """How large a ring or table a document asks for."""
+    if document.algorithm == "ring-hash":
+        return document.ring_min
+    return document.table if document.algorithm == "maglev" else 0
+
+
+def _algorithm(document: Balance, tier: Tier, state: BalanceState, entries: Entries, part: float) -> Algorithm:
+    endpoints = tier.endpoints
+    match document.algorithm:
+        case "round-robin":
+            return RoundRobin(endpoints, state.turn(tier.name))
+        case "weighted":
+            return Weighted(endpoints)
+        case "random":
+            return RandomChoice(endpoints)
+        case "ring-hash":
+            least = document.ring_min if document.ring_min <= LEAST else max(LEAST, int(document.ring_min * part))
+            return RingHash(endpoints, document.bounded_load / 100, least, document.ring_max, entries)
+        case "maglev":
+            return Maglev(endpoints, document.table, entries)
+        case "peak-ewma":
+            return PeakEwma(endpoints, seconds(document.decay), seconds(document.initial))
+        case "least-request":
+            rule = document.slow_start
+            easing = SlowStart(seconds(rule.window), rule.aggression, rule.floor) if rule else None
+            return LeastRequest(endpoints, easing)
+
+
+def _hashed(source: HashKey, request: RequestView) -> str | None:
+    if source.header:
+        return request.header(source.header.lower())
+    if source.cookie:
+        return cookie(request, source.cookie)
+    if source.query:
+        return query_parameter(request, source.query)
+    return request.path if source.path else request.caller
+
+
+def compile(
+    document: Balance | None,
+    endpoints: Sequence[Endpoint],
+    *,
+    zone: str = "",
+    state: BalanceState | None = None,
+    entries: Entries = UNBOUNDED,
+    part: float = 1.0,
+) -> Balancer:
+    """A balancer for a caller in `zone`; without a document the default one (least-request).
+
+    `part` of the entries that the document asks for is for these endpoints; `entries` may grant less.
+    """
+    return Balancer(document or _DEFAULT, endpoints, zone, state or BalanceState(), entries, part)

@@ -1,0 +1,132 @@
+"""`ring-hash`: the same key goes to the same endpoint, and when one joins or leaves only its own keys move.
+
+Consistent hashing on a ring (Karger et al., 1997, as ketama lays it out), with bounded loads (Mirrokni, Thorup and
+Zadimoghaddam, "Consistent hashing with bounded loads", 2016): who has more than its bound in flight passes the request
+on along the ring.
+
+Laws
+- An endpoint's points follow from its id alone, so every agent draws the same ring from any order of endpoints.
+- How many points it has follows from its weight against the mean weight, not from how many others there are: that is
+  what keeps other endpoints' keys where they are. Only the bounds on the ring's size overrule it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import random
+from typing import Final
+
+from policies.endpoint import Endpoint
+from policies.hashing import hashes64
+from policies.kinds.balance.algorithms import Endpoints, weights
+from policies.kinds.balance.entries import UNBOUNDED, Entries
+
+POINTS: Final = 256
+"""Points of an endpoint of mean weight. The error of a share is about 1/sqrt(POINTS) of it: 6%."""
+
+
+class RingHash:
+    """The owner of the request's point on the ring, unless it is full. Counts what this worker has in flight."""
+
+    __slots__ = (
+        "_bound",
+        "_endpoints",
+        "_entries",
+        "_in_flight",
+        "_mask",
+        "_max_points",
+        "_min_points",
+        "_points",
+        "_stale_in",
+        "_weights",
+    )
+
+    def __init__(
+        self, endpoints: Endpoints, bound: float, min_points: int, max_points: int, entries: Entries = UNBOUNDED
+    ) -> None:
+        """`bound` times its fair share is what an endpoint may have in flight; 0 for no bound. `entries` may grant less
+        than `min_points`."""
+        self._entries = entries
+        self._endpoints = endpoints
+        self._bound = bound
+        self._min_points = min_points
+        self._max_points = max_points
+        self._weights: list[float] = []
+        self._points: list[int] | None = None
+        self._mask = (1 << (len(endpoints) - 1).bit_length()) - 1
+        self._in_flight = 0
+        self._stale_in = 0
+
+    def pick(self, key: int | None, now: float, rng: random.Random) -> Endpoint:
+        """The owner of a key; any endpoint without one."""
+        if key is None:
+            return self._endpoints[int(rng.random() * len(self._endpoints))]
+        return self.owner(key)
+
+    def owner(self, key: int) -> Endpoint:
+        """Whose a key is now."""
+        points = self._points
+        if points is None:
+            points = self._build()
+        start = bisect.bisect_left(points, key) % len(points)
+        owner = self._endpoints[points[start] & self._mask]
+        if self._bound and owner.load.active:
+            return self._with_room(points, start)
+        return owner
+
+    def _with_room(self, points: list[int], start: int) -> Endpoint:
+        """The first along the ring from `start` that is below its bound."""
+        allowed = self._bound * (self._count_in_flight() + 1)
+        mask = self._mask
+        seen = bytearray(len(self._endpoints))
+        left = len(seen)
+        position = start
+        while left:
+            index = points[position] & mask
+            if not seen[index]:
+                seen[index] = 1
+                left -= 1
+                endpoint = self._endpoints[index]
+                if endpoint.load.active < math.ceil(allowed * self._weights[index]):
+                    return endpoint
+            position += 1
+            if position == len(points):
+                position = 0
+        return self._endpoints[points[start] & mask]
+
+    def _count_in_flight(self) -> int:
+        """In flight on all endpoints. With many of them counted anew only every n/32 picks, so that a pick costs the
+        same however many there are; the mean is then at most 1/32 request too low."""
+        if not self._stale_in:
+            self._in_flight = sum([e.load.active for e in self._endpoints])
+            self._stale_in = 1 + len(self._endpoints) // 32
+        self._stale_in -= 1
+        return self._in_flight
+
+    @property
+    def size(self) -> int:
+        """Points on the ring; 0 before it is needed."""
+        return len(self._points or ())
+
+    def forget(self) -> None:
+        """Draw it anew at the next pick: what is granted has changed."""
+        if self._min_points > POINTS * len(self._endpoints):
+            self._points = None
+
+    def _build(self) -> list[int]:
+        """Sorted 64-bit points; the low bits of each are its owner's index."""
+        scaled = weights(self._endpoints)
+        total = math.fsum(scaled)
+        self._weights = [weight / total for weight in scaled]
+        size = len(scaled)
+        ring = min(max(POINTS * size, self._entries.granted(self._min_points)), self._max_points)
+        low = self._mask
+        high = ~low
+        points: list[int] = []
+        for n, (endpoint, weight) in enumerate(zip(self._endpoints, self._weights, strict=True)):
+            count = max(1, round(ring * weight))
+            points += [point & high | n for point in hashes64(endpoint.id, count)]
+        points.sort()
+        self._points = points
+        return points

@@ -1,0 +1,136 @@
+"""`fault`: delays, aborted requests and slow answers on purpose, to see what a mesh makes of them.
+
+Every document says when it ends, so that one which somebody forgot ends by itself; and a request that carries
+`x-shoal-no-fault` is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from policies.language.answer import DirectResponse, check_headers
+from policies.language.document import Document
+from policies.language.duration import Duration, seconds
+from policies.language.matching import Match, check_match
+from policies.language.plain import Flaw, below
+from policies.language.user import Sticky, check_key
+
+MAX_DELAY_S: Final = 300.0
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
+_YEAR_10000: Final = 253_402_300_800
+
+
+class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """At random from `least` to `most`."""
+
+    least: Duration = 0
+    most: Duration
+
+    def check(self, path: str) -> None:
+        """Raises Flaw."""
+        most = _delay(below(path, "most"), self.most)
+        try:
+            least = seconds(self.least)
+        except ValueError as error:
+            raise Flaw(below(path, "least"), str(error)) from None
+        if least > most:
+            raise Flaw(below(path, "least"), "longer than most")
+
+
+def _delay(path: str, value: float | str) -> float:
+    try:
+        length = seconds(value)
+    except ValueError as error:
+        raise Flaw(path, str(error)) from None
+    if not 0 < length <= MAX_DELAY_S:
+        raise Flaw(path, f"{length:g} s; more than nothing, and at most {MAX_DELAY_S:g} s")
+    return length
+
+
+class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is done to the requests that match, or to a share of them."""
+
+    name: Annotated[str, Meta(max_length=128, description="For people and metrics; default rules[n]")] = ""
+    match: Annotated[Match, Meta(description="Which requests; default all")] = Match()
+    percent: Annotated[float, Meta(gt=0, le=100, description="Share of those that match")] = 100
+    sticky: Annotated[Sticky | None, Meta(description="The same users are always in the share")] = None
+    delay: Annotated[
+        Duration | Delay | None, Meta(description="Wait before the request goes on: so long, or at random between two")
+    ] = None
+    abort: Annotated[DirectResponse | None, Meta(description="Answer without asking an instance")] = None
+    reset: Annotated[bool, Meta(description="Close the connection without an answer")] = False
+    throttle: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | None, Meta(description="Bytes a second of the answer's body")
+    ] = None
+
+    def check(self, path: str) -> None:
+        """Raises Flaw."""
+        if self.match.groups:
+            raise Flaw(
+                below(path, "match", "groups"), "groups belong to a route; here a header, cookie or caller can be named"
+            )
+        check_match(self.match, below(path, "match"), frozenset())
+        if self.delay is None and self.abort is None and not self.reset and self.throttle is None:
+            raise Flaw(path, "does nothing; one or more of delay, abort, reset and throttle")
+        if self.abort is not None and self.reset:
+            raise Flaw(below(path, "reset"), "does nothing beside abort, which answers; take one out")
+        if self.throttle is not None and (self.reset or self.abort is not None):
+            raise Flaw(below(path, "throttle"), "does nothing where no instance answers")
+        if self.abort is not None:
+            check_headers(self.abort.headers, below(path, "abort", "headers"))
+            if self.abort.status in (204, 205, 304) and self.abort.body:
+                raise Flaw(below(path, "abort", "body"), f"an answer with status {self.abort.status} has no body")
+        if isinstance(self.delay, Delay):
+            self.delay.check(below(path, "delay"))
+        elif self.delay is not None:
+            _delay(below(path, "delay"), self.delay)
+        if self.sticky is not None:
+            sticky = self.sticky
+            check_key(below(path, "sticky"), header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
+            if self.percent == 100:
+                raise Flaw(below(path, "sticky"), "does nothing without a percent below 100: everybody is in")
+
+
+class FaultPolicy(Document, frozen=True, kw_only=True):
+    """The document."""
+
+    expires: Annotated[str, Meta(description="When it ends by itself, such as 2026-11-24T18:00:00Z")]
+    rules: Annotated[tuple[FaultRule, ...], Meta(min_length=1, max_length=100, description="The first that matches")]
+
+    def check(self) -> None:
+        """Everything the types let pass."""
+        try:
+            end(self.expires)
+        except ValueError as error:
+            raise Flaw("$.expires", str(error)) from None
+        takes_all = ""
+        for n, rule in enumerate(self.rules):
+            path = below("$", "rules", n)
+            if takes_all:
+                raise Flaw(
+                    path, f"never reached: {takes_all} matches every request, and the first that matches decides"
+                )
+            rule.check(path)
+            if rule.match == Match():
+                takes_all = path
+
+
+def end(expires: str) -> float:
+    """A time of RFC 3339 as Unix seconds. Raises ValueError that says what would be right."""
+    right = f"{expires[:40]!r} is no time; write one with its zone, such as 2026-11-24T18:00:00Z"
+    if not _RFC_3339.match(expires):
+        raise ValueError(right)
+    try:
+        found = datetime.fromisoformat(expires).timestamp()
+    except ValueError:
+        raise ValueError(right) from None
+    if not 0 < found < _YEAR_10000:
+        raise ValueError(right)
+    return found

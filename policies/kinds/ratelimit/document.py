@@ -1,0 +1,149 @@
+"""`ratelimit`: how many requests may pass, for an agent or for all agents together, and who has a bucket of one's own.
+
+Laws
+- A request takes from every limit that it matches, or from none; who is refused is told when to come back.
+- A limit for the whole mesh is divided among the live agents by demand (`shares`), a limit for an agent evenly
+  among its workers. Who divides is not asked about any request: a worker decides with what it has.
+- No edit fills a bucket: what was counted lives in `Buckets`, under the name of the limit.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from policies.kinds.ratelimit.shares import Shared
+from policies.language.document import Document
+from policies.language.matching import Match, check_match
+from policies.language.plain import Flaw, below
+from policies.request import TOKEN
+
+MAX_KEYS: Final = 10_000
+_RATE: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)/(s|m|h)\Z")
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
+_LEAST: Final = Fraction(1, 3600)
+_MOST: Final = 10_000_000
+
+
+class KeyRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What gets a bucket of its own; several together are one key."""
+
+    caller: Annotated[bool, Meta(description="Each calling service")] = False
+    header: str = ""
+    cookie: str = ""
+    query: Annotated[str, Meta(max_length=128)] = ""
+    claim: Annotated[str, Meta(max_length=128, description="Of a verified token")] = ""
+    path: Annotated[bool, Meta(description="Each path, as it was sent, without the query")] = False
+
+    def check(self, path: str) -> None:
+        """Raises Flaw."""
+        if not any((self.caller, self.header, self.cookie, self.query, self.claim, self.path)):
+            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, claim and path")
+        for kind, name in (("header", self.header), ("cookie", self.cookie)):
+            if name and not TOKEN.match(name):
+                raise Flaw(f"{path}.{kind}", f"{name[:60]!r} is no {kind} name")
+
+
+class LimitRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One limit."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)",
+            description="What was counted is kept under it",
+            extra={"right": "a name of 1 to 63 of a-z, 0-9, '.', '_' and '-', such as per-user"},
+        ),
+    ]
+    rate: Annotated[float | str, Meta(description='"100/s", "6000/m", "1000/h", or a number a second')]
+    burst: Annotated[
+        Annotated[int, Meta(ge=1, le=_MOST)] | None,
+        Meta(description="At once, after a silence; default one second's worth, at least 1"),
+    ] = None
+    scope: Annotated[
+        Literal["agent", "mesh"], Meta(description="agent: each allows this much; mesh: all live agents together")
+    ] = "agent"
+    key: Annotated[KeyRule | None, Meta(description="What gets a bucket of its own; default one for all")] = None
+    max_keys: Annotated[int, Meta(ge=1, le=1_000_000, description="Keys that a worker remembers")] = MAX_KEYS
+    match: Annotated[Match, Meta(description="Which requests; default all")] = Match()
+    status: Annotated[int, Meta(ge=400, le=599)] = 429
+    body: Annotated[str, Meta(max_length=65536, description="Of the answer; default says the reason, as JSON")] = ""
+
+    def check(self, path: str) -> None:
+        """Raises Flaw."""
+        try:
+            parse_rate(self.rate)
+        except ValueError as error:
+            raise Flaw(f"{path}.rate", str(error)) from None
+        if self.key is not None:
+            self.key.check(f"{path}.key")
+        elif self.max_keys != MAX_KEYS:
+            raise Flaw(f"{path}.max_keys", f"does nothing without {path}.key; leave one out or say the other")
+        if self.match.groups:
+            raise Flaw(f"{path}.match.groups", "groups belong to a route; here a header, cookie or caller can be named")
+        check_match(self.match, f"{path}.match", frozenset())
+
+
+class RateLimit(Document, frozen=True, kw_only=True):
+    """The document."""
+
+    limits: Annotated[
+        tuple[LimitRule, ...], Meta(max_length=64, description="A request takes from all that it matches")
+    ] = ()
+
+    def check(self) -> None:
+        """Rates are ones, and no two limits have one name."""
+        seen: dict[str, int] = {}
+        for n, limit in enumerate(self.limits):
+            path = below("$", "limits", n)
+            limit.check(path)
+            if limit.name in seen:
+                raise Flaw(
+                    f"{path}.name", f"{limit.name!r} is the name of limits[{seen[limit.name]}] too; they are two"
+                )
+            seen[limit.name] = n
+
+
+class Rate(NamedTuple):
+    """Requests a second, and the same in whole numbers."""
+
+    per_s: float
+    quota: int
+    window_s: int
+
+
+def parse_rate(value: float | str) -> Rate:
+    """A rate as people write it. Raises ValueError that says what would be right."""
+    if isinstance(value, str):
+        found = _RATE.match(value.strip())
+        if found is None:
+            raise ValueError(f'{value[:40]!r} is no rate; write "100/s", "6000/m", "1000/h" or a number a second')
+        count, unit_s = Fraction(found[1]), _UNITS_S[found[2]]
+    else:
+        count, unit_s = Fraction(str(float(value))), 1
+    per_s = count / unit_s
+    if not _LEAST <= per_s <= _MOST:
+        none = "; for none at all, let a route respond" if not per_s else ""
+        raise ValueError(f"{value if isinstance(value, str) else f'{value:g}'}; from 1/h to {_MOST}/s{none}")
+    return Rate(float(per_s), *_whole(count, unit_s))
+
+
+def _whole(count: Fraction, unit_s: int) -> tuple[int, int]:
+    """`2.5/s` as 5 in 2 s: header fields have whole numbers only. Within a twentieth."""
+    near = count.limit_denominator(60)
+    if abs(near - count) * 20 <= count:
+        return near.numerator, near.denominator * unit_s
+    return 1, round(unit_s / count)
+
+
+def shared(document: RateLimit) -> dict[str, Shared]:
+    """The limits of a document that are divided among agents, by name."""
+    return {
+        limit.name: Shared(parse_rate(limit.rate).per_s, limit.key is not None)
+        for limit in document.limits
+        if limit.scope == "mesh"
+    }

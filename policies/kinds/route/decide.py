@@ -1,0 +1,268 @@
+"""`route`: which instances a request goes to, or which answer the mesh gives by itself.
+
+Rules are asked in order and the first that matches decides; when none does, the request goes to the service itself.
+In a blue-green release "the service itself" is its active version, or for those who are shown it the standby one.
+Decisions that do not depend on the request are made when the document is compiled, and shared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from policies.decision import Decision, Edits, Forward, Redirect, Respond, Subset
+from policies.hashing import draw
+from policies.kinds.retry.decide import compile_rule
+from policies.kinds.route.document import Route
+from policies.kinds.route.rules import (
+    Group,
+    HeaderEdit,
+    Headers,
+    Preview,
+    Rule,
+    Target,
+)
+from policies.kinds.route.split import Split
+from policies.language.answer import DirectResponse
+from policies.language.matching import Predicate, Text, compile_match, compile_text, path_pattern
+from policies.language.names import parse_service
+from policies.language.user import Sticky, reader
+from policies.request import RequestView
+
+Chooser: TypeAlias = Callable[[RequestView, random.Random], Decision]
+
+
+class Compiled:
+    """A route, ready to be asked."""
+
+    __slots__ = ("_default", "_rules")
+
+    def __init__(self, document: Route, service: str, matches: Sequence[Predicate | None]) -> None:
+        release = _Release(document)
+        self._rules = [
+            (match, _chooser(rule, rule.name or f"rules[{n}]", service, release))
+            for n, (rule, match) in enumerate(zip(document.rules, matches, strict=True))
+        ]
+        self._default = release.chooser("default", Forward(), "no rule matched")
+
+    def decide(self, request: RequestView, rng: random.Random) -> Decision:
+        """The first rule that matches decides."""
+        for matches, choose in self._rules:
+            if matches is None or matches(request):
+                return choose(request, rng)
+        return self._default(request, rng)
+
+
+def predicates(document: Route) -> list[Predicate | None]:
+    """What its rules ask of requests: the same for every service that has the document."""
+    groups = {name: _member(name, group) for name, group in document.groups.items()}
+    return [compile_match(rule.match, groups) for rule in document.rules]
+
+
+def compile(document: Route, service: str, matches: Sequence[Predicate | None] | None = None) -> Compiled:
+    """A checked document, ready for requests to `service`; `matches`: its predicates, when they are made already."""
+    return Compiled(document, service, predicates(document) if matches is None else matches)
+
+
+def decide(compiled: Compiled, request: RequestView, rng: random.Random) -> Decision:
+    """Where a request goes."""
+    return compiled.decide(request, rng)
+
+
+class _Release:
+    """What "the service itself" means: in a blue-green release one of two versions, else any instance."""
+
+    def __init__(self, document: Route) -> None:
+        self.active = document.active
+        self._standby = document.standby
+        self._shown = _shown(document.preview) if document.preview is not None else None
+
+    def subset(self) -> Subset | None:
+        return Subset(self.active) if self.active else None
+
+    def chooser(self, rule: str, forward: Forward, reason: str) -> Chooser:
+        """To the service itself, with a rule's edits in `forward`."""
+        if not self.active:
+            return _always(Decision(rule, reason, forward))
+        active = _to(forward, Subset(self.active))
+        decision = Decision(rule, f"{reason}; version {self.active} is active", active)
+        shown = self._shown
+        if shown is None:
+            return _always(decision)
+        preview = Decision(
+            rule, f"{reason}; version {self._standby} is on standby, and shown", _to(forward, Subset(self._standby))
+        )
+        return lambda request, rng: preview if shown(request) else decision
+
+
+def _always(decision: Decision) -> Chooser:
+    return lambda request, rng: decision
+
+
+def _to(forward: Forward, subset: Subset | None) -> Forward:
+    return msgspec.structs.replace(forward, subset=subset)
+
+
+# A rule, compiled.
+
+
+def _chooser(rule: Rule, name: str, service: str, release: _Release) -> Chooser:
+    if rule.respond is not None:
+        return _always(Decision(name, "answers by itself", _respond(rule.respond)))
+    if rule.redirect is not None:
+        status, locate = rule.redirect.status, _located(rule.redirect.location)
+        return lambda request, rng: Decision(name, "redirects", Redirect(status, locate(request)))
+    headers = rule.headers or Headers()
+    host = rule.rewrite.host if rule.rewrite is not None else ""
+    forward = Forward(
+        host=host or None,
+        request_headers=_edits(headers.request),
+        response_headers=_edits(headers.response),
+        retry=compile_rule(rule.retry) if rule.retry is not None else None,
+    )
+    chosen = _split(rule, name, service, release, forward) if rule.split else release.chooser(name, forward, "matched")
+    rewritten = _rewriter(rule)
+    return chosen if rewritten is None else _rewriting(chosen, rewritten)
+
+
+def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forward) -> Chooser:
+    total = math.fsum(target.weight for target in rule.split)
+    weights: dict[str, float] = {}
+    decisions: dict[str, Decision] = {}
+    for target in rule.split:
+        other = _other(target, service)
+        identity = json.dumps([other, target.version, sorted(target.labels.items())])
+        weights[identity] = weights.get(identity, 0.0) + target.weight
+        share = f"{100 * weights[identity] / total:.4g}% to {_described(target, other)}"
+        action = msgspec.structs.replace(forward, service=other or None, subset=_subset(target, other, release))
+        decisions[identity] = Decision(name, share, action)
+    split = Split([(identity, weights[identity], decision) for identity, decision in decisions.items()])
+    if split.only is not None:
+        return _always(split.only)
+    if rule.sticky is None:
+        return lambda request, rng: split.at_random(rng)
+    user = _user(rule.sticky)
+
+    def stuck(request: RequestView, rng: random.Random) -> Decision:
+        key = user(request)
+        return split.sticky(key) if key else split.at_random(rng)
+
+    return stuck
+
+
+def _other(target: Target, service: str) -> str:
+    """The other service that a target names; empty for the route's own."""
+    named = parse_service(target.service) if target.service else service
+    return "" if named == service else named
+
+
+def _subset(target: Target, other: str, release: _Release) -> Subset | None:
+    if target.version or target.labels:
+        return Subset(target.version or None, tuple(sorted(target.labels.items())))
+    return None if other else release.subset()
+
+
+def _described(target: Target, other: str) -> str:
+    parts = [other] if other else []
+    if target.version:
+        parts.append(f"version {target.version}")
+    parts += [f"{key}={value}" for key, value in sorted(target.labels.items())]
+    return " ".join(parts) or "the service"
+
+
+def _edits(edit: HeaderEdit | None) -> Edits | None:
+    if edit is None:
+        return None
+    removed = frozenset(name.lower() for name in edit.remove)
+    return Edits(tuple(edit.set.items()), tuple(edit.add.items()), removed)
+
+
+def _respond(answer: DirectResponse) -> Respond:
+    headers = tuple(answer.headers.items())
+    if answer.body and not any(name.lower() == "content-type" for name in answer.headers):
+        headers += (("content-type", "text/plain; charset=utf-8"),)
+    return Respond(answer.status, headers, answer.body.encode())
+
+
+# Paths that a rule writes.
+
+Written: TypeAlias = Callable[[RequestView], str]
+_PLACES: Final = re.compile(r"\{([^}]*)\}")
+
+
+def _rewriting(chosen: Chooser, rewritten: Written) -> Chooser:
+    def choose(request: RequestView, rng: random.Random) -> Decision:
+        decision = chosen(request, rng)
+        forward = decision.action
+        assert isinstance(forward, Forward)
+        path = rewritten(request)
+        target = f"{path}?{request.query}" if request.query else path
+        return Decision(decision.rule, decision.reason, msgspec.structs.replace(forward, target=target))
+
+    return choose
+
+
+def _rewriter(rule: Rule) -> Written | None:
+    path = rule.rewrite.path if rule.rewrite is not None else ""
+    match = rule.match.path
+    if not path:
+        return None
+    if match is not None and match.prefix is not None:
+        start, cut = path.rstrip("/"), len(match.prefix.rstrip("/"))
+        return lambda request: (start + request.path[cut:]) or "/"
+    pattern = path_pattern(match) if match is not None else None
+    parts = _PLACES.split(path)
+    if pattern is None or len(parts) == 1:
+        return lambda request: path
+    places = [int(part) if part.isdigit() else part for part in parts[1::2]]
+
+    def substituted(request: RequestView) -> str:
+        found = pattern.fullmatch(request.path)
+        values = [found.group(place) or "" for place in places]
+        return "".join(text + value for text, value in zip(parts[::2], [*values, ""], strict=True))
+
+    return substituted
+
+
+def _located(location: str) -> Written:
+    """`//elsewhere.example` as a path would lead the client to another host: leading slashes count as one."""
+
+    def located(request: RequestView) -> str:
+        values = {"path": "/" + request.path.lstrip("/"), "query": request.query}
+        filled = _PLACES.sub(lambda place: values[place[1]], location)
+        return quote(filled, safe="!#$%&'()*+,/:;=?@[]~-._")
+
+    return located
+
+
+def _user(sticky: Sticky) -> Callable[[RequestView], str | None]:
+    return reader(sticky.header, sticky.cookie, sticky.claim)
+
+
+def _shown(preview: Preview) -> Predicate:
+    return _where(reader(preview.header, preview.cookie, ""), preview.where)
+
+
+def _member(name: str, group: Group) -> Predicate:
+    read = reader(group.header, group.cookie, group.claim)
+    if group.percent is None:
+        return _where(read, group.where)
+    share = group.percent / 100
+
+    def drawn(request: RequestView) -> bool:
+        value = read(request)
+        return bool(value) and draw(value or "", name) < share
+
+    return drawn
+
+
+def _where(read: Callable[[RequestView], str | None], where: str | Text | None) -> Predicate:
+    test = compile_text(Text(exact=where) if isinstance(where, str) else where or Text(present=True))
+    return lambda request: test(read(request))

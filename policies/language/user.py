@@ -1,0 +1,42 @@
+"""Who a request is of, as a document says it: by a header, a cookie or a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from policies.language.plain import Flaw, below
+from policies.request import TOKEN, RequestView, cookie
+
+
+class Sticky(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What tells users apart; exactly one. Requests without it are divided at random."""
+
+    header: str = ""
+    cookie: str = ""
+    claim: Annotated[str, Meta(description="Of a verified token; see the page on routes")] = ""
+
+
+def check_key(path: str, **keys: str) -> None:
+    """Exactly one of the keys, with a name that a request can have."""
+    given = [name for name, value in keys.items() if value]
+    if len(given) != 1:
+        raise Flaw(path, f"exactly one of {', '.join(keys)}; here: {' and '.join(given) or 'none'}")
+    kind = given[0]
+    if kind != "claim" and not TOKEN.match(keys[kind]):
+        raise Flaw(below(path, kind), f"{keys[kind][:60]!r} is no {kind} name")
+
+
+# Who is asking.
+
+
+def reader(header: str, cookie_name: str, claim: str) -> Callable[[RequestView], str | None]:
+    if header:
+        name = header.lower()
+        return lambda request: request.header(name)
+    if cookie_name:
+        return lambda request: cookie(request, cookie_name)
+    return lambda request: request.claim(claim)
