@@ -23,7 +23,7 @@ from policies.kinds.timeout.document import Timeout
 from policies.kinds.webhook.document import Webhook
 from policies.language.document import Document, Invalid, convert, meant
 from policies.language.names import parse_pattern
-from policies.language.plain import Flaw, kind_of, load
+from policies.language.plain import Flaw, kind_of, load, read_at
 from policies.language.work import check_work
 
 
@@ -89,10 +89,7 @@ def _agree(document: Document, kind: str, key: str) -> None:
     if document.kind not in ("", kind):
         raise Flaw("$.kind", f"{document.kind!r}, but the key says {kind!r}; leave it out or make them agree")
     if document.service and key:
-        try:
-            service = parse_pattern(document.service)
-        except ValueError as error:
-            raise Flaw("$.service", str(error)) from None
+        service = read_at("$.service", parse_pattern, document.service)
         if service != key:
             raise Flaw("$.service", f"{service!r}, but the key says {key!r}; leave it out or make them agree")
 

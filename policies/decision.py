@@ -8,6 +8,7 @@ import msgspec
 
 from policies.endpoint import Endpoint
 from policies.kinds.retry.policy import RetryPolicy
+from policies.language.answer import DirectResponse
 
 
 class Subset(NamedTuple):
@@ -68,6 +69,11 @@ class Respond(msgspec.Struct, frozen=True):
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+
+def respond(answer: DirectResponse) -> Respond:
+    """An answer that a document writes, ready to be sent."""
+    return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())
 
 
 class Decision(msgspec.Struct, frozen=True):

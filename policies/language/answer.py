@@ -28,21 +28,29 @@ class DirectResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     body: Annotated[str, Meta(max_length=65536)] = ""
 
 
+def check_bodiless(answer: DirectResponse, path: str) -> None:
+    """No body where the status has no room for one. Raises Flaw."""
+    if answer.status in _BODILESS and answer.body:
+        raise Flaw(below(path, "body"), f"an answer with status {answer.status} has no body")
+
+
 def check_headers(headers: dict[str, str], path: str) -> None:
     """Header lines that a document writes."""
     for name, value in headers.items():
-        _check_header(below(path, name), name, value)
+        check_header(below(path, name), name, value)
 
 
-def _check_header(path: str, name: str, value: str) -> None:
+def check_header(path: str, name: str, value: str) -> None:
+    """One header line that may be written. Raises Flaw."""
     if not TOKEN.match(name):
         raise Flaw(path, f"{name[:60]!r} is no header name")
     if name.lower() in _PROTECTED or name.lower().startswith("x-shoal-"):
         hint = "; use rewrite.host" if name.lower() == "host" else ""
         raise Flaw(path, f"{name} belongs to the proxy and cannot be edited{hint}")
-    if not _printable(value):
+    if not printable(value):
         raise Flaw(path, "a character that cannot stand in a header: printable ASCII on one line")
 
 
-def _printable(value: str) -> bool:
+def printable(value: str) -> bool:
+    """Whether it can stand in a header."""
     return all(" " <= c <= "~" or c == "\t" for c in value)

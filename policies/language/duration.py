@@ -8,7 +8,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from policies.language.plain import Flaw, read_at
+
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)\Z")
+DAY_S = 86400.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 Duration = Annotated[float | str, Meta(description='A length of time: "250ms", "5s", "1m", "1h", or seconds')]
@@ -24,3 +27,19 @@ def seconds(value: float | str) -> float:
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{value} is no duration; it has to be 0 or more seconds")
     return float(value)
+
+
+def bounded(path: str, value: float | str, least_s: float, most_s: float) -> float:
+    """The seconds of a duration that may be from `least_s` to `most_s` long. Raises Flaw."""
+    length_s = read_at(path, seconds, value)
+    if not least_s <= length_s <= most_s:
+        raise Flaw(path, f"{length_s:g} s; from {least_s:g} s to {most_s:g} s")
+    return length_s
+
+
+def positive(path: str, value: float | str, most_s: float) -> float:
+    """The seconds of a duration that is one, and at most `most_s` long. Raises Flaw."""
+    length_s = read_at(path, seconds, value)
+    if not 0 < length_s <= most_s:
+        raise Flaw(path, f"{length_s:g} s; more than nothing, and at most {most_s:g} s")
+    return length_s

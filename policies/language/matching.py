@@ -15,7 +15,7 @@ import re2
 from msgspec import Meta
 
 from policies.language.names import matches, parse_pattern
-from policies.language.plain import Flaw, below
+from policies.language.plain import Flaw, below, read_at
 from policies.language.work import MAX_PATTERN, check_pattern
 from policies.request import TOKEN, Method, RequestView, cookie, query_parameter
 
@@ -118,14 +118,18 @@ def check_match(match: Match, path: str, groups: frozenset[str]) -> None:
                 raise Flaw(where, f"{key[:60]!r} is no {name[:-1]} name")
             check_text(condition, where)
     for n, caller in enumerate(match.caller):
-        try:
-            parse_pattern(caller)
-        except ValueError as error:
-            raise Flaw(below(path, "caller", n), str(error)) from None
+        read_at(below(path, "caller", n), parse_pattern, caller)
     for n, group in enumerate(match.groups):
         if group not in groups:
             known = ", ".join(sorted(groups)) or "none"
             raise Flaw(below(path, "groups", n), f"no group {group[:60]!r} under $.groups; there are: {known}")
+
+
+def check_ungrouped(match: Match, path: str) -> None:
+    """As `check_match`, for documents that have no groups."""
+    if match.groups:
+        raise Flaw(below(path, "groups"), "groups belong to a route; here a header, cookie or caller can be named")
+    check_match(match, path, frozenset())
 
 
 def check_path(match: PathMatch, path: str) -> None:

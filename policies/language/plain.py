@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias, TypeVar
 
 import yaml
 
@@ -37,6 +37,18 @@ class Flaw(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+def read_at(path: str, read: Callable[[A], R], value: A) -> R:
+    """What `read` makes of a value; the ValueError that it may raise becomes a Flaw at `path`."""
+    try:
+        return read(value)
+    except ValueError as error:
+        raise Flaw(path, str(error)) from None
 
 
 _SIMPLE: Final = re.compile(r"[A-Za-z0-9_-]{1,60}\Z")

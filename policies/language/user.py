@@ -30,13 +30,29 @@ def check_key(path: str, **keys: str) -> None:
         raise Flaw(below(path, kind), f"{keys[kind][:60]!r} is no {kind} name")
 
 
-# Who is asking.
+def check_sticky(sticky: Sticky, path: str) -> None:
+    """One key. Raises Flaw."""
+    check_key(path, header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
+
+
+def check_share(sticky: Sticky | None, percent: float, path: str) -> None:
+    """What keeps users in a share of `percent` together, where there is one to be kept in. Raises Flaw."""
+    if sticky is not None:
+        check_sticky(sticky, path)
+        if percent == 100:
+            raise Flaw(path, "does nothing without a percent below 100: everybody is in")
 
 
 def reader(header: str, cookie_name: str, claim: str) -> Callable[[RequestView], str | None]:
+    """What reads who is asking."""
     if header:
         name = header.lower()
         return lambda request: request.header(name)
     if cookie_name:
         return lambda request: cookie(request, cookie_name)
     return lambda request: request.claim(claim)
+
+
+def user_of(sticky: Sticky) -> Callable[[RequestView], str | None]:
+    """What reads the user who is kept together."""
+    return reader(sticky.header, sticky.cookie, sticky.claim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from policies.endpoint import Endpoint, Load
 from policies.hashing import hash64
@@ -18,6 +18,7 @@ from policies.kinds.balance.algorithms import (
     SlowStart,
     Weighted,
 )
+from policies.kinds.balance.document import DEFAULT, HASHING, Balance, HashKey
 from policies.kinds.balance.entries import LEAST, UNBOUNDED, Entries
 from policies.kinds.balance.ewma import DECAY_S, PeakEwma, observe
 from policies.kinds.balance.locality import Tier, candidates, choose
@@ -26,12 +27,6 @@ from policies.kinds.balance.ring import RingHash
 from policies.kinds.balance.sticky import point
 from policies.language.duration import seconds
 from policies.request import RequestView, cookie, query_parameter
-
-if TYPE_CHECKING:
-    from policies.kinds.balance.document import Balance, HashKey
-
-
-from policies.kinds.balance.document import _DEFAULT, HASHING, Balance
 
 _KEYS: Final = (1 << 64) - 1
 _NEXT_KEY: Final = 0x9E3779B97F4A7C15  # odd and without a pattern: each try of a key is another place, always the same
@@ -222,4 +217,4 @@ def compile(
 
     `part` of the entries that the document asks for is for these endpoints; `entries` may grant less.
     """
-    return Balancer(document or _DEFAULT, endpoints, zone, state or BalanceState(), entries, part)
+    return Balancer(document or DEFAULT, endpoints, zone, state or BalanceState(), entries, part)

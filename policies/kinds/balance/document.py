@@ -10,17 +10,12 @@ from msgspec import Meta
 from policies.kinds.balance.entries import MOST
 from policies.kinds.balance.session import TOKEN, StickySession
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
+from policies.language.duration import Duration, bounded
 from policies.language.plain import Flaw
 
 HASHING: Final = ("ring-hash", "maglev")
 """Algorithms that hash something of the request."""
-
-
 AlgorithmName = Literal["round-robin", "weighted", "least-request", "ring-hash", "maglev", "peak-ewma", "random"]
-
-
-# The document.
 
 
 class HashKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -99,9 +94,9 @@ class Balance(Document, frozen=True, kw_only=True):
         self._check_hash()
         self._check_idle_options()
         if self.slow_start is not None:
-            _check_duration("$.slow_start.window", self.slow_start.window, 0.1, 3600)
+            bounded("$.slow_start.window", self.slow_start.window, 0.1, 3600)
         if self.sticky is not None:
-            _check_duration("$.sticky.ttl", self.sticky.ttl, 0, 366 * 86400)
+            bounded("$.sticky.ttl", self.sticky.ttl, 0, 366 * 86400)
             self.sticky.check()
         self.locality.check()
         if 0 < self.bounded_load <= 100:
@@ -112,8 +107,8 @@ class Balance(Document, frozen=True, kw_only=True):
             raise Flaw("$.ring_min", f"{self.ring_min}, more than $.ring_max, which is {self.ring_max}")
         if self.table and not _is_prime(self.table):
             raise Flaw("$.table", f"{self.table} is no prime; 65537 is one")
-        _check_duration("$.decay", self.decay, 0.1, 3600)
-        _check_duration("$.initial", self.initial, 0.0001, 60)
+        bounded("$.decay", self.decay, 0.1, 3600)
+        bounded("$.initial", self.initial, 0.0001, 60)
 
     def _check_hash(self) -> None:
         hashes = self.algorithm in HASHING
@@ -129,7 +124,7 @@ class Balance(Document, frozen=True, kw_only=True):
     def _check_idle_options(self) -> None:
         """An option that another algorithm has would do nothing, and whoever wrote it would not know."""
         for option, algorithm in _OPTIONS.items():
-            if self.algorithm != algorithm and getattr(self, option) != getattr(_DEFAULT, option):
+            if self.algorithm != algorithm and getattr(self, option) != getattr(DEFAULT, option):
                 raise Flaw(f"$.{option}", f"an option of {algorithm}; the algorithm here is {self.algorithm}")
 
 
@@ -144,17 +139,8 @@ _OPTIONS: Final = {
 }
 
 
-def _check_duration(path: str, value: float | str, least: float, most: float) -> None:
-    try:
-        length = seconds(value)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
-    if not least <= length <= most:
-        raise Flaw(path, f"{length:g} s; from {least:g} s to {most:g} s")
-
-
 def _is_prime(number: int) -> bool:
     return number > 2 and number % 2 == 1 and all(number % n for n in range(3, int(number**0.5) + 1, 2))
 
 
-_DEFAULT: Final = Balance()
+DEFAULT: Final = Balance()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.decision import Forward, Respond, Subset
+from policies.decision import Forward, Respond, Subset, respond
 from policies.kinds.breaker.circuit import Figures
 from policies.kinds.breaker.document import Breaker, Fallback, Limits, Recovery, Trip
 from policies.language.duration import seconds
@@ -67,8 +67,7 @@ def _fallback(fallback: Fallback | None) -> Forward | Respond:
     if fallback is None or (fallback.respond is None and fallback.retry_after is not None):
         return Respond(503, (), b"")
     if fallback.respond is not None:
-        answer = fallback.respond
-        return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())
+        return respond(fallback.respond)
     return Forward(
         service=parse_service(fallback.service) if fallback.service else None,
         subset=Subset(fallback.version) if fallback.version else None,

@@ -9,9 +9,9 @@ from msgspec import Meta
 
 from policies.language.answer import DirectResponse, check_headers
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
+from policies.language.duration import Duration, bounded
 from policies.language.names import parse_pattern, parse_service
-from policies.language.plain import Flaw, below
+from policies.language.plain import Flaw, below, read_at
 
 Share = Annotated[float, Meta(gt=0, le=100)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -39,9 +39,9 @@ class Trip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if (self.slow is None) != (self.slow_percent is None):
             missing = "slow" if self.slow is None else "slow_percent"
             raise Flaw(below(path, missing), "missing: slow says what is slow, and slow_percent how much of it opens")
-        _duration(below(path, "window"), self.window, 1, 3600)
+        bounded(below(path, "window"), self.window, 1, 3600)
         if self.slow is not None:
-            _duration(below(path, "slow"), self.slow, 0.001, 3600)
+            bounded(below(path, "slow"), self.slow, 0.001, 3600)
         share = self.error_percent or self.slow_percent
         if not share and self.min_requests != DEFAULT_MIN_REQUESTS:
             raise Flaw(below(path, "min_requests"), "does nothing without error_percent or slow_percent")
@@ -75,8 +75,8 @@ class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        first = _duration(below(path, "open"), self.open, 0.1, 3600)
-        if first > _duration(below(path, "max_open"), self.max_open, 0.1, 3600):
+        first = bounded(below(path, "open"), self.open, 0.1, 3600)
+        if first > bounded(below(path, "max_open"), self.max_open, 0.1, 3600):
             raise Flaw(below(path, "open"), "longer than max_open")
 
 
@@ -103,12 +103,9 @@ class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if takes_over == (self.respond is not None or self.retry_after is not None):
             raise Flaw(path, "either a service or version that takes over, or an answer: respond, retry_after or both")
         if self.service:
-            try:
-                parse_service(self.service)
-            except ValueError as error:
-                raise Flaw(below(path, "service"), str(error)) from None
+            read_at(below(path, "service"), parse_service, self.service)
         if self.retry_after is not None:
-            _duration(below(path, "retry_after"), self.retry_after, 1, 3600)
+            bounded(below(path, "retry_after"), self.retry_after, 1, 3600)
         if self.respond is not None:
             check_headers(self.respond.headers, below(path, "respond", "headers"))
             self._check_retry_after(self.respond, path)
@@ -171,13 +168,3 @@ class Breaker(Document, frozen=True, kw_only=True):
         if not fallback.service or not self.service or fallback.version:
             return False
         return parse_service(fallback.service) == parse_pattern(self.service)
-
-
-def _duration(path: str, value: float | str, least: float, most: float) -> float:
-    try:
-        length = seconds(value)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
-    if not least <= length <= most:
-        raise Flaw(path, f"{length:g} s; from {least:g} s to {most:g} s")
-    return length

@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from policies.decision import Respond
+from policies.decision import Respond, respond
 from policies.hashing import draw
 from policies.kinds.fault.document import Delay, FaultPolicy, FaultRule, end
 from policies.language.duration import seconds
 from policies.language.matching import Predicate, compile_match
-from policies.language.user import reader
+from policies.language.user import user_of
 from policies.request import RequestView
 
 SPARED: Final = "x-shoal-no-fault"
@@ -90,8 +90,8 @@ def _compiled(rule: FaultRule, number: int) -> _Rule:
         rule.name or f"rules[{number}]",
         rule,
         compile_match(rule.match, {}),
-        reader(rule.sticky.header, rule.sticky.cookie, rule.sticky.claim) if rule.sticky is not None else None,
+        user_of(rule.sticky) if rule.sticky is not None else None,
         seconds(least),
         seconds(most),
-        Respond(answer.status, tuple(answer.headers.items()), answer.body.encode()) if answer is not None else None,
+        respond(answer) if answer is not None else None,
     )

@@ -13,12 +13,12 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from policies.language.answer import DirectResponse, check_headers
+from policies.language.answer import DirectResponse, check_bodiless, check_headers
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
-from policies.language.matching import Match, check_match
-from policies.language.plain import Flaw, below
-from policies.language.user import Sticky, check_key
+from policies.language.duration import Duration, positive, seconds
+from policies.language.matching import Match, check_ungrouped
+from policies.language.plain import Flaw, below, read_at
+from policies.language.user import Sticky, check_share
 
 MAX_DELAY_S: Final = 300.0
 _RFC_3339: Final = re.compile(
@@ -35,23 +35,9 @@ class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        most = _delay(below(path, "most"), self.most)
-        try:
-            least = seconds(self.least)
-        except ValueError as error:
-            raise Flaw(below(path, "least"), str(error)) from None
-        if least > most:
+        most = positive(below(path, "most"), self.most, MAX_DELAY_S)
+        if read_at(below(path, "least"), seconds, self.least) > most:
             raise Flaw(below(path, "least"), "longer than most")
-
-
-def _delay(path: str, value: float | str) -> float:
-    try:
-        length = seconds(value)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
-    if not 0 < length <= MAX_DELAY_S:
-        raise Flaw(path, f"{length:g} s; more than nothing, and at most {MAX_DELAY_S:g} s")
-    return length
 
 
 class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,11 +58,7 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        if self.match.groups:
-            raise Flaw(
-                below(path, "match", "groups"), "groups belong to a route; here a header, cookie or caller can be named"
-            )
-        check_match(self.match, below(path, "match"), frozenset())
+        check_ungrouped(self.match, below(path, "match"))
         if self.delay is None and self.abort is None and not self.reset and self.throttle is None:
             raise Flaw(path, "does nothing; one or more of delay, abort, reset and throttle")
         if self.abort is not None and self.reset:
@@ -85,17 +67,12 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise Flaw(below(path, "throttle"), "does nothing where no instance answers")
         if self.abort is not None:
             check_headers(self.abort.headers, below(path, "abort", "headers"))
-            if self.abort.status in (204, 205, 304) and self.abort.body:
-                raise Flaw(below(path, "abort", "body"), f"an answer with status {self.abort.status} has no body")
+            check_bodiless(self.abort, below(path, "abort"))
         if isinstance(self.delay, Delay):
             self.delay.check(below(path, "delay"))
         elif self.delay is not None:
-            _delay(below(path, "delay"), self.delay)
-        if self.sticky is not None:
-            sticky = self.sticky
-            check_key(below(path, "sticky"), header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
-            if self.percent == 100:
-                raise Flaw(below(path, "sticky"), "does nothing without a percent below 100: everybody is in")
+            positive(below(path, "delay"), self.delay, MAX_DELAY_S)
+        check_share(self.sticky, self.percent, below(path, "sticky"))
 
 
 class FaultPolicy(Document, frozen=True, kw_only=True):
@@ -106,10 +83,7 @@ class FaultPolicy(Document, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Everything the types let pass."""
-        try:
-            end(self.expires)
-        except ValueError as error:
-            raise Flaw("$.expires", str(error)) from None
+        read_at("$.expires", end, self.expires)
         takes_all = ""
         for n, rule in enumerate(self.rules):
             path = below("$", "rules", n)

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
+from policies.language.duration import Duration, bounded
 from policies.language.plain import Flaw, below
 from policies.request import TOKEN, Method
 
@@ -82,12 +82,7 @@ class HealthPolicy(Document, frozen=True, kw_only=True):
         if self.ttl is not None:
             times["ttl"] = self.ttl
         for name, value in times.items():
-            try:
-                length = seconds(value)
-            except ValueError as error:
-                raise Flaw(f"$.{name}", str(error)) from None
-            if not 0.05 <= length <= 3600:
-                raise Flaw(f"$.{name}", f"{length:g} s; from 50ms to 1h")
+            bounded(f"$.{name}", value, 0.05, 3600)
         if self.http is not None:
             _check_http(self.http)
         if self.command is not None:

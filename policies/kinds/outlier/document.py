@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
+from policies.language.duration import DAY_S, Duration, bounded
 from policies.language.plain import Flaw
 
 
@@ -44,20 +44,10 @@ class Outlier(Document, frozen=True, kw_only=True):
         """Everything the types let pass."""
         if not any((self.consecutive_5xx, self.consecutive_gateway, self.success_factor, self.latency_factor)):
             raise Flaw("$", "every detector is off: nobody would ever be ejected; delete the policy instead")
-        first = _duration("$.ejection", self.ejection, 0.1)
-        if first > _duration("$.max_ejection", self.max_ejection, 0.1):
+        first = bounded("$.ejection", self.ejection, 0.1, DAY_S)
+        if first > bounded("$.max_ejection", self.max_ejection, 0.1, DAY_S):
             raise Flaw("$.ejection", "longer than $.max_ejection")
-        _duration("$.interval", self.interval, 0.1)
-        floor = _duration("$.latency_floor", self.latency_floor, 0)
+        bounded("$.interval", self.interval, 0.1, DAY_S)
+        floor = bounded("$.latency_floor", self.latency_floor, 0, DAY_S)
         if not self.latency_factor and floor != 0.05:
             raise Flaw("$.latency_floor", "does nothing without $.latency_factor")
-
-
-def _duration(path: str, value: float | str, least: float) -> float:
-    try:
-        length = seconds(value)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
-    if not least <= length <= 86_400:
-        raise Flaw(path, f"{length:g} s; from {least:g} s to 24h")
-    return length

@@ -18,8 +18,8 @@ from msgspec import Meta
 
 from policies.kinds.ratelimit.shares import Shared
 from policies.language.document import Document
-from policies.language.matching import Match, check_match
-from policies.language.plain import Flaw, below
+from policies.language.matching import Match, check_ungrouped
+from policies.language.plain import Flaw, below, read_at
 from policies.request import TOKEN
 
 MAX_KEYS: Final = 10_000
@@ -75,17 +75,12 @@ class LimitRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        try:
-            parse_rate(self.rate)
-        except ValueError as error:
-            raise Flaw(f"{path}.rate", str(error)) from None
+        read_at(f"{path}.rate", parse_rate, self.rate)
         if self.key is not None:
             self.key.check(f"{path}.key")
         elif self.max_keys != MAX_KEYS:
             raise Flaw(f"{path}.max_keys", f"does nothing without {path}.key; leave one out or say the other")
-        if self.match.groups:
-            raise Flaw(f"{path}.match.groups", "groups belong to a route; here a header, cookie or caller can be named")
-        check_match(self.match, f"{path}.match", frozenset())
+        check_ungrouped(self.match, f"{path}.match")
 
 
 class RateLimit(Document, frozen=True, kw_only=True):

@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
-from policies.language.plain import Flaw
+from policies.language.duration import Duration, positive, seconds
+from policies.language.plain import Flaw, read_at
 from policies.request import Method
 
 MAX_BODY_BYTES: Final = 64 * 1024
+MAX_S: Final = 60.0
+"""Of anything that is waited for here."""
 _QUANTILE: Final = re.compile(r"p[0-9]{2}(?:\.[0-9])?\Z")
 
 
@@ -51,8 +53,8 @@ class Hedge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def check(self, path: str) -> None:
         """Raises Flaw."""
         if quantile(self.after) is None:
-            _length(f"{path}.after", self.after, "a time such as 50ms, or a quantile from p50 to p99.9")
-        _length(f"{path}.least", self.least)
+            positive(f"{path}.after", read_at(f"{path}.after", _time, self.after), MAX_S)
+        positive(f"{path}.least", self.least, MAX_S)
 
 
 class RetryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -110,12 +112,9 @@ class Retry(Document, frozen=True, kw_only=True):
             raise Flaw("$.budget", 'true says nothing that is not so; false, or an object such as {"ratio": 0.2}')
         budget = (("$.budget.ttl", self.budget.ttl),) if isinstance(self.budget, BudgetRule) else ()
         for path, value in (("$.backoff.base", self.backoff.base), ("$.backoff.max", self.backoff.max), *budget):
-            try:
-                values[path] = seconds(value)
-            except ValueError as error:
-                raise Flaw(path, str(error)) from None
-            if values[path] > 60:
-                raise Flaw(path, f"{values[path]:g} s; at most 60 s")
+            values[path] = read_at(path, seconds, value)
+            if values[path] > MAX_S:
+                raise Flaw(path, f"{values[path]:g} s; at most {MAX_S:g} s")
         if values["$.backoff.base"] > values["$.backoff.max"]:
             raise Flaw("$.backoff.base", "longer than $.backoff.max")
         if self.hedge is not None:
@@ -132,10 +131,8 @@ def quantile(after: float | str) -> float | None:
     return share if 0.5 <= share <= 0.999 else None
 
 
-def _length(path: str, value: float | str, right: str = "") -> None:
+def _time(after: float | str) -> float:
     try:
-        length = seconds(value)
-    except ValueError as error:
-        raise Flaw(path, f"{value!r} is not {right}" if right else str(error)) from None
-    if not 0 < length <= 60:
-        raise Flaw(path, f"{length:g} s; more than nothing, and at most 60 s")
+        return seconds(after)
+    except ValueError:
+        raise ValueError(f"{after!r} is not a time such as 50ms, or a quantile from p50 to p99.9") from None

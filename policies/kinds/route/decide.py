@@ -33,7 +33,7 @@ from policies.kinds.route.split import Split
 from policies.language.answer import DirectResponse
 from policies.language.matching import Predicate, Text, compile_match, compile_text, path_pattern
 from policies.language.names import parse_service
-from policies.language.user import Sticky, reader
+from policies.language.user import reader, user_of
 from policies.request import RequestView
 
 Chooser: TypeAlias = Callable[[RequestView, random.Random], Decision]
@@ -148,7 +148,7 @@ def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forw
         return _always(split.only)
     if rule.sticky is None:
         return lambda request, rng: split.at_random(rng)
-    user = _user(rule.sticky)
+    user = user_of(rule.sticky)
 
     def stuck(request: RequestView, rng: random.Random) -> Decision:
         key = user(request)
@@ -240,10 +240,6 @@ def _located(location: str) -> Written:
         return quote(filled, safe="!#$%&'()*+,/:;=?@[]~-._")
 
     return located
-
-
-def _user(sticky: Sticky) -> Callable[[RequestView], str | None]:
-    return reader(sticky.header, sticky.cookie, sticky.claim)
 
 
 def _shown(preview: Preview) -> Predicate:

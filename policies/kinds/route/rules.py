@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from policies.kinds.retry.document import RetryRule
-from policies.language.answer import _BODILESS, LINES, DirectResponse, _check_header, _printable
+from policies.language.answer import LINES, DirectResponse, check_bodiless, check_header, printable
 from policies.language.matching import Match, PathMatch, Text, check_match, check_text, path_pattern
 from policies.language.names import parse_service
-from policies.language.plain import Flaw, below
-from policies.language.user import Sticky, check_key
+from policies.language.plain import Flaw, below, read_at
+from policies.language.user import Sticky, check_key, check_sticky
 
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::[0-9]{1,5})?\Z")
 _REWRITTEN: Final = re.compile(r"/(?:[!$&'()*+,./:;=@_~0-9A-Za-z-]|%[0-9A-Fa-f]{2}|\{[A-Za-z0-9_]+\})*\Z")
@@ -131,7 +131,7 @@ def check_rule(rule: Rule, path: str, groups: frozenset[str]) -> None:
     if rule.rewrite is not None:
         _check_rewrite(rule.rewrite, rule.match.path, below(path, "rewrite"))
     for where, name, value in _header_lines(rule, path):
-        _check_header(where, name, value)
+        check_header(where, name, value)
 
 
 def _check_answer(rule: Rule, path: str) -> None:
@@ -142,13 +142,13 @@ def _check_answer(rule: Rule, path: str) -> None:
         raise Flaw(below(path, other), f"does nothing beside {answers[0]}, which answers by itself; take one out")
     if rule.redirect is not None:
         _check_redirect(rule.redirect, below(path, "redirect"))
-    if rule.respond is not None and rule.respond.status in _BODILESS and rule.respond.body:
-        raise Flaw(below(path, "respond", "body"), f"an answer with status {rule.respond.status} has no body")
+    if rule.respond is not None:
+        check_bodiless(rule.respond, below(path, "respond"))
 
 
 def _check_redirect(redirect: RedirectTo, path: str) -> None:
     location = redirect.location
-    if not _printable(location):
+    if not printable(location):
         raise Flaw(below(path, "location"), "a character that cannot stand in a header; percent-encode it")
     if not _LOCATION.match(location):
         raise Flaw(below(path, "location"), f"{location[:60]!r} is no place; begin with / or https:// or {{path}}")
@@ -164,7 +164,7 @@ def _check_split(rule: Rule, path: str) -> None:
     for n, target in enumerate(rule.split):
         where = below(path, "split", n)
         if target.service:
-            _check_service(target.service, where)
+            read_at(below(where, "service"), parse_service, target.service)
         what = (target.service.lower().replace("/", "."), target.version, target.labels)
         if what in seen:
             raise Flaw(where, f"the same as split[{seen.index(what)}]; add the weights up")
@@ -172,17 +172,9 @@ def _check_split(rule: Rule, path: str) -> None:
     if rule.split and math.fsum(target.weight for target in rule.split) <= 0:
         raise Flaw(below(path, "split"), "the weights add up to 0: nothing could be chosen; give one target a weight")
     if rule.sticky is not None:
-        sticky = rule.sticky
-        check_key(below(path, "sticky"), header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
+        check_sticky(rule.sticky, below(path, "sticky"))
         if len(rule.split) < 2:
             raise Flaw(below(path, "sticky"), "without a split over two targets there is nothing to stick to")
-
-
-def _check_service(service: str, path: str) -> None:
-    try:
-        parse_service(service)
-    except ValueError as error:
-        raise Flaw(below(path, "service"), str(error)) from None
 
 
 def _check_rewrite(rewrite: Rewrite, match: PathMatch | None, path: str) -> None:

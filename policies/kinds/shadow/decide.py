@@ -19,7 +19,7 @@ from policies.kinds.shadow.document import READS, Compare, Sampled, Shadow
 from policies.language.duration import seconds
 from policies.language.matching import compile_match
 from policies.language.names import parse_service
-from policies.language.user import reader
+from policies.language.user import user_of
 from policies.request import RequestView
 
 SHADOW: Final = "shadow"
@@ -191,14 +191,13 @@ def _compared(compare: Compare, service: str) -> Sample | None:
 
 def _sample(sampled: Sampled, name: str, *orders: Order) -> Sample:
     """With what is ordered for each request."""
-    sticky = sampled.sticky
     return Sample(
         name,
         orders,
         share=sampled.percent / 100,
         writes=sampled.writes,
         matches=compile_match(sampled.match, {}),
-        user=reader(sticky.header, sticky.cookie, sticky.claim) if sticky is not None else None,
+        user=user_of(sampled.sticky) if sampled.sticky is not None else None,
     )
 
 

@@ -14,11 +14,11 @@ from msgspec import Meta
 
 from policies.kinds.shadow.fieldpath import check_field
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
-from policies.language.matching import Match, check_match
+from policies.language.duration import Duration, positive
+from policies.language.matching import Match, check_ungrouped
 from policies.language.names import parse_pattern, parse_service
-from policies.language.plain import Flaw, below
-from policies.language.user import Sticky, check_key
+from policies.language.plain import Flaw, below, read_at
+from policies.language.user import Sticky, check_share
 
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110 section 9.2.1), without TRACE, which nobody serves."""
@@ -43,30 +43,14 @@ class Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def check_sample(self, path: str) -> None:
         """Raises Flaw."""
-        if self.match.groups:
-            raise Flaw(
-                below(path, "match", "groups"), "groups belong to a route; here a header, cookie or caller can be named"
-            )
-        check_match(self.match, below(path, "match"), frozenset())
+        check_ungrouped(self.match, below(path, "match"))
         for n, method in enumerate(self.match.method):
             if not self.writes and method not in READS:
                 raise Flaw(below(path, "match", "method", n), f'{method} may change something; say "writes": true')
         if self.writes and self.match.method and READS.issuperset(self.match.method):
             raise Flaw(below(path, "writes"), f"does nothing: {', '.join(self.match.method)} change nothing")
-        if self.sticky is not None:
-            sticky = self.sticky
-            check_key(below(path, "sticky"), header=sticky.header, cookie=sticky.cookie, claim=sticky.claim)
-            if self.percent == 100:
-                raise Flaw(below(path, "sticky"), "does nothing without a percent below 100: everybody is in")
-        self._check_timeout(below(path, "timeout"))
-
-    def _check_timeout(self, path: str) -> None:
-        try:
-            length = seconds(self.timeout)
-        except ValueError as error:
-            raise Flaw(path, str(error)) from None
-        if not 0 < length <= MAX_TIMEOUT_S:
-            raise Flaw(path, f"{length:g} s; more than nothing, and at most {MAX_TIMEOUT_S:g} s")
+        check_share(self.sticky, self.percent, below(path, "sticky"))
+        positive(below(path, "timeout"), self.timeout, MAX_TIMEOUT_S)
 
 
 class Copy(Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -179,7 +163,4 @@ def _check_place(path: str, to: str, version: str) -> None:
     if not to and not version:
         raise Flaw(path, "the service itself; name another service (to), a version, or both")
     if to:
-        try:
-            parse_service(to)
-        except ValueError as error:
-            raise Flaw(below(path, "to"), str(error)) from None
+        read_at(below(path, "to"), parse_service, to)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from policies.decision import Forward, Respond, Subset
+from policies.decision import Forward, Respond, Subset, respond
 from policies.kinds.shed.document import NAMES, Adaptive, Shed, Way
 from policies.kinds.shed.limiter import Figures
 from policies.kinds.shed.topic import parse_topic
@@ -119,7 +119,6 @@ def _way(way: Way, service: str) -> Forward | Respond | Store:
         without = frozenset(name.lower().encode() for name in topic.without)
         return Store(url, order, frozenset(method.encode() for method in topic.methods), without)
     if way.respond is not None:
-        answer = way.respond
-        return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())
+        return respond(way.respond)
     subset = Subset(way.version or None, zone=way.zone or None) if way.version or way.zone else None
     return Forward(service=parse_service(way.service) if way.service else None, subset=subset)

@@ -14,10 +14,10 @@ from msgspec import Meta
 from policies.kinds.shed.topic import Topic
 from policies.language.answer import DirectResponse, check_headers
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
+from policies.language.duration import Duration, bounded
 from policies.language.matching import Match, check_match
 from policies.language.names import parse_pattern, parse_service
-from policies.language.plain import Flaw, below
+from policies.language.plain import Flaw, below, read_at
 
 NAMES: Final = ("critical", "high", "normal", "low", "bulk")
 """From the most important one; the index is the priority."""
@@ -42,7 +42,7 @@ class Adaptive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if not self.least <= self.initial <= self.most:
             raise Flaw(below(path, "initial"), f"{self.initial} is not from least ({self.least}) to most ({self.most})")
         if self.queue_time is not None:
-            _duration(below(path, "queue_time"), self.queue_time, 0.001, 60)
+            bounded(below(path, "queue_time"), self.queue_time, 0.001, 60)
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,10 +87,7 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         if self.topic is not None:
             self.topic.check(below(path, "topic"))
         if self.service:
-            try:
-                named = parse_service(self.service)
-            except ValueError as error:
-                raise Flaw(below(path, "service"), str(error)) from None
+            named = read_at(below(path, "service"), parse_service, self.service)
             if own and named == parse_pattern(own) and not self.version and not self.zone:
                 raise Flaw(below(path, "service"), f"{named!r} is this service itself, which is overloaded")
         if self.respond is not None:
@@ -132,13 +129,4 @@ class Shed(Document, frozen=True, kw_only=True):
             if n and self.instead[n - 1].respond is not None:
                 raise Flaw(path, f"never reached: $.instead[{n - 1}] answers")
             way.check(path, self.service)
-        _duration("$.retry_after", self.retry_after, 1, 3600)
-
-
-def _duration(path: str, value: float | str, least: float, most: float) -> None:
-    try:
-        length = seconds(value)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
-    if not least <= length <= most:
-        raise Flaw(path, f"{length:g} s; from {least:g} s to {most:g} s")
+        bounded("$.retry_after", self.retry_after, 1, 3600)

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import msgspec
 from msgspec import Meta
 
-from policies.language.plain import Flaw, below
+from policies.language.plain import Flaw, below, read_at
 from policies.language.secret import Reference
 from policies.request import Method
 
@@ -66,10 +66,7 @@ class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        try:
-            place = parse_topic(self.url, "pets.production")
-        except ValueError as error:
-            raise Flaw(below(path, "url"), str(error)) from None
+        place = read_at(below(path, "url"), lambda url: parse_topic(url, "pets.production"), self.url)
         if self.secret is not None:
             self.secret.check(below(path, "secret"))
         if self.user and (place.pulsar or self.secret is None):

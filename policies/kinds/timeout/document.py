@@ -8,10 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
-from policies.language.plain import Flaw
-
-MAX_S = 24 * 3600.0
+from policies.language.duration import DAY_S, Duration, seconds
+from policies.language.plain import Flaw, read_at
 
 
 class Timeout(Document, frozen=True, kw_only=True):
@@ -39,11 +37,8 @@ class Timeout(Document, frozen=True, kw_only=True):
         ):
             if value is None:
                 continue
-            try:
-                found[name] = seconds(value)
-            except ValueError as error:
-                raise Flaw(f"$.{name}", str(error)) from None
-            if found[name] > MAX_S:
+            found[name] = read_at(f"$.{name}", seconds, value)
+            if found[name] > DAY_S:
                 raise Flaw(f"$.{name}", f"{found[name]:g} s; at most 24h, or 0 for no limit")
         if found.get("try") and found.get("request") and found["try"] > found["request"]:
             raise Flaw(

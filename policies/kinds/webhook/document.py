@@ -22,8 +22,8 @@ from policies.kinds.webhook.event import BY_NAME, HEALTH, Effect, selected
 from policies.kinds.webhook.template import MAX_PARTS, BadTemplate
 from policies.kinds.webhook.template import check as check_template
 from policies.language.document import Document
-from policies.language.duration import Duration, seconds
-from policies.language.plain import Flaw, below
+from policies.language.duration import Duration, bounded, seconds
+from policies.language.plain import Flaw, below, read_at
 from policies.language.secret import Reference
 from policies.request import TOKEN
 
@@ -277,7 +277,7 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if not any(BY_NAME[name].effect is Effect.OPENS for name in self.names()):
             if self.keeps:
                 raise Flaw(f"{path}.events", f"none of them opens anything that {self.format} could keep")
-            if seconds_of(self.for_, f"{path}.for"):
+            if read_at(f"{path}.for", seconds, self.for_):
                 raise Flaw(f"{path}.for", "none of the events opens a condition, which could last")
 
     def _check_times(self, path: str) -> None:
@@ -287,9 +287,7 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             ("timeout", self.timeout, 0.1, 300.0),
             ("give_up_after", self.give_up_after, 60.0, 30 * 86400.0),
         ):
-            length = seconds_of(value, f"{path}.{name}")
-            if not least <= length <= most:
-                raise Flaw(f"{path}.{name}", f"{length:g} s; from {least:g} s to {most:g} s")
+            bounded(f"{path}.{name}", value, least, most)
         if seconds(self.give_up_after) <= seconds(self.for_):
             raise Flaw(f"{path}.give_up_after", "not longer than for: nothing would ever be told")
 
@@ -313,14 +311,6 @@ class Webhook(Document, frozen=True, kw_only=True):
             left -= hook.check(path, left)
 
 
-def seconds_of(value: float | str, path: str) -> float:
-    """Raises Flaw."""
-    try:
-        return seconds(value)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
-
-
 def check_url(url: str) -> None:
     """Raises ValueError; also for URLs that come out of a secret."""
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url or len(url) > 2048:
@@ -341,10 +331,7 @@ def check_url(url: str) -> None:
 
 
 def _check_url(url: str, path: str, *, secret: bool) -> None:
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
+    read_at(path, check_url, url)
     parts = urlsplit(url)
     if secret and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise Flaw(path, "the secret would cross the network readable; use https")
