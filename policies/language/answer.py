@@ -34,6 +34,12 @@ def check_bodiless(answer: DirectResponse, path: str) -> None:
         raise Flaw(below(path, "body"), f"an answer with status {answer.status} has no body")
 
 
+def check_answer(answer: DirectResponse, path: str) -> None:
+    """What the types let pass. Raises Flaw."""
+    check_headers(answer.headers, below(path, "headers"))
+    check_bodiless(answer, path)
+
+
 def check_headers(headers: dict[str, str], path: str) -> None:
     """Header lines that a document writes."""
     for name, value in headers.items():

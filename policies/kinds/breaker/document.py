@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from policies.language.answer import DirectResponse, check_headers
+from policies.language.answer import DirectResponse, check_answer
 from policies.language.document import Document
 from policies.language.duration import Duration, bounded
 from policies.language.names import parse_pattern, parse_service
@@ -107,7 +107,7 @@ class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if self.retry_after is not None:
             bounded(below(path, "retry_after"), self.retry_after, 1, 3600)
         if self.respond is not None:
-            check_headers(self.respond.headers, below(path, "respond", "headers"))
+            check_answer(self.respond, below(path, "respond"))
             self._check_retry_after(self.respond, path)
 
     def _check_retry_after(self, respond: DirectResponse, path: str) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from policies.language.answer import DirectResponse, check_bodiless, check_headers
+from policies.language.answer import DirectResponse, check_answer
 from policies.language.document import Document
 from policies.language.duration import Duration, positive, seconds
 from policies.language.matching import Match, check_ungrouped
@@ -66,8 +66,7 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if self.throttle is not None and (self.reset or self.abort is not None):
             raise Flaw(below(path, "throttle"), "does nothing where no instance answers")
         if self.abort is not None:
-            check_headers(self.abort.headers, below(path, "abort", "headers"))
-            check_bodiless(self.abort, below(path, "abort"))
+            check_answer(self.abort, below(path, "abort"))
         if isinstance(self.delay, Delay):
             self.delay.check(below(path, "delay"))
         elif self.delay is not None:

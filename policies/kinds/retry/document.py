@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -18,8 +18,17 @@ MAX_S: Final = 60.0
 """Of anything that is waited for here."""
 _QUANTILE: Final = re.compile(r"p[0-9]{2}(?:\.[0-9])?\Z")
 
-
 Condition = Literal["connect-failure", "reset", "timeout", "gateway-error", "5xx", "429"]
+DEFAULT_ON: Final[tuple[Condition, ...]] = ("connect-failure", "reset", "gateway-error")
+
+# What a service's policy says, and a rule of a route in its place.
+Attempts: TypeAlias = Annotated[int, Meta(ge=1, le=10, description="Tries in all; 1 is no retry")]
+Conditions: TypeAlias = Annotated[tuple[Condition, ...], Meta(description="What is tried again")]
+Statuses: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=400, le=599)], ...], Meta(description="Further statuses")]
+Methods: TypeAlias = Annotated[
+    tuple[Method, ...] | None,
+    Meta(description="Methods that may be sent again although the request may have arrived"),
+]
 
 
 class BudgetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,17 +69,10 @@ class Hedge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class RetryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """For the requests of one rule of a route, in place of the service's own policy; the budget stays the service's."""
 
-    attempts: Annotated[int, Meta(ge=1, le=10, description="Tries in all; 1 is no retry")] = 2
-    on: Annotated[tuple[Condition, ...], Meta(description="What is tried again")] = (
-        "connect-failure",
-        "reset",
-        "gateway-error",
-    )
-    statuses: Annotated[tuple[Annotated[int, Meta(ge=400, le=599)], ...], Meta(description="Further statuses")] = ()
-    methods: Annotated[
-        tuple[Method, ...] | None,
-        Meta(description="Methods that may be sent again although the request may have arrived"),
-    ] = None
+    attempts: Attempts = 2
+    on: Conditions = DEFAULT_ON
+    statuses: Statuses = ()
+    methods: Methods = None
     hedge: Annotated[Hedge | None, Meta(description="A second attempt beside one that takes long")] = None
 
     def check(self, path: str) -> None:
@@ -84,17 +86,10 @@ class RetryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Retry(Document, frozen=True, kw_only=True):
     """The document."""
 
-    attempts: Annotated[int, Meta(ge=1, le=10, description="Tries in all; 1 is no retry")] = 2
-    on: Annotated[tuple[Condition, ...], Meta(description="What is tried again")] = (
-        "connect-failure",
-        "reset",
-        "gateway-error",
-    )
-    statuses: Annotated[tuple[Annotated[int, Meta(ge=400, le=599)], ...], Meta(description="Further statuses")] = ()
-    methods: Annotated[
-        tuple[Method, ...] | None,
-        Meta(description="Methods that may be sent again although the request may have arrived"),
-    ] = None
+    attempts: Attempts = 2
+    on: Conditions = DEFAULT_ON
+    statuses: Statuses = ()
+    methods: Methods = None
     backoff: Backoff = Backoff()
     budget: Annotated[BudgetRule | bool, Meta(description="false: no budget")] = BudgetRule()
     max_body: Annotated[int, Meta(ge=0, le=MAX_BODY_BYTES, description="Bytes of a body that are kept for a retry")] = (

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from policies.kinds.shed.topic import Topic
-from policies.language.answer import DirectResponse, check_headers
+from policies.language.answer import DirectResponse, check_answer
 from policies.language.document import Document
 from policies.language.duration import Duration, bounded
 from policies.language.matching import Match, check_match
@@ -91,7 +91,7 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             if own and named == parse_pattern(own) and not self.version and not self.zone:
                 raise Flaw(below(path, "service"), f"{named!r} is this service itself, which is overloaded")
         if self.respond is not None:
-            check_headers(self.respond.headers, below(path, "respond", "headers"))
+            check_answer(self.respond, below(path, "respond"))
 
 
 class Shed(Document, frozen=True, kw_only=True):
