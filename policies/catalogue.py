@@ -9,47 +9,26 @@ from typing import Any, Final
 
 import msgspec
 
-from policies.kinds.balance.document import Balance
-from policies.kinds.breaker.document import Breaker
-from policies.kinds.fault.document import FaultPolicy
-from policies.kinds.health.document import HealthPolicy
-from policies.kinds.outlier.document import Outlier
-from policies.kinds.ratelimit.document import RateLimit
-from policies.kinds.retry.document import Retry
-from policies.kinds.route.document import Route
-from policies.kinds.shadow.document import Shadow
-from policies.kinds.shed.document import Shed
-from policies.kinds.timeout.document import Timeout
-from policies.kinds.webhook.document import Webhook
+from policies.kind import Kind, Side
 from policies.language.document import Document, Invalid, convert, meant
 from policies.language.names import parse_pattern
 from policies.language.plain import Flaw, kind_of, load, read_at
 from policies.language.work import check_work
 
-
-class Kind(msgspec.Struct, frozen=True):
-    """One kind of policy."""
-
-    name: str
-    document: type[Document]
-    summary: str
-    guards: bool = False
-    """Whether a refused document with no good one before it has to refuse requests rather than count as absent."""
-
-
+# In the order of the phases in which requests meet them; a kind is a line here, and a folder of its name in kinds/.
 KINDS: Final = (
-    Kind("ratelimit", RateLimit, "how many requests may pass, for an agent or for all together", guards=True),
-    Kind("fault", FaultPolicy, "delays, aborts and slow answers on purpose, for testing"),
-    Kind("route", Route, "where requests go: rules, splits, canaries, blue-green, rewrites"),
-    Kind("timeout", Timeout, "how long connecting, a try, a request and silence may take"),
-    Kind("breaker", Breaker, "when nothing is sent to a struggling service, and what callers get instead"),
-    Kind("outlier", Outlier, "which bad instances are passed over for a while"),
-    Kind("shed", Shed, "what is let in when there is too much, and where the rest goes"),
-    Kind("balance", Balance, "which instance takes a request"),
-    Kind("retry", Retry, "which failures are tried again, within a budget"),
-    Kind("shadow", Shadow, "which requests are copied elsewhere, and whether the answers differ"),
-    Kind("health", HealthPolicy, "how instances are checked by the agent beside them"),
-    Kind("webhook", Webhook, "who is told of what happens, and how"),
+    Kind("ratelimit", "how many requests may pass, for an agent or for all together", Side.CALLER, fails_closed=True),
+    Kind("fault", "delays, aborts and slow answers on purpose, for testing", Side.CALLER),
+    Kind("route", "where requests go: rules, splits, canaries, blue-green, rewrites", Side.CALLER),
+    Kind("timeout", "how long connecting, a try, a request and silence may take", Side.CALLER),
+    Kind("breaker", "when nothing is sent to a struggling service, and what callers get instead", Side.CALLER),
+    Kind("outlier", "which bad instances are passed over for a while", Side.CALLER),
+    Kind("shed", "what is let in when there is too much, and where the rest goes", Side.CALLEE),
+    Kind("balance", "which instance takes a request", Side.CALLER),
+    Kind("retry", "which failures are tried again, within a budget", Side.CALLER),
+    Kind("shadow", "which requests are copied elsewhere, and whether the answers differ", Side.CALLER),
+    Kind("health", "how instances are checked by the agent beside them", Side.ASIDE),
+    Kind("webhook", "who is told of what happens, and how", Side.ASIDE),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
 

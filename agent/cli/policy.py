@@ -112,7 +112,10 @@ def kinds(context: typer.Context) -> None:
     """List the kinds of policy, in the order in which a request meets them."""
     from policies.catalogue import KINDS
 
-    rows = [{"kind": kind.name, "summary": kind.summary, "guards": kind.guards} for kind in KINDS]
+    rows = [
+        {"kind": kind.name, "summary": kind.summary, "asked_by": kind.side.value, "fails_closed": kind.fails_closed}
+        for kind in KINDS
+    ]
     context.obj.printer.rows(rows, {"kind": field("kind"), "what it decides": field("summary")}, empty="")
 
 

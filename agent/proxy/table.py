@@ -21,6 +21,7 @@ from agent.proxy.stats import ServiceStats
 from policies.catalogue import parse
 from policies.decision import Decision, Forward, Subset
 from policies.endpoint import Endpoint, Load
+from policies.kind import Scope
 from policies.kinds.balance import decide as balance
 from policies.kinds.balance.algorithms import BalanceState
 from policies.kinds.balance.decide import Balancer, asked_entries
@@ -87,7 +88,7 @@ class RoutePhase:
     __slots__ = ("_compiled", "audit")
 
     def __init__(self, document: Route, service: str, matches: Any) -> None:
-        self._compiled = route.compile(document, service, matches)
+        self._compiled = route.compile(document, Scope(service), matches)
         self.audit = document.mode == "audit"
 
     def decide(self, request: RequestView, rng: random.Random) -> Decision:
@@ -174,11 +175,11 @@ class Plan:
         self.shadow: Phase[shadow.Compiled] | None = None
         document, audit = _document(policies, "shadow", Shadow)
         if document is not None:
-            self.shadow = Phase(shadow.compile(document, service.name), audit)
+            self.shadow = Phase(shadow.compile(document, Scope(service.name)), audit)
         self.shed: Phase[shed.Compiled] | None = None
         document, audit = _document(policies, "shed", Shed)
         if document is not None:
-            self.shed = Phase(shed.compile(document, share, service.name), audit)
+            self.shed = Phase(shed.compile(document, Scope(service.name, share)), audit)
         self.outlier: Phase[ejector.Figures] | None = None
         document, audit = _document(policies, "outlier", Outlier)
         if document is not None:
@@ -206,7 +207,7 @@ class Plan:
                 state = self._states[subset] = BalanceState()
             chosen = self.endpoints if subset is None else [e for e in self.endpoints if subset.selects(e)]
             part = len(chosen) / max(1, len(self.endpoints))
-            balancer = balance.compile(
+            balancer = balance.make(
                 self._balance, chosen, zone=self._zone, state=state, entries=self._entries, part=part
             )
             self._groups[subset] = balancer

@@ -204,7 +204,7 @@ def _hashed(source: HashKey, request: RequestView) -> str | None:
     return request.path if source.path else request.caller
 
 
-def compile(
+def make(
     document: Balance | None,
     endpoints: Sequence[Endpoint],
     *,

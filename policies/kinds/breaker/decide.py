@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policies.decision import Forward, Respond, Subset, respond
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.breaker.circuit import Figures
 from policies.kinds.breaker.document import Breaker, Fallback, Limits, Recovery, Trip
 from policies.language.duration import seconds
@@ -31,7 +32,7 @@ class Compiled:
         return status >= 500 if self._statuses is None else status in self._statuses
 
 
-def compile(document: Breaker) -> Compiled:
+def compile(document: Breaker, scope: Scope = ANYWHERE) -> Compiled:
     """A checked document, ready to be asked."""
     return Compiled(document)
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from policies.decision import Respond, respond
 from policies.hashing import draw
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.fault.document import Delay, FaultPolicy, FaultRule, end
 from policies.language.duration import seconds
 from policies.language.matching import Predicate, compile_match
@@ -78,7 +79,7 @@ def _injected(rule: _Rule, rng: random.Random) -> Injected:
     )
 
 
-def compile(document: FaultPolicy) -> Compiled:
+def compile(document: FaultPolicy, scope: Scope = ANYWHERE) -> Compiled:
     """A checked document, ready to be asked."""
     return Compiled(document)
 

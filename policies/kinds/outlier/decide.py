@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.outlier.document import Outlier
 from policies.kinds.outlier.ejector import Figures
 from policies.language.duration import seconds
 
 
-def compile(document: Outlier) -> Figures:
+def compile(document: Outlier, scope: Scope = ANYWHERE) -> Figures:
     """A checked document, as figures."""
     return Figures(
         consecutive_5xx=document.consecutive_5xx,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.ratelimit.buckets import Compiled, Key, Limit
 from policies.kinds.ratelimit.document import LimitRule, RateLimit, parse_rate
 from policies.language.matching import compile_match
 
 
-def compile(document: RateLimit) -> Compiled:
+def compile(document: RateLimit, scope: Scope = ANYWHERE) -> Compiled:
     """A checked document, ready to be asked."""
     return Compiled([_limit(rule) for rule in document.limits])
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.document import BudgetRule, Hedge, Retry, RetryRule, quantile
 from policies.kinds.retry.policy import IDEMPOTENT, Failure, HedgePolicy, RetryPolicy
@@ -26,7 +27,7 @@ _GATEWAY: Final = frozenset({502, 503, 504})
 _SERVER_ERRORS: Final = frozenset(range(500, 600))
 
 
-def compile(document: Retry | None) -> RetryPolicy:
+def compile(document: Retry | None, scope: Scope = ANYWHERE) -> RetryPolicy:
     """The policy of a document, or the default one."""
     document = document or Retry()
     statuses = set(document.statuses)

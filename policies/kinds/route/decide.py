@@ -19,6 +19,7 @@ import msgspec
 
 from policies.decision import Decision, Edits, Forward, Redirect, Respond, Subset
 from policies.hashing import draw
+from policies.kind import Scope
 from policies.kinds.retry.decide import compile_rule
 from policies.kinds.route.document import Route
 from policies.kinds.route.rules import (
@@ -66,9 +67,9 @@ def predicates(document: Route) -> list[Predicate | None]:
     return [compile_match(rule.match, groups) for rule in document.rules]
 
 
-def compile(document: Route, service: str, matches: Sequence[Predicate | None] | None = None) -> Compiled:
-    """A checked document, ready for requests to `service`; `matches`: its predicates, when they are made already."""
-    return Compiled(document, service, predicates(document) if matches is None else matches)
+def compile(document: Route, scope: Scope, matches: Sequence[Predicate | None] | None = None) -> Compiled:
+    """A checked document, ready for requests to the service of `scope`; `matches`: its predicates, when they are made already."""
+    return Compiled(document, scope.service, predicates(document) if matches is None else matches)
 
 
 def decide(compiled: Compiled, request: RequestView, rng: random.Random) -> Decision:

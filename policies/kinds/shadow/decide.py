@@ -15,6 +15,7 @@ from typing import Final
 
 from policies.decision import Subset
 from policies.hashing import draw
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.shadow.document import READS, Compare, Sampled, Shadow
 from policies.language.duration import seconds
 from policies.language.matching import compile_match
@@ -152,8 +153,9 @@ class Compiled:
         return [sample for sample in self._samples if sample.takes(request, 0.0)]
 
 
-def compile(document: Shadow, service: str = "") -> Compiled:
-    """A checked document, ready for requests to `service`; copies that would come back to it are left out."""
+def compile(document: Shadow, scope: Scope = ANYWHERE) -> Compiled:
+    """A checked document, ready for requests to a service; copies that would come back to it are left out."""
+    service = scope.service
     samples = []
     for n, copy in enumerate(document.copies):
         order = _order(copy.to, copy.version, service, timeout_s=seconds(copy.timeout))

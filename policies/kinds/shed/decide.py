@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from policies.decision import Forward, Respond, Subset, respond
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.shed.document import NAMES, Adaptive, Shed, Way
 from policies.kinds.shed.limiter import Figures
 from policies.kinds.shed.topic import parse_topic
@@ -83,11 +84,11 @@ class Compiled:
         return NORMAL
 
 
-def compile(document: Shed, workers: float = 1.0, service: str = "") -> Compiled:
-    """A checked document, ready to be asked. `workers`: this worker's part of the agent, 0 to 1."""
+def compile(document: Shed, scope: Scope = ANYWHERE) -> Compiled:
+    """A checked document, ready to be asked."""
     adaptive = document.adaptive or Adaptive()
     rules = Figures(
-        fixed=max(1, round(document.concurrency * workers)) if document.concurrency is not None else 0,
+        fixed=max(1, round(document.concurrency * scope.share)) if document.concurrency is not None else 0,
         initial=adaptive.initial,
         least=adaptive.least,
         most=adaptive.most,
@@ -101,7 +102,7 @@ def compile(document: Shed, workers: float = 1.0, service: str = "") -> Compiled
             Priority(compile_match(rule.match, {}), NAMES.index(rule.priority)) for rule in document.priorities
         ],
         believes=document.believe_header,
-        ways=[_way(way, service) for way in document.instead],
+        ways=[_way(way, scope.service) for way in document.instead],
         retry_after_s=max(1, round(seconds(document.retry_after))),
         load_header=document.load.header.lower().encode() if document.load is not None else b"",
     )

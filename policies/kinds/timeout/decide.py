@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from policies.kind import ANYWHERE, Scope
 from policies.kinds.timeout.document import Timeout
 from policies.language.duration import seconds
 
@@ -17,7 +18,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     idle_s: float = 300.0
 
 
-def compile(document: Timeout | None) -> Timeouts:
+def compile(document: Timeout | None, scope: Scope = ANYWHERE) -> Timeouts:
     """The limits of a document, or the defaults."""
     if document is None:
         return Timeouts()

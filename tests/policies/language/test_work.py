@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from policies.catalogue import BY_NAME, KINDS, parse
 from policies.endpoint import Endpoint
+from policies.kind import Scope
 from policies.kinds.route.decide import compile as compile_route
 from policies.language.document import Document, Invalid
 from policies.language.matching import linear_regex
@@ -162,7 +163,7 @@ def test_who_reads_cookies_and_parameters_reads_them_once() -> None:
     rules = [{"match": {"query": {f"q{n}": "1"}, "cookies": {f"c{n}": "1"}}} for n in range(1000)]
     document = parse("route", "pets", json.dumps({"rules": rules}).encode())
     assert isinstance(document, Document)
-    route = compile_route(document, "pets")  # type: ignore[arg-type]
+    route = compile_route(document, Scope("pets"))  # type: ignore[arg-type]
     query = "&".join(f"q{n}=0" for n in range(4000))
     cookies = "; ".join(f"c{n}=0" for n in range(4000))
     request = Request("GET", f"/?{query}", {"cookie": cookies})

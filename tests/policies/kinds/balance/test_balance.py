@@ -14,7 +14,7 @@ from policies.catalogue import parse, schema
 from policies.endpoint import Endpoint, Load
 from policies.hashing import hash64
 from policies.kinds.balance.algorithms import BalanceState
-from policies.kinds.balance.decide import compile
+from policies.kinds.balance.decide import make
 from policies.kinds.balance.document import AlgorithmName, Balance, HashKey, Locality
 from policies.kinds.balance.ewma import observe
 from policies.language.document import Invalid
@@ -48,7 +48,7 @@ def test_every_algorithm_has_a_document(algorithm: AlgorithmName) -> None:
     more = {"hash": [{"header": "x-user"}]} if algorithm in HASHING else {}
     found = read(algorithm=algorithm, **more)
     assert isinstance(found, Balance)
-    assert compile(found, endpoints(3)).describe()["algorithm"] == algorithm
+    assert make(found, endpoints(3)).describe()["algorithm"] == algorithm
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
@@ -133,8 +133,8 @@ def test_what_is_right_is_accepted(fields: dict[str, Any]) -> None:
     """And compiles, also for no endpoints at all."""
     found = read(**fields)
     assert isinstance(found, Balance), found
-    assert compile(found, []).pick(1, 0, random.Random(1)) is None
-    assert compile(found, endpoints(3)).pick(1, 0, random.Random(1)) is not None
+    assert make(found, []).pick(1, 0, random.Random(1)) is None
+    assert make(found, endpoints(3)).pick(1, 0, random.Random(1)) is not None
 
 
 def test_the_schema_names_every_field() -> None:
@@ -155,7 +155,7 @@ def test_avoided_while_another_is_left(
     fleet = endpoints(count)
     avoid = data.draw(st.lists(st.sampled_from(fleet), unique=True))
     rng = random.Random(data.draw(st.integers(0, 99)))
-    picked = compile(document(algorithm), fleet).pick(None if key < 0 else key, now, rng, avoid)
+    picked = make(document(algorithm), fleet).pick(None if key < 0 else key, now, rng, avoid)
     assert picked in fleet
     assert picked not in avoid or len(avoid) == count
 
@@ -166,16 +166,16 @@ def test_one_and_none(algorithm: AlgorithmName) -> None:
     rng = random.Random(1)
     only = endpoint("only")
     for key in (None, 5):
-        assert compile(document(algorithm), [only]).pick(key, 0, rng) is only
-        assert compile(document(algorithm), [only]).pick(key, 0, rng, [only]) is only
-        assert compile(document(algorithm), []).pick(key, 0, rng) is None
+        assert make(document(algorithm), [only]).pick(key, 0, rng) is only
+        assert make(document(algorithm), [only]).pick(key, 0, rng, [only]) is only
+        assert make(document(algorithm), []).pick(key, 0, rng) is None
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_five_thousand_endpoints(algorithm: AlgorithmName) -> None:
     """Every algorithm spreads over them: of 2,000 picks no one gets more than a few."""
     rng = random.Random(3)
-    found = tally(compile(document(algorithm), endpoints(5000)), 0, keys=[rng.getrandbits(64) for _ in range(2000)])
+    found = tally(make(document(algorithm), endpoints(5000)), 0, keys=[rng.getrandbits(64) for _ in range(2000)])
     assert len(found) > 1200
     assert max(found.values()) <= 9
 
@@ -188,14 +188,14 @@ def test_last_resorts_of_any_weight(algorithm: AlgorithmName) -> None:
         endpoint("b", weight=100, draining=True, healthy=False),
         endpoint("c", weight=0, suspect=True),
     ]
-    assert tally(compile(document(algorithm), fleet), 200, keys=KEYS[:200])["c"] == 0
+    assert tally(make(document(algorithm), fleet), 200, keys=KEYS[:200])["c"] == 0
 
 
 def test_the_default_is_least_request() -> None:
     """Without a document, over everybody who is healthy."""
     fleet = endpoints(2)
     fleet[0].load.active = 9
-    balancer = compile(None, fleet)
+    balancer = make(None, fleet)
     assert tally(balancer, 50).keys() == {"pets-1"}
     assert balancer.describe() == {
         "algorithm": "least-request",
@@ -209,7 +209,7 @@ def test_the_default_is_least_request() -> None:
 def test_a_retry_leaves_the_zone_when_it_has_to() -> None:
     """The caller's zone has one endpoint and that failed: the next try goes to another zone."""
     home, away = endpoint("home", zone="a"), endpoint("away", zone="b")
-    balancer = compile(None, [home, away], zone="a")
+    balancer = make(None, [home, away], zone="a")
     assert balancer.candidates() == [home]
     assert balancer.pick(None, 0, random.Random(1), [home]) is away
 
@@ -217,14 +217,14 @@ def test_a_retry_leaves_the_zone_when_it_has_to() -> None:
 def test_a_retry_does_not_go_to_the_unhealthy() -> None:
     """Rather to the one that was tried: an unhealthy one is no better."""
     up, down = endpoint("up"), endpoint("down", healthy=False)
-    assert compile(None, [up, down]).pick(None, 0, random.Random(1), [up]) is up
+    assert make(None, [up, down]).pick(None, 0, random.Random(1), [up]) is up
 
 
 @pytest.mark.parametrize("algorithm", HASHING)
 def test_a_retry_of_a_key_is_always_the_same_other_one(algorithm: AlgorithmName) -> None:
     """So that what is cached there is found again."""
     fleet = endpoints(10)
-    balancer = compile(document(algorithm), fleet)
+    balancer = make(document(algorithm), fleet)
     for key in KEYS[:50]:
         first = balancer.pick(key, 0, random.Random(0))
         assert first is not None
@@ -236,7 +236,7 @@ def test_a_retry_of_a_key_is_always_the_same_other_one(algorithm: AlgorithmName)
 def test_fail_over_in_proportion() -> None:
     """Half of the local zone is down: seven tenths stay, three go to the other zone."""
     fleet = [endpoint(f"a{n}", zone="a", healthy=n < 5) for n in range(10)] + endpoints(10, "b", zone="b")
-    found = tally(compile(Balance(locality=Locality(failover=("b",))), fleet, zone="a"), 4000)
+    found = tally(make(Balance(locality=Locality(failover=("b",))), fleet, zone="a"), 4000)
     local = sum(count for id, count in found.items() if id.startswith("a"))
     assert local == pytest.approx(2800, abs=180)
 
@@ -245,8 +245,8 @@ def test_fail_over_of_keys_moves_only_what_it_has_to() -> None:
     """A key's zone follows from the key: two in ten fail over, and the same ones each time."""
     fleet = endpoints(10, "a", zone="a") + endpoints(10, "b", zone="b")
     failing = [endpoint(f"a-{n}", zone="a", healthy=n < 6) for n in range(10)] + fleet[10:]
-    before = owners(compile(document("ring-hash"), fleet, zone="a"), KEYS)
-    balancer = compile(document("ring-hash"), failing, zone="a")
+    before = owners(make(document("ring-hash"), fleet, zone="a"), KEYS)
+    balancer = make(document("ring-hash"), failing, zone="a")
     after = owners(balancer, KEYS)
     assert after == owners(balancer, KEYS)
     lost = {f"a-{n}" for n in range(6, 10)}
@@ -258,7 +258,7 @@ def test_fail_over_of_keys_moves_only_what_it_has_to() -> None:
 def test_round_robin_in_two_zones_is_even_in_each() -> None:
     """Their turns do not disturb one another."""
     fleet = [endpoint(f"a{n}", zone="a", healthy=n < 5) for n in range(10)] + endpoints(7, "b", zone="b")
-    found = tally(compile(document("round-robin"), fleet, zone="a"), 997)
+    found = tally(make(document("round-robin"), fleet, zone="a"), 997)
     for prefix, size in (("a", 5), ("b", 7)):
         counts = [count for id, count in found.items() if id.startswith(prefix)]
         assert len(counts) == size
@@ -268,14 +268,14 @@ def test_round_robin_in_two_zones_is_even_in_each() -> None:
 def test_a_policy_edit_does_not_reset_the_rotation() -> None:
     """The state outlives the balancer."""
     fleet, state, rng = endpoints(6), BalanceState(), random.Random(1)
-    picked = [compile(document("round-robin"), fleet, state=state).pick(None, 0, rng) for _ in range(6)]
+    picked = [make(document("round-robin"), fleet, state=state).pick(None, 0, rng) for _ in range(6)]
     assert set(picked) == set(fleet)
 
 
 def test_panic_is_told() -> None:
     """`describe` says that health is ignored."""
     fleet = [endpoint("up"), endpoint("d1", healthy=False), endpoint("d2", healthy=False)]
-    balancer = compile(None, fleet)
+    balancer = make(None, fleet)
     assert balancer.describe()["panic"]
     assert len(tally(balancer, 100)) == 3
 
@@ -300,7 +300,7 @@ def request(**headers: str) -> Request:
 )
 def test_what_is_hashed(source: HashKey, value: str) -> None:
     """Each source gives the hash of its value, the same in every process."""
-    balancer = compile(Balance(algorithm="maglev", hash=(source,)), endpoints(3))
+    balancer = make(Balance(algorithm="maglev", hash=(source,)), endpoints(3))
     assert balancer.needs_key
     assert balancer.key(request(**{"x-user": "ann", "cookie": "a=b; sid=s1"})) == hash64(value)
 
@@ -308,7 +308,7 @@ def test_what_is_hashed(source: HashKey, value: str) -> None:
 def test_the_first_that_is_present_is_hashed() -> None:
     """Absent and empty ones are passed over; with nothing at all there is no key, and any endpoint will do."""
     sources = (HashKey(header="x-user"), HashKey(query="empty"), HashKey(cookie="sid"), HashKey(query="user"))
-    balancer = compile(Balance(algorithm="ring-hash", hash=sources), endpoints(5))
+    balancer = make(Balance(algorithm="ring-hash", hash=sources), endpoints(5))
     assert balancer.key(request(cookie="sid=s1")) == hash64("s1")
     assert balancer.key(request(cookie="sid=")) == hash64("ann")
     assert balancer.key(Request()) is None
@@ -325,8 +325,8 @@ def test_the_hash_is_for_ever() -> None:
 
 def test_the_documents_decay_is_used_when_observing() -> None:
     """With a short decay a fast answer counts for more."""
-    quick = compile(document("peak-ewma", decay="1s"), endpoints(1))
-    slow = compile(document("peak-ewma", decay="60s"), endpoints(1))
+    quick = make(document("peak-ewma", decay="1s"), endpoints(1))
+    slow = make(document("peak-ewma", decay="60s"), endpoints(1))
     loads = [Load(), Load()]
     for balancer, load in zip((quick, slow), loads, strict=True):
         balancer.observe(load, 1.0, True, 100.0)
@@ -338,7 +338,7 @@ def test_observing_without_a_balancer() -> None:
     """The default decay is ten seconds."""
     with_one, without = Load(), Load()
     for now, latency_s in ((100.0, 1.0), (105.0, 0.1)):
-        compile(None, []).observe(with_one, latency_s, True, now)
+        make(None, []).observe(with_one, latency_s, True, now)
         observe(without, latency_s, True, now)
     assert with_one.ewma_s == without.ewma_s
 
@@ -346,7 +346,7 @@ def test_observing_without_a_balancer() -> None:
 def test_a_whole_run_with_load() -> None:
     """Requests that last: least-request keeps eight instances level, one of them three times as large."""
     fleet: list[Endpoint] = [endpoint("big", weight=300), *endpoints(7)]
-    balancer, rng = compile(None, fleet), random.Random(5)
+    balancer, rng = make(None, fleet), random.Random(5)
     running: list[Endpoint] = []
     taken: Counter[str] = Counter()
     for n in range(3000):

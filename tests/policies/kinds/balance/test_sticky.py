@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.endpoint import Endpoint
-from policies.kinds.balance.decide import Balancer, compile
+from policies.kinds.balance.decide import Balancer, make
 from policies.kinds.balance.document import Balance
 from policies.kinds.balance.locality import candidates
 from policies.kinds.balance.session import StickySession
@@ -21,7 +21,7 @@ few = settings(max_examples=40, deadline=None)
 
 def sessions(fleet: list[Endpoint], zone: str = "", **rule: object) -> Balancer:
     """A balancer with sticky sessions."""
-    return compile(Balance(sticky=StickySession(**rule)), fleet, zone=zone)  # type: ignore[arg-type]
+    return make(Balance(sticky=StickySession(**rule)), fleet, zone=zone)  # type: ignore[arg-type]
 
 
 def returning(set_cookie: str | None, more: str = "") -> Request:
@@ -98,7 +98,7 @@ def test_the_cookie_has_the_attributes_that_the_document_says() -> None:
 
 def test_without_sessions_there_are_none() -> None:
     """A balancer without the rule says so and sets nothing."""
-    balancer = compile(None, endpoints(2))
+    balancer = make(None, endpoints(2))
     assert not balancer.sticky
     assert balancer.sticky_endpoint(Request(headers={"cookie": "shoal-session=x"})) is None
     assert balancer.sticky_cookie(endpoint("a")) is None

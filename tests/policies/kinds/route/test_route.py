@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from policies.catalogue import parse
 from policies.decision import Decision, Edits, Forward, Redirect, Respond, Subset
 from policies.endpoint import Endpoint
+from policies.kind import Scope
 from policies.kinds.route.decide import Compiled, compile, decide
 from policies.kinds.route.document import Route
 from policies.language.document import Invalid
@@ -23,7 +24,7 @@ RNG = random.Random(11)
 def route(**fields: Any) -> Compiled:
     found = parse("route", SERVICE, json.dumps(fields).encode())
     assert isinstance(found, Route), found
-    return compile(found, SERVICE)
+    return compile(found, Scope(SERVICE))
 
 
 def refusal(**fields: Any) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.decision import Subset
+from policies.kind import Scope
 from policies.kinds.shadow.decide import CANDIDATE, SECONDARY, SHADOW, Compiled, compile
 from policies.kinds.shadow.document import Shadow
 from policies.language.document import convert
@@ -22,7 +23,7 @@ def document(**fields: Any) -> Shadow:
 
 
 def plan(service: str = "pets.production", **fields: Any) -> Compiled:
-    return compile(document(**fields), service)
+    return compile(document(**fields), Scope(service))
 
 
 class Counted(random.Random):
