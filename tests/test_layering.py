@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,35 @@ ALLOWED = {
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.
 TYPES_ONLY = {"policies": ("random",)}
+
+# How large a room may be, and a module.
+MOST_MODULES = 13
+MOST_LINES = 450
+# Where modules still import each other in circles, where a folder still has too many, and modules that are too long.
+# Nothing is to be added here.
+IN_CIRCLES = ("agent.cli", "agent.control", "agent.proxy")
+TOO_MANY = ("agent.cli", "agent.control", "agent.proxy")
+TOO_LONG = ("agent.control.main", "agent.proxy.exchange", "agent.proxy.head", "agent.proxy.table")
+
+# Inside of policies: what each room may import of the others. The longest matching room of a module counts.
+SHARED = tuple(f"policies.{name}" for name in ("decision", "endpoint", "hashing", "kind", "language", "request"))
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "policies.request": (),
+    "policies.hashing": (),
+    "policies.language": ("policies.request",),
+    "policies.kind": ("policies.language",),
+    "policies.endpoint": (
+        # An endpoint carries what two kinds have learnt of it; both are leaves.
+        "policies.kinds.breaker.circuit",
+        "policies.kinds.outlier.ejector",
+    ),
+    # A rule of a route may bring retries of its own; a leaf too.
+    "policies.decision": ("policies.endpoint", "policies.kinds.retry.policy", "policies.language"),
+    "policies.kinds": SHARED,
+    "policies.kinds.route": (*SHARED, "policies.kinds.retry"),
+    "policies.chain": ("policies.kinds.retry", "policies.kinds.timeout"),
+    "policies.catalogue": ("policies.kind", "policies.language"),
+}
 
 
 def within(module: str, room: str) -> bool:
@@ -152,3 +182,104 @@ def test_a_worker_stays_small() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# Inside of the rooms.
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which of our modules each of them imports; for its types only, and inside of functions, counts too."""
+    known = dict(modules())
+    found: dict[str, set[str]] = {}
+    for module, path in known.items():
+        names = imports(module, ast.parse(path.read_text()))
+        found[module] = {name if name in known else name.rpartition(".")[0] for name in names} & known.keys() - {module}
+    return found
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """The modules that import each other, by way of any others."""
+    reached = {module: reach(arrows, module) for module in arrows}
+    found = {frozenset(other for other in reached[m] if m in reached[other]) for m in arrows if m in reached[m]}
+    return sorted(sorted(circle) for circle in found)
+
+
+def reach(arrows: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        new = arrows[ahead.pop()] - found
+        found |= new
+        ahead += new
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    """A circle is one module in several files: none of them can be read, tested or replaced by itself."""
+    found = circles(arrows())
+    assert [c for c in found if not all(any(within(m, room) for room in IN_CIRCLES) for m in c)] == []
+
+
+def test_a_circle_is_seen() -> None:
+    """Of two, of three, and no way that only leads into one."""
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [["a", "b"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == [["a", "b", "c"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def outside(arrows: dict[str, set[str]]) -> list[str]:
+    """Imports inside of policies that lead from a room to where it may not look."""
+    found = []
+    for module, others in arrows.items():
+        home = max((room for room in MAY_IMPORT if within(module, room)), key=len, default=None)
+        own = ".".join(module.split(".")[:3]) if within(module, "policies.kinds") else home
+        if home is None or own is None:
+            continue
+        may = (own, *MAY_IMPORT[home])
+        found += [f"{module} imports {other}" for other in others if not any(within(other, room) for room in may)]
+    return found
+
+
+def test_kinds_do_not_know_each_other() -> None:
+    """A kind is taken out, or put in, without a word to the others; what they share stands above them."""
+    assert outside({m: others for m, others in arrows().items() if within(m, "policies")}) == []
+
+
+def test_an_import_of_another_kind_is_seen() -> None:
+    """And one upwards."""
+    assert outside({"policies.kinds.shed.decide": {"policies.kinds.fault.document"}})
+    assert outside({"policies.language.names": {"policies.decision"}})
+    assert outside({"policies.kinds.shed.decide": {"policies.catalogue"}})
+    assert not outside({"policies.kinds.route.decide": {"policies.kinds.retry.decide", "policies.kinds.route.rules"}})
+
+
+def test_every_module_of_policies_has_a_room() -> None:
+    """So that none escapes the table."""
+    rooms = [module for module, _ in modules() if within(module, "policies")]
+    bare = ("policies", "policies.kinds")
+    assert [m for m in rooms if m not in bare and not any(within(m, room) for room in MAY_IMPORT)] == []
+
+
+def test_folders_are_small() -> None:
+    """What is in one can be seen at a glance."""
+    sizes = Counter(path.parent for _, path in modules() if path.name != "__init__.py")
+    names = {".".join(folder.relative_to(ROOT).parts): size for folder, size in sizes.items()}
+    assert {name: size for name, size in names.items() if size > MOST_MODULES and name not in TOO_MANY} == {}
+
+
+def test_modules_are_short() -> None:
+    """What is longer is about more than one thing."""
+    lines = {module: len(path.read_text().splitlines()) for module, path in modules()}
+    assert {module: n for module, n in lines.items() if n > MOST_LINES and module not in TOO_LONG} == {}
+
+
+def test_what_is_private_stays_so() -> None:
+    """In policies nobody imports another module's private name."""
+    found = [
+        f"{module} imports {name}"
+        for module, path in modules()
+        if within(module, "policies")
+        for name in imports(module, ast.parse(path.read_text()))
+        if within(name, "policies") and name.rpartition(".")[2].startswith("_")
+    ]
+    assert found == []
