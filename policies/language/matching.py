@@ -1,4 +1,4 @@
-"""What a rule may ask of a request, compiled to predicates. Used by routes; other kinds may use it too.
+"""What a document may ask of a request (`match`), compiled to predicates, for every kind that asks.
 
 A predicate is a function of a RequestView. Everything that can be decided when the document is read is decided then.
 """

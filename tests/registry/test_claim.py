@@ -99,7 +99,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_STEPS)
 def test_nobody_acts_without_holding(steps: list[tuple[str, int]]) -> None:
     """Three that compete: whoever's act succeeds is the one whose key stands."""

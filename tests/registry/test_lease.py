@@ -248,7 +248,7 @@ _STEP = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(_STEP, max_size=30))
 def test_in_the_end_etcd_agrees(steps: list[tuple[str, str, int]]) -> None:
     """Whatever was said, deleted by others and told, expired or away."""

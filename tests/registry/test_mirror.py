@@ -67,7 +67,7 @@ _FAULT = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(_PUT, _PUT, _DELETE, _FAULT), max_size=40))
 def test_the_mirror_ends_equal_to_the_store(steps: list[tuple[str, list[str]]]) -> None:
     """The model is the store; the faults are all that it can do."""

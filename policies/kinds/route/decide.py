@@ -68,7 +68,7 @@ def predicates(document: Route) -> list[Predicate | None]:
 
 
 def compile(document: Route, scope: Scope, matches: Sequence[Predicate | None] | None = None) -> Compiled:
-    """A checked document, ready for requests to the service of `scope`; `matches`: its predicates, when they are made already."""
+    """A checked document, ready for requests to a service; `matches`: its predicates, when they are made already."""
     return Compiled(document, scope.service, predicates(document) if matches is None else matches)
 
 

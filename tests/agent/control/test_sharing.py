@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.control.sharing import PATH, Question, Sharing, _among, asked
@@ -117,7 +117,6 @@ async def test_the_member_that_is_named_has_to_be_there(address: str, ranges: tu
 
 @given(st.binary(max_size=300))
 @example(b"\x92\xa1\xff\x80")
-@settings(deadline=None)
 def test_no_question_is_too_strange(body: bytes) -> None:
     """It is answered."""
     sharing = alone(**{"pets.production": LIMIT})
@@ -128,7 +127,6 @@ NUMBERS = st.floats() | st.integers(-(2**63), 2**64 - 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from([NAME, "other"]), st.tuples(*[NUMBERS] * 4)), max_size=20))
-@settings(deadline=None)
 def test_no_member_takes_more_than_there_is(told: list[tuple[str, Any]]) -> None:
     """Whatever figures it sends, in whatever order: grants are parts of a limit, and limits that are none get none."""
 

@@ -176,7 +176,7 @@ def test_no_ring_nor_table_stalls_who_draws_it(algorithm: str, endpoints: int) -
     """As large as one may be asked for, with weights of every kind."""
     import random
 
-    from policies.kinds.balance.decide import compile as compile_balance
+    from policies.kinds.balance.decide import make
 
     asked = {"ring_min": 65_536} if algorithm == "ring-hash" else {"table": 65_537}
     text = json.dumps({"algorithm": algorithm, "hash": [{"path": True}], **asked}).encode()
@@ -185,7 +185,7 @@ def test_no_ring_nor_table_stalls_who_draws_it(algorithm: str, endpoints: int) -
     made = [Endpoint("s", f"e{n}", "127.0.0.1", 80, weight=1 + n % 7) for n in range(endpoints)]
 
     def draw() -> None:
-        compile_balance(document, made).pick(1, 0.0, random.Random(1))  # type: ignore[arg-type]
+        make(document, made).pick(1, 0.0, random.Random(1))  # type: ignore[arg-type]
 
     assert cpu_s(draw) < 2 * STALL_S  # an interpreter takes twice as long as what is shipped, which is compiled
 

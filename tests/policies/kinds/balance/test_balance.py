@@ -21,7 +21,7 @@ from policies.language.document import Invalid
 from policies.request import Request
 from tests.support.endpoints import endpoint, endpoints, owners, tally
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 ALGORITHMS: tuple[AlgorithmName, ...] = AlgorithmName.__args__  # type: ignore[attr-defined]
 HASHING = ("ring-hash", "maglev")
 KEYS = [hash64(f"user-{n}") for n in range(1000)]

@@ -11,7 +11,7 @@ from policies.endpoint import Load
 from policies.kinds.balance.ewma import FAILURE_PENALTY_S, PeakEwma, observe
 from tests.support.endpoints import endpoints, tally
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 latencies = st.floats(-10, 1e6)
 times = st.floats(-1e6, 1e6)
 

@@ -11,7 +11,7 @@ from policies.endpoint import Endpoint
 from policies.kinds.balance.locality import Candidates, candidates, choose
 from tests.support.endpoints import endpoint, endpoints
 
-few = settings(max_examples=150, deadline=None)
+few = settings(max_examples=150)
 
 
 def found(

@@ -11,7 +11,7 @@ from policies.hashing import hash64
 from policies.kinds.balance.maglev import Maglev, table_size
 from tests.support.endpoints import endpoints, owners, tally, weighing
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=20)
 KEYS = [hash64(f"user-{n}") for n in range(2000)]
 SLOTS = range(4093)
 

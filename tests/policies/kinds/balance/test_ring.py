@@ -12,7 +12,7 @@ from policies.hashing import hash64
 from policies.kinds.balance.ring import RingHash
 from tests.support.endpoints import endpoint, endpoints, owners, tally, weighing
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 KEYS = [hash64(f"user-{n}") for n in range(2000)]
 
 

@@ -16,7 +16,7 @@ from policies.kinds.balance.sticky import CookieSessions, HeaderSessions, point
 from policies.request import Request
 from tests.support.endpoints import endpoint, endpoints
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 def sessions(fleet: list[Endpoint], zone: str = "", **rule: object) -> Balancer:

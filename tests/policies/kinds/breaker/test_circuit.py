@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestMachine.settings = settings(max_examples=120, stateful_step_count=50)
 
 
 def test_failures_in_a_row() -> None:

@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=120, stateful_step_count=40)
 
 
 def seen(requests: int, failures: int = 0, latency_s: float = 0.01) -> Record:

@@ -279,7 +279,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 @given(st.floats(0, 1e9) | st.just(math.inf), st.integers(1, 3600))

@@ -352,7 +352,7 @@ class Mesh(RuleBasedStateMachine):
 
 
 TestMesh = Mesh.TestCase
-TestMesh.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestMesh.settings = settings(max_examples=150, stateful_step_count=60)
 
 
 # All of it, in fake time.

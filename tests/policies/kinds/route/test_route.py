@@ -188,7 +188,7 @@ def test_groups_are_by_value() -> None:
     assert version(compiled, headers={"cookie": "pig=no", "x-tier": "gold"}) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, 100), st.floats(0, 100))
 def test_a_group_by_percent_only_grows(one: float, other: float) -> None:
     """Whoever is in at 5% is in at 20%; 0 is nobody and 100 everybody who has the value."""

@@ -23,7 +23,7 @@ def sides(found: dict[str, float]) -> list[str]:
     return [made.sticky(user) for user in USERS]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weights, st.sampled_from(["v1", "v2", "v3", "v4"]), st.floats(1, 1000))
 def test_growing_one_target_moves_users_to_it_and_nowhere_else(
     found: dict[str, float], grown: str, factor: float
@@ -34,7 +34,7 @@ def test_growing_one_target_moves_users_to_it_and_nowhere_else(
     assert all(new in (old, grown) for old, new in zip(before, after, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weights, st.sampled_from(["v1", "v2", "v3", "v4"]))
 def test_removing_a_target_moves_only_its_own_users(found: dict[str, float], gone: str) -> None:
     """The others stay on their sides."""
@@ -45,7 +45,7 @@ def test_removing_a_target_moves_only_its_own_users(found: dict[str, float], gon
         assert old in (new, gone)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(weights, st.randoms(use_true_random=False))
 def test_order_does_not_matter(found: dict[str, float], rng: random.Random) -> None:
     """The same document with its targets in another order puts everyone on the same side."""
@@ -54,7 +54,7 @@ def test_order_does_not_matter(found: dict[str, float], rng: random.Random) -> N
     assert sides(dict(items)) == sides(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weights)
 def test_what_has_no_weight_gets_nothing(found: dict[str, float]) -> None:
     """Neither at random nor sticky; and the whole range of chance leads to a target."""

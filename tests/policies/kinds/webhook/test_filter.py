@@ -322,7 +322,7 @@ class Outbox(RuleBasedStateMachine):
 
 
 TestOutbox = Outbox.TestCase
-TestOutbox.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestOutbox.settings = settings(max_examples=200, stateful_step_count=30)
 
 
 def test_the_prefix_is_of_the_full_name() -> None:
