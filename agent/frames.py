@@ -17,7 +17,7 @@ control -> worker
     shares     shares {service: {limit: fraction}}               this worker's parts of rate limits; in force at once
     drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
 worker -> control
-    ready      pid                                                       listening; the first commit is in force
+    ready      pid, build ("compiled", …)                                listening; the first commit is in force
     runs       revision, refused [{kind, key, revision, path, reason}]
     answer     id, value | error
     peer       id, path, body, address (it comes from)         another agent's question; answered with `peer_answer`

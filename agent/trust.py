@@ -1,3 +1,4 @@
+# mypyc: interpreted, because control asks it too, and a request costs it one look-up
 """Who is believed to be an agent: one predicate, `Agents.from_agent`, that control and its workers ask alike.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it is of what people are shown, and no request waits for it
 r"""What others wrote, as text and nothing else: what a terminal obeys, or does not show, is shown as an escape.
 
 Versions, zones, reasons and keys come from whoever may write to etcd, and end in terminals and logs of people who trust

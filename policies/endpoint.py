@@ -1,3 +1,4 @@
+# mypyc: compiled
 """What a balancer chooses from: an endpoint, and the live figures that outlive any table.
 
 An Endpoint is made anew with each plan and never changes; its Load lives beside the table, keyed by service and

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Hashes that every agent computes alike: of requests, and of endpoints on rings and tables."""
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 import agent
+from agent import build
 from agent.cli import chain, diff, events, explain, overview, policy, register, replay, run, serve, wait
 from agent.cli.apply import apply
 from agent.cli.failure import Exit, Failure
@@ -53,7 +54,7 @@ app = typer.Typer(
 def tell_version(asked: bool) -> None:
     """`shoal --version`."""
     if asked:
-        say(f"shoal {agent.VERSION}")
+        say(f"shoal {agent.VERSION} ({build.describe()})")
         raise typer.Exit
 
 

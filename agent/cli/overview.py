@@ -286,6 +286,14 @@ def _show_alone(printer: Printer, local: dict[str, Any] | None, failure: Failure
     )
 
 
+def _built(local: dict[str, Any]) -> str:
+    """What the running agent is, which need not be what this command is."""
+    from agent.build import COMPILED, COST
+
+    told: str = local.get("build", "of a version before builds were told")
+    return told if told == COMPILED or "build" not in local else f"{told}, {COST}: {local['build_reason']}"
+
+
 def _show(printer: Printer, told: dict[str, Any]) -> None:
     etcd, local = told["etcd"], told["local"]
     answered_ms = etcd["answered_in_s"] * 1000
@@ -300,6 +308,7 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         table = local["table"]
         printer.text(
             f"here      {local['host']}: table of revision {table['revision']}, heard of etcd {age(table['age_s'])} ago"
+            f", {_built(local)}"
         )
     else:
         printer.text("here      no agent answers on this host")

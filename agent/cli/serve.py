@@ -26,7 +26,9 @@ def agent(
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="agent.toml; without it: the defaults.")
     ] = None,
     dev: Annotated[bool, typer.Option("--dev", help="Start an etcd of its own, for trying things out.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only say whether the settings are good.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether the settings are good, and Shoal is installed whole.")
+    ] = False,
 ) -> None:
     """Run the agent of this host, until SIGTERM or Ctrl-C. SIGHUP reloads it without losing a request.
 
@@ -38,8 +40,13 @@ def agent(
     try:
         settings = load(config)
         if check:
+            _check_installation()
             say("the settings are good")
             return
+        from agent import build
+
+        if build.kind() == build.MIXED:
+            raise Failure(f"this installation is broken: {build.reason()}", Exit.USAGE)
         from agent.control.main import main
 
         if dev:
@@ -54,6 +61,14 @@ def agent(
     except OSError as error:
         raise Failure(f"the agent cannot start: {_reason(error)}", Exit.USAGE) from None
     raise typer.Exit(code)
+
+
+def _check_installation() -> None:
+    """Raises Failure that says what is missing: an agent would find it out when it starts, or later."""
+    from agent.installation import faults
+
+    if found := faults():
+        raise Failure("this installation is broken: " + "; ".join(found), Exit.USAGE)
 
 
 def _check_alone(settings: Settings) -> None:

@@ -25,6 +25,7 @@ import structlog
 import trio
 
 import agent
+from agent import build
 from agent.control import admin, disk, local, probing, reports, sharing
 from agent.control.accesslog import AccessLog
 from agent.control.board import Board
@@ -285,6 +286,8 @@ class Control:
 
     async def run(self) -> Stop:
         """From start to end."""
+        if build.kind() != build.COMPILED:
+            log.warning("the request path is interpreted", cost=build.COST, reason=build.reason())
         try:
             async with self.watchdog.running():
                 return await self._live()

@@ -9,6 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+import agent
+from agent import build
 from agent.control.state import WORST
 
 
@@ -201,5 +203,8 @@ def _control(control: dict[str, float]) -> list[Metric]:
     metrics: list[Metric] = [
         GaugeMetricFamily(f"shoal_{name}", _OWN[name], value=value) for name, value in control.items() if name in _OWN
     ]
+    info = GaugeMetricFamily("shoal_build_info", "1, with what runs in its labels", labels=["version", "build"])
+    info.add_metric([agent.VERSION, build.kind()], 1)
+    metrics.append(info)
     metrics.append(GaugeMetricFamily("shoal_scrape_time_seconds", "When this page was made", value=time.time()))
     return metrics

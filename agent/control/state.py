@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import agent
+from agent import build
 from agent.control.delivery import digest
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "zone": control.settings.zone,
         "address": control.address,
         "version": agent.VERSION,
+        "build": build.kind(),
+        "build_reason": build.reason(),
         "started": control.started,
         "ready": not control.not_ready(),
         "not_ready": control.not_ready(),
@@ -87,7 +90,7 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
             "policies": sum(map(len, table.policies.values())),
         },
         "workers": [
-            {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision}
+            {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision, "build": w.build}
             for w in control.fleet.workers.values()
         ],
         "worker_restarts": control.fleet.restarts,

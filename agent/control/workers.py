@@ -27,7 +27,7 @@ from typing import Any, Final
 import structlog
 import trio
 
-from agent import frames
+from agent import build, frames
 from agent.control.listening import TOLD, OldWorker, share
 from agent.frames import Frame
 from agent.surroundings import handed_on
@@ -80,6 +80,8 @@ class Worker:
         self.stream = stream
         self.ready = False
         self.revision = 0
+        self.build = ""
+        """As it said when it was ready: what runs, not what was meant to."""
         self.last_word = time.monotonic()
         self.heard = trio.Event()
         """Set when everything that it said has been read."""
@@ -271,7 +273,9 @@ class Fleet:
                 log.error("a worker refused what control accepted", worker=worker.index, **refused)
             self._recount()
         elif kind == "ready":
-            worker.ready = True
+            worker.ready, worker.build = True, frame["build"]
+            if worker.build != build.kind():
+                log.error("a worker is not built as control is", worker=worker.index, build=worker.build)
             self._recount()
         elif kind == "records":
             self._on_records(frame["lines"], frame["count"])

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Access records: one a request, in a ring while requests are served, and as lines of JSON in between."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Responses that Shoal makes itself: cheap, and clear about who says no, under which policy, and why.
 
 Each carries `server: shoal`, the policy and the reason in headers, and a JSON body with the same. One that is given

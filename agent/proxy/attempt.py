@@ -1,3 +1,4 @@
+# mypyc: compiled
 """One try of a request at one endpoint: connect, send, listen; and what was learnt of the endpoint by it.
 
 An Attempt belongs to its exchange, which decides; upstream connections call it when something happened. What it counts

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Who is calling: the credentials that a local service's HTTP_PROXY carries (RFC 7617).
 
 Tokens are random and long, and only their digests are known here: what is looked up in a dict tells an attacker with a

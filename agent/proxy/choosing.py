@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Which endpoint a request goes to, beyond what its balancer says: what something speaks against is passed over."""
 
 from __future__ import annotations

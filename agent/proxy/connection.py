@@ -1,3 +1,4 @@
+# mypyc: compiled
 """One socket of the proxy: reading, writing, back-pressure. Knows nothing of HTTP.
 
 TLS slips in underneath: `sock` may be anything with `recv`, `send`, `fileno`, `shutdown` and `close` that raises

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A connection from a client: requests in, answers out, one at a time, in order (RFC 9112 section 9).
 
 Laws

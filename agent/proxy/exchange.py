@@ -1,3 +1,4 @@
+# mypyc: compiled
 """The story of a request: admit, route, pick an endpoint, send, relay, observe.
 
 An Exchange is one request and its answer. Policies are asked by it, in this file, in this order, and answer with

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it answers people, and no request waits for it
 """What would happen to a request: the same decisions that a real one meets, in the same order, without sending it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Bodies on the wire: chunked coding taken apart and put together (RFC 9112 section 7). Pure.
 
 A body is passed on piece by piece as it comes and never collected. What arrives chunked is decoded and framed anew, so

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """What protects services and those who call them: rate limits, faults, breakers and outlier ejection, as one request
 meets them. The decisions are those of `policies`; here they are asked, told of, and counted.
 

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """HTTP/1.1 message heads: bytes in, a judged head out (RFC 9112). No socket, no clock, no state between heads.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A second attempt beside one that takes long (`hedge` of retry): when it is begun, and which one wins."""
 
 from __future__ import annotations

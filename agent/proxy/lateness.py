@@ -1,3 +1,4 @@
+# mypyc: compiled
 """How late this worker's loop is: a timer that says when it came, against when it was due."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A listening socket of a worker."""
 
 from __future__ import annotations

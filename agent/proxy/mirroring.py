@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Copies of a request to other services and versions, as `shadow` policies want them.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """What the next hop is sent: a request's head, re-serialised from its judged form, with what the mesh says of it."""
 
 from __future__ import annotations

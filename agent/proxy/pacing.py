@@ -1,3 +1,4 @@
+# mypyc: compiled
 """How fast a worker reads the answers to copies.
 
 A target that answers without end at full speed would otherwise have the worker do nothing else.

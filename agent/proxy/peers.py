@@ -1,3 +1,4 @@
+# mypyc: compiled
 """What agents say to each other: small questions that come in by the inbound listener and are answered by control.
 
 They share its port, so that there is nothing more to open in a firewall, and whatever secures it secures them. Agents

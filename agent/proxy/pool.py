@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Idle upstream connections, by the address they lead to; the one used last is used first."""
 
 from __future__ import annotations

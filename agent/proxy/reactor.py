@@ -1,3 +1,4 @@
+# mypyc: compiled
 """The engine: sockets in a private level-triggered epoll set, callbacks run in place by one Trio task.
 
 Why not `trio.lowlevel.wait_readable` on each socket: it re-arms the descriptor and switches tasks for every wait,

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Whether a failed attempt is followed by another, and what those before us are told of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Load shedding as one request meets it: let in or not, beside the instance; where it goes instead, at its caller's.
 
 Laws

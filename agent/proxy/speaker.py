@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Who speaks on an upstream connection: it sends one request there and is told what comes of it."""
 
 from __future__ import annotations

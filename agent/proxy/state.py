@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it answers control, and no request waits for it
 """What a worker tells of itself when asked: counters, and the services with their endpoints and live loads."""
 
 from __future__ import annotations

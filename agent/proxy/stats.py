@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Counters of one worker, as plain integers; control adds the workers up and renders them.
 
 A histogram is a list of integers and a bisection: an observation costs a fraction of a microsecond.

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A request that is stored instead of served: handed to control with its head and body, and answered with 202.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """The words of a request's story: what was decided, by which policy and revision, and why.
 
 Kept apart from the exchange so that the exchange reads as the story itself. The same entries answer `x-shoal-explain`,

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """What a worker consults: for each service one compiled plan, swapped by one assignment.
 
 Laws

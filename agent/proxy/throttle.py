@@ -1,3 +1,4 @@
+# mypyc: compiled
 """An answer's body, passed on slowly on purpose: what a fault policy makes of it."""
 
 from __future__ import annotations

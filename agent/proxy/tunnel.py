@@ -1,3 +1,4 @@
+# mypyc: compiled
 """After an answer of 101: bytes go both ways, unread, with back-pressure, until both sides are through."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A connection to an endpoint: connects, sends one request at a time, reads its answer, goes back to the pool.
 
 Answers are judged as strictly as requests: an upstream that cannot be read without guessing gets its connection

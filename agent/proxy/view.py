@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A request as policies see it, decoded from the parsed head only where it is asked for."""
 
 from __future__ import annotations

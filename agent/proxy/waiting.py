@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Exchanges that wait for a word of control's, by number."""
 
 from __future__ import annotations

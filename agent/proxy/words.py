@@ -1,3 +1,4 @@
+# mypyc: compiled
 """The mesh's own words in heads (`x-shoal-*`): who has to say one for it to be believed. The tables are the law.
 
 Laws

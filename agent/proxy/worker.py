@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A proxy worker: one process, one Trio loop, one reactor. Started by control, which hands it its listening sockets.
 
 Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
@@ -24,7 +25,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from agent import frames
+from agent import build, frames
 from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
 from agent.proxy import explain, guards, shedding, state
 from agent.proxy.access import Recorder
@@ -293,7 +294,7 @@ class Worker:
         if first:
             gc.collect()
             gc.freeze()
-            answers.append({"t": "ready", "pid": os.getpid()})
+            answers.append({"t": "ready", "pid": os.getpid(), "build": build.kind()})
         return answers
 
     def _answer(self, frame: Frame) -> Frame:

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads documents, and no request waits for that
 """Lengths of time as people write them: `250ms`, `5s`, `1m`, `1h`, or a number of seconds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads keys and documents, and no request waits for that
 """Service names and the patterns that policy keys use.
 
 A service is one to five DNS labels: ``pets.production``. ``pets/production`` is accepted wherever a person types a

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads documents, and no request waits for that
 """Text to plain data: JSON or YAML as dicts, lists, text, numbers, booleans and None, or a Flaw that says where.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it counts what documents ask for, and no request waits for that
 """How much work a document may ask for: regular expressions unrolled, and conditions that a request is held against.
 
 Laws

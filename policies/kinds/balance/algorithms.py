@@ -1,3 +1,4 @@
+# mypyc: compiled
 """How one endpoint of several equals is chosen. Each algorithm is made for a fixed list of endpoints.
 
 Laws

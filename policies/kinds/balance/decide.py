@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Balancing, decided: a document and a list of endpoints, ready to be asked for each request."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """How many entries the rings and tables of a worker may have beyond what their endpoints need.
 
 `ring_min` and `table` of one document for `*` are asked for by every service. What is asked for is granted whole while

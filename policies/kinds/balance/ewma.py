@@ -1,3 +1,4 @@
+# mypyc: compiled
 """`peak-ewma`: who is expected to answer first, learnt from the answers.
 
 An average that jumps up at once and comes down slowly, times the queue; after Finagle's. What was slow a moment ago is

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Who may take a request at all: health, draining, panic, and the caller's zone first.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """`maglev`: a look-up table that every endpoint fills in its own order of preference.
 
 Almost perfectly even and of constant time; when an endpoint joins or leaves, a few of the others' keys move as well.

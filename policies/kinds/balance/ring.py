@@ -1,3 +1,4 @@
+# mypyc: compiled
 """`ring-hash`: the same key goes to the same endpoint, and when one joins or leaves only its own keys move.
 
 Consistent hashing on a ring (Karger et al., 1997, as ketama lays it out), with bounded loads (Mirrokni, Thorup and

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Circuit breakers: closed while a service answers, open while it does not, half-open to find out.
 
 Laws

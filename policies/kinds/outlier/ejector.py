@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Outlier ejection: endpoints that do worse than their peers are passed over for a while.
 
 Laws

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Rate limits, counted: token buckets, one a limit or one a key, and the question that each request asks of them.
 
 Laws

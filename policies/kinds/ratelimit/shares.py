@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it is control that divides shares, and no request waits for that
 """One limit for all agents, divided among them by demand.
 
 For each limit one agent, the owner, is chosen by rendezvous hashing: everyone computes the same one from the list of

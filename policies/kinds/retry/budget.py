@@ -1,3 +1,4 @@
+# mypyc: compiled
 """The retry budget: retries as a share of the traffic, over the last seconds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """A quantile of what was seen lately, cheap enough for every request: the last few hundred values, sorted at times."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Dividing traffic by weight, at random or sticky.
 
 A sticky split is a weighted rendezvous: every target draws a score from the user's key, and the best score wins, with

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """Which requests are copied, and where the copies go: what a `shadow` document is on the request path.
 
 Laws

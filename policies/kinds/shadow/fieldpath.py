@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads documents and compares answers, and no request waits for that
 """Names of an answer's fields: `status`, `headers.etag`, `body`, or a place in a JSON body such as `$.items[*].price`.
 
 Elements of a list are not told apart (`[*]`), nor are names that are somebody's id (`.*`): what is the same field for

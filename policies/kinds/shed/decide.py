@@ -1,3 +1,4 @@
+# mypyc: compiled
 """What a `shed` document is on the request path: the figures of its limit, who is how important, and the ways out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypyc: compiled
 """How much a service may have under way on this host: a limit that finds itself, and who goes first when it is reached.
 
 The adaptive limit is of the family of TCP Vegas. Of M requests under way, M x (1 - base / latency) stand in a queue, if

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because its classes are of Jinja, and no request waits for it
 """Templates of request bodies: Jinja's language, as much of it as cannot harm.
 
 Laws

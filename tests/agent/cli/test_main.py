@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import agent
+from agent import build
 from agent.cli.failure import Exit, Failure
 from agent.cli.main import checked, hoist
 from agent.control.listening import listening
@@ -16,6 +17,7 @@ from agent.settings import Address
 from tests.support.proxy import refusing_port
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))
+WHY = "a checkout that is not compiled as it stands; scripts/setup does that"
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -59,9 +61,10 @@ def test_run_is_only_a_word_to_other_commands() -> None:
 
 
 def test_the_version_is_told() -> None:
-    """The first thing that a bug report has to say."""
+    """The first thing that a bug report has to say; and whether it is compiled, and if not, why and what that costs."""
     told = shoal("--version")
-    assert (told.returncode, told.stdout) == (Exit.OK, f"shoal {agent.VERSION}\n")
+    built = "compiled" if build.kind() == "compiled" else f"interpreted, at more than twice the CPU a request: {WHY}"
+    assert (told.returncode, told.stdout) == (Exit.OK, f"shoal {agent.VERSION} ({built})\n")
 
 
 def test_patterns_in_help_keep_their_stars() -> None:
