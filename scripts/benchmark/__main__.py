@@ -57,7 +57,7 @@ def introduce(console: Console, here: Machine, peers: list[Peer]) -> None:
     """The machine, and what each peer does."""
     console.print(
         f"{here.date}, {here.cpu}, {here.cores} cores, {here.memory_gib} GiB, Linux {here.kernel}, "
-        f"Python {here.python}, Shoal {here.revision}",
+        f"Python {here.python}, Shoal {here.revision}, {here.build}",
         highlight=False,
     )
     table = Table(title="What was on")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from agent import build
+
 
 class Machine(msgspec.Struct, frozen=True):
     """The machine, the day and the versions."""
@@ -22,6 +24,8 @@ class Machine(msgspec.Struct, frozen=True):
     python: str
     revision: str
     """The commit of Shoal that was measured; `+` after it means that the work tree had changes."""
+    build: str
+    """`compiled`, or `interpreted` and why: which the agents of this run are, too."""
 
 
 def describe() -> Machine:
@@ -35,6 +39,7 @@ def describe() -> Machine:
         kernel=platform.release(),
         python=platform.python_version(),
         revision=_revision(),
+        build=build.describe(),
     )
 
 
