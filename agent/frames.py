@@ -1,8 +1,8 @@
 """The frames between control and a worker: the only place where the two meet.
 
 A frame is a msgpack map with a `t` that names it, behind a 4-byte big-endian length. Control sends what it wants to be
-so; a worker stages it and makes it so at the next `commit`, whole. Frames that are not understood are a bug of ours:
-both ends are the same version, started by one process.
+so; a worker stages it and makes it so at the next `commit`, whole. A worker takes them as types (`known`); one that it
+does not know, or cannot read, is told of in its log and passed over; fields that it does not know are ignored.
 
 control -> worker
     configure  host, zone, mesh, limits, callers (service -> token), access_log, share, agents [range]
@@ -123,6 +123,115 @@ def said_once(frames: Iterable[Frame]) -> list[Frame]:
                 said.add(place)
         made.append({**frame, "policies": policies} if policies else frame)
     return made
+
+
+# What control sends, as a worker takes it.
+
+
+class Configure(msgspec.Struct, tag_field="t", tag="configure"):
+    """What the agent is, and what it allows; comes first, and again at changes."""
+
+    host: str = ""
+    zone: str = ""
+    share: float = 1.0
+    """This worker's part of what the agent may let pass."""
+    limits: Limits = Limits()
+    callers: dict[str, str] = {}
+    """Service to token."""
+    access_log: bool = False
+    agents: list[str] = []
+    """Ranges of addresses where agents are believed to be, beside those that are registered."""
+
+
+class Where(msgspec.Struct, tag_field="t", tag="agents"):
+    """Who lives, and where; from the next commit on."""
+
+    host: str
+    """This one."""
+    addresses: dict[str, str]
+
+
+class Stage(msgspec.Struct, tag_field="t", tag="service"):
+    """A service as it will be at the commit."""
+
+    name: str
+    revision: int
+    endpoints: list[EndpointFrame]
+    policies: dict[str, PolicyFrame]
+
+
+class Gone(msgspec.Struct, tag_field="t", tag="gone"):
+    """A service that will be no more at the commit."""
+
+    name: str
+
+
+class Commit(msgspec.Struct, tag_field="t", tag="commit"):
+    """Swap in all that is staged."""
+
+    revision: int
+    agents: int = 1
+    """How many live."""
+
+
+class Ask(msgspec.Struct, tag_field="t", tag="ask"):
+    """Wants an `answer`."""
+
+    id: int
+    what: str
+    args: dict[str, Any] = {}
+
+
+class PeerAnswer(msgspec.Struct, tag_field="t", tag="peer_answer"):
+    """To a `peer`."""
+
+    id: int
+    status: int
+    body: bytes
+
+
+class Stored(msgspec.Struct, tag_field="t", tag="stored"):
+    """To a `store`."""
+
+    id: int
+    name: str
+    reason: str
+    """Empty: it is on disk."""
+
+
+class Shares(msgspec.Struct, tag_field="t", tag="shares"):
+    """This worker's parts of rate limits: by service, by limit."""
+
+    shares: dict[str, dict[str, float]]
+
+
+class Drain(msgspec.Struct, tag_field="t", tag="drain"):
+    """Stop accepting, finish, leave."""
+
+    deadline_s: float
+
+
+class Unknown(msgspec.Struct):
+    """A frame that makes no sense here: of a newer version, perhaps."""
+
+    kind: str
+    reason: str
+    asks: bool = False
+    """Whether it wants an answer, with ..."""
+    id: Any = None
+
+
+ToWorker = Configure | Where | Stage | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
+
+
+def known(frame: Frame) -> ToWorker | Unknown:
+    """What control wants of a worker."""
+    try:
+        found: ToWorker = msgspec.convert(frame, ToWorker)
+    except msgspec.ValidationError as error:
+        asks = frame.get("t") == "ask" and "id" in frame
+        return Unknown(str(frame.get("t"))[:60], str(error), asks, frame.get("id"))
+    return found
 
 
 def encode(frame: Frame) -> bytes:

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads documents, and no request waits for that
 """Every policy kind there is, and what stands under its name in etcd: a document, or why there is none.
 
 A value in etcd is JSON or YAML. Whatever its bytes are, `parse` returns; it never raises and never half believes.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import agent.proxy.exchange
+import agent.proxy.request.exchange
 from agent import build
 
 ROOT = Path(__file__).parent.parent
@@ -78,14 +78,14 @@ def unspoken(modules: dict[str, str]) -> list[str]:
 def test_what_is_tested_is_what_was_asked_for() -> None:
     """Interpreted from the checkout; or, with SHOAL_COMPILED, the shared library that scripts/compile made."""
     asked = bool(os.environ.get("SHOAL_COMPILED"))
-    assert str(agent.proxy.exchange.__file__).endswith(".so" if asked else ".py")
+    assert str(agent.proxy.request.exchange.__file__).endswith(".so" if asked else ".py")
     assert build.kind() == ("compiled" if asked else "interpreted")
 
 
 def test_each_module_that_a_worker_loads_says_whether_it_is_compiled() -> None:
     """Wherever it stands: who adds one to the request path, and forgets to say, hears of it."""
     modules = loaded_by(A_WORKER)
-    assert len(modules) > 60 and "agent.proxy.exchange" in modules and "policies.route" in modules
+    assert len(modules) > 60 and "agent.proxy.request.exchange" in modules and "policies.kinds.route.decide" in modules
     assert unspoken(modules) == []
 
 
@@ -106,7 +106,7 @@ def test_what_is_marked_is_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> 
     assert "ext_modules" not in given and made["extensions"]() == []
     texts = {path: path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     marked = {str(path.relative_to(ROOT)) for path, text in texts.items() if COMPILED in text.splitlines()}
-    assert set(made["marked"]()) == marked and "agent/proxy/exchange.py" in marked
+    assert set(made["marked"]()) == marked and "agent/proxy/request/exchange.py" in marked
 
 
 def test_who_wants_no_compiler_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,9 @@ def test_what_was_not_edited_runs_from_the_wheel(checkout: Path) -> None:
     assert "it is the wheel" in version(checkout)
 
 
-@pytest.mark.parametrize("name", ["agent/proxy/pool.py", "policies/route.py", "registry/keys.py", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "name", ["agent/proxy/http1/pool.py", "policies/catalogue.py", "registry/keys.py", "pyproject.toml"]
+)
 def test_what_is_edited_is_what_runs(checkout: Path, name: str) -> None:
     """One byte anywhere: the checkout, whole; and the wheel again when it is taken back."""
     edited = checkout / name
@@ -73,7 +75,7 @@ def test_new_and_deleted_files_count(checkout: Path) -> None:
     (checkout / "policies" / "new.py").touch()
     assert "a checkout" in version(checkout)
     (checkout / "policies" / "new.py").unlink()
-    (checkout / "policies" / "shadow.py").rename(checkout / "shadow.py")
+    (checkout / "policies" / "endpoint.py").rename(checkout / "endpoint.py")
     assert place(checkout) != place(ROOT)
 
 

@@ -16,22 +16,44 @@ ROOMS = ("policies", "registry", "agent")
 
 # What decides what is sent sends nothing itself.
 PURE = ("registry", "trio", "socket", "time", "random", "grpc", "etcd3", "httpx", "starlette", "subprocess")
+# What only control needs: memory is per worker.
+NOT_IN_A_WORKER = (
+    "registry",
+    "agent.control",
+    "agent.cli",
+    "agent.hooks",
+    "agent.events",
+    "grpc",
+    "etcd3",
+    "starlette",
+    "hypercorn",
+    "httpx",
+)
+
+
+def inner(folders: str) -> tuple[str, ...]:
+    """Rooms inside the proxy. Its arrows run one way: engine, http1, what is decided (phases, table), runtime, request,
+    worker."""
+    return tuple(f"agent.proxy.{folder}" for folder in folders.split())
+
+
 # What the code of a room may not import, with the exceptions. The longest matching room of a module counts.
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "policies": ("registry", "agent", "trio", "socket", "time", "random", "grpc", "etcd3", "httpx", "starlette"),
     "registry": ("agent", "policies"),
-    "agent.proxy": (
-        "registry",
-        "agent.control",
-        "agent.cli",
-        "agent.hooks",
-        "agent.events",
-        "grpc",
-        "etcd3",
-        "starlette",
-        "hypercorn",
-        "httpx",
+    "agent.proxy": NOT_IN_A_WORKER,
+    "agent.proxy.engine": (
+        *NOT_IN_A_WORKER,
+        "policies",
+        *inner("http1 stream phases table control report request runtime worker"),
     ),
+    "agent.proxy.http1": (*NOT_IN_A_WORKER, *inner("phases table control report request runtime worker")),
+    "agent.proxy.phases": (*NOT_IN_A_WORKER, *inner("control request runtime worker")),
+    "agent.proxy.table.table": (*NOT_IN_A_WORKER, *inner("control request runtime worker")),
+    "agent.proxy.control": (*NOT_IN_A_WORKER, *inner("phases table request runtime worker")),
+    "agent.proxy.report": (*NOT_IN_A_WORKER, *inner("phases control request worker")),
+    "agent.proxy.runtime": (*NOT_IN_A_WORKER, *inner("request worker")),
+    "agent.proxy.request": (*NOT_IN_A_WORKER, *inner("worker")),
     "agent.control": ("agent.proxy", "agent.cli"),
     "agent.topics": ("registry", "agent", "grpc", "etcd3", "starlette", "hypercorn", "httpx"),
     "agent.cli": ("agent.proxy",),
@@ -53,9 +75,9 @@ MOST_MODULES = 13
 MOST_LINES = 450
 # Where modules still import each other in circles, folders that still have too many, and where they are still too long.
 # Nothing is to be added here.
-IN_CIRCLES = ("agent.cli", "agent.control", "agent.proxy")
-TOO_MANY = ("agent.cli", "agent.control", "agent.proxy", "registry")
-TOO_LONG = ("agent.control", "agent.proxy", "agent.settings")
+IN_CIRCLES = ("agent.cli", "agent.control")
+TOO_MANY = ("agent.cli", "agent.control", "registry")
+TOO_LONG = ("agent.control", "agent.proxy.http1.head", "agent.settings")
 
 # Inside of policies: what each room may import of the others. The longest matching room of a module counts.
 SHARED = tuple(f"policies.{name}" for name in ("decision", "endpoint", "hashing", "kind", "language", "request"))
@@ -126,6 +148,9 @@ def test_no_room_imports_what_it_must_not() -> None:
         ("agent.control.main", "from agent.proxy import worker"),
         ("agent.hooks.bodies", "import httpx"),
         ("agent.proxy.worker", "from agent.hooks import bodies"),
+        ("agent.proxy.phases.limits", "from agent.proxy.request.exchange import Exchange"),
+        ("agent.proxy.http1.server", "from agent.proxy.runtime import Runtime"),
+        ("agent.proxy.engine.reactor", "from agent.proxy.http1 import head"),
     ],
 )
 def test_a_breach_is_seen(module: str, source: str) -> None:

@@ -52,7 +52,7 @@ def show(printer: Printer, answer: dict[str, Any]) -> None:
     printer.rows(
         answer["decisions"],
         {
-            "phase": field("phase"),
+            "phase": _phase,
             "policy": _policy,
             "mode": field("mode"),
             "decision": field("decision"),
@@ -62,6 +62,10 @@ def show(printer: Printer, answer: dict[str, Any]) -> None:
     )
     printer.text("")
     printer.text(f"-> {_end(answer)}")
+
+
+def _phase(row: Row) -> str:
+    return f"{row['phase']} on {row['host']}" if row.get("host") else str(row["phase"])
 
 
 def _policy(row: Row) -> str:

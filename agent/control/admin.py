@@ -25,6 +25,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent.control import metrics
+from agent.control.explaining import explain
 from agent.control.rights import Peer, Right, Rights
 from agent.control.state import figures, state
 from agent.visible import visible, visible_json
@@ -198,10 +199,10 @@ class Api:
             "caller": query.get("as", ""),
             "headers": headers,
         }
-        answers = await self._control.fleet.ask("explain", args, one=True)
-        if not answers:
+        told = await explain(self._control.fleet, self._control.table, args)
+        if told is None:
             return refusal(503, "no worker is ready to be asked; see /readyz")
-        return Answer(answers[0])
+        return Answer(told)
 
 
 async def read_json(request: Request) -> Any:

@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 SOUND: Final[dict[str, dict[str, type]]] = {
-    "ready": {"pid": int},
+    "ready": {"pid": int, "build": str},
     "runs": {"revision": int, "refused": list},
     "answer": {"id": int},
     "records": {"lines": bytes, "count": int},

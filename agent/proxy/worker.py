@@ -13,12 +13,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import random
 import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -26,28 +24,28 @@ import msgspec
 import trio
 
 from agent import build, frames
-from agent.frames import EndpointFrame, Frame, Limits, PolicyFrame
-from agent.proxy import explain, guards, shedding, state
-from agent.proxy.access import Recorder
-from agent.proxy.answers import Refusal, closing_answer
-from agent.proxy.callers import Callers
-from agent.proxy.downstream import Downstream
-from agent.proxy.exchange import Exchange
-from agent.proxy.lateness import Lateness
-from agent.proxy.listener import Budget, Listener
-from agent.proxy.pacing import Pace
-from agent.proxy.peers import Peers
-from agent.proxy.pool import Pool
-from agent.proxy.reactor import Reactor
-from agent.proxy.stats import count
-from agent.proxy.storing import MAX_WAITING, Stores
-from agent.proxy.table import Table
-from agent.trust import Agents
+from agent.frames import EndpointFrame, Frame, PolicyFrame
+from agent.proxy.control import peers
+from agent.proxy.control.peers import Question
+from agent.proxy.control.storing import MAX_WAITING
+from agent.proxy.http1.answers import Refusal, closing_answer
+from agent.proxy.http1.budget import Budget
+from agent.proxy.http1.head import RequestHead
+from agent.proxy.http1.listener import Listener
+from agent.proxy.http1.server import Downstream
+from agent.proxy.report import state
+from agent.proxy.report.news import MAX_EVENTS
+from agent.proxy.request.explain import explain
+from agent.proxy.request.inbound import Inbound
+from agent.proxy.request.outbound import Outbound
+from agent.proxy.runtime import Runtime
+from agent.proxy.stream import RequestHandler
+from agent.proxy.table.outliers import Judge
+from agent.proxy.table.pressure import CpuWatch
 
 ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
 FLUSH_ROWS: Final = 200
-MAX_HAPPENED: Final = 1000
 MAX_COMPARED: Final = 64
 """Requests whose answers wait to be compared: each may hold three bodies."""
 
@@ -63,46 +61,23 @@ def affordable() -> int:
     return 1_000_000 if soft == resource.RLIM_INFINITY else max(16, (soft - SPARE_DESCRIPTORS) // 4)
 
 
-class Worker:
-    """What the connections of one worker share."""
+class Worker(Runtime):
+    """Who serves: takes connections, hands requests to exchanges, and does what control wants."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self.reactor = Reactor()
-        self.pool = Pool(self.reactor)
-        self.table = Table()
-        self.lateness = Lateness(self.reactor.wheel, time.monotonic())
-        self.callers = Callers()
-        self.limits = Limits()
-        self.rng = random.Random(seed)
-        self.recorder = Recorder()
-        self.peers = Peers()
-        self.stores = Stores()
-        self.cpu = shedding.CpuWatch(self)
-        self.pace = Pace(self.reactor)
-        self._compare: Callable[[Frame], bool] | None = None
-        self.agents = Agents()
-        """Who is believed to be one."""
+        super().__init__(seed)
+        self.cpu = CpuWatch(self.reactor, self.table)
         self.outbound = Budget(inbound=False)
         self.inbound = Budget(inbound=True)
         self._affordable = affordable()
         self._believed: tuple[dict[str, str], str] | None = None
         """Where agents are registered, and which host this is, from the next commit on."""
-        self.connections: set[Downstream] = set()
         self.listeners: list[Listener] = []
-        self.draining = False
-        self.refused: dict[str, int] = {}
-        """Answers of the mesh's own that no service stands behind, by policy."""
-        self.troubled: dict[str, float] = {}
-        """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
-        self.happened: list[dict[str, Any]] = []
-        """What control, and whoever asks it, should know: breakers that opened, endpoints that were ejected."""
-        self.accepted = 0
         self.drained = trio.Event()
-        self._waiting: list[Exchange] = []
+        self.peers.here[b"/explain"] = self._explain_to_peer
+        self._waiting: list[tuple[Downstream, RequestHandler]] = []
         self._refused: list[dict[str, Any]] = []
         """What of the staged changes could not be compiled; told with the commit."""
-        self._request_prefix = os.urandom(6).hex().encode()
-        self._request_number = 0
 
     # Connections.
 
@@ -134,117 +109,84 @@ class Worker:
         if self.draining and not self.connections:
             self.drained.set()
 
-    def count_refused(self, refusal: Refusal) -> None:
-        """Count an answer of the mesh's own for which there is no exchange."""
-        count(self.refused, refusal.policy)
+    # Requests.
 
-    def happen(
-        self, kind: str, service: str, endpoint: str, before: str, after: str, reason: str, *, audit: bool = False
-    ) -> None:
-        """Something changed of itself. `endpoint` is empty for the service as a whole."""
-        if len(self.happened) < MAX_HAPPENED:
-            self.happened.append(
-                {
-                    "kind": kind,
-                    "service": service,
-                    "endpoint": endpoint,
-                    "before": before,
-                    "after": after,
-                    "reason": reason,
-                    "audit": audit,
-                    "at": time.time(),
-                }
-            )
+    def handler(self, connection: Downstream, request: RequestHead) -> RequestHandler:
+        """Who takes a request: out, in, or another agent's question."""
+        if not connection.inbound:
+            return Outbound(self, connection, request)
+        if request.host == peers.HOST:
+            return Question(self.peers, connection, request, self.next_request_id())
+        return Inbound(self, connection, request)
 
-    def next_request_id(self) -> bytes:
-        """Unique over workers and restarts."""
-        self._request_number += 1
-        return b"%b-%x" % (self._request_prefix, self._request_number)
-
-    def record(self, exchange: Exchange, duration_s: float) -> None:
-        """A request ended."""
-        self.recorder.record(exchange, duration_s)
-
-    def send_comparison(self, frame: Frame) -> bool:
-        """Answers for control to compare; False when it has enough to do."""
-        return self._compare is not None and self._compare(frame)
-
-    def connect(
-        self, send: Callable[[Frame], None], compare: Callable[[Frame], bool], store: Callable[[Frame], bool]
-    ) -> None:
-        """Where frames for control go."""
-        self.peers.connect(send)
-        self.stores.connect(store)
-        self._compare = compare
-
-    # The first table.
-
-    def wait_for_table(self, exchange: Exchange) -> None:
-        """Hold a request that came before the first table; bounded in number, for each listener, and in time."""
-        budget = exchange.down.budget
-        if budget.waiting >= self.limits.max_waiting:
-            exchange.refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True))
-            return
-        budget.waiting += 1
-        self._waiting.append(exchange)
-        exchange.down.arm(self.reactor.now + self.limits.waiting_s)
+    def begin(self, connection: Downstream, handler: RequestHandler) -> None:
+        """At once; or, before the first table, once that is there. Bounded in number, for each
+        listener, and in time."""
+        if self.table.ready:
+            handler.start()
+        elif connection.budget.waiting >= self.limits.max_waiting:
+            handler.on_client_timeout()
+        else:
+            connection.budget.waiting += 1
+            self._waiting.append((connection, handler))
+            connection.arm(self.reactor.now + self.limits.waiting_s)
 
     def _serve_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         self.outbound.waiting = self.inbound.waiting = 0
-        for exchange in waiting:
-            if exchange.down.exchange is exchange:
-                exchange.start()
+        for connection, handler in waiting:
+            if connection.exchange is handler:
+                handler.start()
 
     # Frames.
 
     def on_frame(self, frame: Frame) -> list[Frame]:
-        """Do what control wants; returns what to answer. A frame that fails costs nothing but itself."""
-        try:
-            return self._obey(frame)
-        except Exception as error:
-            kind = frame.get("t") if isinstance(frame, dict) else None
-            log.exception("a frame of control's failed: %r", kind)
-            reason = f"{type(error).__name__}: {error}"
-            if kind == "ask" and "id" in frame:
-                return [{"t": "answer", "id": frame["id"], "error": reason}]
-            reason = f"a frame {kind!r} failed: {reason}"
-            self._refused.append({"kind": "", "key": str(kind), "path": "$", "reason": reason})
-            return []
+        """Do what control wants; returns what to answer."""
+        return self.take(frames.known(frame))
 
-    def _obey(self, frame: Frame) -> list[Frame]:
-        kind = frame["t"]
-        if kind == "service":
-            endpoints = msgspec.convert(frame["endpoints"], list[EndpointFrame])
-            policies = msgspec.convert(frame["policies"], dict[str, PolicyFrame])
-            self._stage(frame["name"], frame["revision"], endpoints, policies)
-            return []
-        if kind == "gone":
-            self.table.gone(frame["name"])
-            return []
-        if kind == "agents":
-            self._believed = (msgspec.convert(frame["addresses"], dict[str, str]), str(frame["host"]))
-            return []
-        if kind == "commit":
-            return self._commit(frame["revision"], max(1, frame.get("agents", 1)))
-        if kind == "configure":
-            self._configure(frame)
-            return []
-        if kind == "ask":
-            return [self._answer(frame)]
-        if kind == "peer_answer":
-            self.peers.answer(frame["id"], frame["status"], frame["body"])
-            return []
-        if kind == "stored":
-            self.stores.answer(frame["id"], frame["name"], frame["reason"])
-            return []
-        if kind == "shares":
-            self._share(msgspec.convert(frame["shares"], dict[str, dict[str, float]]))
-            return []
-        if kind == "drain":
+    def take(self, wanted: frames.ToWorker | frames.Unknown) -> list[Frame]:
+        """The same, of a frame that was read. One that fails costs nothing but itself."""
+        if isinstance(wanted, frames.Unknown):
+            log.error("control sent a frame %r that this worker cannot take: %s", wanted.kind, wanted.reason)
+            if wanted.asks:
+                return [{"t": "answer", "id": wanted.id, "error": wanted.reason}]
+            return self._failed(wanted.kind, wanted.reason)
+        try:
+            return self._obey(wanted)
+        except Exception as error:
+            kind, reason = str(wanted.__struct_config__.tag), f"{type(error).__name__}: {error}"
+            log.exception("a frame of control's failed: %r", kind)
+            if isinstance(wanted, frames.Ask):
+                return [{"t": "answer", "id": wanted.id, "error": reason}]
+            return self._failed(kind, reason)
+
+    def _failed(self, kind: str, reason: str) -> list[Frame]:
+        reason = f"a frame {kind!r} failed: {reason}"
+        self._refused.append({"kind": "", "key": kind, "path": "$", "reason": reason})
+        return []
+
+    def _obey(self, wanted: frames.ToWorker) -> list[Frame]:
+        if isinstance(wanted, frames.Stage):
+            self._stage(wanted.name, wanted.revision, wanted.endpoints, wanted.policies)
+        elif isinstance(wanted, frames.Gone):
+            self.table.gone(wanted.name)
+        elif isinstance(wanted, frames.Where):
+            self._believed = (wanted.addresses, wanted.host)
+        elif isinstance(wanted, frames.Commit):
+            return self._commit(wanted.revision, max(1, wanted.agents))
+        elif isinstance(wanted, frames.Configure):
+            self._configure(wanted)
+        elif isinstance(wanted, frames.Ask):
+            return [self._answer(wanted)]
+        elif isinstance(wanted, frames.PeerAnswer):
+            self.peers.answer(wanted.id, wanted.status, wanted.body)
+        elif isinstance(wanted, frames.Stored):
+            self.stores.answer(wanted.id, wanted.name, wanted.reason)
+        elif isinstance(wanted, frames.Shares):
+            self._share(wanted.shares)
+        elif isinstance(wanted, frames.Drain):
             self.drain()
-            return []
-        raise ValueError(f"a frame {kind!r} that this worker does not know")
+        return []
 
     def _stage(
         self, name: str, revision: int, endpoints: list[EndpointFrame], policies: dict[str, PolicyFrame]
@@ -256,17 +198,17 @@ class Worker:
             reason = f"the plan of {name} cannot be compiled: {type(error).__name__}: {error}"
             self._refused.append({"kind": "", "key": name, "path": "$", "reason": reason})
 
-    def _configure(self, frame: Frame) -> None:
-        self.table.host = frame.get("host", "")
-        self.table.zone = frame.get("zone", "")
-        self.table.share = float(frame.get("share", 1.0))
-        self.callers.configure(frame.get("callers") or {})
-        before, self.limits = self.limits, msgspec.convert(frame.get("limits") or {}, Limits)
+    def _configure(self, told: frames.Configure) -> None:
+        self.table.host = told.host
+        self.table.zone = told.zone
+        self.table.share = told.share
+        self.callers.configure(told.callers)
+        before, self.limits = self.limits, told.limits
         if self.limits != before and self.limits.max_connections > self._affordable:
             most, wanted = self._affordable, self.limits.max_connections
             log.warning("descriptors for %d connections of each listener, not for %d (LimitNOFILE)", most, wanted)
-        self.agents.believe(frame.get("agents") or ())
-        self.recorder.wanted = bool(frame.get("access_log"))
+        self.agents.believe(told.agents)
+        self.recorder.wanted = told.access_log
 
     def _share(self, shares: dict[str, dict[str, float]]) -> None:
         """This worker's parts of limits: by service, by limit."""
@@ -286,7 +228,7 @@ class Worker:
         if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in self.table.services.values()):
             self.cpu.start()
         for service in unjudged:
-            service.judge = guards.Judge(self, service)
+            service.judge = Judge(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()
         self._serve_waiting()
         answers: list[Frame] = [{"t": "runs", "revision": revision, "refused": self._refused}]
@@ -297,25 +239,29 @@ class Worker:
             answers.append({"t": "ready", "pid": os.getpid(), "build": build.kind()})
         return answers
 
-    def _answer(self, frame: Frame) -> Frame:
-        answer: Frame = {"t": "answer", "id": frame["id"]}
-        args = frame.get("args") or {}
+    def _answer(self, asked: frames.Ask) -> Frame:
+        answer: Frame = {"t": "answer", "id": asked.id}
         try:
-            if frame["what"] == "ping":
+            if asked.what == "ping":
                 answer["value"] = {}
-            elif frame["what"] == "metrics":
+            elif asked.what == "metrics":
                 answer["value"] = state.metrics(self)
-            elif frame["what"] == "state":
-                answer["value"] = state.services(self, args.get("service"))
-            elif frame["what"] == "demand":
+            elif asked.what == "state":
+                answer["value"] = state.services(self, asked.args.get("service"))
+            elif asked.what == "demand":
                 answer["value"] = state.demand(self)
-            elif frame["what"] == "explain":
-                answer["value"] = explain.explain(self, args)
+            elif asked.what == "explain":
+                answer["value"] = explain(self, asked.args)
             else:
-                answer["error"] = f"nothing is known here of {frame['what']!r}"
+                answer["error"] = f"nothing is known here of {asked.what!r}"
         except (ValueError, TypeError, KeyError) as error:
             answer["error"] = f"{type(error).__name__}: {error}"
         return answer
+
+    def _explain_to_peer(self, body: bytes) -> bytes:
+        """Another agent explains a request that would come in here."""
+        args = msgspec.msgpack.decode(body, type=dict[str, Any])
+        return msgspec.msgpack.encode(explain(self, {"inbound": "", **args}))
 
     # Stopping.
 
@@ -370,11 +316,10 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 # the latencies that they record.
                 while records := worker.recorder.take(FLUSH_ROWS):
                     await send([records])
-                if worker.happened:
-                    happened, worker.happened = worker.happened, []
-                    await send([{"t": "happened", "events": happened}])
+                if worker.news.events:
+                    await send([{"t": "happened", "events": worker.news.take()}])
 
-        to_control, for_control = trio.open_memory_channel[Frame](MAX_HAPPENED)
+        to_control, for_control = trio.open_memory_channel[Frame](MAX_EVENTS)
         to_compare, compared = trio.open_memory_channel[Frame](MAX_COMPARED)
 
         to_store, for_store = trio.open_memory_channel[Frame](MAX_WAITING)
@@ -426,14 +371,14 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
                 task_status.started(ORPHAN_S)
             return
         for frame in decoder.feed(data):
-            answers = worker.on_frame(frame)
+            wanted = frames.known(frame)
+            answers = worker.take(wanted)
             if answers:
                 await send(answers)
-            kind = frame.get("t")
-            if kind == "drain" and not draining:
+            if isinstance(wanted, frames.Drain) and not draining:
                 draining = True
-                task_status.started(float(frame["deadline_s"]))
-            if kind == "service":
+                task_status.started(wanted.deadline_s)
+            if isinstance(wanted, frames.Stage):
                 await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
 
 

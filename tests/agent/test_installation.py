@@ -55,8 +55,8 @@ def test_what_runs_the_tests_is_whole() -> None:
     ("gone", "told"),
     [
         ("agent/topics", "No module named 'agent.topics'"),
-        ("agent/proxy/upstream.py", "No module named 'agent.proxy.upstream'"),
-        ("policies/webhook.py", "No module named 'policies.webhook'"),
+        ("agent/proxy/http1/client.py", "No module named 'agent.proxy.http1.client'"),
+        ("policies/catalogue.py", "No module named 'policies.catalogue'"),
         ("registry/lease.py", "No module named 'registry.lease'"),
     ],
 )
@@ -91,8 +91,8 @@ def test_a_requirement_that_is_first_needed_late_is_told(installed: Path) -> Non
 
 def test_a_part_that_was_compiled_and_is_not_there_stops_the_agent(installed: Path) -> None:
     """Half compiled is neither what was measured nor what was tested: told by each command that could tell."""
-    built(installed, compiled=["agent.proxy.pool"])
-    wrong = "agent.proxy.pool is not there as a library of this Python; install Shoal again"
+    built(installed, compiled=["agent.proxy.http1.pool"])
+    wrong = "agent.proxy.http1.pool is not there as a library of this Python; install Shoal again"
     assert shoal(installed, "--version").stdout == f"shoal 0.1.0 (mixed, {COST}: {wrong})\n"
     for words in (["agent"], ["agent", "--check"]):
         answer = shoal(installed, *words)

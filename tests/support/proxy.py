@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import trio
 
-from agent.frames import EndpointFrame, PolicyFrame
-from agent.proxy.worker import Limits, Worker
+from agent.frames import EndpointFrame, Limits, PolicyFrame
+from agent.proxy.worker import Worker
 
 SERVICE = "pets.production"
 GET = b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n"
@@ -53,6 +53,22 @@ def endpoint(port: int, identity: str = "", **more: Any) -> EndpointFrame:
         "via": False,
     }
     return EndpointFrame(**{**fields, **more})
+
+
+def staged(
+    worker: Worker,
+    revision: int,
+    endpoints: Sequence[EndpointFrame],
+    service: str,
+    documents: Mapping[str, object],
+    agents: int = 1,
+) -> None:
+    """A service's endpoints and policy documents, in force at once."""
+    policies = {
+        kind: PolicyFrame(service, revision, msgspec.json.encode(document)) for kind, document in documents.items()
+    }
+    assert worker.table.stage(service, revision, endpoints, policies, worker.reactor.now) == []
+    worker._commit(revision, agents)
 
 
 class Client:
@@ -114,13 +130,7 @@ class Proxy:
     def put(self, *endpoints: EndpointFrame, service: str = SERVICE, **documents: object) -> None:
         """A service's endpoints and policy documents, in force at once."""
         self.revision += 1
-        policies = {
-            kind: PolicyFrame(service, self.revision, msgspec.json.encode(document))
-            for kind, document in documents.items()
-        }
-        refused = self.worker.table.stage(service, self.revision, endpoints, policies, self.worker.reactor.now)
-        assert refused == [], refused
-        self.worker._commit(self.revision, self.agents)
+        staged(self.worker, self.revision, endpoints, service, documents, self.agents)
 
     async def client(self, *, inbound: bool = False, source: str = AGENT) -> Client:
         """A new connection, from another agent's address or from a STRANGER's."""

@@ -249,7 +249,7 @@ def test_a_compiled_wheel_has_the_same_files_and_libraries(pure: Path) -> None:
     wheel = compiled_wheel()
     made, plain = contents(wheel), contents(pure)
     told = json.loads(made.pop("agent/built.json"))
-    assert told["why_not"] == "" and "agent.proxy.exchange" in told["compiled"]
+    assert told["why_not"] == "" and "agent.proxy.request.exchange" in told["compiled"]
     del plain["agent/built.json"]
     libraries = {name.partition(".")[0] for name in made if name.endswith(".so")}
     group = {name for name in libraries if "/" not in name}

@@ -59,6 +59,14 @@ class Algorithm(Protocol):
         """One of the endpoints."""
         ...
 
+    def mark(self) -> object:
+        """Whose turn it is, for `reset`; None where there are no turns."""
+        ...
+
+    def reset(self, mark: object) -> None:
+        """As if nothing had been picked since `mark`."""
+        ...
+
 
 def weights(endpoints: Endpoints) -> list[float]:
     """Weights as shares of the heaviest, from LEAST_WEIGHT to 1; all 1 when nobody weighs anything."""
@@ -88,6 +96,15 @@ class RoundRobin:
             position = int(rng.random() * len(endpoints))
         turn.position = position + 1
         return endpoints[position % len(endpoints)]
+
+    def mark(self) -> object:
+        """Whose turn it is."""
+        return self._turn.position
+
+    def reset(self, mark: object) -> None:
+        """As if nothing had been picked since `mark`."""
+        assert isinstance(mark, int)
+        self._turn.position = mark
 
 
 class Weighted:
@@ -119,6 +136,15 @@ class Weighted:
         heapq.heapify(self._heap)
         self._number = len(self._heap)
 
+    def mark(self) -> object:
+        """Whose turn it is."""
+        return (list(self._heap), self._number)
+
+    def reset(self, mark: object) -> None:
+        """As if nothing had been picked since `mark`."""
+        assert isinstance(mark, tuple)
+        self._heap, self._number = mark
+
 
 class RandomChoice:
     """At random, in proportion to the weights."""
@@ -135,6 +161,13 @@ class RandomChoice:
     def pick(self, key: int | None, now: float, rng: random.Random) -> Endpoint:
         """Any."""
         return self._endpoints[self.draw(rng)]
+
+    def mark(self) -> object:
+        """There are no turns."""
+        return None
+
+    def reset(self, mark: object) -> None:
+        """Nothing to take back."""
 
     def draw(self, rng: random.Random) -> int:
         """The index of any."""
@@ -199,6 +232,13 @@ class LeastRequest:
         first = endpoints[one]
         second = endpoints[two if two < one else two + 1]
         return first if first.load.active <= second.load.active else second
+
+    def mark(self) -> object:
+        """There are no turns."""
+        return None
+
+    def reset(self, mark: object) -> None:
+        """Nothing to take back."""
 
     def _eased(self, slow_start: SlowStart, now: float, rng: random.Random) -> int:
         for _ in range(_REDRAWS):

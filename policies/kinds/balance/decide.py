@@ -125,6 +125,20 @@ class Balancer:
         """Take a try that ended into its endpoint's average, which fades as the document says."""
         observe(load, latency_s, ok, now, self._decay_s)
 
+    # For whoever asks without a request.
+
+    def mark(self) -> list[object]:
+        """Whose turn it is, for `reset`."""
+        sessions = self._sessions.mark() if self._sessions is not None else None
+        return [sessions, *(algorithm.mark() for algorithm in self._algorithms)]
+
+    def reset(self, mark: list[object]) -> None:
+        """As if nothing had been picked since `mark`."""
+        if self._sessions is not None:
+            self._sessions.reset(mark[0])
+        for algorithm, turn in zip(self._algorithms, mark[1:], strict=True):
+            algorithm.reset(turn)
+
     # Sticky sessions.
 
     def sticky_endpoint(self, request: RequestView) -> Endpoint | None:

@@ -46,6 +46,13 @@ class PeakEwma:
             second = draw(rng)
         return self._endpoints[first if self._cost(first, now) <= self._cost(second, now) else second]
 
+    def mark(self) -> object:
+        """There are no turns."""
+        return None
+
+    def reset(self, mark: object) -> None:
+        """Nothing to take back."""
+
     def _cost(self, index: int, now: float) -> float:
         load = self._endpoints[index].load
         known_s = load.ewma_s

@@ -52,6 +52,13 @@ class Maglev:
             table = self._table = self._build()
         return endpoints[table[key % self._size]]
 
+    def mark(self) -> object:
+        """There are no turns."""
+        return None
+
+    def reset(self, mark: object) -> None:
+        """Nothing to take back."""
+
     def forget(self) -> None:
         """Fill it anew at the next pick: what is granted has changed."""
         if self._asked:

@@ -65,6 +65,15 @@ class RingHash:
             return self._endpoints[int(rng.random() * len(self._endpoints))]
         return self.owner(key)
 
+    def mark(self) -> object:
+        """How old the count of what is in flight is."""
+        return (self._in_flight, self._stale_in)
+
+    def reset(self, mark: object) -> None:
+        """As if nothing had been picked since `mark`."""
+        assert isinstance(mark, tuple)
+        self._in_flight, self._stale_in = mark
+
     def owner(self, key: int) -> Endpoint:
         """Whose a key is now."""
         points = self._points

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because what it would gain has not been measured; only sticky sessions wait for it
 """Sticky sessions: a client stays on the endpoint that it had first, for as long as that can take requests.
 
 Laws
@@ -30,6 +31,14 @@ class Sessions(Protocol):
 
     def cookie(self, endpoint: Endpoint) -> str | None:
         """The Set-Cookie value that keeps a client on an endpoint."""
+        ...
+
+    def mark(self) -> object:
+        """What a look moves, for `reset`."""
+        ...
+
+    def reset(self, mark: object) -> None:
+        """As if nobody had looked since `mark`."""
         ...
 
 
@@ -69,6 +78,13 @@ class CookieSessions:
         """Name, token and attributes."""
         return f"{self._name}={_token(endpoint)}{self._attributes}"
 
+    def mark(self) -> object:
+        """A look moves nothing."""
+        return None
+
+    def reset(self, mark: object) -> None:
+        """Nothing to take back."""
+
 
 class HeaderSessions:
     """The value of a header that the client sends anyway chooses, by consistent hashing: nothing is given to it, and
@@ -92,6 +108,16 @@ class HeaderSessions:
     def cookie(self, endpoint: Endpoint) -> str | None:
         """None."""
         return None
+
+    def mark(self) -> object:
+        """Of each ring."""
+        return [ring.mark() for ring in self._rings]
+
+    def reset(self, mark: object) -> None:
+        """As if nobody had looked since `mark`."""
+        assert isinstance(mark, list)
+        for ring, turn in zip(self._rings, mark, strict=True):
+            ring.reset(turn)
 
 
 def point(key: int) -> float:

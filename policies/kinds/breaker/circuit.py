@@ -190,21 +190,56 @@ class Circuit:
             refused = self._enter_unclosed(rules)
             if refused:
                 return refused
-        if rules.max_active and self.active >= rules.max_active:
-            return f"{self.active} requests are in flight, as many as there may be"
-        if rules.max_pending and pending >= rules.max_pending:
-            return f"{pending} requests wait for a connection, as many as there may be"
-        if rules.max_connections and connections >= rules.max_connections and self.active >= connections:
-            return f"all of {connections} connections are busy, and there may be no more"
+        full = self._full(rules, pending, connections)
+        if full:
+            return full
         if rules.max_requests_in_window and self.state is CLOSED:
             if self._total(self._requests) >= rules.max_requests_in_window:
-                self._open(f"{rules.max_requests_in_window} requests within {rules.window_s:g} s", rng)
+                self._open(self._too_many(rules), rng)
                 return self._refusal()
             self._requests[self._slot % _SLOTS] += 1
         self.active += 1
         if self.state is HALF_OPEN:
             self._probed = self._now
         return ""
+
+    def peek(self, now: float, rng: random.Random, pending: int, connections: int) -> str:
+        """What `enter` would say; nothing is moved and nothing counted."""
+        rules = self._rules
+        now = now if now > self._now else self._now
+        state, active = self.state, self.active
+        if state is OPEN:
+            if now < self._until:
+                return f"open for another {max(self._until - now, 0.0):.1f} s: {self.reason}"
+            state = HALF_OPEN  # all that are under way were let through before it
+        elif state is HALF_OPEN:
+            probing = active - self._old
+            if probing >= rules.probes and now - self._probed < rules.open_s:
+                return f"half-open: {probing} requests find out whether it answers again"
+        full = self._full(rules, pending, connections)
+        if full:
+            return full
+        allowed = rules.max_requests_in_window
+        if allowed and state is CLOSED and self._requests_at(now) >= allowed:
+            return f"open for another {self._next_open_s(now, rng):.1f} s: {self._too_many(rules)}"
+        return ""
+
+    def _requests_at(self, now: float) -> int:
+        """Let through within the window that ends at `now`."""
+        passed = int(now / self._slot_s) - self._slot
+        return sum([self._requests[(self._slot - n) % _SLOTS] for n in range(max(_SLOTS - max(passed, 0), 0))])
+
+    def _full(self, rules: Figures, pending: int, connections: int) -> str:
+        if rules.max_active and self.active >= rules.max_active:
+            return f"{self.active} requests are in flight, as many as there may be"
+        if rules.max_pending and pending >= rules.max_pending:
+            return f"{pending} requests wait for a connection, as many as there may be"
+        if rules.max_connections and connections >= rules.max_connections and self.active >= connections:
+            return f"all of {connections} connections are busy, and there may be no more"
+        return ""
+
+    def _too_many(self, rules: Figures) -> str:
+        return f"{rules.max_requests_in_window} requests within {rules.window_s:g} s"
 
     def _enter_unclosed(self, rules: Figures) -> str:
         if self.state is OPEN:
@@ -289,16 +324,23 @@ class Circuit:
             self._open(f"{slow} of {ended} requests took longer than {rules.slow_s:g} s", rng)
 
     def _open(self, reason: str, rng: random.Random) -> None:
-        rules = self._rules
-        if self.state is CLOSED and self._now - self.since > FORGIVE * rules.open_s:
+        if self._forgiven(self._now):
             self._openings = 0
-        open_s = min(rules.open_s * 2.0 ** min(self._openings, 30), rules.max_open_s)
-        open_s *= 1 + _JITTER * (2 * rng.random() - 1)
-        if open_s > rules.max_open_s:
-            open_s = 2 * rules.max_open_s - open_s
+        open_s = self._next_open_s(self._now, rng)
         self._openings += 1
         self._until = self._now + open_s
         self._turn(OPEN, reason, open_s)
+
+    def _forgiven(self, now: float) -> bool:
+        return self.state is CLOSED and now - self.since > FORGIVE * self._rules.open_s
+
+    def _next_open_s(self, now: float, rng: random.Random) -> float:
+        """For how long it is open when it opens at `now`."""
+        rules = self._rules
+        openings = 0 if self._forgiven(now) else self._openings
+        open_s = min(rules.open_s * 2.0 ** min(openings, 30), rules.max_open_s)
+        open_s *= 1 + _JITTER * (2 * rng.random() - 1)
+        return 2 * rules.max_open_s - open_s if open_s > rules.max_open_s else open_s
 
     def _close(self, reason: str) -> None:
         self._turn(CLOSED, reason)
@@ -322,9 +364,14 @@ class Circuit:
 
     # Retries under way.
 
+    @property
+    def retry_is_free(self) -> bool:
+        """Whether another retry may be under way."""
+        return not self._rules.max_retries or self._retries < self._rules.max_retries
+
     def may_retry(self) -> bool:
         """Whether another retry may be under way; counted when so, until `retry_ended`."""
-        if self._rules.max_retries and self._retries >= self._rules.max_retries:
+        if not self.retry_is_free:
             return False
         self._retries += 1
         return True

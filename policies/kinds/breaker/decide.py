@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads a document once
 """What a `breaker` document is on the request path: figures for circuits, and a fallback."""
 
 from __future__ import annotations

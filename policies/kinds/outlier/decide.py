@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads a document once
 """What an `outlier` document is for the ejector."""
 
 from __future__ import annotations

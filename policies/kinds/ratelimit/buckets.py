@@ -142,6 +142,14 @@ class Bucket:
         self._rate = rate
         self._updated = now
 
+    def tokens_at(self, rate: float, capacity: float, now: float) -> float:
+        """What it would hold after `fill`."""
+        passed = now - self._updated
+        tokens = self.tokens
+        if passed > 0:
+            tokens += passed * (rate if rate < self._rate else self._rate)
+        return tokens if tokens < capacity else capacity
+
     def fill(self, rate: float, capacity: float, now: float) -> None:
         """Bring it up to `now`."""
         passed = now - self._updated
@@ -193,6 +201,15 @@ class Meter:
             found.fill(rate, capacity, now)
         return found
 
+    def tokens(self, limit: Limit, request: RequestView, now: float) -> float:
+        """What a request would find in its bucket; none is made."""
+        rate = limit.rate * self.share
+        capacity = limit.burst * self.share
+        if capacity < 1.0:
+            capacity = 1.0
+        found = self._only if limit.key is None else self._keyed.get(limit.key.value(request))
+        return capacity if found is None else found.tokens_at(rate, capacity, now)
+
     def size(self) -> int:
         """Keys that have a bucket."""
         return len(self._keyed)
@@ -236,6 +253,11 @@ class Buckets:
         """Keys of a limit that have a bucket."""
         meter = self._meters.get(limit_name)
         return 0 if meter is None else meter.size()
+
+    def tokens(self, limit: Limit, request: RequestView, now: float) -> float:
+        """What a request would find in a limit's bucket; none is made."""
+        meter = self._meters.get(limit.name)
+        return (Meter(self._default_share) if meter is None else meter).tokens(limit, request, now)
 
     def meter(self, limit_name: str) -> Meter:
         """A limit's own."""
@@ -291,6 +313,25 @@ class Compiled:
         for meter in meters:
             meter.demand += 1.0
         return None
+
+    def peek(self, state: Buckets, request: RequestView, now: float) -> Limited | None:
+        """What `decide` would say; nothing is taken and nothing counted."""
+        now = now if now > state.latest else state.latest
+        empty: Limit | None = None
+        longest_s = 0.0
+        for limit in self.limits:
+            matches = limit.matches
+            if matches is not None and not matches(request):
+                continue
+            share = state.share(limit.name)
+            tokens = state.tokens(limit, request, now)
+            if tokens < _ONE:
+                rate = limit.rate * share
+                wait_s = (1.0 - tokens) / rate if rate > 0.0 else math.inf
+                if empty is None or wait_s > longest_s:
+                    empty = limit
+                    longest_s = wait_s
+        return None if empty is None else empty.refusal(longest_s)
 
 
 def fields(limited: Limited) -> list[tuple[str, str]]:

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it reads a document once
 """What a `ratelimit` document is for the buckets."""
 
 from __future__ import annotations

@@ -42,12 +42,16 @@ class Budget:
             self._forget(second)
         self._requests[self._second % self._slots] += 1
 
-    def try_withdraw(self, now: float) -> bool:
-        """Whether there may be another retry; counted when so."""
+    def is_free(self, now: float) -> bool:
+        """Whether `try_withdraw` would say so."""
         second = int(now)
         if second > self._second:
             self._forget(second)
-        if sum(self._retries) >= self.allowance():
+        return sum(self._retries) < self.allowance()
+
+    def try_withdraw(self, now: float) -> bool:
+        """Whether there may be another retry; counted when so."""
+        if not self.is_free(now):
             return False
         self._retries[self._second % self._slots] += 1
         return True

@@ -98,11 +98,13 @@ def decide(
     retry_after_s: float | None = None,
     remaining_s: float | None = None,
     tried_deeper: bool = False,
+    breaker_free: bool = True,
 ) -> Again | Enough:
     """What becomes of an attempt that failed.
 
     `attempts` are those made, `sent` whether an instance may have seen any of the request, `replayable` whether its
-    body can be sent again whole, `tried_deeper` whether what failed was tried again already, nearer to the failure.
+    body can be sent again whole, `tried_deeper` whether what failed was tried again already, nearer to the failure,
+    `breaker_free` whether the breaker that counts retries lets another one be under way.
     Withdraws from the budget when it says Again.
     """
     if attempts >= policy.attempts:
@@ -123,16 +125,18 @@ def decide(
     delay_s = _delay(policy, attempts, sent, retry_after_s, rng)
     if remaining_s is not None and delay_s >= remaining_s:
         return Enough("the deadline comes before another attempt could")
+    if not breaker_free:
+        return Enough("as many retries as the breaker allows are under way", final=True)
     if not budget.try_withdraw(now):
         return Enough("the retry budget is used up", final=True)
     return Again(delay_s, f"attempt {attempts + 1} of {policy.attempts}")
 
 
 def may_hedge(policy: RetryPolicy, *, method: str, attempts: int, replayable: bool, budget: Budget, now: float) -> bool:
-    """Whether a second attempt may be made beside the first. Withdraws from the budget when it says so."""
+    """Whether a second attempt may be made beside the first. Takes nothing: who makes one withdraws from the budget."""
     if attempts >= policy.attempts or method not in policy.methods or not replayable:
         return False
-    return budget.try_withdraw(now)
+    return budget.is_free(now)
 
 
 def hedge_after_s(hedge: HedgePolicy, recent: Recent) -> float | None:

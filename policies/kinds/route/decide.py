@@ -1,3 +1,4 @@
+# mypyc: interpreted, because it turns a document into closures once, and what those would gain has not been measured
 """`route`: which instances a request goes to, or which answer the mesh gives by itself.
 
 Rules are asked in order and the first that matches decides; when none does, the request goes to the service itself.

@@ -127,13 +127,18 @@ class Limiter:
         not. `priority`: an index of PARTS."""
         if now > self._now:
             self._now = now
-        allowed = self.limit * PARTS[priority] * self._pressure
-        if self.active >= allowed and self.active >= 1:
-            return self._refusal(priority, allowed)
+        refused = self.peek(priority)
+        if refused:
+            return refused
         self.active += 1
         if self.active > self._peak:
             self._peak = self.active
         return ""
+
+    def peek(self, priority: int) -> str:
+        """What `enter` would say; nothing is counted."""
+        allowed = self.limit * PARTS[priority] * self._pressure
+        return self._refusal(priority, allowed) if self.active >= allowed and self.active >= 1 else ""
 
     def _refusal(self, priority: int, allowed: float) -> str:
         why = "" if self._pressure >= 1.0 else f", with {100 * self._pressure:.0f}% left by load"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.control.sharing import PATH, Question, Sharing, _among, asked
 from agent.control.table import Table
-from agent.proxy import state
+from agent.proxy.report import state
 from policies.kinds.ratelimit.shares import owner
 from registry.keys import Keys
 from registry.store import Change

@@ -226,7 +226,7 @@ async def test_what_control_fails_at_costs_no_worker() -> None:
         name: (lambda *_: 1 / 0) for name in ("on_peer", "on_store", "on_happened", "on_compared", "on_records")
     }
     said = b"".join(map(encode, SOUND))
-    last = encode({"t": "runs", "revision": 9, "refused": []}) + encode({"t": "ready", "pid": 1})
+    last = encode({"t": "runs", "revision": 9, "refused": []}) + encode({"t": "ready", "pid": 1, "build": "compiled"})
     wanted = [("peer_answer", 7, 500, None), ("stored", 8, None, "control failed at it")]
     async with running(command=(sys.executable, "-c", ANSWERED.format(said, last, wanted)), **failing) as run:
         await run.until(lambda: run.fleet.ready)

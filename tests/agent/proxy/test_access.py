@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.proxy import access
+from agent.proxy.report import access
 from tests.support.proxy import GET, Proxy, always_ok, endpoint, running_proxy
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from agent import frames
 from agent.frames import EndpointFrame, PolicyFrame
-from agent.proxy.table import Table
+from agent.proxy.table.table import Table
 from policies.catalogue import KINDS, parse
 from policies.kinds.balance.entries import LEAST, TOTAL
 from policies.language.document import Invalid
@@ -71,7 +71,7 @@ def test_a_route_with_every_rule_it_may_have() -> None:
     route = table.services["pets"].plan.route
     assert route is not None
     request = Request("GET", "/" + "a" * 8000, {"x-a": "no"})
-    assert cpu_s(lambda: route.decide(request, random.Random(1))) < STALL_S
+    assert cpu_s(lambda: route.compiled.decide(request, random.Random(1))) < STALL_S
 
 
 def test_the_text_of_a_pattern_goes_to_a_worker_once() -> None:

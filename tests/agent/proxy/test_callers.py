@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.proxy.answers import Refusal, refusal_body, refusal_fields
-from agent.proxy.callers import Callers
+from agent.proxy.http1.answers import Refusal, refusal_body, refusal_fields
+from agent.proxy.table.callers import Callers
 from tests.support.proxy import GET, Proxy, always_ok, endpoint, running_proxy
 
 TOKENS = {hashlib.sha256(b"s3cret").hexdigest(): "web.production"}

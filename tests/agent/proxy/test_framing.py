@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.proxy.framing import ChunkedDecoder, chunk, last_chunk
-from agent.proxy.head import BadHead
+from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
+from agent.proxy.http1.head import BadHead
 
 
 def decode(pieces: list[bytes]) -> tuple[bytes, ChunkedDecoder]:

@@ -73,7 +73,7 @@ async def test_a_breaker_opens_refuses_and_closes_again() -> None:
             while (await statuses(proxy, 1)) != {200: 1}:
                 await trio.sleep(0.02)
         assert (await statuses(proxy, 10))[200] == 10
-        changes = [(event["before"], event["after"]) for event in proxy.worker.happened]
+        changes = [(event["before"], event["after"]) for event in proxy.worker.news.events]
         assert changes == [("closed", "open"), ("open", "half-open"), ("half-open", "closed")]
 
 
@@ -216,9 +216,9 @@ async def test_a_bad_instance_is_ejected_and_comes_back() -> None:
         assert (await statuses(proxy, 40))[500] == 3
         bad.status = 200
         with trio.fail_after(5):
-            while len(proxy.worker.happened) < 2:
+            while len(proxy.worker.news.events) < 2:
                 await trio.sleep(0.02)
-        assert [event["after"] for event in proxy.worker.happened] == ["ejected", "in"]
+        assert [event["after"] for event in proxy.worker.news.events] == ["ejected", "in"]
         before = bad.asked
         await statuses(proxy, 40)
         assert bad.asked > before
@@ -244,7 +244,7 @@ async def test_the_last_one_is_never_ejected() -> None:
         ports = [await proxy.upstream(Service(500)) for _ in range(2)]
         proxy.put(*map(endpoint, ports), outlier={**OUTLIER, "max_percent": 99}, retry=ONCE)
         await statuses(proxy, 40)
-        assert len(proxy.worker.happened) == 1
+        assert len(proxy.worker.news.events) == 1
 
 
 # Rate limits.
@@ -384,4 +384,5 @@ async def test_unconfigured_kinds_leave_nothing_behind() -> None:
         await statuses(proxy, 3)
         service = proxy.worker.table.services["pets.production"]
         assert (service.circuit, service.buckets, service.ejector, service.judge) == (None, None, None, None)
-        assert not service.plan.needs_view
+        plan = service.plan
+        assert (plan.outbound, plan.towards, plan.departing, plan.inbound) == ((), (), (), ())

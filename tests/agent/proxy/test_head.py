@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.proxy.head import (
+from agent.proxy.http1.head import (
     CHUNKED,
     LENGTH,
     NO_BODY,
@@ -15,7 +15,7 @@ from agent.proxy.head import (
     parse_request,
     parse_response,
 )
-from agent.proxy.outgoing import request_fields
+from agent.proxy.http1.outgoing import request_fields
 
 HOST = b"Host: pets.production"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from agent.proxy import peers
+from agent.proxy.control import peers
 from tests.support.proxy import STRANGER, Client, Proxy, running_proxy
 
 QUESTION = b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: 5\r\n\r\nhello"

@@ -68,7 +68,7 @@ async def test_what_is_too_much_is_refused_and_said_so() -> None:
         assert stats(proxy).shed == {"refused": 1} and "retries" not in stats(proxy).failures
         (load,) = proxy.worker.table.services["pets.production"].loads.values()
         assert (load.active, load.failures, load.refused_until) == (0, 0, 0.0)
-        assert [e["after"] for e in proxy.worker.happened] == ["shedding"]
+        assert [e["after"] for e in proxy.worker.news.events] == ["shedding"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ async def test_a_calling_agent_hears_it_from_the_other_host() -> None:
         assert b"503" in await large.head()
         service = caller.worker.table.services["pets.production"]
         assert service.circuit is not None and service.circuit.state == "closed"
-        assert caller.worker.happened == []
+        assert caller.worker.news.events == []
 
 
 async def test_priorities() -> None:

@@ -93,7 +93,7 @@ async def through_the_proxy(sent: list[bytes], answers: int) -> Seen:
     return seen
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(_REQUESTS, st.lists(st.integers(1, 60), max_size=60))
 def test_requests_arrive_as_they_were_sent(requests: list[tuple[bytes, list[bytes], bool]], cuts: list[int]) -> None:
     """Any framing, any cut, pipelined: the same requests, in order, whole."""
@@ -124,7 +124,7 @@ _POISON = st.sampled_from(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=120, deadline=None)
 @given(
     _REQUESTS, st.lists(st.tuples(st.integers(0, 400), _POISON), min_size=1, max_size=3), st.lists(st.integers(1, 60))
 )

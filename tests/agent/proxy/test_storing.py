@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from agent.proxy import storing
+from agent.proxy.control import storing
 from tests.agent.proxy.test_shedding import Slow, stuck
 from tests.support.proxy import Client, Proxy, endpoint, running_proxy
 

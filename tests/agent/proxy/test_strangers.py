@@ -86,7 +86,7 @@ async def tell(proxy: Proxy, data: bytes, *, inbound: bool, source: str) -> None
         proxy.clients.remove(client)
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(SAID, min_size=1, max_size=5))
 def test_nothing_that_is_said_raises(caplog: pytest.LogCaptureFixture, said: list[bytes]) -> None:
     """Heads, halves of heads, bodies and garbage, from services, agents and strangers."""
@@ -143,7 +143,7 @@ KINDS = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(KINDS, FRAMES), min_size=1, max_size=5))
 def test_no_frame_of_controls_ends_a_worker(told: list[tuple[str, dict[str, Any]]]) -> None:
     """What cannot be done costs nothing but itself: questions are answered, and what comes next is done."""

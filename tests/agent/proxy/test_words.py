@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.proxy import head, words
-from agent.proxy.head import parse_request
+from agent.proxy.http1 import head, words
+from agent.proxy.http1.head import parse_request
 from tests.support.proxy import GET, OK, STRANGER, Client, Proxy, endpoint, running_proxy
 
 SAID = {

@@ -1,0 +1,150 @@
+# mypyc: compiled
+"""What agents say to each other: small questions that come in by the inbound listener and are answered by control.
+
+They share its port, so that there is nothing more to open in a firewall, and whatever secures it secures them. Agents
+only may ask: everybody else is refused before any of the question is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from agent.proxy.control.waiting import Waiting
+from agent.proxy.http1 import answers, words
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.head import RequestHead
+from agent.proxy.http1.server import Downstream
+from agent.proxy.report.stats import count
+from agent.proxy.stream import RequestHandler
+
+HOST: Final = b"agent.shoal"
+"""The name under which an agent itself is asked; no service can have it."""
+MAX_BYTES: Final = 64 * 1024
+MAX_ASKED: Final = 256
+ANSWER_S: Final = 5.0
+
+
+class Peers:
+    """Questions that wait for control's answer."""
+
+    __slots__ = ("_asked", "_send", "answer_s", "here", "refused")
+
+    def __init__(self, refused: dict[str, int]) -> None:
+        self._asked: Waiting[Question] = Waiting(MAX_ASKED)
+        self.answer_s = ANSWER_S
+        self.refused = refused
+        """Counts of the worker's, by policy."""
+        self._send: Callable[[dict[str, Any]], None] | None = None
+        self.here: dict[bytes, Callable[[bytes], bytes]] = {}
+        """Questions that the worker answers by itself, by path: body in, body out; ValueError: it makes no sense."""
+
+    def connect(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """Where frames for control go."""
+        self._send = send
+
+    def ask(self, question: Question, body: bytes) -> int:
+        """Pass a whole question on; its answer comes by `answer`, or never, and then its deadline does. Returns its
+        number, or 0 when it cannot be asked."""
+        if self._send is None or len(body) > MAX_BYTES:
+            return 0
+        number = self._asked.add(question)
+        if number:
+            path, address = question.request.target.decode("latin-1"), question.address
+            self._send({"t": "peer", "id": number, "path": path, "body": body, "address": address})
+        return number
+
+    def answer(self, number: int, status: int, body: bytes) -> None:
+        """Control's answer."""
+        question = self._asked.take(number)
+        if question is not None:
+            question.answer(status, body)
+
+    def forget(self, number: int) -> None:
+        """The question ended before its answer."""
+        self._asked.forget(number)
+
+
+class Question(RequestHandler):
+    """Another agent asks this one something. It goes to no service, and meets no phase."""
+
+    __slots__ = ("_body", "_down", "_number", "_peers", "_request_id", "_size", "_started", "address")
+
+    def __init__(self, peers: Peers, down: Downstream, request: RequestHead, request_id: bytes) -> None:
+        super().__init__(request)
+        self._peers = peers
+        self._down = down
+        self._request_id = request_id
+        self._body: list[bytes] = []
+        self._size = 0
+        self._number = 0
+        self._started = down.reactor.now
+        self.address = down.peer
+        """Where it comes from."""
+
+    def start(self) -> None:
+        """Ask, as soon as it is whole."""
+        if self._down.sender != words.AGENT:
+            self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
+            return
+        self._down.arm(self._started + self._peers.answer_s)
+        if self.request_sent:
+            self._ask()
+
+    def on_request_data(self, data: bytes) -> None:
+        """A piece of the question."""
+        self._size += len(data)
+        if self._size > MAX_BYTES:
+            self._refuse(Refusal(413, "agent", f"a question of more than {MAX_BYTES} bytes"))
+        else:
+            self._body.append(data)
+
+    def on_request_end(self, trailers: list[bytes]) -> None:
+        """It has come whole."""
+        self.request_sent = True
+        self._ask()
+
+    def _ask(self) -> None:
+        body = b"".join(self._body)
+        answer = self._peers.here.get(self.request.target)
+        if answer is not None:
+            try:
+                self.answer(200, answer(body))
+            except ValueError as error:
+                self._refuse(Refusal(400, "agent", str(error)))
+            return
+        self._number = self._peers.ask(self, body)
+        if not self._number:
+            self._refuse(Refusal(503, "agent", "this agent cannot take that question now", 1, unsent=True))
+
+    def answer(self, status: int, body: bytes) -> None:
+        """Control's answer."""
+        self._send(status, [b"content-type: application/msgpack\r\n"], body)
+
+    def on_bad_request(self, status: int, reason: str) -> None:
+        """The rest cannot be read in one way only."""
+        self._refuse(Refusal(status, "http", reason))
+
+    def on_client_timeout(self) -> None:
+        """Control is silent, or the question did not come whole."""
+        self._refuse(Refusal(504, "agent", "no answer in time"))
+
+    def on_client_gone(self) -> None:
+        """Nobody waits for the answer."""
+        self._end()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        count(self._peers.refused, refusal.policy)
+        self._send(refusal.status, answers.refusal_fields(refusal), answers.refusal_body(refusal, self._request_id))
+
+    def _send(self, status: int, fields: list[bytes], body: bytes) -> None:
+        if self._down.exchange is self:
+            self._down.send_own(status, fields, body)
+            self._end()
+
+    def _end(self) -> None:
+        down = self._down
+        if down.exchange is self:
+            down.exchange = None
+            self._peers.forget(self._number)
+            down.on_exchange_end(self)

@@ -1,0 +1,170 @@
+# mypyc: compiled
+"""One socket of the proxy: reading, writing, back-pressure. Knows nothing of HTTP.
+
+TLS slips in underneath: `sock` may be anything with `recv`, `send`, `fileno`, `shutdown` and `close` that raises
+BlockingIOError (or ssl.SSLWantReadError, which callers see as "nothing yet") when it would block.
+
+Laws
+- What could not be written at once is held, up to a high-water mark; beyond it whoever feeds this connection is asked
+  to pause, and to go on when it is drained. So memory for a stream is bounded whatever its size.
+- `abort` may be called at any time, any number of times.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Reactor, Timed
+
+RECEIVE_BYTES: Final = 256 * 1024
+HIGH_WATER_BYTES: Final = 256 * 1024
+_NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Tally:
+    """How many connections there are of a kind that somebody counts."""
+
+    __slots__ = ("connecting", "open")
+
+    def __init__(self) -> None:
+        self.connecting = 0
+        """Being made."""
+        self.open = 0
+        """There, idle ones included."""
+
+
+class Connection(Timed):
+    """A registered, non-blocking stream socket."""
+
+    __slots__ = ("_events", "_out", "closed", "fd", "reactor", "sock")
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, events: int = READ) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.closed = False
+        self._out: bytearray | None = None
+        self._events = events
+        reactor.add(self.fd, self.on_event, events)
+
+    # What a kind of connection does.
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes came."""
+        raise NotImplementedError
+
+    def on_eof(self) -> None:
+        """The other side will send no more."""
+        raise NotImplementedError
+
+    def on_broken(self, error: OSError) -> None:
+        """The connection failed."""
+        raise NotImplementedError
+
+    def on_drained(self) -> None:
+        """All that was held has been written."""
+
+    # The socket.
+
+    def on_event(self, events: int) -> None:
+        """The reactor's callback."""
+        if events & WRITE:
+            self._flush()
+        if events & (READ | BROKEN) and not self.closed:
+            try:
+                data = self.sock.recv(RECEIVE_BYTES)
+            except _NOT_NOW:
+                return
+            except OSError as error:
+                self.on_broken(error)
+                return
+            if data:
+                self.on_data(data)
+            else:
+                self.on_eof()
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold what cannot be sent now. Errors come back through `on_broken`, when the loop sees them."""
+        if self._out is not None:
+            self._out += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except _NOT_NOW:
+            sent = 0
+        except OSError as error:
+            self.on_broken(error)
+            return
+        if sent < len(data):
+            self._out = bytearray(memoryview(data)[sent:])
+            self._want(self._events | WRITE)
+
+    def _flush(self) -> None:
+        out = self._out
+        if out is None:
+            return
+        try:
+            sent = self.sock.send(out)
+        except _NOT_NOW:
+            return
+        except OSError as error:
+            self.on_broken(error)
+            return
+        if sent < len(out):
+            del out[:sent]
+            return
+        self._out = None
+        self._want(self._events & ~WRITE)
+        self.on_drained()
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever writes here should pause."""
+        return self._out is not None and len(self._out) > HIGH_WATER_BYTES
+
+    @property
+    def flushed(self) -> bool:
+        """Whether everything written has been handed to the kernel."""
+        return self._out is None
+
+    def pause_reading(self) -> None:
+        """Take no more from the socket for now; the kernel's window closes by itself."""
+        if self._events & READ:
+            self._want(self._events & ~READ)
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if not self._events & READ:
+            self._want(self._events | READ)
+
+    def _want(self, events: int) -> None:
+        if events != self._events and not self.closed:
+            self._events = events
+            self.reactor.modify(self.fd, events)
+
+    def finish_writing(self) -> None:
+        """Tell the other side that no more comes."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # already gone: the reading side will see it
+
+    def arm(self, deadline: float) -> None:
+        """Have `on_deadline` called after `deadline` (monotonic seconds)."""
+        self.reactor.wheel.arm(self, deadline)
+
+    def close(self) -> None:
+        """Close the socket, now. What is held is dropped."""
+        if self.closed:
+            return
+        self.closed = True
+        self._out = None
+        self.reactor.remove(self.fd)
+        self.sock.close()
+
+    def abort(self) -> None:
+        """Give this connection up."""
+        self.close()

@@ -1,0 +1,388 @@
+# mypyc: compiled
+"""A connection to an endpoint: connects, sends one request at a time, reads its answer, goes back to the pool.
+
+Answers are judged as strictly as requests: an upstream that cannot be read without guessing gets its connection
+closed, and the client a 502.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from enum import IntEnum
+
+from agent.proxy.engine.connection import Connection, Tally
+from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
+from agent.proxy.http1.framing import ChunkedDecoder
+from agent.proxy.http1.head import (
+    CHUNKED,
+    LENGTH,
+    NO_BODY,
+    UNTIL_CLOSE,
+    BadHead,
+    ResponseHead,
+    check_incomplete,
+    parse_response,
+)
+from agent.trust import bind_source
+
+
+class Phase(IntEnum):
+    """Where an upstream connection stands."""
+
+    CONNECTING = 0
+    IDLE = 1
+    HEAD = 2
+    """A request was sent, its answer's head has not come whole."""
+    BODY = 3
+    TUNNEL = 4
+
+
+class ResponseHandler:
+    """Who speaks on an upstream connection: it sends one request there and is told what comes of it.
+
+    An answer ends with a complete `on_response`, with `on_response_end`, or with one of what can go wrong; nothing
+    comes after that."""
+
+    __slots__ = ("method", "up", "upgrade")
+
+    def __init__(self, method: bytes, upgrade: bytes) -> None:
+        self.method = method
+        """Of the request: it decides how its answer is framed."""
+        self.upgrade = upgrade
+        """What it asks to switch to; empty: a 101 is a broken answer."""
+        self.up: Upstream | None = None
+
+    def on_connected(self, up: Upstream) -> None:
+        """The connection is there."""
+        raise NotImplementedError
+
+    def on_drained(self) -> None:
+        """What was held of the request is sent."""
+        raise NotImplementedError
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """100 Continue, 103 Early Hints."""
+        raise NotImplementedError
+
+    def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        raise NotImplementedError
+
+    def on_response_data(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        raise NotImplementedError
+
+    def on_response_end(self, trailers: list[bytes]) -> None:
+        """The answer has come whole."""
+        raise NotImplementedError
+
+    def on_switched(self, head: ResponseHead) -> None:
+        """101: from here on bytes go both ways, unread."""
+        raise NotImplementedError
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        raise NotImplementedError
+
+    def on_tunnel_eof(self, *, from_upstream: bool) -> None:
+        """The upstream has said all it has to say."""
+        raise NotImplementedError
+
+    def on_lost(self, up: Upstream, reason: str, connecting: bool) -> None:
+        """Connecting failed, or the connection broke before the answer was whole."""
+        raise NotImplementedError
+
+    def on_timeout(self, up: Upstream, connecting: bool) -> None:
+        """It took longer than the connection was armed for."""
+        raise NotImplementedError
+
+    def on_bad_response(self, up: Upstream, reason: str) -> None:
+        """The upstream sent what cannot be read in one way only."""
+        raise NotImplementedError
+
+
+class Home:
+    """Where connections come from, and go back to when they are free (`agent.proxy.http1.pool`)."""
+
+    __slots__ = ("opened",)
+
+    def __init__(self) -> None:
+        self.opened = 0
+        """Upstream connections open now, busy or idle."""
+
+    def put(self, upstream: Upstream) -> None:
+        """Free for the next request."""
+        raise NotImplementedError
+
+    def forget(self, upstream: Upstream) -> None:
+        """An idle one closed."""
+        raise NotImplementedError
+
+
+class Upstream(Connection):
+    """One connection to an endpoint's address. Owned by an attempt while busy, by the pool while idle."""
+
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_framing",
+        "_left",
+        "_reusable",
+        "attempt",
+        "dial",
+        "phase",
+        "pool",
+        "sent",
+        "tally",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        pool: Home,
+        sock: socket.socket,
+        dial: tuple[str, int],
+        attempt: ResponseHandler,
+        tally: Tally | None,
+    ) -> None:
+        super().__init__(reactor, sock, WRITE)
+        self.pool = pool
+        self.dial = dial
+        self.attempt: ResponseHandler | None = attempt
+        self.phase = Phase.CONNECTING
+        self.sent = False
+        """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
+        self._buffer = b""
+        self._framing = NO_BODY
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._reusable = True
+        pool.opened += 1
+        self.tally = tally
+        """Who counts it."""
+        if tally is not None:
+            tally.connecting += 1
+
+    def connect(self, source: str = "") -> None:
+        """Begin to connect, from an address if one is given; the attempt hears `on_connected` or `on_lost`, now or
+        later."""
+        try:
+            if source:
+                bind_source(self.sock, source)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = self.sock.connect_ex(self.dial)
+        except OSError as error:
+            self.on_broken(error)
+            return
+        if code not in (0, errno.EINPROGRESS):
+            self.on_broken(OSError(code, os.strerror(code)))
+
+    def on_event(self, events: int) -> None:
+        """The reactor's callback; the first event tells how connecting went."""
+        if self.phase is not Phase.CONNECTING:
+            Connection.on_event(self, events)
+            return
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.on_broken(OSError(code, os.strerror(code)))
+            return
+        self.phase = Phase.IDLE
+        if self.tally is not None:
+            self.tally.connecting -= 1
+            self.tally.open += 1
+        self.deadline = INFINITY
+        self._want(READ)
+        assert self.attempt is not None
+        self.attempt.on_connected(self)
+
+    def is_stale(self) -> bool:
+        """Whether an idle connection is known to be of no use: closed, or with bytes nobody asked for."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def send_request(self, attempt: ResponseHandler, data: bytes) -> None:
+        """Send a request's head, and what there is of its body."""
+        self.attempt = attempt
+        self.phase = Phase.HEAD
+        self.sent = False
+        self._reusable = True
+        self.write(data)
+        self.sent = not self.closed
+
+    # What comes back.
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of an answer."""
+        try:
+            if self.phase is Phase.HEAD:
+                self._read_heads(data)
+            elif self.phase is Phase.BODY:
+                self._read_body(data)
+            elif self.phase is Phase.TUNNEL:
+                assert self.attempt is not None
+                self.attempt.on_tunnel_data(data)
+            else:  # idle: nobody asked
+                self.close()
+        except BadHead as bad:
+            self._fail_badly(bad.reason)
+
+    def _read_heads(self, data: bytes) -> None:
+        attempt = self.attempt
+        assert attempt is not None
+        if self._buffer:
+            data = self._buffer + data
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                check_incomplete(data)
+                self._buffer = data
+                return
+            head = parse_response(data[:end], attempt.method)
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._buffer = b""
+                self._switch(attempt, head, data)
+                return
+            attempt.on_informational(head)
+            if self.attempt is not attempt:
+                return
+        self._buffer = b""
+        self._begin_body(attempt, head, data)
+
+    def _switch(self, attempt: ResponseHandler, head: ResponseHead, data: bytes) -> None:
+        if not attempt.upgrade:
+            raise BadHead("101 Switching Protocols that nobody asked for")
+        self.phase = Phase.TUNNEL
+        self._reusable = False
+        attempt.on_switched(head)
+        if data and self.attempt is attempt:
+            attempt.on_tunnel_data(data)
+
+    def _begin_body(self, attempt: ResponseHandler, head: ResponseHead, data: bytes) -> None:
+        framing = head.framing
+        if head.close:
+            self._reusable = False
+        if framing == LENGTH and len(data) >= head.length:
+            if len(data) > head.length:
+                self._reusable = False
+                data = data[: head.length]
+            self.deadline = INFINITY
+            attempt.on_response(head, data, True)
+            return
+        if framing == NO_BODY:
+            if data:
+                self._reusable = False
+            self.deadline = INFINITY
+            attempt.on_response(head, b"", True)
+            return
+        self.deadline = INFINITY
+        self._framing = framing
+        self._left = head.length
+        self.phase = Phase.BODY
+        if framing == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        attempt.on_response(head, b"", False)
+        if data and self.attempt is attempt:
+            self._read_body(data)
+
+    def _read_body(self, data: bytes) -> None:
+        attempt = self.attempt
+        assert attempt is not None
+        if self._framing == LENGTH:
+            if len(data) > self._left:
+                self._reusable = False
+                data = data[: self._left]
+            self._left -= len(data)
+            attempt.on_response_data(data)
+            if not self._left and self.attempt is attempt:
+                attempt.on_response_end([])
+        elif self._framing == CHUNKED:
+            decoder = self._decoder
+            assert decoder is not None
+            payload = decoder.feed(data)
+            if payload:
+                attempt.on_response_data(payload)
+            if decoder.done and self.attempt is attempt:
+                self._decoder = None
+                if decoder.rest:
+                    self._reusable = False
+                attempt.on_response_end(decoder.trailers)
+        else:
+            attempt.on_response_data(data)
+
+    def on_eof(self) -> None:
+        """The upstream closed: the end of an answer that is framed so, and a failure anywhere else."""
+        attempt = self.attempt
+        if self.phase is Phase.TUNNEL and attempt is not None:
+            self.pause_reading()
+            attempt.on_tunnel_eof(from_upstream=True)
+        elif self.phase is Phase.BODY and self._framing == UNTIL_CLOSE and attempt is not None:
+            self._reusable = False
+            attempt.on_response_end([])
+        else:
+            self.on_broken(OSError(errno.ECONNRESET, "closed by the upstream"))
+
+    def on_broken(self, error: OSError) -> None:
+        """Connecting failed, or the connection did."""
+        attempt, self.attempt = self.attempt, None
+        connecting = self.phase is Phase.CONNECTING
+        self.close()
+        if attempt is not None:
+            attempt.on_lost(self, error.strerror or str(error), connecting)
+
+    def on_deadline(self, now: float) -> None:
+        """Idle for too long; or connecting, or the answer's head, took longer than this try may."""
+        attempt, self.attempt = self.attempt, None
+        phase = self.phase
+        self.close()
+        if attempt is not None:
+            attempt.on_timeout(self, connecting=phase is Phase.CONNECTING)
+
+    def on_drained(self) -> None:
+        """What was held of the request is sent: its client may go on."""
+        if self.attempt is not None:
+            self.attempt.on_drained()
+
+    def _fail_badly(self, reason: str) -> None:
+        attempt, self.attempt = self.attempt, None
+        self.close()
+        if attempt is not None:
+            attempt.on_bad_response(self, reason)
+
+    # How it ends.
+
+    def release(self, *, reusable: bool) -> None:
+        """The attempt is through with it: back to the pool, or closed."""
+        self.attempt = None
+        if reusable and self._reusable and self._out is None and not self.closed:
+            self.phase = Phase.IDLE
+            self.resume_reading()
+            self.pool.put(self)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close, wherever it stands."""
+        if not self.closed:
+            if self.phase is Phase.IDLE and self.attempt is None:
+                self.pool.forget(self)
+            self.pool.opened -= 1
+            if self.tally is not None:
+                if self.phase is Phase.CONNECTING:
+                    self.tally.connecting -= 1
+                else:
+                    self.tally.open -= 1
+        super().close()
+
+    def abort(self) -> None:
+        """A callback of this connection failed."""
+        self.on_broken(OSError(errno.EIO, "an error of the agent's own"))

@@ -1,0 +1,104 @@
+# mypyc: compiled
+"""Bodies on the wire: chunked coding taken apart and put together (RFC 9112 section 7). Pure.
+
+A body is passed on piece by piece as it comes and never collected. What arrives chunked is decoded and framed anew, so
+that chunk extensions, odd sizes and whatever a lenient parser might see in them end here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from agent.proxy.http1.head import CONTENT_LENGTH, HOP_BY_HOP, HOST, BadHead, is_word, parse_field
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t \x21-\x7e\x80-\xff]*)?\Z")
+_MAX_SIZE_LINE: Final = 4096
+_MAX_TRAILER_BYTES: Final = 16 * 1024
+_MAX_TRAILERS: Final = 50
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk; `data` is not empty (an empty one would end the body)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: list[bytes]) -> bytes:
+    """The end of a chunked body, with its trailer fields in wire form."""
+    return b"0\r\n%b\r\n" % b"".join(trailers) if trailers else LAST_CHUNK
+
+
+class ChunkedDecoder:
+    """Bytes in, payload out. After `done`, `rest` holds what came behind the body and `trailers` its trailer fields."""
+
+    __slots__ = ("_left", "_pending", "_trailing", "done", "rest", "trailers")
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._left = -1
+        """Bytes of the current chunk still to come; 0: its CRLF is; -1: a size line is."""
+        self._trailing = False
+        self.done = False
+        self.rest = b""
+        self.trailers: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """The payload in `data`. Raises BadHead for a framing that has more than one reading."""
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        pieces: list[bytes] = []
+        position = 0
+        while True:
+            if self._left > 0:
+                piece = data[position : position + self._left]
+                if not piece:
+                    break
+                pieces.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                continue
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                self._keep(data[position:])
+                break
+            line = data[position:end]
+            position = end + 2
+            if self._trailing:
+                if not line:
+                    self.done = True
+                    self.rest = data[position:]
+                    break
+                self._trailer(line)
+            elif self._left == 0:
+                if line:
+                    raise BadHead("a chunk that is longer than its size says")
+                self._left = -1
+            else:
+                self._size(line)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _keep(self, data: bytes) -> None:
+        if len(data) > (_MAX_TRAILER_BYTES if self._trailing else _MAX_SIZE_LINE):
+            raise BadHead("a line of chunked coding that is too long", 431 if self._trailing else 400)
+        if b"\n" in data or (self._left == 0 and not self._trailing and data not in (b"", b"\r")):
+            raise BadHead("a line of chunked coding that does not end with CR LF")
+        self._pending = data
+
+    def _size(self, line: bytes) -> None:
+        size = _SIZE.match(line) if len(line) <= _MAX_SIZE_LINE else None
+        if size is None:
+            raise BadHead("a chunk size that is no hexadecimal number")
+        self._left = int(size[1], 16)
+        if self._left == 0:
+            self._trailing = True
+
+    def _trailer(self, line: bytes) -> None:
+        field = parse_field(line)
+        # A trailer that could change how the message is framed or routed is dropped: RFC 9110 section 6.5.1.
+        if field.code not in (HOST, CONTENT_LENGTH) and field.code < HOP_BY_HOP and not is_word(field.code):
+            self.trailers.append(field.wire)
+        if len(self.trailers) > _MAX_TRAILERS or sum(map(len, self.trailers)) > _MAX_TRAILER_BYTES:
+            raise BadHead("too many trailer fields", 431)

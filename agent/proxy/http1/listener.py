@@ -1,0 +1,63 @@
+# mypyc: compiled
+"""A listening socket of a worker."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from typing import Final
+
+from agent.proxy.engine.reactor import Timed
+from agent.proxy.http1.budget import Budget, plain
+from agent.proxy.http1.server import Server
+
+ACCEPTS_PER_EVENT: Final = 64
+
+log = logging.getLogger("shoal.worker")
+
+
+class Listener(Timed):
+    """A listening socket that is served by the reactor; pauses when the process is out of descriptors."""
+
+    __slots__ = ("budget", "inbound", "server", "sock")
+
+    def __init__(self, server: Server, fd: int, budget: Budget) -> None:
+        super().__init__()
+        self.server = server
+        self.budget = budget
+        self.inbound = budget.inbound
+        self.sock = socket.socket(fileno=fd)
+        self.sock.setblocking(False)
+        server.reactor.add(self.sock.fileno(), self.on_event)
+
+    def on_event(self, events: int) -> None:
+        """Accept what waits."""
+        for _ in range(ACCEPTS_PER_EVENT):
+            try:
+                sock, address = self.sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            self.server.on_accepted(sock, plain(address[0]), self.budget)
+
+    def _pause(self, error: OSError) -> None:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            log.error("accept failed: %s", error)
+        self.server.reactor.remove(self.sock.fileno())
+        self.server.reactor.wheel.arm(self, self.server.reactor.now + 0.1)
+
+    def on_deadline(self, now: float) -> None:
+        """Accept again."""
+        if not self.server.draining:
+            self.server.reactor.add(self.sock.fileno(), self.on_event)
+
+    def abort(self) -> None:
+        """A callback failed: there is nothing to close."""
+
+    def close(self) -> None:
+        """Accept no more. Control's copy of the socket stays."""
+        self.server.reactor.remove(self.sock.fileno())
+        self.sock.close()

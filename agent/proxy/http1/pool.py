@@ -1,0 +1,87 @@
+# mypyc: compiled
+"""Idle upstream connections, by the address they lead to; the one used last is used first."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from agent.proxy.engine.connection import Tally
+from agent.proxy.engine.reactor import Reactor
+from agent.proxy.http1.client import Home, ResponseHandler, Upstream
+
+MAX_IDLE_PER_ADDRESS: Final = 256
+IDLE_S: Final = 55.0
+"""Below the 60 s after which many servers close."""
+
+
+def tcp_socket(dial: tuple[str, int]) -> socket.socket:
+    """A socket that is not connected yet, for an address."""
+    family = socket.AF_INET6 if ":" in dial[0] else socket.AF_INET
+    return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+
+class Pool(Home):
+    """Decides and holds; connecting and closing is done by the connections themselves."""
+
+    __slots__ = ("_idle", "_reactor", "connects", "make_socket", "reused")
+
+    def __init__(self, reactor: Reactor) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._idle: dict[tuple[str, int], list[Upstream]] = {}
+        self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
+        """For tests, the wire; for TLS, what wraps it."""
+        self.reused = 0
+        self.connects = 0
+
+    def take(self, dial: tuple[str, int], *, verify: bool) -> Upstream | None:
+        """An idle connection to an address. `verify` costs a system call and rules out one that is already closed."""
+        idle = self._idle.get(dial)
+        while idle:
+            upstream = idle.pop()
+            if verify and upstream.is_stale():
+                upstream.close()
+                continue
+            self.reused += 1
+            return upstream
+        return None
+
+    def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> Upstream:
+        """A new one, about to be connected."""
+        return Upstream(self._reactor, self, self.make_socket(dial), dial, handler, tally)
+
+    def put(self, upstream: Upstream) -> None:
+        """Keep a connection for the next request; or close it, where there are plenty."""
+        idle = self._idle.get(upstream.dial)
+        if idle is None:
+            idle = self._idle[upstream.dial] = []
+        if len(idle) >= MAX_IDLE_PER_ADDRESS:
+            upstream.close()
+            return
+        idle.append(upstream)
+        upstream.arm(self._reactor.now + IDLE_S)
+
+    def forget(self, upstream: Upstream) -> None:
+        """An idle connection closed."""
+        idle = self._idle.get(upstream.dial)
+        if idle is not None and upstream in idle:
+            idle.remove(upstream)
+            if not idle:
+                del self._idle[upstream.dial]
+
+    def drop(self, dial: tuple[str, int]) -> None:
+        """Close every idle connection to an address that nobody has any more."""
+        for upstream in self._idle.pop(dial, []):
+            upstream.close()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for dial in list(self._idle):
+            self.drop(dial)
+
+    @property
+    def idle(self) -> int:
+        """Idle connections, over all addresses."""
+        return sum(map(len, self._idle.values()))

@@ -1,0 +1,425 @@
+# mypyc: compiled
+"""A connection from a client: requests in, answers out, one at a time, in order (RFC 9112 section 9).
+
+Laws
+- The next request is read only after the answer to the one before is complete; what comes early waits in the buffer,
+  and a client that sends too much of it is not read from.
+- When a request or its answer cannot be brought to a clean end, the connection is closed behind it, after an answer
+  where one is still possible. What stands in the buffer is then thrown away, never taken for a request.
+- A whole head has to come within its time, however it drips; a connection without a request is closed when idle.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from agent.frames import Limits
+from agent.proxy.engine.connection import Connection
+from agent.proxy.engine.reactor import Reactor
+from agent.proxy.http1 import answers, words
+from agent.proxy.http1.answers import Refusal, closing_answer
+from agent.proxy.http1.budget import Budget
+from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
+from agent.proxy.http1.head import (
+    CHUNKED,
+    HOP_BY_HOP,
+    LENGTH,
+    NO_BODY,
+    UNTIL_CLOSE,
+    BadHead,
+    RequestHead,
+    ResponseHead,
+    check_incomplete,
+    forwarded_fields,
+    parse_request,
+)
+from agent.proxy.http1.outgoing import edited, trail
+from agent.proxy.stream import RequestHandler
+from agent.trust import Agents
+from policies.decision import Edits
+
+PIPELINE_BYTES: Final = 64 * 1024
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 1024 * 1024
+
+
+class Server:
+    """What connections from clients ask of whoever runs them."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.limits = Limits()
+        self.draining = False
+        self.agents = Agents()
+        """Who is believed to be one."""
+
+    def on_accepted(self, sock: socket.socket, peer: str, budget: Budget) -> None:
+        """A client connected, to the listener that the budget is of."""
+        raise NotImplementedError
+
+    def handler(self, connection: Downstream, request: RequestHead) -> RequestHandler:
+        """Who takes a request whose head is there."""
+        raise NotImplementedError
+
+    def begin(self, connection: Downstream, handler: RequestHandler) -> None:
+        """Start it, or have it wait until there is a table."""
+        raise NotImplementedError
+
+    def forget(self, connection: Downstream) -> None:
+        """A client's connection closed."""
+        raise NotImplementedError
+
+    def count_refused(self, refusal: Refusal) -> None:
+        """Count an answer of the mesh's own for which there is no request."""
+        raise NotImplementedError
+
+
+class Downstream(Connection):
+    """One client's connection."""
+
+    __slots__ = (
+        "_body_framing",
+        "_buffer",
+        "_closing",
+        "_decoder",
+        "_eof",
+        "_framing",
+        "_hidden",
+        "_left",
+        "_lingered",
+        "_looping",
+        "_own_trail",
+        "_scanned",
+        "budget",
+        "exchange",
+        "from_agent",
+        "inbound",
+        "loopback",
+        "peer",
+        "served",
+        "server",
+    )
+
+    def __init__(self, server: Server, sock: socket.socket, peer: str, budget: Budget, from_agent: bool) -> None:
+        super().__init__(server.reactor, sock)
+        self.server = server
+        self.peer = peer
+        self.budget = budget
+        self.from_agent = from_agent
+        """Whether another host's agent made it, as was known then; `sender` tells what is known now."""
+        self.inbound = budget.inbound
+        self.loopback = peer.startswith("127.") or peer == "::1"
+        self.exchange: RequestHandler | None = None
+        self.served = 0
+        self._buffer = b""
+        self._scanned = 0
+        self._framing = NO_BODY
+        """Of the request body that is being read; NO_BODY once it is whole."""
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._body_framing = NO_BODY
+        """Of the answer's body, towards the client."""
+        self._closing = False
+        """No further request is read here."""
+        self._lingered = -1
+        """Bytes thrown away since the connection was closed for writing; -1 before that."""
+        self._looping = False
+        self._own_trail: bytes | None = None
+        self._hidden = False
+        self._eof = 0
+        """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
+        self.arm(server.reactor.now + server.limits.head_s)
+
+    # Reading requests.
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes from the client."""
+        exchange = self.exchange
+        if self._lingered >= 0:
+            self._linger(len(data))
+        elif exchange is None:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._read_requests()
+        elif exchange.switched:
+            exchange.on_tunnel_data(data)
+        elif self._framing != NO_BODY:
+            self._read_body(exchange, data)
+        else:
+            self._buffer += data
+            if len(self._buffer) > PIPELINE_BYTES:
+                self.pause_reading()
+
+    def _read_requests(self) -> None:
+        """Begin every request that the buffer holds whole, one after the other."""
+        if self._looping:
+            return
+        self._looping = True
+        try:
+            while self.exchange is None and self._buffer and not self._closing and not self.closed:
+                if not self._read_head():
+                    break
+        finally:
+            self._looping = False
+
+    def _read_head(self) -> bool:
+        buffer = self._buffer
+        if buffer[:2] == b"\r\n":  # one empty line before a request: RFC 9112 section 2.2
+            buffer = self._buffer = buffer[2:]
+            self._scanned = 0
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        try:
+            if end < 0:
+                check_incomplete(buffer)
+                self._wait_for_head(len(buffer))
+                return False
+            request = parse_request(buffer[:end])
+        except BadHead as bad:
+            self.give_up(Refusal(bad.status, "http", bad.reason))
+            return False
+        self._buffer = buffer[end + 4 :]
+        self._scanned = 0
+        self._begin(request)
+        return True
+
+    def _wait_for_head(self, have: int) -> None:
+        if not self._scanned and self.served:
+            self.arm(self.reactor.now + self.server.limits.head_s)
+        self._scanned = max(1, have - 3)
+
+    def _begin(self, request: RequestHead) -> None:
+        self.served += 1
+        framing = request.framing
+        if framing == LENGTH and not request.length:
+            framing = NO_BODY
+        self._framing = framing
+        self._left = request.length
+        if framing == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        if request.close or self.server.draining:
+            self._closing = True
+        exchange = self.exchange = self.server.handler(self, request)
+        exchange.request_sent = framing == NO_BODY
+        self.server.begin(self, exchange)
+        if framing != NO_BODY and self._buffer and self.exchange is exchange:
+            data, self._buffer = self._buffer, b""
+            self._read_body(exchange, data)
+
+    def _read_body(self, exchange: RequestHandler, data: bytes) -> None:
+        if self._framing == LENGTH:
+            if len(data) > self._left:
+                self._buffer = data[self._left :]
+                data = data[: self._left]
+            self._left -= len(data)
+            exchange.on_request_data(data)
+            if not self._left and self.exchange is exchange:
+                self._framing = NO_BODY
+                exchange.on_request_end([])
+            return
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            payload = decoder.feed(data)
+        except BadHead as bad:
+            self._closing = True
+            exchange.on_bad_request(bad.status, bad.reason)
+            return
+        if payload:
+            exchange.on_request_data(payload)
+        if decoder.done and self.exchange is exchange:
+            self._buffer = decoder.rest
+            self._decoder = None
+            self._framing = NO_BODY
+            exchange.on_request_end(decoder.trailers)
+
+    def on_eof(self) -> None:
+        """The client closed. A request in flight is given up: nobody is there to take the answer."""
+        exchange = self.exchange
+        if exchange is not None and exchange.switched:
+            self.pause_reading()
+            exchange.on_tunnel_eof()
+            return
+        self._closing = True
+        if exchange is not None:
+            exchange.on_client_gone()
+        self.close()
+
+    def on_broken(self, error: OSError) -> None:
+        """The connection failed."""
+        self._closing = True
+        exchange = self.exchange
+        self.close()
+        if exchange is not None:
+            exchange.on_client_gone()
+
+    def on_deadline(self, now: float) -> None:
+        """Too slow with a head, too long without a request, or the current request's time is up."""
+        if self.exchange is not None:
+            self.exchange.on_client_timeout()
+        elif self._lingered >= 0 or not (self._buffer or self._scanned):
+            self.close()
+        else:
+            self.give_up(Refusal(408, "http", f"no whole request head within {self.server.limits.head_s:g} s"))
+
+    # Writing answers.
+
+    def send_response(
+        self, head: ResponseHead, extra: list[bytes], body: bytes, complete: bool, edits: Edits | None
+    ) -> None:
+        """Relay an answer's head, and its body if that is complete."""
+        framing = head.framing
+        lines = [head.status_line]
+        lines += forwarded_fields(head)
+        if edits is not None:
+            lines = [lines[0], *edited(lines[1:], edits)]
+        lines += extra
+        request = self.exchange.request if self.exchange is not None else None
+        if framing in (CHUNKED, UNTIL_CLOSE):
+            if request is not None and request.http10:
+                framing = UNTIL_CLOSE
+                self._closing = True
+            else:
+                framing = CHUNKED
+                lines.append(b"transfer-encoding: chunked\r\n")
+        self._body_framing = framing
+        lines.append(self._connection_field(request))
+        lines.append(b"\r\n")
+        if body:
+            lines.append(body)
+        self.write(b"".join(lines))
+
+    def _connection_field(self, request: RequestHead | None) -> bytes:
+        if self._framing != NO_BODY:  # the request never came whole: what follows is not a request
+            self._closing = True
+        if self._closing or self.server.draining:
+            self._closing = True
+            return b"connection: close\r\n"
+        return b"connection: keep-alive\r\n" if request is not None and request.http10 else b""
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        if self._body_framing == CHUNKED:
+            data = chunk(data)
+        self.write(data)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The end of the answer's body."""
+        if self._body_framing == CHUNKED:
+            self.write(last_chunk(trailers))
+
+    def send_own(self, status: int, fields: list[bytes], body: bytes) -> None:
+        """An answer of the mesh's own, whole."""
+        request = self.exchange.request if self.exchange is not None else None
+        lines = [answers.status_line(status), *fields, b"content-length: %d\r\n" % len(body)]
+        lines.append(self._connection_field(request))
+        lines.append(b"\r\n")
+        if request is None or request.method != b"HEAD":
+            lines.append(body)
+        self.write(b"".join(lines))
+
+    def on_exchange_end(self, exchange: RequestHandler) -> None:
+        """The request is over: the next one, or the end of the connection."""
+        if self.closed:
+            return
+        if self._closing or self._framing != NO_BODY:
+            self.close_soon()
+            return
+        self.arm(self.reactor.now + self.server.limits.idle_s)
+        self.resume_reading()
+        if self._buffer:
+            self._read_requests()
+
+    def on_drained(self) -> None:
+        """The client took what was held."""
+        if self._lingered >= 0:
+            self.finish_writing()
+        elif self.exchange is not None:
+            self.exchange.on_drained()
+
+    # Upgrade.
+
+    def send_informational(self, head: ResponseHead) -> None:
+        """100 Continue, 103 Early Hints: to those who know them."""
+        if self.exchange is None or not self.exchange.request.http10:
+            self.write(b"".join([head.status_line, *forwarded_fields(head), b"\r\n"]))
+
+    def send_continue(self) -> None:
+        """100 Continue, of our own."""
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def begin_tunnel(self, head: ResponseHead) -> None:
+        """Relay a 101; from here on bytes go both ways, unread."""
+        self._closing = True
+        upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
+        fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
+        self.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
+        exchange = self.exchange
+        if self._buffer and exchange is not None and exchange.switched:
+            data, self._buffer = self._buffer, b""
+            exchange.on_tunnel_data(data)
+
+    def half_close(self, *, from_upstream: bool) -> bool:
+        """One side of the tunnel is through. True when both are."""
+        self._eof |= 2 if from_upstream else 1
+        if from_upstream and self.flushed:
+            self.finish_writing()
+        return self._eof == 3
+
+    # Closing.
+
+    def give_up(self, refusal: Refusal) -> None:
+        """Answer what cannot be understood, and close."""
+        self._closing = True
+        self.server.count_refused(refusal)
+        self.write(closing_answer(refusal))
+        self.close_soon()
+
+    def close_soon(self) -> None:
+        """Close for writing once all is written, and throw away what still comes: closing at once, with bytes unread,
+        would have the kernel take the answer back (RFC 9112 section 9.6)."""
+        if self.closed or self._lingered >= 0:
+            return
+        self._closing = True
+        self._lingered = 0
+        self._buffer = b""
+        self.arm(self.reactor.now + LINGER_S)
+        self.resume_reading()
+        if self.flushed:
+            self.finish_writing()
+
+    def _linger(self, size: int) -> None:
+        self._lingered += size
+        if self._lingered > LINGER_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        """Close, wherever it stands."""
+        if not self.closed:
+            self.server.forget(self)
+        super().close()
+
+    def abort(self) -> None:
+        """Give the connection up: the client sees that the answer did not come whole."""
+        self._closing = True
+        exchange = self.exchange
+        self.close()
+        if exchange is not None:
+            exchange.on_client_gone()
+
+    @property
+    def sender(self) -> int:
+        """Who sends the requests of this connection, for what they may say."""
+        if not self.inbound:
+            return words.LOCAL if self.loopback else words.CLIENT
+        return words.AGENT if self.server.agents.from_agent(self.peer) else words.STRANGER
+
+    def trail(self, request: RequestHead) -> bytes:
+        """Via and X-Forwarded fields for the next hop; the same for all requests that come without their own. An agent
+        is no link of the chain that services see; whoever else comes to its door is."""
+        hidden = self.inbound and self.server.agents.from_agent(self.peer)
+        if request.has_trail:
+            return trail(request, self.peer, inbound=hidden)
+        if self._own_trail is None or hidden != self._hidden:
+            self._own_trail = trail(None, self.peer, inbound=hidden)
+            self._hidden = hidden
+        return self._own_trail

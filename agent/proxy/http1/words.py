@@ -1,0 +1,80 @@
+# mypyc: compiled
+"""The mesh's own words in heads (`x-shoal-*`): who has to say one for it to be believed. The tables are the law.
+
+Laws
+- What is not believed is taken out of the head before anybody looks at it: no policy matches it, nothing passes it on.
+- A word that is in no table is believed from nobody.
+- What makes a request be sent again or elsewhere is believed from agents only: a service that could say "nothing saw
+  it" would have a POST done twice.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.proxy.http1.head import (
+    REBUILT,
+    SHOAL_CALLER,
+    SHOAL_DEADLINE,
+    SHOAL_ENDPOINT,
+    SHOAL_EXPLAIN,
+    SHOAL_NO_FAULT,
+    SHOAL_NO_RETRY,
+    SHOAL_PRIORITY,
+    SHOAL_REPLAY,
+    SHOAL_SHADOW,
+    SHOAL_SHED,
+    SHOAL_UNSENT,
+    RequestHead,
+    ResponseHead,
+    is_word,
+)
+
+# Who sends a request, as bits.
+LOCAL: Final = 1
+"""A client of the outbound listener, on this host's loopback."""
+CLIENT: Final = 2
+"""Another client of the outbound listener, where that does not listen on loopback alone."""
+AGENT: Final = 4
+"""Another host's agent, at the inbound listener (agent.trust)."""
+STRANGER: Final = 8
+"""Anybody else at the inbound listener."""
+
+REQUESTS: Final = {
+    SHOAL_DEADLINE: LOCAL | CLIENT | AGENT,
+    SHOAL_SHADOW: LOCAL | CLIENT | AGENT,
+    SHOAL_PRIORITY: LOCAL | CLIENT | AGENT,
+    SHOAL_REPLAY: LOCAL | CLIENT | AGENT,
+    SHOAL_NO_FAULT: LOCAL | CLIENT,
+    SHOAL_EXPLAIN: LOCAL | AGENT,
+    SHOAL_CALLER: AGENT,
+    SHOAL_ENDPOINT: AGENT,
+}
+
+# Who answers a request, as bits.
+SERVICE: Final = 1
+"""An instance, on a connection to itself."""
+CALLEE: Final = 2
+"""The agent of an instance's host."""
+
+ANSWERS: Final = {
+    SHOAL_UNSENT: CALLEE,
+    SHOAL_SHED: CALLEE,
+    SHOAL_NO_RETRY: SERVICE | CALLEE,  # it only makes us do less, and services may pass it on
+}
+
+
+def disbelieve(request: RequestHead, sender: int) -> None:
+    """Take out of a request what its sender has no say in. Asked only where `request.has_words`."""
+    fields = [f for f in request.fields if not is_word(f.code) or REQUESTS.get(f.code, 0) & sender]
+    if len(fields) == len(request.fields):
+        return
+    request.fields = fields
+    request.special = [f for f in fields if f.code]
+    request.wires = [f.wire for f in fields if f.code < REBUILT]
+
+
+def says(response: ResponseHead, code: int, *, agent: bool) -> bool:
+    """Whether an answer says a word, and is believed; `agent`: an agent gave it, or passed it on."""
+    sender = CALLEE if agent else SERVICE
+    return bool(ANSWERS.get(code, 0) & sender) and any(field.code == code for field in response.special)

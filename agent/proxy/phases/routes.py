@@ -1,0 +1,31 @@
+# mypyc: compiled
+"""`route`: which instances a request goes to, or which answer the mesh gives by itself."""
+
+from __future__ import annotations
+
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.subject import Subject
+from agent.proxy.phases.verdict import Verdict
+from agent.proxy.report.story import Entry, InForce, action
+from agent.proxy.table.lasting import Lasting
+from policies.decision import Decision
+from policies.kinds.route import decide as route
+
+
+class Routes(Phase):
+    """Always has something to say."""
+
+    __slots__ = ("compiled",)
+
+    def __init__(self, state: Lasting, in_force: InForce, compiled: route.Compiled) -> None:
+        super().__init__("route", "route", state, in_force, counts=False)
+        self.compiled = compiled
+
+    def decide(self, subject: Subject) -> Verdict | None:
+        """The first rule that matches."""
+        return self.compiled.decide(subject.view, subject.rng)
+
+    def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:
+        """Which rule, and where to."""
+        assert isinstance(verdict, Decision)
+        return self.entry(action(self.state.name, verdict.action), f"{verdict.rule}: {verdict.reason}")

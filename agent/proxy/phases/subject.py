@@ -1,0 +1,34 @@
+# mypyc: compiled
+"""What phases may read of a request. A leaf: it knows neither plans nor who sends."""
+
+from __future__ import annotations
+
+import random
+
+from agent.proxy.engine.reactor import Reactor
+from agent.proxy.http1.head import RequestHead
+from agent.proxy.phases.view import HeadView
+from agent.proxy.stream import RequestHandler
+
+
+class Subject(RequestHandler):
+    """A request that is decided about; or one that might be, for `explain`."""
+
+    __slots__ = ("_view", "caller", "reactor", "rng", "started")
+
+    def __init__(self, request: RequestHead, reactor: Reactor, rng: random.Random) -> None:
+        super().__init__(request)
+        self.reactor = reactor
+        self.rng = rng
+        self.caller = ""
+        """The service that calls, as far as it is known."""
+        self.started = reactor.now
+        self._view: HeadView | None = None
+
+    @property
+    def view(self) -> HeadView:
+        """The request as policies see it; decoded when one asks."""
+        view = self._view
+        if view is None:
+            view = self._view = HeadView(self.request, self.caller)
+        return view

@@ -1,0 +1,96 @@
+# mypyc: compiled
+"""What phases decide, as values: one place (`agent.proxy.request.walk`) does what they say.
+
+A route's is `policies.decision.Decision`, which already is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from agent.proxy.http1.answers import Refusal
+from policies.decision import Decision, Forward
+from policies.kinds.shadow.decide import Order
+
+
+class Refuse:
+    """Answer in the mesh's own name."""
+
+    __slots__ = ("body", "counted", "fields", "refusal", "resets", "what")
+
+    def __init__(
+        self,
+        refusal: Refusal,
+        fields: Sequence[bytes] = (),
+        body: bytes | None = None,
+        *,
+        what: str = "",
+        counted: bool = False,
+        resets: bool = False,
+    ) -> None:
+        self.refusal = refusal
+        self.fields = list(fields)
+        """Header lines beyond the usual ones."""
+        self.body = body
+        """In place of the usual one."""
+        self.what = what or refusal.policy
+        """Under which it is counted: the limit, the rule."""
+        self.counted = counted
+        """Whether the phase's own count is that of the refusals too."""
+        self.resets = resets
+        """Close the connection in place of an answer."""
+
+
+class Hold:
+    """Wait, and then go on; or be refused; or have the answer come slowly."""
+
+    __slots__ = ("bytes_per_s", "delay_s", "reason", "then", "what")
+
+    def __init__(self, what: str, reason: str, delay_s: float, then: Refuse | None, bytes_per_s: float) -> None:
+        self.what = what
+        self.reason = reason
+        self.delay_s = delay_s
+        self.then = then
+        self.bytes_per_s = bytes_per_s
+        """0: as fast as it comes."""
+
+
+class FallBack:
+    """A breaker is open: to where its policy leads instead."""
+
+    __slots__ = ("forward", "reason", "what")
+
+    def __init__(self, forward: Forward, reason: str) -> None:
+        self.forward = forward
+        self.reason = reason
+        self.what = "breaker"
+
+
+class TurnAway:
+    """It is too much for the instances of this host: to the caller, or along the ways out."""
+
+    __slots__ = ("reason", "retry_after_s", "what")
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.what = "refused"
+
+
+class Copies:
+    """Send copies along."""
+
+    __slots__ = ("orders", "what")
+
+    def __init__(self, orders: Sequence[Order]) -> None:
+        self.orders = orders
+        self.what = ""
+
+
+Verdict: TypeAlias = Decision | Refuse | Hold | FallBack | TurnAway | Copies
+
+
+def what(verdict: Verdict) -> str:
+    """Under which it is counted."""
+    return verdict.rule if isinstance(verdict, Decision) else verdict.what

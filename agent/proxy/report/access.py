@@ -1,0 +1,66 @@
+# mypyc: compiled
+"""Access records: one a request, in a ring while requests are served, and as lines of JSON in between."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Final, TypeAlias
+
+import msgspec
+
+from agent.frames import Frame, Record
+
+RING: Final = 65536
+
+Row: TypeAlias = tuple[float, bool, str, str, str, bytes, bytes, bytes, int, float, int, int, int, bytes, str]
+
+
+class Recorder:
+    """The ring. When it overflows the newest records are lost, and counted."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        """Whether control writes the records somewhere; else nothing is recorded."""
+        self.lost = 0
+        self._rows: deque[Row] = deque()
+        self._epoch = time.time() - time.monotonic()
+        self._encode = msgspec.json.Encoder().encode_lines
+
+    def record(self, row: Row) -> None:
+        """A request ended; `row` begins with when it began, on the monotonic clock. Called only where it is wanted."""
+        if len(self._rows) >= RING:
+            self.lost += 1
+            return
+        self._rows.append((self._epoch + row[0], *row[1:]))
+
+    def take(self, most: int) -> Frame | None:
+        """The oldest records, as a frame for control; None when there is none."""
+        rows = self._rows
+        self._epoch = time.time() - time.monotonic()  # the wall clock may have been set since
+        count = min(most, len(rows))
+        if not count:
+            return None
+        return {"t": "records", "count": count, "lines": self._encode([_record(rows.popleft()) for _ in range(count)])}
+
+
+def _record(row: Row) -> Record:
+    began, inbound, caller, service, endpoint, method, host, target = row[:8]
+    status, duration_s, bytes_in, bytes_out, attempts, request_id, why = row[8:]
+    return Record(
+        began,
+        "inbound" if inbound else "outbound",
+        caller,
+        service,
+        endpoint,
+        method.decode("latin-1"),
+        host.decode("latin-1"),
+        target.decode("latin-1"),
+        status,
+        duration_s,
+        bytes_in,
+        bytes_out,
+        attempts,
+        request_id.decode("latin-1"),
+        why,
+    )

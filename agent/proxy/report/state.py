@@ -1,0 +1,104 @@
+# mypyc: interpreted, because it answers control, and no request waits for it
+"""What a worker tells of itself when asked: counters, and the services with their endpoints and live loads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.proxy.report.stats import BOUNDS_S
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.service import Service
+
+
+def metrics(runtime: Runtime) -> dict[str, Any]:
+    """Counters of this worker; those of services that saw no request are left out."""
+    return {
+        "services": {
+            name: {**service.stats.as_frame(), **_guards(service)}
+            for name, service in runtime.table.services.items()
+            if any(service.stats.requests) or service.stats.active or service.stats.refused
+        },
+        "duration_bounds_s": list(BOUNDS_S),
+        "refused": runtime.refused,
+        "connections": {"open": len(runtime.connections), "accepted": runtime.accepted},
+        "pool": {
+            "open": runtime.pool.opened,
+            "idle": runtime.pool.idle,
+            "connects": runtime.pool.connects,
+            "reused": runtime.pool.reused,
+        },
+        "records_lost": runtime.recorder.lost,
+        "loop_late_s": runtime.lateness.total_s,
+        "loop_late_worst_s": runtime.lateness.worst_s,
+        "revision": runtime.table.revision,
+    }
+
+
+def _guards(service: Service) -> dict[str, Any]:
+    """How the breaker stands, and who is ejected; figures that can be added up over workers."""
+    found: dict[str, Any] = {"breaker": {}, "ejected": {}}
+    if service.circuit is not None:
+        found["breaker"][service.circuit.state] = 1
+    if service.ejector is not None:
+        found["ejected"] = dict.fromkeys(service.ejector.ejected(), 1)
+    return found
+
+
+def demand(runtime: Runtime) -> dict[str, dict[str, float]]:
+    """Requests that asked for a token, since ever: by service, by limit."""
+    return {
+        name: {limit: service.buckets.demand(limit) for limit in service.plan.limits.compiled.names}
+        for name, service in runtime.table.services.items()
+        if service.buckets is not None and service.plan.limits is not None
+    }
+
+
+def services(runtime: Runtime, name: str | None) -> dict[str, Any]:
+    """One service, or all of them, as this worker runs them."""
+    table = runtime.table
+    chosen = table.services if name is None else {n: s for n, s in table.services.items() if n == name}
+    return {
+        "revision": table.revision,
+        "ready": table.ready,
+        "draining": runtime.draining,
+        "services": {n: _service(s) for n, s in chosen.items()},
+    }
+
+
+def _service(service: Service) -> dict[str, Any]:
+    plan = service.plan
+    return {
+        "revision": plan.revision,
+        "balance": plan.balancer.describe(),
+        "policies": {
+            kind: {"key": policy.key, "revision": policy.revision, "mode": policy.mode}
+            for kind, policy in plan.policies.items()
+        },
+        "breaker": None
+        if service.circuit is None
+        else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},
+        "connections": service.tally.open,
+        "endpoints": [
+            {
+                "id": e.id,
+                "address": e.address,
+                "port": e.port,
+                "version": e.version,
+                "zone": e.zone,
+                "weight": e.weight,
+                "healthy": e.healthy,
+                "draining": e.draining,
+                "suspect": e.suspect,
+                "agent": e.agent,
+                "via": e.via,
+                "active": e.load.active,
+                "requests": e.load.requests,
+                "successes": e.load.successes,
+                "failures": e.load.failures,
+                "ewma_ms": round(e.load.ewma_s * 1000, 3),
+                "breaker": e.load.circuit.state if e.load.circuit is not None else "",
+                "ejected": service.ejector is not None and service.ejector.until(e.id) > 0,
+            }
+            for e in plan.endpoints
+        ],
+    }

@@ -1,0 +1,120 @@
+# mypyc: compiled
+"""Counters of one worker, as plain integers; control adds the workers up and renders them.
+
+A histogram is a list of integers and a bisection: an observation costs a fraction of a microsecond.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any, Final
+
+BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class ServiceStats:
+    """What was seen of one service, from this worker. Outlives every plan."""
+
+    __slots__ = (
+        "active",
+        "audit",
+        "buckets",
+        "bytes_in",
+        "bytes_out",
+        "callers",
+        "copies",
+        "duration_s",
+        "ejections",
+        "failures",
+        "faults",
+        "limited",
+        "met",
+        "refused",
+        "requests",
+        "shed",
+        "transitions",
+    )
+
+    def __init__(self) -> None:
+        self.requests = [0, 0, 0, 0, 0, 0]
+        """By class of status: index 2 is 2xx. Index 0: the client went away before an answer."""
+        self.buckets = [0] * (len(BOUNDS_S) + 1)
+        self.duration_s = 0.0
+        self.active = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.refused: dict[str, int] = {}
+        """By policy: answers that Shoal made itself."""
+        self.failures: dict[str, int] = {}
+        """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
+        self.audit: dict[str, int] = {}
+        """By kind: how often a document in audit mode would have acted."""
+        self.callers: dict[str, int] = {}
+        """By calling service, as far as callers say who they are: requests."""
+        self.copies: dict[str, int] = {}
+        """By outcome: copies of requests that a shadow policy wanted."""
+        self.shed: dict[str, int] = {}
+        """By what became of them: requests that were not let in."""
+        self.limited: dict[str, int] = {}
+        """By limit: requests that were one too many."""
+        self.faults: dict[str, int] = {}
+        """By rule: requests that a fault was injected into."""
+        self.transitions: dict[str, int] = {}
+        """By state: how often a breaker went there."""
+        self.ejections: dict[str, int] = {}
+        """By endpoint."""
+        self.met: dict[str, dict[str, int]] = {
+            "ratelimit": self.limited,
+            "fault": self.faults,
+            "breaker": self.refused,
+            "shed": self.shed,
+        }
+        """By kind: where it is counted that a phase had something to say."""
+
+    def note_met(self, kind: str, what: str, *, audit: bool, counts_in_audit: bool) -> None:
+        """A phase had something to say of a request."""
+        if audit:
+            count(self.audit, kind)
+        if not audit or counts_in_audit:
+            counters = self.met.get(kind)
+            if counters is not None:
+                count(counters, what)
+
+    def observe(self, status: int, duration_s: float) -> None:
+        """A request that ended with a status, after so long."""
+        self.requests[status // 100] += 1
+        self.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
+        self.duration_s += duration_s
+
+    def copied(self, outcome: str, number: int) -> None:
+        """Copies of a request came to something: answered, failed, dropped, or their answers could not be compared."""
+        self.copies[outcome] = self.copies.get(outcome, 0) + number
+
+    def as_frame(self) -> dict[str, Any]:
+        """What `ask metrics` answers for a service."""
+        requests = {f"{n}xx": count for n, count in enumerate(self.requests) if n and count}
+        if self.requests[0]:
+            requests["gone"] = self.requests[0]
+        return {
+            "requests": requests,
+            "duration_buckets": self.buckets,
+            "duration_sum_s": self.duration_s,
+            "active": self.active,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "refused": self.refused,
+            "failures": self.failures,
+            "audit": self.audit,
+            "callers": self.callers,
+            "copies": self.copies,
+            "shed": self.shed,
+            "limited": self.limited,
+            "faults": self.faults,
+            "transitions": self.transitions,
+            "ejections": self.ejections,
+        }
+
+
+def count(counters: dict[str, int], name: str) -> None:
+    """Add one to a named counter."""
+    counters[name] = counters.get(name, 0) + 1

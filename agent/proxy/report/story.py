@@ -1,0 +1,187 @@
+# mypyc: compiled
+"""The words of a request's story: what was decided, by which policy and revision, and why.
+
+Kept apart from the exchange so that the exchange reads as the story itself. The same entries answer `x-shoal-explain`,
+`/explain` and `shoal explain`. What phases say of themselves stands with them (`agent.proxy.phases`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from agent.proxy.http1.answers import Refusal
+from policies.decision import Forward, Redirect, Respond
+from policies.endpoint import Endpoint
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.retry.decide import Again, Enough
+from policies.kinds.retry.policy import Failure, RetryPolicy
+from policies.kinds.timeout.decide import Timeouts
+from policies.language.document import Document
+
+Entry: TypeAlias = dict[str, Any]
+Explained: TypeAlias = list[Entry]
+_EXPLAIN_BYTES: Final = 6000
+
+
+class InForce(NamedTuple):
+    """A policy that applies to a service: where it stands, and what it says."""
+
+    key: str
+    revision: int
+    mode: str
+    document: Document
+
+
+Policies: TypeAlias = Mapping[str, InForce]
+
+
+def no_service(host: bytes) -> Refusal:
+    """Nobody is registered under the name that was asked for."""
+    name = host.decode("latin-1")[:200]
+    return Refusal(
+        404, "service", f"no service {name!r} in this mesh; 'shoal services' lists those there are", unsent=True
+    )
+
+
+def no_endpoint(service: str, forward: Forward | None) -> Refusal:
+    """The service is known, but nothing can take the request."""
+    name = (forward.service if forward is not None else None) or service
+    subset = f" with {forward.subset}" if forward is not None and forward.subset is not None else ""
+    return Refusal(503, "endpoint", f"no endpoint of {name}{subset} can take the request", 1, unsent=True)
+
+
+def found(service: str, endpoints: int, revision: int) -> Entry:
+    """The service that was asked for."""
+    return entry(None, "service", "", service, f"{endpoints} endpoints, table {revision}")
+
+
+def entry(policy: InForce | None, phase: str, kind: str, decision: str, reason: str) -> Entry:
+    """One decision, with the policy behind it (None: the built-in default)."""
+    return {
+        "phase": phase,
+        "policy": f"{kind}/{policy.key}" if policy is not None else "",
+        "revision": policy.revision if policy is not None else 0,
+        "mode": policy.mode if policy is not None else "enforce",
+        "decision": decision,
+        "reason": reason,
+    }
+
+
+def action(service: str, of: Forward | Redirect | Respond) -> str:
+    """What a route of `service` does."""
+    if isinstance(of, Forward):
+        subset = "" if of.subset is None else f" {of.subset}"
+        rewrite = "" if of.target is None else f" as {of.target}"
+        return f"forward to {of.service or service}{subset}{rewrite}"
+    if isinstance(of, Redirect):
+        return f"redirect {of.status} to {of.location}"
+    return f"respond {of.status}"
+
+
+def balanced(policies: Policies, balancer: Balancer, endpoint: Endpoint, *, sticky: bool, refusing: bool) -> Entry:
+    """Which endpoint was picked, and how. `refusing`: something speaks against each of them."""
+    load = endpoint.load
+    how = "the client's session" if sticky else balancer.document.algorithm
+    reason = f"{how}; {load.active} in flight here, {'healthy' if endpoint.healthy else 'not healthy'}"
+    if refusing:
+        reason += "; something speaks against every one (ejected, refusing, its breaker open), and one is tried"
+    via = f" via agent {endpoint.agent}" if endpoint.via else ""
+    return entry(
+        policies.get("balance"),
+        "balance",
+        "balance",
+        f"endpoint {endpoint.id} at {endpoint.address}:{endpoint.port}{via}",
+        reason,
+    )
+
+
+def limits(policies: Policies, timeouts: Timeouts, retry: RetryPolicy, *, whole: bool, rule: bool) -> list[Entry]:
+    """The time limits and retries that apply. `whole`: one time for the whole request; `rule`: a route's rule has
+    retries of its own."""
+    times = ", ".join(
+        f"{name} {value:g} s" if value else f"{name} unlimited"
+        for name, value in (
+            ("connect", timeouts.connect_s),
+            ("try", timeouts.try_s),
+            ("request", timeouts.request_s),
+            ("idle", timeouts.idle_s),
+        )
+    )
+    covers = "whole request" if whole else "request sent to first byte of the answer"
+    within = "within the service's retry budget"
+    kind = "route" if rule else "retry"
+    return [
+        entry(policies.get("timeout"), "timeout", "timeout", times, f"`request` covers: {covers}"),
+        entry(
+            policies.get(kind),
+            "retry",
+            kind,
+            f"up to {retry.attempts} attempts",
+            f"the rule's own, {within}" if rule else within,
+        ),
+    ]
+
+
+def retried(policies: Policies, failure: Failure, reason: str, verdict: Again | Enough) -> Entry:
+    """What became of a failed attempt."""
+    decision = f"again after {verdict.delay_s * 1000:.0f} ms" if isinstance(verdict, Again) else "no further attempt"
+    told = f"{failure.name.lower()}: {reason}; {verdict.reason}"
+    return entry(policies.get("retry"), "retry", "retry", decision, told)
+
+
+def way_out(policies: Policies, way: Forward | Respond, reason: str) -> Entry:
+    """Where a request goes that was not let in."""
+    if isinstance(way, Respond):
+        decision = f"respond {way.status}"
+    else:
+        place = " ".join(part for part in (way.service or "", str(way.subset or "")) if part)
+        decision = f"goes to {place or 'the service'} instead"
+    return entry(policies.get("shed"), "shed", "shed", decision, reason)
+
+
+def stored(policies: Policies, name: str, url: str) -> Entry:
+    """It was stored for later."""
+    decision = f"stored as {name}" if name else "stored"
+    return entry(policies.get("shed"), "answer", "shed", decision, f"in {url}; `shoal replay` sends it")
+
+
+def hedged(policies: Policies, first: Endpoint, second: Endpoint, after_s: float) -> Entry:
+    """A second attempt beside the first."""
+    reason = f"{first.id} has not answered for {after_s * 1000:.0f} ms"
+    return entry(policies.get("retry"), "retry", "retry", f"hedge at endpoint {second.id}", reason)
+
+
+def refused(policies: Policies, refusal: Refusal) -> Entry:
+    """The mesh's own answer."""
+    kind = refusal.policy
+    return entry(policies.get(kind), "answer", kind, f"answer {refusal.status}", refusal.reason)
+
+
+def explain_field(explained: Explained, endpoint: Endpoint | None, inbound: bool) -> bytes:
+    """The `x-shoal-explain` response header: JSON, ASCII, bounded."""
+    hop = b"x-shoal-explain-inbound" if inbound else b"x-shoal-explain"
+    kept = list(explained)
+    while True:
+        told = {"decisions": kept, "endpoint": endpoint.id if endpoint is not None else None}
+        text = msgspec.json.encode(told).decode().encode("ascii", "backslashreplace")
+        if len(text) <= _EXPLAIN_BYTES or not kept:
+            return b"%b: %b\r\n" % (hop, bytes(b if 0x20 <= b < 0x7F else 0x3F for b in text))
+        kept.pop()
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> list[bytes]:
+    """As they go over the wire."""
+    return [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in headers]
+
+
+def direct_answer(found: Redirect | Respond) -> tuple[list[bytes], bytes, int]:
+    """Header lines, body and status of an answer that a route gives by itself."""
+    fields = [b"server: shoal\r\n", b"x-shoal-policy: route\r\n"]
+    if isinstance(found, Redirect):
+        fields.append(b"location: %b\r\n" % found.location.encode("latin-1", "replace"))
+        return fields, b"", found.status
+    fields += header_lines(found.headers)
+    return fields, found.body, found.status

@@ -1,0 +1,308 @@
+# mypyc: compiled
+"""One try of a request at one endpoint: connect, send, listen; and what was learnt of the endpoint by it.
+
+An Attempt belongs to its exchange, which decides; upstream connections call it when something happened. What it counts
+on its endpoint's load it gives back exactly once. What attempts, copies, tunnels and throttles know of the exchange
+that made them is a Party.
+"""
+
+from __future__ import annotations
+
+import random
+
+from agent.proxy.engine.connection import Tally
+from agent.proxy.engine.reactor import INFINITY
+from agent.proxy.http1.client import ResponseHandler, Upstream
+from agent.proxy.http1.head import RequestHead, ResponseHead
+from agent.proxy.http1.outgoing import request_head
+from agent.proxy.http1.server import Downstream
+from agent.proxy.request.walk import Walk
+from agent.proxy.runtime import Runtime
+from policies.endpoint import Endpoint
+from policies.kinds.balance.ewma import observe
+from policies.kinds.outlier.ejector import OK
+from policies.kinds.retry.policy import IDEMPOTENT_BYTES, Failure
+
+
+class Party(Walk):
+    """A request with its client's side, between which and an endpoint things pass."""
+
+    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "whole_deadline")
+
+    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead, rng: random.Random) -> None:
+        super().__init__(runtime, request, rng, inbound=down.inbound)
+        self.down = down
+        self.request_id = b""
+        self.whole_deadline = INFINITY
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def head_for(self, endpoint: Endpoint, attempt: int) -> list[bytes]:
+        """The lines of the request's head, for an endpoint; `attempt` counts from 1."""
+        plan = self.plan
+        assert plan is not None
+        now = self.reactor.now
+        deadline = self.whole_deadline
+        limit_s = plan.timeouts.request_s
+        if limit_s and now + limit_s < deadline:
+            deadline = now + limit_s
+        return request_head(
+            self.request,
+            self.forward,
+            endpoint,
+            trail=self.down.trail(self.request),
+            request_id=self.request_id,
+            caller=self.caller,
+            attempt=attempt,
+            left_s=deadline - now,
+        )
+
+    def bounded(self, deadline: float) -> float:
+        """A deadline, or the whole request's when that comes first."""
+        return deadline if deadline < self.whole_deadline else self.whole_deadline
+
+    def kept_body(self) -> list[bytes]:
+        """The body as far as it has come, in wire form."""
+        raise NotImplementedError
+
+    def upstream(self) -> Upstream | None:
+        """The connection that the answer comes by, if there is one now."""
+        raise NotImplementedError
+
+    # What came of an attempt.
+
+    def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        raise NotImplementedError
+
+    def on_response_data(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        raise NotImplementedError
+
+    def on_response_end(self, trailers: list[bytes]) -> None:
+        """The answer has come whole."""
+        raise NotImplementedError
+
+    def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
+        """101: from here on bytes go both ways, unread."""
+        raise NotImplementedError
+
+    def on_upstream_data(self, data: bytes) -> None:
+        """Bytes from the upstream, after a switch."""
+        raise NotImplementedError
+
+    def on_upstream_eof(self) -> None:
+        """The upstream has said all it has to say, after a switch."""
+        raise NotImplementedError
+
+    def on_failed(
+        self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False
+    ) -> None:
+        """It came to nothing."""
+        raise NotImplementedError
+
+    def on_bad_response(self, attempt: Attempt, reason: str) -> None:
+        """The upstream sent what cannot be read in one way only."""
+        raise NotImplementedError
+
+    # The answer's body, to the client.
+
+    def pass_body(self, data: bytes) -> None:
+        """A piece."""
+        raise NotImplementedError
+
+    def end_answer(self, trailers: list[bytes]) -> None:
+        """All of it has been passed on."""
+        raise NotImplementedError
+
+    def end_tunnel(self) -> None:
+        """Both sides are through."""
+        raise NotImplementedError
+
+    # What is learnt of an endpoint.
+
+    def tally(self) -> Tally | None:
+        """Who counts the connections to it."""
+        raise NotImplementedError
+
+    def judge(self, endpoint: Endpoint, outcome: int, latency_s: float, *, gated: bool) -> None:
+        """A try at it came to an end."""
+        raise NotImplementedError
+
+
+class Attempt(ResponseHandler):
+    """One try."""
+
+    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "held", "latency_s", "number")
+
+    def __init__(self, exchange: Party, endpoint: Endpoint, number: int) -> None:
+        super().__init__(exchange.request.method, exchange.request.upgrade)
+        self.exchange = exchange
+        self.endpoint = endpoint
+        self.number = number
+        """Counts from 1."""
+        self.began = exchange.reactor.now
+        self.counted = True
+        """Whether the endpoint's load counts this request."""
+        self.gated = exchange.gated
+        """Whether the endpoint's breaker does."""
+        self.held = exchange.held
+        """The inbound phase that let it in, and has to hear of its end."""
+        exchange.gated = False
+        exchange.held = None
+        self.latency_s = -1.0
+        """Until the head of a good answer; negative: there was none."""
+        load = endpoint.load
+        load.active += 1
+        load.requests += 1
+
+    @property
+    def sending(self) -> bool:
+        """Whether what comes of the request's body can be passed on at once."""
+        up = self.up
+        return up is not None and up.attempt is self and up.sent
+
+    def start(self) -> None:
+        """On a connection of the pool, or a new one."""
+        exchange = self.exchange
+        pool = exchange.runtime.pool
+        dial = self.endpoint.dial
+        up = pool.take(dial, verify=exchange.request.method not in IDEMPOTENT_BYTES)
+        if up is not None:
+            self._send(up)
+            return
+        plan = exchange.plan
+        assert plan is not None
+        self.up = up = pool.open(dial, self, exchange.tally())
+        pool.connects += 1
+        up.arm(exchange.bounded(self.began + (plan.timeouts.connect_s or INFINITY)))
+        up.connect(exchange.runtime.agents.source(dial[0]) if self.endpoint.via else "")
+
+    def on_connected(self, up: Upstream) -> None:
+        """The endpoint's connection is there."""
+        self._send(up)
+
+    def _send(self, up: Upstream) -> None:
+        self.up = up
+        exchange = self.exchange
+        plan = exchange.plan
+        assert plan is not None
+        try_s = plan.timeouts.try_s
+        up.arm(self.began + try_s if try_s else INFINITY)
+        lines = exchange.head_for(self.endpoint, self.number)
+        lines += exchange.kept_body()
+        up.send_request(self, b"".join(lines))
+        if self.up is up and not exchange.request_sent:
+            if up.full:
+                exchange.down.pause_reading()
+            else:
+                exchange.down.resume_reading()
+
+    def on_drained(self) -> None:
+        """What was held of the request is sent: its client may go on."""
+        self.exchange.down.resume_reading()
+
+    # The answer.
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """100 Continue, 103 Early Hints."""
+        self.exchange.down.send_informational(head)
+
+    def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        self.exchange.on_response(self, head, body, complete)
+
+    def on_response_data(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        self.exchange.on_response_data(data)
+
+    def on_response_end(self, trailers: list[bytes]) -> None:
+        """The answer has come whole."""
+        self.exchange.on_response_end(trailers)
+
+    def on_switched(self, head: ResponseHead) -> None:
+        """101: from here on bytes go both ways, unread."""
+        self.exchange.on_switched(self, head)
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        self.exchange.on_upstream_data(data)
+
+    def on_tunnel_eof(self, *, from_upstream: bool) -> None:
+        """The upstream has said all it has to say."""
+        self.exchange.on_upstream_eof()
+
+    # What goes wrong.
+
+    def on_lost(self, up: Upstream, reason: str, connecting: bool) -> None:
+        """Connecting failed, or the connection broke before the answer was whole."""
+        self.up = None
+        address = f"{up.dial[0]}:{up.dial[1]}"
+        if connecting:
+            self.exchange.on_failed(self, Failure.CONNECT, f"cannot connect to {address}: {reason}", sent=False)
+        else:
+            self.exchange.on_failed(self, Failure.RESET, f"{address}: {reason}", sent=up.sent)
+
+    def on_timeout(self, up: Upstream, connecting: bool) -> None:
+        """This attempt took longer than one may."""
+        self.up = None
+        address = f"{up.dial[0]}:{up.dial[1]}"
+        kind, reason = Failure.TIMEOUT, f"{address} did not answer in time"
+        if connecting:
+            kind, reason = Failure.CONNECT, f"cannot connect to {address} in time"
+        self.exchange.on_failed(self, kind, reason, sent=not connecting, timed_out=True)
+
+    def on_bad_response(self, up: Upstream, reason: str) -> None:
+        """The upstream sent what cannot be read in one way only."""
+        self.up = None
+        self.exchange.on_bad_response(self, f"a broken answer from {up.dial[0]}:{up.dial[1]}: {reason}")
+
+    # The end.
+
+    def observe(self, outcome: int) -> None:
+        """How it went (outlier.ejector.OK, ...), for the balancer and the breakers. One that failed is over: its load
+        is given back here."""
+        if not self.counted:
+            return
+        exchange = self.exchange
+        now = exchange.reactor.now
+        load = self.endpoint.load
+        ok = outcome == OK
+        exchange.judge(self.endpoint, outcome, now - self.began, gated=self.gated)
+        self.gated = False
+        if exchange.balancer is None:
+            observe(load, now - self.began, ok, now)
+        else:
+            exchange.balancer.observe(load, now - self.began, ok, now)
+        if ok:
+            self.latency_s = now - self.began
+            load.successes += 1
+        else:
+            load.failures += 1
+            self.give_back()
+
+    def give_back(self) -> None:
+        """The endpoint is through with it."""
+        if self.counted:
+            self.counted = False
+            load = self.endpoint.load
+            load.active -= 1
+            held, self.held = self.held, None
+            if held is not None:
+                held.ended(self.exchange, 0, self.latency_s)
+            if self.gated and load.circuit is not None:
+                self.gated = False
+                load.circuit.abandon(self.exchange.reactor.now)
+
+    def release(self, *, reusable: bool) -> None:
+        """Part from the connection, which others may use if the answer was read whole."""
+        up, self.up = self.up, None
+        if up is not None:
+            up.release(reusable=reusable)
+
+    def cut(self) -> None:
+        """Give the connection up: nobody waits for its answer."""
+        up, self.up = self.up, None
+        if up is not None:
+            up.attempt = None
+            up.close()

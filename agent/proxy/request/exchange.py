@@ -1,0 +1,404 @@
+# mypyc: compiled
+"""The story of a request, once it is decided where it goes: send, relay, fail, end.
+
+An Exchange is one request and its answer. Who may pass, and where to, is its walk's (`agent.proxy.request.walk`); what
+only callers do (retries, hedges, ways out) is in `outbound`, what only the agent beside the instance does in `inbound`.
+Downstream and upstream connections call it when something happened (`on_…`).
+
+Laws
+- The plan is read once, at the start. A swap in the middle of a request changes nothing for it.
+- Each request ends exactly once, in `end`: counted, recorded, its endpoint's load given back.
+- Nothing is sent twice unless policies.kinds.retry allows it for this very request.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.proxy.engine.reactor import INFINITY
+from agent.proxy.http1 import answers, words
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.head import (
+    PROXY_AUTHORIZATION,
+    REQUEST_ID,
+    SHOAL_CALLER,
+    SHOAL_DEADLINE,
+    SHOAL_EXPLAIN,
+    SHOAL_NO_RETRY,
+    VIA,
+    RequestHead,
+    ResponseHead,
+)
+from agent.proxy.http1.server import Downstream
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.verdict import Copies, Refuse, TurnAway, Verdict, what
+from agent.proxy.report import story
+from agent.proxy.report.stats import count
+from agent.proxy.request import mirroring
+from agent.proxy.request.attempt import Attempt
+from agent.proxy.request.relay import Relay
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.outliers import outcome_of, outcome_of_failure
+from agent.proxy.table.plan import Plan
+from agent.proxy.table.pressure import note_shed
+from policies.decision import Redirect, Respond
+from policies.endpoint import Endpoint
+from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.outlier import ejector
+from policies.kinds.retry.policy import Failure
+from policies.kinds.timeout import decide as timing
+
+MAX_HOPS: Final = 10
+"""Agents that one request may pass before it is taken for a loop."""
+_NOTHING: Final[list[bytes]] = []
+
+
+class Exchange(Relay):
+    """One request on its way. Made for its downstream connection, which it outlives by nothing."""
+
+    __slots__ = (
+        "attempts",
+        "no_retry",
+        "why",
+    )
+
+    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead) -> None:
+        super().__init__(runtime, down, request)
+        self.attempts = 0
+        self.no_retry = False
+        """What failed was tried again already, here or nearer to the failure: those before us should not."""
+        self.why = ""
+        """What ended it, other than an endpoint's answer."""
+
+    # The beginning.
+
+    def start(self) -> None:
+        """Find the service, take its plan, and let every phase have its say."""
+        request = self.request
+        if request.has_words:
+            words.disbelieve(request, self.down.sender)
+        service = self.runtime.table.find(request.host)
+        refusal = self._read_own_fields()
+        if service is None:
+            self.refuse(Refuse(refusal or story.no_service(request.host)))
+            return
+        self.service = service
+        self.plan = plan = service.plan
+        service.stats.active += 1
+        self.begin_clock(plan)
+        self.begin(plan, refusal)
+
+    def begin(self, plan: Plan, refusal: Refusal | None) -> None:
+        """On its way, or refused at once."""
+        raise NotImplementedError
+
+    def _read_own_fields(self) -> Refusal | None:
+        """The fields of the request that are for the agent."""
+        inbound = self.inbound
+        hops = 0
+        for field in self.request.special:
+            code = field.code
+            if code == REQUEST_ID:
+                self.request_id = field.value
+            elif code == SHOAL_DEADLINE:
+                remaining_s = timing.remaining_s(field.value.decode("latin-1"))
+                if remaining_s is not None:
+                    self.whole_deadline = self.started + remaining_s
+            elif code == SHOAL_EXPLAIN:
+                self.explained = []
+            elif code == VIA:
+                hops += field.value.count(b"shoal")
+            elif code == PROXY_AUTHORIZATION and not inbound:
+                caller = self.runtime.callers.caller(field.value)
+                if isinstance(caller, Refusal):
+                    return caller
+                self.caller = caller
+            elif code == SHOAL_CALLER:
+                self.caller = field.value.decode("ascii", "replace")
+        if not self.request_id:
+            self.request_id = self.runtime.next_request_id()
+        if hops >= MAX_HOPS:
+            return Refusal(508, "agent", f"the request passed {hops} agents: it goes in a circle", unsent=True)
+        return None
+
+    # What its walk has done for good.
+
+    def ask(self, phase: Phase) -> Verdict | None:
+        """Ask."""
+        return phase.decide(self)
+
+    def count(self, phase: Phase, verdict: Verdict) -> None:
+        """Count."""
+        state = phase.state
+        state.stats.note_met(phase.kind, what(verdict), audit=phase.audit, counts_in_audit=phase.counts_in_audit)
+        if isinstance(verdict, TurnAway) and not phase.audit:
+            note_shed(self.reactor, state, verdict.reason)
+
+    def count_way(self, outcome: str) -> None:
+        """Count."""
+        assert self.service is not None
+        count(self.service.stats.shed, outcome)
+
+    def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
+        """Ask its breaker, which counts the attempt when it lets it pass."""
+        target = self.target
+        assert target is not None
+        reason = circuit.enter(now, self.rng, 0, 0)
+        breaker = target.plan.breaker
+        audit = breaker is not None and breaker.audit
+        target.tell_transition(endpoint.id, circuit.take_transition(), audit=audit)
+        return reason
+
+    def let_go(self) -> None:
+        """Give back what counts on an attempt that is not made."""
+        held, self.held = self.held, None
+        if held is not None:
+            held.ended(self, 0, -1.0)
+        if self.gated and self.endpoint is not None:
+            self.gated = False
+            circuit = self.endpoint.load.circuit
+            if circuit is not None:
+                circuit.abandon(self.reactor.now)
+
+    def part(self) -> None:
+        """Nothing is learnt of the service that was entered."""
+        entered, self.entered = self.entered, None
+        if entered is not None:
+            entered.ended(self, 0, -1.0)
+
+    def copy(self, copies: Copies) -> None:
+        """Collect for them."""
+        plan = self.plan
+        assert plan is not None and plan.shadow is not None
+        self.mirror = mirroring.begin(self, copies.orders, plan.shadow.compiled)
+
+    def send(self, endpoint: Endpoint) -> None:
+        """Try it."""
+        self.attempts += 1
+        self.attempt = attempt = Attempt(self, endpoint, self.attempts)
+        self.before_start(attempt)
+        attempt.start()
+
+    def before_start(self, attempt: Attempt) -> None:
+        """It is about to be tried."""
+
+    def answer_directly(self, action: Redirect | Respond) -> None:
+        """By itself."""
+        fields, body, status = story.direct_answer(action)
+        self.why = "route"
+        self.answer(status, fields, body)
+
+    # The answer, from upstream.
+
+    def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        raise NotImplementedError
+
+    def note_load(self, head: ResponseHead) -> None:
+        """An instance's own word about its load, if it has one."""
+        target = self.target
+        if target is None or target.limiter is None or target.plan.shed is None:
+            return
+        wanted = target.plan.shed.compiled.load_header
+        if not wanted:
+            return
+        for field in head.fields:
+            if field.name == wanted:
+                try:
+                    value = float(field.value[:32])
+                except ValueError:
+                    return
+                if value >= 0:  # and no NaN
+                    target.limiter.note_load(value)
+                return
+
+    def relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """Pass an answer on."""
+        self.response_began = True
+        self.status = head.status
+        attempt.observe(outcome_of(head.status))
+        if self.mirror is not None:
+            self.mirror.on_primary(head, body)
+        extra = self.extra_response_fields(head)
+        self.begin_answer(head, extra, body, complete)
+
+    def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
+        """What the mesh adds to an answer."""
+        extra = [b"via: 1.1 shoal\r\n"]
+        if self.explained is not None:
+            extra.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+        if head.status >= 500:
+            via = self.endpoint is not None and self.endpoint.via
+            if self.no_retry or words.says(head, SHOAL_NO_RETRY, agent=via) or self.fails_deeper:
+                extra.append(b"x-shoal-no-retry: 1\r\n")
+        return extra
+
+    @property
+    def fails_deeper(self) -> bool:
+        """Whether calls that the service itself makes through this worker failed a moment ago, all tries made: then its
+        own failures come from there, and services pass no header of ours on."""
+        service = self.service
+        return service is not None and self.runtime.troubled.get(service.name, 0.0) > self.reactor.now
+
+    # What goes wrong.
+
+    def on_failed(
+        self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False
+    ) -> None:
+        """An attempt came to nothing, and there is no other."""
+        if self.response_began:
+            attempt.observe(ejector.RESET)
+            self._break_off("upstream closed in the middle of its answer")
+            return
+        attempt.observe(outcome_of_failure(failure))
+        if timed_out:
+            self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=not sent)))
+        elif not sent:
+            self.refuse(Refuse(Refusal(503, "endpoint", reason, retry_after_s=1, unsent=True)))
+        else:
+            self.refuse(Refuse(Refusal(502, "endpoint", reason)))
+
+    def on_bad_response(self, attempt: Attempt, reason: str) -> None:
+        """The upstream sent what cannot be read in one way only."""
+        attempt.observe(ejector.GATEWAY)
+        if self.response_began:
+            self._break_off(reason)
+        else:
+            self.refuse(Refuse(Refusal(502, "http", reason)))
+
+    def _break_off(self, why: str) -> None:
+        """The answer cannot be brought to its end, and must not look as if it had been."""
+        self.why = why
+        self.end()
+        self.down.abort()
+
+    def on_client_timeout(self) -> None:
+        """The deadline of the whole request, or of its current phase, has passed."""
+        limit = "its deadline" if self.whole_deadline <= self.reactor.now else "the time allowed"
+        attempt = self.cut()
+        if self.plan is None:
+            self.refuse(Refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True)))
+        elif self.response_began:
+            self._break_off(f"the answer did not come whole within {limit}")
+        elif not self.request_sent and self.whole_deadline > self.reactor.now:
+            self.refuse(Refuse(Refusal(408, "timeout", "the request's body stopped coming")))
+        else:
+            if attempt is not None:
+                attempt.observe(ejector.TIMEOUT)
+            reason = f"no answer within {limit}"
+            self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=self.attempts == 0)))
+
+    def on_bad_request(self, status: int, reason: str) -> None:
+        """The rest of the request cannot be read in one way only."""
+        self.cut()
+        if self.response_began:
+            self._break_off(reason)
+        else:
+            self.refuse(Refuse(Refusal(status, "http", reason)))
+
+    def on_client_gone(self) -> None:
+        """The client closed: nobody waits for the answer."""
+        self.cut()
+        self.why = self.why or "the client went away"
+        if not self.response_began:
+            self.status = 0
+        self.end()
+
+    def cut(self) -> Attempt | None:
+        """Give up what is under way; returns it, for what there is to learn from it."""
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.cut()
+        return attempt
+
+    # The end.
+
+    def refuse(self, refuse: Refuse) -> None:
+        """Answer in the mesh's own name."""
+        refusal = refuse.refusal
+        if self.service is None:
+            count(self.runtime.refused, refusal.policy)
+        elif not refuse.counted:
+            count(self.service.stats.refused, refusal.policy)
+        self.why = refusal.reason
+        if self.explained is not None:
+            policies: story.Policies = self.plan.policies if self.plan is not None else {}
+            self.explained.append(story.refused(policies, refusal))
+        if refuse.resets:
+            self.status = refusal.status
+            self.end()
+            self.down.abort()
+            return
+        body = refuse.body
+        fields = answers.refusal_fields(refusal, typed=body is None)
+        fields += refuse.fields
+        if self.no_retry:
+            fields.append(b"x-shoal-no-retry: 1\r\n")
+        if body is None:
+            body = answers.refusal_body(refusal, self.request_id)
+        self.answer(refusal.status, fields, body)
+
+    def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
+        """Whole, and of the mesh's own."""
+        self.status = status
+        if self.explained is not None:
+            fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+        self.cut()
+        self.response_began = True
+        self.down.send_own(status, fields, body)
+        self.end()
+
+    def on_end(self) -> None:
+        """It is about to be over."""
+
+    def end(self) -> None:
+        """Count, record, part. Nothing of this request happens afterwards."""
+        down = self.down
+        if down.exchange is not self:
+            return
+        down.exchange = None
+        self.deadline = INFINITY
+        if self.attempt is not None:
+            self.attempt.give_back()
+            self.attempt = None  # they refer to each other: garbage that only a collection would find
+        self.forget_body()
+        self.on_end()
+        duration_s = self.reactor.now - self.started
+        entered, self.entered = self.entered, None
+        if entered is not None:
+            entered.ended(self, self.status, duration_s)
+        if self.mirror is not None:
+            mirror, self.mirror = self.mirror, None
+            mirror.on_end(self.why, duration_s)
+        service = self.service
+        if service is not None:
+            stats = service.stats
+            stats.active -= 1
+            stats.bytes_in += self.bytes_in
+            stats.bytes_out += self.bytes_out
+            stats.observe(self.status, duration_s)
+        if self.runtime.recorder.wanted:
+            self._record(duration_s)
+        down.on_exchange_end(self)
+
+    def _record(self, duration_s: float) -> None:
+        request = self.request
+        self.runtime.recorder.record(
+            (
+                self.started,
+                self.inbound,
+                self.caller,
+                self.service.name if self.service is not None else "",
+                self.endpoint.id if self.endpoint is not None else "",
+                request.method,
+                request.host,
+                request.target,
+                self.status,
+                duration_s,
+                self.bytes_in,
+                self.bytes_out,
+                self.attempts,
+                self.request_id,
+                self.why,
+            )
+        )

@@ -1,0 +1,209 @@
+# mypyc: compiled
+"""What would happen to a request: it walks the way of a real one (`agent.proxy.request.walk`), peeks where that one
+asks, and sends nothing. Neither a count nor anybody's turn nor the next random number is other than before."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.head import BadHead, RequestHead, parse_request
+from agent.proxy.http1.outgoing import request_fields
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.verdict import Copies, Refuse, Verdict
+from agent.proxy.report import story
+from agent.proxy.request.walk import Walk
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.plan import Plan
+from policies.decision import Redirect, Respond
+from policies.endpoint import Endpoint
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.shed.decide import Store
+
+
+def explain(runtime: Runtime, args: dict[str, Any]) -> dict[str, Any]:
+    """Args: `method`, `url` (http://service/path, or service/path), `caller`, `headers` [[name, value]]; `inbound`: the
+    instance (`service/id`) of this host's that another agent picked; `shed`: instances whose agents are taken to let no
+    more in, each with the reason.
+
+    Returns `decisions`, `endpoint` (or None) and `status` (of an answer that the mesh would give itself, or None); and
+    as `hop`, where another agent stands before the endpoint, what that one is to be asked.
+    """
+    try:
+        request = request_of(args)
+    except BadHead as bad:
+        return {"decisions": [story.entry(None, "http", "", "answer 400", bad.reason)], "endpoint": None, "status": 400}
+    inbound = args.get("inbound")
+    explanation = Explanation(
+        runtime,
+        request,
+        caller=str(args.get("caller") or ""),
+        inbound=str(inbound) if inbound is not None else None,
+        shed={str(name): str(reason) for name, reason in (args.get("shed") or {}).items()},
+    )
+    explanation.tell()
+    return explanation.as_answer()
+
+
+class Explanation(Walk):
+    """A way that nobody goes."""
+
+    __slots__ = ("_instance", "_shed", "decisions", "status")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        request: RequestHead,
+        *,
+        caller: str = "",
+        inbound: str | None = None,
+        shed: dict[str, str] | None = None,
+    ) -> None:
+        rng = random.Random()
+        rng.setstate(runtime.rng.getstate())
+        super().__init__(runtime, request, rng, inbound=inbound is not None)
+        self.request_sent = True
+        self.caller = caller
+        self.decisions: story.Explained = []
+        self.explained = self.decisions
+        self.status: int | None = None
+        """Of an answer that the mesh would give itself."""
+        self._instance = inbound or ""
+        self._shed = shed or {}
+
+    def tell(self) -> None:
+        """Walk."""
+        service = self.runtime.table.find(self.request.host)
+        if service is None:
+            self.refuse(Refuse(story.no_service(self.request.host)))
+            return
+        self.service = service
+        self.plan = plan = service.plan
+        if self.inbound:
+            self.come_in(self._instance.encode("latin-1", "replace") or None)
+            return
+        self.retry = plan.retry
+        self.go_out()
+
+    def as_answer(self) -> dict[str, Any]:
+        """For control."""
+        endpoint = self.endpoint if self.status is None else None
+        told: dict[str, Any] = {"decisions": self.decisions, "endpoint": None, "status": self.status}
+        if endpoint is not None:
+            told["endpoint"] = _endpoint(endpoint)
+            if endpoint.via:
+                told["hop"] = self._hop(endpoint)
+        return told
+
+    def _hop(self, endpoint: Endpoint) -> dict[str, Any]:
+        """What the endpoint's agent would be asked, to go on from there: arguments of `explain`."""
+        request, forward = self.request, self.forward
+        target = request.target.decode("latin-1")
+        if forward is not None and forward.target is not None:
+            target = forward.target
+        lines = [line.decode("latin-1").rstrip("\r\n") for line in request_fields(request, forward)]
+        fields = [[name, value.strip()] for name, _, value in (line.partition(":") for line in lines)]
+        host = next((value for name, value in fields if name.lower() == "host"), "")
+        return {
+            "method": request.method.decode(),
+            "url": f"http://{host}{target}",
+            "headers": [field for field in fields if field[0].lower() != "host"],
+            "caller": self.caller,
+            "inbound": f"{endpoint.service}/{endpoint.id}",
+        }
+
+    def ask(self, phase: Phase) -> Verdict | None:
+        """Peek."""
+        return phase.peek(self)
+
+    def count(self, phase: Phase, verdict: Verdict) -> None:
+        """Nothing."""
+
+    def count_way(self, outcome: str) -> None:
+        """Nothing."""
+
+    def wait(self, delay_s: float) -> bool:
+        """Not at all."""
+        return False
+
+    def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
+        """Peek."""
+        return circuit.peek(now, self.rng, 0, 0)
+
+    def let_go(self) -> None:
+        """Nothing was taken."""
+        self.held = None
+        self.gated = False
+
+    def part(self) -> None:
+        """Nothing was entered."""
+        self.entered = None
+
+    def copy(self, copies: Copies) -> None:
+        """It was told."""
+
+    def depart(self, plan: Plan, balancer: Balancer) -> None:
+        """With everybody's turn as it was."""
+        turns = balancer.mark()
+        try:
+            self.try_next()
+        finally:
+            balancer.reset(turns)
+
+    def send(self, endpoint: Endpoint) -> None:
+        """It would be; unless the agent before it is known to refuse it."""
+        reason = self._shed.get(f"{endpoint.service}/{endpoint.id}")
+        if reason is not None and not self.inbound:
+            self.elsewhere(reason)
+
+    def refuse(self, refuse: Refuse) -> None:
+        """This would be the answer."""
+        refusal: Refusal = refuse.refusal
+        policies: story.Policies = self.plan.policies if self.plan is not None else {}
+        self.decisions.append(story.refused(policies, refusal))
+        self.status = refusal.status
+
+    def answer_directly(self, action: Redirect | Respond) -> None:
+        """This would be the answer."""
+        self.status = action.status
+
+    def store(self, way: Store) -> bool:
+        """It would be, if it may."""
+        if not self.runtime.stores.takes(self.request, way) or self.plan is None:
+            return False
+        self.decisions.append(story.stored(self.plan.policies, "", way.url))
+        self.status = 202
+        return True
+
+    @property
+    def can_repeat(self) -> bool:
+        """There is no body that could be too large."""
+        return True
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "service": endpoint.service,
+        "id": endpoint.id,
+        "address": endpoint.address,
+        "port": endpoint.port,
+        "version": endpoint.version,
+        "zone": endpoint.zone,
+        "via": endpoint.agent if endpoint.via else "",
+    }
+
+
+def request_of(args: dict[str, Any]) -> RequestHead:
+    """The request that is asked about. Raises BadHead."""
+    url = str(args.get("url") or "")
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"{str(args.get('method') or 'GET').upper()} {target} HTTP/1.1", f"Host: {parts.netloc}"]
+    lines += [f"{name}: {value}" for name, value in args.get("headers") or [] if str(name).lower() != "host"]
+    try:
+        return parse_request("\r\n".join(lines).encode("latin-1"))
+    except UnicodeEncodeError:
+        raise BadHead("a URL or header that is not ASCII: percent-encode it") from None

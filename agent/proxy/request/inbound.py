@@ -1,0 +1,60 @@
+# mypyc: compiled
+"""What the agent beside an instance does: let in, and deliver to the one that the calling agent picked.
+
+It never tries again: it tells the caller's agent that no instance saw the request (`x-shoal-unsent`), or that there is
+too much (`x-shoal-shed`), and that agent decides.
+"""
+
+from __future__ import annotations
+
+from agent.proxy.engine.connection import Tally
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.head import SHOAL_ENDPOINT, ResponseHead
+from agent.proxy.phases.verdict import Refuse
+from agent.proxy.report.stats import count
+from agent.proxy.request.attempt import Attempt
+from agent.proxy.request.exchange import Exchange
+from agent.proxy.table.plan import Plan
+from policies.endpoint import Endpoint
+from policies.kinds.retry.policy import Failure
+
+REFUSED_S = 1.0
+"""For how long an endpoint that refused a connection is passed over, while there is another."""
+
+
+class Inbound(Exchange):
+    """A request from another agent, or from a caller without one."""
+
+    __slots__ = ()
+
+    def begin(self, plan: Plan, refusal: Refusal | None) -> None:
+        """To the instance."""
+        if refusal is not None:
+            self.refuse(Refuse(refusal))
+        else:
+            self.come_in(self.request.special_value(SHOAL_ENDPOINT))
+
+    def tally(self) -> Tally | None:
+        """Breakers count connections at the callers'."""
+        return None
+
+    def judge(self, endpoint: Endpoint, outcome: int, latency_s: float, *, gated: bool) -> None:
+        """Callers do."""
+
+    def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        if attempt.held is not None:
+            self.note_load(head)
+        self.relay(attempt, head, body, complete)
+
+    def on_failed(
+        self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False
+    ) -> None:
+        """Whoever called decides about another try."""
+        if not self.response_began:
+            assert self.service is not None
+            count(self.service.stats.failures, failure.name.lower())
+            if failure is Failure.CONNECT:
+                attempt.endpoint.load.refused_until = self.reactor.now + REFUSED_S
+            reason = f"{reason}; the calling agent decides about another try"
+        super().on_failed(attempt, failure, reason, sent=sent, timed_out=timed_out)

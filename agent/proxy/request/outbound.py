@@ -1,0 +1,430 @@
+# mypyc: compiled
+"""What a caller's agent does: another try, a second one beside the first, a way out of an overload.
+
+Laws
+- What is free is asked before anything is taken: an attempt that is not made costs no budget, and no breaker counts it.
+- Whoever is not let in by an instance's agent (`x-shoal-shed`) is no failure of the endpoint, and nothing to try again,
+  but a reason to take the next way out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.proxy.control.storing import Storable, record_of
+from agent.proxy.engine.connection import Tally
+from agent.proxy.engine.reactor import INFINITY
+from agent.proxy.http1 import answers, words
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.head import EXPECT, SHOAL_NO_RETRY, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.http1.server import Downstream
+from agent.proxy.phases.verdict import Refuse
+from agent.proxy.report import story
+from agent.proxy.report.stats import count
+from agent.proxy.request.attempt import Attempt
+from agent.proxy.request.exchange import Exchange
+from agent.proxy.request.inbound import REFUSED_S
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.outliers import observe, outcome_of, outcome_of_failure
+from agent.proxy.table.plan import Plan
+from policies.endpoint import Endpoint
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.outlier import ejector
+from policies.kinds.retry import decide as retrying
+from policies.kinds.retry.decide import Again, Enough
+from policies.kinds.retry.policy import Failure
+from policies.kinds.shed.decide import Store
+
+TROUBLED_S: Final = 1.0
+"""For how long the failures of a service count as those of what it calls, when such a call has failed."""
+
+
+class Outbound(Exchange):
+    """A request of a caller on this host."""
+
+    __slots__ = ("_counts_retry", "_storing", "_waits", "hedge")
+
+    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead) -> None:
+        super().__init__(runtime, down, request)
+        self.hedge: Attempt | None = None
+        """A second one under way beside it; the first answer wins."""
+        self._counts_retry = False
+        """Whether the breaker counts it as a retry under way."""
+        self._waits = False
+        """Because a fault policy says so."""
+        self._storing: _Storing | None = None
+        """It is stored instead of served, as soon as all of it is there."""
+
+    def begin(self, plan: Plan, refusal: Refusal | None) -> None:
+        """Out."""
+        assert self.service is not None
+        count(self.service.stats.callers, self.caller)
+        if refusal is not None:
+            self.refuse(Refuse(refusal))
+            return
+        self.retry = plan.retry
+        self.go_out()
+
+    def wait(self, delay_s: float) -> bool:
+        """On purpose."""
+        self._waits = True
+        self.reactor.wheel.arm(self, self.reactor.now + delay_s)
+        return True
+
+    def depart(self, plan: Plan, balancer: Balancer) -> None:
+        """A request for the retry budget to know of, and its first try."""
+        plan.budget.deposit(self.started)
+        self.try_next()
+
+    def before_start(self, attempt: Attempt) -> None:
+        """If it takes long, another may be made beside it."""
+        hedge = self.retry.hedge
+        if hedge is not None and self.attempts == 1 and self.service is not None:
+            after_s = retrying.hedge_after_s(hedge, self.service.recent)
+            if after_s is not None:
+                self.reactor.wheel.arm(self, attempt.began + after_s)
+
+    def on_deadline(self, now: float) -> None:
+        """A wait on purpose, or the back-off before another attempt, is over; or the first attempt takes long."""
+        if self.down.exchange is not self or self._storing is not None:
+            return
+        if self._waits:
+            self._waits = False
+            self.go_on()
+        elif self.attempt is None:
+            self.try_next()
+        elif not self.response_began and self.hedge is None:
+            self._hedge(self.attempt, now)
+
+    # The answer.
+
+    def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        if head.status == 503 and words.says(head, SHOAL_SHED, agent=attempt.endpoint.via):
+            self._on_shed(attempt, complete)
+            return
+        if attempt.held is not None:
+            self.note_load(head)
+        if head.status in self.retry.watched:
+            if self.hedge is not None:
+                attempt.release(reusable=complete and self.request_sent)
+                self._lose(attempt, outcome_of(head.status))
+                return
+            if self._tries_again(attempt, head, complete):
+                return
+        elif self.hedge is not None:
+            self._win(attempt)
+        if self.retry.hedge is not None and self.service is not None:
+            self.service.recent.observe(self.reactor.now - attempt.began)
+        self.relay(attempt, head, body, complete)
+
+    def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
+        """With the cookie of a session that begins."""
+        extra = super().extra_response_fields(head)
+        if self.sets_cookie is not None:
+            extra.append(b"set-cookie: %b\r\n" % self.sets_cookie.encode("latin-1"))
+        return extra
+
+    def _on_shed(self, attempt: Attempt, complete: bool) -> None:
+        """The endpoint's agent lets no more in."""
+        attempt.release(reusable=complete and self.request_sent)
+        attempt.give_back()
+        if self.hedge is not None:
+            self._lose(attempt, ejector.OK)
+            return
+        self.attempt = None
+        self.elsewhere(f"{attempt.endpoint.service}/{attempt.endpoint.id} is overloaded")
+
+    def tally(self) -> Tally | None:
+        """The service whose endpoints are tried."""
+        return self.target.tally if self.target is not None else None
+
+    def judge(self, endpoint: Endpoint, outcome: int, latency_s: float, *, gated: bool) -> None:
+        """By its breaker, and beside the others."""
+        target = self.target
+        if target is not None and (gated or target.ejector is not None):
+            observe(target, endpoint, outcome, latency_s, self.reactor.now, self.rng, gated)
+
+    # Another try.
+
+    def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
+        """Whether a failure's answer is left unread for another attempt."""
+        via = attempt.endpoint.via
+        if words.says(head, SHOAL_NO_RETRY, agent=via):
+            self.no_retry = True
+        unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=via)
+        verdict = self._verdict(
+            attempt,
+            Failure.CONNECT if unsent else Failure.STATUS,
+            f"answered {head.status}",
+            sent=not unsent,
+            status=head.status,
+            after_s=retry_after_s(head),
+        )
+        if not isinstance(verdict, Again):
+            return False
+        attempt.release(reusable=complete and self.request_sent)
+        self._again(attempt, verdict.delay_s, outcome_of(head.status))
+        return True
+
+    def on_failed(
+        self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False
+    ) -> None:
+        """An attempt came to nothing: try again, if the policy allows it; else say so."""
+        if not self.response_began:
+            if self.hedge is not None:
+                self._lose(attempt, outcome_of_failure(failure))
+                return
+            verdict = self._verdict(attempt, failure, reason, sent=sent)
+            if isinstance(verdict, Again):
+                self._again(attempt, verdict.delay_s, outcome_of_failure(failure))
+                return
+            reason = f"{reason}; {verdict.reason}"
+        super().on_failed(attempt, failure, reason, sent=sent, timed_out=timed_out)
+
+    def on_bad_response(self, attempt: Attempt, reason: str) -> None:
+        """The upstream sent what cannot be read in one way only."""
+        if self.hedge is not None:
+            self._lose(attempt, ejector.GATEWAY)
+        else:
+            super().on_bad_response(attempt, reason)
+
+    def _verdict(
+        self,
+        attempt: Attempt,
+        failure: Failure,
+        reason: str,
+        *,
+        sent: bool,
+        status: int | None = None,
+        after_s: float | None = None,
+    ) -> Again | Enough:
+        """What policies.kinds.retry says of a failed attempt."""
+        plan, service = self.plan, self.service
+        assert plan is not None and service is not None
+        count(service.stats.failures, failure.name.lower())
+        now = self.reactor.now
+        if failure is Failure.CONNECT:
+            attempt.endpoint.load.refused_until = now + REFUSED_S
+        counting = self.entered.state.circuit if self.entered is not None and not self._counts_retry else None
+        found = retrying.decide(
+            self.retry,
+            method=self.request.method.decode(),
+            attempts=self.attempts,
+            failure=failure,
+            status=status,
+            sent=sent,
+            replayable=self.can_repeat,
+            budget=plan.budget,
+            now=now,
+            rng=self.rng,
+            retry_after_s=after_s,
+            remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
+            tried_deeper=self.no_retry or self.fails_deeper,
+            breaker_free=counting is None or counting.retry_is_free,
+        )
+        if isinstance(found, Again):
+            if counting is not None:
+                self._counts_retry = counting.may_retry()
+        elif self.attempts > 1 or found.final:
+            self.no_retry = True
+            if self.caller:
+                self.runtime.troubled[self.caller] = now + TROUBLED_S
+        if self.explained is not None:
+            self.explained.append(story.retried(plan.policies, failure, reason, found))
+        return found
+
+    def _again(self, attempt: Attempt, delay_s: float, outcome: int) -> None:
+        assert self.service is not None
+        count(self.service.stats.failures, "retries")
+        attempt.observe(outcome)
+        self.attempt = None
+        if self.retry.another_endpoint:
+            self.tried.append(attempt.endpoint)
+        if delay_s <= 0.0:
+            self.try_next()
+        else:
+            self.reactor.wheel.arm(self, self.reactor.now + delay_s)
+
+    # A second attempt beside the first.
+
+    def _hedge(self, attempt: Attempt, now: float) -> None:
+        """The first takes long: another beside it, where that cannot do work twice."""
+        plan, balancer, service = self.plan, self.balancer, self.service
+        assert plan is not None and balancer is not None and service is not None
+        if not self.request_sent or not retrying.may_hedge(
+            self.retry,
+            method=self.request.method.decode(),
+            attempts=self.attempts,
+            replayable=self.can_repeat,
+            budget=plan.budget,
+            now=now,
+        ):
+            return
+        avoid = [*self.tried, attempt.endpoint]
+        endpoint = balancer.pick(self.key, now, self.rng, avoid)
+        if endpoint is None or endpoint in avoid:
+            return
+        target = self.target
+        inbound = target.plan.inbound if target is not None and self.is_here(endpoint) else ()
+        if any(not phase.audit and phase.peek(self) is not None for phase in inbound):
+            return
+        if not self.try_enter(endpoint, now):
+            return
+        for phase in inbound:
+            if phase.decide(self) is None and phase.holds:
+                self.held = phase
+        plan.budget.try_withdraw(now)
+        count(service.stats.failures, "hedges")
+        if self.explained is not None:
+            self.explained.append(story.hedged(plan.policies, attempt.endpoint, endpoint, now - attempt.began))
+        self.attempts += 1
+        self.hedge = hedge = Attempt(self, endpoint, self.attempts)
+        hedge.start()
+
+    def _lose(self, attempt: Attempt, outcome: int) -> None:
+        """Of two attempts under way one failed: the other goes on alone."""
+        attempt.observe(outcome)
+        self.tried.append(attempt.endpoint)
+        if self.hedge is not attempt:
+            self.attempt = self.hedge
+        self.hedge = None
+
+    def _win(self, attempt: Attempt) -> None:
+        """Of two attempts under way one has its answer: nobody waits for the other."""
+        other = self.hedge
+        if other is attempt:
+            other = self.attempt
+            assert self.service is not None
+            count(self.service.stats.failures, "hedges_won")
+        self.attempt, self.hedge = attempt, None
+        self.endpoint = attempt.endpoint
+        if other is not None:
+            other.cut()
+            other.give_back()
+
+    def cut(self) -> Attempt | None:
+        """Give up what is under way; returns the first, for what there is to learn from it."""
+        hedge, self.hedge = self.hedge, None
+        if hedge is not None:
+            hedge.cut()
+            hedge.give_back()
+        return super().cut()
+
+    # Stored instead of served.
+
+    def store(self, way: Store) -> bool:
+        """A way out of an overload: store it, once all of it is there."""
+        if not self.can_repeat or not self.runtime.stores.takes(self.request, way):
+            return False
+        self._storing = _Storing(self, way)
+        self.deadline = INFINITY  # nothing is hedged any more
+        if self.request_sent:
+            self._storing.hand_over()
+        else:
+            if self.request.special_value(EXPECT) is not None:
+                self.down.send_continue()  # nobody else will say so
+            self.down.resume_reading()
+        return True
+
+    def on_request_end(self, trailers: list[bytes]) -> None:
+        """The request has come whole."""
+        super().on_request_end(trailers)
+        if self._storing is not None:
+            self._storing.hand_over()
+
+    def on_too_large(self) -> None:
+        """More of the body than is kept, and nobody takes it yet."""
+        if self._storing is not None:
+            self.not_stored(f"a body of more than {self.retry.max_body} bytes")
+        else:
+            super().on_too_large()
+
+    def stored(self, name: str, url: str) -> None:
+        """It is on disk: say so."""
+        service, plan = self.service, self.plan
+        assert service is not None and plan is not None
+        count(service.stats.shed, "stored")
+        self.why = f"stored as {name}"
+        if self.explained is not None:
+            self.explained.append(story.stored(plan.policies, name, url))
+        fields, body = answers.stored(name, service.name, url)
+        self.answer(202, fields, body)
+
+    def not_stored(self, reason: str) -> None:
+        """It is not: to the next way out."""
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            self.runtime.stores.forget(storing)
+            self.elsewhere(f"overloaded, and not stored in {storing.way.url}: {reason}")
+
+    # The end.
+
+    def part(self) -> None:
+        """Nothing is learnt of the service that was entered."""
+        self._end_retry()
+        super().part()
+
+    def on_end(self) -> None:
+        """It is about to be over."""
+        self._end_retry()
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            self.runtime.stores.forget(storing)
+            storing.end()
+
+    def _end_retry(self) -> None:
+        if self._counts_retry:
+            self._counts_retry = False
+            circuit = self.entered.state.circuit if self.entered is not None else None
+            if circuit is not None:
+                circuit.retry_ended()
+
+
+class _Storing(Storable):
+    """A request that is being stored."""
+
+    __slots__ = ("_exchange", "way")
+
+    def __init__(self, exchange: Outbound, way: Store) -> None:
+        super().__init__()
+        self._exchange: Outbound | None = exchange
+        self.way = way
+
+    def hand_over(self) -> None:
+        """All of it is there."""
+        exchange = self._exchange
+        assert exchange is not None and exchange.service is not None
+        id = exchange.runtime.next_request_id().decode()
+        record = record_of(
+            exchange.request,
+            self.way,
+            id,
+            service=exchange.service.name,
+            caller=exchange.caller,
+            request_id=exchange.request_id,
+            pieces=exchange.whole_body(),
+        )
+        exchange.runtime.stores.store(self, self.way, id, record)
+
+    def end(self) -> None:
+        """The request is over."""
+        self._exchange = None
+
+    def on_stored(self, name: str) -> None:
+        """It is on disk."""
+        if self._exchange is not None:
+            self._exchange.stored(name, self.way.url)
+
+    def on_not_stored(self, reason: str) -> None:
+        """It is not."""
+        if self._exchange is not None:
+            self._exchange.not_stored(reason)
+
+
+def retry_after_s(head: ResponseHead) -> float | None:
+    """Seconds that an answer asks to wait, if it does."""
+    for field in head.fields:
+        if field.name == b"retry-after" and field.value.isdigit():
+            return float(field.value[:6])
+    return None

@@ -1,0 +1,272 @@
+# mypyc: compiled
+"""What passes between a client and an endpoint: bodies both ways, at the pace of the slower side, and for how long.
+
+Laws
+- A body is passed on as it comes. What of it may be needed again is kept, up to a bound; beyond that it is sent once.
+- Whoever takes less than he is sent has the other side wait: nothing is collected.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.proxy.engine.reactor import INFINITY
+from agent.proxy.http1.client import Upstream
+from agent.proxy.http1.framing import chunk, last_chunk
+from agent.proxy.http1.head import CHUNKED, NO_BODY, RequestHead, ResponseHead
+from agent.proxy.http1.server import Downstream
+from agent.proxy.request import mirroring
+from agent.proxy.request.attempt import Attempt, Party
+from agent.proxy.request.throttle import Throttle
+from agent.proxy.request.tunnel import Tunnel
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.plan import Plan
+from policies.kinds.outlier import ejector
+
+_NOTHING: Final[list[bytes]] = []
+
+
+class Relay(Party):
+    """The bodies of one exchange."""
+
+    __slots__ = (
+        "_idle_s",
+        "_kept",
+        "_kept_bytes",
+        "_throttle",
+        "_tunnel",
+        "attempt",
+        "mirror",
+        "response_began",
+        "status",
+    )
+
+    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead) -> None:
+        super().__init__(runtime, down, request, runtime.rng)
+        self.attempt: Attempt | None = None
+        """Under way, or the one whose answer is relayed."""
+        self.mirror: mirroring.Mirror | None = None
+        self.response_began = False
+        self.status = 0
+        self._idle_s = 300.0
+        self._kept: list[bytes] | None = None if request.framing == NO_BODY else []
+        """Body pieces, in wire form, that a later attempt needs again; None once there were too many, or no body."""
+        self._kept_bytes = 0
+        self._throttle: Throttle | None = None
+        self._tunnel: Tunnel | None = None
+
+    # Time.
+
+    def begin_clock(self, plan: Plan) -> None:
+        """The request's time begins."""
+        timeouts = plan.timeouts
+        self._idle_s = timeouts.idle_s or INFINITY
+        if plan.bounds_whole_request and timeouts.request_s:
+            self.whole_deadline = min(self.whole_deadline, self.started + timeouts.request_s)
+        self.arm_phase(self.started)
+
+    def arm_phase(self, now: float) -> None:
+        """The client side's deadline for what comes next: the rest of the body, the answer's head, or its body."""
+        plan = self.plan
+        if plan is None:
+            return  # waiting for the table, with a deadline of its own
+        if self.response_began or not self.request_sent:
+            phase_s = self._idle_s
+        else:
+            phase_s = plan.timeouts.request_s or INFINITY
+        deadline = now + phase_s
+        whole = self.whole_deadline
+        self.down.arm(whole if whole < deadline else deadline)
+
+    # The request's body.
+
+    def kept_body(self) -> list[bytes]:
+        """The body as far as it has come, in wire form. What is too large to be sent again is not kept any longer."""
+        kept = self._kept
+        if not kept:
+            return _NOTHING
+        if not self._replayable:
+            self._kept = None
+            self._kept_bytes = 0
+        return kept
+
+    def whole_body(self) -> list[bytes]:
+        """In wire form, of a request that `can_repeat`."""
+        return self._kept or _NOTHING
+
+    @property
+    def _replayable(self) -> bool:
+        return self._kept_bytes <= self.retry.max_body
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether all of the request is there to be sent again."""
+        return self.request.framing == NO_BODY or (self._kept is not None and self._replayable)
+
+    def on_request_data(self, data: bytes) -> None:
+        """A piece of the body."""
+        self.bytes_in += len(data)
+        if self.request.framing == CHUNKED:
+            data = chunk(data)
+        self._pass_on(data)
+        if not self.response_began:
+            self.arm_phase(self.reactor.now)
+
+    def on_request_end(self, trailers: list[bytes]) -> None:
+        """The request has come whole."""
+        self.request_sent = True
+        if self.request.framing == CHUNKED:
+            self._pass_on(last_chunk(trailers))
+        if self.mirror is not None:
+            self.mirror.launch_soon()
+        if not self.response_began:
+            self.arm_phase(self.reactor.now)
+
+    def _pass_on(self, data: bytes) -> None:
+        if self.mirror is not None:
+            self.mirror.feed(data)
+        attempt = self.attempt
+        sending = attempt is not None and attempt.sending
+        kept = self._kept
+        if kept is not None:
+            self._kept_bytes += len(data)
+            if sending and not self._replayable:
+                self._kept = None
+            else:
+                kept.append(data)
+        if not sending:
+            if not self._replayable:
+                self.on_too_large()
+            return
+        assert attempt is not None
+        up = attempt.up
+        if up is not None:
+            up.write(data)
+            if attempt.up is up and up.full:
+                self.down.pause_reading()
+
+    def on_too_large(self) -> None:
+        """More of the body than is kept, and nobody takes it yet."""
+        self.down.pause_reading()
+
+    # The answer's body.
+
+    def begin_answer(self, head: ResponseHead, extra: list[bytes], body: bytes, complete: bool) -> None:
+        """Its head, and all of the body if it came along."""
+        self._kept = None
+        edits = self.forward.response_headers if self.forward is not None else None
+        if self.bytes_per_s and (body or not complete):
+            self._throttle = Throttle(self, self.bytes_per_s)
+            self.down.send_response(head, extra, b"", False, edits)
+            if complete:
+                if self.attempt is not None:
+                    self.attempt.release(reusable=self.request_sent)
+                self._throttle.feed(body)
+                self._throttle.end([])
+            return
+        self.bytes_out += len(body)
+        self.down.send_response(head, extra, body, complete, edits)
+        if complete:
+            self._complete()
+        else:
+            self.arm_phase(self.reactor.now)
+
+    def on_response_data(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        if self.mirror is not None:
+            self.mirror.on_primary_data(data)
+        if self._throttle is not None:
+            self._throttle.feed(data)
+        else:
+            self.pass_body(data)
+
+    def pass_body(self, data: bytes) -> None:
+        """To the client."""
+        self.bytes_out += len(data)
+        down = self.down
+        down.send_body(data)
+        attempt = self.attempt
+        if attempt is not None and attempt.up is not None and down.full:
+            attempt.up.pause_reading()
+        self.arm_phase(self.reactor.now)
+
+    def on_response_end(self, trailers: list[bytes]) -> None:
+        """The answer has come whole."""
+        if self._throttle is None:
+            self.end_answer(trailers)
+            return
+        if self.attempt is not None:
+            self.attempt.release(reusable=self.request_sent)
+        self._throttle.end(trailers)
+
+    def end_answer(self, trailers: list[bytes]) -> None:
+        """All of it has been passed on."""
+        self.down.end_body(trailers)
+        self._complete()
+
+    def _complete(self) -> None:
+        if self.attempt is not None:
+            self.attempt.release(reusable=self.request_sent)
+        self.end()
+
+    def upstream(self) -> Upstream | None:
+        """The connection that the answer comes by, if there is one now."""
+        return self.attempt.up if self.attempt is not None else None
+
+    def on_drained(self) -> None:
+        """The client took what was held for it: the upstream may go on."""
+        if self.attempt is not None and self.attempt.up is not None:
+            self.attempt.up.resume_reading()
+
+    # Upgrade.
+
+    def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
+        """101: from here on bytes go both ways, unread."""
+        self.response_began = True
+        self.switched = True
+        self.status = 101
+        attempt.observe(ejector.OK)
+        self._tunnel = Tunnel(self)
+        self.down.begin_tunnel(head)
+        self._tunnel.touch()
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._tunnel is not None:
+            self._tunnel.on_client_data(data)
+
+    def on_tunnel_eof(self) -> None:
+        """The client has said all it has to say."""
+        if self._tunnel is not None:
+            self._tunnel.on_eof(from_upstream=False)
+
+    def on_upstream_data(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        if self._tunnel is not None:
+            self._tunnel.on_data(data)
+
+    def on_upstream_eof(self) -> None:
+        """The upstream has said all it has to say."""
+        if self._tunnel is not None:
+            self._tunnel.on_eof(from_upstream=True)
+
+    def end_tunnel(self) -> None:
+        """Both sides are through."""
+        self.cut()
+        self.end()
+        self.down.close_soon()
+
+    # The end.
+
+    def forget_body(self) -> None:
+        """They refer to each other: garbage that only a collection would find."""
+        self._tunnel = None
+        self._throttle = None
+
+    def cut(self) -> Attempt | None:
+        """Give up what is under way; returns it, for what there is to learn from it."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """It is over."""
+        raise NotImplementedError

@@ -1,0 +1,435 @@
+# mypyc: compiled
+"""The way of a request, from one decision to the next. The only place that asks phases, tells of them, has them
+counted, and does what they say: requests and `explain` walk it alike, so that an explanation cannot be another story.
+
+    outbound   the phases of the service that was asked for ─▶ where that leads ─▶ the phases of that one
+               ─▶ an endpoint is picked ─▶ where it is on this host: inbound phases ─▶ send
+    inbound    the instance that the calling agent picked ─▶ inbound phases ─▶ send
+
+What a request and an explanation do differently are the methods at the end: an exchange asks phases for good, counts,
+answers and sends; an explanation peeks, and tells.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import msgspec
+
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.head import RequestHead
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.subject import Subject
+from agent.proxy.phases.verdict import Copies, FallBack, Hold, Refuse, TurnAway, Verdict
+from agent.proxy.report import story
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.plan import Plan
+from agent.proxy.table.service import Service
+from policies.decision import Decision, Forward, Redirect, Respond
+from policies.endpoint import Endpoint
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.retry import decide as retrying
+from policies.kinds.shed.decide import Store
+
+MAX_FALLBACKS: Final = 3
+"""Fallbacks of fallbacks that a request may go through."""
+PASS_OVER: Final = 16
+"""Endpoints that something speaks against, until one is tried all the same."""
+MARK: Final = b"x-shoal-shed: 1\r\n"
+
+PASSED: Final = 0
+"""The phase had nothing to say."""
+NOTED: Final = 1
+"""It had, and the request goes on."""
+ENDED: Final = 2
+"""The request goes on no further from here: it was answered, waits, or took another way."""
+
+_DEFAULT_RETRY: Final = retrying.compile(None)
+
+
+class Walk(Subject):
+    """One request's way."""
+
+    __slots__ = (
+        "_departed",
+        "_fallbacks",
+        "_next",
+        "_then",
+        "_ways_tried",
+        "balancer",
+        "bytes_per_s",
+        "endpoint",
+        "entered",
+        "explained",
+        "forward",
+        "gated",
+        "held",
+        "inbound",
+        "key",
+        "plan",
+        "retry",
+        "runtime",
+        "service",
+        "sets_cookie",
+        "target",
+        "tried",
+    )
+
+    def __init__(self, runtime: Runtime, request: RequestHead, rng: random.Random, *, inbound: bool) -> None:
+        super().__init__(request, runtime.reactor, rng)
+        self.runtime = runtime
+        self.inbound = inbound
+        self.service: Service | None = None
+        self.plan: Plan | None = None
+        """Of the service that was asked for; read once."""
+        self.target: Service | None = None
+        """The service whose endpoints are tried: the request's own, or where its route leads."""
+        self.forward: Forward | None = None
+        self.balancer: Balancer | None = None
+        self.key: int | None = None
+        self.endpoint: Endpoint | None = None
+        """The last that was picked."""
+        self.tried: list[Endpoint] = []
+        self.retry = _DEFAULT_RETRY
+        self.entered: Phase | None = None
+        """A breaker that counts the request."""
+        self.held: Phase | None = None
+        """An inbound phase that counts the attempt about to be made."""
+        self.gated = False
+        """Whether the picked endpoint's breaker counts the attempt about to be made."""
+        self.explained: story.Explained | None = None
+        self.bytes_per_s = 0.0
+        """How slowly the answer is passed on, on purpose; 0: as it comes."""
+        self.sets_cookie: str | None = None
+        self._next = 0
+        """Of the outbound phases."""
+        self._then: Refuse | None = None
+        """What comes after a wait."""
+        self._departed = False
+        self._fallbacks = 0
+        self._ways_tried = 0
+        """Ways out of an overload."""
+
+    # Phases.
+
+    def meet(self, phase: Phase) -> int:
+        """Ask a phase, tell of it, count it, and do what it says: PASSED, NOTED or ENDED."""
+        verdict = self.ask(phase)
+        if self.explained is not None:
+            self.explained.append(phase.tell(self, verdict))
+        if verdict is None:
+            return PASSED
+        if phase.counts or phase.audit:
+            self.count(phase, verdict)
+        return NOTED if phase.audit else self._carry_out(verdict)
+
+    def _carry_out(self, verdict: Verdict) -> int:
+        if isinstance(verdict, Decision):
+            return self._follow(verdict.action)
+        if isinstance(verdict, Refuse):
+            self.let_go()
+            self.refuse(verdict)
+        elif isinstance(verdict, Hold):
+            self.bytes_per_s = verdict.bytes_per_s
+            self._then = verdict.then
+            if verdict.delay_s <= 0 or not self.wait(verdict.delay_s):
+                return self._past_wait()
+        elif isinstance(verdict, FallBack):
+            self._fall_back(verdict)
+        elif isinstance(verdict, TurnAway):
+            self.let_go()
+            self._turn_away(verdict)
+        else:
+            self.copy(verdict)
+            return NOTED
+        return ENDED
+
+    def _follow(self, action: Forward | Redirect | Respond) -> int:
+        if not isinstance(action, Forward):
+            self.answer_directly(action)
+            return ENDED
+        self.forward = action
+        if action.retry is not None:
+            self.retry = action.retry
+        return NOTED
+
+    def _past_wait(self) -> int:
+        then, self._then = self._then, None
+        return NOTED if then is None else self._carry_out(then)
+
+    # Outbound.
+
+    def go_out(self) -> None:
+        """To one of the service's instances, or to an answer of the mesh's own; from the phase where it stands."""
+        service, plan = self.service, self.plan
+        assert service is not None and plan is not None
+        if self.explained is not None and not self._next:
+            self.explained.append(story.found(service.name, len(plan.endpoints), self.runtime.table.revision))
+        phases = plan.outbound
+        while self._next < len(phases):
+            phase = phases[self._next]
+            self._next += 1
+            if self.meet(phase) == ENDED:
+                return
+        self._direct()
+
+    def go_on(self) -> None:
+        """After a wait."""
+        if self._past_wait() != ENDED:
+            self.go_out()
+
+    def _direct(self) -> None:
+        """To the service that the route's decision leads to (None: the request's own), if its breaker allows it."""
+        service, plan, forward = self.service, self.plan, self.forward
+        assert service is not None and plan is not None
+        target = service
+        if forward is not None:
+            found = self.runtime.table.target(service, forward)
+            if isinstance(found, Refusal):
+                self.refuse(Refuse(found))
+                return
+            target = found
+        for phase in target.plan.towards:
+            met = self.meet(phase)
+            if met == ENDED:
+                return
+            if met == PASSED and phase.holds:
+                self.entered = phase
+        self.target = target
+        balancer = target.plan.balancer if forward is None else target.plan.group(forward.subset)
+        self.balancer = balancer
+        self.key = balancer.key(self.view) if balancer.needs_key else None
+        if not self._departed:
+            self._departed = True
+            for phase in plan.departing:
+                if self.meet(phase) == ENDED:
+                    return
+        if self.explained is not None:
+            rule = forward is not None and forward.retry is not None
+            whole = plan.bounds_whole_request
+            self.explained.extend(story.limits(plan.policies, plan.timeouts, self.retry, whole=whole, rule=rule))
+        self.depart(plan, balancer)
+
+    def _fall_back(self, verdict: FallBack) -> None:
+        self._fallbacks += 1
+        if self._fallbacks > MAX_FALLBACKS:
+            reason = f"{verdict.reason}; and so on along its fallbacks"
+            self.refuse(Refuse(Refusal(503, "breaker", reason, 1, unsent=True)))
+            return
+        way, before = verdict.forward, self.forward
+        self._divert(way.service or (before.service if before is not None else None), way)
+
+    def _divert(self, service: str | None, way: Forward) -> None:
+        """To other instances, with what its route makes of it."""
+        self.forward = msgspec.structs.replace(self.forward or way, service=service, subset=way.subset)
+        self._direct()
+
+    # Pick an endpoint.
+
+    def try_next(self) -> None:
+        """Pick an endpoint that was not tried yet, and deliver to it."""
+        balancer, plan = self.balancer, self.plan
+        assert balancer is not None and plan is not None
+        now = self.reactor.now
+        endpoint = balancer.sticky_endpoint(self.view) if balancer.sticky and not self.tried else None
+        sticky = endpoint is not None
+        if endpoint is None:
+            endpoint = balancer.pick(self.key, now, self.rng, self.tried)
+            if endpoint is None:
+                self.refuse(Refuse(story.no_endpoint(plan.service, self.forward)))
+                return
+            if balancer.sticky:
+                self.sets_cookie = balancer.sticky_cookie(endpoint)
+        refusing = not self.try_enter(endpoint, now)
+        if refusing:
+            picked = endpoint
+            endpoint = self._passing_over(balancer, picked, now)
+            refusing = endpoint is picked
+            sticky = sticky and refusing
+        if self.explained is not None:
+            entry = story.balanced(plan.policies, balancer, endpoint, sticky=sticky, refusing=refusing)
+            self.explained.append(entry)
+        self.deliver(endpoint)
+
+    def try_enter(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether nothing speaks against an endpoint now; if so, its breaker counts on the request."""
+        self.gated = False
+        load = endpoint.load
+        if load.refused_until > now:
+            return False
+        circuit = load.circuit
+        if circuit is None:
+            return True
+        if not self.enter(endpoint, circuit, now):
+            self.gated = True
+            return True
+        assert self.target is not None
+        breaker = self.target.plan.breaker
+        return breaker is not None and breaker.audit
+
+    def _passing_over(self, balancer: Balancer, refusing: Endpoint, now: float) -> Endpoint:
+        """Another endpoint than those that refused a connection a moment ago, were ejected, or whose breakers are open;
+        the picked one when that goes for all.
+
+        Without this a dead instance costs its whole share in retries until its health check notices, and on a busy
+        service the retry budget is gone before that.
+        """
+        avoid = [*self.tried, refusing]
+        for _ in range(PASS_OVER):
+            other = balancer.pick(self.key, now, self.rng, avoid)
+            if other is None or other in avoid:
+                return refusing
+            if self.try_enter(other, now):
+                return other
+            avoid.append(other)
+        return refusing
+
+    # Inbound: whoever calls, from this host or another.
+
+    def come_in(self, wanted: bytes | None) -> None:
+        """The instance that the calling agent picked; or any of this host's, for a caller without agent."""
+        service, plan = self.service, self.plan
+        assert service is not None and plan is not None
+        table = self.runtime.table
+        endpoint = table.local_endpoint(plan, wanted, self.reactor.now, self.rng)
+        if isinstance(endpoint, Refusal):
+            self.refuse(Refuse(endpoint))
+            return
+        self.target = table.services.get(endpoint.service) or service
+        self.deliver(endpoint)
+
+    def deliver(self, endpoint: Endpoint) -> None:
+        """Hand it on; past the inbound phases of its service, where the instance is one of this host's."""
+        target = self.target
+        assert target is not None
+        self.endpoint = endpoint
+        if target.plan.inbound and self.is_here(endpoint):
+            for phase in target.plan.inbound:
+                met = self.meet(phase)
+                if met == ENDED:
+                    return
+                if met == PASSED and phase.holds:
+                    self.held = phase
+        self.send(endpoint)
+
+    def is_here(self, endpoint: Endpoint) -> bool:
+        """Whether no other agent stands before an instance."""
+        return not endpoint.via and (not endpoint.agent or endpoint.agent == self.runtime.table.host)
+
+    def _turn_away(self, verdict: TurnAway) -> None:
+        """It may not come in: tell the calling agent, or, where that is us, take a way out."""
+        if self.inbound:
+            self.refuse_shed(verdict.reason, verdict.retry_after_s)
+        else:
+            self.elsewhere(verdict.reason)
+
+    # Ways out of an overload, at the caller's.
+
+    def elsewhere(self, reason: str) -> None:
+        """The next way out that leads somewhere, or the refusal."""
+        plan = self.plan
+        assert plan is not None
+        self.part()
+        shed = plan.shed
+        if shed is None or shed.audit:
+            self.refuse_shed(reason, 1)
+            return
+        ways = shed.compiled.ways
+        retry_after_s = shed.compiled.retry_after_s
+        while self._ways_tried < len(ways):
+            way = ways[self._ways_tried]
+            self._ways_tried += 1
+            if isinstance(way, Store):
+                if self.store(way):
+                    return
+            elif isinstance(way, Respond):
+                self._tell_way(way, reason)
+                self.count_way("answered")
+                refusal = Refusal(way.status, "shed", reason, retry_after_s if way.status >= 500 else 0)
+                self.refuse(Refuse(refusal, story.header_lines(way.headers), way.body or None))
+                return
+            elif self.can_repeat and self._leads_somewhere(way):
+                self._tell_way(way, reason)
+                self.count_way("elsewhere")
+                self._divert(way.service, way)
+                return
+        self.refuse_shed(reason, retry_after_s)
+
+    def _tell_way(self, way: Forward | Respond, reason: str) -> None:
+        if self.explained is not None and self.plan is not None:
+            self.explained.append(story.way_out(self.plan.policies, way, reason))
+
+    def _leads_somewhere(self, way: Forward) -> bool:
+        assert self.service is not None
+        target = self.runtime.table.target(self.service, way)
+        if isinstance(target, Refusal):
+            return False
+        return any(
+            endpoint.healthy and not endpoint.draining and (way.subset is None or way.subset.selects(endpoint))
+            for endpoint in target.plan.endpoints
+        )
+
+    def refuse_shed(self, reason: str, retry_after_s: int) -> None:
+        """Say that it is too much."""
+        self.refuse(Refuse(Refusal(503, "shed", reason, retry_after_s), [MARK]))
+
+    # What a request does, and an explanation only tells.
+
+    def ask(self, phase: Phase) -> Verdict | None:
+        """What a phase says."""
+        raise NotImplementedError
+
+    def count(self, phase: Phase, verdict: Verdict) -> None:
+        """It had something to say."""
+        raise NotImplementedError
+
+    def count_way(self, outcome: str) -> None:
+        """A way out was taken."""
+        raise NotImplementedError
+
+    def wait(self, delay_s: float) -> bool:
+        """Go on in so long; False: at once."""
+        raise NotImplementedError
+
+    def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
+        """Ask an endpoint's breaker: empty when it lets the request pass."""
+        raise NotImplementedError
+
+    def let_go(self) -> None:
+        """What counts on an attempt that is not made after all does so no longer."""
+        raise NotImplementedError
+
+    def part(self) -> None:
+        """What comes of it says nothing of the service whose breaker let it pass."""
+        raise NotImplementedError
+
+    def copy(self, copies: Copies) -> None:
+        """Send copies along."""
+        raise NotImplementedError
+
+    def depart(self, plan: Plan, balancer: Balancer) -> None:
+        """Its way is decided: to one of the balancer's endpoints."""
+        raise NotImplementedError
+
+    def send(self, endpoint: Endpoint) -> None:
+        """To an endpoint that nothing speaks against."""
+        raise NotImplementedError
+
+    def refuse(self, refuse: Refuse) -> None:
+        """Answer in the mesh's own name."""
+        raise NotImplementedError
+
+    def answer_directly(self, action: Redirect | Respond) -> None:
+        """Answer as a route says."""
+        raise NotImplementedError
+
+    def store(self, way: Store) -> bool:
+        """Store it, if it is one that may be."""
+        raise NotImplementedError
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether all of the request is there to be sent again."""
+        raise NotImplementedError

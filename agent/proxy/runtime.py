@@ -1,0 +1,70 @@
+# mypyc: compiled
+"""What the parts of one worker share. It knows nobody who makes requests of it: exchanges name it, not it them."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+
+from agent.frames import Frame
+from agent.proxy.control.peers import Peers
+from agent.proxy.control.storing import Stores
+from agent.proxy.engine.lateness import Lateness
+from agent.proxy.http1.answers import Refusal
+from agent.proxy.http1.pacing import Pace
+from agent.proxy.http1.pool import Pool
+from agent.proxy.http1.server import Downstream, Server
+from agent.proxy.report.access import Recorder
+from agent.proxy.report.news import News
+from agent.proxy.report.stats import count
+from agent.proxy.table.callers import Callers
+from agent.proxy.table.table import Table
+
+
+class Runtime(Server):
+    """Of one worker."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        self.rng = random.Random(seed)
+        self.pool = Pool(self.reactor)
+        self.lateness = Lateness(self.reactor.wheel, time.monotonic())
+        self.news = News()
+        self.table = Table(self.news)
+        self.callers = Callers()
+        self.recorder = Recorder()
+        self.refused: dict[str, int] = {}
+        """Answers of the mesh's own that no service stands behind, by policy."""
+        self.peers = Peers(self.refused)
+        self.stores = Stores()
+        self.pace = Pace(self.reactor)
+        self.troubled: dict[str, float] = {}
+        """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
+        self.connections: set[Downstream] = set()
+        self.accepted = 0
+        self._compare: Callable[[Frame], bool] | None = None
+        self._request_prefix = os.urandom(6).hex().encode()
+        self._request_number = 0
+
+    def connect(
+        self, send: Callable[[Frame], None], compare: Callable[[Frame], bool], store: Callable[[Frame], bool]
+    ) -> None:
+        """Where frames for control go."""
+        self.peers.connect(send)
+        self.stores.connect(store)
+        self._compare = compare
+
+    def send_comparison(self, frame: Frame) -> bool:
+        """Answers for control to compare; False when it has enough to do."""
+        return self._compare is not None and self._compare(frame)
+
+    def next_request_id(self) -> bytes:
+        """Unique over workers and restarts."""
+        self._request_number += 1
+        return b"%b-%x" % (self._request_prefix, self._request_number)
+
+    def count_refused(self, refusal: Refusal) -> None:
+        """Count an answer of the mesh's own for which there is no exchange."""
+        count(self.refused, refusal.policy)

@@ -1,0 +1,77 @@
+# mypyc: compiled
+"""What was learnt of a service, and outlives every plan: loads, budgets, positions, counters, breakers, limiters.
+
+A leaf: plans and their phases refer to it, it to none of them.
+"""
+
+from __future__ import annotations
+
+from agent.proxy.engine.connection import Tally
+from agent.proxy.engine.reactor import Timed
+from agent.proxy.report.news import News
+from agent.proxy.report.stats import ServiceStats, count
+from policies.decision import Subset
+from policies.endpoint import Load
+from policies.kinds.balance.algorithms import BalanceState
+from policies.kinds.breaker.circuit import Circuit, Transition
+from policies.kinds.outlier.ejector import Ejector
+from policies.kinds.ratelimit.buckets import Buckets
+from policies.kinds.retry.budget import Budget
+from policies.kinds.retry.quantile import Recent
+from policies.kinds.shed.limiter import Limiter
+
+
+class Lasting:
+    """Of one service, in one worker."""
+
+    __slots__ = (
+        "buckets",
+        "budget",
+        "circuit",
+        "copying",
+        "ejector",
+        "judge",
+        "limiter",
+        "loads",
+        "name",
+        "news",
+        "recent",
+        "relief",
+        "shed_at",
+        "states",
+        "stats",
+        "tally",
+    )
+
+    def __init__(self, name: str, news: News) -> None:
+        self.name = name
+        self.news = news
+        self.stats = ServiceStats()
+        self.budget = Budget()
+        self.recent = Recent()
+        """Latencies of answers, in seconds; kept where a hedge needs them."""
+        self.loads: dict[str, Load] = {}
+        self.states: dict[Subset | None, BalanceState] = {}
+        self.tally = Tally()
+        """Connections to its endpoints."""
+        self.copying = 0
+        """Copies of its requests that are under way."""
+        self.circuit: Circuit | None = None
+        self.buckets: Buckets | None = None
+        self.ejector: Ejector | None = None
+        self.judge: Timed | None = None
+        """Who calls the ejector, at intervals."""
+        self.limiter: Limiter | None = None
+        """Of its instances on this host, as far as this worker hands them requests."""
+        self.shed_at = 0.0
+        self.relief: Timed | None = None
+        """While load is shed."""
+
+    def tell_transition(self, endpoint: str, transition: Transition | None, *, audit: bool) -> None:
+        """Count and tell that a breaker changed its state. `endpoint` is empty for that of the service."""
+        if transition is None:
+            return
+        count(self.stats.transitions, transition.after)
+        self.news.add(
+            "breaker", self.name, endpoint, transition.before, transition.after, transition.reason, audit=audit
+        )

@@ -1,0 +1,229 @@
+# mypyc: compiled
+"""The compiled answer for one service: what is not configured is not in it, and costs nothing.
+
+The order of a request's way is the order of these four rows, and stands nowhere else:
+
+    outbound    of the service that is asked for             ratelimit, fault, route
+    towards     of the service that this leads to            breaker
+    departing   of the service that was asked for            shadow
+    inbound     of the instance's, by the agent beside it    shed
+
+In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agent.proxy.phases.breakers import Breakers
+from agent.proxy.phases.copies import Copying
+from agent.proxy.phases.faults import Faults
+from agent.proxy.phases.limits import Limits
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.routes import Routes
+from agent.proxy.phases.sheds import Sheds
+from agent.proxy.report.story import InForce, Policies
+from agent.proxy.table.lasting import Lasting
+from policies.decision import Subset
+from policies.endpoint import Endpoint
+from policies.kind import Scope
+from policies.kinds.balance import decide as balance
+from policies.kinds.balance.algorithms import BalanceState
+from policies.kinds.balance.decide import Balancer, asked_entries
+from policies.kinds.balance.document import Balance
+from policies.kinds.balance.entries import UNBOUNDED, Entries
+from policies.kinds.breaker import decide as breaker
+from policies.kinds.breaker.document import Breaker
+from policies.kinds.fault import decide as fault
+from policies.kinds.fault.document import FaultPolicy
+from policies.kinds.outlier import decide as outlier
+from policies.kinds.outlier import ejector
+from policies.kinds.outlier.document import Outlier
+from policies.kinds.ratelimit import decide as ratelimit
+from policies.kinds.ratelimit.document import RateLimit
+from policies.kinds.retry import decide as retry
+from policies.kinds.retry.document import Retry
+from policies.kinds.route import decide as route
+from policies.kinds.route.document import Route
+from policies.kinds.shadow import decide as shadow
+from policies.kinds.shadow.document import Shadow
+from policies.kinds.shed import decide as shed
+from policies.kinds.shed.document import Shed
+from policies.kinds.timeout import decide as timeout
+from policies.kinds.timeout.document import Timeout
+from policies.language.document import Document
+
+
+class Ejection:
+    """The figures of an `outlier` document, and whether they are only watched."""
+
+    __slots__ = ("audit", "rules")
+
+    def __init__(self, rules: ejector.Figures, audit: bool) -> None:
+        self.rules = rules
+        self.audit = audit
+
+
+class Plan:
+    """Never changes; a change is a new one."""
+
+    __slots__ = (
+        "_balance",
+        "_entries",
+        "_groups",
+        "_states",
+        "_zone",
+        "asked",
+        "balancer",
+        "bounds_whole_request",
+        "breaker",
+        "budget",
+        "departing",
+        "endpoints",
+        "inbound",
+        "keeping_out",
+        "limits",
+        "local",
+        "outbound",
+        "outlier",
+        "policies",
+        "retry",
+        "revision",
+        "route",
+        "service",
+        "shadow",
+        "shed",
+        "timeouts",
+        "towards",
+    )
+
+    def __init__(
+        self,
+        state: Lasting,
+        revision: int,
+        endpoints: Sequence[Endpoint],
+        policies: Policies,
+        *,
+        host: str,
+        zone: str,
+        share: float,
+        entries: Entries = UNBOUNDED,
+        compiled: Compiled | None = None,
+    ) -> None:
+        """`compiled`: what came of documents for patterns, which are the same for all their services."""
+        compiled = Compiled() if compiled is None else compiled
+        self.service = state.name
+        self.revision = revision
+        self.endpoints = tuple(endpoints)
+        self.policies = policies
+        self.local = {e.id: e for e in endpoints if e.agent == host}
+        self.budget = state.budget
+        self._zone = zone
+        self._states = state.states
+        self._balance: Balance | None = _enforced(policies, "balance", Balance)
+        self._entries = entries
+        self.asked = asked_entries(self._balance) if self._balance is not None and endpoints else 0
+        """How many entries its ring or table asks for."""
+        self._groups: dict[Subset | None, Balancer] = {}
+        self.balancer = self.group(None)
+        self._compile_phases(state, policies, share, compiled)
+        self.outlier: Ejection | None = None
+        rules = _asked(policies, "outlier", Outlier)
+        if rules is not None:
+            self.outlier = Ejection(
+                compiled.once("outlier", policies, outlier.compile), policies["outlier"].mode == "audit"
+            )
+        self.keeping_out = self._keeping_out()
+        """Which policies keep endpoints out, as bits: when one of them goes, those that are out come in at once."""
+        times: Timeout | None = _enforced(policies, "timeout", Timeout)
+        self.timeouts = timeout.compile(times)
+        self.bounds_whole_request = times is not None and times.request is not None
+        self.retry = retry.compile(_enforced(policies, "retry", Retry))
+        state.budget.configure(self.retry)
+
+    def _compile_phases(self, state: Lasting, policies: Policies, share: float, compiled: Compiled) -> None:
+        once = compiled.once
+        self.limits: Limits | None = None
+        if _asked(policies, "ratelimit", RateLimit) is not None:
+            self.limits = Limits(state, policies["ratelimit"], once("ratelimit", policies, ratelimit.compile))
+        self.breaker: Breakers | None = None
+        if _asked(policies, "breaker", Breaker) is not None:
+            self.breaker = Breakers(state, policies["breaker"], once("breaker", policies, breaker.compile))
+        faults: Faults | None = None
+        if _asked(policies, "fault", FaultPolicy) is not None:
+            faults = Faults(state, policies["fault"], once("fault", policies, fault.compile))
+        self.route: Routes | None = None
+        routing = _asked(policies, "route", Route)
+        if routing is not None:
+            found = route.compile(routing, Scope(state.name), once("route", policies, route.predicates))
+            self.route = Routes(state, policies["route"], found)
+        copied = _asked(policies, "shadow", Shadow)
+        self.shadow = Copying(state, policies["shadow"], shadow.compile(copied, Scope(state.name))) if copied else None
+        let_in = _asked(policies, "shed", Shed)
+        self.shed = Sheds(state, policies["shed"], shed.compile(let_in, Scope(state.name, share))) if let_in else None
+        whole = self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
+        self.outbound = _configured(self.limits, faults, self.route)
+        self.towards = _configured(whole)
+        self.departing = _configured(self.shadow)
+        self.inbound = _configured(self.shed)
+
+    def _keeping_out(self) -> int:
+        ejects = self.outlier is not None and not self.outlier.audit
+        breaks = self.breaker is not None and not self.breaker.audit and self.breaker.compiled.endpoint is not None
+        return (1 if ejects else 0) | (2 if breaks else 0)
+
+    def group(self, subset: Subset | None) -> Balancer:
+        """The balancer over a subset of the endpoints; made when first asked for."""
+        balancer = self._groups.get(subset)
+        if balancer is None:
+            state = self._states.get(subset)
+            if state is None:
+                state = self._states[subset] = BalanceState()
+            chosen = self.endpoints if subset is None else [e for e in self.endpoints if subset.selects(e)]
+            part = len(chosen) / max(1, len(self.endpoints))
+            balancer = balance.make(
+                self._balance, chosen, zone=self._zone, state=state, entries=self._entries, part=part
+            )
+            self._groups[subset] = balancer
+        return balancer
+
+    def forget_entries(self) -> None:
+        """Rings and tables get another number of entries, at their next pick."""
+        if self.asked:
+            for balancer in self._groups.values():
+                balancer.forget()
+
+
+class Compiled:
+    """What came of documents for patterns: one of them may come with a thousand services."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str], tuple[Document, Any]] = {}
+
+    def once(self, kind: str, policies: Policies, make: Callable[[Any], Any]) -> Any:
+        """A document compiled; the same one when it was compiled before. Never changed by those who use it."""
+        policy = policies[kind]
+        if "*" not in policy.key:
+            return make(policy.document)
+        known = self._made.get((kind, policy.key))
+        if known is None or known[0] is not policy.document:
+            known = self._made[kind, policy.key] = (policy.document, make(policy.document))
+        return known[1]
+
+
+def _configured(*phases: Phase | None) -> tuple[Phase, ...]:
+    return tuple([phase for phase in phases if phase is not None])
+
+
+def _enforced(policies: Policies, name: str, kind: type[Any]) -> Any:
+    policy: InForce | None = policies.get(name)
+    return None if policy is None or policy.mode == "audit" else _asked(policies, name, kind)
+
+
+def _asked(policies: Policies, name: str, kind: type[Any]) -> Any:
+    """The document of a kind that is asked about requests, if there is one, also where it is only watched."""
+    policy: InForce | None = policies.get(name)
+    return policy.document if policy is not None and isinstance(policy.document, kind) else None

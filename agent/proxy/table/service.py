@@ -1,0 +1,87 @@
+# mypyc: compiled
+"""One service as a worker knows it: its plan, and all that outlives plans."""
+
+from __future__ import annotations
+
+from agent.proxy.report.news import News
+from agent.proxy.table.lasting import Lasting
+from agent.proxy.table.plan import Plan
+from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.outlier.ejector import Ejector, Record
+from policies.kinds.ratelimit.buckets import Buckets
+from policies.kinds.shed.limiter import Limiter
+
+
+class Service(Lasting):
+    """A request reads its plan once."""
+
+    __slots__ = ("_keeping_out", "plan")
+
+    def __init__(self, name: str, news: News) -> None:
+        super().__init__(name, news)
+        self.plan: Plan
+        self._keeping_out = 0
+
+    def adopt(self, plan: Plan, share: float, agents: int) -> None:
+        """Take a plan into force. What was counted stays, as long as there is a document for it. `share` is this
+        worker's part of what its agent may let pass; `agents` are those that share the limits of the mesh."""
+        if self._keeping_out & ~plan.keeping_out:
+            for load in self.loads.values():
+                load.refused_until = 0.0
+        self._keeping_out = plan.keeping_out
+        self.plan = plan
+        if len(self.loads) > len(plan.endpoints):
+            kept = {endpoint.id for endpoint in plan.endpoints}
+            self.loads = {key: load for key, load in self.loads.items() if key in kept}
+        self._adopt_breaker(plan)
+        self._adopt_limits(plan, share, agents)
+        self._adopt_shed(plan)
+        self._adopt_outlier(plan)
+
+    def _adopt_limits(self, plan: Plan, share: float, agents: int) -> None:
+        if plan.limits is None:
+            self.buckets = None
+            return
+        if self.buckets is None:
+            self.buckets = Buckets(share)
+        self.buckets.configure(plan.limits.compiled.names)
+        for limit in plan.limits.compiled.limits:
+            if limit.shared:
+                self.buckets.begin(limit.name, share / agents)
+
+    def _adopt_shed(self, plan: Plan) -> None:
+        if plan.shed is None:
+            self.limiter = None
+        elif self.limiter is None:
+            self.limiter = Limiter(plan.shed.compiled.rules)
+        else:
+            self.limiter.configure(plan.shed.compiled.rules)
+
+    def _adopt_outlier(self, plan: Plan) -> None:
+        if plan.outlier is None:
+            self.ejector = None
+            for load in self.loads.values():
+                load.record = None
+            return
+        if self.ejector is None:
+            self.ejector = Ejector(plan.outlier.rules)
+        self.ejector.configure(plan.outlier.rules)
+        for load in self.loads.values():
+            load.record = load.record or Record()
+
+    def _adopt_breaker(self, plan: Plan) -> None:
+        whole = plan.breaker.compiled.service if plan.breaker is not None else None
+        each = plan.breaker.compiled.endpoint if plan.breaker is not None else None
+        if whole is None:
+            self.circuit = None
+        elif self.circuit is None:
+            self.circuit = Circuit(whole)
+        else:
+            self.circuit.configure(whole)
+        for load in self.loads.values():
+            if each is None:
+                load.circuit = None
+            elif load.circuit is None:
+                load.circuit = Circuit(each)
+            else:
+                load.circuit.configure(each)

@@ -1,0 +1,322 @@
+"""What explains is what acts: an explanation and the request after it agree in every decision, and explaining changes
+nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.frames import EndpointFrame
+from agent.proxy.request.explain import explain
+from agent.proxy.table.service import Service
+from policies.decision import Subset
+from tests.support.playbook import Playbook, Wire
+from tests.support.proxy import SERVICE
+
+CATS = "cats.production"
+FOREVER = "2999-01-01T00:00:00Z"
+modes = st.sampled_from([{}, {}, {}, {"mode": "audit"}])
+percents = st.sampled_from([1, 50, 100])
+matches = st.sampled_from([{}, {"match": {"path": {"prefix": "/a"}}}, {"match": {"headers": {"x-user": "ann"}}}])
+
+limits = st.sampled_from([{"name": "all", "rate": "1/h"}, {"name": "ann", "rate": 2, "key": {"header": "x-user"}}])
+ratelimits = st.fixed_dictionaries({"limits": st.lists(limits, min_size=1, max_size=1)})
+injections = st.sampled_from(
+    [{"delay": "20ms"}, {"abort": {"status": 418}}, {"delay": "20ms", "abort": {"status": 418}}]
+)
+faults = st.builds(
+    lambda do, percent, match: {"expires": FOREVER, "rules": [{**do, "percent": percent, **match}]},
+    injections,
+    percents,
+    matches,
+)
+targets = st.sampled_from(
+    [
+        [{"weight": 50}, {"weight": 50, "service": CATS}],
+        [{"version": "v2"}],
+        [{"service": CATS}],
+        [{"service": "nobody.production"}],
+        [{"version": "v9"}],
+    ]
+)
+actions = st.one_of(
+    st.builds(
+        lambda split, retry: {"split": split, **retry}, targets, st.sampled_from([{}, {"retry": {"attempts": 7}}])
+    ),
+    st.just({"respond": {"status": 410}}),
+    st.just({"redirect": {"location": "/b"}}),
+    st.just({"retry": {"attempts": 7}}),
+)
+routes = st.builds(lambda action, match: {"rules": [{**action, **match}]}, actions, matches)
+fallbacks = st.sampled_from([{}, {"fallback": {"service": CATS}}, {"fallback": {"respond": {"status": 299}}}])
+breakers = st.builds(
+    lambda trip, each, fallback: {**trip, **each, **(fallback if trip else {})},
+    st.sampled_from([{"trip": {"consecutive": 2}}, {"limits": {"requests": 1}}, {"trip": {"requests": 2}}]),
+    st.sampled_from([{}, {"endpoint": {"trip": {"consecutive": 2}}}]),
+    fallbacks,
+)
+ways = st.lists(st.sampled_from([{"service": CATS}, {"version": "v2"}]), max_size=2, unique_by=str)
+sheds = st.builds(
+    lambda way, answer: {"concurrency": 2, "instead": [*way, *answer]},
+    ways,
+    st.sampled_from([[], [{"respond": {"status": 299}}]]),
+)
+balances = st.sampled_from(
+    [
+        {"algorithm": "round-robin"},
+        {"algorithm": "weighted"},
+        {"algorithm": "least-request"},
+        {"algorithm": "random"},
+        {"algorithm": "peak-ewma"},
+        {"algorithm": "ring-hash", "hash": [{"header": "x-user"}, {"path": True}]},
+        {"algorithm": "maglev", "hash": [{"header": "x-user"}]},
+        {"algorithm": "round-robin", "sticky": {"header": "x-user"}},
+        {"algorithm": "least-request", "sticky": {}},
+    ]
+)
+shadows = st.builds(
+    lambda percent: {"copies": [{"to": "dogs.production", "percent": percent}]},
+    percents,
+)
+KINDS = {
+    "ratelimit": ratelimits,
+    "fault": faults,
+    "route": routes,
+    "breaker": breakers,
+    "shed": sheds,
+    "balance": balances,
+    "shadow": shadows,
+    "outlier": st.just({}),
+    "retry": st.just({"attempts": 3}),
+}
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    chosen = draw(st.sets(st.sampled_from(sorted(KINDS)), max_size=5))
+    return {kind: {**draw(KINDS[kind]), **draw(modes)} for kind in sorted(chosen)}
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> list[dict[str, Any]]:
+    each = st.fixed_dictionaries(
+        {
+            "version": st.sampled_from(["v1", "v1", "v2"]),
+            "healthy": st.sampled_from([True, True, False]),
+            "draining": st.sampled_from([False, False, True]),
+            "weight": st.sampled_from([100.0, 1.0]),
+            "agent": st.sampled_from(["", "here", "there"]),
+        }
+    )
+    return draw(st.lists(each, max_size=4))
+
+
+states = st.fixed_dictionaries(
+    {
+        "open": st.booleans(),
+        "open_s": st.sampled_from([0.0, 30.0]),
+        "endpoints_open": st.sets(st.integers(0, 3)),
+        "refused": st.sets(st.integers(0, 3)),
+        "active": st.integers(0, 3),
+        "spent": st.integers(0, 3),
+        "asked": st.integers(0, 3),
+    }
+)
+
+
+def framed(play: Playbook, prefix: str, found: list[dict[str, Any]]) -> list[EndpointFrame]:
+    return [play.instance(f"{prefix}{n}", **more, via=more["agent"] == "there") for n, more in enumerate(found)]
+
+
+def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
+    """A service after a while: breakers that are open, endpoints that are out, limits that are used up."""
+    worker = play.worker
+    now, rng = worker.reactor.now, worker.rng
+    circuits = [service.circuit] if state["open"] else []
+    loads = [endpoint.load for endpoint in service.plan.endpoints]
+    circuits += [load.circuit for n, load in enumerate(loads) if n in state["endpoints_open"]]
+    for circuit in circuits:
+        if circuit is not None:
+            for _ in range(2):
+                if not circuit.enter(now, rng, 0, 0):
+                    circuit.leave(False, 0.0, now, rng)
+            circuit.take_transition()
+    for n, load in enumerate(loads):
+        if n in state["refused"]:
+            load.refused_until = now + 30
+    if service.circuit is not None:
+        for _ in range(state["active"]):
+            service.circuit.enter(now, rng, 0, 0)
+        service.circuit.take_transition()
+    if service.limiter is not None:
+        for _ in range(state["active"]):
+            service.limiter.enter(0, now)
+    for _ in range(state["asked"]):
+        service.plan.balancer.pick(None, now, rng)
+
+
+def remembered(play: Playbook) -> list[Any]:
+    """All that an explanation could have moved."""
+    worker = play.worker
+    found: list[Any] = [worker.rng.getstate(), worker.refused.copy(), len(worker.news.events), worker._request_number]
+    found.append((worker.pool.opened, play.idle, worker.reactor.wheel._ticks.copy()))
+    for service in worker.table.services.values():
+        found.append(json.dumps(service.stats.as_frame(), sort_keys=True))
+        found.append((service.copying, service.shed_at, service.relief, service.tally.connecting, service.tally.open))
+        for endpoint in service.plan.endpoints:
+            load = endpoint.load
+            found.append((load.active, load.requests, load.failures, load.refused_until, _circuit(load.circuit)))
+        found.append(_circuit(service.circuit))
+        if service.limiter is not None:
+            found.append((service.limiter.active, service.limiter.limit))
+        if service.plan.limits is not None and service.buckets is not None:
+            names = service.plan.limits.compiled.names
+            found.append([(service.buckets.demand(name), service.buckets.size(name)) for name in names])
+        found.append([group.mark() for group in service.plan._groups.values()])
+        found.append((service.budget.allowance(), list(service.budget._retries)))
+    return found
+
+
+def _circuit(circuit: Any) -> Any:
+    if circuit is None:
+        return None
+    return (circuit.state, circuit.active, circuit.since, circuit._openings, circuit._until, list(circuit._requests))
+
+
+def told(decisions: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    return [(each["phase"], each["policy"], each["mode"], each["decision"]) for each in decisions]
+
+
+def asked(play: Playbook, client: Wire, head: bytes) -> tuple[list[dict[str, Any]], str | None, int | None]:
+    """A real request, explained: its decisions until it is sent, the endpoint, or the status it is answered with."""
+    connection = play.connection(client)
+    assert client >> head
+    play.passes(0.05)
+    exchange: Any = connection.exchange
+    if exchange is not None:
+        endpoint = exchange.endpoint
+        return list(exchange.explained), f"{endpoint.service}/{endpoint.id}", None
+    heard, _, _ = client.heard.partition(b"\r\n\r\n")
+    lines = heard.split(b"\r\n")
+    field = next((line for line in lines if line.startswith(b"x-shoal-explain: ")), b"")
+    return json.loads(field.partition(b": ")[2])["decisions"], None, int(lines[0].split()[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    documents(),
+    documents(),
+    instances(),
+    instances(),
+    st.tuples(states, states),
+    st.sampled_from(["/a", "/b"]),
+    st.sampled_from([(), ("x-user: ann",), ("x-user: bob", "cookie: shoal-session=x")]),
+    st.integers(0, 3),
+)
+def test_an_explanation_and_the_request_after_it_agree(
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    pets: list[dict[str, Any]],
+    cats: list[dict[str, Any]],
+    worn_by: tuple[dict[str, Any], dict[str, Any]],
+    path: str,
+    headers: tuple[str, ...],
+    seed: int,
+) -> None:
+    """Whatever the mesh, its documents, and the state that it is in; and asking leaves all of it as it was."""
+    if "fallback" in theirs.get("breaker", {}):
+        del theirs["breaker"]["fallback"]
+    theirs.pop("shed", None)
+    with Playbook(seed, host="here") as play:
+        play.put(*framed(play, "pet-", pets), service=SERVICE, **ours)
+        play.put(*framed(play, "cat-", cats), service=CATS, **theirs)
+        play.put("dog-1", service="dogs.production")
+        services = play.worker.table.services
+        for service in services.values():
+            for version in ("v2", "v9"):
+                service.plan.group(Subset(version))  # made when first asked for, whoever asks
+        worn(play, services[SERVICE], worn_by[0])
+        worn(play, services[CATS], worn_by[1])
+        buckets = services[SERVICE].buckets
+        args: dict[str, Any] = {"method": "GET", "url": f"{SERVICE}{path}", "headers": [h.split(": ") for h in headers]}
+        head = "".join([f"GET {path} HTTP/1.1\r\nHost: {SERVICE}\r\n", *(f"{h}\r\n" for h in headers)]).encode()
+        client = play.client()
+        for _ in range(worn_by[0]["spent"] if buckets is not None else 0):
+            spends = play.client()
+            assert spends >> head + b"\r\n"
+            spends.ends()
+            while not play.idle:
+                play.dialled()
+        before = remembered(play)
+        explained = explain(play.worker, args)
+        assert remembered(play) == before, "asking changed something"
+        assert explain(play.worker, args) == explained
+        decisions, endpoint, status = asked(play, client, head + b"x-shoal-explain: 1\r\n\r\n")
+        found = explained["endpoint"]
+        assert told(explained["decisions"]) == told(decisions)
+        assert (f"{found['service']}/{found['id']}" if found else None, explained["status"]) == (endpoint, status)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sheds, modes, st.integers(0, 3), st.sampled_from([b"one", b"gone", b""]), st.integers(0, 3))
+def test_the_inbound_side_agrees_too(
+    shed: dict[str, Any], mode: dict[str, str], active: int, wanted: bytes, seed: int
+) -> None:
+    """What the agent beside the instance would say, and what it says."""
+    with Playbook(seed, host="here") as play:
+        play.put(*[play.instance(name, agent="here") for name in ("one", "two")], shed={**shed, **mode})
+        service = play.worker.table.services[SERVICE]
+        assert service.limiter is not None
+        for _ in range(active):
+            service.limiter.enter(0, play.worker.reactor.now)
+        instance = f"{SERVICE}/{wanted.decode()}" if wanted else ""
+        before = remembered(play)
+        explained = explain(play.worker, {"url": f"{SERVICE}/a", "inbound": instance})
+        assert remembered(play) == before
+        client = play.client(inbound=True)
+        named = b"x-shoal-endpoint: %b\r\n" % instance.encode() if instance else b""
+        assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\nx-shoal-explain: 1\r\n" + named + b"\r\n"
+        exchange: Any = play.connection(client).exchange
+        if exchange is None:
+            assert client.heard.startswith(b"HTTP/1.1 %d" % explained["status"]) and play.idle
+        else:
+            assert told(exchange.explained) == told(explained["decisions"])
+            assert exchange.endpoint.id == explained["endpoint"]["id"]
+
+
+def decided(play: Playbook, phase: str, **more: Any) -> str:
+    explained = explain(play.worker, {"url": f"{SERVICE}/a", **more})
+    return next(each["decision"] for each in explained["decisions"] if each["phase"] == phase)
+
+
+def test_a_rules_own_retries_are_told() -> None:
+    """And not those that it replaces."""
+    with Playbook() as play:
+        play.put("one", route={"rules": [{"retry": {"attempts": 7}}]}, retry={"attempts": 2})
+        assert decided(play, "retry") == "up to 7 attempts"
+
+
+def test_who_is_out_is_not_picked() -> None:
+    """An ejected endpoint is passed over, as a request would."""
+    with Playbook() as play:
+        play.put("one", "two")
+        service = play.worker.table.services[SERVICE]
+        service.loads["one"].refused_until = play.worker.reactor.now + 30
+        for _ in range(20):
+            assert explain(play.worker, {"url": f"{SERVICE}/"})["endpoint"]["id"] == "two"
+
+
+def test_an_instance_that_another_agent_says_is_full_leads_to_the_way_out() -> None:
+    """With what that agent says, the explanation goes on as the request would."""
+    with Playbook(host="here") as play:
+        far = play.instance("far", agent="there", via=True)
+        play.put(far, shed={"concurrency": 5, "instead": [{"service": CATS}]})
+        play.put("tom", service=CATS)
+        args: dict[str, Any] = {"url": f"{SERVICE}/a"}
+        assert explain(play.worker, args)["endpoint"]["id"] == "far"
+        found = explain(play.worker, {**args, "shed": {f"{SERVICE}/far": "10 requests are under way"}})
+        assert found["endpoint"]["id"] == "tom"
+        assert "goes to cats.production instead" in [each["decision"] for each in found["decisions"]]
