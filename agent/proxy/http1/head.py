@@ -68,7 +68,7 @@ CONNECTION: Final = 22
 UPGRADE: Final = 23
 PROXY_AUTHORIZATION: Final = 24
 SHOAL: Final = 40
-"""`x-shoal-*`: the mesh's own words, never passed on as they are. `agent.proxy.words` says who is believed."""
+"""`x-shoal-*`: the mesh's own words, never passed on as they are. `agent.proxy.http1.words` says who is believed."""
 SHOAL_DEADLINE: Final = 41
 SHOAL_EXPLAIN: Final = 42
 SHOAL_CALLER: Final = 43
