@@ -1,4 +1,4 @@
-# mypyc: interpreted, because it is a protocol, whose implementation on the request path is agent/proxy/view.py
+# mypyc: interpreted, because it is a protocol, whose implementation on the request path is agent/proxy/phases/view.py
 """What policies may ask about a request. The proxy answers lazily from the bytes it parsed; tests use Request."""
 
 from __future__ import annotations
