@@ -46,7 +46,10 @@ class Admin:
         headers = {"content-type": "application/json"} if body else {}
         connection = _connection(self.place, self._timeout_s)
         try:
-            connection.request(method, path, body, headers)
+            try:
+                connection.request(method, path, body, headers)
+            except BrokenPipeError:
+                pass  # it has answered before it had read everything
             answer = connection.getresponse()
             told = answer.read(MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException) as error:

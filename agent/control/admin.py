@@ -104,12 +104,23 @@ def _guarded(door: Door, rights: Rights, socket_path: str) -> Handler:
         if "origin" in request.headers or not _is_local_name(request.headers.get("host", "")):
             return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
         try:
-            return refused(request) or await handler(request)
+            if no := refused(request):
+                await _drained(request)
+                return no
+            return await handler(request)
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
             return refusal(500, f"a mistake of Shoal's, see its log: {type(error).__name__}: {error}")
 
     return guarded
+
+
+async def _drained(request: Request) -> None:
+    """A body that nobody wants is taken all the same: who is still sending it would not hear the answer."""
+    try:
+        await _body(request)
+    except Flaw:
+        pass  # too long: the connection is closed behind the answer
 
 
 def may_not_be(rights: Rights, peer: Peer, service: str) -> Response | None:
@@ -207,16 +218,21 @@ class Api:
 
 async def read_json(request: Request) -> Any:
     """The body. Raises Flaw for what is too long or no JSON."""
+    body = await _body(request)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Flaw("$", f"not JSON: {error}") from None
+
+
+async def _body(request: Request) -> bytes:
     body = b""
     async with aclosing(request.stream()) as stream:
         async for piece in stream:
             body += piece
             if len(body) > MAX_BODY_BYTES:
                 raise Flaw("$", f"more than {MAX_BODY_BYTES} bytes")
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Flaw("$", f"not JSON: {error}") from None
+    return body
 
 
 def configured() -> Config:

@@ -39,7 +39,10 @@ def ask(path: Path | str, method: str, target: str, value: Any = None) -> Told:
     connection = UnixConnection(path)
     try:
         body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
-        connection.request(method, target, body)
+        try:
+            connection.request(method, target, body)
+        except BrokenPipeError:
+            pass  # it has answered before it had read everything, such as to a path that is none
         answer = connection.getresponse()
         return Told(answer.status, answer.read())
     finally:
