@@ -64,12 +64,14 @@ class AgentProcess:
             f'[admin]\nlisten = "{address}:{self.admin}"\n[local]\nsocket = "{self.socket}"\n{local}'
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.on: list[str] = []
+        """What stands before its command: where it runs."""
 
     def start(self, *, wait: bool = True) -> None:
         """Start it; until it is ready."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*SHOAL, "agent", "--config", str(self.path)],
+                [*self.on, *SHOAL, "agent", "--config", str(self.path)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
