@@ -221,6 +221,6 @@ class Playbook:
         reactor = self.worker.reactor
         until = reactor.now + seconds
         while reactor.wheel._ticks and reactor.wheel._ticks[0] / 100 <= until:
-            reactor.now = max(reactor.now, reactor.wheel._ticks[0] / 100)
+            reactor.now = max(reactor.now, (reactor.wheel._ticks[0] + 0.01) / 100)  # never just before it, by rounding
             reactor.wheel.expire(reactor.now)
         reactor.now = until
