@@ -57,8 +57,9 @@ class Breakers(Phase):
         if isinstance(verdict, Refuse):
             return self.entry(f"refused: {_state(verdict.refusal.reason)}", verdict.refusal.reason)
         circuit = self.state.circuit
-        state = CLOSED if circuit is None or circuit.state == CLOSED else HALF_OPEN
-        return self.entry(state, "lets it pass")
+        if circuit is None or circuit.state == CLOSED:
+            return self.entry(CLOSED, "lets it pass")
+        return self.entry(HALF_OPEN, f"lets it pass, to find out: {circuit.reason}")
 
     def ended(self, subject: Subject, status: int, latency_s: float) -> None:
         """An answer is good or bad; what has none says nothing."""
