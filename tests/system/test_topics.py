@@ -289,7 +289,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """One that is full soon."""
     folder = tmp_path / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", folder], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"no file system may be mounted here: {done.stderr.decode().strip()}")
     try:

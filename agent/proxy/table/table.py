@@ -68,7 +68,9 @@ class Table:
         staged = self._staged.get(name)
         service = self.services.get(name) or (staged[0] if staged else Service(name, self._news))
         in_force, refused = self._documents(policies)
-        made = [self._endpoint(service, frame, now) for frame in endpoints]
+        before = self.services.get(name)
+        ill = {e.id for e in before.plan.endpoints if not e.healthy} if before is not None else set()
+        made = [self._endpoint(service, frame, ill, now) for frame in endpoints]
         plan = Plan(
             service,
             revision,
@@ -104,7 +106,8 @@ class Table:
             known = self._wide[kind, frame.key] = (frame.text, parse(kind, frame.key, frame.text))
         return known[1]
 
-    def _endpoint(self, service: Service, frame: EndpointFrame, now: float) -> Endpoint:
+    def _endpoint(self, service: Service, frame: EndpointFrame, ill: set[str], now: float) -> Endpoint:
+        """`ill`: who was unhealthy in the plan before."""
         load = service.loads.get(frame.id)
         if load is None:
             # Endpoints that come with the first table were there before; only a newcomer is spared at first.
@@ -128,8 +131,7 @@ class Table:
             via=frame.via,
             load=load,
         )
-        before = self.services.get(service.name)
-        if before is not None and frame.healthy and _was_unhealthy(before.plan, frame.id):
+        if frame.healthy and frame.id in ill:
             load.healthy_since = now
         return endpoint
 
@@ -207,10 +209,6 @@ class Table:
     def _local(self, service: str, identity: str) -> Endpoint | None:
         known = self.services.get(service)
         return known.plan.local.get(identity) if known is not None else None
-
-
-def _was_unhealthy(plan: Plan, identity: str) -> bool:
-    return any(endpoint.id == identity and not endpoint.healthy for endpoint in plan.endpoints)
 
 
 def service_name(host: bytes) -> str:
