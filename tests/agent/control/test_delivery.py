@@ -67,12 +67,13 @@ async def test_a_hundred_agents_tell_once(tmp_path: Path, receiver: Receiver) ->
                 await until(lambda: len(receiver.received) >= 2)
                 await quiet(stores[0])
                 await trio.sleep(2)
-                told = sorted(r.event["type"] for r in receiver.received)
-                assert told == ["io.shoal.instance.unhealthy", "io.shoal.service.down"]
+                told = {r.event["id"]: r.event["type"] for r in receiver.received}
+                assert sorted(told.values()) == ["io.shoal.instance.unhealthy", "io.shoal.service.down"]
                 agents[7].turn("a", True)
-                await until(lambda: len(receiver.received) >= 4)
+                await until(lambda: len({r.event["id"] for r in receiver.received}) >= 4)
                 await quiet(stores[0])
-                assert len(receiver.received) == 4
+                # By id, as receivers know them: on a busy machine an answer may come too late, and be asked for again.
+                assert len({r.event["id"] for r in receiver.received}) == 4
                 assert len({agent.board.claims["pets.production"] for agent in agents}) == 1
 
 
