@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from policies.language.plain import Flaw
 from policies.language.secret import Reference
 
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?\Z")
@@ -42,7 +43,7 @@ class Receivers:
         for name in self._hosts:
             try:
                 _reference(name).check("")
-            except Exception:
+            except Flaw:
                 raise ValueError(
                     f"{name[:80]!r} is neither a file's name without slashes nor a variable SHOAL_HOOK_..."
                 ) from None
