@@ -8,7 +8,8 @@ a thread, so that a loop that is late loses no lease; without one (a store in me
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -98,19 +99,35 @@ class Holder:
         while self._dirty or self._flying or not self.lease:
             await self._settled.wait()
 
-    async def run(self) -> None:
-        """Keep etcd in agreement until cancelled. The lease stays; `release` gives it up."""
+    @asynccontextmanager
+    async def renewing(self) -> AsyncIterator[None]:
+        """Have the thread, if there is one, renew the lease for the length of a block.
+
+        One that was handed over is renewed at once, long before `run` can begin.
+        """
         if self._renewal is None:
-            await self._run()
-        else:
-            async with self._renewal.running(self._on_gone):
-                await self._run()
+            yield
+            return
+        async with self._renewal.running(self._on_gone):
+            self._renewal.lease = self.lease
+            yield
 
     def _on_gone(self, lease: int) -> None:
         self._gone = lease
         self._wake.set()
 
-    async def _run(self) -> None:
+    async def extend(self, limit_s: float) -> None:
+        """Have the lease its whole time from now on, if etcd says so within the limit: who is executed anew renews
+        nothing until it has come up."""
+        if self.lease:
+            with trio.move_on_after(limit_s):
+                try:
+                    await self._store.keep_alive(self.lease)
+                except StoreError as error:
+                    log.warning("the lease is not extended", error=str(error))
+
+    async def run(self) -> None:
+        """Keep etcd in agreement until cancelled, inside of `renewing`. The lease stays; `release` gives it up."""
         while True:
             try:
                 await self._once()

@@ -67,6 +67,8 @@ DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
 SETTLE_S: Final = 2.0
 """How long the first table waits for this host's own instances to be in it, with a verdict."""
+EXTEND_S: Final = 1.0
+"""How long a reload waits for etcd to extend the lease before it goes on without."""
 HAPPENED: Final = 200
 log = structlog.get_logger()
 
@@ -346,6 +348,10 @@ class Control:
             os.close(self._lock)
 
     async def _own(self) -> None:
+        async with self.holder.renewing():
+            await self._claim_and_hold()
+
+    async def _claim_and_hold(self) -> None:
         """Claim the host's name, then keep everything that is ours in etcd."""
         with trio.move_on_after(DISK_GRACE_S):
             await self._first_sync.wait()
@@ -359,8 +365,9 @@ class Control:
             started=self.started,
             boot=self.boot,
         )
+        key = self.keys.agent(self.settings.host)
         try:
-            await claim_host(self.store, self.holder, self.keys.agent(self.settings.host), record, self._state / "boot")
+            await claim_host(self.store, self.holder, key, record, self._state / "boot")
         except HostTaken as taken:
             log.error("this host's name belongs to another agent", reason=str(taken))
             self._end(Stop(code=1))
@@ -409,7 +416,7 @@ class Control:
                     log.info("stopping", signal=signal.Signals(number).name)
                     self._end(Stop())
                     return
-                if self._reload():
+                if await self._reload():
                     return
 
     def _end(self, stop: Stop) -> None:
@@ -417,7 +424,7 @@ class Control:
             self._stop = stop
             self._stopping.set()
 
-    def _reload(self) -> bool:
+    async def _reload(self) -> bool:
         """SIGHUP: execute the agent anew, with the listening sockets open. Bad settings change nothing."""
         try:
             settings = load(self._config)
@@ -429,6 +436,7 @@ class Control:
         if not self._table_known:
             log.error("not reloaded: there is no table yet")
             return False
+        await self.holder.extend(EXTEND_S)
         try:
             handover = self._hand_over(settings)
         except (OSError, SettingsError) as error:

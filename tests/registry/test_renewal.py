@@ -50,11 +50,12 @@ def settings_of(etcd: EtcdProcess) -> EtcdSettings:
 async def held(etcd: EtcdProcess, renewal: Renewal, key: str) -> AsyncIterator[Holder]:
     async with EtcdStore.open(settings_of(etcd)) as store, trio.open_nursery() as nursery:
         holder = Holder(store, TTL_S, renewal=renewal)
-        nursery.start_soon(holder.run)
-        holder.put(key, b"1")
-        with trio.fail_after(20):
-            await holder.settled()
-        yield holder
+        async with holder.renewing():
+            nursery.start_soon(holder.run)
+            holder.put(key, b"1")
+            with trio.fail_after(20):
+                await holder.settled()
+            yield holder
         nursery.cancel_scope.cancel()
 
 

@@ -47,9 +47,17 @@ class AgentProcess:
     """One agent, on an address of its own."""
 
     def __init__(
-        self, mesh: Mesh, host: str, address: str, extra: str = "", state_dir: Path | None = None, local: str = ""
+        self,
+        mesh: Mesh,
+        host: str,
+        address: str,
+        extra: str = "",
+        state_dir: Path | None = None,
+        local: str = "",
+        lease_ttl: str = "3s",
     ) -> None:
-        """`extra` goes before the tables of agent.toml, `local` into [local]."""
+        """`extra` goes before the tables of agent.toml, `local` into [local]. A busy machine may lose a lease of 3 s:
+        a test that is about something else, and sees it, takes a longer one."""
         self.host = host
         self.address = address
         self.outbound, self.inbound, self.admin = free_port(), free_port(), free_port()
@@ -59,7 +67,7 @@ class AgentProcess:
         self.log = mesh.folder / f"{host}.log"
         self.path.write_text(
             f'host = "{host}"\naddress = "{address}"\nstate_dir = "{self.state_dir}"\ndrain_timeout = "3s"\n'
-            f'lease_ttl = "3s"\n{extra}\n[etcd]\nendpoints = ["{mesh.etcd.url}"]\ntimeout = "2s"\n'
+            f'lease_ttl = "{lease_ttl}"\n{extra}\n[etcd]\nendpoints = ["{mesh.etcd.url}"]\ntimeout = "2s"\n'
             f'[outbound]\nlisten = "{address}:{self.outbound}"\n[inbound]\nlisten = "{address}:{self.inbound}"\n'
             f'[admin]\nlisten = "{address}:{self.admin}"\n[local]\nsocket = "{self.socket}"\n{local}'
         )

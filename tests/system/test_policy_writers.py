@@ -119,10 +119,9 @@ def test_no_document_has_a_secret(mesh: Mesh, tmp_path: Path) -> None:
                 },
             )
             mesh.shoal("--admin", str(agent.socket), "deregister", SERVICE, f"alpha-{port}")
-            until(
-                "both given up", lambda: "undelivered" in mesh.etcdctl("get", "--prefix", "--keys-only", "/shoal/"), 60
-            )
-            told = mesh.etcdctl("get", "--prefix", "/shoal/default/undelivered/")
+            undelivered = ("get", "--prefix", "/shoal/default/undelivered/")
+            until("both given up", lambda: all(name in mesh.etcdctl(*undelivered) for name in ('/good"', '/evil"')), 60)
+            told = mesh.etcdctl(*undelivered)
             assert "other = [" in told.replace("\\", "") and "left out" in told
             assert SECRET in seen[0] and evil.received == []
             whole = mesh.etcdctl("get", "--prefix", "/shoal/") + agent.text("/state") + agent.log.read_text()
