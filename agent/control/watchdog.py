@@ -1,9 +1,9 @@
-"""Whether control's loop comes round: measured by a thread beside it, which says when the loop was late, and why.
+"""Whether control's loop comes round: measured by Trio's own word, and by a thread beside it, which says why not.
 
 What stalls the loop stalls everything that control does: leases would run out (a thread of its own renews them, see
-registry.renewal, for as long as this loop is not taken for dead), and changes would arrive late. A beat on the loop is
-looked at by the thread; when it is late, the thread writes down where the loop's thread is at that moment. That is the
-one thing that cannot be found out afterwards.
+registry.renewal, for as long as this loop is not taken for dead), and changes would arrive late. When the loop is late,
+the thread writes down where the loop's thread is at that moment. That is the one thing that cannot be found out
+afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Final
 import structlog
 import trio
 
-BEAT_S: Final = 0.05
+from agent.lateness import Lateness
+
 LATE_S: Final = 0.25
 """Later than this is late."""
 HANG_S: Final = 30.0
@@ -36,65 +37,45 @@ class Watchdog:
     def __init__(self, *, late_s: float = LATE_S, hang_s: float = HANG_S) -> None:
         self._late_s = late_s
         self._hang_s = hang_s
-        self._beat = time.monotonic()
         self._end = threading.Event()
-        self.late = 0
-        """How often the loop was late."""
-        self.late_total_s = 0.0
-        """For how long in all, what is not late left out."""
-        self.worst_s = 0.0
+        self.lateness = Lateness(late_s)
         self.stack = ""
         """Where it was when it was late last, innermost first."""
 
     def alive(self) -> bool:
         """Whether the loop came round not too long ago. For any thread."""
-        return time.monotonic() - self._beat < self._hang_s
+        return self.lateness.late_by() < self._hang_s
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look after the loop that this is called on, for the length of a block."""
-        self._beat = time.monotonic()
         self._end.clear()
         loop = threading.get_ident()
+        trio.lowlevel.add_instrument(self.lateness)
         thread = threading.Thread(target=self._watch, args=(loop,), name="shoal-watchdog", daemon=True)
         thread.start()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._beating)
-                yield
-                nursery.cancel_scope.cancel()
+            yield
         finally:
             self._end.set()
+            trio.lowlevel.remove_instrument(self.lateness)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(thread.join)
-
-    async def _beating(self) -> None:
-        while True:
-            now = time.monotonic()
-            self._count(now - self._beat - BEAT_S)
-            self._beat = now
-            await trio.sleep(BEAT_S)
-
-    def _count(self, late_s: float) -> None:
-        if late_s >= self._late_s:
-            self.late += 1
-            self.late_total_s += late_s
-            self.worst_s = max(self.worst_s, late_s)
-            log.warning("control's loop was late", late_s=round(late_s, 3))
 
     # In the thread.
 
     def _watch(self, loop: int) -> None:
-        seen = said = 0.0
-        while not self._end.wait(self._late_s / 2):
-            beat, now = self._beat, time.monotonic()
-            if now - beat < self._late_s or beat == seen:
-                continue
-            seen = beat
-            self.stack = _stack(loop)
-            if now - said >= QUIET_S:
-                said = now
-                log.warning("control's loop is late", for_s=round(now - beat, 3), stack=self.stack)
+        said, known = 0.0, self.lateness.count
+        while not self._end.wait(self._late_s):
+            late_s = self.lateness.late_by()
+            if late_s >= self._late_s:
+                self.stack = _stack(loop)
+            if self.lateness.count != known:
+                known = self.lateness.count
+                log.warning("control's loop was late", late_s=round(self.lateness.last_s, 3))
+            if late_s >= self._late_s and time.monotonic() - said >= QUIET_S:
+                said = time.monotonic()
+                log.warning("control's loop is late", for_s=round(late_s, 3), stack=self.stack)
 
 
 def _stack(thread: int) -> str:

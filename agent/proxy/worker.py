@@ -294,6 +294,7 @@ def encoded(frame: Frame) -> bytes:
 
 async def serve(worker: Worker, stream: trio.SocketStream) -> None:
     """Run until drained, or until control's deadline for it."""
+    trio.lowlevel.add_instrument(worker.lateness)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.reactor.run)
         nursery.start_soon(worker.reactor.wheel.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -13,7 +13,10 @@ from agent.frames import Frame, Record
 
 RING: Final = 65536
 
-Row: TypeAlias = tuple[float, bool, str, str, str, bytes, bytes, bytes, int, float, int, int, int, bytes, str]
+Row: TypeAlias = tuple[Any, ...]
+"""When it began (Unix s), inbound, caller, service, endpoint, method, host, target, status, duration (s), bytes in,
+bytes out, attempts, request id, why. Kept as it was made: with types of its own it would be taken apart and made again
+each time that it is passed on."""
 
 
 class Recorder:
@@ -24,20 +27,21 @@ class Recorder:
         """Whether control writes the records somewhere; else nothing is recorded."""
         self.lost = 0
         self._rows: deque[Row] = deque()
-        self._epoch = time.time() - time.monotonic()
+        self.epoch = time.time() - time.monotonic()
+        """What makes Unix time of the monotonic clock's."""
         self._encode = msgspec.json.Encoder().encode_lines
 
     def record(self, row: Row) -> None:
-        """A request ended; `row` begins with when it began, on the monotonic clock. Called only where it is wanted."""
+        """A request ended. Called only where it is wanted."""
         if len(self._rows) >= RING:
             self.lost += 1
-            return
-        self._rows.append((self._epoch + row[0], *row[1:]))
+        else:
+            self._rows.append(row)
 
     def take(self, most: int) -> Frame | None:
         """The oldest records, as a frame for control; None when there is none."""
         rows = self._rows
-        self._epoch = time.time() - time.monotonic()  # the wall clock may have been set since
+        self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
         count = min(most, len(rows))
         if not count:
             return None
@@ -45,8 +49,23 @@ class Recorder:
 
 
 def _record(row: Row) -> Record:
-    began, inbound, caller, service, endpoint, method, host, target = row[:8]
-    status, duration_s, bytes_in, bytes_out, attempts, request_id, why = row[8:]
+    (
+        began,
+        inbound,
+        caller,
+        service,
+        endpoint,
+        method,
+        host,
+        target,
+        status,
+        duration_s,
+        bytes_in,
+        bytes_out,
+        attempts,
+        request_id,
+        why,
+    ) = row
     return Record(
         began,
         "inbound" if inbound else "outbound",

@@ -382,10 +382,10 @@ class Exchange(Relay):
         down.on_exchange_end(self)
 
     def _record(self, duration_s: float) -> None:
-        request = self.request
-        self.runtime.recorder.record(
+        request, recorder = self.request, self.runtime.recorder
+        recorder.record(
             (
-                self.started,
+                recorder.epoch + self.started,
                 self.inbound,
                 self.caller,
                 self.service.name if self.service is not None else "",
