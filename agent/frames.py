@@ -106,6 +106,8 @@ class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
     revision: int
     text: bytes
     """The document as it stands in etcd; empty when the frames since the last commit have told it already."""
+    unknown: str = ""
+    """Why nobody can say what it should be: then requests are refused. Empty for a document."""
 
 
 def said_once(frames: Iterable[Frame]) -> list[Frame]:
@@ -116,6 +118,8 @@ def said_once(frames: Iterable[Frame]) -> list[Frame]:
     for frame in frames:
         policies = dict(frame.get("policies", {}))
         for kind, policy in policies.items():
+            if policy.unknown:
+                continue
             place = (kind, policy.key, policy.revision)
             if place in said:
                 policies[kind] = PolicyFrame(policy.key, policy.revision, b"")

@@ -125,9 +125,9 @@ class EtcdStore:
 
     # Calls.
 
-    async def get(self, key: str) -> KeyValue | None:
-        """A key, or None."""
-        answer = await self._repeatable("KV", "Range", _rpc.RangeRequest(key=bytes_of(key)))
+    async def get(self, key: str, *, revision: int = 0) -> KeyValue | None:
+        """A key, or None; as it stood at a revision."""
+        answer = await self._repeatable("KV", "Range", _rpc.RangeRequest(key=bytes_of(key), revision=revision))
         return key_value(answer.kvs[0]) if answer.kvs else None
 
     async def range(self, start: str, end: str, *, revision: int = 0) -> Range:

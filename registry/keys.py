@@ -8,6 +8,7 @@
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
     /shoal/<mesh>/identity/...                      trust bundle, certificates
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
+    /shoal/<mesh>/last_good/<kind>/<service>        what is in force when that policy is refused
     /shoal/<mesh>/policies/<kind>/<service>         written by people
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
     /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
@@ -46,6 +47,7 @@ class Room(Enum):
     HEALTH = "health"
     IDENTITY = "identity"
     INSTANCES = "instances"
+    LAST_GOOD = "last_good"
     POLICIES = "policies"
     REJECTED = "rejected"
     SEEN = "seen"
@@ -145,6 +147,10 @@ class Keys:
         """Where a policy stands."""
         return f"{self.prefix}policies/{_check_kind(kind)}/{parse_pattern(pattern)}"
 
+    def last_good(self, kind: str, pattern: str) -> str:
+        """Where the last good state of a policy stands."""
+        return f"{self.prefix}last_good/{_check_kind(kind)}/{parse_pattern(pattern)}"
+
     def rejection(self, kind: str, pattern: str) -> str:
         """Where the refusal of a policy stands."""
         return f"{self.prefix}rejected/{_check_kind(kind)}/{parse_pattern(pattern)}"
@@ -176,7 +182,7 @@ def _parse_rest(room: Room, rest: str) -> Key:
         if not rest:
             raise ValueError("a key that ends with a slash")
         return Key(room, rest)
-    if room in (Room.POLICIES, Room.REJECTED):
+    if room in (Room.POLICIES, Room.LAST_GOOD, Room.REJECTED):
         kind, _, pattern = rest.partition("/")
         return Key(room, _check_kind(kind), parse_pattern(pattern))
     service, slash, instance = rest.rpartition("/")

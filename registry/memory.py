@@ -74,9 +74,17 @@ class MemoryStore:
 
     # The contract.
 
-    async def get(self, key: str) -> KeyValue | None:
+    async def get(self, key: str, *, revision: int = 0) -> KeyValue | None:
         await self._answer()
-        return self._keys.get(key)
+        if not revision:
+            return self._keys.get(key)
+        if revision < self.compacted:
+            raise Compacted(self.compacted)
+        past = self._history[: max(0, revision + 1 - self._first)]
+        last = next((c for changes in reversed(past) for c in changes if c.key == key), None)
+        if last is None or last.value is None:
+            return None
+        return KeyValue(key, last.value, last.revision, last.created, 0, 0)
 
     async def range(self, start: str, end: str, *, revision: int = 0) -> Range:
         await self._answer()
@@ -194,7 +202,7 @@ class MemoryStore:
         self._keys[operation.key] = KeyValue(
             operation.key, operation.value, self.revision, created, version, operation.lease
         )
-        return Change(operation.key, operation.value, self.revision)
+        return Change(operation.key, operation.value, self.revision, created)
 
 
 def _check_once(operations: Sequence[Put | Delete]) -> None:

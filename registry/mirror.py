@@ -142,7 +142,7 @@ class Mirror:
         present = {kv.key for kv in found.items}
         gone = [Change(key, None, found.revision) for key in held if key not in present]
         put = [
-            Change(kv.key, kv.value, kv.mod_revision)
+            Change(kv.key, kv.value, kv.mod_revision, kv.create_revision)
             for kv in found.items
             if not same_etcd or held.get(kv.key) != kv.mod_revision
         ]

@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Meta
 
 MAX_RECORD_BYTES = 64 * 1024
+MAX_LAST_GOOD_BYTES = 1024 * 1024
+"""A document in it has up to 256 KiB, and its quotation marks are escaped once more."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
@@ -72,7 +74,16 @@ class Rejection(Record, frozen=True, kw_only=True):
     agent: str
     at: str
     last_good: int = 0
-    """mod_revision of the document that stays in force; 0 where there is none."""
+    """mod_revision of the document that stays in force; 0 where there was none, -1 where nobody knows."""
+
+
+class LastGood(Record, frozen=True, kw_only=True):
+    """`last_good/<kind>/<service>`: what is in force when the policy that stands is refused."""
+
+    revision: int
+    """mod_revision of the document; where there was none, that of the first one that was refused."""
+    document: str = ""
+    """As JSON; empty where there was none."""
 
 
 class Ack(Record, frozen=True, kw_only=True):
@@ -150,8 +161,9 @@ def encode(record: Record) -> bytes:
 
 def decode(kind: type[R], value: bytes) -> R:
     """The record in a value. Raises Malformed, and nothing else, whatever the bytes are."""
-    if len(value) > MAX_RECORD_BYTES:
-        raise Malformed("$", f"{len(value)} bytes; a record has at most {MAX_RECORD_BYTES}")
+    most = MAX_LAST_GOOD_BYTES if kind is LastGood else MAX_RECORD_BYTES
+    if len(value) > most:
+        raise Malformed("$", f"{len(value)} bytes; a record has at most {most}")
     try:
         record = msgspec.json.decode(value, type=kind)
     except msgspec.ValidationError as error:

@@ -66,6 +66,8 @@ class Change(NamedTuple):
     key: str
     value: bytes | None
     revision: int
+    created: int = 0
+    """Revision of the put that began the life of a key that stands; 0: not known."""
 
 
 class Range(NamedTuple):
@@ -138,8 +140,8 @@ class Watch(Protocol):
 class Store(Protocol):
     """A registry backend."""
 
-    async def get(self, key: str) -> KeyValue | None:
-        """A key, or None."""
+    async def get(self, key: str, *, revision: int = 0) -> KeyValue | None:
+        """A key, or None; as it stood at a revision (0: as it stands). Raises Compacted for one that is forgotten."""
         ...
 
     async def range(self, start: str, end: str, *, revision: int = 0) -> Range:

@@ -156,7 +156,7 @@ def change_of(event: Any) -> Change:
     """An event of a watch."""
     kv = event.kv
     deleted = event.type == _rpc.Event.DELETE
-    return Change(_text(kv.key), None if deleted else kv.value, kv.mod_revision)
+    return Change(_text(kv.key), None if deleted else kv.value, kv.mod_revision, kv.create_revision)
 
 
 def comparison(compare: Compare) -> Any:

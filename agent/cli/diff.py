@@ -99,7 +99,7 @@ async def _revision(store: Store, keys: Any, service: str) -> int:
             except Malformed:
                 return int(put.mod_revision)
             if refusal.revision == put.mod_revision:
-                return refusal.last_good
+                return max(0, refusal.last_good)
         return int(put.mod_revision)
     raise Failure(f"no shadow policy is for {service}; see docs/policies/shadow.md for one that compares answers")
 

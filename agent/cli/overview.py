@@ -294,6 +294,19 @@ def _built(local: dict[str, Any]) -> str:
     return told if told == COMPILED or "build" not in local else f"{told}, {COST}: {local['build_reason']}"
 
 
+def _instead(refused: dict[str, Any]) -> str:
+    """What is in force in place of a refused policy."""
+    from policies.catalogue import BY_NAME
+
+    if refused["last_good"] > 0:
+        return f"that of revision {refused['last_good']} stays in force"
+    if refused["last_good"] == 0:
+        return "there was none before, and there is none"
+    kind = refused["policy"].partition("/")[0]
+    guards = kind in BY_NAME and BY_NAME[kind].fails_closed
+    return f"what was before it is not known, {'so requests are refused' if guards else 'and counts as none'}"
+
+
 def _show(printer: Printer, told: dict[str, Any]) -> None:
     etcd, local = told["etcd"], told["local"]
     answered_ms = etcd["answered_in_s"] * 1000
@@ -327,7 +340,7 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
             printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
     for refused in told["refused"]:
-        printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}")
+        printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}; {_instead(refused)}")
     for lost in told["undelivered"][:MAX_UNDELIVERED]:
         hooks = "; ".join(f"{hook}: {outcome}" for hook, outcome in lost["hooks"].items())
         printer.text(f"undelivered {lost['type'].removeprefix('io.shoal.')} {lost['event']}: {hooks}")

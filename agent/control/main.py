@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,9 @@ from agent.control.comparing import Comparing
 from agent.control.delivery import Delivery
 from agent.control.etcd import embedded, own_address, store_settings
 from agent.control.happening import Happening
+from agent.control.in_force import Place as PolicyPlace
 from agent.control.keeping import Keeper
+from agent.control.last_good import History, Writer
 from agent.control.listening import HANDOVER, Handover, kept, listening, received
 from agent.control.own_ports import OwnPorts, Place, bound
 from agent.control.programs import Programs
@@ -59,7 +61,7 @@ from registry.etcd import EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
-from registry.records import Agent, encode
+from registry.records import Agent, LastGood, encode
 from registry.renewal import EtcdRenewer, Renewal
 from registry.store import Change, StoreError
 
@@ -116,6 +118,10 @@ class Control:
         self.mirror = Mirror(self.store, *self.keys.watched, self.on_update, prepare=self._read_ahead)
         self._documents: dict[Put, Read] = {}
         """Of the update that comes next."""
+        self._found: dict[PolicyPlace, LastGood] = {}
+        """Last good states that it asks for, and that only etcd's history told."""
+        self.history = History(self.store, self.keys, self.table)
+        self.last_good = Writer(self.store, self.keys, self.table, self.history, self._learn)
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
@@ -181,12 +187,14 @@ class Control:
 
     async def _read_ahead(self, changes: Sequence[Change]) -> None:
         self._documents = await read_ahead(self.keys, changes)
+        self._found = await self.history.of_changes(changes, self._documents)
 
     def on_update(self, update: Update) -> None:
         """The mirror's call: fold, and send what was touched."""
         whole = update.resync and not self._first_sync.is_set()
         documents, self._documents = self._documents, {}
-        touched = self.table.apply(update.changes, update.revision, whole=whole, documents=documents)
+        found, self._found = self._found, {}
+        touched = self.table.apply(update.changes, update.revision, whole=whole, documents=documents, found=found)
         if self._table_known:
             self._publish(touched, update.revision)
         elif not self.registrar.local:
@@ -199,6 +207,7 @@ class Control:
         self.keeper.changed()
         self.registrar.refresh()
         self.rejections.refresh()
+        self.last_good.refresh()
 
     def _see(self, update: Update, touched: Iterable[str]) -> None:
         """What of it is an event, and who has to be told."""
@@ -240,6 +249,14 @@ class Control:
             touched |= self.table.drop_suspect(service, identity)
         if touched:
             self._publish(touched, self.table.revision)
+
+    def _learn(self, found: Mapping[PolicyPlace, LastGood]) -> None:
+        """What etcd's history told later."""
+        touched = self.table.learn(found)
+        if self._table_known:
+            self._publish(touched, self.table.revision)
+        self.rejections.refresh()
+        self.last_good.refresh()
 
     def _configuration(self) -> Frame:
         limits = self.settings.limits
@@ -319,6 +336,7 @@ class Control:
             nursery.start_soon(self._fall_back_to_disk)
             nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.rejections.run)
+            nursery.start_soon(self.last_good.run)
             nursery.start_soon(self.sharing.run)
             nursery.start_soon(self.comparing.run)
             nursery.start_soon(self.storing.run)

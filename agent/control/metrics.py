@@ -180,6 +180,7 @@ _OWN = {
     "table_age_seconds": "Since etcd was last heard of",
     "etcd_connected": "1 while the watch on etcd stands",
     "policies_refused": "Policies that are not in force",
+    "policies_unknown": "Of those, the ones whose last good state this agent does not know",
     "checks_refused": "Instances of this host whose health policy asks for what this agent may not do",
     "instances": "Instances in the mesh",
     "services": "Services in the mesh",

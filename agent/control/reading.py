@@ -19,6 +19,7 @@ from policies.catalogue import parse
 from policies.language.document import Document, Invalid
 from policies.language.plain import Flaw, load
 from registry.keys import Keys, Room, Unknown
+from registry.records import LastGood, Malformed, decode
 from registry.store import Change
 
 
@@ -40,16 +41,29 @@ def read(kind: str, pattern: str, value: bytes) -> Read:
 
 
 async def read_ahead(keys: Keys, changes: Iterable[Change]) -> dict[Put, Read]:
-    """The documents in some changes."""
+    """The documents in some changes; of those in `last_good/` the ones that stand in for a refused one."""
     found: dict[Put, Read] = {}
-    for change in changes:
-        key = keys.parse(change.key)
-        if isinstance(key, Unknown) or key.room is not Room.POLICIES or change.value is None:
-            continue
-        put = key.first, key.second, change.value
-        if put not in found:
-            found[put] = await trio.to_thread.run_sync(read, *put, abandon_on_cancel=True)
+    parsed = [(key, change) for change in changes if not isinstance(key := keys.parse(change.key), Unknown)]
+    refused = set()
+    for key, change in parsed:
+        if key.room is Room.POLICIES and change.value is not None:
+            put = key.first, key.second, change.value
+            await _read_into(found, put)
+            if isinstance(found[put].document, Invalid):
+                refused.add(put[:2])
+    for key, change in parsed:
+        if key.room is Room.LAST_GOOD and change.value is not None and (key.first, key.second) in refused:
+            try:
+                document = decode(LastGood, change.value).document.encode()
+            except Malformed:
+                continue  # whoever takes it says so
+            await _read_into(found, (key.first, key.second, document))
     return found
+
+
+async def _read_into(found: dict[Put, Read], put: Put) -> None:
+    if put not in found:
+        found[put] = await trio.to_thread.run_sync(read, *put, abandon_on_cancel=True)
 
 
 def _as_json(text: bytes) -> bytes:

@@ -8,8 +8,9 @@ from typing import Final
 import structlog
 import trio
 
+from agent.control.in_force import Refused
 from agent.control.registrar import now_text
-from agent.control.table import Refused, Table
+from agent.control.table import Table
 from agent.control.workers import Fleet
 from registry.keys import Keys
 from registry.lease import Holder
@@ -156,4 +157,5 @@ class Rejections:
         """Whether somebody has said it of this revision; two versions need not agree on the words."""
         if standing is None or standing.revision != refused.revision:
             return False
-        return standing.agent != self._host or (standing.path, standing.reason) == (refused.path, refused.reason)
+        mine = (refused.path, refused.reason, refused.last_good)
+        return standing.agent != self._host or (standing.path, standing.reason, standing.last_good) == mine

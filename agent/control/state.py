@@ -27,6 +27,7 @@ def figures(control: Control) -> dict[str, float]:
         "table_age_seconds": _age_s(control),
         "etcd_connected": float(mirror.connected),
         "policies_refused": len(control.table.refused),
+        "policies_unknown": len(control.table.in_force.unknown()),
         "checks_refused": len(control.registrar.refused),
         "instances": control.table.instance_count,
         "services": len(control.table.services),
@@ -97,7 +98,15 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "recent_commits": [list(commit) for commit in control.fleet.recent_commits],
         "agents": {host: msgspec.to_builtins(record) for host, record in table.agents.items()},
         "refused": [
-            {"kind": kind, "service": pattern, **msgspec.to_builtins(refused)}
+            {
+                "kind": kind,
+                "service": pattern,
+                "path": refused.path,
+                "reason": refused.reason,
+                "revision": refused.revision,
+                "last_good": refused.last_good,
+                "closed": pattern in table.in_force.closed.get(kind, {}),
+            }
             for (kind, pattern), refused in table.refused.items()
         ],
         "malformed": [{"key": key, "reason": reason} for key, reason in {**table.inward, **table.malformed}.items()],

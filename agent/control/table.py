@@ -1,8 +1,8 @@
 """What control knows of the mesh: folds changes into services, and says which of them a change touched. Pure.
 
 Laws
-- A bad value never replaces a good one, neither a policy nor a record (law 3 of the mesh). What was refused is kept
-  beside, with the reason, until it is mended or deleted.
+- A bad value never replaces a good one, neither a policy (see `in_force`) nor a record (law 3 of the mesh). What was
+  refused is kept beside, with the reason, until it is mended or deleted.
 - The cost of a change is that of what it touches (law 5). An instance touches one service, an agent the services that
   it owns instances of, a policy the services that its pattern covers.
 - Mass deletion is distrusted (law 4): see `distrust`. Suspects stay among the endpoints, and say that they are.
@@ -20,43 +20,19 @@ from typing import Any, Final
 import msgspec
 
 from agent.control.distrust import Suspect, is_mass_deletion
+from agent.control.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.own_ports import OwnPorts
 from agent.control.places import Places
 from agent.control.reading import Put, Read, read
 from agent.control.spelling import Spellings
-from agent.frames import EndpointFrame, Frame, PolicyFrame
+from agent.frames import EndpointFrame, Frame
 from policies.kinds.health.document import HealthPolicy
-from policies.language.document import Document, Invalid
 from policies.language.names import candidates, matches
 from registry.keys import Key, Keys, Room, Unknown
-from registry.records import Agent, Health, Instance, Malformed, Record, Rejection, decode, encode
+from registry.records import Agent, Health, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
 
 Identity = tuple[str, str]
-NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
-"""Kinds that control acts on by itself."""
-KEPT: Final = NOT_FOR_WORKERS | {"ratelimit", "shadow"}
-"""Kinds that control acts on: it does not read them again."""
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """A document in force."""
-
-    revision: int
-    text: bytes
-    """As JSON, so that workers do not parse YAML again for each service that it covers."""
-    document: Document | None = None
-    """Kept for the kinds that control acts on."""
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """A policy that is not in force, and why."""
-
-    path: str
-    reason: str
-    revision: int
-    last_good: int
-    """Revision of the document that stays in force; 0: none."""
 
 
 class Service:
@@ -96,9 +72,10 @@ class Table:
         self.agents: dict[str, Agent] = {}
         self.moved = False
         """Whether the last changes made an agent come, go, or live elsewhere."""
-        self.policies: dict[str, dict[str, Policy]] = {}
+        self.in_force = InForce(self._read_document, self._policy_changed)
+        self.policies = self.in_force.policies
         """By kind and pattern."""
-        self.refused: dict[Identity, Refused] = {}
+        self.refused = self.in_force.refused
         """By kind and pattern."""
         self.rejections: dict[Identity, Rejection] = {}
         """What stands in etcd about refused policies, whoever wrote it; by kind and pattern."""
@@ -126,13 +103,16 @@ class Table:
         *,
         whole: bool = False,
         documents: Mapping[Put, Read] = MappingProxyType({}),
+        found: Mapping[Identity, LastGood] = MappingProxyType({}),
     ) -> set[str]:
         """Take changes; returns the services whose frame may differ now.
 
         `whole`: the changes are everything that there is; what they do not name is gone. `documents`: those of the
-        changes that were read ahead.
+        changes that were read ahead. `found`: last good states that etcd's history told.
         """
         self._documents = documents
+        for (kind, pattern), record in found.items():
+            self.in_force.find(kind, pattern, record)
         before = self.instance_count
         self.moved = False
         if whole:
@@ -158,7 +138,8 @@ class Table:
         return [Change(key, None, revision) for key in held if key not in named]
 
     def _parsed(self, changes: Sequence[Change]) -> list[tuple[Key, Change]]:
-        """The changes that concern us, instances first: what is deleted together is judged by what stood before."""
+        """The changes that concern us, instances first: what is deleted together is judged by what stood before. And
+        last good states, which are asked for when a policy is refused."""
         parsed: list[tuple[Key, Change]] = []
         for change in changes:
             key = self._keys.parse(change.key)
@@ -166,7 +147,7 @@ class Table:
                 self._note(change.key, key.reason if change.value is not None else None)
             elif key.room in _TAKERS:
                 parsed.append((key, change))
-        parsed.sort(key=lambda pair: pair[0].room is not Room.INSTANCES)
+        parsed.sort(key=lambda pair: pair[0].room not in _FIRST)
         return parsed
 
     def _take(self, key: Key, change: Change) -> None:
@@ -182,6 +163,8 @@ class Table:
             return key.first in self.services and key.second in self.services[key.first].health
         if key.room is Room.POLICIES:
             return key.second in self.policies.get(key.first, {}) or (key.first, key.second) in self.refused
+        if key.room is Room.LAST_GOOD:
+            return (key.first, key.second) in self.in_force.recorded
         return False  # hosts have one spelling, and what is said about refusals is only compared
 
     def _note(self, key: str, reason: str | None) -> None:
@@ -274,22 +257,24 @@ class Table:
     # Policies.
 
     def _take_policy(self, key: Key, change: Change) -> None:
-        kind, pattern = key.first, key.second
-        if change.value is None:
-            self.refused.pop((kind, pattern), None)
-            if self.policies.get(kind, {}).pop(pattern, None) is not None:
-                self._policy_changed(kind, pattern, -1)
-            return
-        document, text = self._documents.get((kind, pattern, change.value)) or read(kind, pattern, change.value)
-        in_force = self.policies.get(kind, {}).get(pattern)
-        if isinstance(document, Invalid):
-            last_good = in_force.revision if in_force is not None else 0
-            self.refused[kind, pattern] = Refused(document.path, document.reason, change.revision, last_good)
-            return
-        self.refused.pop((kind, pattern), None)
-        kept = document if kind in KEPT else None
-        self.policies.setdefault(kind, {})[pattern] = Policy(change.revision, text, kept)
-        self._policy_changed(kind, pattern, 1 if in_force is None else 0)
+        self.in_force.take(key.first, key.second, change)
+
+    def _take_last_good(self, key: Key, change: Change) -> None:
+        record = self._decoded(LastGood, change)
+        if record is not None:
+            self.in_force.record(key.first, key.second, Standing(record, change.revision))
+        elif change.value is None:
+            self.in_force.record(key.first, key.second, None)
+
+    def learn(self, found: Mapping[Identity, LastGood]) -> set[str]:
+        """Last good states that etcd's history told; returns the services that they touch."""
+        for (kind, pattern), record in found.items():
+            self.in_force.find(kind, pattern, record)
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def _read_document(self, kind: str, pattern: str, value: bytes) -> Read:
+        return self._documents.get((kind, pattern, value)) or read(kind, pattern, value)
 
     def _policy_changed(self, kind: str, pattern: str, by: int) -> None:
         if kind in NOT_FOR_WORKERS:
@@ -349,7 +334,7 @@ class Table:
             "name": name,
             "revision": self.revision,
             "endpoints": self.endpoints(name, service),
-            "policies": self.in_force(name),
+            "policies": self.in_force.of(name),
         }
 
     def endpoints(self, name: str, service: Service) -> list[EndpointFrame]:
@@ -391,18 +376,6 @@ class Table:
             via=owner is not None,
         )
 
-    def in_force(self, name: str, *, all_kinds: bool = False) -> dict[str, PolicyFrame]:
-        """The most specific policy of each kind for a service."""
-        found: dict[str, PolicyFrame] = {}
-        for kind, by_pattern in self.policies.items():
-            if kind in NOT_FOR_WORKERS and not all_kinds:
-                continue
-            for pattern in candidates(name):
-                if (policy := by_pattern.get(pattern)) is not None:
-                    found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
-                    break
-        return found
-
     def health_policy(self, name: str) -> HealthPolicy | None:
         """How instances of a service are checked when they say nothing themselves."""
         by_pattern = self.policies.get("health", {})
@@ -419,7 +392,8 @@ class Table:
     # What goes to disk.
 
     def saved(self) -> Iterator[tuple[str, bytes, int]]:
-        """Everything good that is known, as key, value and revision: applied to a new table it makes the same one."""
+        """Everything good that is known, as key, value and revision: applied to a new table it makes the same one; and
+        what is refused without anybody knowing what was good, so that a restart opens no door."""
         keys = self._keys
         for host, agent in self.agents.items():
             yield keys.agent(host), encode(agent), 0
@@ -431,6 +405,8 @@ class Table:
         for kind, by_pattern in self.policies.items():
             for pattern, policy in by_pattern.items():
                 yield keys.policy(kind, pattern), policy.text, policy.revision
+        for (kind, pattern), refused in self.in_force.unknown().items():
+            yield keys.policy(kind, pattern), refused.value, refused.revision
 
 
 def _dialled(agent: Agent | None) -> tuple[str, int] | None:
@@ -442,10 +418,12 @@ def _canonical(keys: Keys, key: Key) -> str:
     return f"{keys.room(key.room)}{tail}"
 
 
+_FIRST: Final = (Room.INSTANCES, Room.LAST_GOOD)
 _TAKERS: Final = {
     Room.INSTANCES: Table._take_instance,
     Room.HEALTH: Table._take_health,
     Room.AGENTS: Table._take_agent,
+    Room.LAST_GOOD: Table._take_last_good,
     Room.POLICIES: Table._take_policy,
     Room.REJECTED: Table._take_rejection,
 }

@@ -97,6 +97,40 @@ async def test_a_key_has_one_value_in_a_transaction(store: Store, prefix: str) -
     assert (await store.transact((), [Delete(key), Delete(key)])).revision == found.mod_revision + 1
 
 
+async def test_a_key_as_it_stood(store: Store, prefix: str) -> None:
+    """At a revision of before: put, put again, deleted, and not there yet."""
+    key = prefix + "a"
+    before = await store.put(prefix + "b", b"0")
+    first = await store.put(key, b"1")
+    second = await store.put(key, b"2")
+    await store.delete(key)
+    again = await store.put(key, b"3")
+    stood = [await store.get(key, revision=revision) for revision in (before, first, second, second + 1, again)]
+    assert [found and (found.value, found.mod_revision, found.create_revision) for found in stood] == [
+        None,
+        (b"1", first, first),
+        (b"2", second, first),
+        None,
+        (b"3", again, again),
+    ]
+    await compact(store, again)
+    with pytest.raises(Compacted):
+        await store.get(key, revision=first)
+
+
+async def test_a_change_says_when_the_life_of_its_key_began(store: Store, prefix: str) -> None:
+    """So that the first document under a key is known to have followed none."""
+    key = prefix + "a"
+    before = await store.put(prefix + "b", b"0")
+    first = await store.put(key, b"1")
+    await store.put(key, b"2")
+    async with store.watch(prefix, prefix_end(prefix), before + 1) as watch:
+        seen: list[Change] = []
+        while len(seen) < 2:
+            seen += (await watch.receive()).changes
+    assert [(c.value, c.created) for c in seen] == [(b"1", first), (b"2", first)]
+
+
 async def test_compare_by_mod_revision(store: Store, prefix: str) -> None:
     """Nobody else wrote meanwhile."""
     key = prefix + "a"

@@ -8,6 +8,7 @@ The order of a request's way is the order of these four rows, and stands nowhere
     departing   of the service that was asked for            shadow
     inbound     of the instance's, by the agent beside it    shed
 
+A policy that guards, and that nobody knows the content of, stands before the row of its side and lets nothing pass.
 In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier).
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent.proxy.phases.breakers import Breakers
+from agent.proxy.phases.closed import Closed, Shut
 from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
 from agent.proxy.phases.limits import Limits
@@ -25,9 +27,10 @@ from agent.proxy.phases.routes import Routes
 from agent.proxy.phases.sheds import Sheds
 from agent.proxy.report.story import InForce, Policies
 from agent.proxy.table.lasting import Lasting
+from policies.catalogue import BY_NAME
 from policies.decision import Subset
 from policies.endpoint import Endpoint
-from policies.kind import Scope
+from policies.kind import Scope, Side
 from policies.kinds.balance import decide as balance
 from policies.kinds.balance.algorithms import BalanceState
 from policies.kinds.balance.decide import Balancer, asked_entries
@@ -110,8 +113,12 @@ class Plan:
         share: float,
         entries: Entries = UNBOUNDED,
         compiled: Compiled | None = None,
+        closed: Sequence[Closed] = (),
     ) -> None:
-        """`compiled`: what came of documents for patterns, which are the same for all their services."""
+        """`compiled`: what came of documents for patterns, which are the same for all their services.
+
+        `closed`: policies that nobody knows the content of, and that let nothing pass until somebody does.
+        """
         compiled = Compiled() if compiled is None else compiled
         self.service = state.name
         self.revision = revision
@@ -127,7 +134,7 @@ class Plan:
         """How many entries its ring or table asks for."""
         self._groups: dict[Subset | None, Balancer] = {}
         self.balancer = self.group(None)
-        self._compile_phases(state, policies, share, compiled)
+        self._compile_phases(state, policies, share, compiled, closed)
         self.outlier: Ejection | None = None
         rules = _asked(policies, "outlier", Outlier)
         if rules is not None:
@@ -142,7 +149,9 @@ class Plan:
         self.retry = retry.compile(_enforced(policies, "retry", Retry))
         state.budget.configure(self.retry)
 
-    def _compile_phases(self, state: Lasting, policies: Policies, share: float, compiled: Compiled) -> None:
+    def _compile_phases(
+        self, state: Lasting, policies: Policies, share: float, compiled: Compiled, closed: Sequence[Closed]
+    ) -> None:
         once = compiled.once
         self.limits: Limits | None = None
         if _asked(policies, "ratelimit", RateLimit) is not None:
@@ -163,10 +172,10 @@ class Plan:
         let_in = _asked(policies, "shed", Shed)
         self.shed = Sheds(state, policies["shed"], shed.compile(let_in, Scope(state.name, share))) if let_in else None
         whole = self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
-        self.outbound = _configured(self.limits, faults, self.route)
+        self.outbound = _configured(*_shut(state, closed, Side.CALLER), self.limits, faults, self.route)
         self.towards = _configured(whole)
         self.departing = _configured(self.shadow)
-        self.inbound = _configured(self.shed)
+        self.inbound = _configured(*_shut(state, closed, Side.CALLEE), self.shed)
 
     def _keeping_out(self) -> int:
         ejects = self.outlier is not None and not self.outlier.audit
@@ -212,6 +221,10 @@ class Compiled:
         if known is None or known[0] is not policy.document:
             known = self._made[kind, policy.key] = (policy.document, make(policy.document))
         return known[1]
+
+
+def _shut(state: Lasting, closed: Sequence[Closed], side: Side) -> list[Phase]:
+    return [Shut(state, each) for each in closed if BY_NAME[each.kind].side is side]
 
 
 def _configured(*phases: Phase | None) -> tuple[Phase, ...]:

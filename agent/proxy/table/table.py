@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.http1.answers import Refusal
+from agent.proxy.phases.closed import Closed
 from agent.proxy.report.news import News
 from agent.proxy.report.story import InForce
 from agent.proxy.table.plan import Compiled, Plan
 from agent.proxy.table.service import Service
-from policies.catalogue import parse
+from policies.catalogue import BY_NAME, parse
 from policies.decision import Forward
 from policies.endpoint import Endpoint, Load
 from policies.kinds.balance.entries import Entries
@@ -29,6 +30,7 @@ from policies.language.document import Document, Invalid
 from policies.language.names import parse_service
 
 _HOSTS: Final = 65536
+_UNKNOWN: Final = Invalid("", "", "$", "nobody knows what it says")
 _HOST_BYTES: Final = 400
 """No service's name is as long, and what was asked for is remembered."""
 
@@ -67,7 +69,7 @@ class Table:
         """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
         staged = self._staged.get(name)
         service = self.services.get(name) or (staged[0] if staged else Service(name, self._news))
-        in_force, refused = self._documents(policies)
+        in_force, closed, refused = self._documents(policies)
         before = self.services.get(name)
         ill = {e.id for e in before.plan.endpoints if not e.healthy} if before is not None else set()
         made = [self._endpoint(service, frame, ill, now) for frame in endpoints]
@@ -81,20 +83,30 @@ class Table:
             share=self.share,
             entries=self._entries,
             compiled=self._compiled,
+            closed=closed,
         )
         self._staged[name] = (service, plan)
         return refused
 
-    def _documents(self, policies: Mapping[str, PolicyFrame]) -> tuple[dict[str, InForce], list[dict[str, Any]]]:
+    def _documents(
+        self, policies: Mapping[str, PolicyFrame]
+    ) -> tuple[dict[str, InForce], list[Closed], list[dict[str, Any]]]:
+        """What is in force; what nobody knows the content of, or this worker does not understand, where that refuses
+        requests; and what this worker does not understand."""
         in_force: dict[str, InForce] = {}
+        closed: list[Closed] = []
         refused: list[dict[str, Any]] = []
         for kind, frame in policies.items():
-            document = self._parse(kind, frame)
-            if isinstance(document, Invalid):
-                refused.append({"kind": kind, "key": frame.key, "path": document.path, "reason": document.reason})
-            else:
+            document = self._parse(kind, frame) if not frame.unknown else _UNKNOWN
+            if not isinstance(document, Invalid):
                 in_force[kind] = InForce(frame.key, frame.revision, document.mode, document)
-        return in_force, refused
+                continue
+            if not frame.unknown:
+                refused.append({"kind": kind, "key": frame.key, "path": document.path, "reason": document.reason})
+            if kind in BY_NAME and BY_NAME[kind].fails_closed:
+                reason = frame.unknown or f"policies/{kind}/{frame.key} is not understood by this worker"
+                closed.append(Closed(kind, frame.key, frame.revision, reason))
+        return in_force, closed, refused
 
     def _parse(self, kind: str, frame: PolicyFrame) -> Document | Invalid:
         if "*" not in frame.key:

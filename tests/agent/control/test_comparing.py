@@ -16,8 +16,9 @@ from agent import frames
 from agent.cli.diff import gathered
 from agent.control import comparing
 from agent.control.comparing import MAX_WAITING, MAX_WAITING_BYTES, Comparing
+from agent.control.in_force import Policy
 from agent.control.reading import read
-from agent.control.table import Policy, Table
+from agent.control.table import Table
 from policies.kinds.shadow.comparison import Tally, note
 from policies.kinds.shadow.difference import Difference
 from registry.etcd import EtcdSettings, EtcdStore

@@ -26,11 +26,18 @@ class Etcd:
     def __init__(self, host: str = "here") -> None:
         self.table = Table(KEYS, host)
         self.revision = 1
+        self.born: dict[str, int] = {}
 
     def put(self, values: dict[str, Any]) -> set[str]:
         self.revision += 1
-        changes = [Change(P + key, _bytes(value), self.revision) for key, value in values.items()]
+        changes = [self._change(key, _bytes(value)) for key, value in values.items()]
         return self.table.apply(changes, self.revision)
+
+    def _change(self, key: str, value: bytes | None) -> Change:
+        if value is None:
+            self.born.pop(key, None)
+            return Change(P + key, None, self.revision)
+        return Change(P + key, value, self.revision, self.born.setdefault(key, self.revision))
 
     def delete(self, *keys: str) -> set[str]:
         return self.put(dict.fromkeys(keys))
@@ -259,7 +266,7 @@ def test_health_policies_are_controls_own() -> None:
     etcd.put({"instances/pets/1": instance()})
     assert etcd.put({"policies/health/*": b"tcp: {}"}) == set()
     assert etcd.table.frame("pets")["policies"] == {}
-    assert "health" in etcd.table.in_force("pets", all_kinds=True)
+    assert "health" in etcd.table.in_force.of("pets", all_kinds=True)
     assert isinstance(etcd.table.health_policy("pets"), HealthPolicy)
     etcd.put({"policies/health/pets": b'{"tcp": {}, "mode": "audit"}'})
     assert etcd.table.health_policy("pets") is None
