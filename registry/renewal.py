@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol
 import structlog
 import trio
 
-from registry.proxying import through
+from registry.etcd.proxying import through
+from registry.etcd.stream import grpc
+from registry.etcd.stubs import load
+from registry.etcd.wire import address_of, credentials, is_authentication_off, is_stale_token, translate
 from registry.store import LeaseGone, NotTrusted, StoreError, Unavailable
-from registry.stream import grpc
-from registry.stubs import load
-from registry.wire import address_of, credentials, is_authentication_off, is_stale_token, translate
 
 _rpc, _stubs = load()
 _OPTIONS: Final = (
@@ -50,7 +50,7 @@ class Renewer(Protocol):
 
 
 class Settings(Protocol):
-    """What is needed of registry.etcd.EtcdSettings."""
+    """What is needed of registry.etcd.store.EtcdSettings."""
 
     @property
     def endpoints(self) -> tuple[str, ...]: ...

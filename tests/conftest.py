@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from hypothesis import settings
 
-import registry.server
+import registry.etcd.server
 
 # An example of more than 200 ms would fail otherwise: an assertion about wall time, on a machine that others use too.
 settings.register_profile("shoal", deadline=None)
@@ -23,7 +23,7 @@ settings.load_profile("shoal")
 # A port that is free now is bound later, by another process: two of pytest-xdist must not hand out the same ones.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if _WORKER:
-    registry.server._next_port = itertools.count(int(_WORKER.removeprefix("gw")) * 4000 + os.getpid() % 2000)
+    registry.etcd.server._next_port = itertools.count(int(_WORKER.removeprefix("gw")) * 4000 + os.getpid() % 2000)
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 
 from agent.proxy.worker import SPARE_DESCRIPTORS
-from agent.settings import Settings, load, runtime_directory
+from agent.settings.document import Settings, runtime_directory
+from agent.settings.file import load
 from policies.language.duration import seconds
-from registry.server import find_binary, free_port
+from registry.etcd.server import find_binary, free_port
 from tests.support.etcd import running_etcd
 from tests.support.local import ask
 from tests.support.mesh import DIRECT, ROOT, SERVICE_PROGRAM, SHOAL, until

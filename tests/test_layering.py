@@ -76,8 +76,8 @@ MOST_LINES = 450
 # Where modules still import each other in circles, folders that still have too many, and where they are still too long.
 # Nothing is to be added here.
 IN_CIRCLES = ("agent.cli", "agent.control")
-TOO_MANY = ("agent.cli", "agent.control", "registry")
-TOO_LONG = ("agent.control", "agent.proxy.http1.head", "agent.settings")
+TOO_MANY: tuple[str, ...] = ()
+TOO_LONG = ("agent.control", "agent.proxy.http1.head")
 
 # Inside of policies: what each room may import of the others. The longest matching room of a module counts.
 SHARED = tuple(f"policies.{name}" for name in ("decision", "endpoint", "hashing", "kind", "language", "request"))
@@ -144,7 +144,7 @@ def test_no_room_imports_what_it_must_not() -> None:
         ("policies.kinds.route", "def f():\n    from agent import frames"),
         ("registry.store", "from policies import document"),
         ("agent.proxy.worker", "import grpc"),
-        ("agent.proxy.worker", "from agent.control.table import Table"),
+        ("agent.proxy.worker", "from agent.control.mesh.table import Table"),
         ("agent.control.main", "from agent.proxy import worker"),
         ("agent.hooks.bodies", "import httpx"),
         ("agent.proxy.worker", "from agent.hooks import bodies"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.server import free_port
+from registry.etcd.server import free_port
 from tests.support.mesh import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -17,8 +17,8 @@ import typer
 
 import agent
 from agent import build
-from agent.cli import chain, diff, events, explain, overview, policy, register, replay, run, serve, wait
-from agent.cli.apply import apply
+from agent.cli.commands import chain, diff, events, explain, overview, policy, register, replay, run, serve, wait
+from agent.cli.commands.apply import apply
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, Options, endpoints
 from agent.cli.printing import Output, lines, note, say, stop_printing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.cli.admin import Admin, check_place, find_socket
+from agent.cli.agent_client import Admin, check_place, find_socket
 from agent.cli.failure import Exit, Failure
 from agent.cli.printing import Output, Printer
 

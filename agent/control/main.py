@@ -26,38 +26,43 @@ import trio
 
 import agent
 from agent import build
-from agent.control import admin, disk, local, probing, reports, sharing
-from agent.control.accesslog import AccessLog
-from agent.control.board import Board
-from agent.control.calling import Caller
-from agent.control.checks import Means
-from agent.control.claiming import HostTaken, claim_host
-from agent.control.comparing import Comparing
-from agent.control.delivery import Delivery
-from agent.control.etcd import embedded, own_address, store_settings
-from agent.control.happening import Happening
-from agent.control.in_force import Place as PolicyPlace
-from agent.control.keeping import Keeper
-from agent.control.last_good import History, Writer
-from agent.control.listening import HANDOVER, Handover, kept, listening, received
-from agent.control.own_ports import OwnPorts, Place, bound
-from agent.control.programs import Programs
-from agent.control.reading import Put, Read, read_ahead
-from agent.control.registrar import Identity, Registrar, now_text
-from agent.control.registrations import Registrations
-from agent.control.rights import Rights
-from agent.control.storing import Storing
-from agent.control.table import Table
-from agent.control.telling import Telling
-from agent.control.watchdog import Watchdog
-from agent.control.workers import Fleet, drain_old
+from agent.control.admin import api
+from agent.control.admin.events_api import Telling
+from agent.control.admin.instances_api import Registrations
+from agent.control.events.delivery import Delivery
+from agent.control.events.detector import Happening
+from agent.control.events.hook_http import Caller
+from agent.control.events.outbox import Board
+from agent.control.host import disk, local_socket
+from agent.control.host.etcd import embedded, own_address, store_settings
+from agent.control.host.host_claim import HostTaken, claim_host
+from agent.control.host.own_ports import OwnPorts, Place, bound
+from agent.control.host.programs import Programs
+from agent.control.host.rights import Rights
+from agent.control.host.sockets import HANDOVER, Handover, kept, listening, received
+from agent.control.host.watchdog import Watchdog
+from agent.control.instances.checks import Means
+from agent.control.instances.registrar import Identity, Registrar, now_text
+from agent.control.mesh import reports, suspect_probe
+from agent.control.mesh.in_force import Place as PolicyPlace
+from agent.control.mesh.last_good import History, Writer
+from agent.control.mesh.reading import Put, Read, read_ahead
+from agent.control.mesh.saved_table import Keeper
+from agent.control.mesh.table import Table
+from agent.control.traffic import shared_limits
+from agent.control.traffic.access_log import AccessLog
+from agent.control.traffic.request_store import Storing
+from agent.control.traffic.shadow import Comparing
+from agent.control.workers.fleet import Fleet, drain_old
 from agent.frames import Frame, said_once
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
-from agent.settings import Settings, SettingsError, load, parse_listen
+from agent.settings.address import parse_listen
+from agent.settings.document import Settings
+from agent.settings.file import SettingsError, load
 from agent.visible import VisibleFormatter, visible_values
 from policies.language.duration import seconds
-from registry.etcd import EtcdStore
+from registry.etcd.store import EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
@@ -103,7 +108,7 @@ class Control:
         self._outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
         self._inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
         (self._admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
-        self.local = local.opened(settings, handover.local)
+        self.local = local_socket.opened(settings, handover.local)
         self.store = EtcdStore(store_settings(settings))
         own = OwnPorts(self._listeners(), lambda address, port: self.table.places.agent_at(address, port))
         self.table = Table(self.keys, settings.host, own)
@@ -125,7 +130,7 @@ class Control:
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
-        self.sharing = sharing.Sharing(self.table, lambda: self.fleet, settings.host, settings.inbound.agents)
+        self.sharing = shared_limits.Sharing(self.table, lambda: self.fleet, settings.host, settings.inbound.agents)
         self.comparing = Comparing(self.table)
         self.board = Board(self.keys, self.table)
         self.happening = Happening(
@@ -158,7 +163,7 @@ class Control:
             on_happened=self._on_happened,
             on_compared=self.comparing.observe,
             on_store=self.storing.store,
-            on_peer=lambda path, body, address: sharing.asked(path, body, self.sharing, address),
+            on_peer=lambda path, body, address: shared_limits.asked(path, body, self.sharing, address),
             on_records=self.access.write if self.access else lambda lines, count: None,
         )
         self.happened: deque[dict[str, Any]] = deque(maxlen=HAPPENED)
@@ -326,10 +331,10 @@ class Control:
             await self.keeper.read()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals)
-            application = admin.Api(self).application()
-            nursery.start_soon(admin.serve, application, os.dup(self._admin.fileno()), self._until_stopped)
+            application = api.Api(self).application()
+            nursery.start_soon(api.serve, application, os.dup(self._admin.fileno()), self._until_stopped)
             if self.local is not None:
-                nursery.start_soon(local.serve, application, self.local)
+                nursery.start_soon(local_socket.serve, application, self.local)
             nursery.start_soon(self.fleet.run)
             nursery.start_soon(self.mirror.run)
             nursery.start_soon(self._settle)
@@ -342,7 +347,7 @@ class Control:
             nursery.start_soon(self.storing.run)
             nursery.start_soon(self.happening.run)
             nursery.start_soon(self.happening.watch_etcd, lambda: self.mirror.state.connected)
-            nursery.start_soon(probing.probe_suspects, self.table, self.drop_suspects)
+            nursery.start_soon(suspect_probe.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
             if self.access is not None:
@@ -475,7 +480,7 @@ class Control:
         own = self.local if self.local is not None and self.local.path == settings.socket_path else None
         socket_of_people = own
         try:
-            socket_of_people = own or local.opened(settings, None)
+            socket_of_people = own or local_socket.opened(settings, None)
             outbound, inbound, admin = kept([(parse_listen(listen), sockets) for listen, sockets in mine])
         except (OSError, SettingsError):
             if lock is not None:

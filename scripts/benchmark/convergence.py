@@ -22,7 +22,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from registry.etcd import EtcdSettings, EtcdStore
+from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Keys
 from scripts.benchmark import mesh, traffic
 from scripts.benchmark.agents import Agent, running_agent

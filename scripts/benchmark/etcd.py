@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.server import find_binary
+from registry.etcd.server import find_binary
 from scripts.benchmark.processes import free_ports, running, wait_until
 
 

@@ -17,8 +17,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from registry.etcd.server import free_port
 from registry.keys import Keys
-from registry.server import free_port
 from scripts.benchmark import mesh, traffic, villain
 from scripts.benchmark.agents import Agent, running_agent
 from scripts.benchmark.cpu import WARM_S, measure_once

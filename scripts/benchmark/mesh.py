@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from registry.etcd import MAX_OPERATIONS, EtcdSettings, EtcdStore
+from registry.etcd.store import MAX_OPERATIONS, EtcdSettings, EtcdStore
 from registry.keys import Keys
 from registry.store import Delete, Put
 from scripts.benchmark import traffic

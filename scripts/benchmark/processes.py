@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.server import free_port
+from registry.etcd.server import free_port
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 STOP_S = 15.0

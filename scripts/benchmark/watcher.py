@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from registry.stubs import load
+from registry.etcd.stubs import load
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from registry import claim
 from registry.claim import Claim
-from registry.memory import MemoryStore
 from registry.store import Delete, Put, Unavailable
+from tests.support.memory import MemoryStore
 
 KEY = "/claims/event"
 

@@ -14,7 +14,8 @@ import pytest
 
 from policies.catalogue import BY_NAME, parse
 from policies.language.document import Invalid
-from registry.etcd import EtcdSettings, EtcdStore
+from registry.etcd.server import EtcdProcess, find_binary
+from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import (
     Ack,
@@ -32,7 +33,6 @@ from registry.records import (
     Seen,
     decode,
 )
-from registry.server import EtcdProcess, find_binary
 from registry.store import Refused, prefix_end
 from tests.support.etcd import running_etcd
 

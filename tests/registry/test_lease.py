@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.backoff import Backoff
-from registry.etcd import EtcdSettings, EtcdStore
+from registry.etcd.server import EtcdProcess
+from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.lease import Holder
-from registry.memory import MemoryStore
-from registry.server import EtcdProcess
 from registry.store import Compare, Delete, Outcome, Put, Store, TooLarge, Unavailable, prefix_end
+from tests.support.memory import MemoryStore
 
 
 class Counting(MemoryStore):

@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from registry import claim
-from registry.etcd import EtcdSettings, EtcdStore
-from registry.memory import MemoryStore
-from registry.server import EtcdProcess
+from registry.etcd.server import EtcdProcess
+from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.store import Change, Compacted, Compare, Delete, LeaseGone, Put, Refused, Store, TooLarge, prefix_end
+from tests.support.memory import MemoryStore
 
 
 @pytest.fixture(params=["memory", "etcd"])
@@ -64,7 +64,7 @@ async def test_a_range_is_sorted_and_ends_where_it_should(store: Store, prefix: 
 
 async def test_a_range_in_pages(store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """More keys than one page holds: all of them, once, at one revision."""
-    monkeypatch.setattr("registry.etcd.PAGE", 7)
+    monkeypatch.setattr("registry.etcd.store.PAGE", 7)
     await store.transact((), [Put(f"{prefix}{n:03}", b"x") for n in range(50)])
     found = await store.range(prefix, prefix_end(prefix))
     assert [kv.key for kv in found.items] == [f"{prefix}{n:03}" for n in range(50)]
@@ -233,7 +233,7 @@ async def compact(store: Store, revision: int) -> None:
         store.compact(revision)
         return
     assert isinstance(store, EtcdStore)
-    from registry.stubs import load
+    from registry.etcd.stubs import load
 
     rpc, _ = load()
     await store._call("KV", "Compact", rpc.CompactionRequest(revision=revision), 5)

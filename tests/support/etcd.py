@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.etcd import EtcdSettings, EtcdStore
-from registry.server import EtcdProcess
-from registry.stubs import load
+from registry.etcd.server import EtcdProcess
+from registry.etcd.store import EtcdSettings, EtcdStore
+from registry.etcd.stubs import load
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import Any
 
 import trio
 
-from agent.control.board import Board
-from agent.control.calling import Caller
-from agent.control.delivery import Delivery
-from agent.control.happening import Happening
-from agent.control.table import Table
+from agent.control.events.delivery import Delivery
+from agent.control.events.detector import Happening
+from agent.control.events.hook_http import Caller
+from agent.control.events.outbox import Board
+from agent.control.mesh.table import Table
 from agent.hooks.receivers import Receivers
 from registry.keys import Keys
 from registry.lease import Holder

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from registry.server import EtcdProcess, find_binary, free_port
+from registry.etcd.server import EtcdProcess, find_binary, free_port
 from tests.support.local import ask
 
 ROOT = Path(__file__).resolve().parent.parent.parent

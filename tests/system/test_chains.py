@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.server import free_port
+from registry.etcd.server import free_port
 from tests.support.mesh import Mesh, running_mesh, until
 
 EAGER = {"attempts": 3, "on": ["connect-failure", "reset", "gateway-error", "5xx"], "backoff": {"base": "1ms"}}

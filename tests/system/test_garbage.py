@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from registry.etcd import EtcdSettings, EtcdStore
+from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Room
 from tests.support.local import ask
 from tests.support.mesh import AgentProcess, Mesh, Traffic, running_mesh, until

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from registry.server import free_port
+from registry.etcd.server import free_port
 from tests.support.local import Told, ask
 from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
 from tests.support.users import ALICE, BOB, NOBODY, as_user, needs_root

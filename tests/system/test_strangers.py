@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.etcd import EtcdSettings, EtcdStore
+from registry.etcd.store import EtcdSettings, EtcdStore
 from tests.support.mesh import Mesh, running_mesh, until
 from tests.support.receiver import Receiver
 from tests.support.tunnel import Tunnel, environment_of

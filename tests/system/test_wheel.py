@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.server import find_binary, free_port
+from registry.etcd.server import find_binary, free_port
 from tests.support.etcd import running_etcd
 from tests.support.mesh import ROOT, SERVICE_PROGRAM, until
 from tests.support.receiver import Receiver

@@ -12,8 +12,8 @@ import agent
 from agent import build
 from agent.cli.failure import Exit, Failure
 from agent.cli.main import checked, hoist
-from agent.control.listening import listening
-from agent.settings import Address
+from agent.control.host.sockets import listening
+from agent.settings.address import Address
 from tests.support.proxy import refusing_port
 
 SHOAL = str(Path(sys.executable).with_name("shoal"))

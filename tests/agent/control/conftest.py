@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.server import EtcdProcess
+from registry.etcd.server import EtcdProcess
 from tests.support.etcd import running_etcd
 
 

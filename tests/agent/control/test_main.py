@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.server import free_port
+from registry.etcd.server import free_port
 from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, Traffic, running_mesh, until
 
 

@@ -5,7 +5,7 @@ import base64
 import pytest
 import trio
 
-from agent.control.tokens import digest
+from agent.control.instances.tokens import digest
 from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
 
 HEDGE = {"hedge": {"after": "20ms"}, "attempts": 3}

@@ -1,0 +1,138 @@
+"""`shoal apply`: a directory of policies as one transaction, all or nothing, in force everywhere at one revision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from agent.cli.documents import Source, files_under, key
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+
+if TYPE_CHECKING:
+    from agent.cli.census import Census, Policy
+    from registry.keys import Keys
+    from registry.store import Store
+
+MAX_OPERATIONS = 128
+"""etcd's own default limit for one transaction (--max-txn-ops)."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What has to change so that etcd holds what the files say."""
+
+    created: tuple[Source, ...] = ()
+    changed: tuple[Source, ...] = ()
+    unchanged: tuple[Source, ...] = ()
+    pruned: tuple[tuple[str, str], ...] = ()
+    """(kind, service) of what is in etcd and in no file."""
+
+    @property
+    def puts(self) -> tuple[Source, ...]:
+        return self.created + self.changed
+
+    @property
+    def size(self) -> int:
+        return len(self.puts) + len(self.pruned)
+
+
+def plan(sources: Sequence[Source], held: dict[tuple[str, str], Policy], *, prune: bool) -> Plan:
+    """The difference between the files and what etcd holds. Pure."""
+    sorted_out: dict[str, list[Source]] = {"created": [], "changed": [], "unchanged": []}
+    for source in sources:
+        there = held.get((source.kind, source.service))
+        verdict = "created" if there is None else "unchanged" if there.text == source.text else "changed"
+        sorted_out[verdict].append(source)
+    named = {(source.kind, source.service) for source in sources}
+    return Plan(
+        created=tuple(sorted_out["created"]),
+        changed=tuple(sorted_out["changed"]),
+        unchanged=tuple(sorted_out["unchanged"]),
+        pruned=tuple(sorted(set(held) - named)) if prune else (),
+    )
+
+
+def apply(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Its .yaml, .yml and .json files, and those below.")],
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the policies that are in no file.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")] = False,
+) -> None:
+    """Make etcd hold the policies of a directory, in one transaction: all of them come into force together, or none.
+
+    Every document is checked first. If somebody changes one of them meanwhile nothing is done.
+
+    Example:  shoal apply policies/ --prune --wait
+    """
+    from agent.cli.commands.policy import checked
+
+    sources = checked(context.obj.printer, files_under(directory))
+    apply_sources(context.obj, sources, prune=prune, dry_run=dry_run, wait=wait)
+
+
+def apply_sources(options: Options, sources: Sequence[Source], *, prune: bool, dry_run: bool, wait: bool) -> None:
+    """The same for documents that were read and checked. Raises Failure."""
+    from agent.cli.commands.wait import wait_until
+    from agent.cli.etcd_client import ask
+
+    done, revision = ask(options, lambda store: _applied(store, options.mesh, sources, prune, dry_run))
+    _tell(options, done, revision, dry_run)
+    if wait and revision:
+        wait_until(options, revision)
+
+
+async def _applied(store: Store, mesh: str, sources: Sequence[Source], prune: bool, dry_run: bool) -> tuple[Plan, int]:
+    """What was done, and at which revision; 0 when there was nothing to do."""
+    from agent.cli.census import take
+    from registry.keys import Keys
+
+    census = await take(store, mesh, "policies")
+    todo = plan(sources, census.policies, prune=prune)
+    if todo.size > MAX_OPERATIONS:
+        raise Failure(
+            f"{todo.size} changes; etcd takes at most {MAX_OPERATIONS} in one transaction (--max-txn-ops). "
+            "Apply parts of the directory, or single files with `shoal policy put`",
+            Exit.USAGE,
+        )
+    if dry_run or not todo.size:
+        return todo, 0
+    return todo, await _transacted(store, Keys(mesh), todo, census)
+
+
+def _tell(options: Options, done: Plan, revision: int, dry_run: bool) -> None:
+    named = {
+        "created": [key(source) for source in done.created],
+        "changed": [key(source) for source in done.changed],
+        "removed": [f"{kind}/{service}" for kind, service in done.pruned],
+        "unchanged": [key(source) for source in done.unchanged],
+    }
+    if options.printer.json:
+        options.printer.value({"revision": revision, "dry_run": dry_run, **named})
+        return
+    for verb, keys in named.items():
+        for name in keys:
+            options.printer.note(f"{'would be ' if dry_run and verb != 'unchanged' else ''}{verb} {name}")
+    if revision:
+        options.printer.text(f"{revision}")
+
+
+async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> int:
+    """Everything in one transaction, if nobody has changed any of it meanwhile."""
+    from registry.store import Compare, Delete, Put
+
+    touched = [(source.kind, source.service) for source in todo.puts] + list(todo.pruned)
+    compare = []
+    for kind, service in touched:
+        held = census.policies.get((kind, service))
+        compare.append(Compare(keys.policy(kind, service), mod_revision=held.revision if held else 0))
+    puts = [Put(keys.policy(source.kind, source.service), source.text) for source in todo.puts]
+    deletes = [Delete(keys.policy(kind, service)) for kind, service in todo.pruned]
+    outcome = await store.transact(compare, [*puts, *deletes])
+    if not outcome.succeeded:
+        raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")
+    return outcome.revision

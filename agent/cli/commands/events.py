@@ -1,0 +1,164 @@
+"""`shoal events` and `shoal hook`: what happened, who was told of it, and trying a webhook out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+from agent.cli.printing import Printer, Row, field
+
+if TYPE_CHECKING:
+    from registry.keys import Room
+    from registry.store import Store
+
+app = typer.Typer(no_args_is_help=False, invoke_without_command=True)
+hook_app = typer.Typer(no_args_is_help=True)
+COLUMNS = {name: field(name) for name in ("time", "state", "type", "subject", "reason", "hooks", "id")}
+
+
+@app.callback()
+def events(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, with what happens from now on.")] = False,
+    service: Annotated[str, typer.Option(help="Only those of a service.")] = "",
+) -> None:
+    """Show what happened, as far as webhooks want to know: waiting, told within a day, and undelivered.
+
+    Example:  shoal events --follow
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from agent.cli.etcd_client import ask
+
+    options: Options = context.obj
+    name = _service(service) if service else ""
+    if follow:
+        ask(options, lambda store: _follow(store, options, name))
+        return
+    rows = [row for row in ask(options, lambda store: listed(store, options.mesh)) if _is_of(row, name)]
+    options.printer.rows(rows, COLUMNS, empty="nothing happened that a webhook wants to know")
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(help="The event's id, as `shoal events` shows it.")],
+) -> None:
+    """Tell an event again: an undelivered one to the webhooks that did not take it, one that was told to all.
+
+    Example:  shoal events replay 9f86d081884c7d65-local-4
+    """
+    options: Options = context.obj
+    told = options.admin.post(f"/events/{quote(id, safe='')}/replay", {})
+    if options.printer.json:
+        options.printer.value(told)
+    else:
+        options.printer.note(f"{told['id']} will be told again")
+
+
+@hook_app.command()
+def test(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="Whose webhook; a service or a pattern.")],
+    name: Annotated[str, typer.Argument(help="The hook's name in the document.")],
+    event: Annotated[str, typer.Option(help="The type of event to send an example of.")] = "",
+) -> None:
+    """Send an example to a webhook, from the agent on this host, and show what came back. Exit code 1: it failed.
+
+    Nothing is tried again, and no filter is asked. The example's reason says that it is a test.
+
+    Example:  shoal hook test pets.production chat
+    """
+    options: Options = context.obj
+    told = options.admin.post("/hooks/test", {"service": service, "hook": name, "event": event})
+    if options.printer.json:
+        options.printer.value(told)
+    else:
+        options.printer.text(f"{'delivered' if told['delivered'] else 'failed'}: {told['what']}")
+    if not told["delivered"]:
+        raise typer.Exit(Exit.NO)
+
+
+def _service(text: str) -> str:
+    from policies.language.names import parse_service
+
+    try:
+        return parse_service(text)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def _is_of(row: Row, service: str) -> bool:
+    return not service or row["service"] == service
+
+
+async def listed(store: Store, mesh: str) -> list[Row]:
+    """Every event that stands in etcd, the oldest first."""
+    from registry.keys import Keys, Room
+    from registry.store import prefix_end
+
+    keys = Keys(mesh)
+    rows: list[Row] = []
+    for room in (Room.TOLD, Room.EVENTS, Room.UNDELIVERED):
+        prefix = keys.room(room)
+        for item in (await store.range(prefix, prefix_end(prefix))).items:
+            row = row_of(room, item.key[len(prefix) :], item.value)
+            if row is not None:
+                rows.append(row)
+    return sorted(rows, key=lambda row: (row["time"], row["id"]))
+
+
+def row_of(room: Room, id: str, value: bytes) -> dict[str, Any] | None:
+    """An event as it is shown; None when it is none."""
+    from registry.keys import Room
+    from registry.records import Malformed, Outbox, decode
+
+    try:
+        record = decode(Outbox, value)
+    except Malformed:
+        return None
+    state = {Room.EVENTS: "waiting", Room.TOLD: "told", Room.UNDELIVERED: "undelivered"}[room]
+    event = record.event
+    data = event.get("data")
+    return {
+        "time": str(event.get("time", "")),
+        "state": state,
+        "type": str(event.get("type", "")).removeprefix("io.shoal."),
+        "subject": str(event.get("subject", "")),
+        "service": str(event.get("service", "")),
+        "reason": str(data.get("reason", "")) if isinstance(data, dict) else "",
+        "hooks": "; ".join(f"{hook}: {outcome}" for hook, outcome in {**record.done, **record.trying}.items()),
+        "id": id,
+    }
+
+
+async def _follow(store: Store, options: Options, service: str) -> None:
+    """From now on, one line each, until Ctrl-C."""
+    from registry.keys import Key, Keys, Room
+    from registry.store import prefix_end
+
+    keys = Keys(options.mesh)
+    rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
+    start, end = keys.room(Room.EVENTS), prefix_end(keys.room(Room.UNDELIVERED))
+    revision = (await store.range(start, start + "0")).revision
+    async with store.watch(start, end, revision + 1) as watch:
+        while True:
+            for change in (await watch.receive()).changes:
+                key = keys.parse(change.key)
+                if change.value is None or not isinstance(key, Key) or key.room not in rooms:
+                    continue
+                row = row_of(key.room, key.first, change.value)
+                if row is not None and _is_of(row, service):
+                    _print(options.printer, row)
+
+
+def _print(printer: Printer, row: dict[str, Any]) -> None:
+    if printer.json:
+        printer.value(row)
+    else:
+        said = row["hooks"] or row["reason"]
+        printer.text(f"{row['time']}  {row['state']:11}  {row['type']:20}  {row['subject']}  {said}  {row['id']}")

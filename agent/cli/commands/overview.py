@@ -1,0 +1,350 @@
+"""`shoal services`, `instances` and `status`: what there is, and how it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+from agent.cli.printing import Printer, Row, age, field
+
+if TYPE_CHECKING:
+    from agent.cli.census import Census
+
+MAX_UNDELIVERED = 5
+"""Events that `shoal status` names; `shoal events` has them all."""
+
+
+def services(context: typer.Context) -> None:
+    """List the services, their instances and the policies that are in force for each."""
+    options: Options = context.obj
+    rows = service_rows(_census(options))
+    options.printer.rows(
+        rows,
+        {
+            "service": field("service"),
+            "healthy": lambda row: f"{row['healthy']}/{row['instances']}",
+            "versions": lambda row: _counted(row["versions"]),
+            "policies": lambda row: " ".join(row["policies"]) or "-",
+        },
+        empty=f"no service in the mesh {options.mesh!r} yet; `shoal run --service hello -- CMD` makes one",
+    )
+
+
+def instances(
+    context: typer.Context, service: Annotated[str, typer.Argument(help="pets.production; without it: all.")] = ""
+) -> None:
+    """List instances: where they are, whose they are, and how they are."""
+    options: Options = context.obj
+    wanted = _parsed(service)
+    rows = [row for row in instance_rows(_census(options)) if not wanted or row["service"] == wanted]
+    options.printer.rows(
+        rows,
+        {
+            "service": field("service"),
+            "id": field("id"),
+            "address": lambda row: join_host(row["address"], row["port"]),
+            "version": field("version"),
+            "zone": field("zone"),
+            "weight": lambda row: f"{row['weight']:g}",
+            "agent": field("agent"),
+            "state": field("state"),
+            "since": field("since"),
+            "reason": field("reason"),
+        },
+        empty=f"no instance of {wanted}" if wanted else f"no instance in the mesh {options.mesh!r}",
+    )
+    if wanted and not rows:
+        raise typer.Exit(Exit.NO)
+
+
+def status(context: typer.Context) -> None:
+    """Show the agents, the revision that each one's workers run, the state of etcd, and policies that were refused.
+
+    Exit code 1 when an agent lags, a policy is refused or a key cannot be read.
+    """
+    options: Options = context.obj
+    local = _local_agent(options)
+    try:
+        census, etcd = _asked(options)
+    except Failure as failure:
+        _show_alone(options.printer, local, failure)
+        raise
+    told = status_of(census, etcd, local, now=time.time())
+    if options.printer.json:
+        options.printer.value(told)
+    else:
+        _show(options.printer, told)
+    if told["refused"] or told["malformed"] or any(agent["state"] != "current" for agent in told["agents"]):
+        raise typer.Exit(Exit.NO)
+
+
+def service_rows(census: Census) -> list[Row]:
+    """One row a service that has instances or a policy of its own, by name."""
+    from policies.language.names import candidates
+
+    rows: list[Row] = []
+    states = {(row["service"], row["id"]): row["state"] for row in instance_rows(census)}
+    own = {service for _, service in census.policies if "*" not in service}
+    for service in sorted({service for service, _ in census.instances} | own):
+        mine = {id: instance for (owner, id), instance in census.instances.items() if owner == service}
+        patterns = candidates(service)
+        kinds = sorted({kind for kind, pattern in census.policies if pattern in patterns})
+        rows.append(
+            {
+                "service": service,
+                "instances": len(mine),
+                "healthy": sum(states[service, id] == "healthy" for id in mine),
+                "versions": _tally(instance.version for instance in mine.values()),
+                "policies": [_in_force(census, kind, patterns) for kind in kinds],
+            }
+        )
+    return rows
+
+
+def instance_rows(census: Census) -> list[Row]:
+    """One row an instance, by service and id."""
+    rows: list[Row] = []
+    for (service, id), instance in sorted(census.instances.items()):
+        health = census.health.get((service, id))
+        state = "unchecked" if health is None else "healthy" if health.healthy else "unhealthy"
+        if instance.state == "draining":
+            state = "draining"
+        rows.append(
+            {
+                "service": service,
+                "id": id,
+                "address": instance.address,
+                "port": instance.port,
+                "version": instance.version,
+                "zone": instance.zone,
+                "weight": instance.weight,
+                "agent": instance.agent,
+                "state": state,
+                "since": health.since if health else "",
+                "reason": health.reason if health else "",
+                "metadata": instance.metadata,
+            }
+        )
+    return rows
+
+
+def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None, now: float) -> dict[str, Any]:
+    """Everything that `shoal status` says. `now` is Unix time."""
+    return {
+        "etcd": etcd,
+        "revision": census.revision,
+        "newest": census.wanted,
+        "agents": [_agent_row(census, host, now) for host in sorted(census.agents)],
+        "local": local,
+        "refused": [
+            {
+                "policy": f"{kind}/{service}",
+                "revision": r.revision,
+                "path": r.path,
+                "reason": r.reason,
+                "at": r.at,
+                "last_good": r.last_good,
+            }
+            for (kind, service), r in sorted(census.rejected.items())
+        ],
+        "undelivered": [
+            {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
+            for id, record in sorted(census.undelivered.items())
+        ],
+        "malformed": [{"key": key, "reason": reason} for key, reason in sorted(census.malformed.items())],
+    }
+
+
+def join_host(address: str, port: int) -> str:
+    """`10.0.0.5:80`, `[::1]:80`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _agent_row(census: Census, host: str, now: float) -> Row:
+    agent, ack = census.agents[host], census.acks.get(host)
+    runs = ack.revision if ack else 0
+    return {
+        "host": host,
+        "address": agent.address,
+        "zone": agent.zone,
+        "version": agent.version,
+        "up": _age_of(agent.started, now),
+        "workers": len(ack.workers) if ack else 0,
+        "runs": runs,
+        "instances": sum(instance.agent == host for instance in census.instances.values()),
+        "state": "current" if runs >= census.wanted else "lagging",
+    }
+
+
+def _in_force(census: Census, kind: str, patterns: Iterable[str]) -> str:
+    """Which of the policies of a kind wins, as `route` or `route(*.production)`."""
+    exact, *wider = patterns
+    if (kind, exact) in census.policies:
+        return kind
+    return f"{kind}({next(pattern for pattern in wider if (kind, pattern) in census.policies)})"
+
+
+def _tally(names: Iterable[str]) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for name in sorted(names):
+        counted[name] = counted.get(name, 0) + 1
+    return counted
+
+
+def _counted(versions: dict[str, int]) -> str:
+    return " ".join(f"{version or '(none)'}×{count}" for version, count in versions.items()) or "-"
+
+
+def _age_of(timestamp: str, now: float) -> float | None:
+    """Seconds since an RFC 3339 time; None where there is none that can be read."""
+    try:
+        return max(0.0, now - datetime.fromisoformat(timestamp).timestamp())
+    except ValueError:
+        return None
+
+
+def _census(options: Options) -> Census:
+    from agent.cli.census import take
+    from agent.cli.etcd_client import ask
+
+    return ask(options, lambda store: take(store, options.mesh))
+
+
+def _parsed(service: str) -> str:
+    from policies.language.names import parse_service
+
+    try:
+        return parse_service(service) if service else ""
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def _local_agent(options: Options) -> dict[str, Any] | None:
+    """What the agent on this host says of itself; None when it does not answer."""
+    try:
+        told: dict[str, Any] = options.admin.get("/state", [("services", "0")])
+    except Failure:
+        return None
+    return told
+
+
+def _asked(options: Options) -> tuple[Census, dict[str, Any]]:
+    """The census, and how etcd answered."""
+    from agent.cli.etcd_client import ask
+
+    began = time.monotonic()
+    census = _census(options)
+    answered_in_s = round(time.monotonic() - began, 3)
+    members = ask(options, lambda _: _members(options))
+    return census, {"endpoints": list(options.etcd), "answered_in_s": answered_in_s, "members": members}
+
+
+async def _members(options: Options) -> list[dict[str, str]]:
+    """What each endpoint runs, and what is known to be wrong with that."""
+    import trio
+
+    from agent.cli.etcd_client import settings_of
+    from registry.etcd.releases import warning
+    from registry.etcd.store import EtcdStore
+    from registry.store import StoreError
+
+    found: dict[str, dict[str, str]] = {}
+
+    async def one(url: str) -> None:
+        alone = msgspec.structs.replace(settings_of(options), endpoints=(url,), timeout_s=min(2.0, options.timeout_s))
+        try:
+            async with EtcdStore.open(alone) as store:
+                version = await store.version()
+            found[url] = {"version": version, "warning": warning(version, url)}
+        except StoreError as error:
+            found[url] = {"error": str(error)}
+
+    async with trio.open_nursery() as nursery:
+        for url in options.etcd:
+            nursery.start_soon(one, url)
+    return [{"url": url, **found[url]} for url in options.etcd]
+
+
+def _show_alone(printer: Printer, local: dict[str, Any] | None, failure: Failure) -> None:
+    """etcd is away: what the agent on this host knows is better than nothing."""
+    if local is None:
+        return
+    if printer.json:
+        printer.value({"etcd": {"error": failure.message}, "local": local})
+        return
+    table = local["table"]
+    printer.text(
+        f"etcd is away; the agent on {local['host']} serves revision {table['revision']}, {age(table['age_s'])} old: "
+        f"{table['services']} services, {table['instances']} instances, {table['policies']} policies"
+    )
+
+
+def _built(local: dict[str, Any]) -> str:
+    """What the running agent is, which need not be what this command is."""
+    from agent.build import COMPILED, COST
+
+    told: str = local.get("build", "of a version before builds were told")
+    return told if told == COMPILED or "build" not in local else f"{told}, {COST}: {local['build_reason']}"
+
+
+def _instead(refused: dict[str, Any]) -> str:
+    """What is in force in place of a refused policy."""
+    from policies.catalogue import BY_NAME
+
+    if refused["last_good"] > 0:
+        return f"that of revision {refused['last_good']} stays in force"
+    if refused["last_good"] == 0:
+        return "there was none before, and there is none"
+    kind = refused["policy"].partition("/")[0]
+    guards = kind in BY_NAME and BY_NAME[kind].fails_closed
+    return f"what was before it is not known, {'so requests are refused' if guards else 'and counts as none'}"
+
+
+def _show(printer: Printer, told: dict[str, Any]) -> None:
+    etcd, local = told["etcd"], told["local"]
+    answered_ms = etcd["answered_in_s"] * 1000
+    printer.text(
+        f"etcd      {', '.join(etcd['endpoints'])}: answered in {answered_ms:.0f} ms, revision {told['revision']}"
+    )
+    for member in etcd["members"]:
+        if said := member.get("warning") or member.get("error"):
+            printer.text(f"etcd      {said if 'warning' in member else member['url'] + ': ' + said}")
+    printer.text(f"newest    revision {told['newest']} is what agents should run")
+    if local is not None:
+        table = local["table"]
+        printer.text(
+            f"here      {local['host']}: table of revision {table['revision']}, heard of etcd {age(table['age_s'])} ago"
+            f", {_built(local)}"
+        )
+    else:
+        printer.text("here      no agent answers on this host")
+    if told["agents"]:
+        names = list(told["agents"][0])
+        columns = {name: field(name) for name in names}
+        columns["up"] = lambda row: "-" if row["up"] is None else age(row["up"])
+        printer.rows(told["agents"], columns, empty="")
+    else:
+        printer.note("no agent is alive in this mesh")
+    for event in local["standing"] if local is not None else []:
+        what = f"{event['service']}/{event['endpoint']}" if event["endpoint"] else event["service"]
+        audit = " (audit)" if event["audit"] else ""
+        printer.text(f"{event['kind']:9} {what} {event['after']}{audit}: {event['reason']}")
+    for topic in local["topics"] if local is not None else []:
+        if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
+            printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
+    for refused in told["refused"]:
+        printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}; {_instead(refused)}")
+    for lost in told["undelivered"][:MAX_UNDELIVERED]:
+        hooks = "; ".join(f"{hook}: {outcome}" for hook, outcome in lost["hooks"].items())
+        printer.text(f"undelivered {lost['type'].removeprefix('io.shoal.')} {lost['event']}: {hooks}")
+    if len(told["undelivered"]) > MAX_UNDELIVERED:
+        printer.text(f"undelivered {len(told['undelivered']) - MAX_UNDELIVERED} more; see `shoal events`")
+    for malformed in told["malformed"]:
+        printer.text(f"malformed {malformed['key']}: {malformed['reason']}")

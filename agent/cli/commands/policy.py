@@ -1,0 +1,210 @@
+"""`shoal policy`: check, put, get and remove single policies, and learn what kinds there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.cli.documents import Problem, Source, check, key, read
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+from agent.cli.printing import Printer, field
+
+if TYPE_CHECKING:
+    from registry.keys import Keys
+    from registry.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Check, put, get and remove policies.")
+
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE…", help="YAML (one document or several) or JSON; - is stdin.")
+]
+KindOption = Annotated[str, typer.Option("--kind", help="For documents that do not name their kind.")]
+ServiceOption = Annotated[str, typer.Option("--service", help="For documents that do not name their service.")]
+KindArgument = Annotated[str, typer.Argument(help="route, balance, … (see `shoal policy kinds`)")]
+PatternArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="`pets.production`, `'*.production'` or `'*'`")]
+ChainOption = Annotated[bool, typer.Option("--chain", help="Ask etcd, and warn of what would go wrong along chains.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")]
+
+
+@app.command("check")
+def check_files(
+    context: typer.Context, files: Files, kind: KindOption = "", service: ServiceOption = "", chain: ChainOption = False
+) -> None:
+    """Say what is wrong with documents, without asking etcd. Exit code 1 when something is.
+
+    With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put.
+
+    Example:  shoal policy check policies/*.yaml
+    """
+    printer = context.obj.printer
+    sources, problems = read(files, kind, service)
+    problems += check(sources)
+    if chain and not problems:
+        problems += _along_chains(context.obj, sources)
+    if printer.json:
+        printer.value([{"place": p.place, "path": p.path, "reason": p.reason} for p in problems])
+    else:
+        report(printer, problems)
+    if problems:
+        raise typer.Exit(Exit.NO)
+    printer.note(f"{len(sources)} good: {', '.join(key(source) for source in sources)}")
+
+
+@app.command()
+def put(
+    context: typer.Context, files: Files, kind: KindOption = "", service: ServiceOption = "", wait: WaitOption = False
+) -> None:
+    """Check documents and put them into etcd, all of them in one revision or none.
+
+    Example:  shoal policy put pets.yaml
+    """
+    from agent.cli.commands.apply import apply_sources
+
+    apply_sources(
+        context.obj, checked(context.obj.printer, files, kind, service), prune=False, dry_run=False, wait=wait
+    )
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="Without it: a list of all.")] = "",
+    service: Annotated[str, typer.Argument(help="`pets.production`, `'*.production'` or `'*'`")] = "",
+) -> None:
+    """Print a policy as it stands in etcd, or list those that there are.
+
+    Example:  shoal policy get route pets.production
+    """
+    from agent.cli.etcd_client import ask
+
+    options: Options = context.obj
+    if kind and service:
+        pattern = parsed_pattern(service)
+        text = ask(options, lambda store: _text(store, options.mesh, kind, pattern))
+        options.printer.document(text)
+        return
+    _list(options, kind)
+
+
+@app.command()
+def rm(context: typer.Context, kind: KindArgument, service: PatternArgument, wait: WaitOption = False) -> None:
+    """Remove a policy. Those that are less specific come into force again, or the defaults.
+
+    Example:  shoal policy rm route pets.production
+    """
+    from agent.cli.commands.wait import wait_until
+    from agent.cli.etcd_client import ask
+
+    options: Options = context.obj
+    pattern = parsed_pattern(service)
+    revision = ask(options, lambda store: _remove(store, options.mesh, kind, pattern))
+    options.printer.note(f"removed {kind}/{pattern} at revision {revision}")
+    if wait:
+        wait_until(options, revision)
+
+
+@app.command()
+def kinds(context: typer.Context) -> None:
+    """List the kinds of policy, in the order in which a request meets them."""
+    from policies.catalogue import KINDS
+
+    rows = [
+        {"kind": kind.name, "summary": kind.summary, "asked_by": kind.side.value, "fails_closed": kind.fails_closed}
+        for kind in KINDS
+    ]
+    context.obj.printer.rows(rows, {"kind": field("kind"), "what it decides": field("summary")}, empty="")
+
+
+@app.command()
+def schema(context: typer.Context, kind: KindArgument) -> None:
+    """Print the JSON Schema of a kind: editors complete and check documents with it."""
+    from policies.catalogue import KINDS
+    from policies.catalogue import schema as schema_of
+
+    names = [known.name for known in KINDS]
+    if kind not in names:
+        raise Failure(f"no policy kind {kind!r}; there are: {', '.join(names)}", Exit.USAGE)
+    context.obj.printer.value(schema_of(kind))
+
+
+def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
+    from agent.cli.census import take
+    from agent.cli.commands.chain import warnings
+    from agent.cli.etcd_client import ask
+
+    census = ask(options, lambda store: take(store, options.mesh, "policies", "seen"))
+    return [
+        Problem("chain", " → ".join(found.path), f"{found.kind}: {found.reason}") for found in warnings(census, sources)
+    ]
+
+
+def checked(printer: Printer, files: Sequence[Path], kind: str = "", service: str = "") -> list[Source]:
+    """The documents in the files, every one of them valid. Raises Failure after saying what is wrong with which."""
+    sources, problems = read(files, kind, service)
+    problems += check(sources)
+    if problems:
+        report(printer, problems)
+        raise Failure(f"nothing was changed: {len(problems)} of the documents cannot be used")
+    return sources
+
+
+def report(printer: Printer, problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        printer.note(str(problem))
+
+
+def parsed_pattern(text: str) -> str:
+    """The canonical form of a pattern as typed. Raises Failure."""
+    from policies.language.names import parse_pattern
+
+    try:
+        return parse_pattern(text)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+async def _text(store: Store, mesh: str, kind: str, pattern: str) -> str:
+    from registry.keys import Keys
+
+    found = await store.get(_key(Keys(mesh), kind, pattern))
+    if found is None:
+        raise Failure(f"no policy {kind}/{pattern} in the mesh {mesh!r}; `shoal policy get` lists those there are")
+    return found.value.decode("utf-8", "replace")
+
+
+async def _remove(store: Store, mesh: str, kind: str, pattern: str) -> int:
+    from registry.keys import Keys
+
+    await _text(store, mesh, kind, pattern)
+    return await store.delete(_key(Keys(mesh), kind, pattern))
+
+
+def _key(keys: Keys, kind: str, pattern: str) -> str:
+    try:
+        return keys.policy(kind, pattern)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def _list(options: Options, kind: str) -> None:
+    from agent.cli.census import take
+    from agent.cli.etcd_client import ask
+
+    census = ask(options, lambda store: take(store, options.mesh, "policies", "rejected"))
+    rows = [
+        {
+            "kind": policy.kind,
+            "service": policy.service,
+            "revision": policy.revision,
+            "state": "refused" if identity in census.rejected else "put",
+            "bytes": len(policy.text),
+        }
+        for identity, policy in sorted(census.policies.items())
+        if not kind or policy.kind == kind
+    ]
+    columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes")}
+    options.printer.rows(rows, columns, empty=f"no policy in the mesh {options.mesh!r}")

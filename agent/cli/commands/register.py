@@ -1,0 +1,186 @@
+"""`shoal register` and `shoal deregister`: instances that run on their own, entrusted to the agent on this host."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from agent.cli.agent_client import Admin
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+
+ServiceOption = Annotated[str, typer.Option("--service", "-s", help="Its service, such as pets.production.")]
+VersionOption = Annotated[str, typer.Option("--version", "-v", help="Its version, such as v2.")]
+HealthOption = Annotated[
+    str,
+    typer.Option(
+        "--health", metavar="PATH", help="HTTP path that the agent checks; without one: that the port listens."
+    ),
+]
+IntervalOption = Annotated[
+    str, typer.Option("--health-interval", metavar="TIME", help="How often it is checked, such as 500ms.")
+]
+IdOption = Annotated[str, typer.Option("--id", help="Its name among the instances; one is made up without it.")]
+WeightOption = Annotated[float, typer.Option("--weight", help="Share of traffic relative to others.")]
+ZoneOption = Annotated[str, typer.Option("--zone", help="Where it runs; without it: the zone of the agent.")]
+MetadataOption = Annotated[
+    list[str] | None, typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label; may be repeated.")
+]
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What the agent answers to a registration."""
+
+    id: str
+    token: str = ""
+    """What the instance proves with that a call is its own, the password in HTTP_PROXY; empty: it has one already."""
+    proxy: str = ""
+    """URL of the outbound listener, with the credentials."""
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What the agent answers to who asks for another token."""
+
+    token: str
+    proxy: str
+
+
+def order(
+    service: str,
+    port: int,
+    *,
+    version: str = "",
+    health: str = "",
+    interval: str = "",
+    id: str = "",
+    address: str = "",
+    weight: float = 100,
+    zone: str = "",
+    metadata: list[str] | None = None,
+) -> dict[str, Any]:
+    """The body of a registration. Raises Failure for what the agent could not but refuse."""
+    from policies.language.names import parse_service
+
+    try:
+        body: dict[str, Any] = {"service": parse_service(service), "port": port, "weight": weight}
+    except ValueError as error:
+        raise Failure(f"--service: {error}", Exit.USAGE) from None
+    named = {"id": id, "address": address, "version": version, "zone": zone, "metadata": labels(metadata or [])}
+    body |= {name: value for name, value in named.items() if value}
+    if health:
+        body["health"] = {"http": {"path": _checked_path(health)}}
+    if interval:
+        body.setdefault("health", {"tcp": {}})["interval"] = interval
+    return body
+
+
+def labels(pairs: list[str]) -> dict[str, str]:
+    """`["tier=free"]` as a mapping. Raises Failure."""
+    split = [pair.partition("=") for pair in pairs]
+    for (name, equals, _), pair in zip(split, pairs, strict=True):
+        if not name or not equals:
+            raise Failure(f"--metadata {pair!r} is no NAME=VALUE such as tier=free", Exit.USAGE)
+    return {name: value for name, _, value in split}
+
+
+def registered(admin: Admin, body: dict[str, Any]) -> Registered:
+    """Entrusts an instance to the agent. Raises Failure."""
+    return msgspec.convert(admin.post("/instances", body), Registered)
+
+
+def new_token(admin: Admin, service: str, id: str) -> Credentials:
+    """Another token for an instance; the one before ends soon. Raises Failure."""
+    return msgspec.convert(admin.post(f"{_path(service, id)}/token", {}), Credentials)
+
+
+def _path(service: str, id: str) -> str:
+    return f"/instances/{quote(service, safe='')}/{quote(id, safe='')}"
+
+
+def deregistered(admin: Admin, service: str, id: str) -> Any:
+    """Takes it away again. Raises Failure, also where there is no such instance."""
+    return admin.delete(_path(service, id))
+
+
+def register(
+    context: typer.Context,
+    service: ServiceOption,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Where it listens.")],
+    version: VersionOption = "",
+    health: HealthOption = "",
+    interval: IntervalOption = "",
+    id: IdOption = "",
+    address: Annotated[str, typer.Option(help="Where it listens, if not at the agent's own address.")] = "",
+    weight: WeightOption = 100,
+    zone: ZoneOption = "",
+    metadata: MetadataOption = None,
+) -> None:
+    """Entrust an instance that runs already to the agent on this host, which checks it and keeps it registered.
+
+    Prints its id, and the HTTP_PROXY with its token, which is shown this once (`shoal token` makes another). It stays
+    until `shoal deregister`; an agent that is restarted goes on with it.
+
+    Example:  shoal register --service pets.production --version v1 --port 8080 --health /health
+    """
+    options: Options = context.obj
+    body = order(
+        service,
+        port,
+        version=version,
+        health=health,
+        interval=interval,
+        id=id,
+        address=address,
+        weight=weight,
+        zone=zone,
+        metadata=metadata,
+    )
+    answer = registered(options.admin, body)
+    if options.printer.json:
+        options.printer.value(msgspec.to_builtins(answer))
+        return
+    options.printer.text(answer.id)
+    if answer.proxy:
+        options.printer.note(f"its own calls go through the mesh with HTTP_PROXY={answer.proxy}")
+
+
+def deregister(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="pets.production")],
+    id: Annotated[str, typer.Argument(help="The id that `register` printed, or `shoal instances` shows.")],
+) -> None:
+    """Take an instance out of the mesh: no agent sends it another request; those in flight are finished.
+
+    Example:  shoal deregister pets.production pets-1
+    """
+    options: Options = context.obj
+    deregistered(options.admin, service, id)
+    options.printer.note(f"{service}/{id} is deregistered")
+
+
+def token(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="pets.production")],
+    id: Annotated[str, typer.Argument(help="The id of an instance of this host.")],
+) -> None:
+    """Make a new token for an instance: one that agent.toml declares, or one whose token was lost or became known.
+
+    Prints the HTTP_PROXY with it, this once. The token before is good for ten minutes more.
+
+    Example:  shoal token pets.production web-1-8080
+    """
+    options: Options = context.obj
+    made = new_token(options.admin, service, id)
+    if options.printer.json:
+        options.printer.value(msgspec.to_builtins(made))
+    else:
+        options.printer.text(made.proxy)
+
+
+def _checked_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise Failure(f"--health {path!r} is no path such as /health", Exit.USAGE)
+    return path

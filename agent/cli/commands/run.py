@@ -1,0 +1,214 @@
+"""`shoal run`: any program as an instance of a service, from its first healthy answer to its last finished request.
+
+The order is what loses no request. Starting: registered first (the agent gives no traffic to an instance before a
+check has passed, and the program needs its credentials), then started. Stopping: deregistered first, then a moment in
+which every agent hears of it, and only then is the program told to end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import trio
+import typer
+
+from agent.cli.commands.register import (
+    HealthOption,
+    IdOption,
+    IntervalOption,
+    MetadataOption,
+    Registered,
+    ServiceOption,
+    VersionOption,
+    WeightOption,
+    ZoneOption,
+    deregistered,
+    new_token,
+    order,
+    registered,
+)
+from agent.cli.commands.wait import spread
+from agent.cli.etcd_client import asked
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+from agent.surroundings import handed_on
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+RENEW_EVERY_S = 2.0
+"""How often a registration is said again: an agent that was restarted learns of its instances from this."""
+LOOPBACK = "127.0.0.1,localhost,::1"
+
+
+def run(
+    context: typer.Context,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- CMD …", help="{port} in it becomes the port; so does $PORT.")
+    ],
+    service: ServiceOption,
+    version: VersionOption = "",
+    health: HealthOption = "",
+    interval: IntervalOption = "",
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Where it listens; 0: a free one.")] = 0,
+    id: IdOption = "",
+    address: Annotated[str, typer.Option(help="Where it listens, if not at the agent's own address.")] = "",
+    weight: WeightOption = 100,
+    zone: ZoneOption = "",
+    metadata: MetadataOption = None,
+    spread_s: Annotated[float, typer.Option("--spread", help="Seconds at most for word of the end to spread.")] = 5.0,
+    grace_s: Annotated[float, typer.Option("--grace", help="Seconds at most between SIGTERM and SIGKILL.")] = 30.0,
+) -> None:
+    """Run any program as an instance of a service.
+
+    Picks a free port, registers the program with the agent on this host, and sets HTTP_PROXY so that its own calls go
+    through the mesh under its own name. Signals are passed on. When it is to end, it is deregistered first, so that no
+    request is lost. The exit code is the program's.
+
+    Example:  shoal run --service pets.production --version v2 --health /health -- python app.py --port {port}
+    """
+    options: Options = context.obj
+    port = port or free_port(address or "127.0.0.1")
+    body = order(
+        service,
+        port,
+        version=version,
+        health=health,
+        interval=interval,
+        id=id,
+        address=address,
+        weight=weight,
+        zone=zone,
+        metadata=metadata,
+    )
+    raise typer.Exit(trio.run(Instance(options, body, spread_s, grace_s).live, command))
+
+
+class Instance:
+    """One program, and its place in the mesh."""
+
+    def __init__(self, options: Options, body: dict[str, Any], spread_s: float, grace_s: float) -> None:
+        self._options = options
+        self._body = body
+        self._spread_s = spread_s
+        self._grace_s = grace_s
+        self._registered = Registered("")
+        self._left = False
+
+    async def live(self, command: Sequence[str]) -> int:
+        """Registers, runs to the end, deregisters. Returns the exit code for the shell."""
+        self._registered = await trio.to_thread.run_sync(self._register)
+        self._body |= {"id": self._registered.id, "token": self._registered.token}
+        identity = f"{self._body['service']}/{self._body['id']}"
+        self._options.printer.note(f"shoal run: {identity} on port {self._body['port']}")
+        code = 1
+        with trio.open_signal_receiver(*ENDING, *PASSED_ON) as signals:
+            try:
+                code = await self._run(command, signals)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._leave()
+        return code
+
+    def _register(self) -> Registered:
+        """Registered with a token: one of a program before us, that was killed, is nobody's any more."""
+        answer = registered(self._options.admin, self._body)
+        if answer.token:
+            return answer
+        made = new_token(self._options.admin, self._body["service"], answer.id)
+        return Registered(answer.id, made.token, made.proxy)
+
+    async def _run(self, command: Sequence[str], signals: Any) -> int:
+        environment = surroundings(os.environ, self._registered.proxy, self._body)
+        words = [word.replace("{port}", str(self._body["port"])) for word in command]
+        try:
+            # Its own process group: Ctrl-C reaches this process alone, which then ends the program in the right order.
+            child = await trio.lowlevel.open_process(words, env=environment, process_group=0)
+        except OSError as error:
+            raise Failure(f"cannot run {words[0]!r}: {error.strerror}", Exit.USAGE) from None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey, signals, child)
+                nursery.start_soon(self._renew)
+                returncode = await child.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            if child.returncode is None:
+                child.kill()  # whatever went wrong with us: a program without its place in the mesh is nobody's
+        return returncode if returncode >= 0 else 128 - returncode
+
+    async def _obey(self, signals: Any, child: trio.Process) -> None:
+        ending = False
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                if number in PASSED_ON or ending:
+                    child.send_signal(number)
+                else:
+                    ending = True
+                    nursery.start_soon(self._end, number, child)
+
+    async def _end(self, number: int, child: trio.Process) -> None:
+        await self._leave()
+        child.send_signal(number)
+        await trio.sleep(self._grace_s)
+        self._options.printer.note(f"shoal run: killed, for it did not end within {self._grace_s:g} s of the signal")
+        child.kill()
+
+    async def _renew(self) -> None:
+        """An agent that lost its state has forgotten us; any other takes the same registration as nothing new.
+
+        Our token goes along, for the program has no other.
+        """
+        while True:
+            await trio.sleep(RENEW_EVERY_S)
+            if self._left:
+                return
+            try:
+                await trio.to_thread.run_sync(registered, self._options.admin, self._body, abandon_on_cancel=True)
+            except Failure:
+                continue  # it is away: the mesh goes on with what it knows, and so do we
+
+    async def _leave(self) -> None:
+        """Deregisters, once, and waits until every agent knows it, for `spread_s` seconds at most."""
+        if self._left:
+            return
+        self._left = True
+        try:
+            gone = await trio.to_thread.run_sync(
+                deregistered, self._options.admin, self._body["service"], self._body["id"]
+            )
+        except Failure as failure:
+            self._options.printer.note(f"shoal run: not deregistered: {failure.message}")
+            return
+        if revision := (gone or {}).get("revision"):
+            with trio.move_on_after(self._spread_s):
+                try:
+                    await asked(self._options, lambda store: spread(store, self._options.mesh, revision))
+                except Failure as failure:
+                    self._options.printer.note(f"shoal run: nobody can be heard: {failure.message}")
+
+
+def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, Any]) -> dict[str, str]:
+    """The environment of the program: where to listen, who it is, and the mesh as its proxy for plain HTTP.
+
+    Loopback is left out of the proxy, so that what the program says to its own host (a database) stays there. Our own
+    secrets are not the program's.
+    """
+    ours = {"PORT": str(body["port"]), "SHOAL_SERVICE": body["service"], "SHOAL_INSTANCE": body["id"]}
+    if proxy:
+        kept = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+        excepted = f"{kept},{LOOPBACK}" if kept else LOOPBACK
+        # Programs disagree on the case: curl reads only the lower one, Go and Python either.
+        ours |= {"HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": excepted, "no_proxy": excepted}
+    return {**handed_on(environment), **ours}
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens on now. Another program might take it before ours does; then ours says so."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])

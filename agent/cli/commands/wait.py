@@ -1,0 +1,134 @@
+"""`shoal wait`: until every live agent runs a revision. "Has my policy arrived?" has an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from agent.cli.failure import Failure
+from agent.cli.options import Options
+
+if TYPE_CHECKING:
+    from agent.cli.census import Census
+    from registry.store import Store
+
+ASK_EVERY_S = 0.05
+TIMEOUT_S = 30.0
+
+
+class Laggard(msgspec.Struct, frozen=True):
+    """A live agent that does not run the revision yet."""
+
+    host: str
+    runs: int
+    """0: it has not said yet what it runs."""
+
+    def __str__(self) -> str:
+        return f"{self.host} runs {self.runs}" if self.runs else f"{self.host} has not said what it runs"
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A policy that every agent has seen, and none will use."""
+
+    policy: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.policy}: {self.path}: {self.reason}"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How it stands when the waiting is over."""
+
+    revision: int
+    agents: int
+    lagging: list[Laggard]
+    refused: list[Refused]
+    """Of the policies that were put at the revision that was asked for, or as the newest change."""
+
+
+def laggards(census: Census, revision: int) -> list[Laggard]:
+    """The live agents, those with a lease, whose slowest worker is behind a revision."""
+    runs = {host: census.acks[host].revision if host in census.acks else 0 for host in census.agents}
+    return [Laggard(host, ran) for host, ran in sorted(runs.items()) if ran < revision]
+
+
+def refusals(census: Census, revision: int) -> list[Refused]:
+    """The policies of a revision that no agent takes, judged as they judge: their own word comes later."""
+    from policies.catalogue import parse
+    from policies.language.document import Invalid
+
+    found = []
+    for (kind, service), policy in sorted(census.policies.items()):
+        if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
+            found.append(Refused(f"{kind}/{service}", bad.path, bad.reason))
+    return found
+
+
+def wait(
+    context: typer.Context,
+    revision: Annotated[
+        int, typer.Argument(min=0, help="Without it: the newest change of the mesh.", show_default=False)
+    ] = 0,
+    timeout_s: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds.")] = TIMEOUT_S,
+) -> None:
+    """Wait until every live agent runs a revision of etcd, in all its workers.
+
+    Exit code 1 if they do not in time, or if a policy that was put at this revision is refused.
+
+    Example:  etcdctl put … && shoal wait
+    """
+    wait_until(context.obj, revision, timeout_s)
+
+
+def wait_until(options: Options, revision: int = 0, timeout_s: float = TIMEOUT_S) -> None:
+    """Returns when every live agent runs `revision`, or the newest change.
+
+    Raises Failure that names who lags, or what is refused.
+    """
+    from agent.cli.etcd_client import ask
+
+    end = ask(options, lambda store: _waited(store, options.mesh, revision, timeout_s))
+    if options.printer.json:
+        options.printer.value(msgspec.to_builtins(end))
+    agents = "1 agent" if end.agents == 1 else f"{end.agents} agents"
+    if end.lagging:
+        raise Failure(
+            f"after {timeout_s:g} s revision {end.revision} is not in force everywhere: "
+            + "; ".join(map(str, end.lagging))
+        )
+    if not end.agents:
+        raise Failure(f"no agent is alive in the mesh {options.mesh!r}: there is nobody to run revision {end.revision}")
+    if end.refused:
+        raise Failure(
+            f"revision {end.revision} has reached {agents}, and is refused: {'; '.join(map(str, end.refused))}"
+        )
+    options.printer.note(f"revision {end.revision} is in force on {agents}")
+
+
+async def spread(store: Store, mesh: str, revision: int) -> None:
+    """Returns when every live agent runs a revision; whoever calls bounds it in time."""
+    import trio
+
+    from agent.cli.census import take
+
+    while True:
+        if not laggards(await take(store, mesh, "agents", "acks"), revision):
+            return
+        await trio.sleep(ASK_EVERY_S)
+
+
+async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> Outcome:
+    import trio
+
+    from agent.cli.census import take
+
+    now = await take(store, mesh)
+    wanted, judged = revision or now.wanted, revision or now.newest
+    with trio.move_on_after(timeout_s):
+        await spread(store, mesh, wanted)
+    census = await take(store, mesh, "agents", "acks", "policies")
+    return Outcome(wanted, len(census.agents), laggards(census, wanted), refusals(census, judged))

@@ -1,0 +1,68 @@
+"""Asks etcd: opens the store with the options of the command line, and turns its errors into one line for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+
+if TYPE_CHECKING:
+    from registry.etcd.store import EtcdSettings
+    from registry.store import Store
+
+T = TypeVar("T")
+
+
+def ask(options: Options, question: Callable[[Store], Awaitable[T]]) -> T:
+    """The answer to a question, asked in a Trio of its own. Raises Failure."""
+    import trio
+
+    return trio.run(asked, options, question)
+
+
+async def asked(options: Options, question: Callable[[Store], Awaitable[T]]) -> T:
+    """The same from within Trio."""
+    from registry.etcd.store import EtcdStore
+    from registry.store import Refused, StoreError
+
+    try:
+        async with EtcdStore.open(settings_of(options)) as store:
+            return await question(store)
+    except Refused as error:
+        raise Failure(f"etcd refused: {error}; see --etcd-user and --etcd-cert", Exit.UNREACHABLE) from None
+    except StoreError as error:
+        where = ", ".join(options.etcd)
+        reason = f"etcd cannot be asked at {where}: {error}; name it with --etcd or SHOAL_ETCD"
+        raise Failure(reason, Exit.UNREACHABLE) from None
+    except (OSError, ValueError) as error:
+        raise Failure(f"etcd: {error}", Exit.USAGE) from None
+
+
+def settings_of(options: Options) -> EtcdSettings:
+    from registry.etcd.store import EtcdSettings
+
+    return EtcdSettings(
+        endpoints=options.etcd,
+        ca=options.ca,
+        cert=options.certificate,
+        key=options.key,
+        user=options.user,
+        password=_password(options),
+        proxy=options.proxy,
+        timeout_s=options.timeout_s,
+    )
+
+
+def _password(options: Options) -> str:
+    """Raises Failure that does not repeat what was typed: it may be the password itself."""
+    if not options.password_file:
+        return options.password
+    try:
+        return Path(options.password_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Failure(f"the file that --etcd-password-file names: {error.strerror}", Exit.USAGE) from None
+    except UnicodeDecodeError:
+        raise Failure("the file that --etcd-password-file names: not UTF-8", Exit.USAGE) from None

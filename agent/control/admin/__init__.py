@@ -1,0 +1,1 @@
+"""What people and programs of this host may ask the agent for."""

@@ -1,0 +1,354 @@
+"""How what happens becomes an event in etcd.
+
+Three ways, by who can tell:
+
+- This host's own instances: the event goes into the very transaction of the transition (`own`).
+- What happens inside of this agent, a breaker or a lost etcd: it is put as soon as etcd takes it (`tell`).
+- What nobody can tell of himself, a host that died, or that belongs to nobody, a service that is down: every agent sees
+  it, and one of them puts it: ranked by rendezvous hashing, each waits a little longer than the one before, and puts
+  only what is not there yet. What lasts (a service is down, an agent is lost) stands in `conditions/` as long as it
+  does, so that it is told once, whoever restarts meanwhile.
+
+Laws
+- Nothing is written that no webhook wants.
+- Of the same thing all agents make the same event id, or the transaction of the second one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+import structlog
+import trio
+
+from agent.control.events.outbox import Board, rank
+from agent.control.instances.registrar import now_text
+from agent.control.mesh.table import Table
+from agent.events import Event, identify, identify_local, make
+from policies.hashing import hash64
+from policies.kinds.webhook.event import Value
+from registry.backoff import Backoff
+from registry.keys import Keys, Room
+from registry.records import Agent, Begun, Outbox, encode
+from registry.store import Change, Compare, Delete, Put, Store, StoreError, TooLarge
+
+STEP_S: Final = 0.5
+"""How much longer each agent waits than the one ranked before it."""
+MAX_WAITING: Final = 2000
+UNREACHABLE_S: Final = 5.0
+Identity = tuple[str, str]
+Data = dict[str, Value]
+log = structlog.get_logger()
+
+
+class Happening:
+    """One agent's side of it."""
+
+    def __init__(
+        self, table: Table, board: Board, store: Store, keys: Keys, host: str, boot: str, *, link: str = ""
+    ) -> None:
+        self._table = table
+        self._board = board
+        self._store = store
+        self._keys = keys
+        self._host = host
+        self._boot = boot
+        self._link = link
+        self._number = 0
+        self._up: dict[str, bool] = {}
+        """By service: whether it had a healthy instance when it was looked at last."""
+        self._agents: dict[str, Agent] = {}
+        self._revisions: dict[Identity, int] = {}
+        self._health: dict[Identity, bool] = {}
+        self._proposed: set[str] = set()
+        self._breakers: set[str] = set()
+        self._send, self._receive = trio.open_memory_channel[tuple[float, str, list[Compare], list[Put | Delete]]](
+            MAX_WAITING
+        )
+        self._begun = False
+        self.lost = 0
+        """Events that could not be kept because there were too many at once."""
+
+    # This host's own.
+
+    def own(self, name: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> list[Put]:
+        """What goes into the transaction of a transition of our own; nothing where nobody wants to know."""
+        made = self._made(name, parts, data)
+        return [self._put(made)] if made is not None else []
+
+    def tell(self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], time: str = "") -> None:
+        """Something happened inside of this agent."""
+        made = self._made(name, parts, data, time=time)
+        if made is not None:
+            self._enqueue(0.0, made.id, [], [self._put(made)])
+
+    def of_instance(self, name: str, identity: Identity, data: Mapping[str, Value]) -> list[Put]:
+        """`own`, of an instance."""
+        return self.own(name, _parts(identity), data)
+
+    def joined(self, version: str) -> None:
+        """This agent lives. Where it was lost before, the end of that is told, by whoever is first."""
+        if f"agents/{self._host}" not in self._board.conditions:
+            self.tell("agent.joined", {"host": self._host}, {"version": version})
+
+    def _made(
+        self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], *, id: str = "", time: str = ""
+    ) -> Event | None:
+        if not id:
+            self._number += 1
+            id = identify_local(self._boot, self._number)
+        try:
+            made = make(
+                name,
+                id=id,
+                time=time or now_text(),
+                mesh=self._keys.mesh,
+                parts=parts,
+                data={"agent": self._host, **data},
+            )
+        except ValueError as error:
+            log.error("an event cannot be made", error=str(error))
+            return None
+        if self._link:
+            said = {"subject": made.subject, "service": made.service, "id": made.id, "mesh": made.mesh}
+            link = self._link
+            for field, value in said.items():
+                link = link.replace(f"{{{field}}}", quote(value, safe=""))
+            made = msgspec.structs.replace(made, link=link)
+        return made if self._board.cares(name, made.service, made.subject) else None
+
+    def _put(self, event: Event) -> Put:
+        return Put(self._keys.event(event.id), encode(Outbox(event=msgspec.to_builtins(event), at=now_text())))
+
+    # What happened to others.
+
+    def observe(self, changes: Sequence[Change], touched: Iterable[str], *, cluster: int) -> None:
+        """Whatever the table has just taken in."""
+        known = self._begun
+        self._begun = True
+        if known:
+            self._see_agents()
+            self._see_lost_instances(cluster)
+            self._see_policies(changes, cluster)
+        self._agents = dict(self._table.agents)
+        self._note_revisions(changes, cluster, known=known)
+        for service in touched if known else list(self._table.services):
+            self._see_service(service)
+
+    def wanted_anew(self) -> None:
+        """There are other webhooks: what lasts may be of interest now."""
+        for service in list(self._table.services):
+            self._see_service(service)
+
+    def _note_revisions(self, changes: Sequence[Change], cluster: int, *, known: bool) -> None:
+        for change in changes:
+            key = self._keys.parse(change.key)
+            if isinstance(key, tuple) and getattr(key, "room", None) is Room.INSTANCES:
+                identity = (key.first, key.second)  # type: ignore[union-attr]
+                if change.value is None:
+                    self._revisions.pop(identity, None)
+                    continue
+                if known and identity not in self._revisions:
+                    self._see_registered(identity, change.revision, cluster)
+                self._revisions[identity] = change.revision
+
+    def _see_registered(self, identity: Identity, revision: int, cluster: int) -> None:
+        service = self._table.services.get(identity[0])
+        record = service.instances.get(identity[1]) if service is not None else None
+        if record is not None:
+            data: Data = {
+                "address": record.address,
+                "port": record.port,
+                "version": record.version,
+                "zone": record.zone,
+            }
+            self._derived("instance.registered", _parts(identity), data, cluster, revision)
+
+    def _see_lost_instances(self, cluster: int) -> None:
+        for identity, endpoint in self._table.removed.items():
+            service = self._table.services.get(identity[0])
+            if endpoint is None or (service is not None and identity[1] in service.suspects):
+                continue
+            owner = self._agents.get(endpoint.agent)
+            if owner is not None and owner.stopping:
+                continue
+            gone = bool(endpoint.agent) and endpoint.agent not in self._table.agents
+            reason = f"the agent {endpoint.agent} is gone, and its lease ran out" if gone else "its key was deleted"
+            data: Data = {"orderly": False, "reason": reason, "version": endpoint.version, "zone": endpoint.zone}
+            self._derived("instance.gone", _parts(identity), data, cluster, self._revisions.get(identity, 0))
+
+    def _see_agents(self) -> None:
+        for host, record in self._agents.items():
+            if host not in self._table.agents and not record.stopping:
+                reason = "its lease ran out: the host or its link died, or the agent did"
+                self._begins("agent.lost", f"agents/{host}", {"host": host}, {"reason": reason})
+        for host, record in self._table.agents.items():
+            self._ends("agent.joined", f"agents/{host}", {"host": host}, {"version": record.version})
+
+    def _see_policies(self, changes: Sequence[Change], cluster: int) -> None:
+        for change in changes:
+            key = self._keys.parse(change.key)
+            if not isinstance(key, tuple) or getattr(key, "room", None) is not Room.POLICIES:
+                continue
+            kind, pattern = key.first, key.second  # type: ignore[union-attr]
+            refused = self._table.refused.get((kind, pattern))
+            parts = {"kind": kind, "pattern": pattern}
+            if refused is not None and refused.revision == change.revision:
+                told: Data = {"reason": refused.reason, "path": refused.path, "revision": change.revision}
+                self._derived("policy.refused", parts, told, cluster, change.revision)
+            else:
+                after = "deleted" if change.value is None else "in force"
+                self._derived("policy.changed", parts, {"after": after, "revision": change.revision}, cluster,
+                              change.revision)  # fmt: skip
+
+    def _see_service(self, name: str) -> None:
+        service = self._table.services.get(name)
+        instances = service.instances if service is not None else {}
+        health = service.health if service is not None else {}
+        healthy = sum(id not in health or health[id].healthy for id in instances)
+        was_up = self._up.get(name)
+        parts = {"service": name}
+        if healthy:
+            self._up[name] = True
+            self._ends("service.recovered", f"services/{name}", parts, {"instances": len(instances)})
+            return
+        lost = not instances and any(
+            endpoint is not None for (service, _), endpoint in self._table.removed.items() if service == name
+        )
+        unchecked = any(health[id].reason.startswith("not checked yet") for id in instances if id in health)
+        if (instances and not (unchecked and was_up is None)) or (lost and was_up):
+            self._up[name] = False
+            data: Data = {"instances": len(instances), "reason": self._why_down(name)}
+            self._begins("service.down", f"services/{name}", parts, data)
+
+    def _why_down(self, name: str) -> str:
+        service = self._table.services.get(name)
+        said = sorted({h.reason for h in service.health.values() if not h.healthy and h.reason}) if service else []
+        return "; ".join(said[:3]) or "no instance is left"
+
+    # Putting it.
+
+    def _derived(
+        self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], cluster: int, revision: int
+    ) -> None:
+        """An event that all agents name alike."""
+        mark = hash64(f"{name} {sorted(parts.items())}") & 0xFFFFFF
+        made = self._made(name, parts, data, id=f"{identify(cluster, revision, mark)}")
+        if made is None or self._board.seen(made.id):
+            return
+        rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
+        absent = [Compare(self._keys.event(made.id, room), create_revision=0) for room in rooms]
+        self._enqueue(self._turn_s(made.id), made.id, absent, [self._put(made)])
+
+    def _begins(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
+        """Something lasts from now on, if nobody has said so yet."""
+        if subject in self._board.conditions or subject in self._proposed:
+            return
+        made = self._made(name, parts, data)
+        if made is None:
+            return
+        key = self._keys.condition(subject)
+        begun = Put(key, encode(Begun(event=made.id, at=made.time)))
+        self._propose(subject, [Compare(key, create_revision=0)], [begun, self._put(made)])
+
+    def _ends(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
+        """It has ended, if that was not said yet."""
+        revision = self._board.conditions.get(subject)
+        if revision is None or subject in self._proposed:
+            return
+        key = self._keys.condition(subject)
+        made = self._made(name, parts, data)
+        operations: list[Put | Delete] = [Delete(key)]
+        if made is not None:
+            operations.append(self._put(made))
+        self._propose(subject, [Compare(key, mod_revision=revision)], operations)
+
+    def _propose(self, subject: str, compare: list[Compare], operations: list[Put | Delete]) -> None:
+        self._proposed.add(subject)
+        self._enqueue(self._turn_s(subject), subject, compare, operations)
+
+    def _turn_s(self, name: str) -> float:
+        return STEP_S * rank(name, self._host, self._table.agents)
+
+    def _enqueue(self, after_s: float, name: str, compare: list[Compare], operations: list[Put | Delete]) -> None:
+        try:
+            self._send.send_nowait((after_s, name, compare, operations))
+        except trio.WouldBlock:
+            self.lost += 1
+            self._proposed.discard(name)
+            log.error("more happens than can be told", name=name)
+
+    async def run(self) -> None:
+        """Put what has to be put, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            async for item in self._receive:
+                nursery.start_soon(self._settle, *item)
+
+    async def _settle(self, after_s: float, name: str, compare: list[Compare], operations: list[Put | Delete]) -> None:
+        backoff = Backoff(0.1, 5.0)
+        await trio.sleep(after_s)
+        try:
+            while not (compare and self._board.seen(name)):
+                try:
+                    await self._store.transact(compare, operations)
+                    return
+                except TooLarge as error:
+                    log.error("an event is too large for etcd", name=name, error=str(error))
+                    return
+                except StoreError:
+                    await trio.sleep(backoff.next_s())
+        finally:
+            if name in self._proposed:
+                self._proposed.discard(name)
+                if name.startswith("services/"):
+                    self._again(name.removeprefix("services/"))
+
+    def _again(self, service: str) -> None:
+        """It may have changed sides while that was on its way, and nothing else would tell."""
+        if service in self._table.services:
+            self._see_service(service)
+
+    # What happens inside.
+
+    def on_happened(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Breakers and shedding, as the workers tell."""
+        for event in events:
+            if event.get("audit"):
+                continue
+            data: dict[str, Value] = {name: str(event.get(name) or "") for name in ("before", "after", "reason")}
+            if event["kind"] == "breaker":
+                self._tell_breaker(str(event["service"]), str(event["endpoint"] or "*"), data)
+            elif event["kind"] == "shed":
+                name = "shed.started" if event["after"] == "shedding" else "shed.ended"
+                self.tell(name, {"service": str(event["service"]), "host": self._host}, data)
+
+    def _tell_breaker(self, service: str, instance: str, data: dict[str, Value]) -> None:
+        """Several workers have a breaker each: told is the first that opens, and the first that closes after that."""
+        subject = f"{service}/{instance}"
+        if data["after"] == "open" and subject not in self._breakers:
+            self._breakers.add(subject)
+            self.tell("breaker.opened", {"service": service, "instance": instance, "host": self._host}, data)
+        elif data["after"] == "closed" and subject in self._breakers:
+            self._breakers.discard(subject)
+            self.tell("breaker.closed", {"service": service, "instance": instance, "host": self._host}, data)
+
+    async def watch_etcd(self, connected: Any) -> None:
+        """Tell, once etcd is back, that it could not be reached; `connected()` says whether it can."""
+        while True:
+            while connected():  # noqa: ASYNC110 - the mirror's state is a plain value
+                await trio.sleep(0.2)
+            began, at = trio.current_time(), now_text()
+            while not connected():  # noqa: ASYNC110
+                await trio.sleep(0.2)
+            away_s = trio.current_time() - began
+            if away_s >= UNREACHABLE_S:
+                parts = {"host": self._host}
+                self.tell("etcd.unreachable", parts, {"reason": f"for {away_s:.0f} s"}, time=at)
+                self.tell("etcd.back", parts, {"reason": f"after {away_s:.0f} s"})
+
+
+def _parts(identity: Identity) -> dict[str, str]:
+    return {"service": identity[0], "instance": identity[1]}

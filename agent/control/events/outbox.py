@@ -1,0 +1,166 @@
+"""What stands in etcd of events: those still to be told, who tells them, and what has begun and not ended. Pure.
+
+And which webhooks there are for what. Every agent keeps the same board, for all of them watch the same keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from agent.control.mesh.table import Table
+from policies.hashing import hash64
+from policies.kinds.webhook.document import Hook, Webhook
+from policies.kinds.webhook.event import BY_NAME, Effect, Event
+from policies.language.names import candidates, parse_pattern
+from registry.keys import Key, Keys, Room
+from registry.records import Claimed, Malformed, Outbox, decode
+from registry.store import Change
+
+REMEMBERED: Final = 20_000
+_POLICIES: Final = "policies/"
+
+
+class Standing(NamedTuple):
+    """An event that is still to be told."""
+
+    event: Event
+    done: dict[str, str]
+    """By hook: what came of it there."""
+    revision: int
+    trying: dict[str, str]
+    """By hook: why it was not told yet."""
+
+
+class Documents(NamedTuple):
+    """The webhooks of a pattern."""
+
+    revision: int
+    hooks: dict[str, Hook]
+    audit: bool
+
+
+class Board:
+    """Fed by every change that the agent sees."""
+
+    def __init__(self, keys: Keys, table: Table) -> None:
+        self._keys = keys
+        self._table = table
+        self.events: dict[str, Standing] = {}
+        """By id, in the order in which they came."""
+        self.claims: dict[str, str] = {}
+        """By pattern: the host whose agent tells."""
+        self.conditions: dict[str, int] = {}
+        """By subject: the revision at which it was put."""
+        self.malformed = 0
+        self._seen: dict[str, None] = {}
+
+    def apply(self, changes: Iterable[Change]) -> bool:
+        """Take changes; whether any of them is of this board."""
+        touched = False
+        for change in changes:
+            key = self._keys.parse(change.key)
+            if not isinstance(key, Key):
+                continue
+            if key.room is Room.EVENTS:
+                self._take_event(key.first, change)
+            elif key.room is Room.CLAIMS:
+                self._take_claim(key.first, change)
+            elif key.room is Room.CONDITIONS:
+                self._take_condition(key.first, change)
+            else:
+                touched |= key.room is Room.POLICIES and key.first == "webhook"
+                continue
+            touched = True
+        return touched
+
+    def _take_event(self, id: str, change: Change) -> None:
+        if change.value is None:
+            self.events.pop(id, None)
+            return
+        try:
+            record = decode(Outbox, change.value)
+            event = msgspec.convert(record.event, Event)
+        except (Malformed, msgspec.ValidationError):
+            self.malformed += 1
+            return
+        self._seen[id] = None
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self.events[id] = Standing(event, record.done, change.revision, record.trying)
+
+    def _take_claim(self, pattern: str, change: Change) -> None:
+        if change.value is None:
+            self.claims.pop(pattern, None)
+            return
+        try:
+            self.claims[pattern] = decode(Claimed, change.value).agent
+        except Malformed:
+            self.claims[pattern] = ""  # somebody's: only its deletion makes it free
+
+    def _take_condition(self, subject: str, change: Change) -> None:
+        if change.value is None:
+            self.conditions.pop(subject, None)
+        else:
+            self.conditions[subject] = change.revision
+
+    def seen(self, id: str) -> bool:
+        """Whether an event is there, or was not long ago."""
+        return id in self._seen
+
+    # Which webhooks.
+
+    def documents(self) -> dict[str, Documents]:
+        """Every webhook document in force, by pattern."""
+        return {
+            pattern: Documents(policy.revision, policy.document.hooks, policy.document.mode == "audit")
+            for pattern, policy in self._table.policies.get("webhook", {}).items()
+            if isinstance(policy.document, Webhook)
+        }
+
+    def webhooks(self) -> dict[str, int]:
+        """Revisions of the documents, to see whether there are other ones."""
+        return {pattern: policy.revision for pattern, policy in self._table.policies.get("webhook", {}).items()}
+
+    def pattern_of(self, service: str, subject: str) -> str | None:
+        """Whose webhooks an event is for: the most specific document wins whole; None when there is none."""
+        known = self._table.policies.get("webhook")
+        if not known:
+            return None
+        return next((pattern for pattern in _patterns(service, subject) if pattern in known), None)
+
+    def cares(self, name: str, service: str, subject: str) -> bool:
+        """Whether some webhook wants an event of a type, or has to know of it for what it closes."""
+        pattern = self.pattern_of(service, subject)
+        if pattern is None:
+            return False
+        document = self._table.policies["webhook"][pattern].document
+        if not isinstance(document, Webhook):
+            return False
+        names = frozenset[str]().union(*(hook.names() for hook in document.hooks.values()))
+        kind = BY_NAME[name]
+        if name in names:
+            return True
+        closes = kind.effect in (Effect.CLOSES, Effect.ENDS)
+        return closes and any(BY_NAME[other].subject == kind.subject for other in names)
+
+
+def _patterns(service: str, subject: str) -> Sequence[str]:
+    if service:
+        return candidates(service)
+    if subject.startswith(_POLICIES):
+        pattern = subject.rpartition("/")[2]
+        try:
+            parse_pattern(pattern)
+        except ValueError:
+            return ("*",)
+        return (pattern, "*") if "*" in pattern else candidates(pattern)
+    return ("*",)
+
+
+def rank(name: str, host: str, hosts: Iterable[str]) -> int:
+    """How many of the live agents come before this one, for what is called `name`: the same order everywhere."""
+    mine = hash64(f"{name}\0{host}")
+    return sum(hash64(f"{name}\0{other}") > mine for other in hosts if other != host)

@@ -1,0 +1,1 @@
+"""The instances beside this agent."""

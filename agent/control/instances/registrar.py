@@ -1,0 +1,470 @@
+"""The instances beside this agent: registered on its lease, checked, and taken out in order.
+
+Laws
+- An instance is put together with its health, in one transaction: nobody sees it before it has a verdict. A newcomer
+  counts as unhealthy until its first check has passed; one that was known before keeps its verdict.
+- Health is written on transitions only.
+- A check does what its source may have done here (`permits`), and no more. A policy that asks for more costs no
+  instance its place in the mesh: its port is checked instead, and that is said wherever its health is.
+- An instance is never where an agent listens, and one that a program beside us registers is on this host.
+- Leaving: `draining` first, then time for the word to spread, then the key is deleted.
+- An instance is whose that registered it: nobody else replaces it, takes it out, or speaks for it, but who operates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+import trio
+
+from agent.control.host import disk
+from agent.control.host.own_ports import OwnPorts, is_here
+from agent.control.host.programs import Programs
+from agent.control.host.rights import ROOT, Peer
+from agent.control.instances.checks import Check, Means, Subject
+from agent.control.instances.permits import Permits
+from agent.control.instances.tokens import Tokens
+from agent.control.mesh.table import Table
+from agent.ports import Ports
+from agent.settings.document import InstanceSettings, Settings
+from policies.kinds.health.decide import Transition
+from policies.kinds.health.document import HealthPolicy, TcpCheck
+from policies.language.document import Document, convert
+from policies.language.names import parse_service
+from policies.language.plain import Flaw
+from registry.keys import Keys, check_id
+from registry.lease import Holder
+from registry.records import Health, Instance, Malformed, check_address, encode
+from registry.store import Put
+
+log = structlog.get_logger()
+DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
+"""What is asked of an instance that nobody said anything about: that its port accepts connections."""
+
+EXPIRE_EVERY_S: Final = 30.0
+
+Identity = tuple[str, str]
+
+
+class Registration(InstanceSettings, frozen=True, kw_only=True):
+    """The body of a registration: an instance as in agent.toml."""
+
+    token: str = ""
+    """Said by who registers again: the one that it was given, in case that it was forgotten here."""
+
+
+class Registered(NamedTuple):
+    """What came of a registration."""
+
+    service: str
+    id: str
+    token: str
+    """Shown this once; empty when the instance has one already."""
+
+
+class NotYours(Flaw):
+    """It is another user's."""
+
+
+class TooMany(Flaw):
+    """A user registers more than the settings allow."""
+
+
+class Local(msgspec.Struct):
+    """An instance of this host."""
+
+    record: Instance
+    own_check: HealthPolicy | None
+    source: str
+    """`agent.toml`, or `admin`: those are kept on disk."""
+    uid: int = ROOT
+    """Whose it is."""
+    anywhere: bool = False
+    """Whether it may be on another host."""
+
+
+def now_text() -> str:
+    """Now, as RFC 3339 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Registrar:
+    """Owns the keys of this host's instances."""
+
+    def __init__(
+        self, settings: Settings, address: str, keys: Keys, holder: Holder, table: Table, means: Means | None = None
+    ) -> None:
+        self._settings = settings
+        self._address = address
+        self._keys = keys
+        self._holder = holder
+        self._table = table
+        self._path = settings.state_path / "instances.json"
+        self._saved = b""
+        self._permits = Permits(commands=settings.checks.commands, ports=Ports(settings.checks.ports))
+        self._means = means or Means(Programs(), OwnPorts())
+        self._told: dict[Identity, tuple[bool, str]] = {}
+        """The verdict that was put last, and why."""
+        self.refused: dict[Identity, str] = {}
+        """Instances whose health policy asks for what this agent may not do, and why."""
+        self._checks: dict[Identity, Check] = {}
+        self._running: dict[Identity, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._leaving: set[Identity] = set()
+        self.local: dict[Identity, Local] = {}
+        self.tokens = Tokens()
+        self.on_tokens: Callable[[], None] = lambda: None
+        """Called when there is another token, or one less."""
+        self.events: Callable[[str, Identity, dict[str, Any]], list[Put]] = lambda name, identity, data: []
+        """What a transition has to put into etcd beside its own key."""
+
+    # Registering.
+
+    def load(self) -> None:
+        """Take what agent.toml declares, and what was registered before a restart."""
+        saved = disk.load_json(self._path)
+        if isinstance(saved, dict):
+            self.tokens.load(saved.get("tokens"), time.time())
+            instances = saved.get("instances")
+            for raw in instances if isinstance(instances, list) else []:
+                self._load(raw)
+        for declared in self._settings.instances:
+            try:
+                self._add(declared, "agent.toml", ROOT)
+            except Flaw as fault:
+                log.error("an instance of agent.toml is not registered", service=declared.service, reason=str(fault))
+        self.tokens.keep_only(set(self.local), time.time())
+
+    def _load(self, raw: Any) -> None:
+        """As `register`, of what an agent wrote before; a check that it may not do any more is dropped."""
+        uid = raw.pop("uid", ROOT) if isinstance(raw, dict) else ROOT
+        uid = uid if isinstance(uid, int) else ROOT
+        anywhere = isinstance(raw, dict) and raw.pop("anywhere", False) is True
+        try:
+            registration = convert(raw, Registration)
+            try:
+                self._add(registration, "admin", uid, anywhere=anywhere)
+            except Flaw as fault:
+                if not fault.path.startswith("$.health."):
+                    raise
+                log.warning("a check on disk is dropped", service=registration.service, reason=str(fault))
+                without = msgspec.structs.replace(registration, health=None)
+                self._add(without, "admin", uid, anywhere=anywhere)
+        except (Flaw, ValueError) as error:
+            log.warning("a registration on disk is of no use any more", error=str(error))
+
+    def register(self, raw: Any, peer: Peer, *, operates: bool) -> Registered:
+        """Register an instance for a user; again is nothing new. Who operates may register what is not on this host.
+
+        Raises Flaw that says what is wrong and where; NotYours and TooMany are Faults.
+        """
+        registration = convert(raw, Registration)
+        self._refuse_others(registration, peer, operates)
+        standing = self.local.get(_identity(registration, self._settings.host))
+        uid = peer.uid if standing is None else standing.uid
+        service, identity = self._add(registration, "admin", uid, anywhere=operates)
+        token = ""
+        if not self.tokens.has(service, identity):
+            token = self.tokens.issue(service, identity, time.time(), registration.token)
+            self.on_tokens()
+        self._save()
+        return Registered(service, identity, token)
+
+    def is_of(self, identity: Identity, peer: Peer) -> bool:
+        """Whether an instance is this user's."""
+        local = self.local.get(identity)
+        return local is not None and local.source == "admin" and local.uid == peer.uid
+
+    def new_token(self, identity: Identity) -> str:
+        """Another token for an instance that is here; the one before ends soon."""
+        token = self.tokens.issue(*identity, time.time())
+        self.on_tokens()
+        self._save()
+        return token
+
+    def _refuse_others(self, wanted: Registration, peer: Peer, operates: bool) -> None:
+        """Raises Flaw: what stands is another user's, or one has enough."""
+        identity = _identity(wanted, self._settings.host)
+        standing = self.local.get(identity)
+        if standing is not None:
+            if not operates and not self.is_of(identity, peer):
+                raise NotYours("$.id", f"{'/'.join(identity)} belongs to {_owner(standing)}; choose another id")
+            return
+        most = self._settings.local.max_instances
+        if sum(local.uid == peer.uid and local.source == "admin" for local in self.local.values()) >= most:
+            raise TooMany(
+                "$", f"{peer} has registered {most} instances; local.max_instances in agent.toml allows no more"
+            )
+
+    def _add(self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False) -> Identity:
+        service, identity = _identity(declared, self._settings.host)
+        address = declared.address or self._address
+        try:
+            check_address(address)
+        except Malformed as error:
+            raise Flaw(error.path, error.reason) from None
+        listener = self._means.own.belongs(address, declared.port)
+        if listener:
+            raise Flaw("$.port", f"{address}:{declared.port} is {listener}; an instance is a service beside it")
+        if source == "admin" and not anywhere and not self._is_ours(address):
+            what = "register it with the agent there, or declare it in agent.toml"
+            raise Flaw("$.address", f"{address} is no address of this host; {what}")
+        self._refuse_foreign(service, identity)
+        record = Instance(
+            address=address,
+            port=declared.port,
+            version=declared.version,
+            zone=declared.zone or self._settings.zone,
+            weight=declared.weight,
+            agent=self._settings.host,
+            metadata=declared.metadata,
+        )
+        try:
+            own_check = declared.checked
+        except Flaw as fault:
+            raise Flaw(f"$.health{fault.path[1:]}", fault.reason) from None
+        refused = self._permits.of_registration(own_check, declared.port) if own_check and source == "admin" else None
+        if refused is not None:
+            raise Flaw(f"$.health{refused.path[1:]}", refused.reason)
+        self._put((service, identity), Local(record, own_check, source, uid, anywhere))
+        return service, identity
+
+    def _is_ours(self, address: str) -> bool:
+        """Whether it is this host's; what agent.toml names is, whatever the host says."""
+        declared = (instance.address for instance in self._settings.instances)
+        return address in (self._address, *declared) or is_here(address)
+
+    def _refuse_foreign(self, service: str, identity: str) -> None:
+        known = self._table.services.get(service)
+        standing = known.instances.get(identity) if known is not None else None
+        if standing is not None and standing.agent not in ("", self._settings.host):
+            owner = standing.agent
+            if owner in self._table.agents:
+                raise Flaw(
+                    "$.id", f"{service}/{identity} is already registered by the agent on {owner!r}; choose another id"
+                )
+
+    def _put(self, identity: Identity, local: Local) -> None:
+        before = self.local.get(identity)
+        self._leaving.discard(identity)
+        self.local[identity] = local
+        if before is None or identity not in self._checks:
+            self._begin(identity, local)
+        elif before.record != local.record or before.own_check != local.own_check:
+            self._checks[identity].subject = Subject(*identity, local.record)
+            self.refresh()
+        self._holder.put(self._keys.instance(*identity), encode(local.record))
+
+    def _begin(self, identity: Identity, local: Local) -> None:
+        healthy = self._known_health(identity)
+        subject = Subject(*identity, local.record)
+
+        def tell(transition: Transition) -> None:
+            self._on_transition(identity, transition)
+
+        check = Check(subject, self._policy(identity, local), healthy, tell, self._means)
+        self._checks[identity] = check
+        if healthy is None:
+            self._put_health(identity, check.policy.initially, "not checked yet")
+        else:
+            self._put_health(identity, healthy, "known from before")
+        if self._nursery is not None:
+            self._nursery.start_soon(self._run, identity, check)
+
+    def adopt_verdicts(self) -> None:
+        """Take over what etcd says of our instances from before a crash, where we have no verdict yet."""
+        for identity, check in self._checks.items():
+            healthy = self._known_health(identity)
+            if healthy is not None and check.adopt_verdict(healthy):
+                self._put_health(identity, healthy, "known from before")
+
+    def stands(self) -> bool:
+        """Whether the table has every instance of this host, with the verdict of a first check."""
+        return all(
+            check.asked and self._known_health(identity) is check.healthy for identity, check in self._checks.items()
+        )
+
+    def _known_health(self, identity: Identity) -> bool | None:
+        service = self._table.services.get(identity[0])
+        if service is None or identity[1] not in service.instances:
+            return None
+        health = service.health.get(identity[1])
+        return health.healthy if health is not None else None
+
+    def _policy(self, identity: Identity, local: Local) -> HealthPolicy:
+        """What is in force for it; its port alone where that is more than may be done here."""
+        found = None if local.own_check else self._table.health_policy(identity[0])
+        fault = self._permits.of_policy(found, local.record.port) if found is not None else None
+        if found is None or fault is None:
+            self.refused.pop(identity, None)
+            return local.own_check or found or DEFAULT_CHECK
+        reason = f"only its port is checked, for of its health policy {fault.path}: {fault.reason}"
+        if self.refused.get(identity) != reason:
+            log.warning("a health policy is not carried out", service=identity[0], instance=identity[1], reason=reason)
+        self.refused[identity] = reason
+        return msgspec.structs.replace(found, http=None, command=None, tcp=TcpCheck())
+
+    # Checking.
+
+    async def run(self) -> None:
+        """Check every instance until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for identity, check in self._checks.items():
+                nursery.start_soon(self._run, identity, check)
+            while True:
+                await trio.sleep(EXPIRE_EVERY_S)
+                self._expire()
+
+    def _expire(self) -> None:
+        """Tokens of instances that have left end."""
+        if self.tokens.expire(time.time()):
+            self.on_tokens()
+            self._save()
+
+    async def _run(self, identity: Identity, check: Check) -> None:
+        with trio.CancelScope() as scope:
+            self._running[identity] = scope
+            await check.run()
+
+    def refresh(self) -> None:
+        """Policies changed: every check goes on under what applies to it now."""
+        for identity, check in self._checks.items():
+            before = self.refused.get(identity)
+            check.adopt(self._policy(identity, self.local[identity]))
+            if self.refused.get(identity) != before and identity in self._told:
+                self._put_health(identity, *self._told[identity])
+
+    def hear(self, service: str, identity: str, ok: bool, reason: str) -> bool:
+        """An instance's own word; False when there is no such instance here."""
+        check = self._checks.get((service, identity))
+        if check is None:
+            return False
+        check.hear(ok, reason)
+        return True
+
+    def _on_transition(self, identity: Identity, transition: Transition) -> None:
+        word = "healthy" if transition.healthy else "unhealthy"
+        log.info(f"instance {word}", service=identity[0], instance=identity[1], reason=transition.reason)
+        local = self.local.get(identity)
+        before = "unhealthy" if transition.healthy else "healthy"
+        data: dict[str, Any] = {"before": before, "after": word, "reason": transition.reason}
+        if local is not None:
+            data |= {"version": local.record.version, "zone": local.record.zone}
+        also = self.events(f"instance.{word}", identity, data)
+        self._put_health(identity, transition.healthy, transition.reason, also)
+
+    def _put_health(self, identity: Identity, healthy: bool, reason: str, also: Sequence[Put] = ()) -> None:
+        self._told[identity] = (healthy, reason)
+        refused = self.refused.get(identity)
+        told = f"{reason[:500]}; {refused}" if refused else reason
+        record = Health(healthy=healthy, reason=told[:1000], since=now_text(), agent=self._settings.host)
+        self._holder.put(self._keys.health(*identity), encode(record), also=also)
+
+    # Leaving.
+
+    def drain(self, identities: Iterable[Identity]) -> None:
+        """Say that instances are on their way out: they get no new requests."""
+        for identity in identities:
+            local = self.local.get(identity)
+            if local is not None:
+                draining = msgspec.structs.replace(local.record, state="draining")
+                self._holder.put(self._keys.instance(*identity), encode(draining))
+
+    def farewell(self) -> list[Put]:
+        """Events that tell that every instance of this host goes, in order."""
+        reason = {"orderly": True, "reason": "its agent stopped"}
+        return [put for identity in self.local for put in self.events("instance.gone", identity, dict(reason))]
+
+    def forget(self, identity: Identity) -> None:
+        """Take an instance out altogether."""
+        self._leaving.discard(identity)
+        local = self.local.pop(identity, None)
+        self._checks.pop(identity, None)
+        self._told.pop(identity, None)
+        self.refused.pop(identity, None)
+        scope = self._running.pop(identity, None)
+        if scope is not None:
+            scope.cancel()
+        data: dict[str, Any] = {"orderly": True, "reason": "it was deregistered"}
+        if local is not None:
+            data |= {"version": local.record.version, "zone": local.record.zone}
+        self._holder.drop(self._keys.instance(*identity), also=self.events("instance.gone", identity, data))
+        self._holder.drop(self._keys.health(*identity))
+        self.tokens.retire(*identity, time.time())
+        self._save()
+
+    async def deregister(self, identity: Identity, spread: Callable[[int], Any], spread_s: float) -> int | None:
+        """Drain an instance; it is deleted once the word has spread. Returns the revision of the word.
+
+        None when etcd does not take the word in time: the instance is forgotten at once then.
+        """
+        self._leaving.add(identity)
+        self.tokens.retire(*identity, time.time())  # whoever takes its name meanwhile gets one of its own
+        self.drain([identity])
+        with trio.move_on_after(spread_s):
+            await self._holder.settled()
+            revision = self._holder.revision
+            if self._nursery is not None:
+                self._nursery.start_soon(self._finish_leaving, identity, revision, spread, spread_s)
+            return revision
+        self.forget(identity)
+        return None
+
+    async def _finish_leaving(self, identity: Identity, revision: int, spread: Any, spread_s: float) -> None:
+        with trio.move_on_after(spread_s):
+            await spread(revision)
+        if identity in self._leaving:  # not registered again meanwhile
+            self.forget(identity)
+
+    def _save(self) -> None:
+        """Write what has to outlive us, when it has changed: registrations are renewed all the time."""
+        data = msgspec.json.encode({"instances": self._kept(), "tokens": self.tokens.saved()})
+        if data != self._saved and disk.write(self._path, data):
+            self._saved = data
+
+    def _kept(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "service": service,
+                "id": identity,
+                "port": local.record.port,
+                "address": local.record.address,
+                "version": local.record.version,
+                "zone": local.record.zone,
+                "weight": local.record.weight,
+                "metadata": local.record.metadata,
+                "uid": local.uid,
+                "health": None if local.own_check is None else _plain(local.own_check),
+                **({"anywhere": True} if local.anywhere else {}),
+            }
+            for (service, identity), local in self.local.items()
+            if local.source == "admin"
+        ]
+
+
+def _identity(wanted: InstanceSettings, host: str) -> Identity:
+    """Raises Flaw."""
+    service = _told("$.service", parse_service, wanted.service)
+    return service, _told("$.id", check_id, wanted.id or f"{host}-{wanted.port}")
+
+
+def _owner(local: Local) -> str:
+    return "agent.toml" if local.source != "admin" else str(Peer(local.uid))
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    plain = msgspec.to_builtins(document)
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _told(path: str, ask: Callable[[str], str], text: str) -> str:
+    try:
+        return ask(text)
+    except ValueError as error:
+        raise Flaw(path, str(error)) from None

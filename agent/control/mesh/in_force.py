@@ -1,0 +1,280 @@
+"""Which policies are in force, whatever stands in etcd. Pure.
+
+Law 3 of the mesh, and the only mechanism for it
+- A refused document changes nothing: what was good last stays in force, also where that was no document.
+- Every agent enforces the same, whether it saw the good state or came later. So the last good state of a key is kept
+  in etcd (`last_good/`), and what a key's own revisions prove counts without it: the first document under a key
+  followed none.
+- An agent that cannot learn the state of a key refuses requests where the kind says so (`fails_closed`), and takes any
+  other kind as absent. It says which key, and mends itself once somebody tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from agent.control.mesh.reading import Read
+from agent.frames import PolicyFrame
+from policies.catalogue import BY_NAME
+from policies.language.document import Document, Invalid
+from policies.language.names import candidates
+from registry.records import LastGood
+from registry.store import Change
+
+Place: TypeAlias = tuple[str, str]
+"""A kind, and a pattern."""
+NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
+"""Kinds that control acts on by itself."""
+KEPT: Final = NOT_FOR_WORKERS | {"ratelimit", "shadow"}
+"""Kinds that control acts on: it does not read them again."""
+NOT_KNOWN: Final = -1
+"""In place of the revision of a last good document."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """A document in force."""
+
+    revision: int
+    text: bytes
+    """As JSON, so that workers do not parse YAML again for each service that it covers."""
+    document: Document | None = None
+    """Kept for the kinds that control acts on."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A policy that is not in force, and why."""
+
+    path: str
+    reason: str
+    revision: int
+    last_good: int
+    """Revision of the document that stays in force; 0: there was none; NOT_KNOWN."""
+    created: int = 0
+    """When the life of its key began; 0: not known."""
+    value: bytes = b""
+    """As it stands, where the last good state is not known."""
+    key: str = ""
+    """As it is spelled in etcd."""
+
+
+class Standing(NamedTuple):
+    """What `last_good/` says of a policy, and as of which revision."""
+
+    record: LastGood
+    revision: int
+
+
+class State(Enum):
+    """Where what is in force in place of a refused document comes from."""
+
+    HELD = "what this agent has in force"
+    RECORDED = "what last_good/ says"
+    ABSENT = "there was no document"
+    UNKNOWN = "nobody here can tell"
+
+
+def state_before(refused: Change, *, held: int | None, was_absent: bool, recorded: LastGood | None) -> State:
+    """The last good state before a refused document.
+
+    `held`: revision of the document that this agent has in force. `was_absent`: it knows that there was none before
+    another refused one in the same life of the key. `recorded`: a state that this agent can enforce. What is older than
+    the life of the key was deleted since, and counts no more; of the others the youngest does.
+    """
+    born = refused.created
+    if born and born == refused.revision:
+        return State.ABSENT
+    if held is not None and held < born:
+        held = None
+    if recorded is not None and (recorded.revision < born or recorded.revision > refused.revision):
+        recorded = None
+    if recorded is not None and (held is None or recorded.revision > held):
+        return State.RECORDED if recorded.document else State.ABSENT
+    if held is not None:
+        return State.HELD
+    return State.ABSENT if was_absent else State.UNKNOWN
+
+
+class InForce:
+    """Every policy of a mesh."""
+
+    def __init__(self, read: Callable[[str, str, bytes], Read], changed: Callable[[str, str, int], None]) -> None:
+        """`read` gives the document in a value. `changed` hears of a kind and a pattern that another state is in force
+        for, and how many documents more there are."""
+        self._read = read
+        self._changed = changed
+        self.policies: dict[str, dict[str, Policy]] = {}
+        """By kind and pattern."""
+        self.refused: dict[Place, Refused] = {}
+        self.closed: dict[str, dict[str, str]] = {}
+        """What refuses requests because nobody knows what it should say, and why; by kind and pattern."""
+        self.recorded: dict[Place, Standing] = {}
+        self._found: dict[Place, LastGood] = {}
+        """What etcd's history told."""
+        self._moved: set[Place] = set()
+        """Where `last_good/` may have to say something else."""
+
+    # The way of a change.
+
+    def take(self, kind: str, pattern: str, change: Change) -> None:
+        """What stands under a policy's key is another, or nothing any more."""
+        if change.value is None:
+            self._forget_refusal(kind, pattern)
+            self._put(kind, pattern, None)
+            return
+        document, text = self._read(kind, pattern, change.value)
+        if isinstance(document, Invalid):
+            self._refuse(kind, pattern, change, document.path, document.reason)
+            return
+        self._forget_refusal(kind, pattern)
+        self._put(kind, pattern, Policy(change.revision, text, document if kind in KEPT else None))
+
+    def record(self, kind: str, pattern: str, standing: Standing | None) -> None:
+        """What `last_good/` says is another, or nothing any more."""
+        place = kind, pattern
+        self._moved.add(place)
+        if standing is None:
+            self.recorded.pop(place, None)
+            return
+        known = self.recorded.get(place)
+        self.recorded[place] = standing
+        if known is None or known.record != standing.record:
+            self._refuse_again(place)
+
+    def find(self, kind: str, pattern: str, record: LastGood) -> None:
+        """What etcd's history says of a policy whose last good state nobody had told."""
+        place = kind, pattern
+        self._found[place] = record
+        self._refuse_again(place)
+
+    def _refuse_again(self, place: Place) -> None:
+        refused = self.refused.get(place)
+        if refused is not None:
+            change = Change(refused.key, refused.value, refused.revision, refused.created)
+            self._refuse(*place, change, refused.path, refused.reason)
+
+    def _refuse(self, kind: str, pattern: str, change: Change, path: str, reason: str) -> None:
+        place = kind, pattern
+        self._moved.add(place)
+        held = self.policies.get(kind, {}).get(pattern)
+        before = self.refused.get(place)
+        knew_absent = before is not None and before.last_good == 0 and before.revision >= change.created
+        recorded = self._enforceable(place)
+        state = state_before(
+            change,
+            held=held.revision if held is not None else None,
+            was_absent=knew_absent and held is None,
+            recorded=recorded[0] if recorded is not None else None,
+        )
+        stays = held if state is State.HELD else None
+        if state is State.RECORDED and recorded is not None:
+            record, read = recorded
+            kept = read.document if kind in KEPT and isinstance(read.document, Document) else None
+            stays = Policy(record.revision, read.text, kept)
+        unknown = state is State.UNKNOWN
+        last_good = NOT_KNOWN if unknown else stays.revision if stays is not None else 0
+        value = change.value or b"" if unknown else b""
+        self.refused[place] = Refused(path, reason, change.revision, last_good, change.created, value, change.key)
+        self._close(kind, pattern, unknown and kind in BY_NAME and BY_NAME[kind].fails_closed)
+        if stays is not held:
+            self._put(kind, pattern, stays)
+
+    def _enforceable(self, place: Place) -> tuple[LastGood, Read] | None:
+        """What is recorded, where this agent understands it (a newer one may have written it); else what was found."""
+        standing = self.recorded.get(place)
+        for record in (standing.record if standing is not None else None, self._found.get(place)):
+            if record is not None:
+                read = self._read(*place, record.document.encode()) if record.document else _NOTHING
+                if not record.document or not isinstance(read.document, Invalid):
+                    return record, read
+        return None
+
+    def _put(self, kind: str, pattern: str, policy: Policy | None) -> None:
+        self._moved.add((kind, pattern))
+        by_pattern = self.policies.setdefault(kind, {})
+        before = by_pattern.pop(pattern, None)
+        if policy is not None:
+            by_pattern[pattern] = policy
+        if policy is not before:
+            self._changed(kind, pattern, (policy is not None) - (before is not None))
+
+    def _forget_refusal(self, kind: str, pattern: str) -> None:
+        self._moved.add((kind, pattern))
+        self._found.pop((kind, pattern), None)
+        self.refused.pop((kind, pattern), None)
+        self._close(kind, pattern, False)
+
+    def _close(self, kind: str, pattern: str, closed: bool) -> None:
+        by_pattern = self.closed.setdefault(kind, {})
+        if closed == (pattern in by_pattern):
+            return
+        if closed:
+            by_pattern[pattern] = (
+                f"policies/{kind}/{pattern} is refused, and what was in force before it is not known here; "
+                "mend it, or delete it"
+            )
+        else:
+            del by_pattern[pattern]
+        self._changed(kind, pattern, 0)
+
+    # What is asked.
+
+    def of(self, service: str, *, all_kinds: bool = False) -> dict[str, PolicyFrame]:
+        """The most specific policy of each kind for a service; or word that nobody knows what it says."""
+        found: dict[str, PolicyFrame] = {}
+        for kind in self.policies.keys() | self.closed.keys():
+            if kind in NOT_FOR_WORKERS and not all_kinds:
+                continue
+            policies, closed = self.policies.get(kind, {}), self.closed.get(kind, {})
+            for pattern in candidates(service):
+                if pattern in closed:
+                    refused = self.refused[kind, pattern]
+                    found[kind] = PolicyFrame(pattern, refused.revision, b"", closed[pattern])
+                    break
+                if (policy := policies.get(pattern)) is not None:
+                    found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
+                    break
+        return found
+
+    def unknown(self) -> Mapping[Place, Refused]:
+        """Refused policies whose last good state is not known."""
+        return {place: refused for place, refused in self.refused.items() if refused.last_good == NOT_KNOWN}
+
+    def unsettled(self, among: Iterable[Place] | None = None) -> dict[Place, LastGood | None]:
+        """Where `last_good/` says something else than it should: what it should say, or None for nothing.
+
+        Never what is older than what stands there: an agent of another version may know more. The cost is that of what
+        has changed.
+        """
+        wanted: dict[Place, LastGood | None] = {}
+        for place in list(self._moved if among is None else among):
+            standing = self.recorded.get(place)
+            should = self._should_say(*place)
+            if should is None:
+                if standing is not None and place not in self.refused:
+                    wanted[place] = None
+            elif standing is None or _says_less(standing.record, should):
+                wanted[place] = should
+            if place not in wanted:
+                self._moved.discard(place)
+        return wanted
+
+    def _should_say(self, kind: str, pattern: str) -> LastGood | None:
+        policy = self.policies.get(kind, {}).get(pattern)
+        if policy is not None:
+            return LastGood(revision=policy.revision, document=policy.text.decode("utf-8", "replace"))
+        refused = self.refused.get((kind, pattern))
+        if refused is not None and refused.last_good == 0 and refused.created:
+            return LastGood(revision=refused.created)
+        return None
+
+
+def _says_less(standing: LastGood, should: LastGood) -> bool:
+    """A document weighs more than none: whoever says that there was none may not have understood it."""
+    return (standing.revision, bool(standing.document)) < (should.revision, bool(should.document))
+
+
+_NOTHING: Final = Read(Invalid("", "", "$", "there was no document"), b"")

@@ -1,0 +1,161 @@
+"""What an agent reports into etcd besides its instances: acknowledgements, and why policies were refused."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import structlog
+import trio
+
+from agent.control.instances.registrar import now_text
+from agent.control.mesh.in_force import Refused
+from agent.control.mesh.table import Table
+from agent.control.workers.fleet import Fleet
+from registry.keys import Keys
+from registry.lease import Holder
+from registry.records import Ack, Rejection, Seen, encode
+from registry.store import Store, StoreError
+
+ACK_AFTER_S: Final = 0.05
+ACK_EVERY_S: Final = 0.2
+JITTER_S: Final = 0.5
+SEEN_EVERY_S: Final = 2.0
+MAX_CALLED: Final = 500
+"""Services that a caller is written down with, so that the record stays small."""
+log = structlog.get_logger()
+
+
+async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
+    """Keep acks/<host> at what every worker runs; at most five times a second.
+
+    A moment late, for while some still converge the word of others that have would only be in their way.
+    """
+    said = -1
+    while True:
+        if fleet.ready and fleet.revision != said:
+            await trio.sleep(ACK_AFTER_S)
+            said = fleet.revision
+            workers = {str(worker.index): worker.revision for worker in fleet.workers.values()}
+            holder.put(keys.ack(host), encode(Ack(revision=said, workers=workers, at=now_text())))
+            await trio.sleep(ACK_EVERY_S)
+        else:
+            await fleet.changed()
+
+
+async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
+    """Keep seen/<host> at which service was seen to call which; written only when there is a new pair."""
+    said: dict[str, list[str]] = {}
+    while True:
+        calls: dict[str, set[str]] = {}
+        for worker in await fleet.ask("metrics"):
+            for service, figures in worker["services"].items():
+                for caller in figures["callers"]:
+                    calls.setdefault(caller, set()).add(service)
+        for caller, services in said.items():
+            calls.setdefault(caller, set()).update(services)  # a worker that was replaced forgets
+        found = {caller: sorted(services)[:MAX_CALLED] for caller, services in sorted(calls.items())}
+        if found != said:
+            said = found
+            holder.put(keys.seen(host), encode(Seen(calls=found, at=now_text())))
+        await trio.sleep(SEEN_EVERY_S)
+
+
+async def others_run(store: Store, keys: Keys, table: Table, host: str, revision: int) -> None:
+    """Wait until every other live agent has acknowledged a revision."""
+    from registry.keys import Room
+    from registry.records import Malformed, decode
+    from registry.store import prefix_end
+
+    prefix = keys.room(Room.ACKS)
+    while True:
+        behind = set(table.agents) - {host}
+        if not behind:
+            return
+        try:
+            for item in (await store.range(prefix, prefix_end(prefix))).items:
+                try:
+                    if decode(Ack, item.value).revision >= revision:
+                        behind.discard(item.key[len(prefix) :])
+                except Malformed:
+                    continue  # an agent that says nothing sensible is waited for until the caller's time is up
+        except StoreError:
+            pass  # etcd is away: the caller's time decides
+        if not behind:
+            return
+        await trio.sleep(0.1)
+
+
+class Rejections:
+    """Keeps rejected/<kind>/<service> in step with what is refused. Every agent refuses the same documents, so each
+    waits a random moment and looks whether another has said it already."""
+
+    def __init__(self, store: Store, keys: Keys, table: Table, host: str) -> None:
+        self._store = store
+        self._keys = keys
+        self._table = table
+        self._host = host
+        self._changed = trio.Event()
+
+    def refresh(self) -> None:
+        """The table changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        rng = random.Random()
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            if not self._missing() and not self._outdated():
+                continue
+            await trio.sleep(rng.random() * JITTER_S)
+            try:
+                await self._agree()
+            except StoreError as error:
+                log.warning("cannot say why a policy is refused; trying again", error=str(error))
+                await trio.sleep(1)
+                self._changed.set()
+
+    def _missing(self) -> dict[tuple[str, str], Refused]:
+        return {
+            identity: refused
+            for identity, refused in self._table.refused.items()
+            if not self._said(self._table.rejections.get(identity), refused)
+        }
+
+    def _outdated(self) -> list[tuple[str, str]]:
+        return [
+            identity
+            for identity, standing in self._table.rejections.items()
+            if identity not in self._table.refused and self._may_clear(identity, standing)
+        ]
+
+    def _may_clear(self, identity: tuple[str, str], standing: Rejection) -> bool:
+        """Not while a live agent refuses this very document, though we do not: it may be of another version."""
+        kind, pattern = identity
+        policy = self._table.policies.get(kind, {}).get(pattern)
+        another = policy is None or policy.revision != standing.revision
+        return another or standing.agent == self._host or standing.agent not in self._table.agents
+
+    async def _agree(self) -> None:
+        for identity, refused in self._missing().items():
+            log.error("policy refused", kind=identity[0], service=identity[1], path=refused.path, reason=refused.reason)
+            record = Rejection(
+                path=refused.path,
+                reason=refused.reason,
+                revision=refused.revision,
+                agent=self._host,
+                at=now_text(),
+                last_good=refused.last_good,
+            )
+            await self._store.put(self._keys.rejection(*identity), encode(record))
+        for identity in self._outdated():
+            await self._store.delete(self._keys.rejection(*identity))
+
+    def _said(self, standing: Rejection | None, refused: Refused) -> bool:
+        """Whether somebody has said it of this revision; two versions need not agree on the words."""
+        if standing is None or standing.revision != refused.revision:
+            return False
+        mine = (refused.path, refused.reason, refused.last_good)
+        return standing.agent != self._host or (standing.path, standing.reason, standing.last_good) == mine

@@ -1,0 +1,429 @@
+"""What control knows of the mesh: folds changes into services, and says which of them a change touched. Pure.
+
+Laws
+- A bad value never replaces a good one, neither a policy (see `in_force`) nor a record (law 3 of the mesh). What was
+  refused is kept beside, with the reason, until it is mended or deleted.
+- The cost of a change is that of what it touches (law 5). An instance touches one service, an agent the services that
+  it owns instances of, a policy the services that its pattern covers.
+- Mass deletion is distrusted (law 4): see `distrust`. Suspects stay among the endpoints, and say that they are.
+- No record leads a request to where an agent listens instead of an instance, whoever wrote it: see `own_ports`.
+- What is in force depends on what stands in etcd, not on the order in which it was learnt; except that what was good
+  before stays when it turns bad, which is the first law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from agent.control.host.own_ports import OwnPorts
+from agent.control.mesh.aliases import Spellings
+from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
+from agent.control.mesh.mass_deletion import Suspect, is_mass_deletion
+from agent.control.mesh.places import Places
+from agent.control.mesh.reading import Put, Read, read
+from agent.frames import EndpointFrame, Frame
+from policies.kinds.health.document import HealthPolicy
+from policies.language.names import candidates, matches
+from registry.keys import Key, Keys, Room, Unknown
+from registry.records import Agent, Health, Instance, LastGood, Malformed, Record, Rejection, decode, encode
+from registry.store import Change
+
+Identity = tuple[str, str]
+
+
+class Service:
+    """What is known of one service."""
+
+    __slots__ = ("health", "instances", "policies", "suspects")
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {}
+        self.health: dict[str, Health] = {}
+        self.suspects: dict[str, EndpointFrame] = {}
+        self.policies = 0
+        """How many policies are put for this very name."""
+
+    @property
+    def known(self) -> bool:
+        """Whether callers can name it: something runs, or somebody wrote a policy for it."""
+        return bool(self.instances or self.suspects or self.policies)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all is known of it."""
+        return not (self.known or self.health)
+
+
+class Table:
+    """The mesh as this host sees it."""
+
+    def __init__(self, keys: Keys, host: str, own: OwnPorts | None = None) -> None:
+        """`own`: what no request is dialled to as to an instance."""
+        self._keys = keys
+        self._host = host
+        self._own = own or OwnPorts()
+        self.places = Places()
+        self.revision = 0
+        self.services: dict[str, Service] = {}
+        self.agents: dict[str, Agent] = {}
+        self.moved = False
+        """Whether the last changes made an agent come, go, or live elsewhere."""
+        self.in_force = InForce(self._read_document, self._policy_changed)
+        self.policies = self.in_force.policies
+        """By kind and pattern."""
+        self.refused = self.in_force.refused
+        """By kind and pattern."""
+        self.rejections: dict[Identity, Rejection] = {}
+        """What stands in etcd about refused policies, whoever wrote it; by kind and pattern."""
+        self.malformed: dict[str, str] = {}
+        """Keys that are not understood, and why."""
+        self.inward: dict[str, str] = {}
+        """Keys of instances that are none, because an agent listens where they are said to be; and which."""
+        self.instance_count = 0
+        self._owned: dict[str, dict[str, int]] = {}
+        """How many instances of which services an agent owns, by host."""
+        self._spellings = Spellings()
+        self._documents: Mapping[Put, Read] = {}
+        self._touched: set[str] = set()
+        self.removed: dict[Identity, EndpointFrame | None] = {}
+        """Instances that the last changes deleted; with the endpoint when it had not been draining."""
+        self._removed: dict[Identity, EndpointFrame | None] = {}
+        """Instances deleted by the changes at hand; with the endpoint when it had not been draining."""
+
+    # The way of a change.
+
+    def apply(
+        self,
+        changes: Sequence[Change],
+        revision: int,
+        *,
+        whole: bool = False,
+        documents: Mapping[Put, Read] = MappingProxyType({}),
+        found: Mapping[Identity, LastGood] = MappingProxyType({}),
+    ) -> set[str]:
+        """Take changes; returns the services whose frame may differ now.
+
+        `whole`: the changes are everything that there is; what they do not name is gone. `documents`: those of the
+        changes that were read ahead. `found`: last good states that etcd's history told.
+        """
+        self._documents = documents
+        for (kind, pattern), record in found.items():
+            self.in_force.find(kind, pattern, record)
+        before = self.instance_count
+        self.moved = False
+        if whole:
+            changes = [*self._missing(changes, revision), *changes]
+        for key, change in self._parsed(changes):
+            try:
+                self._take(key, change)
+            except Exception as error:  # every agent reads this key: a mistake of ours must not end all of them
+                self._note(change.key, f"cannot be taken, by a mistake of Shoal's: {type(error).__name__}: {error}")
+        self.revision = revision
+        self._distrust(before)
+        for name in [name for name in self._touched if name in self.services and self.services[name].empty]:
+            del self.services[name]
+        self.removed = self._removed
+        touched, self._touched, self._removed = self._touched, set(), {}
+        return touched
+
+    def _missing(self, changes: Sequence[Change], revision: int) -> list[Change]:
+        held = [key for key, _, _ in self.saved()]
+        if not held:
+            return []
+        named = {_canonical(self._keys, key) for key, _ in self._parsed(changes)}
+        return [Change(key, None, revision) for key in held if key not in named]
+
+    def _parsed(self, changes: Sequence[Change]) -> list[tuple[Key, Change]]:
+        """The changes that concern us, instances first: what is deleted together is judged by what stood before. And
+        last good states, which are asked for when a policy is refused."""
+        parsed: list[tuple[Key, Change]] = []
+        for change in changes:
+            key = self._keys.parse(change.key)
+            if isinstance(key, Unknown):
+                self._note(change.key, key.reason if change.value is not None else None)
+            elif key.room in _TAKERS:
+                parsed.append((key, change))
+        parsed.sort(key=lambda pair: pair[0].room not in _FIRST)
+        return parsed
+
+    def _take(self, key: Key, change: Change) -> None:
+        canonical = _canonical(self._keys, key)
+        effective = self._spellings.effective(key, canonical, change, held=self._holds(key))
+        if effective is not None:
+            _TAKERS[key.room](self, key, effective)
+
+    def _holds(self, key: Key) -> bool:
+        if key.room is Room.INSTANCES:
+            return key.first in self.services and key.second in self.services[key.first].instances
+        if key.room is Room.HEALTH:
+            return key.first in self.services and key.second in self.services[key.first].health
+        if key.room is Room.POLICIES:
+            return key.second in self.policies.get(key.first, {}) or (key.first, key.second) in self.refused
+        if key.room is Room.LAST_GOOD:
+            return (key.first, key.second) in self.in_force.recorded
+        return False  # hosts have one spelling, and what is said about refusals is only compared
+
+    def _note(self, key: str, reason: str | None) -> None:
+        if reason is None:
+            self.malformed.pop(key, None)
+        else:
+            self.malformed[key] = reason
+
+    def _decoded(self, kind: type[Record], change: Change) -> Any:
+        """The record in a change; None when it is deleted, or malformed, which is noted."""
+        try:
+            record = decode(kind, change.value) if change.value is not None else None
+        except Malformed as error:
+            self._note(change.key, str(error))
+            return None
+        self._note(change.key, None)
+        return record
+
+    def _service(self, name: str) -> Service:
+        service = self.services.get(name)
+        if service is None:
+            service = self.services[name] = Service()
+        self._touched.add(name)
+        return service
+
+    # Instances and their health.
+
+    def _take_instance(self, key: Key, change: Change) -> None:
+        record = self._decoded(Instance, change)
+        if record is not None:
+            self._put_instance(key.first, key.second, record)
+        elif change.value is None and self._holds(key):
+            self._remove_instance(key.first, key.second)
+
+    def _put_instance(self, name: str, identity: str, record: Instance) -> None:
+        service = self._service(name)
+        before = service.instances.get(identity)
+        if before is not None:
+            self._count_owned(before.agent, name, -1)
+            self.places.count(before.address, before.port, name, -1)
+        else:
+            self.instance_count += 1
+        service.instances[identity] = record
+        service.suspects.pop(identity, None)
+        self._count_owned(record.agent, name, 1)
+        self.places.count(record.address, record.port, name, 1)
+        self._removed.pop((name, identity), None)
+
+    def _remove_instance(self, name: str, identity: str) -> None:
+        service = self._service(name)
+        endpoint = self._endpoint(identity, service.instances[identity], service.health.get(identity))
+        record = service.instances.pop(identity)
+        self.instance_count -= 1
+        self._count_owned(record.agent, name, -1)
+        self.places.count(record.address, record.port, name, -1)
+        inward = self.inward.pop(self._keys.instance(name, identity), "")
+        self._removed[name, identity] = None if inward or record.state == "draining" else endpoint
+
+    def _count_owned(self, host: str, name: str, by: int) -> None:
+        owned = self._owned.setdefault(host, {})
+        owned[name] = owned.get(name, 0) + by
+        if owned[name] <= 0:
+            del owned[name]
+            if not owned:
+                del self._owned[host]
+
+    def _take_health(self, key: Key, change: Change) -> None:
+        record = self._decoded(Health, change)
+        if record is not None:
+            self._service(key.first).health[key.second] = record
+        elif change.value is None and self._holds(key):
+            del self._service(key.first).health[key.second]
+
+    # Agents.
+
+    def _take_agent(self, key: Key, change: Change) -> None:
+        record = self._decoded(Agent, change)
+        if record is None and change.value is not None:
+            return
+        before = self.agents.get(key.first)
+        if record is None:
+            self.agents.pop(key.first, None)
+        else:
+            self.agents[key.first] = record
+        self.moved = self.moved or (before and before.address) != (record and record.address)
+        if _dialled(before) != _dialled(record):
+            self._touched.update(self._owned.get(key.first, ()))
+            self._touched.update(self.places.move(key.first, _dialled(before), _dialled(record)))
+
+    # Policies.
+
+    def _take_policy(self, key: Key, change: Change) -> None:
+        self.in_force.take(key.first, key.second, change)
+
+    def _take_last_good(self, key: Key, change: Change) -> None:
+        record = self._decoded(LastGood, change)
+        if record is not None:
+            self.in_force.record(key.first, key.second, Standing(record, change.revision))
+        elif change.value is None:
+            self.in_force.record(key.first, key.second, None)
+
+    def learn(self, found: Mapping[Identity, LastGood]) -> set[str]:
+        """Last good states that etcd's history told; returns the services that they touch."""
+        for (kind, pattern), record in found.items():
+            self.in_force.find(kind, pattern, record)
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def _read_document(self, kind: str, pattern: str, value: bytes) -> Read:
+        return self._documents.get((kind, pattern, value)) or read(kind, pattern, value)
+
+    def _policy_changed(self, kind: str, pattern: str, by: int) -> None:
+        if kind in NOT_FOR_WORKERS:
+            return
+        if "*" not in pattern:
+            self._service(pattern).policies += by
+        elif pattern == "*":
+            self._touched.update(self.services)
+        else:
+            self._touched.update(name for name in self.services if matches(pattern, name))
+
+    def _take_rejection(self, key: Key, change: Change) -> None:
+        record = self._decoded(Rejection, change)
+        if record is None:
+            self.rejections.pop((key.first, key.second), None)
+        else:
+            self.rejections[key.first, key.second] = record
+
+    # Distrust.
+
+    def _distrust(self, before: int) -> None:
+        emptied = {name for name, _ in self._removed if not self.services[name].instances}
+        doubtful = {identity: endpoint for identity, endpoint in self._removed.items() if endpoint is not None}
+        if not is_mass_deletion(before, len(doubtful), len(emptied & {name for name, _ in doubtful})):
+            return
+        for (name, identity), endpoint in doubtful.items():
+            self.services[name].suspects[identity] = msgspec.structs.replace(endpoint, suspect=True)
+
+    def suspects(self) -> Iterator[Suspect]:
+        """Endpoints whose record vanished in a mass deletion."""
+        for name, service in self.services.items():
+            for endpoint in service.suspects.values():
+                yield Suspect(name, endpoint.id, endpoint.dial_address, endpoint.dial_port)
+
+    def drop_suspect(self, name: str, identity: str) -> set[str]:
+        """Believe the deletion; returns the services that it touches."""
+        service = self.services.get(name)
+        if service is None or service.suspects.pop(identity, None) is None:
+            return set()
+        if service.empty:
+            del self.services[name]
+        return {name}
+
+    # What goes to the workers.
+
+    def agents_frame(self) -> Frame:
+        """Who lives, and where."""
+        return {"t": "agents", "host": self._host, "addresses": {host: a.address for host, a in self.agents.items()}}
+
+    def frame(self, name: str) -> Frame:
+        """A service as workers get it: `service`, or `gone`."""
+        service = self.services.get(name)
+        if service is None or not service.known:
+            return {"t": "gone", "name": name}
+        return {
+            "t": "service",
+            "name": name,
+            "revision": self.revision,
+            "endpoints": self.endpoints(name, service),
+            "policies": self.in_force.of(name),
+        }
+
+    def endpoints(self, name: str, service: Service) -> list[EndpointFrame]:
+        """A service's endpoints by id, suspects last."""
+        health = service.health
+        made = [self._endpoint(id, record, health.get(id)) for id, record in sorted(service.instances.items())]
+        made = [endpoint for endpoint in made if not self._is_inward(name, endpoint)]
+        return made + [endpoint for _, endpoint in sorted(service.suspects.items())]
+
+    def _is_inward(self, name: str, endpoint: EndpointFrame) -> bool:
+        """Whether an agent's listener would be dialled instead of an instance; it is noted which."""
+        reached = self._own.reached_by if endpoint.via else self._own.belongs
+        listener = reached(endpoint.dial_address, endpoint.dial_port)
+        key = self._keys.instance(name, endpoint.id)
+        if listener:
+            self.inward[key] = f"$.port: {endpoint.dial_address}:{endpoint.dial_port} is {listener}, and no instance"
+        else:
+            self.inward.pop(key, None)
+        return bool(listener)
+
+    def _endpoint(self, identity: str, record: Instance, health: Health | None) -> EndpointFrame:
+        owner = self.agents.get(record.agent) if record.agent != self._host else None
+        # Whose agent is not there is dialled directly: a record put by hand may name none, or one that has left.
+        dial = (owner.address, owner.inbound_port) if owner is not None else (record.address, record.port)
+        return EndpointFrame(
+            id=identity,
+            address=record.address,
+            port=record.port,
+            version=record.version,
+            zone=record.zone,
+            weight=record.weight,
+            metadata=record.metadata,
+            healthy=health is None or health.healthy,
+            draining=record.state == "draining",
+            suspect=False,
+            agent=record.agent,
+            dial_address=dial[0],
+            dial_port=dial[1],
+            via=owner is not None,
+        )
+
+    def health_policy(self, name: str) -> HealthPolicy | None:
+        """How instances of a service are checked when they say nothing themselves."""
+        by_pattern = self.policies.get("health", {})
+        for pattern in candidates(name):
+            policy = by_pattern.get(pattern)
+            if policy is not None and isinstance(policy.document, HealthPolicy):
+                return policy.document if policy.document.mode == "enforce" else None
+        return None
+
+    def shadowed(self) -> list[tuple[str, str]]:
+        """Keys that another spelling keeps out of force, and why."""
+        return self._spellings.shadowed()
+
+    # What goes to disk.
+
+    def saved(self) -> Iterator[tuple[str, bytes, int]]:
+        """Everything good that is known, as key, value and revision: applied to a new table it makes the same one; and
+        what is refused without anybody knowing what was good, so that a restart opens no door."""
+        keys = self._keys
+        for host, agent in self.agents.items():
+            yield keys.agent(host), encode(agent), 0
+        for name, service in self.services.items():
+            for identity, instance in service.instances.items():
+                yield keys.instance(name, identity), encode(instance), 0
+            for identity, health in service.health.items():
+                yield keys.health(name, identity), encode(health), 0
+        for kind, by_pattern in self.policies.items():
+            for pattern, policy in by_pattern.items():
+                yield keys.policy(kind, pattern), policy.text, policy.revision
+        for (kind, pattern), refused in self.in_force.unknown().items():
+            yield keys.policy(kind, pattern), refused.value, refused.revision
+
+
+def _dialled(agent: Agent | None) -> tuple[str, int] | None:
+    return (agent.address, agent.inbound_port) if agent is not None else None
+
+
+def _canonical(keys: Keys, key: Key) -> str:
+    tail = f"{key.first}/{key.second}" if key.second else key.first
+    return f"{keys.room(key.room)}{tail}"
+
+
+_FIRST: Final = (Room.INSTANCES, Room.LAST_GOOD)
+_TAKERS: Final = {
+    Room.INSTANCES: Table._take_instance,
+    Room.HEALTH: Table._take_health,
+    Room.AGENTS: Table._take_agent,
+    Room.LAST_GOOD: Table._take_last_good,
+    Room.POLICIES: Table._take_policy,
+    Room.REJECTED: Table._take_rejection,
+}

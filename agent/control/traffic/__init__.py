@@ -1,0 +1,1 @@
+"""What workers hand over of requests: records, answers to compare, requests to store, shares of limits."""

@@ -1,0 +1,252 @@
+"""Regression testing on this host: what workers report of requests and their copies is compared, counted and told.
+
+Laws
+- Control's other work does not wait for it: what waits to be compared is bounded in number and bytes, beyond which it
+  is dropped and counted; comparing happens in a thread, for at most half of the time.
+- What is counted belongs to one revision of one document. Another revision begins anew, and no document means no tally.
+- What leaves this process, for etcd or for people, has been redacted before it was kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.control.admin.api import Answer as Json
+from agent.control.admin.api import Door, refusal
+from agent.control.host.rights import Right
+from agent.control.instances.registrar import now_text
+from agent.control.mesh.table import Table
+from agent.frames import Frame
+from policies.kinds.shadow.comparison import Compiled, Tally, differences, note, report, trimmed
+from policies.kinds.shadow.decide import CANDIDATE, PRIMARY, SECONDARY
+from policies.kinds.shadow.difference import Answer
+from policies.kinds.shadow.document import Shadow
+from policies.language.names import candidates, parse_service
+from registry.keys import Keys
+from registry.lease import Holder
+from registry.records import Compared, encode
+
+MAX_WAITING: Final = 64
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+MAX_SERVICES: Final = 200
+TELL_EVERY_S: Final = 5.0
+MAX_TOLD_BYTES: Final = 60_000
+"""Of a tally in etcd; a record has at most 64 KiB."""
+ROLES: Final = (PRIMARY, SECONDARY, CANDIDATE)
+log = structlog.get_logger()
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The request that was answered."""
+
+    method: str
+    target: str
+    id: str
+    version: str = ""
+    """Of the instance that gave the request's own answer; empty: not known."""
+
+    @property
+    def shown(self) -> str:
+        """Without the query, which may hold what nobody is to see."""
+        return f"{self.method} {self.target.partition('?')[0]}"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A worker's `compared` frame."""
+
+    service: str
+    revision: int
+    request: Asked
+    answers: dict[str, Answer]
+
+
+class State:
+    """What is counted of one service."""
+
+    __slots__ = ("revision", "rules", "tally", "told")
+
+    def __init__(self, revision: int, rules: Compiled) -> None:
+        self.revision = revision
+        self.rules = rules
+        self.tally = Tally(max_samples=rules.max_samples)
+        self.told: tuple[int, int] | None = None
+        """How much was counted and skipped when it was told last."""
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Grows with everything that is observed."""
+        return self.tally.total, sum(self.tally.skipped.values())
+
+
+class Comparing:
+    """The tallies of this host."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._states: dict[str, State] = {}
+        self._rules: dict[str, tuple[int, Compiled | None]] = {}
+        self._waiting_bytes = 0
+        self._send, self._receive = trio.open_memory_channel[tuple[Frame, int]](MAX_WAITING)
+        self.compared = 0
+        self.dropped = 0
+
+    def observe(self, frame: Frame) -> None:
+        """A worker's `compared` frame; returns at once."""
+        size = sum(len(answer["body"]) for answer in frame["answers"].values())
+        if self._waiting_bytes + size <= MAX_WAITING_BYTES:
+            try:
+                self._send.send_nowait((frame, size))
+            except trio.WouldBlock:
+                pass
+            else:
+                self._waiting_bytes += size
+                return
+        self.dropped += 1
+        state = self._state(frame["service"])
+        if state is not None:
+            state.tally.skip("too much at once")
+
+    async def run(self) -> None:
+        """Compare, until cancelled."""
+        async for frame, size in self._receive:
+            began = time.perf_counter()
+            try:
+                await self._compare(msgspec.convert(frame, Message))
+            except Exception:  # one strange answer must not end the agent
+                log.exception("answers could not be compared", service=frame.get("service"))
+            self._waiting_bytes -= size
+            await trio.sleep(time.perf_counter() - began)
+
+    async def _compare(self, message: Message) -> None:
+        state = self._state(message.service)
+        if state is None:
+            return
+        why = _unusable(message, state)
+        if why:
+            state.tally.skip(why)
+            return
+        answers = [message.answers[role] for role in ROLES]
+        raw, noise = await trio.to_thread.run_sync(partial(differences, state.rules, *answers))
+        note(state.tally, message.request.shown, message.request.id, raw, noise)
+        for role, answer in zip(ROLES, answers, strict=True):
+            if not answer.error:
+                state.tally.time(role, answer.latency_s)
+        self.compared += 1
+
+    # Which document.
+
+    def _state(self, service: str) -> State | None:
+        """What is counted of a service under the document in force; None: nothing is to be."""
+        revision, rules = self._in_force(service)
+        state = self._states.get(service)
+        if rules is None:
+            self._states.pop(service, None)
+            return None
+        if state is None or state.revision != revision:
+            if state is None and len(self._states) >= MAX_SERVICES:
+                return None
+            state = self._states[service] = State(revision, rules)
+        return state
+
+    def _in_force(self, service: str) -> tuple[int, Compiled | None]:
+        policies = self._table.policies.get("shadow", {})
+        pattern = next((name for name in candidates(service) if name in policies), None)
+        if pattern is None:
+            return 0, None
+        policy = policies[pattern]
+        known = self._rules.get(pattern)
+        if known is None or known[0] != policy.revision:
+            document = policy.document
+            compare = document.compare if isinstance(document, Shadow) and document.mode == "enforce" else None
+            known = (policy.revision, Compiled(compare) if compare is not None else None)
+            self._rules[pattern] = known
+        return known
+
+    # For the other hosts.
+
+    async def tell(self, holder: Holder, keys: Keys, host: str) -> None:
+        """Keep tallies/<service>/<host> at what was counted, until cancelled."""
+        told: set[str] = set()
+        while True:
+            for service in list(self._states):
+                state = self._state(service)
+                if state is not None and state.told != state.counted:
+                    state.told = state.counted
+                    holder.put(keys.tally(service, host), encode(_record(state)))
+                    told.add(service)
+            for service in told - self._states.keys():
+                holder.drop(keys.tally(service, host))
+            told &= self._states.keys()
+            await trio.sleep(TELL_EVERY_S)
+
+    # For people.
+
+    def report(self, service: str) -> dict[str, Any] | None:
+        """What is to be thought of a candidate, as far as this host saw; None: nothing is compared."""
+        state = self._state(service)
+        if state is None:
+            return None
+        return {"service": service, "revision": state.revision, **report(state.tally, state.rules.thresholds)}
+
+    def reset(self, service: str) -> bool:
+        """Begin anew; whether there is anything to count."""
+        self._states.pop(service, None)
+        return self._state(service) is not None
+
+    def doors(self) -> list[Door]:
+        """For the agent's socket: examples show what services answered."""
+        return [
+            Door("GET", "/diff/{service}", self._diff, Right.OPERATE),
+            Door("POST", "/diff/{service}/reset", self._reset, Right.OPERATE),
+        ]
+
+    async def _diff(self, request: Request) -> Response:
+        """What this host counted."""
+        return self._answered(request, self.report)
+
+    async def _reset(self, request: Request) -> Response:
+        """Count anew on this host."""
+        return self._answered(request, lambda service: self.report(service) if self.reset(service) else None)
+
+    def _answered(self, request: Request, ask: Callable[[str], dict[str, Any] | None]) -> Response:
+        try:
+            service = parse_service(request.path_params["service"])
+        except ValueError as error:
+            return refusal(400, str(error))
+        found = ask(service)
+        if found is None:
+            return refusal(404, f"no shadow policy compares answers of {service}; see docs/policies/shadow.md")
+        return Json(found)
+
+
+def _unusable(message: Message, state: State) -> str:
+    """Why a message says nothing about the candidate; empty: it does."""
+    if message.revision != state.revision:
+        return "another revision"
+    if not all(role in message.answers for role in ROLES):
+        return "not all answered"
+    if message.answers[PRIMARY].error:
+        return "the primary failed"
+    version = message.request.version
+    if version and state.rules.primary and version != state.rules.primary:
+        return "another version answered"
+    return ""
+
+
+def _record(state: State) -> Compared:
+    tally = trimmed(state.tally, MAX_TOLD_BYTES)
+    return Compared(
+        revision=state.revision,
+        thresholds=msgspec.to_builtins(state.rules.thresholds),
+        tally=msgspec.to_builtins(tally, str_keys=True),
+        at=now_text(),
+    )

@@ -1,0 +1,1 @@
+"""`agent.toml`: what an agent is told."""

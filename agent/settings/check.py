@@ -1,0 +1,148 @@
+"""What the types of settings cannot say: names, addresses, times, and what does not go together."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from agent.accounts import find_account
+from agent.hooks.receivers import Receivers
+from agent.hooks.targets import Targets
+from agent.ports import Ports
+from agent.settings.address import Address, parse_listen
+from agent.settings.document import DEFAULT_ETCD, Admin, Etcd, Inbound, InstanceSettings, LocalPart, Outbound, Settings
+from agent.trust import parse_ranges
+from policies.language.duration import seconds
+from policies.language.names import parse_pattern, parse_service
+from policies.language.plain import Flaw, below
+from registry.etcd.proxying import through
+from registry.keys import Keys, check_host, check_id
+from registry.records import Malformed, check_address
+
+MAX_SOCKET_PATH = 107
+"""Bytes, in Linux' struct sockaddr_un."""
+
+
+def check(settings: Settings) -> None:
+    """Raises Flaw with the path of the setting."""
+    _told("$.mesh", lambda: Keys(settings.mesh))
+    _told("$.host", lambda: check_host(settings.host))
+    _check_ip("$.address", settings.address)
+    for name in ("outbound", "inbound", "admin"):
+        part: Outbound | Inbound | Admin = getattr(settings, name)
+        _told(f"$.{name}.listen", lambda part=part: parse_listen(part.listen))
+    _check_local(settings.local)
+    _check_apart(settings)
+    _check_times(settings)
+    _check_etcd(settings.etcd)
+    for number, text in enumerate(settings.inbound.agents):
+        _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
+    _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
+    _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
+    _told("$.checks.ports", lambda: Ports(settings.checks.ports))
+    if settings.programs.user:
+        _told("$.programs.user", lambda: find_account(settings.programs.user))
+    if settings.hooks.link and not settings.hooks.link.startswith(("https://", "http://")):
+        raise Flaw("$.hooks.link", "a URL, such as https://mesh.corp.example/{subject}")
+    if not settings.hooks.secrets_dir.startswith("/"):
+        raise Flaw("$.hooks.secrets_dir", "a whole path, such as /etc/shoal/secrets")
+    seen: dict[tuple[str, str], int] = {}
+    for number, instance in enumerate(settings.instances):
+        _check_instance(f"$.instances[{number}]", instance)
+        identity = (parse_service(instance.service), instance.id or str(instance.port))
+        if identity in seen:
+            raise Flaw(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
+        seen[identity] = number
+
+
+def _check_local(local: LocalPart) -> None:
+    if local.socket and not local.socket.startswith("/"):
+        raise Flaw("$.local.socket", "a whole path, such as /run/shoal/agent.sock")
+    if len(local.socket.encode()) > MAX_SOCKET_PATH:
+        raise Flaw("$.local.socket", f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
+    for number, name in enumerate(local.operate):
+        _check_user(f"$.local.operate[{number}]", name)
+    for pattern, names in local.services.items():
+        _told(below("$.local.services", pattern), lambda pattern=pattern: parse_pattern(pattern))
+        for number, name in enumerate(names):
+            _check_user(f"{below('$.local.services', pattern)}[{number}]", name)
+
+
+def _check_user(path: str, name: str) -> None:
+    if not name.removeprefix("@"):
+        raise Flaw(path, "a user as alice or 1000, a group as @staff or @50")
+
+
+def _check_apart(settings: Settings) -> None:
+    """Three listeners, three places: SO_REUSEPORT would let two of ours share one."""
+    seen: dict[str, Address] = {}
+    for name in ("outbound", "inbound", "admin"):
+        address = parse_listen(getattr(settings, name).listen)
+        for other, taken in seen.items():
+            everywhere = any(ipaddress.ip_address(host).is_unspecified for host in (address.host, taken.host))
+            if address.port and address.port == taken.port and (address.host == taken.host or everywhere):
+                raise Flaw(f"$.{name}.listen", f"{address} is where {other}.listen is already; give each its own port")
+        seen[name] = address
+
+
+def _told(path: str, ask: Any) -> None:
+    try:
+        ask()
+    except ValueError as error:
+        raise Flaw(path, str(error)) from None
+
+
+def _check_ip(path: str, address: str) -> None:
+    try:
+        if address:
+            check_address(address)
+    except Malformed as error:
+        raise Flaw(path, error.reason) from None
+
+
+_TIMES: dict[str, tuple[float, float]] = {
+    "lease_ttl": (2, 3600),  # etcd grants no lease shorter than its election time-out allows
+    "spread_timeout": (0, 60),
+    "drain_timeout": (0, 3600),
+    "etcd.timeout": (0.1, 60),
+    "limits.head_timeout": (0.1, 600),
+    "limits.idle_timeout": (0.1, 86400),
+    "limits.waiting_timeout": (0, 600),
+}
+
+
+def _check_times(settings: Settings) -> None:
+    for path, (low_s, high_s) in _TIMES.items():
+        value: Any = settings
+        for name in path.split("."):
+            value = getattr(value, name)
+        try:
+            length_s = seconds(value)
+        except ValueError as error:
+            raise Flaw(f"$.{path}", str(error)) from None
+        if not low_s <= length_s <= high_s:
+            raise Flaw(f"$.{path}", f"{length_s:g} s; from {low_s:g} s to {high_s:g} s")
+
+
+def _check_etcd(etcd: Etcd) -> None:
+    for number, url in enumerate(etcd.endpoints):
+        if not url.startswith(("http://", "https://")):
+            raise Flaw(f"$.etcd.endpoints[{number}]", f"{url!r} is no URL, such as {DEFAULT_ETCD}")
+    _told("$.etcd.proxy", lambda: through(etcd.proxy))
+    if bool(etcd.cert) != bool(etcd.key):
+        given, missing = ("cert", "key") if etcd.cert else ("key", "cert")
+        raise Flaw(f"$.etcd.{given}", f"a client certificate is a pair: {missing} is missing")
+    if bool(etcd.user) != bool(etcd.password_file):
+        given, missing = ("user", "password_file") if etcd.user else ("password_file", "user")
+        raise Flaw(f"$.etcd.{given}", f"user and password_file go together: {missing} is missing")
+
+
+def _check_instance(path: str, instance: InstanceSettings) -> None:
+    _told(f"{path}.service", lambda: parse_service(instance.service))
+    if instance.id:
+        _told(f"{path}.id", lambda: check_id(instance.id))
+    _check_ip(f"{path}.address", instance.address)
+    try:
+        _ = instance.checked
+    except Flaw as fault:
+        raise Flaw(f"{path}.health{fault.path[1:]}", fault.reason) from None

@@ -1,0 +1,233 @@
+"""The tables of `agent.toml`: each setting, its default and its type. What types cannot say is in `check`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from policies.kinds.health.document import HealthPolicy
+from policies.language.document import convert
+from policies.language.duration import Duration
+from registry.records import Port, Weight
+
+DEFAULT_ETCD = "http://127.0.0.1:2379"
+MAX_DEFAULT_WORKERS = 4
+SOCKET_NAME = "agent.sock"
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every table in the file."""
+
+
+class Etcd(Part, frozen=True, kw_only=True):
+    """`[etcd]`: where it is, and who we are to it."""
+
+    endpoints: Annotated[tuple[str, ...], Meta(min_length=1)] = (DEFAULT_ETCD,)
+    ca: str = ""
+    """PEM file of the authority that etcd's certificate is judged by; the system's without it."""
+    cert: str = ""
+    key: str = ""
+    user: str = ""
+    password_file: str = ""
+    """Holds the password and nothing else. Not in this file, which many may read."""
+    timeout: Duration = "5s"
+    proxy: str = ""
+    """`http://address:port` of an HTTP proxy through which etcd is reached; what the environment names is not asked."""
+
+
+class Outbound(Part, frozen=True, kw_only=True):
+    """`[outbound]`: where this host's services send their calls."""
+
+    listen: str = "127.0.0.1:15001"
+
+
+class Inbound(Part, frozen=True, kw_only=True):
+    """`[inbound]`: where other hosts' agents bring requests for this host's instances."""
+
+    listen: str = "0.0.0.0:15006"
+    advertise_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """The port that others dial, where it is not the one that is listened on (a port mapping); 0: it is."""
+    agents: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Ranges that agents come from whose address is not the registered one: `10.8.0.0/16`, or the address of a NAT."""
+
+
+class Admin(Part, frozen=True, kw_only=True):
+    """`[admin]`: health, readiness, metrics, state and explanations, for whoever can connect. Changes nothing."""
+
+    listen: str = "127.0.0.1:15000"
+
+
+class LocalPart(Part, frozen=True, kw_only=True):
+    """`[local]`: the socket through which users of this host register, and operate."""
+
+    socket: str = ""
+    """A path; see `socket_path` for the default."""
+    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$(?!\n)", extra={"right": "permissions, such as 0660"})] = "0666"
+    """Who may connect at all; who may do what is decided by who it is."""
+    group: str = ""
+    """Whose group the socket is, by name or number."""
+    operate: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Users, and groups as `@name`, that may do everything, besides root and the agent's own user."""
+    services: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Who may be which service: users and @groups by service or pattern; the most specific pattern decides."""
+    max_instances: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    """Registered through the socket by one user."""
+
+
+class Limits(Part, frozen=True, kw_only=True):
+    """`[limits]`: of the agent as a whole; connections and waiting requests are divided among the workers."""
+
+    max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 20_000
+    """Of each listener, the outbound and the inbound one."""
+    head_timeout: Duration = "10s"
+    """For a whole request head, however it drips."""
+    idle_timeout: Duration = "5m"
+    """Between two requests of a connection."""
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1024
+    """Requests of each listener that are held until the first table is there."""
+    waiting_timeout: Duration = "10s"
+
+
+class Hooks(Part, frozen=True, kw_only=True):
+    """`[hooks]`: what webhooks may do through this agent; whoever may only write policies cannot."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Ranges and host names that may be called besides the public internet: `10.1.0.0/16`, `*.corp.example`."""
+    secrets_dir: str = "/etc/shoal/secrets"
+    """Where the files are that webhooks name."""
+    exec: bool = False
+    """Whether webhooks may run programs on this host."""
+    secrets: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Which hosts may be sent a secret, by its file's or variable's name: `github = ["api.github.com"]`."""
+    link: str = ""
+    """Where people see more of an event: a URL with {subject}, {service}, {id} or {mesh} in it."""
+
+
+class Topics(Part, frozen=True, kw_only=True):
+    """`[topics]`: requests that are stored on this host's disk until their topic's broker has them."""
+
+    max_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
+    """Over all topics; beyond it requests are refused instead of stored."""
+
+
+class Checks(Part, frozen=True, kw_only=True):
+    """`[checks]`: what `health` policies, and instances that register themselves, may have this agent do."""
+
+    commands: bool = False
+    """Whether a policy may name a program that is run on this host."""
+    ports: Annotated[tuple[int | str, ...], Meta(max_length=1000)] = ()
+    """Ports and ranges that may be asked beside an instance's own: `8081`, `"9000-9100"`."""
+
+
+class ProgramSettings(Part, frozen=True, kw_only=True):
+    """`[programs]`: how programs of checks and webhooks are run."""
+
+    user: str = ""
+    """Whom they run as; empty: the agent's own user."""
+    max_memory_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 256 << 20
+    """Of each process; 0: no limit."""
+
+
+class InstanceSettings(Part, frozen=True, kw_only=True):
+    """`[[instances]]`: one that runs on this host, whoever starts it."""
+
+    service: str
+    port: Port
+    id: str = ""
+    """`<host>-<port>` without it: the same after a restart."""
+    address: str = ""
+    version: Annotated[str, Meta(max_length=128)] = ""
+    zone: Annotated[str, Meta(max_length=128)] = ""
+    weight: Weight = 100
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    health: dict[str, Any] | None = None
+    """The same document as a `health` policy; `checked` has it typed."""
+
+    @property
+    def checked(self) -> HealthPolicy | None:
+        """How it is checked, if it says so itself. Raises Flaw."""
+        return None if self.health is None else health_policy(self.health)
+
+
+class Settings(Part, frozen=True, kw_only=True):
+    """The whole file."""
+
+    mesh: str = "default"
+    host: str = msgspec.field(default_factory=socket.gethostname)
+    """The agent's name in the mesh; one agent a name."""
+    address: str = ""
+    """The IP address that other hosts dial; without it the one that this host has towards etcd."""
+    zone: Annotated[str, Meta(max_length=128)] = ""
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
+    """0: see `worker_count`."""
+    state_dir: str = ""
+    """Keeps the last table and the services' tokens; see `state_path` for the default."""
+    access_log: str = ""
+    """A file that is appended to, `-` for standard output; empty: none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    lease_ttl: Duration = "10s"
+    """After so long without a word from this agent its instances leave the mesh."""
+    spread_timeout: Duration = "3s"
+    """Stopping: how long to wait for the other agents to hear of it."""
+    drain_timeout: Duration = "30s"
+    """Stopping: how long requests in flight may take."""
+    etcd: Etcd = Etcd()
+    outbound: Outbound = Outbound()
+    inbound: Inbound = Inbound()
+    admin: Admin = Admin()
+    local: LocalPart = LocalPart()
+    limits: Limits = Limits()
+    hooks: Hooks = Hooks()
+    topics: Topics = Topics()
+    checks: Checks = Checks()
+    programs: ProgramSettings = ProgramSettings()
+    instances: tuple[InstanceSettings, ...] = ()
+
+    @property
+    def worker_count(self) -> int:
+        """Half of the CPUs that this process may use, 1 to 4, when the file names no number.
+
+        Half, because the agent is a guest of the services beside it; at most four, because one worker serves well over
+        ten thousand requests a second, and each keeps its own table and its own pools.
+        """
+        return self.workers or max(1, min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)) // 2))
+
+    @property
+    def state_path(self) -> Path:
+        """`state_dir`, else where systemd says, else /var/lib/shoal for root, else ~/.local/state/shoal."""
+        if self.state_dir:
+            return Path(self.state_dir)
+        if given := os.environ.get("STATE_DIRECTORY"):
+            return Path(given.partition(":")[0])
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        base = Path("/var/lib/shoal") if os.geteuid() == 0 else Path(home) / "shoal"
+        return base / f"{self.mesh}.{self.host}"
+
+    @property
+    def socket_path(self) -> Path:
+        """`local.socket`, else where `runtime_directory` says."""
+        return Path(self.local.socket) if self.local.socket else runtime_directory() / SOCKET_NAME
+
+
+def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's agent has its socket: systemd's word, /run/shoal for root, else a place of the user's own."""
+    if given := environment.get("RUNTIME_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/run/shoal")
+    if given := environment.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "shoal"
+    return Path.home() / ".local" / "state" / "shoal"
+
+
+def health_policy(raw: Any) -> HealthPolicy:
+    """An instance's own health check, typed. Raises Flaw with the path inside of it."""
+    document = convert(raw, HealthPolicy)
+    document.check()
+    return document

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from agent.cli.census import Census, Policy, take
+from agent.cli.commands.wait import Laggard, laggards, refusals
+from registry.keys import Keys
+from registry.records import Ack, Agent, encode
+from tests.support.memory import MemoryStore
+
+AGENT = Agent(address="10.0.0.1", inbound_port=15006)
+
+
+def test_an_agent_that_is_behind_or_silent_lags() -> None:
+    """Only live agents count, those with a lease: an ack that outlived its agent is nobody's."""
+    census = Census(
+        agents={"a": AGENT, "b": AGENT, "c": AGENT},
+        acks={name: Ack(revision=revision) for name, revision in {"a": 7, "b": 6, "gone": 1}.items()},
+    )
+    assert laggards(census, 7) == [Laggard("b", 6), Laggard("c", 0)]
+    assert [str(laggard) for laggard in laggards(census, 7)] == ["b runs 6", "c has not said what it runs"]
+
+
+def test_a_policy_that_arrived_and_was_refused_is_not_in_force() -> None:
+    """Else `etcdctl put … && shoal wait` would say that a misspelt document is in force."""
+    census = Census(
+        policies={
+            ("route", "pets"): Policy("route", "pets", 7, b'{"activ": "v1"}'),
+            ("retry", "pets"): Policy("retry", "pets", 7, b"{}"),
+            ("timeout", "pets"): Policy("timeout", "pets", 6, b"{"),
+        }
+    )
+    refused = refusals(census, 7)
+    assert [(found.policy, found.path) for found in refused] == [("route/pets", "$")]
+    assert "'active'" in str(refused[0])
+    assert refusals(census, 8) == []
+
+
+async def test_a_deletion_is_the_newest_change_too() -> None:
+    """Once the first agent runs it, `shoal wait` waits for the others, though etcd shows no trace of it."""
+    keys, store = Keys("default"), MemoryStore()
+    await store.put(keys.policy("route", "pets"), b"{}")
+    gone = await store.delete(keys.policy("route", "pets"))
+    assert (await take(store, "default")).wanted == 0
+    await store.put(keys.ack("a"), encode(Ack(revision=gone)))
+    assert (await take(store, "default")).wanted == gone
+    await store.aclose()

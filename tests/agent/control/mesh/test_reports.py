@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+
+from agent.control.mesh.reports import Rejections, others_run
+from agent.control.mesh.table import Table
+from registry.keys import Keys
+from registry.mirror import Mirror, Update
+from registry.records import Ack, Rejection, encode
+from tests.support.memory import MemoryStore
+
+KEYS = Keys()
+REJECTED = KEYS.rejection("timeout", "pets")
+
+
+class Watcher:
+    """An agent as far as rejections go: a mirror, a table, and what it says about it."""
+
+    def __init__(self, store: MemoryStore, host: str) -> None:
+        self.table = Table(KEYS, host)
+        self.rejections = Rejections(store, KEYS, self.table, host)
+        self.mirror = Mirror(store, *KEYS.watched, self.deliver)
+
+    def deliver(self, update: Update) -> None:
+        self.table.apply(update.changes, update.revision)
+        self.rejections.refresh()
+
+
+async def rejection(store: MemoryStore) -> Rejection | None:
+    found = await store.get(REJECTED)
+    return None if found is None else Rejection(**json.loads(found.value))
+
+
+async def agents(store: MemoryStore, *hosts: str) -> None:
+    for host in hosts:
+        await store.put(KEYS.agent(host), b'{"address": "10.0.0.1", "inbound_port": 1}')
+
+
+async def test_a_refused_policy_is_told_and_cleared(autojump_clock: trio.testing.MockClock) -> None:
+    """Twenty agents refuse one document: the reason stands in etcd, hardly ever twice; mending it clears it."""
+    store = MemoryStore()
+    good = await store.put(KEYS.policy("timeout", "pets"), b"connect: 1s")
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            watcher = Watcher(store, f"h{number}")
+            nursery.start_soon(watcher.mirror.run)
+            nursery.start_soon(watcher.rejections.run)
+        await trio.sleep(3)
+        bad = await store.put(KEYS.policy("timeout", "pets"), b"conect: 1s")
+        await trio.sleep(3)
+        told = await rejection(store)
+        assert told is not None
+        assert (told.revision, told.last_good, told.path) == (bad, good, "$")
+        assert "did you mean 'connect'?" in told.reason
+        assert store.revision - bad <= 5
+        await store.put(KEYS.policy("timeout", "pets"), b"connect: 2s")
+        await trio.sleep(3)
+        assert await rejection(store) is None
+        await store.put(KEYS.policy("timeout", "pets"), b"?")
+        await trio.sleep(3)
+        await store.delete(KEYS.policy("timeout", "pets"))
+        await trio.sleep(3)
+        assert await rejection(store) is None
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "cleared"),
+    [
+        ({"agent": "newer", "revision": 0}, True),
+        ({"agent": "newer"}, False),
+        ({"agent": "gone"}, True),
+        ({"agent": "here"}, True),
+    ],
+)
+async def test_two_versions_do_not_argue(
+    theirs: dict[str, Any], cleared: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What a live agent says of this very document stands, though we see no fault in it; anything else is cleared."""
+    store = MemoryStore()
+    await agents(store, "newer", "here")
+    revision = await store.put(KEYS.policy("timeout", "pets"), b"connect: 1s")
+    record = Rejection(**{"path": "$", "reason": "x", "revision": revision, **theirs, "at": ""})
+    await store.put(REJECTED, encode(record))
+    watcher = Watcher(store, "here")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.mirror.run)
+        nursery.start_soon(watcher.rejections.run)
+        await trio.sleep(5)
+        assert (await rejection(store) is None) is cleared
+        nursery.cancel_scope.cancel()
+
+
+async def test_etcd_away_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """The reason is told once etcd is there again."""
+    store = MemoryStore()
+    watcher = Watcher(store, "here")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.mirror.run)
+        nursery.start_soon(watcher.rejections.run)
+        await trio.sleep(1)
+        await store.put(KEYS.policy("timeout", "pets"), b"?")
+        store.down = True
+        await trio.sleep(30)
+        store.down = False
+        await trio.sleep(30)
+        assert await rejection(store) is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_waiting_for_the_others(autojump_clock: trio.testing.MockClock) -> None:
+    """Until every other live agent runs a revision: not those that are gone, not ourselves, not what cannot be read."""
+    store = MemoryStore()
+    watcher = Watcher(store, "here")
+    await agents(store, "here", "a", "b")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.mirror.run)
+        await trio.sleep(1)
+        await store.put(KEYS.ack("a"), encode(Ack(revision=7)))
+        await store.put(KEYS.ack("b"), b"?")
+        with trio.move_on_after(5) as waiting:
+            await others_run(store, KEYS, watcher.table, "here", 7)
+        assert waiting.cancelled_caught
+        await store.put(KEYS.ack("b"), encode(Ack(revision=8)))
+        with trio.fail_after(5):
+            await others_run(store, KEYS, watcher.table, "here", 7)
+        await store.put(KEYS.ack("b"), encode(Ack(revision=6)))
+        await store.delete(KEYS.agent("b"))
+        await trio.sleep(1)
+        with trio.fail_after(5):
+            await others_run(store, KEYS, watcher.table, "here", 7)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.control.host.own_ports import OwnPorts
+from agent.control.mesh.table import Table
+from agent.frames import EndpointFrame
+from policies.kinds.health.document import HealthPolicy
+from registry.keys import Keys
+from registry.store import Change
+
+KEYS = Keys()
+P = KEYS.prefix
+ROUTE = b'{"rules": [{"split": [{"version": "v1", "weight": 1}]}]}'
+
+
+class Etcd:
+    """Says what etcd would: every call is one revision, and returns the touched services."""
+
+    def __init__(self, host: str = "here") -> None:
+        self.table = Table(KEYS, host)
+        self.revision = 1
+        self.born: dict[str, int] = {}
+
+    def put(self, values: dict[str, Any]) -> set[str]:
+        self.revision += 1
+        changes = [self._change(key, _bytes(value)) for key, value in values.items()]
+        return self.table.apply(changes, self.revision)
+
+    def _change(self, key: str, value: bytes | None) -> Change:
+        if value is None:
+            self.born.pop(key, None)
+            return Change(P + key, None, self.revision)
+        return Change(P + key, value, self.revision, self.born.setdefault(key, self.revision))
+
+    def delete(self, *keys: str) -> set[str]:
+        return self.put(dict.fromkeys(keys))
+
+    def endpoints(self, service: str) -> dict[str, EndpointFrame]:
+        frame = self.table.frame(service)
+        return {endpoint.id: endpoint for endpoint in frame.get("endpoints", ())}
+
+
+def _bytes(value: Any) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def instance(port: int = 80, **more: Any) -> dict[str, Any]:
+    return {"address": "10.0.0.1", "port": port, **more}
+
+
+def test_an_instance_touches_its_service_only() -> None:
+    """One flapping instance re-sends one service, whatever else there is."""
+    etcd = Etcd()
+    etcd.put({f"instances/s{n}/a": instance() for n in range(50)})
+    assert etcd.put({"instances/s7/b": instance(81)}) == {"s7"}
+    assert etcd.put({"health/s7/b": {"healthy": False}}) == {"s7"}
+    assert not etcd.endpoints("s7")["b"].healthy
+    assert etcd.delete("instances/s7/b", "health/s7/b") == {"s7"}
+    assert list(etcd.endpoints("s7")) == ["a"]
+
+
+def test_a_service_that_is_gone_is_said_to_be_gone() -> None:
+    """The last instance takes the service with it, unless somebody wrote a policy for its name."""
+    etcd = Etcd()
+    etcd.put({"instances/pets/a": instance()})
+    assert etcd.delete("instances/pets/a") == {"pets"}
+    assert etcd.table.frame("pets") == {"t": "gone", "name": "pets"}
+    assert etcd.put({"policies/route/pets": ROUTE}) == {"pets"}
+    assert etcd.table.frame("pets")["t"] == "service"
+    assert etcd.delete("policies/route/pets") == {"pets"}
+    assert etcd.table.frame("pets")["t"] == "gone"
+    assert etcd.table.services == {}
+
+
+def test_instances_of_another_hosts_agent_are_dialled_through_it() -> None:
+    """Owned elsewhere: that agent's inbound listener. Owned here, by nobody, or by an agent that left: direct."""
+    etcd = Etcd("here")
+    etcd.put({
+        "agents/there": {"address": "10.0.0.9", "inbound_port": 15006},
+        "instances/pets/far": instance(agent="there"),
+        "instances/pets/near": instance(agent="here"),
+        "instances/pets/free": instance(),
+        "instances/pets/lost": instance(agent="left"),
+    })  # fmt: skip
+    found = etcd.endpoints("pets")
+    assert (found["far"].dial_address, found["far"].dial_port, found["far"].via) == ("10.0.0.9", 15006, True)
+    assert all(not found[id].via and found[id].dial_port == 80 for id in ("near", "free", "lost"))
+
+
+def test_an_agent_touches_what_it_owns() -> None:
+    """A moved or departed agent re-sends the services it owns instances of; an agent that only says more does not."""
+    etcd = Etcd()
+    agent = {"address": "10.0.0.9", "inbound_port": 15006}
+    etcd.put({"instances/a/1": instance(agent="there"), "instances/b/1": instance(agent="other")})
+    assert etcd.put({"agents/there": agent}) == {"a"}
+    assert etcd.put({"agents/there": {**agent, "boot": "2"}}) == set()
+    assert etcd.put({"agents/there": {**agent, "inbound_port": 7}}) == {"a"}
+    assert etcd.delete("agents/there") == {"a"}
+    etcd.delete("instances/a/1")
+    assert etcd.put({"agents/there": agent}) == set()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "touched"),
+    [("*", {"a.x", "b.x", "a.y"}), ("*.x", {"a.x", "b.x"}), ("a.x", {"a.x"}), ("a/x", {"a.x"}), ("*.z", set())],
+)
+def test_a_policy_touches_what_its_pattern_covers(pattern: str, touched: set[str]) -> None:
+    """`*` touches all, a namespace its services, a name itself."""
+    etcd = Etcd()
+    etcd.put({f"instances/{name}/1": instance() for name in ("a.x", "b.x", "a.y")})
+    assert etcd.put({f"policies/timeout/{pattern}": b"connect: 2s"}) == touched
+    assert etcd.delete(f"policies/timeout/{pattern}") == touched
+
+
+def test_the_most_specific_policy_wins_whole() -> None:
+    """Exact before namespace before mesh, kind by kind; what is more specific and goes away uncovers the next."""
+    etcd = Etcd()
+    etcd.put({"instances/pets.production/1": instance()})
+    etcd.put({"policies/timeout/*": b"connect: 1s", "policies/route/pets.production": ROUTE})
+    etcd.put({"policies/timeout/*.production": b"connect: 2s"})
+    policies = etcd.table.frame("pets.production")["policies"]
+    assert {kind: policy.key for kind, policy in policies.items()} == {
+        "timeout": "*.production",
+        "route": "pets.production",
+    }
+    assert json.loads(policies["timeout"].text) == {"connect": "2s"}
+    etcd.delete("policies/timeout/*.production")
+    assert etcd.table.frame("pets.production")["policies"]["timeout"].key == "*"
+
+
+BAD_POLICIES = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b'{"nonsense": 1}',
+    b"x" * (2 << 20),
+    b'{"connect": -1}',
+    b'{"connect": []}',
+]
+
+
+@pytest.mark.parametrize("bad", BAD_POLICIES, ids=lambda bad: repr(bad[:20]))
+def test_a_bad_policy_never_replaces_a_good_one(bad: bytes) -> None:
+    """The last good one stays in force, the refusal is kept with its revision, and mending or deleting clears it."""
+    etcd = Etcd()
+    etcd.put({"instances/pets/1": instance()})
+    etcd.put({"policies/timeout/pets": b"connect: 2s"})
+    good = etcd.revision
+    assert etcd.put({"policies/timeout/pets": bad}) == set()
+    refused = etcd.table.refused["timeout", "pets"]
+    assert (refused.last_good, refused.revision) == (good, etcd.revision)
+    assert refused.reason
+    assert etcd.table.frame("pets")["policies"]["timeout"].revision == good
+    assert etcd.put({"policies/timeout/pets": b"connect: 3s"}) == {"pets"}
+    assert etcd.table.refused == {}
+    etcd.put({"policies/timeout/pets": bad})
+    etcd.delete("policies/timeout/pets")
+    assert etcd.table.refused == {}
+    assert etcd.table.frame("pets")["policies"] == {}
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
+    """A misspelt kind is a policy that is not in force, so it is told."""
+    etcd = Etcd()
+    etcd.put({"policies/rout/pets": ROUTE})
+    assert "did you mean 'route'?" in etcd.table.refused["rout", "pets"].reason
+    assert etcd.table.refused["rout", "pets"].last_good == 0
+
+
+BAD_INSTANCES = [
+    b"",
+    b"{",
+    b"\xff",
+    b"[1]",
+    b'{"address": "10.0.0.1"}',
+    b'{"address": "10.0.0.1", "port": 0}',
+    b'{"address": "10.0.0.1", "port": "80"}',
+    b'{"address": "localhost", "port": 80}',
+    b'{"address": "10.0.0.999", "port": 80}',
+    b'{"address": "0.0.0.0", "port": 80}',
+    b'{"address": "10.0.0.1", "port": 80, "weight": 1e308}',
+    b'{"address": "10.0.0.1", "port": 80, "weight": -1}',
+    b'{"address": "10.0.0.1", "port": 80, "family": "ipv6"}',
+    b" " * (2 << 20),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_INSTANCES, ids=lambda bad: repr(bad[:60]))
+def test_a_malformed_record_never_replaces_a_good_one(bad: bytes) -> None:
+    """An instance that lies about itself keeps the record it had; the key is told with the reason until mended."""
+    etcd = Etcd()
+    etcd.put({"instances/pets/1": instance(80)})
+    etcd.put({"instances/pets/1": bad, "instances/pets/2": bad})
+    assert list(etcd.endpoints("pets")) == ["1"]
+    assert set(etcd.table.malformed) == {P + "instances/pets/1", P + "instances/pets/2"}
+    etcd.put({"instances/pets/1": instance(81)})
+    assert etcd.endpoints("pets")["1"].port == 81
+    etcd.delete("instances/pets/2")
+    assert etcd.table.malformed == {}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "instances/../etc/passwd",
+        "instances/pets/../../x",
+        "instances/pets/",
+        "instances/pets",
+        "instances//a",
+        "instances/a/b/c/d/e/f/g",
+        "policies/route/",
+        "policies/../x",
+        "health/pets/a/../b",
+        "agents/a/b",
+        "nonsense/x",
+        "instances/pets/" + "x" * 200,
+        "instances/pets/\udcff",
+    ],
+)
+def test_a_key_that_names_nothing_is_told_and_otherwise_ignored(key: str) -> None:
+    """Names with `/../`, extra segments and other garbage touch nothing; the agent goes on."""
+    etcd = Etcd()
+    assert etcd.put({key: instance()}) == set()
+    assert list(etcd.table.malformed) == [P + key]
+    etcd.delete(key)
+    assert etcd.table.malformed == {}
+
+
+def test_weight_zero_and_a_large_service_pass() -> None:
+    """A weight of 0 is a choice, and 5,000 instances are a service like any other."""
+    etcd = Etcd()
+    etcd.put({f"instances/pets/{n}": instance(n + 1, weight=0) for n in range(5000)})
+    frame = etcd.table.frame("pets")
+    assert len(frame["endpoints"]) == 5000
+    assert frame["endpoints"][0].weight == 0
+
+
+def test_two_spellings_of_a_key_are_one() -> None:
+    """`pets/production` means `pets.production`; the canonical spelling wins while it stands, in any order."""
+    for order in itertools.permutations(["pets/production", "pets.production"]):
+        etcd = Etcd()
+        etcd.put({"instances/pets.production/1": instance()})
+        for name in order:
+            etcd.put({f"policies/timeout/{name}": {"connect": 1 if name == "pets.production" else 2}})
+        frame = etcd.table.frame("pets.production")
+        assert json.loads(frame["policies"]["timeout"].text) == {"connect": 1}
+        assert [key for key, _ in etcd.table.shadowed()] == [P + "policies/timeout/pets/production"]
+        etcd.delete("policies/timeout/pets.production")
+        assert json.loads(etcd.table.frame("pets.production")["policies"]["timeout"].text) == {"connect": 2}
+        assert etcd.table.shadowed() == []
+        etcd.delete("policies/timeout/pets/production")
+        assert etcd.table.frame("pets.production")["policies"] == {}
+
+
+def test_health_policies_are_controls_own() -> None:
+    """They are no business of the workers; the most specific enforced one says how instances are checked."""
+    etcd = Etcd()
+    etcd.put({"instances/pets/1": instance()})
+    assert etcd.put({"policies/health/*": b"tcp: {}"}) == set()
+    assert etcd.table.frame("pets")["policies"] == {}
+    assert "health" in etcd.table.in_force.of("pets", all_kinds=True)
+    assert isinstance(etcd.table.health_policy("pets"), HealthPolicy)
+    etcd.put({"policies/health/pets": b'{"tcp": {}, "mode": "audit"}'})
+    assert etcd.table.health_policy("pets") is None
+
+
+# Mass deletion.
+
+
+def full_mesh(etcd: Etcd, **more: Any) -> list[str]:
+    keys = [f"instances/s{n}/{i}" for n in range(3) for i in "ab"]
+    etcd.put({"agents/there": {"address": "10.0.0.9", "inbound_port": 15006}})
+    etcd.put({key: instance(agent="there", **more) for key in keys})
+    etcd.put({"health/s0/a": {"healthy": False}})
+    return keys
+
+
+def test_a_mass_deletion_leaves_suspects() -> None:
+    """Everything vanishes at once: the endpoints stay, marked, and are dialled as before."""
+    etcd = Etcd()
+    keys = full_mesh(etcd)
+    before = {f"s{n}": etcd.endpoints(f"s{n}") for n in range(3)}
+    assert etcd.delete("agents/there", "health/s0/a", *keys) == {"s0", "s1", "s2"}
+    for name, endpoints in before.items():
+        now = etcd.endpoints(name)
+        assert {id: e.dial_port for id, e in now.items()} == {id: e.dial_port for id, e in endpoints.items()}
+        assert all(e.suspect and e.via for e in now.values())
+    assert not etcd.endpoints("s0")["a"].healthy
+    assert len(list(etcd.table.suspects())) == 6
+
+
+def test_a_suspect_ends_when_its_record_returns_or_its_probe_fails() -> None:
+    """The record that comes back replaces it; a probe's word drops it, and with the last one the service."""
+    etcd = Etcd()
+    etcd.delete("agents/there", "health/s0/a", *full_mesh(etcd))
+    assert etcd.put({"instances/s0/a": instance(99)}) == {"s0"}
+    assert [e.suspect for e in etcd.endpoints("s0").values()] == [False, True]
+    assert etcd.table.drop_suspect("s0", "b") == {"s0"}
+    assert etcd.table.drop_suspect("s0", "b") == set()
+    assert etcd.table.drop_suspect("s1", "a") | etcd.table.drop_suspect("s1", "b") == {"s1"}
+    assert etcd.table.frame("s1")["t"] == "gone"
+    assert {suspect.service for suspect in etcd.table.suspects()} == {"s2"}
+
+
+@pytest.mark.parametrize(
+    "deleted",
+    [["instances/s0/a"], ["instances/s0/a", "instances/s0/b"], ["instances/s0/a", "instances/s1/a", "instances/s2/a"]],
+    ids=["one", "one service", "half, but no service is emptied"],
+)
+def test_ordinary_deletions_are_believed(deleted: list[str]) -> None:
+    """One key, one service, a rolling restart: etcd's word is taken."""
+    etcd = Etcd()
+    full_mesh(etcd)
+    etcd.delete(*deleted)
+    assert list(etcd.table.suspects()) == []
+
+
+def test_who_was_draining_is_believed_to_be_gone() -> None:
+    """A host that is taken down in order says so before, however much of the mesh it is."""
+    etcd = Etcd()
+    etcd.delete(*full_mesh(etcd, state="draining"))
+    assert list(etcd.table.suspects()) == []
+
+
+# What is restored, and what does not depend on order.
+
+
+def test_a_restored_table_is_the_same_table() -> None:
+    """What goes to disk makes, applied to a new table, the same frames."""
+    etcd = Etcd()
+    full_mesh(etcd)
+    etcd.put({"policies/timeout/*": b"connect: 2s", "policies/route/s1": ROUTE, "policies/health/*": b"tcp: {}"})
+    etcd.put({"policies/timeout/*": b"nonsense"})
+    again = Table(KEYS, "here")
+    again.apply([Change(*entry) for entry in etcd.table.saved()], etcd.revision)
+    assert [again.frame(f"s{n}") for n in range(3)] == [etcd.table.frame(f"s{n}") for n in range(3)]
+    assert again.health_policy("s0") == etcd.table.health_policy("s0")
+
+
+def test_a_restart_keeps_the_last_good_policy() -> None:
+    """The first snapshot after a restart has the bad document; the good one from disk stays; what is gone is gone."""
+    etcd = Etcd()
+    etcd.put({"instances/a/1": instance(), "instances/b/1": instance(), "instances/b/2": instance()})
+    etcd.put({"policies/timeout/a": b"connect: 2s", "policies/timeout/pets/x": b"connect: 2s"})
+    again = Table(KEYS, "here")
+    again.apply([Change(*entry) for entry in etcd.table.saved()], etcd.revision)
+    snapshot = {"instances/a/1": instance(), "policies/timeout/a": b"?", "policies/timeout/pets/x": b"?"}
+    again.apply([Change(P + key, _bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
+    assert set(again.services) == {"a", "pets.x"}
+    assert json.loads(again.frame("a")["policies"]["timeout"].text) == {"connect": "2s"}
+    assert again.frame("pets.x")["policies"]["timeout"].revision == etcd.revision
+    assert again.refused["timeout", "a"].last_good == etcd.revision
+
+
+KEYS_IN_PLAY = st.sampled_from(
+    [f"instances/{s}/{i}" for s in ("a", "b.x", "b/x") for i in "12"]
+    + [f"health/{s}/{i}" for s in ("a", "b.x") for i in "12"]
+    + ["agents/h", "policies/timeout/*", "policies/timeout/b.x", "policies/timeout/b/x", "policies/route/*.x"]
+)
+VALUES = {
+    "instances": st.sampled_from([None, instance(1), instance(2, agent="h"), instance(3, state="draining"), b"?"]),
+    "health": st.sampled_from([None, {"healthy": True}, {"healthy": False}]),
+    "agents": st.sampled_from([None, {"address": "10.0.0.9", "inbound_port": 1}]),
+    "policies": st.sampled_from([None, b"{}"]),
+}
+STEPS = st.lists(
+    KEYS_IN_PLAY.flatmap(lambda key: st.tuples(st.just(key), VALUES[key.partition("/")[0]])), min_size=1, max_size=30
+)
+
+
+@given(STEPS)
+def test_frames_sent_for_touched_services_are_enough(steps: list[tuple[str, Any]]) -> None:
+    """Whatever happens, a receiver that is only sent what was touched holds what the table would say of everything."""
+    etcd = Etcd()
+    sent: dict[str, Any] = {}
+    for key, value in steps:
+        for name in etcd.put({key: value}):
+            sent[name] = etcd.table.frame(name)
+    for name in {"a", "b.x"} | set(etcd.table.services):
+        now = etcd.table.frame(name)
+        got = sent.get(name, {"t": "gone", "name": name})
+        assert {**now, "revision": 0} == {**got, "revision": 0}
+    assert etcd.table.instance_count == sum(len(s.instances) for s in etcd.table.services.values())
+
+
+def test_no_record_leads_to_where_an_agent_listens() -> None:
+    """Whoever put it: it is no endpoint, and it is said why. What is dialled by way of another agent is one."""
+    own = OwnPorts([("admin", ("127.0.0.1", 15000))], lambda address, port: table.places.agent_at(address, port))
+    table = Table(KEYS, "here", own)
+
+    def put(values: dict[str, Any], revision: int) -> set[str]:
+        changes = [
+            Change(P + key, None if value is None else json.dumps(value).encode(), revision)
+            for key, value in values.items()
+        ]
+        return table.apply(changes, revision)
+
+    def endpoints(name: str) -> list[str]:
+        return [endpoint.id for endpoint in table.frame(name)["endpoints"]]
+
+    put({
+        "instances/pets/good": {"address": "127.0.0.1", "port": 80, "agent": "here"},
+        "instances/pets/admin": {"address": "127.0.0.1", "port": 15000},
+        "instances/pets/mapped": {"address": "::ffff:127.0.0.1", "port": 15000, "agent": "here"},
+        "instances/pets/later": {"address": "127.0.0.1", "port": 16006},
+        "instances/pets/theirs": {"address": "127.0.0.1", "port": 81, "agent": "there"},
+        "instances/pets/inward": {"address": "127.0.0.1", "port": 82, "agent": "liar"},
+        "agents/liar": {"address": "127.0.0.1", "inbound_port": 15000},
+    }, 1)  # fmt: skip
+    assert endpoints("pets") == ["good", "later", "theirs"]
+    assert set(table.inward) == {P + f"instances/pets/{id}" for id in ("admin", "mapped", "inward")}
+    assert "this agent's own admin listener" in table.inward[P + "instances/pets/admin"]
+    assert put({"agents/there": {"address": "127.0.0.1", "inbound_port": 16006}}, 2) == {"pets"}
+    assert endpoints("pets") == ["good", "theirs"], "another agent listens there now"
+    assert "the agent on 'there'" in table.inward[P + "instances/pets/later"]
+    assert put({"agents/there": None}, 3) == {"pets"}
+    assert endpoints("pets") == ["good", "later", "theirs"]
+    put({f"instances/pets/{id}": None for id in ("good", "admin", "mapped", "later", "theirs", "inward")}, 4)
+    assert table.inward == {} and list(table.suspects()) == []

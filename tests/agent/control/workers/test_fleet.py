@@ -1,0 +1,324 @@
+"""Supervision of real processes: the real worker, and ones that misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.control.host.sockets import OldWorker, listening
+from agent.control.workers.fleet import Fleet, Senseless, check_sound, drain_old
+from agent.frames import Frame, encode
+from agent.settings.address import Address
+from tests.support.proxy import GET, Client, always_ok, endpoint, refusing_port
+from tests.support.proxy import listening as listening_port
+
+ANY = Address("127.0.0.1", 0)
+WORKER = (sys.executable, "-m", "agent.proxy")
+
+
+class Running:
+    """A fleet, what it is told, and what it tells."""
+
+    def __init__(self, count: int, command: Sequence[str], hang_s: float, **handlers: Any) -> None:
+        self.outbound = listening(ANY, (), count)
+        self.inbound = listening(ANY, (), count)
+        self.table: list[Frame] = []
+        self.lines = b""
+        self.clients: list[Client] = []
+        self.fleet = Fleet(
+            self.outbound,
+            self.inbound,
+            count,
+            configuration=lambda: {"t": "configure", "host": "here", "access_log": True},
+            table=lambda: self.table,
+            command=command,
+            hang_s=hang_s,
+            **{"on_records": self.on_records, **handlers},
+        )
+
+    def on_records(self, lines: bytes, count: int) -> None:
+        assert lines.count(b"\n") == count
+        self.lines += lines
+
+    @property
+    def pids(self) -> list[int]:
+        return sorted(worker.process.pid for worker in self.fleet.workers.values())
+
+    async def until(self, question: Any) -> None:
+        with trio.fail_after(20):
+            while not question():
+                await self.fleet.changed()
+
+    async def client(self) -> Client:
+        client = Client(await trio.open_tcp_stream("127.0.0.1", self.outbound[0].getsockname()[1]))
+        self.clients.append(client)
+        return client
+
+
+@asynccontextmanager
+async def running(
+    count: int = 1, command: Sequence[str] = WORKER, hang_s: float = 30, **handlers: Any
+) -> AsyncIterator[Running]:
+    running = Running(count, command, hang_s, **handlers)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.fleet.run)
+            yield running
+            nursery.cancel_scope.cancel()
+    finally:
+        for sock in (*running.outbound, *running.inbound, *(client.stream.socket for client in running.clients)):
+            sock.close()
+
+
+def service(port: int, revision: int = 1, **more: Any) -> list[Frame]:
+    frame = {"t": "service", "name": "pets.production", "revision": revision, "policies": {}}
+    return [{**frame, "endpoints": [endpoint(port, **more)]}, {"t": "commit", "revision": revision}]
+
+
+@asynccontextmanager
+async def upstream() -> AsyncIterator[int]:
+    sock, port = listening_port()
+
+    async def handle(stream: trio.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(AssertionError, trio.BrokenResourceError):
+                await always_ok(Client(stream))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handle, [trio.SocketListener(trio.socket.from_stdlib_socket(sock))])
+        yield port
+        nursery.cancel_scope.cancel()
+
+
+async def test_workers_serve_what_they_are_sent() -> None:
+    """Ready with the first commit; what is published later is in force in all of them, and they say so."""
+    async with upstream() as port, running(count=2) as run:
+        await run.until(lambda: len(run.fleet.workers) == 2)
+        assert not run.fleet.ready
+        run.fleet.publish(service(port, 5))
+        await run.until(lambda: run.fleet.ready)
+        assert run.fleet.revision == 5
+        run.fleet.publish([{"t": "commit", "revision": 9}])
+        await run.until(lambda: run.fleet.revision == 9)
+        assert [revision for revision, _ in run.fleet.recent_commits] == [5, 9]
+        assert (await (await run.client()).ask(GET)).endswith(b"ok")
+
+
+async def test_a_worker_that_dies_is_replaced() -> None:
+    """kill -9: a successor, with the whole table, on the same port; the other worker does not notice."""
+    async with upstream() as port, running(count=2) as run:
+        run.table = service(port, 3)
+        await run.until(lambda: run.fleet.ready and len(run.pids) == 2)
+        before = run.pids
+        os.kill(before[0], signal.SIGKILL)
+        await run.until(lambda: run.fleet.ready and len(run.pids) == 2 and before[0] not in run.pids)
+        assert before[1] in run.pids
+        assert run.fleet.restarts == 1
+        assert run.fleet.revision == 3
+        for _ in range(8):
+            assert (await (await run.client()).ask(GET)).endswith(b"ok")
+
+
+async def test_what_waits_in_the_queue_of_a_dead_worker_is_served() -> None:
+    """Control holds the socket too: a client that connects while nobody accepts is answered by the successor."""
+    async with upstream() as port, running() as run:
+        run.table = service(port)
+        await run.until(lambda: run.fleet.ready)
+        os.kill(run.pids[0], signal.SIGSTOP)
+        client = await run.client()
+        await client.send(GET)
+        os.kill(run.pids[0], signal.SIGKILL)
+        assert (await client.until(b"ok")).endswith(b"ok")
+
+
+async def test_a_worker_that_hangs_is_killed() -> None:
+    """A stopped process answers nothing: it is replaced after `hang_s`."""
+    async with upstream() as port, running(hang_s=2) as run:
+        run.table = service(port)
+        await run.until(lambda: run.fleet.ready)
+        (before,) = run.pids
+        os.kill(before, signal.SIGSTOP)
+        await run.until(lambda: run.fleet.ready and run.pids != [before])
+        assert (await (await run.client()).ask(GET)).endswith(b"ok")
+
+
+TALKS = """
+import os, socket
+control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
+control.sendall({!r})
+while control.recv(65536):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"\x00\x00\x00\x01\x05", b"\x00\x00\x00\x03\x81\xa1x"],
+    ids=["too long", "no msgpack", "no map", "truncated"],
+)
+async def test_a_worker_that_talks_nonsense_is_killed(said: bytes) -> None:
+    """What a worker says cannot end control; it is replaced, again and again, with growing pauses."""
+    async with running(command=(sys.executable, "-c", TALKS.format(said))) as run:
+        await run.until(lambda: run.fleet.restarts >= 2)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"t": "records"},
+        {"t": "records", "lines": "text", "count": 1},
+        {"t": "peer", "id": "1", "path": "/", "body": b"", "address": ""},
+        {"t": "never heard of"},
+        {"t": ["runs"]},
+        {},
+    ],
+    ids=str,
+)
+async def test_a_worker_that_says_frames_of_nobodys_is_killed(frame: Frame) -> None:
+    """Well made, and without meaning: it is no worker of ours any more."""
+    async with running(command=(sys.executable, "-c", TALKS.format(encode(frame)))) as run:
+        await run.until(lambda: run.fleet.restarts >= 1)
+    assert not run.fleet.mishandled
+
+
+SOUND = [
+    {"t": "peer", "id": 7, "path": "/shares", "body": b"\x92\xa1\xff\x80", "address": "10.0.0.9"},
+    {"t": "store", "id": 8, "name": "n", "topic": {}, "record": b"{}"},
+    {"t": "happened", "events": [{}]},
+    {"t": "compared", "service": "s", "revision": 1, "request": {}, "answers": {}},
+    {"t": "records", "lines": b"", "count": 0},
+    {"t": "runs", "revision": 1, "refused": [{"worker": 1}, "?"]},
+]
+ANSWERED = """
+import os, socket, sys
+sys.path.insert(0, os.environ["PYTHONPATH"].split(os.pathsep)[0])
+from agent.frames import Decoder
+control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
+control.sendall({!r})
+decoder = Decoder()
+found = []
+while len(found) < 2:
+    found += [f for f in decoder.feed(control.recv(65536)) if f["t"] in ("peer_answer", "stored")]
+answers = [(f["t"], f["id"], f.get("status"), f.get("reason")) for f in found]
+control.sendall({!r} + (b"" if answers == {!r} else b"no"))
+while control.recv(65536):
+    pass
+"""
+
+
+async def test_what_control_fails_at_costs_no_worker() -> None:
+    """Its own exceptions are told, counted, answered where an answer is waited for; the next frames are heard."""
+    failing: Any = {
+        name: (lambda *_: 1 / 0) for name in ("on_peer", "on_store", "on_happened", "on_compared", "on_records")
+    }
+    said = b"".join(map(encode, SOUND))
+    last = encode({"t": "runs", "revision": 9, "refused": []}) + encode({"t": "ready", "pid": 1, "build": "compiled"})
+    wanted = [("peer_answer", 7, 500, None), ("stored", 8, None, "control failed at it")]
+    async with running(command=(sys.executable, "-c", ANSWERED.format(said, last, wanted)), **failing) as run:
+        await run.until(lambda: run.fleet.ready)
+        assert run.fleet.revision == 9 and run.fleet.restarts == 0
+        assert run.fleet.mishandled == dict.fromkeys(("peer", "store", "happened", "compared", "records", "runs"), 1)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text() | st.binary() | st.lists(st.none())))
+def test_what_is_sound_is_told_from_what_is_not(frame: Frame) -> None:
+    """Whatever map it is; and a sound one stays sound with more in it."""
+    for sound in SOUND:
+        assert check_sound({**frame, **sound}) == sound["t"]
+    with pytest.raises(Senseless):
+        check_sound({**frame, "t": "?"})
+
+
+@pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "raise SystemExit(3)")])
+async def test_a_worker_that_cannot_start_is_tried_again(command: Sequence[str]) -> None:
+    """Whatever is wrong with starting it, control lives and tries on."""
+    async with running(command=command) as run:
+        with trio.fail_after(20):
+            while run.fleet.restarts < 2:
+                await trio.sleep(0.02)
+
+
+async def test_asking() -> None:
+    """Every ready worker answers; what one cannot answer is left out, and nobody waits for the dead."""
+    async with running(count=2) as run:
+        assert await run.fleet.ask("metrics") == []
+        run.table = service(refusing_port())
+        await run.until(lambda: len(run.fleet.workers) == 2)
+        run.fleet.publish(run.table)
+        await run.until(lambda: run.fleet.ready)
+        answers = await run.fleet.ask("metrics")
+        assert [answer["revision"] for answer in answers] == [1, 1]
+        assert len(await run.fleet.ask("explain", {"method": "GET", "url": "pets.production/"}, one=True)) == 1
+        assert await run.fleet.ask("the impossible") == []
+
+
+async def test_draining_finishes_what_is_in_flight() -> None:
+    """The request that runs is answered, new connections are refused, and the last access records arrive."""
+    release = trio.Event()
+
+    async def slow(client: Client) -> None:
+        await client.head()
+        await release.wait()
+        await client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    sock, port = listening_port()
+    async with running() as run, trio.open_nursery() as nursery:
+
+        async def handle(stream: trio.SocketStream) -> None:
+            async with stream:
+                await slow(Client(stream))
+
+        nursery.start_soon(trio.serve_listeners, handle, [trio.SocketListener(trio.socket.from_stdlib_socket(sock))])
+        run.table = service(port)
+        await run.until(lambda: run.fleet.ready)
+        client = await run.client()
+        await client.send(GET)
+        while not (await run.fleet.ask("metrics"))[0]["pool"]["open"]:
+            await trio.sleep(0.01)
+        open_files = Path(f"/proc/{run.pids[0]}/fd")
+        before = len(list(open_files.iterdir()))
+        nursery.start_soon(run.fleet.drain, 10.0)
+        while len(list(open_files.iterdir())) > before - 2:  # both listeners are closed
+            await trio.sleep(0.01)
+        release.set()
+        assert b"connection: close" in (await client.until(b"ok")).lower()
+        client.stream.socket.close()
+        await run.until(lambda: not run.fleet.workers)
+        assert [json.loads(line)["target"] for line in run.lines.splitlines()] == ["/"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_old_workers_are_drained() -> None:
+    """What the process before left behind ends when it is told to, and its death is collected."""
+    async with running() as run:
+        run.table = service(refusing_port())
+        await run.until(lambda: run.fleet.ready)
+        pids = run.pids
+        left = run.fleet.leave_behind()
+        assert [worker.pid for worker in left] == pids
+        with trio.fail_after(10):
+            await drain_old(list(left), 5.0)
+            await run.until(lambda: not run.fleet.workers)
+
+
+async def test_an_old_worker_that_does_not_end_is_killed() -> None:
+    """A worker that never answers its drain is ended with the deadline."""
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    with theirs, trio.fail_after(10):
+        await drain_old([OldWorker(process.pid, ours.detach())], -1.5)
+    assert process.poll() is not None
