@@ -130,7 +130,7 @@ class Begun(Record, frozen=True, kw_only=True):
     at: str = ""
 
 
-class Outbox(Record, frozen=True, kw_only=True):
+class OutboxEntry(Record, frozen=True, kw_only=True):
     """`events/<id>`, `told/<id>` and `undelivered/<id>`: an event, and what came of it."""
 
     event: dict[str, Any]

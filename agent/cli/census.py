@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from registry.keys import Key, Keys, Room
-from registry.records import Ack, Agent, Health, Instance, Malformed, Outbox, Rejection, Seen, decode
+from registry.records import Ack, Agent, Health, Instance, Malformed, OutboxEntry, Rejection, Seen, decode
 from registry.store import KeyValue, Store, prefix_end
 
 ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected", "seen", "undelivered")
@@ -35,7 +35,7 @@ class Census(msgspec.Struct):
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
-    undelivered: dict[str, Outbox] = msgspec.field(default_factory=dict)
+    undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
     newest: int = 0
     """The highest mod_revision of what agents act on: instances, health, agents, policies."""
@@ -88,7 +88,7 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
     elif key.room is Room.REJECTED:
         census.rejected[pair] = decode(Rejection, item.value)
     elif key.room is Room.UNDELIVERED:
-        census.undelivered[key.first] = decode(Outbox, item.value)
+        census.undelivered[key.first] = decode(OutboxEntry, item.value)
     elif key.room is Room.SEEN:
         for caller, services in decode(Seen, item.value).calls.items():
             census.calls.setdefault(caller, set()).update(services)

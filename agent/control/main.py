@@ -27,13 +27,14 @@ import trio
 import agent
 from agent import build
 from agent.control.admin import api
-from agent.control.admin.events_api import Telling
-from agent.control.admin.instances_api import Registrations
+from agent.control.admin.events_api import EventsApi
+from agent.control.admin.instances_api import InstancesApi
 from agent.control.events.delivery import Delivery
-from agent.control.events.detector import Happening
-from agent.control.events.hook_http import Caller
-from agent.control.events.outbox import Board
+from agent.control.events.detector import EventDetector
+from agent.control.events.hook_http import HookClient
+from agent.control.events.outbox import Outbox
 from agent.control.host import disk, local_socket
+from agent.control.host.clock import now_text
 from agent.control.host.etcd import embedded, own_address, store_settings
 from agent.control.host.host_claim import HostTaken, claim_host
 from agent.control.host.own_ports import OwnPorts, Place, bound
@@ -42,7 +43,7 @@ from agent.control.host.rights import Rights
 from agent.control.host.sockets import HANDOVER, Handover, kept, listening, received
 from agent.control.host.watchdog import Watchdog
 from agent.control.instances.checks import Means
-from agent.control.instances.registrar import Identity, Registrar, now_text
+from agent.control.instances.registrar import Identity, Registrar
 from agent.control.mesh import reports, suspect_probe
 from agent.control.mesh.in_force import Place as PolicyPlace
 from agent.control.mesh.last_good import History, Writer
@@ -51,8 +52,8 @@ from agent.control.mesh.saved_table import Keeper
 from agent.control.mesh.table import Table
 from agent.control.traffic import shared_limits
 from agent.control.traffic.access_log import AccessLog
-from agent.control.traffic.request_store import Storing
-from agent.control.traffic.shadow import Comparing
+from agent.control.traffic.request_store import RequestStore
+from agent.control.traffic.shadow import ShadowTallies
 from agent.control.workers.fleet import Fleet, drain_old
 from agent.frames import Frame, said_once
 from agent.hooks.receivers import Receivers
@@ -130,29 +131,29 @@ class Control:
         self.rejections = reports.Rejections(self.store, self.keys, self.table, settings.host)
         self.access = AccessLog(settings.access_log) if settings.access_log else None
         self.registrar.on_tokens = self._on_tokens
-        self.sharing = shared_limits.Sharing(self.table, lambda: self.fleet, settings.host, settings.inbound.agents)
-        self.comparing = Comparing(self.table)
-        self.board = Board(self.keys, self.table)
-        self.happening = Happening(
-            self.table, self.board, self.store, self.keys, settings.host, self.boot, link=settings.hooks.link
+        self.sharing = shared_limits.SharedLimits(self.table, settings.host, settings.inbound.agents)
+        self.comparing = ShadowTallies(self.table)
+        self.outbox = Outbox(self.keys, self.table)
+        self.detector = EventDetector(
+            self.table, self.outbox, self.store, self.keys, settings.host, self.boot, link=settings.hooks.link
         )
-        self.registrar.events = self.happening.of_instance
+        self.registrar.events = self.detector.of_instance
         hooks = settings.hooks
-        caller = Caller(
+        client = HookClient(
             hooks.allow,
             Path(hooks.secrets_dir),
             receivers=Receivers(hooks.secrets),
             programs=programs if hooks.exec else None,
         )
         self.delivery = Delivery(
-            self.board, lambda: self.table.agents, self.store, self.keys, self.holder, settings.host, caller
+            self.outbox, lambda: self.table.agents, self.store, self.keys, self.holder, settings.host, client
         )
-        self.storing = Storing(
+        self.storing = RequestStore(
             self._state / "topics",
             settings.topics.max_bytes,
             Targets(hooks.allow),
-            caller.secret,
-            caller.receivers,
+            client.secret,
+            client.receivers,
         )
         self.fleet = Fleet(
             self._outbound,
@@ -170,9 +171,9 @@ class Control:
         """The latest of breakers and ejections, as the workers told it."""
         self.standing: dict[tuple[str, str, str], dict[str, Any]] = {}
         """Breakers that are not closed, and endpoints that are out: what was told of each last."""
-        self.telling = Telling(self.board, self.delivery, self.store, self.keys)
+        self.telling = EventsApi(self.outbox, self.delivery, self.store, self.keys)
         self.rights = Rights(settings.local, os.geteuid())
-        self.registrations = Registrations(self, self.registrar, self.rights)
+        self.registrations = InstancesApi(self, self.registrar, self.rights)
         self.record: Agent | None = None
         """As it stands in etcd, once the host's name is ours."""
         self._table_known = False
@@ -216,11 +217,11 @@ class Control:
 
     def _see(self, update: Update, touched: Iterable[str]) -> None:
         """What of it is an event, and who has to be told."""
-        webhooks = self.board.webhooks()
-        news = self.board.apply(update.changes)
-        self.happening.observe(update.changes, touched, cluster=self.mirror.cluster_id)
-        if webhooks != self.board.webhooks():
-            self.happening.wanted_anew()
+        webhooks = self.outbox.webhooks()
+        news = self.outbox.apply(update.changes)
+        self.detector.observe(update.changes, touched, cluster=self.mirror.cluster_id)
+        if webhooks != self.outbox.webhooks():
+            self.detector.webhooks_changed()
         if news:
             self.delivery.changed()
 
@@ -301,7 +302,7 @@ class Control:
             else:
                 self.standing[place] = event
         self.happened.extend(events)
-        self.happening.on_happened(events)
+        self.detector.on_happened(events)
 
     def _on_tokens(self) -> None:
         self.fleet.reconfigure()
@@ -342,11 +343,11 @@ class Control:
             nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.rejections.run)
             nursery.start_soon(self.last_good.run)
-            nursery.start_soon(self.sharing.run)
+            nursery.start_soon(self.sharing.run, self.fleet)
             nursery.start_soon(self.comparing.run)
             nursery.start_soon(self.storing.run)
-            nursery.start_soon(self.happening.run)
-            nursery.start_soon(self.happening.watch_etcd, lambda: self.mirror.state.connected)
+            nursery.start_soon(self.detector.run)
+            nursery.start_soon(self.detector.watch_etcd, lambda: self.mirror.state.connected)
             nursery.start_soon(suspect_probe.probe_suspects, self.table, self.drop_suspects)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
@@ -396,7 +397,7 @@ class Control:
             self._end(Stop(code=1))
             return
         if not self._handover.boot:
-            self.happening.joined(agent.VERSION)
+            self.detector.joined(agent.VERSION)
         with self._owning:
             await self._hold()
 

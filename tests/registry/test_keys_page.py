@@ -27,7 +27,7 @@ from registry.records import (
     Instance,
     LastGood,
     Malformed,
-    Outbox,
+    OutboxEntry,
     Record,
     Rejection,
     Seen,
@@ -49,9 +49,9 @@ RECORDS: dict[Room, type[Record]] = {
     Room.TALLIES: Compared,
     Room.CLAIMS: Claimed,
     Room.CONDITIONS: Begun,
-    Room.EVENTS: Outbox,
-    Room.TOLD: Outbox,
-    Room.UNDELIVERED: Outbox,
+    Room.EVENTS: OutboxEntry,
+    Room.TOLD: OutboxEntry,
+    Room.UNDELIVERED: OutboxEntry,
 }
 SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}

@@ -11,9 +11,9 @@ from typing import Any
 import trio
 
 from agent.control.events.delivery import Delivery
-from agent.control.events.detector import Happening
-from agent.control.events.hook_http import Caller
-from agent.control.events.outbox import Board
+from agent.control.events.detector import EventDetector
+from agent.control.events.hook_http import HookClient
+from agent.control.events.outbox import Outbox
 from agent.control.mesh.table import Table
 from agent.hooks.receivers import Receivers
 from registry.keys import Keys
@@ -26,7 +26,7 @@ KEYS = Keys()
 
 
 class LightAgent:
-    """One agent's registry side: table, board, outbox and delivery."""
+    """One agent's registry side: table, outbox, detector and delivery."""
 
     def __init__(
         self,
@@ -38,21 +38,21 @@ class LightAgent:
     ) -> None:
         self.host = host
         self.table = Table(KEYS, host)
-        self.board = Board(KEYS, self.table)
+        self.outbox = Outbox(KEYS, self.table)
         self.holder = Holder(store, ttl_s)
-        self.happening = Happening(self.table, self.board, store, KEYS, host, f"boot-{host}")
-        caller = Caller(allow, Path("/nowhere"), receivers=Receivers(secrets))
-        self.delivery = Delivery(self.board, lambda: self.table.agents, store, KEYS, self.holder, host, caller)
+        self.detector = EventDetector(self.table, self.outbox, store, KEYS, host, f"boot-{host}")
+        client = HookClient(allow, Path("/nowhere"), receivers=Receivers(secrets))
+        self.delivery = Delivery(self.outbox, lambda: self.table.agents, store, KEYS, self.holder, host, client)
         self.mirror = Mirror(store, *KEYS.watched, self._on_update)
         self.scope = trio.CancelScope()
 
     def _on_update(self, update: Update) -> None:
         touched = self.table.apply(update.changes, update.revision)
-        webhooks = self.board.webhooks()
-        news = self.board.apply(update.changes)
-        self.happening.observe(update.changes, touched, cluster=self.mirror.cluster_id)
-        if webhooks != self.board.webhooks():
-            self.happening.wanted_anew()
+        webhooks = self.outbox.webhooks()
+        news = self.outbox.apply(update.changes)
+        self.detector.observe(update.changes, touched, cluster=self.mirror.cluster_id)
+        if webhooks != self.outbox.webhooks():
+            self.detector.webhooks_changed()
         if news:
             self.delivery.changed()
 
@@ -62,7 +62,7 @@ class LightAgent:
         self.holder.put(KEYS.agent(self.host), encode(record))
         with self.scope:
             async with trio.open_nursery() as nursery:
-                for each in (self.mirror.run, self.holder.run, self.happening.run, self.delivery.run):
+                for each in (self.mirror.run, self.holder.run, self.detector.run, self.delivery.run):
                     nursery.start_soon(each)
 
     def kill(self) -> None:
@@ -79,7 +79,7 @@ class LightAgent:
     def turn(self, identity: str, healthy: bool, service: str = "pets.production", reason: str = "said so") -> None:
         """A transition, with its event in one transaction."""
         name = "instance.healthy" if healthy else "instance.unhealthy"
-        also = self.happening.of_instance(name, (service, identity), {"reason": reason})
+        also = self.detector.of_instance(name, (service, identity), {"reason": reason})
         record = Health(healthy=healthy, reason=reason[:1000], agent=self.host)
         self.holder.put(KEYS.health(service, identity), encode(record), also=also)
 

@@ -115,10 +115,10 @@ async def listed(store: Store, mesh: str) -> list[Row]:
 def row_of(room: Room, id: str, value: bytes) -> dict[str, Any] | None:
     """An event as it is shown; None when it is none."""
     from registry.keys import Room
-    from registry.records import Malformed, Outbox, decode
+    from registry.records import Malformed, OutboxEntry, decode
 
     try:
-        record = decode(Outbox, value)
+        record = decode(OutboxEntry, value)
     except Malformed:
         return None
     state = {Room.EVENTS: "waiting", Room.TOLD: "told", Room.UNDELIVERED: "undelivered"}[room]

@@ -11,24 +11,24 @@ from starlette.responses import Response
 from agent.control.admin.api import Answer as Json
 from agent.control.admin.api import Door, read_json, refusal
 from agent.control.events.delivery import GIVEN_UP, Delivery
-from agent.control.events.outbox import Board
+from agent.control.events.outbox import Outbox
+from agent.control.host.clock import now_text
 from agent.control.host.rights import Right
-from agent.control.instances.registrar import now_text
 from agent.hooks.steps import Done
 from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import BY_NAME, HEALTH, Effect, Event, sample
 from policies.language.names import candidates, parse_pattern
 from policies.language.plain import Flaw
 from registry.keys import Keys, Room
-from registry.records import Malformed, Outbox, decode, encode
+from registry.records import Malformed, OutboxEntry, decode, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
 
 
-class Telling:
+class EventsApi:
     """The handlers."""
 
-    def __init__(self, board: Board, delivery: Delivery, store: Store, keys: Keys) -> None:
-        self._board = board
+    def __init__(self, outbox: Outbox, delivery: Delivery, store: Store, keys: Keys) -> None:
+        self._outbox = outbox
         self._delivery = delivery
         self._store = store
         self._keys = keys
@@ -47,7 +47,7 @@ class Telling:
             hook, event = self._asked(body)
         except Flaw as fault:
             return refusal(404 if fault.path == "$.hook" else 400, fault.reason, fault.path)
-        found = await self._delivery.caller.deliver(event, hook)
+        found = await self._delivery.client.deliver(event, hook)
         if isinstance(found, Done):
             return Json({"delivered": True, "what": found.what, "event": event.id})
         return Json({"delivered": False, "what": found.reason, "event": event.id})
@@ -60,7 +60,7 @@ class Telling:
             pattern = parse_pattern(str(body.get("service") or ""))
         except ValueError as error:
             raise Flaw("$.service", str(error)) from None
-        documents = self._board.documents()
+        documents = self._outbox.documents()
         names = (pattern, "*") if "*" in pattern else candidates(pattern)
         standing = next((name for name in names if name in documents), None)
         if standing is None:
@@ -104,15 +104,15 @@ class Telling:
 
     async def _again(self, id: str, room: Room, value: bytes) -> Response:
         try:
-            record = decode(Outbox, value)
+            record = decode(OutboxEntry, value)
         except Malformed as error:
             return refusal(400, f"{room.value}/{id}: {error}")
         done: dict[str, str] = {}
         if room is Room.UNDELIVERED:
             told = await self._store.get(self._keys.event(id, Room.TOLD))
-            before = decode(Outbox, told.value).done if told is not None else {}
+            before = decode(OutboxEntry, told.value).done if told is not None else {}
             done = {hook: outcome for hook, outcome in before.items() if not outcome.startswith(GIVEN_UP)}
-        again = encode(Outbox(event=record.event, done=done, at=now_text()))
+        again = encode(OutboxEntry(event=record.event, done=done, at=now_text()))
         operations: list[Put | Delete] = [Put(self._keys.event(id), again), Delete(self._keys.event(id, room))]
         absent = [Compare(self._keys.event(id), create_revision=0)]
         if not (await self._store.transact(absent, operations)).succeeded:

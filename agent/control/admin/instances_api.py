@@ -25,7 +25,7 @@ class Agent(Protocol):
         """Take an instance out; None when it is not ours."""
 
 
-class Registrations:
+class InstancesApi:
     """The handlers."""
 
     def __init__(self, agent: Agent, registrar: Registrar, rights: Rights) -> None:

@@ -22,9 +22,9 @@ import msgspec
 import structlog
 import trio
 
-from agent.control.events.hook_http import Caller
-from agent.control.events.outbox import Board, Documents, rank
-from agent.control.instances.registrar import now_text
+from agent.control.events.hook_http import HookClient
+from agent.control.events.outbox import Documents, Outbox, rank
+from agent.control.host.clock import now_text
 from agent.hooks.steps import Done, Failed
 from policies.kinds.webhook.decide import Drop, Filter, Send, Wait
 from policies.kinds.webhook.document import Hook
@@ -34,7 +34,7 @@ from registry.backoff import Backoff
 from registry.claim import Claim, give_up, take
 from registry.keys import Keys, Room
 from registry.lease import Holder
-from registry.records import Claimed, Outbox, encode
+from registry.records import Claimed, OutboxEntry, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
 
 AT_ONCE: Final = 16
@@ -57,16 +57,16 @@ class Delivery:
     """This agent's part in telling."""
 
     def __init__(
-        self, board: Board, hosts: Callable[[], Iterable[str]], store: Store, keys: Keys, holder: Holder, host: str,
-        caller: Caller,
+        self, outbox: Outbox, hosts: Callable[[], Iterable[str]], store: Store, keys: Keys, holder: Holder, host: str,
+        client: HookClient,
     ) -> None:  # fmt: skip
-        self._board = board
+        self._outbox = outbox
         self._hosts = hosts
         self._store = store
         self._keys = keys
         self._holder = holder
         self._host = host
-        self.caller = caller
+        self.client = client
         self._changed = trio.Event()
         self._limiter = trio.CapacityLimiter(AT_ONCE)
         self._told_lease = (0, -1.0)
@@ -77,7 +77,7 @@ class Delivery:
         """Events that some hook has not been told yet, and why."""
 
     def changed(self) -> None:
-        """The board has changed."""
+        """The outbox has changed."""
         self._changed.set()
         self._changed = trio.Event()
 
@@ -86,7 +86,7 @@ class Delivery:
         tasks: dict[str, trio.CancelScope] = {}
         async with trio.open_nursery() as nursery:
             while True:
-                wanted = self._board.documents()
+                wanted = self._outbox.documents()
                 for pattern in tasks.keys() - wanted.keys():
                     tasks.pop(pattern).cancel()
                 for pattern in wanted.keys() - tasks.keys():
@@ -97,9 +97,9 @@ class Delivery:
 
     async def _drop_orphans(self) -> None:
         """Events that no webhook is left for."""
-        for id, standing in list(self._board.events.items()):
+        for id, standing in list(self._outbox.events.items()):
             event = standing.event
-            unwanted = self._board.pattern_of(event.service, event.subject) is None
+            unwanted = self._outbox.pattern_of(event.service, event.subject) is None
             if unwanted and rank(id, self._host, self._hosts()) == 0:
                 await self._quietly([Delete(self._keys.event(id))])
 
@@ -122,13 +122,13 @@ class Delivery:
     async def _claim(self, pattern: str) -> Claim:
         backoff = Backoff(0.2, 5.0)
         while True:
-            lease, holder = self._holder.lease, self._board.claims.get(pattern)
+            lease, holder = self._holder.lease, self._outbox.claims.get(pattern)
             if not lease or holder not in (None, self._host):
                 await self._pause(1.0)
                 continue
             if holder is None:
                 await trio.sleep(STEP_S * rank(pattern, self._host, self._hosts()))
-                if self._board.claims.get(pattern, self._host) != self._host:
+                if self._outbox.claims.get(pattern, self._host) != self._host:
                     continue
             try:
                 claim = await self._take(self._keys.claim(pattern), lease)
@@ -157,10 +157,10 @@ class Delivery:
         async with trio.open_nursery() as nursery:
             runners: dict[str, _Runner] = {}
             while not reason:
-                documents = self._board.documents().get(pattern)
+                documents = self._outbox.documents().get(pattern)
                 if documents is None:
                     reason = "the document is gone"
-                elif self._holder.lease != lease or self._board.claims.get(pattern, self._host) != self._host:
+                elif self._holder.lease != lease or self._outbox.claims.get(pattern, self._host) != self._host:
                     reason = "the lease ran out"
                 else:
                     self._keep_runners(pattern, documents, runners, claim, nursery)
@@ -195,7 +195,7 @@ class Delivery:
         """Events that only a hook which is gone had not been told."""
         labels = {f"{pattern}/{name}" for name in documents.hooks}
         for event in self.events_of(pattern):
-            standing = self._board.events.get(event.id)
+            standing = self._outbox.events.get(event.id)
             if standing is not None and labels <= standing.done.keys():
                 try:
                     await self._finish(pattern, event, {}, claim, documents)
@@ -203,15 +203,15 @@ class Delivery:
                     log.debug("etcd did not take it", error=str(error))
 
     def _is_of(self, event: Event, pattern: str) -> bool:
-        return self._board.pattern_of(event.service, event.subject) == pattern
+        return self._outbox.pattern_of(event.service, event.subject) == pattern
 
     def events_of(self, pattern: str) -> list[Event]:
         """Those that are still to be told, in the order in which they came."""
-        return [s.event for s in self._board.events.values() if self._is_of(s.event, pattern)]
+        return [s.event for s in self._outbox.events.values() if self._is_of(s.event, pattern)]
 
     def is_done(self, id: str, hook: str) -> bool:
         """Whether a hook is done with an event."""
-        standing = self._board.events.get(id)
+        standing = self._outbox.events.get(id)
         return standing is None or hook in standing.done
 
     # What came of it.
@@ -222,10 +222,10 @@ class Delivery:
         backoff = Backoff(0.1, 2.0)
         while True:
             try:
-                standing = self._board.events.get(event.id)
+                standing = self._outbox.events.get(event.id)
                 if standing is None:
                     return
-                documents = self._board.documents().get(pattern)
+                documents = self._outbox.documents().get(pattern)
                 if documents is None or await self._finish(pattern, event, {hook: outcome}, claim, documents):
                     return
             except StoreError:
@@ -236,30 +236,30 @@ class Delivery:
         self, pattern: str, event: Event, news: dict[str, str], claim: Claim, documents: Documents
     ) -> bool:
         """Write down what came of an event; delete it when every hook is done. False: it has changed meanwhile."""
-        standing = self._board.events.get(event.id)
+        standing = self._outbox.events.get(event.id)
         if standing is None:
             return True
         done = {**standing.done, **news}
         key = self._keys.event(event.id)
         trying = {hook: reason for hook, reason in standing.trying.items() if hook not in done}
-        record = encode(Outbox(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text()))
+        record = encode(OutboxEntry(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text()))
         operations: list[Put | Delete] = [Put(key, record)]
         if all(f"{pattern}/{name}" in done for name in documents.hooks):
             operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), record, await self._lease())]
         if any(outcome.startswith(GIVEN_UP) for outcome in news.values()):
             lost = {hook: outcome for hook, outcome in done.items() if outcome.startswith(GIVEN_UP)}
-            dead = encode(Outbox(event=msgspec.to_builtins(event), done=lost, at=now_text()))
+            dead = encode(OutboxEntry(event=msgspec.to_builtins(event), done=lost, at=now_text()))
             operations.append(Put(self._keys.event(event.id, Room.UNDELIVERED), dead))
         fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
         return (await self._store.transact(fences, operations)).succeeded
 
     async def note_trying(self, event: Event, hook: str, reason: str, claim: Claim) -> None:
         """Have it stand in etcd why a hook was not told yet, for people; no matter if that fails."""
-        standing = self._board.events.get(event.id)
+        standing = self._outbox.events.get(event.id)
         if standing is None:
             return
         trying = {**standing.trying, hook: reason}
-        record = Outbox(event=msgspec.to_builtins(event), done=standing.done, trying=trying, at=now_text())
+        record = OutboxEntry(event=msgspec.to_builtins(event), done=standing.done, trying=trying, at=now_text())
         key = self._keys.event(event.id)
         fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
         try:
@@ -286,7 +286,7 @@ class Delivery:
     async def attempt(self, event: Event, hook: Hook) -> Done | Failed:
         """One try at a hook, when it is its turn."""
         async with self._limiter:
-            return await self.caller.deliver(event, hook)
+            return await self.client.deliver(event, hook)
 
 
 class _Runner:
@@ -306,7 +306,7 @@ class _Runner:
         self._sending: set[str] = set()
         """What is being delivered: a digest is what several events come to."""
         self._finished: set[str] = set()
-        """Events that this hook is done with, though the board may not know yet."""
+        """Events that this hook is done with, though the outbox may not know yet."""
         self._wake = trio.Event()
         self.scope = trio.CancelScope()
 

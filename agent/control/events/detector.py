@@ -24,15 +24,15 @@ import msgspec
 import structlog
 import trio
 
-from agent.control.events.outbox import Board, rank
-from agent.control.instances.registrar import now_text
+from agent.control.events.outbox import Outbox, rank
+from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
 from agent.events import Event, identify, identify_local, make
 from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
 from registry.keys import Keys, Room
-from registry.records import Agent, Begun, Outbox, encode
+from registry.records import Agent, Begun, OutboxEntry, encode
 from registry.store import Change, Compare, Delete, Put, Store, StoreError, TooLarge
 
 STEP_S: Final = 0.5
@@ -44,14 +44,14 @@ Data = dict[str, Value]
 log = structlog.get_logger()
 
 
-class Happening:
+class EventDetector:
     """One agent's side of it."""
 
     def __init__(
-        self, table: Table, board: Board, store: Store, keys: Keys, host: str, boot: str, *, link: str = ""
+        self, table: Table, outbox: Outbox, store: Store, keys: Keys, host: str, boot: str, *, link: str = ""
     ) -> None:
         self._table = table
-        self._board = board
+        self._outbox = outbox
         self._store = store
         self._keys = keys
         self._host = host
@@ -68,7 +68,7 @@ class Happening:
         self._send, self._receive = trio.open_memory_channel[tuple[float, str, list[Compare], list[Put | Delete]]](
             MAX_WAITING
         )
-        self._begun = False
+        self._started = False
         self.lost = 0
         """Events that could not be kept because there were too many at once."""
 
@@ -91,7 +91,7 @@ class Happening:
 
     def joined(self, version: str) -> None:
         """This agent lives. Where it was lost before, the end of that is told, by whoever is first."""
-        if f"agents/{self._host}" not in self._board.conditions:
+        if f"agents/{self._host}" not in self._outbox.conditions:
             self.tell("agent.joined", {"host": self._host}, {"version": version})
 
     def _made(
@@ -118,17 +118,17 @@ class Happening:
             for field, value in said.items():
                 link = link.replace(f"{{{field}}}", quote(value, safe=""))
             made = msgspec.structs.replace(made, link=link)
-        return made if self._board.cares(name, made.service, made.subject) else None
+        return made if self._outbox.cares(name, made.service, made.subject) else None
 
     def _put(self, event: Event) -> Put:
-        return Put(self._keys.event(event.id), encode(Outbox(event=msgspec.to_builtins(event), at=now_text())))
+        return Put(self._keys.event(event.id), encode(OutboxEntry(event=msgspec.to_builtins(event), at=now_text())))
 
     # What happened to others.
 
     def observe(self, changes: Sequence[Change], touched: Iterable[str], *, cluster: int) -> None:
         """Whatever the table has just taken in."""
-        known = self._begun
-        self._begun = True
+        known = self._started
+        self._started = True
         if known:
             self._see_agents()
             self._see_lost_instances(cluster)
@@ -138,7 +138,7 @@ class Happening:
         for service in touched if known else list(self._table.services):
             self._see_service(service)
 
-    def wanted_anew(self) -> None:
+    def webhooks_changed(self) -> None:
         """There are other webhooks: what lasts may be of interest now."""
         for service in list(self._table.services):
             self._see_service(service)
@@ -237,7 +237,7 @@ class Happening:
         """An event that all agents name alike."""
         mark = hash64(f"{name} {sorted(parts.items())}") & 0xFFFFFF
         made = self._made(name, parts, data, id=f"{identify(cluster, revision, mark)}")
-        if made is None or self._board.seen(made.id):
+        if made is None or self._outbox.seen(made.id):
             return
         rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
         absent = [Compare(self._keys.event(made.id, room), create_revision=0) for room in rooms]
@@ -245,7 +245,7 @@ class Happening:
 
     def _begins(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
         """Something lasts from now on, if nobody has said so yet."""
-        if subject in self._board.conditions or subject in self._proposed:
+        if subject in self._outbox.conditions or subject in self._proposed:
             return
         made = self._made(name, parts, data)
         if made is None:
@@ -256,7 +256,7 @@ class Happening:
 
     def _ends(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
         """It has ended, if that was not said yet."""
-        revision = self._board.conditions.get(subject)
+        revision = self._outbox.conditions.get(subject)
         if revision is None or subject in self._proposed:
             return
         key = self._keys.condition(subject)
@@ -291,7 +291,7 @@ class Happening:
         backoff = Backoff(0.1, 5.0)
         await trio.sleep(after_s)
         try:
-            while not (compare and self._board.seen(name)):
+            while not (compare and self._outbox.seen(name)):
                 try:
                     await self._store.transact(compare, operations)
                     return

@@ -152,7 +152,7 @@ class _Guarded(httpcore.AsyncNetworkBackend):
         await trio.sleep(seconds)
 
 
-class Caller:
+class HookClient:
     """What this agent's settings let hooks do."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """What stands in etcd of events: those still to be told, who tells them, and what has begun and not ended. Pure.
 
-And which webhooks there are for what. Every agent keeps the same board, for all of them watch the same keys.
+And which webhooks there are for what. Every agent keeps the same outbox, for all of them watch the same keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from policies.kinds.webhook.document import Hook, Webhook
 from policies.kinds.webhook.event import BY_NAME, Effect, Event
 from policies.language.names import candidates, parse_pattern
 from registry.keys import Key, Keys, Room
-from registry.records import Claimed, Malformed, Outbox, decode
+from registry.records import Claimed, Malformed, OutboxEntry, decode
 from registry.store import Change
 
 REMEMBERED: Final = 20_000
@@ -42,7 +42,7 @@ class Documents(NamedTuple):
     audit: bool
 
 
-class Board:
+class Outbox:
     """Fed by every change that the agent sees."""
 
     def __init__(self, keys: Keys, table: Table) -> None:
@@ -58,7 +58,7 @@ class Board:
         self._seen: dict[str, None] = {}
 
     def apply(self, changes: Iterable[Change]) -> bool:
-        """Take changes; whether any of them is of this board."""
+        """Take changes; whether any of them is of this outbox."""
         touched = False
         for change in changes:
             key = self._keys.parse(change.key)
@@ -81,7 +81,7 @@ class Board:
             self.events.pop(id, None)
             return
         try:
-            record = decode(Outbox, change.value)
+            record = decode(OutboxEntry, change.value)
             event = msgspec.convert(record.event, Event)
         except (Malformed, msgspec.ValidationError):
             self.malformed += 1

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ import structlog
 import trio
 
 from agent.control.host import disk
+from agent.control.host.clock import now_text
 from agent.control.host.own_ports import OwnPorts, is_here
 from agent.control.host.programs import Programs
 from agent.control.host.rights import ROOT, Peer
@@ -86,11 +86,6 @@ class Local(msgspec.Struct):
     """Whose it is."""
     anywhere: bool = False
     """Whether it may be on another host."""
-
-
-def now_text() -> str:
-    """Now, as RFC 3339 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Registrar:

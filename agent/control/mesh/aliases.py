@@ -10,7 +10,7 @@ from registry.keys import Key
 from registry.store import Change
 
 
-class Spellings:
+class Aliases:
     """The keys that stand in another spelling than the canonical one; there are hardly ever any."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 import trio
 
-from agent.control.instances.registrar import now_text
+from agent.control.host.clock import now_text
 from agent.control.mesh.in_force import Refused
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.control.host.own_ports import OwnPorts
-from agent.control.mesh.aliases import Spellings
+from agent.control.mesh.aliases import Aliases
 from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.mass_deletion import Suspect, is_mass_deletion
 from agent.control.mesh.places import Places
@@ -86,7 +86,7 @@ class Table:
         self.instance_count = 0
         self._owned: dict[str, dict[str, int]] = {}
         """How many instances of which services an agent owns, by host."""
-        self._spellings = Spellings()
+        self._aliases = Aliases()
         self._documents: Mapping[Put, Read] = {}
         self._touched: set[str] = set()
         self.removed: dict[Identity, EndpointFrame | None] = {}
@@ -152,7 +152,7 @@ class Table:
 
     def _take(self, key: Key, change: Change) -> None:
         canonical = _canonical(self._keys, key)
-        effective = self._spellings.effective(key, canonical, change, held=self._holds(key))
+        effective = self._aliases.effective(key, canonical, change, held=self._holds(key))
         if effective is not None:
             _TAKERS[key.room](self, key, effective)
 
@@ -387,7 +387,7 @@ class Table:
 
     def shadowed(self) -> list[tuple[str, str]]:
         """Keys that another spelling keeps out of force, and why."""
-        return self._spellings.shadowed()
+        return self._aliases.shadowed()
 
     # What goes to disk.
 

@@ -59,7 +59,7 @@ class _Topic:
         self.wanted = trio.Event()
 
 
-class Storing:
+class RequestStore:
     """All topics of this agent."""
 
     def __init__(

@@ -22,8 +22,8 @@ from starlette.responses import Response
 
 from agent.control.admin.api import Answer as Json
 from agent.control.admin.api import Door, refusal
+from agent.control.host.clock import now_text
 from agent.control.host.rights import Right
-from agent.control.instances.registrar import now_text
 from agent.control.mesh.table import Table
 from agent.frames import Frame
 from policies.kinds.shadow.comparison import Compiled, Tally, differences, note, report, trimmed
@@ -87,7 +87,7 @@ class State:
         return self.tally.total, sum(self.tally.skipped.values())
 
 
-class Comparing:
+class ShadowTallies:
     """The tallies of this host."""
 
     def __init__(self, table: Table) -> None:

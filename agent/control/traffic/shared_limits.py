@@ -7,7 +7,7 @@ inbound listener, and gets its part back. With no such limit nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Final, TypeVar
 
@@ -46,14 +46,13 @@ class Question(msgspec.Struct, array_like=True):
     reports: dict[str, tuple[float, float, float, float]]
 
 
-class Sharing:
+class SharedLimits:
     """This agent as a member, and as an owner."""
 
-    def __init__(self, table: Table, fleet: Callable[[], Fleet], host: str, ranges: Iterable[str] = ()) -> None:
+    def __init__(self, table: Table, host: str, ranges: Iterable[str] = ()) -> None:
         """`ranges`: where agents may come from besides where they are registered."""
         self._agents = Agents(ranges)
         self._table = table
-        self._fleet = fleet
         self._host = host
         self._member = Member()
         self._ledger = Ledger()
@@ -61,13 +60,13 @@ class Sharing:
         self._known: tuple[int, dict[str, Shared]] = (-1, {})
         self._counted: dict[int, dict[str, float]] = {}
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    async def run(self, fleet: Fleet) -> None:
+        """Ask owners, and hand out parts to the workers of a fleet, until cancelled."""
         async with Clients() as clients:
             while True:
                 limits = self._limits()
                 if limits and self._member.due(trio.current_time()):
-                    await self._round(limits, clients)
+                    await self._round(fleet, limits, clients)
                 await trio.sleep(TICK_S if limits else IDLE_S)
 
     def answer(self, body: bytes, address: str) -> tuple[int, bytes]:
@@ -120,10 +119,10 @@ class Sharing:
         mine = {name: limit for name, limit in limits.items() if owner(name, members) == self._host}
         self._ledger.configure(mine, members, trio.current_time())
 
-    async def _round(self, limits: dict[str, Shared], clients: Clients) -> None:
+    async def _round(self, fleet: Fleet, limits: dict[str, Shared], clients: Clients) -> None:
         """Report, accept, and tell the workers."""
         self._configure(limits)
-        counted = {index: _flat(told) for index, told in (await self._fleet().ask_each("demand")).items()}
+        counted = {index: _flat(told) for index, told in (await fleet.ask_each("demand")).items()}
         total: dict[str, float] = {}
         for by_limit in counted.values():
             for name, counter in by_limit.items():
@@ -138,7 +137,7 @@ class Sharing:
         async with trio.open_nursery() as nursery:
             for host, some in by_owner.items():
                 nursery.start_soon(self._report, host, some, serial, clients)
-        self._hand_out(counted, limits)
+        self._hand_out(fleet, counted, limits)
 
     async def _report(self, host: str, reports: dict[str, Report], serial: int, clients: Clients) -> None:
         if host == self._host:
@@ -164,7 +163,7 @@ class Sharing:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.debug("the owner of a limit does not answer", host=host, error=str(error))
 
-    def _hand_out(self, counted: dict[int, dict[str, float]], limits: dict[str, Shared]) -> None:
+    def _hand_out(self, fleet: Fleet, counted: dict[int, dict[str, float]], limits: dict[str, Shared]) -> None:
         """Each worker's part: of the agent's, by what it was asked for since the last round."""
         now = trio.current_time()
         shares: dict[int, dict[str, dict[str, float]]] = {index: {} for index in counted}
@@ -180,7 +179,7 @@ class Sharing:
                 shares[index].setdefault(service, {})[limit] = among[str(index)]
         self._counted = counted
         for index, by_service in shares.items():
-            self._fleet().tell(index, {"t": "shares", "shares": by_service})
+            fleet.tell(index, {"t": "shares", "shares": by_service})
 
 
 T = TypeVar("T")
@@ -242,6 +241,6 @@ def _among(asked: dict[str, float], part: float) -> dict[str, float]:
     return divide(part, scaled)
 
 
-def asked(path: str, body: bytes, sharing: Sharing, address: str) -> tuple[int, bytes]:
+def asked(path: str, body: bytes, sharing: SharedLimits, address: str) -> tuple[int, bytes]:
     """What another agent, at an address, asks this one."""
     return sharing.answer(body, address) if path == PATH else (404, b"nothing is known here of that question")

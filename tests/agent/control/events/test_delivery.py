@@ -1,4 +1,4 @@
-"""Telling: one of many agents does it, once; whoever goes, another goes on. Light agents, a real receiver."""
+"""EventsApi: one of many agents does it, once; whoever goes, another goes on. Light agents, a real receiver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 from registry.etcd.server import cluster_of
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Room
-from registry.records import Outbox, decode
+from registry.records import OutboxEntry, decode
 from registry.store import Put, Store, prefix_end
 from tests.support.etcd import leader_of, running_etcd
 from tests.support.light import KEYS, light_agents, put_webhook, until
@@ -41,10 +41,10 @@ def hook(receiver: Receiver, path: str = "/", **more: Any) -> dict[str, Any]:
     return {"target": {"url": receiver.url(path)}, "timeout": "2s", **more}
 
 
-async def room(store: Store, which: Room) -> dict[str, Outbox]:
+async def room(store: Store, which: Room) -> dict[str, OutboxEntry]:
     prefix = KEYS.room(which)
     found = await store.range(prefix, prefix_end(prefix))
-    return {item.key[len(prefix) :]: decode(Outbox, item.value) for item in found.items}
+    return {item.key[len(prefix) :]: decode(OutboxEntry, item.value) for item in found.items}
 
 
 async def quiet(store: Store) -> None:
@@ -74,7 +74,7 @@ async def test_a_hundred_agents_tell_once(tmp_path: Path, receiver: Receiver) ->
                 await quiet(stores[0])
                 # By id, as receivers know them: on a busy machine an answer may come too late, and be asked for again.
                 assert len({r.event["id"] for r in receiver.received}) == 4
-                assert len({agent.board.claims["pets.production"] for agent in agents}) == 1
+                assert len({agent.outbox.claims["pets.production"] for agent in agents}) == 1
 
 
 async def test_a_successor_does_not_repeat_what_is_done(memory: MemoryStore, receiver: Receiver) -> None:
@@ -89,8 +89,8 @@ async def test_a_successor_does_not_repeat_what_is_done(memory: MemoryStore, rec
     await put_webhook(memory, {"hooks": {name: {**h, "events": ["instance.*"]} for name, h in hooks.items()}})
     async with light_agents([memory], 3, ttl_s=2) as agents:
         agents[0].instance("a")
-        await until(lambda: "pets.production" in agents[0].board.claims)
-        teller = next(a for a in agents if a.host == agents[0].board.claims["pets.production"])
+        await until(lambda: "pets.production" in agents[0].outbox.claims)
+        teller = next(a for a in agents if a.host == agents[0].outbox.claims["pets.production"])
         other = next(a for a in agents if a is not teller)
         other.instance("b")
         await trio.sleep(0.1)
@@ -215,11 +215,11 @@ async def test_breakers_and_shedding_are_told(memory: MemoryStore, receiver: Rec
     """As the workers tell them: the first that opens, the first that closes; what is only watched is not told."""
     await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["breaker.*", "shed.*"])}})
     async with light_agents([memory], 2) as agents:
-        await until(lambda: "pets.production" in agents[0].board.claims)
+        await until(lambda: "pets.production" in agents[0].outbox.claims)
         event = {"kind": "breaker", "service": "pets.production", "endpoint": "", "before": "closed", "after": "open"}
         for change in ({}, {}, {"after": "half-open"}, {"after": "closed"}, {"after": "closed"}):
-            agents[0].happening.on_happened([{**event, "reason": "5 in a row", "audit": False, **change}])
-        agents[0].happening.on_happened([{**event, "endpoint": "x", "reason": "", "audit": True}])
+            agents[0].detector.on_happened([{**event, "reason": "5 in a row", "audit": False, **change}])
+        agents[0].detector.on_happened([{**event, "endpoint": "x", "reason": "", "audit": True}])
         shed = {
             "kind": "shed",
             "service": "pets.production",
@@ -228,7 +228,7 @@ async def test_breakers_and_shedding_are_told(memory: MemoryStore, receiver: Rec
             "reason": "",
             "audit": False,
         }
-        agents[0].happening.on_happened([{**shed, "after": "shedding"}])
+        agents[0].detector.on_happened([{**shed, "after": "shedding"}])
         await until(lambda: len(receiver.received) == 3)
         await quiet(memory)
         breakers = [r.event for r in receiver.received if "breaker" in r.event["type"]]
@@ -260,7 +260,7 @@ async def test_what_is_beyond_the_hours_share_comes_as_one(
     async with light_agents([memory], 2) as agents:
         for name in "abcd":
             agents[0].instance(name)
-        await until(lambda: "pets.production" in agents[0].board.claims)
+        await until(lambda: "pets.production" in agents[0].outbox.claims)
         await trio.sleep(0.1)
         for name in "abc":
             agents[0].turn(name, False)
@@ -306,7 +306,7 @@ async def test_the_leader_of_etcd_is_killed(tmp_path: Path, receiver: Receiver, 
             async with light_agents(stores, 3, ttl_s=10) as agents:
                 agents[0].instance("a")
                 agents[0].instance("b")
-                await until(lambda: "pets.production" in agents[0].board.claims)
+                await until(lambda: "pets.production" in agents[0].outbox.claims)
                 await trio.sleep(0.2)
                 if step == "before the put":
                     await kill_leader()
@@ -315,7 +315,7 @@ async def test_the_leader_of_etcd_is_killed(tmp_path: Path, receiver: Receiver, 
                     await agents[0].holder.settled()
                     await kill_leader()
                 await until(lambda: receiver.of("instance.unhealthy"), 30)
-                await until(lambda: not any(agent.board.events for agent in agents), 30)
+                await until(lambda: not any(agent.outbox.events for agent in agents), 30)
                 told = receiver.of("instance.unhealthy")
                 assert len({r.event["id"] for r in told}) == 1 and len(killed) == 1
     finally:

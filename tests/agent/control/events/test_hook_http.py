@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from agent.control.events.hook_http import Caller
+from agent.control.events.hook_http import HookClient
 from agent.control.host.programs import Programs
 from agent.hooks.receivers import Receivers
 from agent.hooks.scrubbing import LEFT_OUT
@@ -43,9 +43,9 @@ async def receiver(answer: Callable[[Client, bytes], Awaitable[None]]) -> AsyncI
         nursery.cancel_scope.cancel()
 
 
-def caller(folder: Path, *hosts: str, programs: Programs | None = None) -> Caller:
+def client(folder: Path, *hosts: str, programs: Programs | None = None) -> HookClient:
     (folder / "token").write_text(SECRET + "\n")
-    return Caller(["127.0.0.1"], folder, receivers=Receivers({"token": hosts}), programs=programs)
+    return HookClient(["127.0.0.1"], folder, receivers=Receivers({"token": hosts}), programs=programs)
 
 
 def hook(**fields: Any) -> Hook:
@@ -68,10 +68,10 @@ async def test_what_a_receiver_repeats_is_left_out(tmp_path: Path) -> None:
         await client.send(b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     async with receiver(answer) as port:
-        found = await caller(tmp_path, "127.0.0.1").deliver(sample(), to(port))
+        found = await client(tmp_path, "127.0.0.1").deliver(sample(), to(port))
         assert found == Failed(f"status 500: {LEFT_OUT}", True)
         echoes = False
-        found = await caller(tmp_path, "127.0.0.1").deliver(sample(), to(port))
+        found = await client(tmp_path, "127.0.0.1").deliver(sample(), to(port))
         assert found == Failed("status 500: out of order", True)
 
 
@@ -85,7 +85,7 @@ async def test_a_secret_is_sent_to_nobody_that_the_settings_do_not_name(tmp_path
 
     async with receiver(answer) as port:
         for hosts in ((), ("api.github.com",), (f"127.0.0.1:{port + 1}",)):
-            found = await caller(tmp_path, *hosts).deliver(sample(), to(port))
+            found = await client(tmp_path, *hosts).deliver(sample(), to(port))
             assert isinstance(found, Failed) and "[hooks.secrets]: token = [" in found.reason
     assert not asked
 
@@ -93,7 +93,7 @@ async def test_a_secret_is_sent_to_nobody_that_the_settings_do_not_name(tmp_path
 async def test_an_address_that_is_a_secret_is_not_told(tmp_path: Path) -> None:
     """Neither when nobody may call it, nor when it is none at all."""
     secret = hook(format="slack", target={"url": {"file": "token"}})
-    made = caller(tmp_path)
+    made = client(tmp_path)
     for value in ("https://10.9.8.7/s3cretpath", "https://nowhere.invalid/s3cretpath", SECRET, "https://[s3cretpath/"):
         (tmp_path / "token").write_text(value)
         with trio.fail_after(30):
@@ -123,7 +123,7 @@ async def test_an_answer_without_end_costs_little(head: bytes, piece: bytes, tmp
     async with receiver(answer) as port:
         before = time.process_time()
         with trio.fail_after(50):
-            found = await caller(tmp_path).deliver(sample(), hook(target={"url": f"http://127.0.0.1:{port}/"}))
+            found = await client(tmp_path).deliver(sample(), hook(target={"url": f"http://127.0.0.1:{port}/"}))
         assert time.process_time() - before < 10
     assert isinstance(found, Done | Failed)
     assert not isinstance(found, Failed) or "no whole answer" not in found.reason
@@ -134,9 +134,9 @@ async def test_a_program_where_they_are_allowed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SHOAL_HOOK_TOKEN", SECRET)
     script = 'cat > "$0"; env >> "$0"; echo s3cret; exit 3'
     run = hook(format="exec", exec={"command": ["/bin/sh", "-c", script, str(tmp_path / "note")]})
-    assert isinstance(await caller(tmp_path).deliver(sample(), run), Failed)
+    assert isinstance(await client(tmp_path).deliver(sample(), run), Failed)
     assert not (tmp_path / "note").exists()
-    found = await caller(tmp_path, programs=Programs()).deliver(sample(), run)
+    found = await client(tmp_path, programs=Programs()).deliver(sample(), run)
     assert found == Failed("exit status 3", True)
     said = (tmp_path / "note").read_text()
     assert sample().id in said and "SHOAL_EVENT_NAME=instance.unhealthy" in said and SECRET not in said

@@ -18,7 +18,7 @@ from agent.control.mesh.in_force import Policy
 from agent.control.mesh.reading import read
 from agent.control.mesh.table import Table
 from agent.control.traffic import shadow
-from agent.control.traffic.shadow import MAX_WAITING, MAX_WAITING_BYTES, Comparing
+from agent.control.traffic.shadow import MAX_WAITING, MAX_WAITING_BYTES, ShadowTallies
 from policies.kinds.shadow.comparison import Tally, note
 from policies.kinds.shadow.difference import Difference
 from registry.etcd.server import EtcdProcess
@@ -61,8 +61,8 @@ def frame(number: int = 0, *, revision: int = 7, service: str = SERVICE, **answe
 
 
 @asynccontextmanager
-async def running(table: Table) -> AsyncIterator[Comparing]:
-    made = Comparing(table)
+async def running(table: Table) -> AsyncIterator[ShadowTallies]:
+    made = ShadowTallies(table)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.run)
         yield made
@@ -158,12 +158,12 @@ async def test_a_document_that_changes_meanwhile(table: Table) -> None:
 
 async def test_what_waits_is_bounded(table: Table) -> None:
     """In number and in bytes; what goes beyond is dropped, and counted."""
-    made = Comparing(table)
+    made = ShadowTallies(table)
     for n in range(MAX_WAITING + 36):
         made.observe(frame(n))
     assert made.dropped == 36
     assert (made.report(SERVICE) or {})["skipped"] == {"too much at once": 36}
-    made = Comparing(table)
+    made = ShadowTallies(table)
     large = answer(b"x" * 1024 * 1024)
     for n in range(20):
         made.observe(frame(n, primary=large, secondary=large, candidate=large))
@@ -191,7 +191,7 @@ async def test_strange_answers_do_not_end_the_agent(table: Table) -> None:
 async def test_tallies_are_told_to_the_mesh(table: Table, autojump_clock: trio.testing.MockClock) -> None:
     """On the lease, when they have changed, at most every five seconds; and taken back with the document."""
     store, keys = MemoryStore(), Keys()
-    holder, made = Holder(store), Comparing(table)
+    holder, made = Holder(store), ShadowTallies(table)
     key = keys.tally(SERVICE, "here")
 
     async def told() -> Compared | None:
@@ -223,7 +223,7 @@ async def test_tallies_are_told_to_the_mesh(table: Table, autojump_clock: trio.t
 
 def test_a_large_tally_is_told_in_a_small_record(table: Table) -> None:
     """That every agent can read."""
-    state = Comparing(table)._state(SERVICE)
+    state = ShadowTallies(table)._state(SERVICE)
     assert state is not None
     for n in range(1000):
         name = "$." + "x" * 200 + str(n)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.control.mesh.table import Table
-from agent.control.traffic.shared_limits import PATH, Question, Sharing, _among, asked
+from agent.control.traffic.shared_limits import PATH, Question, SharedLimits, _among, asked
 from agent.proxy.report import state
 from policies.kinds.ratelimit.shares import owner
 from registry.keys import Keys
@@ -38,7 +38,7 @@ def table(host: str, ports: dict[str, int], **policies: dict[str, Any]) -> Table
 
 
 class Workers:
-    """The workers of one agent, as Sharing sees them: here one, in this very process."""
+    """The workers of one agent, as SharedLimits sees them: here one, in this very process."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._worker = proxy.worker
@@ -52,7 +52,7 @@ class Workers:
         self._worker.on_frame(frame)
 
 
-def answer_by(proxy: Proxy, sharing: Sharing) -> None:
+def answer_by(proxy: Proxy, sharing: SharedLimits) -> None:
     """Whatever other agents ask the worker, this agent answers; later, as control does."""
     token = trio.lowlevel.current_trio_token()
 
@@ -63,10 +63,10 @@ def answer_by(proxy: Proxy, sharing: Sharing) -> None:
     proxy.worker.peers.connect(passed_on)
 
 
-def alone(**policies: dict[str, Any]) -> Sharing:
+def alone(**policies: dict[str, Any]) -> SharedLimits:
     """An agent that has nobody to ask."""
     known = table("here", {"here": 1, "there": 2, "third": 3}, **policies)
-    return Sharing(known, lambda: None, "here")  # type: ignore[arg-type, return-value]
+    return SharedLimits(known, "here")
 
 
 def report(member: str) -> bytes:
@@ -111,7 +111,7 @@ async def test_what_is_no_report_of_a_live_agent_is_refused(path: str, body: byt
 async def test_the_member_that_is_named_has_to_be_there(address: str, ranges: tuple[str, ...], status: int) -> None:
     """A question counts as that of the agent that is registered where it comes from."""
     known = table("here", {"here": 1, "there": 2}, **{"pets.production": LIMIT})
-    sharing = Sharing(known, lambda: None, "here", ranges)  # type: ignore[arg-type, return-value]
+    sharing = SharedLimits(known, "here", ranges)
     assert asked(PATH, report("there"), sharing, address)[0] == status
 
 
@@ -167,9 +167,9 @@ async def test_an_owner_that_is_somebody_else_now(said: bytes) -> None:
         ports = {"here": proxy.inbound_port, **{f"gone-{n}": await proxy.upstream(rogue) for n in range(3)}}
         assert owner(NAME, ports) != "here"
         workers: Any = Workers(proxy)
-        sharing = Sharing(table("here", ports, **{"pets.production": LIMIT}), lambda: workers, "here")
+        sharing = SharedLimits(table("here", ports, **{"pets.production": LIMIT}), "here")
         proxy.put(endpoint(1), ratelimit=LIMIT)
-        nursery.start_soon(sharing.run)
+        nursery.start_soon(sharing.run, workers)
         with trio.fail_after(30):
             while len(heard) < 2:
                 await trio.sleep(0.005)
@@ -215,14 +215,14 @@ async def test_two_agents_and_one_limit() -> None:
         buckets = []
         for name, proxy in (("one", one), ("two", two)):
             workers: Any = Workers(proxy)
-            sharing = Sharing(table(name, ports, **{"pets.production": LIMIT}), lambda workers=workers: workers, name)  # type: ignore[misc]
+            sharing = SharedLimits(table(name, ports, **{"pets.production": LIMIT}), name)
             answer_by(proxy, sharing)
             proxy.agents = 2
             proxy.put(endpoint(await proxy.upstream(always_ok)), ratelimit=LIMIT)
             found = proxy.worker.table.services["pets.production"].buckets
             assert found is not None and found.share("all") == 0.5, "until somebody divides"
             buckets.append(found)
-            nursery.start_soon(sharing.run)
+            nursery.start_soon(sharing.run, workers)
         client = await one.client()
         with trio.fail_after(10):
             while buckets[0].share("all") < 0.9:
@@ -239,9 +239,9 @@ async def test_an_owner_that_is_gone() -> None:
         ports = {"here": proxy.inbound_port, **{f"gone-{n}": refusing_port() for n in range(3)}}
         assert owner(NAME, ports) != "here"
         workers: Any = Workers(proxy)
-        sharing = Sharing(table("here", ports, **{"pets.production": LIMIT}), lambda: workers, "here")
+        sharing = SharedLimits(table("here", ports, **{"pets.production": LIMIT}), "here")
         proxy.put(endpoint(1), ratelimit=LIMIT)
-        nursery.start_soon(sharing.run)
+        nursery.start_soon(sharing.run, workers)
         buckets = proxy.worker.table.services["pets.production"].buckets
         assert buckets is not None
         client = await proxy.client()
