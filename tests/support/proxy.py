@@ -65,9 +65,13 @@ def staged(
 ) -> None:
     """A service's endpoints and policy documents, in force at once."""
     policies = {
-        kind: PolicyFrame(service, revision, msgspec.json.encode(document)) for kind, document in documents.items()
+        kind: document
+        if isinstance(document, PolicyFrame)
+        else PolicyFrame(service, revision, msgspec.json.encode(document))
+        for kind, document in documents.items()
     }
-    assert worker.table.stage(service, revision, endpoints, policies, worker.reactor.now) == []
+    refused = worker.table.stage(service, revision, endpoints, policies, worker.reactor.now)
+    assert [each for each in refused if not isinstance(documents[each["kind"]], PolicyFrame)] == []
     worker._commit(revision, agents)
 
 

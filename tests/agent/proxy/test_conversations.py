@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from agent.frames import PolicyFrame
 from agent.proxy.request.exchange import MAX_HOPS
+from policies.catalogue import KINDS
+from policies.kind import Side
 from tests.support.playbook import Playbook, Wire
 
 GET = b"GET /a HTTP/1.1\r\nHost: pets.production\r\nX-Request-Id: 7\r\n\r\n"
@@ -203,6 +206,44 @@ PHASES: dict[str, tuple[dict[str, Any], bytes, bytes]] = {
     ),
     "route": ({"rules": [{"respond": {"status": 410, "body": "gone"}}]}, b"410 Gone", b"route"),
 }
+
+
+GUARDS = [kind.name for kind in KINDS if kind.fails_closed]
+
+
+@pytest.mark.parametrize("kind", GUARDS)
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (PolicyFrame("*", 7, b"", "policies/x/* is refused"), b"policies/x/* is refused"),
+        (PolicyFrame("*", 7, b'{"of_the_next_version": 1}'), b"...is not understood by this worker"),
+    ],
+)
+def test_a_guard_that_nobody_knows_the_content_of(kind: str, frame: PolicyFrame, reason: bytes) -> None:
+    """No request passes, from this host or another, whichever side asks it; until somebody knows."""
+    with Playbook(host="here") as play:
+        mine = play.instance("one", agent="here")
+        play.put(mine, **{kind: frame})
+        inbound = next(each for each in KINDS if each.name == kind).side is Side.CALLEE
+        client = play.client(inbound=inbound)
+        assert client >> GET
+        assert client << refusal(b"503 Service Unavailable", kind.encode(), reason)
+        assert play.idle
+        assert play.worker.table.services["pets.production"].stats.refused[kind] == 1
+        play.put(mine)
+        client = play.client()
+        assert client >> GET
+        assert play.upstream("one")
+
+
+@pytest.mark.parametrize("kind", sorted({kind.name for kind in KINDS} - set(GUARDS)))
+def test_any_other_kind_counts_as_absent(kind: str) -> None:
+    """It refuses nobody."""
+    with Playbook() as play:
+        play.put("one", **{kind: PolicyFrame("*", 7, b'{"of_the_next_version": 1}')})
+        client = play.client()
+        assert client >> GET
+        assert play.upstream("one")
 
 
 @pytest.mark.parametrize("kind", PHASES)

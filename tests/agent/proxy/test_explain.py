@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.frames import EndpointFrame
+from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.request.explain import explain
 from agent.proxy.table.service import Service
 from policies.decision import Subset
@@ -97,7 +97,10 @@ KINDS = {
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     chosen = draw(st.sets(st.sampled_from(sorted(KINDS)), max_size=5))
-    return {kind: {**draw(KINDS[kind]), **draw(modes)} for kind in sorted(chosen)}
+    found: dict[str, Any] = {kind: {**draw(KINDS[kind]), **draw(modes)} for kind in sorted(chosen)}
+    if "ratelimit" in found and draw(st.integers(0, 3)) == 0:
+        found["ratelimit"] = PolicyFrame("*", 7, b"", "nobody knows")
+    return found
 
 
 @st.composite
