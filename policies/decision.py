@@ -1,14 +1,15 @@
-"""What a route can say of a request: send it on, send the client elsewhere, or answer."""
+"""What policies can say of a request. A route: send it on, send the client elsewhere, or answer. A guard: no."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from policies.endpoint import Endpoint
 from policies.kinds.retry.policy import RetryPolicy
 from policies.language.answer import DirectResponse
+from policies.request import RequestView
 
 
 class Subset(NamedTuple):
@@ -74,6 +75,27 @@ class Respond(msgspec.Struct, frozen=True):
 def respond(answer: DirectResponse) -> Respond:
     """An answer that a document writes, ready to be sent."""
     return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """A guard lets a request not pass."""
+
+    status: int
+    reason: str
+    rule: str = ""
+    """Under which it is counted; the kind's name where there is none."""
+    retry_after_s: int = 0
+
+
+class Guard(Protocol):
+    """What the document of a kind compiles to that only says whether requests may pass.
+
+    One phase of the proxy asks every such kind, at its place in the catalogue, on its side.
+    """
+
+    def decide(self, request: RequestView) -> Denied | None:
+        """None: it may. Moves and counts nothing: explanations ask the same."""
+        ...
 
 
 class Decision(msgspec.Struct, frozen=True):

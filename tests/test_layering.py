@@ -92,7 +92,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "policies.kinds.outlier.ejector",
     ),
     # A rule of a route may bring retries of its own; a leaf too.
-    "policies.decision": ("policies.endpoint", "policies.kinds.retry.policy", "policies.language"),
+    "policies.decision": ("policies.endpoint", "policies.kinds.retry.policy", "policies.language", "policies.request"),
     "policies.kinds": SHARED,
     "policies.kinds.route": (*SHARED, "policies.kinds.retry"),
     "policies.chain": ("policies.kinds.retry", "policies.kinds.timeout"),

@@ -1,36 +1,38 @@
 # mypyc: compiled
 """The compiled answer for one service: what is not configured is not in it, and costs nothing.
 
-The order of a request's way is the order of these four rows, and stands nowhere else:
+The order of a request's way is the order of these four rows, and stands nowhere else; within a row it is that of the
+catalogue.
 
-    outbound    of the service that is asked for             ratelimit, fault, route
+    outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
     towards     of the service that this leads to            breaker
     departing   of the service that was asked for            shadow
-    inbound     of the instance's, by the agent beside it    shed
+    inbound     of the instance's, by the agent beside it    guards of the callee's side, shed
 
-A policy that guards, and that nobody knows the content of, stands before the row of its side and lets nothing pass.
-In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier).
+In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier). A policy that guards, and that
+nobody knows the content of, stands in its row like any other, and lets nothing pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from agent.proxy.phases.breakers import Breakers
 from agent.proxy.phases.closed import Closed, Shut
 from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
+from agent.proxy.phases.guards import Guards
 from agent.proxy.phases.limits import Limits
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.routes import Routes
 from agent.proxy.phases.sheds import Sheds
 from agent.proxy.report.story import InForce, Policies
 from agent.proxy.table.lasting import Lasting
-from policies.catalogue import BY_NAME
-from policies.decision import Subset
+from policies.catalogue import KINDS
+from policies.decision import Guard, Subset
 from policies.endpoint import Endpoint
-from policies.kind import Scope, Side
+from policies.kind import Kind, Scope, Side
 from policies.kinds.balance import decide as balance
 from policies.kinds.balance.algorithms import BalanceState
 from policies.kinds.balance.decide import Balancer, asked_entries
@@ -56,6 +58,12 @@ from policies.kinds.shed.document import Shed
 from policies.kinds.timeout import decide as timeout
 from policies.kinds.timeout.document import Timeout
 from policies.language.document import Document
+
+# Kinds that this page knows by name. Any other that requests meet is a guard (policies.decision.Guard).
+_KNOWN: Final = frozenset(
+    ("ratelimit", "fault", "route", "timeout", "breaker", "outlier", "shed", "balance", "retry", "shadow")
+)
+GUARDS: Final = tuple([kind for kind in KINDS if kind.side is not Side.ASIDE and kind.name not in _KNOWN])
 
 
 class Ejection:
@@ -153,29 +161,41 @@ class Plan:
         self, state: Lasting, policies: Policies, share: float, compiled: Compiled, closed: Sequence[Closed]
     ) -> None:
         once = compiled.once
+        met: dict[str, Phase] = {}
         self.limits: Limits | None = None
         if _asked(policies, "ratelimit", RateLimit) is not None:
-            self.limits = Limits(state, policies["ratelimit"], once("ratelimit", policies, ratelimit.compile))
+            met["ratelimit"] = self.limits = Limits(
+                state, policies["ratelimit"], once("ratelimit", policies, ratelimit.compile)
+            )
         self.breaker: Breakers | None = None
         if _asked(policies, "breaker", Breaker) is not None:
             self.breaker = Breakers(state, policies["breaker"], once("breaker", policies, breaker.compile))
-        faults: Faults | None = None
         if _asked(policies, "fault", FaultPolicy) is not None:
-            faults = Faults(state, policies["fault"], once("fault", policies, fault.compile))
+            met["fault"] = Faults(state, policies["fault"], once("fault", policies, fault.compile))
         self.route: Routes | None = None
         routing = _asked(policies, "route", Route)
         if routing is not None:
             found = route.compile(routing, Scope(state.name), once("route", policies, route.predicates))
-            self.route = Routes(state, policies["route"], found)
+            met["route"] = self.route = Routes(state, policies["route"], found)
         copied = _asked(policies, "shadow", Shadow)
         self.shadow = Copying(state, policies["shadow"], shadow.compile(copied, Scope(state.name))) if copied else None
+        self.shed: Sheds | None = None
         let_in = _asked(policies, "shed", Shed)
-        self.shed = Sheds(state, policies["shed"], shed.compile(let_in, Scope(state.name, share))) if let_in else None
+        if let_in is not None:
+            met["shed"] = self.shed = Sheds(state, policies["shed"], shed.compile(let_in, Scope(state.name, share)))
+        for kind in GUARDS:
+            if kind.name in policies:
+                scope = Scope(state.name, share)
+                met[kind.name] = Guards(
+                    kind.name, state, policies[kind.name], _guard(kind, policies[kind.name].document, scope)
+                )
+        for each in closed:
+            met[each.kind] = Shut(state, each)
         whole = self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
-        self.outbound = _configured(*_shut(state, closed, Side.CALLER), self.limits, faults, self.route)
+        self.outbound = _in_order(met, Side.CALLER)
         self.towards = _configured(whole)
         self.departing = _configured(self.shadow)
-        self.inbound = _configured(*_shut(state, closed, Side.CALLEE), self.shed)
+        self.inbound = _in_order(met, Side.CALLEE)
 
     def _keeping_out(self) -> int:
         ejects = self.outlier is not None and not self.outlier.audit
@@ -223,8 +243,18 @@ class Compiled:
         return known[1]
 
 
-def _shut(state: Lasting, closed: Sequence[Closed], side: Side) -> list[Phase]:
-    return [Shut(state, each) for each in closed if BY_NAME[each.kind].side is side]
+def _guard(kind: Kind, document: Document, scope: Scope) -> Guard:
+    make = kind.compile
+    assert make is not None, f"policies/kinds/{kind.name}/decide.py makes nothing that could be asked"
+    found: Guard = make(document, scope)
+    return found
+
+
+def _in_order(met: Mapping[str, Phase], side: Side) -> tuple[Phase, ...]:
+    """As in the catalogue."""
+    if not met:
+        return ()
+    return tuple([met[kind.name] for kind in KINDS if kind.side is side and kind.name in met])
 
 
 def _configured(*phases: Phase | None) -> tuple[Phase, ...]:
