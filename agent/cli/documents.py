@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agent.cli.failure import Exit, Failure
+from agent.cli.printing import Printer
 
 SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 _SEPARATOR = re.compile(r"^---(?=\s|\Z)[^\S\n]*", re.MULTILINE)
@@ -150,3 +151,19 @@ def _repeated(sources: Iterable[Source]) -> Iterator[Problem]:
         earlier = first.setdefault(key(source), source)
         if earlier is not source:
             yield Problem(source.place, "$", f"{key(source)} stands in {earlier.place} already; one policy is one key")
+
+
+def checked(printer: Printer, files: Sequence[Path], kind: str = "", service: str = "") -> list[Source]:
+    """The documents in the files, every one of them valid. Raises Failure after saying what is wrong with which."""
+    sources, problems = read(files, kind, service)
+    problems += check(sources)
+    if problems:
+        report(printer, problems)
+        raise Failure(f"nothing was changed: {len(problems)} of the documents cannot be used")
+    return sources
+
+
+def report(printer: Printer, problems: Sequence[Problem]) -> None:
+    """Say what is wrong with which."""
+    for problem in problems:
+        printer.note(str(problem))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import visible as module
-from agent.control.admin.api import Answer
+from agent.control.admin.door import Answer
 from agent.control.traffic.access_log import _shown
 from agent.visible import VisibleFormatter, visible, visible_json, visible_lines, visible_values
 

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from registry.etcd.renewer import EtcdRenewer
 from registry.etcd.server import EtcdProcess
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.lease import Holder
-from registry.renewal import EtcdRenewer, Renewal
+from registry.renewal import Renewal
 from registry.store import LeaseGone, Unavailable
 from tests.support.tunnel import Tunnel
 

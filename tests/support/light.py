@@ -10,10 +10,8 @@ from typing import Any
 
 import trio
 
-from agent.control.events.delivery import Delivery
-from agent.control.events.detector import EventDetector
+from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
-from agent.control.events.outbox import Outbox
 from agent.control.mesh.table import Table
 from agent.hooks.receivers import Receivers
 from registry.keys import Keys
@@ -38,23 +36,16 @@ class LightAgent:
     ) -> None:
         self.host = host
         self.table = Table(KEYS, host)
-        self.outbox = Outbox(KEYS, self.table)
         self.holder = Holder(store, ttl_s)
-        self.detector = EventDetector(self.table, self.outbox, store, KEYS, host, f"boot-{host}")
         client = HookClient(allow, Path("/nowhere"), receivers=Receivers(secrets))
-        self.delivery = Delivery(self.outbox, lambda: self.table.agents, store, KEYS, self.holder, host, client)
+        self.events = Events(self.table, store, KEYS, self.holder, client, host=host, boot=f"boot-{host}")
+        self.outbox, self.detector, self.delivery = self.events.outbox, self.events.detector, self.events.delivery
         self.mirror = Mirror(store, *KEYS.watched, self._on_update)
         self.scope = trio.CancelScope()
 
     def _on_update(self, update: Update) -> None:
         touched = self.table.apply(update.changes, update.revision)
-        webhooks = self.outbox.webhooks()
-        news = self.outbox.apply(update.changes)
-        self.detector.observe(update.changes, touched, cluster=self.mirror.cluster_id)
-        if webhooks != self.outbox.webhooks():
-            self.detector.webhooks_changed()
-        if news:
-            self.delivery.changed()
+        self.events.take(update, touched, cluster=self.mirror.cluster_id)
 
     async def run(self) -> None:
         """Until killed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from agent.cli.documents import Source, files_under, key
+from agent.cli.documents import Source, checked, files_under, key
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
@@ -69,8 +69,6 @@ def apply(
 
     Example:  shoal apply policies/ --prune --wait
     """
-    from agent.cli.commands.policy import checked
-
     sources = checked(context.obj.printer, files_under(directory))
     apply_sources(context.obj, sources, prune=prune, dry_run=dry_run, wait=wait)
 

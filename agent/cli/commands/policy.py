@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.documents import Problem, Source, check, key, read
+from agent.cli.documents import Problem, Source, check, checked, key, read, report
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
-from agent.cli.printing import Printer, field
+from agent.cli.printing import field
 
 if TYPE_CHECKING:
     from registry.keys import Keys
@@ -140,21 +140,6 @@ def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
     return [
         Problem("chain", " → ".join(found.path), f"{found.kind}: {found.reason}") for found in warnings(census, sources)
     ]
-
-
-def checked(printer: Printer, files: Sequence[Path], kind: str = "", service: str = "") -> list[Source]:
-    """The documents in the files, every one of them valid. Raises Failure after saying what is wrong with which."""
-    sources, problems = read(files, kind, service)
-    problems += check(sources)
-    if problems:
-        report(printer, problems)
-        raise Failure(f"nothing was changed: {len(problems)} of the documents cannot be used")
-    return sources
-
-
-def report(printer: Printer, problems: Sequence[Problem]) -> None:
-    for problem in problems:
-        printer.note(str(problem))
 
 
 def parsed_pattern(text: str) -> str:

@@ -8,8 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.control.admin.api import Answer as Json
-from agent.control.admin.api import Door, read_json, refusal
+from agent.control.admin.door import Answer, Door, read_json, refusal
 from agent.control.events.delivery import GIVEN_UP, Delivery
 from agent.control.events.outbox import Outbox
 from agent.control.host.clock import now_text
@@ -49,8 +48,8 @@ class EventsApi:
             return refusal(404 if fault.path == "$.hook" else 400, fault.reason, fault.path)
         found = await self._delivery.client.deliver(event, hook)
         if isinstance(found, Done):
-            return Json({"delivered": True, "what": found.what, "event": event.id})
-        return Json({"delivered": False, "what": found.reason, "event": event.id})
+            return Answer({"delivered": True, "what": found.what, "event": event.id})
+        return Answer({"delivered": False, "what": found.reason, "event": event.id})
 
     def _asked(self, body: Any) -> tuple[Hook, Event]:
         """Raises Flaw."""
@@ -117,4 +116,4 @@ class EventsApi:
         absent = [Compare(self._keys.event(id), create_revision=0)]
         if not (await self._store.transact(absent, operations)).succeeded:
             return refusal(409, f"{id} is still waiting to be told")
-        return Json({"id": id, "room": room.value})
+        return Answer({"id": id, "room": room.value})

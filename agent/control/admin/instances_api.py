@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.control.admin.api import Answer, Door, may_not_be, peer_of, read_json, refusal
-from agent.control.host.rights import Peer, Right, Rights
-from agent.control.instances.registrar import Identity, NotYours, Registered, Registrar, TooMany
+from agent.control.admin.door import Answer, Door, may_not_be, peer_of, read_json, refusal
+from agent.control.host.here import Here
+from agent.control.host.rights import Peer, Right
+from agent.control.instances.registrar import Registrar
+from agent.control.instances.registration import Identity, NotYours, Registered, TooMany
+from agent.control.workers.fleet import Fleet
+from policies.language.duration import seconds
 from policies.language.names import parse_service
 from policies.language.plain import Flaw
-
-
-class Agent(Protocol):
-    """What of the agent as a whole this is about."""
-
-    async def credentials(self, service: str, token: str) -> dict[str, str]:
-        """`token` and `proxy`, once every worker knows them."""
-
-    async def deregister(self, identity: Identity) -> dict[str, Any] | None:
-        """Take an instance out; None when it is not ours."""
 
 
 class InstancesApi:
     """The handlers."""
 
-    def __init__(self, agent: Agent, registrar: Registrar, rights: Rights) -> None:
-        self._agent = agent
+    def __init__(
+        self, here: Here, registrar: Registrar, fleet: Fleet, others_run: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """`others_run` waits until the other agents of the mesh run a revision."""
+        self._listeners = here.listeners
+        self._rights = here.rights
+        self._spread_s = max(1.0, seconds(here.settings.spread_timeout))
         self._registrar = registrar
-        self._rights = rights
+        self._fleet = fleet
+        self._others_run = others_run
 
     def doors(self) -> list[Door]:
         """For the agent's socket. SERVE is judged by the service in the path; in `register` by the body's."""
@@ -60,8 +59,13 @@ class InstancesApi:
     async def _answer(self, registered: Registered) -> dict[str, str]:
         told = {"service": registered.service, "id": registered.id}
         if registered.token:
-            told |= await self._agent.credentials(registered.service, registered.token)
+            told |= await self._credentials(registered.service, registered.token)
         return told
+
+    async def _credentials(self, service: str, token: str) -> dict[str, str]:
+        """A token, and the proxy URL with it, once every worker knows it: whoever has it may use it at once."""
+        await self._fleet.ask_each("ping")
+        return {"token": token, "proxy": self._listeners.proxy_url(service, token)}
 
     def _about_one(
         self, handler: Callable[[Request, Identity], Awaitable[Response]]
@@ -88,11 +92,12 @@ class InstancesApi:
 
     async def deregister(self, _: Request, identity: Identity) -> Response:
         """Take an instance out, in order."""
-        return Answer(await self._agent.deregister(identity))
+        revision = await self._registrar.deregister(identity, self._others_run, self._spread_s)
+        return Answer({"service": identity[0], "id": identity[1], "revision": revision})
 
     async def token(self, _: Request, identity: Identity) -> Response:
         """Another token for an instance: for one that agent.toml declares, or in place of one that was lost."""
-        return Answer(await self._agent.credentials(identity[0], self._registrar.new_token(identity)))
+        return Answer(await self._credentials(identity[0], self._registrar.new_token(identity)))
 
     async def hear(self, request: Request, identity: Identity) -> Response:
         """An instance's own word: {"healthy": true, "reason": "…"}."""

@@ -3,99 +3,96 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 import agent
 from agent import build
 from agent.control.events.delivery import digest
-
-if TYPE_CHECKING:
-    from agent.control.main import Control
-
+from agent.control.parts import Parts
 
 WORST: Final = {"closed": 0, "half-open": 1, "open": 2}
 """States of a breaker, by how bad they are."""
 
 
-def figures(control: Control) -> dict[str, float]:
+def figures(parts: Parts) -> dict[str, float]:
     """Control's own metrics."""
-    mirror = control.mirror.state
+    mirror = parts.updates.mirror.state
     return {
-        "table_revision": control.fleet.revision,
-        "table_age_seconds": _age_s(control),
+        "table_revision": parts.fleet.revision,
+        "table_age_seconds": _age_s(parts),
         "etcd_connected": float(mirror.connected),
-        "policies_refused": len(control.table.refused),
-        "policies_unknown": len(control.table.in_force.unknown()),
-        "checks_refused": len(control.registrar.refused),
-        "instances": control.table.instance_count,
-        "services": len(control.table.services),
-        "suspects": sum(1 for _ in control.table.suspects()),
-        "worker_restarts": control.fleet.restarts,
-        "frames_mishandled": control.fleet.mishandled.total(),
+        "policies_refused": len(parts.mesh.table.refused),
+        "policies_unknown": len(parts.mesh.table.in_force.unknown()),
+        "checks_refused": len(parts.registrar.refused),
+        "instances": parts.mesh.table.instance_count,
+        "services": len(parts.mesh.table.services),
+        "suspects": sum(1 for _ in parts.mesh.table.suspects()),
+        "worker_restarts": parts.fleet.restarts,
+        "frames_mishandled": parts.fleet.mishandled.total(),
         "resyncs": mirror.resyncs,
-        "lease_grants": control.holder.regrants,
-        "control_loop_late": control.watchdog.lateness.count,
-        "control_loop_late_seconds": control.watchdog.lateness.total_s,
-        "control_loop_late_worst_seconds": control.watchdog.lateness.worst_s,
-        "events_pending": len(control.outbox.events),
-        "events_lost": control.detector.lost,
-        "comparisons": control.comparing.compared,
-        "comparisons_dropped": control.comparing.dropped,
-        "access_log_lines_lost": control.access.lost if control.access is not None else 0,
+        "lease_grants": parts.here.holder.regrants,
+        "control_loop_late": parts.here.watchdog.lateness.count,
+        "control_loop_late_seconds": parts.here.watchdog.lateness.total_s,
+        "control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
+        "events_pending": len(parts.events.outbox.events),
+        "events_lost": parts.events.detector.lost,
+        "comparisons": parts.traffic.shadow.compared,
+        "comparisons_dropped": parts.traffic.shadow.dropped,
+        "access_log_lines_lost": parts.traffic.access.lost if parts.traffic.access is not None else 0,
     }
 
 
-def _age_s(control: Control) -> float:
-    mirror = control.mirror.state
+def _age_s(parts: Parts) -> float:
+    mirror = parts.updates.mirror.state
     if mirror.synced or mirror.last_contact:
         return 0.0 if mirror.connected else time.monotonic() - mirror.last_contact
-    return time.time() - control.keeper.saved_at if control.keeper.saved_at else 0.0
+    return time.time() - parts.mesh.saved.saved_at if parts.mesh.saved.saved_at else 0.0
 
 
-def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
+def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
     """What /state shows."""
-    table, mirror = control.table, control.mirror.state
+    table, mirror = parts.mesh.table, parts.updates.mirror.state
     return {
-        "host": control.settings.host,
-        "mesh": control.settings.mesh,
-        "zone": control.settings.zone,
-        "address": control.address,
+        "host": parts.settings.host,
+        "mesh": parts.settings.mesh,
+        "zone": parts.settings.zone,
+        "address": parts.here.address,
         "version": agent.VERSION,
         "build": build.kind(),
         "build_reason": build.reason(),
-        "started": control.started,
-        "ready": not control.not_ready(),
-        "not_ready": control.not_ready(),
+        "started": parts.here.started,
+        "ready": not parts.not_ready(),
+        "not_ready": parts.not_ready(),
         "etcd": {
-            "endpoints": list(control.settings.etcd.endpoints),
+            "endpoints": list(parts.settings.etcd.endpoints),
             "connected": mirror.connected,
             "error": mirror.error,
             "revision": mirror.revision,
             "resyncs": mirror.resyncs,
-            "lease": f"{control.holder.lease:x}" if control.holder.lease else "",
-            "lease_error": control.holder.error,
+            "lease": f"{parts.here.holder.lease:x}" if parts.here.holder.lease else "",
+            "lease_error": parts.here.holder.error,
         },
         "loop": {
-            "late": control.watchdog.lateness.count,
-            "late_s": round(control.watchdog.lateness.total_s, 3),
-            "worst_s": round(control.watchdog.lateness.worst_s, 3),
-            "stack": control.watchdog.stack,
+            "late": parts.here.watchdog.lateness.count,
+            "late_s": round(parts.here.watchdog.lateness.total_s, 3),
+            "worst_s": round(parts.here.watchdog.lateness.worst_s, 3),
+            "stack": parts.here.watchdog.stack,
         },
         "table": {
             "revision": table.revision,
-            "age_s": round(_age_s(control), 3),
+            "age_s": round(_age_s(parts), 3),
             "services": len(table.services),
             "instances": table.instance_count,
             "policies": sum(map(len, table.policies.values())),
         },
         "workers": [
             {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision, "build": w.build}
-            for w in control.fleet.workers.values()
+            for w in parts.fleet.workers.values()
         ],
-        "worker_restarts": control.fleet.restarts,
-        "recent_commits": [list(commit) for commit in control.fleet.recent_commits],
+        "worker_restarts": parts.fleet.restarts,
+        "recent_commits": [list(commit) for commit in parts.fleet.recent_commits],
         "agents": {host: msgspec.to_builtins(record) for host, record in table.agents.items()},
         "refused": [
             {
@@ -112,24 +109,24 @@ def state(control: Control, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "malformed": [{"key": key, "reason": reason} for key, reason in {**table.inward, **table.malformed}.items()],
         "checks_refused": [
             {"service": service, "id": identity, "reason": reason}
-            for (service, identity), reason in control.registrar.refused.items()
+            for (service, identity), reason in parts.registrar.refused.items()
         ],
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
         "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
-        "happened": list(control.happened),
+        "happened": list(parts.traffic.transitions.latest),
         "events": {
-            "waiting": control.delivery.waiting,
-            "pending": len(control.outbox.events),
-            "claims": control.outbox.claims,
-            "conditions": sorted(control.outbox.conditions),
-            "outcomes": digest(control.delivery.outcomes),
-            "failures": list(control.delivery.failures),
+            "waiting": parts.events.delivery.waiting,
+            "pending": len(parts.events.outbox.events),
+            "claims": parts.events.outbox.claims,
+            "conditions": sorted(parts.events.outbox.conditions),
+            "outcomes": digest(parts.events.delivery.outcomes),
+            "failures": list(parts.events.delivery.failures),
         },
-        "topics": control.storing.as_state(),
-        "standing": list(control.standing.values()),
+        "topics": parts.traffic.requests.as_state(),
+        "standing": list(parts.traffic.transitions.standing.values()),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
-            for (service, identity), local in control.registrar.local.items()
+            for (service, identity), local in parts.registrar.local.items()
         ],
         "services": _merged(workers),
     }

@@ -1,9 +1,9 @@
-"""The agent's own socket: HTTP, from processes of this host that the kernel names (SO_PEERCRED).
+"""The agent's own socket: where it stands, and which processes of this host connect, as the kernel names them
+(SO_PEERCRED).
 
 Laws
 - Nobody finds it half made: it is bound aside, given its mode and group, and renamed into place.
 - It is never taken from an agent that lives, nor left behind by one that ends in order.
-- One user cannot have all of its connections.
 """
 
 from __future__ import annotations
@@ -14,29 +14,18 @@ import os
 import pwd
 import socket
 import struct
-from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from starlette.applications import Starlette
 
-from agent.control.admin.api import PEER, configured
 from agent.control.host.rights import Peer
 from agent.settings.check import MAX_SOCKET_PATH
 from agent.settings.document import LocalPart, Settings
 from agent.settings.file import SettingsError
 
 BACKLOG: Final = 128
-MAX_CONNECTIONS: Final = 256
-MAX_CONNECTIONS_EACH: Final = 64
 PROBE_S: Final = 1.0
 _SO_PEERGROUPS: Final = 59
 _MOST_BYTES: Final = 1024
@@ -162,40 +151,3 @@ def _groups(sock: Any, uid: int, gid: int) -> Iterable[int]:
         except KeyError:
             return ()
     return struct.unpack(f"{len(packed) // 4}i", packed)
-
-
-class _Connection(TCPServer):
-    """One that ends when its client does: Hypercorn's own stays for as long as an idle one may."""
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
-
-
-async def serve(application: Starlette, local: LocalSocket) -> None:
-    """Serve until cancelled."""
-    config, context = configured(), WorkerContext(None)
-    connected: Counter[int] = Counter()
-
-    async def one(stream: trio.SocketStream) -> None:
-        try:
-            peer = peer_of(stream.socket)
-        except OSError:
-            await trio.aclose_forcefully(stream)
-            return
-        if connected[peer.uid] >= MAX_CONNECTIONS_EACH or connected.total() >= MAX_CONNECTIONS:
-            await trio.aclose_forcefully(stream)
-            return
-        connected[peer.uid] += 1
-        try:
-            app = ASGIWrapper(partial(_named, application, peer))
-            await _Connection(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
-        finally:
-            connected[peer.uid] -= 1
-
-    async with trio.SocketListener(trio.socket.from_stdlib_socket(local.sock.dup())) as listener:
-        await trio.serve_listeners(one, [listener])
-
-
-async def _named(application: Starlette, peer: Peer, scope: Any, receive: Any, send: Any) -> None:
-    await application({**scope, PEER: peer}, receive, send)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -23,21 +23,30 @@ import trio
 
 from agent.control.host import disk
 from agent.control.host.clock import now_text
-from agent.control.host.own_ports import OwnPorts, is_here
-from agent.control.host.programs import Programs
+from agent.control.host.own_ports import is_here
 from agent.control.host.rights import ROOT, Peer
 from agent.control.instances.checks import Check, Means, Subject
 from agent.control.instances.permits import Permits
+from agent.control.instances.registration import (
+    Identity,
+    Local,
+    NotYours,
+    Registered,
+    Registration,
+    TooMany,
+    identity_of,
+    kept,
+    owner_of,
+)
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.table import Table
 from agent.ports import Ports
 from agent.settings.document import InstanceSettings, Settings
 from policies.kinds.health.decide import Transition
 from policies.kinds.health.document import HealthPolicy, TcpCheck
-from policies.language.document import Document, convert
-from policies.language.names import parse_service
+from policies.language.document import convert
 from policies.language.plain import Flaw
-from registry.keys import Keys, check_id
+from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Health, Instance, Malformed, check_address, encode
 from registry.store import Put
@@ -48,52 +57,25 @@ DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 
 EXPIRE_EVERY_S: Final = 30.0
 
-Identity = tuple[str, str]
-
-
-class Registration(InstanceSettings, frozen=True, kw_only=True):
-    """The body of a registration: an instance as in agent.toml."""
-
-    token: str = ""
-    """Said by who registers again: the one that it was given, in case that it was forgotten here."""
-
-
-class Registered(NamedTuple):
-    """What came of a registration."""
-
-    service: str
-    id: str
-    token: str
-    """Shown this once; empty when the instance has one already."""
-
-
-class NotYours(Flaw):
-    """It is another user's."""
-
-
-class TooMany(Flaw):
-    """A user registers more than the settings allow."""
-
-
-class Local(msgspec.Struct):
-    """An instance of this host."""
-
-    record: Instance
-    own_check: HealthPolicy | None
-    source: str
-    """`agent.toml`, or `admin`: those are kept on disk."""
-    uid: int = ROOT
-    """Whose it is."""
-    anywhere: bool = False
-    """Whether it may be on another host."""
-
 
 class Registrar:
     """Owns the keys of this host's instances."""
 
     def __init__(
-        self, settings: Settings, address: str, keys: Keys, holder: Holder, table: Table, means: Means | None = None
+        self,
+        settings: Settings,
+        address: str,
+        keys: Keys,
+        holder: Holder,
+        table: Table,
+        means: Means,
+        tokens: Tokens,
+        *,
+        on_tokens: Callable[[], None] = lambda: None,
+        events: Callable[[str, Identity, dict[str, Any]], list[Put]] = lambda name, identity, data: [],
     ) -> None:
+        """`on_tokens` is called when there is another token, or one less; `events` says what a transition has to put
+        into etcd beside its own key."""
         self._settings = settings
         self._address = address
         self._keys = keys
@@ -102,7 +84,7 @@ class Registrar:
         self._path = settings.state_path / "instances.json"
         self._saved = b""
         self._permits = Permits(commands=settings.checks.commands, ports=Ports(settings.checks.ports))
-        self._means = means or Means(Programs(), OwnPorts())
+        self._means = means
         self._told: dict[Identity, tuple[bool, str]] = {}
         """The verdict that was put last, and why."""
         self.refused: dict[Identity, str] = {}
@@ -112,11 +94,9 @@ class Registrar:
         self._nursery: trio.Nursery | None = None
         self._leaving: set[Identity] = set()
         self.local: dict[Identity, Local] = {}
-        self.tokens = Tokens()
-        self.on_tokens: Callable[[], None] = lambda: None
-        """Called when there is another token, or one less."""
-        self.events: Callable[[str, Identity, dict[str, Any]], list[Put]] = lambda name, identity, data: []
-        """What a transition has to put into etcd beside its own key."""
+        self.tokens = tokens
+        self._on_tokens = on_tokens
+        self._events = events
 
     # Registering.
 
@@ -160,13 +140,13 @@ class Registrar:
         """
         registration = convert(raw, Registration)
         self._refuse_others(registration, peer, operates)
-        standing = self.local.get(_identity(registration, self._settings.host))
+        standing = self.local.get(identity_of(registration, self._settings.host))
         uid = peer.uid if standing is None else standing.uid
         service, identity = self._add(registration, "admin", uid, anywhere=operates)
         token = ""
         if not self.tokens.has(service, identity):
             token = self.tokens.issue(service, identity, time.time(), registration.token)
-            self.on_tokens()
+            self._on_tokens()
         self._save()
         return Registered(service, identity, token)
 
@@ -178,17 +158,17 @@ class Registrar:
     def new_token(self, identity: Identity) -> str:
         """Another token for an instance that is here; the one before ends soon."""
         token = self.tokens.issue(*identity, time.time())
-        self.on_tokens()
+        self._on_tokens()
         self._save()
         return token
 
     def _refuse_others(self, wanted: Registration, peer: Peer, operates: bool) -> None:
         """Raises Flaw: what stands is another user's, or one has enough."""
-        identity = _identity(wanted, self._settings.host)
+        identity = identity_of(wanted, self._settings.host)
         standing = self.local.get(identity)
         if standing is not None:
             if not operates and not self.is_of(identity, peer):
-                raise NotYours("$.id", f"{'/'.join(identity)} belongs to {_owner(standing)}; choose another id")
+                raise NotYours("$.id", f"{'/'.join(identity)} belongs to {owner_of(standing)}; choose another id")
             return
         most = self._settings.local.max_instances
         if sum(local.uid == peer.uid and local.source == "admin" for local in self.local.values()) >= most:
@@ -197,7 +177,7 @@ class Registrar:
             )
 
     def _add(self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False) -> Identity:
-        service, identity = _identity(declared, self._settings.host)
+        service, identity = identity_of(declared, self._settings.host)
         address = declared.address or self._address
         try:
             check_address(address)
@@ -319,7 +299,7 @@ class Registrar:
     def _expire(self) -> None:
         """Tokens of instances that have left end."""
         if self.tokens.expire(time.time()):
-            self.on_tokens()
+            self._on_tokens()
             self._save()
 
     async def _run(self, identity: Identity, check: Check) -> None:
@@ -351,7 +331,7 @@ class Registrar:
         data: dict[str, Any] = {"before": before, "after": word, "reason": transition.reason}
         if local is not None:
             data |= {"version": local.record.version, "zone": local.record.zone}
-        also = self.events(f"instance.{word}", identity, data)
+        also = self._events(f"instance.{word}", identity, data)
         self._put_health(identity, transition.healthy, transition.reason, also)
 
     def _put_health(self, identity: Identity, healthy: bool, reason: str, also: Sequence[Put] = ()) -> None:
@@ -374,7 +354,7 @@ class Registrar:
     def farewell(self) -> list[Put]:
         """Events that tell that every instance of this host goes, in order."""
         reason = {"orderly": True, "reason": "its agent stopped"}
-        return [put for identity in self.local for put in self.events("instance.gone", identity, dict(reason))]
+        return [put for identity in self.local for put in self._events("instance.gone", identity, dict(reason))]
 
     def forget(self, identity: Identity) -> None:
         """Take an instance out altogether."""
@@ -389,7 +369,7 @@ class Registrar:
         data: dict[str, Any] = {"orderly": True, "reason": "it was deregistered"}
         if local is not None:
             data |= {"version": local.record.version, "zone": local.record.zone}
-        self._holder.drop(self._keys.instance(*identity), also=self.events("instance.gone", identity, data))
+        self._holder.drop(self._keys.instance(*identity), also=self._events("instance.gone", identity, data))
         self._holder.drop(self._keys.health(*identity))
         self.tokens.retire(*identity, time.time())
         self._save()
@@ -424,42 +404,4 @@ class Registrar:
             self._saved = data
 
     def _kept(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "service": service,
-                "id": identity,
-                "port": local.record.port,
-                "address": local.record.address,
-                "version": local.record.version,
-                "zone": local.record.zone,
-                "weight": local.record.weight,
-                "metadata": local.record.metadata,
-                "uid": local.uid,
-                "health": None if local.own_check is None else _plain(local.own_check),
-                **({"anywhere": True} if local.anywhere else {}),
-            }
-            for (service, identity), local in self.local.items()
-            if local.source == "admin"
-        ]
-
-
-def _identity(wanted: InstanceSettings, host: str) -> Identity:
-    """Raises Flaw."""
-    service = _told("$.service", parse_service, wanted.service)
-    return service, _told("$.id", check_id, wanted.id or f"{host}-{wanted.port}")
-
-
-def _owner(local: Local) -> str:
-    return "agent.toml" if local.source != "admin" else str(Peer(local.uid))
-
-
-def _plain(document: Document) -> dict[str, Any]:
-    plain = msgspec.to_builtins(document)
-    return {name: value for name, value in plain.items() if value is not None}
-
-
-def _told(path: str, ask: Callable[[str], str], text: str) -> str:
-    try:
-        return ask(text)
-    except ValueError as error:
-        raise Flaw(path, str(error)) from None
+        return [kept(identity, local) for identity, local in self.local.items() if local.source == "admin"]

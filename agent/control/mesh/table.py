@@ -61,12 +61,12 @@ class Service:
 class Table:
     """The mesh as this host sees it."""
 
-    def __init__(self, keys: Keys, host: str, own: OwnPorts | None = None) -> None:
-        """`own`: what no request is dialled to as to an instance."""
+    def __init__(self, keys: Keys, host: str, own: OwnPorts | None = None, places: Places | None = None) -> None:
+        """`own`: what no request is dialled to as to an instance. `places`: the index to keep of who is dialled."""
         self._keys = keys
         self._host = host
         self._own = own or OwnPorts()
-        self.places = Places()
+        self.places = places or Places()
         self.revision = 0
         self.services: dict[str, Service] = {}
         self.agents: dict[str, Agent] = {}

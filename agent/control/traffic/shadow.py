@@ -10,27 +10,21 @@ Laws
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 import structlog
 import trio
-from starlette.requests import Request
-from starlette.responses import Response
 
-from agent.control.admin.api import Answer as Json
-from agent.control.admin.api import Door, refusal
 from agent.control.host.clock import now_text
-from agent.control.host.rights import Right
 from agent.control.mesh.table import Table
 from agent.frames import Frame
 from policies.kinds.shadow.comparison import Compiled, Tally, differences, note, report, trimmed
 from policies.kinds.shadow.decide import CANDIDATE, PRIMARY, SECONDARY
 from policies.kinds.shadow.difference import Answer
 from policies.kinds.shadow.document import Shadow
-from policies.language.names import candidates, parse_service
+from policies.language.names import candidates
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Compared, encode
@@ -201,31 +195,6 @@ class ShadowTallies:
         """Begin anew; whether there is anything to count."""
         self._states.pop(service, None)
         return self._state(service) is not None
-
-    def doors(self) -> list[Door]:
-        """For the agent's socket: examples show what services answered."""
-        return [
-            Door("GET", "/diff/{service}", self._diff, Right.OPERATE),
-            Door("POST", "/diff/{service}/reset", self._reset, Right.OPERATE),
-        ]
-
-    async def _diff(self, request: Request) -> Response:
-        """What this host counted."""
-        return self._answered(request, self.report)
-
-    async def _reset(self, request: Request) -> Response:
-        """Count anew on this host."""
-        return self._answered(request, lambda service: self.report(service) if self.reset(service) else None)
-
-    def _answered(self, request: Request, ask: Callable[[str], dict[str, Any] | None]) -> Response:
-        try:
-            service = parse_service(request.path_params["service"])
-        except ValueError as error:
-            return refusal(400, str(error))
-        found = ask(service)
-        if found is None:
-            return refusal(404, f"no shadow policy compares answers of {service}; see docs/policies/shadow.md")
-        return Json(found)
 
 
 def _unusable(message: Message, state: State) -> str:

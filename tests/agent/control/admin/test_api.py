@@ -15,6 +15,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.control.admin.api import guarded_doors
 from agent.control.host.rights import Right
 from agent.control.host.sockets import Handover
 from agent.control.main import Control, Stop
@@ -84,9 +85,9 @@ class Running:
     def __init__(self, control: Control, upstream_port: int) -> None:
         self.control = control
         self.upstream_port = upstream_port
-        self.admin_port = control._admin.getsockname()[1]
-        self.socket = control.settings.socket_path
-        self.outbound_port = control._outbound[0].getsockname()[1]
+        self.admin_port = control.parts.here.listeners.admin.getsockname()[1]
+        self.socket = control.parts.settings.socket_path
+        self.outbound_port = control.parts.here.listeners.outbound[0].getsockname()[1]
 
     by_port = False
     """Whether `ask` uses the admin port; else the socket."""
@@ -265,8 +266,8 @@ async def test_explain(agent: Running) -> None:
 
 async def test_what_stands_in_etcd_is_shown_as_it_is(agent: Running, etcd: EtcdProcess) -> None:
     """Refused policies, keys that nobody understands, and whatever bytes they are made of."""
-    prefix = agent.control.keys.prefix
-    store = agent.control.store
+    prefix = agent.control.parts.here.keys.prefix
+    store = agent.control.parts.here.store
     await store.put(f"{prefix}policies/route/pets", b"\xff")
     await store.put(f"{prefix}instances/\udcff/a", b"{}")
     state = (await agent.until("/state", lambda answer: answer.json["refused"] and answer.json["malformed"])).json
@@ -299,13 +300,12 @@ async def test_the_admin_port_only_shows(agent: Running) -> None:
         refused = await agent.ask(method, target, {"service": "pets", "port": 1, "healthy": True})
         assert refused.status == 403
         assert str(agent.socket) in refused.json["reason"]
-    assert list(agent.control.registrar.local) == [("pets", "a")]
+    assert list(agent.control.parts.registrar.local) == [("pets", "a")]
 
 
 async def test_every_door_says_what_it_takes(agent: Running) -> None:
     """A new path is on the list above, or shows nothing that it should not."""
-    control = agent.control
-    doors = [*control.registrations.doors(), *control.comparing.doors(), *control.telling.doors()]
+    doors = guarded_doors(agent.control.parts)
     assert {(door.method, door.path.replace("{service}", "pets").replace("{id}", "a")) for door in doors} == {
         (method, target.replace("/one/", "/a/")) for method, target in CHANGING
     }

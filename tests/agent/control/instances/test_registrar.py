@@ -15,8 +15,9 @@ from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Programs
 from agent.control.host.rights import Peer
 from agent.control.instances.checks import Means
-from agent.control.instances.registrar import NotYours, Registered, Registrar, TooMany
-from agent.control.instances.tokens import digest
+from agent.control.instances.registrar import Registrar
+from agent.control.instances.registration import NotYours, Registered, TooMany
+from agent.control.instances.tokens import Tokens, digest
 from agent.control.mesh.table import Table
 from agent.settings.file import parse
 from policies.language.plain import Flaw
@@ -41,7 +42,19 @@ class Host:
         self.table = Table(KEYS, "here")
         self.holder = Holder(self.store, 10)
         means = Means(Programs(), OwnPorts([("admin", ("127.0.0.1", 15000)), ("inbound", ("0.0.0.0", 15006))]))
-        self.registrar = Registrar(self.settings, "10.0.0.1", KEYS, self.holder, self.table, means)
+        self.told: list[list[str]] = []
+        """Whose tokens there were each time when it was said that there are others."""
+        tokens = Tokens()
+        self.registrar = Registrar(
+            self.settings,
+            "10.0.0.1",
+            KEYS,
+            self.holder,
+            self.table,
+            means,
+            tokens,
+            on_tokens=lambda: self.told.append(sorted(tokens.callers().values())),
+        )
 
     def register(self, body: Any, uid: int = 1000, *, operates: bool = False) -> Registered:
         """As a user of this host."""
@@ -271,13 +284,11 @@ async def test_a_verdict_from_before_a_crash_is_adopted(tmp_path: Path) -> None:
 
 async def test_workers_hear_of_each_new_token(tmp_path: Path) -> None:
     """One an instance: a second of the same service has its own, and nobody is told of another's."""
-    told: list[list[str]] = []
     host = Host(tmp_path)
-    host.registrar.on_tokens = lambda: told.append(sorted(host.registrar.tokens.callers().values()))
     shown = [host.register({"service": service, "port": port}).token for service, port in (("a", 80), ("a", 81))]
     shown.append(host.register({"service": "a", "port": 80}).token)
     shown.append(host.register({"service": "b", "port": 82}).token)
-    assert told == [["a"], ["a", "a"], ["a", "a", "b"]]
+    assert host.told == [["a"], ["a", "a"], ["a", "a", "b"]]
     assert shown.pop(2) == ""
     assert len(set(shown)) == 3
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.control.host.host_claim import HostTaken, claim_host
+from agent.control.instances.host_claim import HostTaken, claim_host
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Agent, decode, encode

@@ -1,0 +1,154 @@
+"""The doors of the admin API: who may ask for what, and how it is answered.
+
+Laws
+- Each door says which right it takes (`rights.Right`). What takes one is not there on the TCP port: nobody can tell who
+  asks there, not even whether a browser, a health check or a proxy was talked into asking.
+- A browser on this host must not be talked into using it: requests with an Origin, or with a Host that is neither an IP
+  address nor localhost, are refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.control.host.rights import Peer, Right, Rights
+from agent.visible import visible_json
+from policies.language.names import parse_service
+from policies.language.plain import Flaw
+
+MAX_BODY_BYTES: Final = 256 * 1024
+PEER: Final = "shoal.peer"
+"""Where a request's scope has who asks."""
+Handler = Callable[[Request], Awaitable[Response]]
+log = structlog.get_logger()
+
+
+class Answer(Response):
+    """JSON by msgspec: whatever bytes stood in etcd, it is valid UTF-8, and nothing in it speaks to a terminal."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        text = msgspec.json.format(msgspec.json.encode(_clean(content)), indent=1).decode()
+        return visible_json(text).encode() + b"\n"
+
+
+def _clean(value: Any) -> Any:
+    """Text that UTF-8 cannot carry, made readable."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_clean(key): _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    return value
+
+
+def refusal(status: int, reason: str, path: str = "$") -> Response:
+    """An error with what would be right."""
+    return Answer({"status": status, "path": path, "reason": reason}, status)
+
+
+def peer_of(request: Request) -> Peer | None:
+    """Who asks: the kernel's word on a connection of the socket; None on the TCP port."""
+    peer: Peer | None = request.scope.get(PEER)
+    return peer
+
+
+class Door(NamedTuple):
+    """One thing that may be asked for."""
+
+    method: str
+    path: str
+    handler: Handler
+    right: Right
+
+
+def guarded(door: Door, rights: Rights, socket_path: str) -> Handler:
+    """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket."""
+    handler = door.handler
+
+    def refused(request: Request) -> Response | None:
+        peer = peer_of(request)
+        if door.right is Right.LOOK:
+            return None
+        if peer is None:
+            there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
+            return refusal(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
+        if door.right is Right.OPERATE and not rights.may_operate(peer):
+            return refusal(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
+        if door.right is Right.SERVE and (service := request.path_params.get("service")):
+            return may_not_be(rights, peer, service)
+        return None
+
+    async def judged(request: Request) -> Response:
+        if "origin" in request.headers or not _is_local_name(request.headers.get("host", "")):
+            return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
+        try:
+            if no := refused(request):
+                await _drained(request)
+                return no
+            return await handler(request)
+        except Exception as error:
+            log.exception("the admin API failed", path=request.url.path)
+            return refusal(500, f"a mistake of Shoal's, see its log: {type(error).__name__}: {error}")
+
+    return judged
+
+
+async def _drained(request: Request) -> None:
+    """A body that nobody wants is taken all the same: who is still sending it would not hear the answer."""
+    try:
+        await _body(request)
+    except Flaw:
+        pass  # too long: the connection is closed behind the answer
+
+
+def may_not_be(rights: Rights, peer: Peer, service: str) -> Response | None:
+    """An answer to somebody who may not be a service; None for one who may."""
+    try:
+        service = parse_service(service)
+    except ValueError as error:
+        return refusal(400, str(error), "$.service")
+    if rights.may_be(peer, service):
+        return None
+    return refusal(403, f"{peer} may not be {service}; [local.services] in agent.toml says who may", "$.service")
+
+
+def _is_local_name(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+async def read_json(request: Request) -> Any:
+    """The body. Raises Flaw for what is too long or no JSON."""
+    body = await _body(request)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Flaw("$", f"not JSON: {error}") from None
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async with aclosing(request.stream()) as stream:
+        async for piece in stream:
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise Flaw("$", f"more than {MAX_BODY_BYTES} bytes")
+    return body

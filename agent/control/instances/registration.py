@@ -1,0 +1,99 @@
+"""An instance of this host as it was registered: what may be said of it, whose it is, and what is kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agent.control.host.rights import ROOT, Peer
+from agent.settings.document import InstanceSettings
+from policies.kinds.health.document import HealthPolicy
+from policies.language.document import Document
+from policies.language.names import parse_service
+from policies.language.plain import Flaw
+from registry.keys import check_id
+from registry.records import Instance
+
+Identity = tuple[str, str]
+"""Service and id."""
+
+
+class Registration(InstanceSettings, frozen=True, kw_only=True):
+    """The body of a registration: an instance as in agent.toml."""
+
+    token: str = ""
+    """Said by who registers again: the one that it was given, in case that it was forgotten here."""
+
+
+class Registered(NamedTuple):
+    """What came of a registration."""
+
+    service: str
+    id: str
+    token: str
+    """Shown this once; empty when the instance has one already."""
+
+
+class NotYours(Flaw):
+    """It is another user's."""
+
+
+class TooMany(Flaw):
+    """A user registers more than the settings allow."""
+
+
+class Local(msgspec.Struct):
+    """An instance of this host."""
+
+    record: Instance
+    own_check: HealthPolicy | None
+    source: str
+    """`agent.toml`, or `admin`: those are kept on disk."""
+    uid: int = ROOT
+    """Whose it is."""
+    anywhere: bool = False
+    """Whether it may be on another host."""
+
+
+def identity_of(wanted: InstanceSettings, host: str) -> Identity:
+    """Service and id, where the settings or a registration may leave the id to us. Raises Flaw."""
+    service = _told("$.service", parse_service, wanted.service)
+    return service, _told("$.id", check_id, wanted.id or f"{host}-{wanted.port}")
+
+
+def owner_of(local: Local) -> str:
+    """Who registered it, for people."""
+    return "agent.toml" if local.source != "admin" else str(Peer(local.uid))
+
+
+def kept(identity: Identity, local: Local) -> dict[str, Any]:
+    """What an agent writes down of an instance, to register it again after a restart."""
+    service, id = identity
+    record = local.record
+    return {
+        "service": service,
+        "id": id,
+        "port": record.port,
+        "address": record.address,
+        "version": record.version,
+        "zone": record.zone,
+        "weight": record.weight,
+        "metadata": record.metadata,
+        "uid": local.uid,
+        "health": None if local.own_check is None else _plain(local.own_check),
+        **({"anywhere": True} if local.anywhere else {}),
+    }
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    plain = msgspec.to_builtins(document)
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _told(path: str, ask: Callable[[str], str], text: str) -> str:
+    try:
+        return ask(text)
+    except ValueError as error:
+        raise Flaw(path, str(error)) from None

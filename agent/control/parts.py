@@ -1,0 +1,93 @@
+"""What an agent is made of. Each part is handed those that were made before it, and nothing that comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from agent.control.events.events import Events
+from agent.control.events.hook_http import HookClient
+from agent.control.host.here import Here
+from agent.control.host.sockets import Handover
+from agent.control.instances.checks import Means
+from agent.control.instances.registrar import Registrar
+from agent.control.instances.tokens import Tokens
+from agent.control.mesh.reports import others_run
+from agent.control.mesh.view import MeshView
+from agent.control.traffic.traffic import Traffic
+from agent.control.updates import Updates
+from agent.control.workers.configuration import configuration
+from agent.control.workers.fleet import Fleet
+from agent.hooks.receivers import Receivers
+from agent.settings.document import Settings
+
+
+class Parts:
+    """Made, and not yet started."""
+
+    def __init__(self, settings: Settings, handover: Handover) -> None:
+        """Raises OSError and SettingsError for what cannot work at all."""
+        self.settings = settings
+        self.here = here = Here(settings, handover)
+        self.mesh = mesh = MeshView(here)
+        client = _hook_client(here)
+        self.events = Events(
+            mesh.table,
+            here.store,
+            here.keys,
+            here.holder,
+            client,
+            host=settings.host,
+            boot=here.boot,
+            link=settings.hooks.link,
+        )
+        detector = self.events.detector
+        self.traffic = traffic = Traffic(settings, mesh.table, client.secret, client.receivers, detector.on_happened)
+        tokens = Tokens()
+        self.fleet = Fleet(
+            here.listeners.outbound,
+            here.listeners.inbound,
+            settings.worker_count,
+            configuration=lambda: configuration(settings, tokens.callers()),
+            table=mesh.frames.whole,
+            on_happened=traffic.transitions.observe,
+            on_compared=traffic.shadow.observe,
+            on_store=traffic.requests.store,
+            on_peer=traffic.on_peer,
+            on_records=traffic.on_records,
+        )
+        self.registrar = Registrar(
+            settings,
+            here.address,
+            here.keys,
+            here.holder,
+            mesh.table,
+            Means(here.programs, mesh.own),
+            tokens,
+            on_tokens=self.fleet.reconfigure,
+            events=detector.of_instance,
+        )
+        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet)
+        self.stopping = trio.Event()
+
+    @property
+    def others_run(self) -> Callable[[int], Awaitable[None]]:
+        """Waits until every other live agent runs a revision."""
+        return partial(others_run, self.here.store, self.here.keys, self.mesh.table, self.settings.host)
+
+    def not_ready(self) -> str:
+        """Why the agent is not ready; empty when it is."""
+        if self.stopping.is_set():
+            return "stopping"
+        if not self.mesh.frames.known:
+            return f"waiting for the first table from etcd ({self.updates.mirror.state.error or 'connecting'})"
+        return "" if self.fleet.ready else "waiting for the workers"
+
+
+def _hook_client(here: Here) -> HookClient:
+    hooks = here.settings.hooks
+    programs = here.programs if hooks.exec else None
+    return HookClient(hooks.allow, Path(hooks.secrets_dir), receivers=Receivers(hooks.secrets), programs=programs)

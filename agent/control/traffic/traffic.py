@@ -1,0 +1,58 @@
+"""What workers hand over, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from agent.control.mesh.table import Table
+from agent.control.traffic.access_log import AccessLog
+from agent.control.traffic.request_store import FindSecret, RequestStore
+from agent.control.traffic.shadow import ShadowTallies
+from agent.control.traffic.shared_limits import SharedLimits, asked
+from agent.control.traffic.transitions import Transitions
+from agent.control.workers.fleet import Fleet
+from agent.hooks.receivers import Receivers
+from agent.hooks.targets import Targets
+from agent.settings.document import Settings
+
+
+class Traffic:
+    """A part for each of their frames."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        table: Table,
+        secret: FindSecret,
+        receivers: Receivers,
+        tell: Callable[[list[dict[str, Any]]], None],
+    ) -> None:
+        """`secret` and `receivers`: which secrets there are for brokers, and who may be sent them. `tell` is handed
+        what breakers and ejectors turned to."""
+        self.limits = SharedLimits(table, settings.host, settings.inbound.agents)
+        self.shadow = ShadowTallies(table)
+        self.requests = RequestStore(
+            settings.state_path / "topics", settings.topics.max_bytes, Targets(settings.hooks.allow), secret, receivers
+        )
+        self.access = AccessLog(settings.access_log) if settings.access_log else None
+        self.transitions = Transitions(tell)
+
+    def on_records(self, lines: bytes, count: int) -> None:
+        """Lines for the access log, if there is one."""
+        if self.access is not None:
+            self.access.write(lines, count)
+
+    def on_peer(self, path: str, body: bytes, address: str) -> tuple[int, bytes]:
+        """What another agent, at an address, asks this one: status and body."""
+        return asked(path, body, self.limits, address)
+
+    def start(self, nursery: trio.Nursery, fleet: Fleet) -> None:
+        """Everything that goes on by itself."""
+        nursery.start_soon(self.limits.run, fleet)
+        nursery.start_soon(self.shadow.run)
+        nursery.start_soon(self.requests.run)
+        if self.access is not None:
+            nursery.start_soon(self.access.run)

@@ -1,0 +1,136 @@
+"""The way of a change: followed in etcd, folded into the table, sent to the workers, and seen by who cares.
+
+The table counts from the first update on: for a host with instances of its own once these are in it, and, while etcd
+is away, as it was on disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from agent.control.events.events import Events
+from agent.control.host.here import Here
+from agent.control.instances.registrar import Registrar
+from agent.control.instances.registration import Identity
+from agent.control.mesh.in_force import Place
+from agent.control.mesh.last_good import History, Writer
+from agent.control.mesh.reading import Put, Read, read_ahead
+from agent.control.mesh.suspect_probe import probe_suspects
+from agent.control.mesh.view import MeshView
+from agent.control.workers.fleet import Fleet
+from registry.mirror import Mirror, Update
+from registry.records import LastGood
+from registry.store import Change
+
+DISK_GRACE_S: Final = 2.0
+"""How long to wait for etcd before a table from disk counts as the table."""
+SETTLE_S: Final = 2.0
+"""How long the first table waits for this host's own instances to be in it, with a verdict."""
+log = structlog.get_logger()
+
+
+class Updates:
+    """Etcd's, to everybody."""
+
+    def __init__(self, here: Here, mesh: MeshView, events: Events, registrar: Registrar, fleet: Fleet) -> None:
+        self._here = here
+        self._mesh = mesh
+        self._events = events
+        self._registrar = registrar
+        self._fleet = fleet
+        self.mirror = Mirror(here.store, *here.keys.watched, self.on_update, prepare=self._read_ahead)
+        self._documents: Mapping[Put, Read] = {}
+        """Of the update that comes next."""
+        self._found: Mapping[Place, LastGood] = {}
+        """Last good states that it asks for, and that only etcd's history told."""
+        self._history = History(here.store, here.keys, mesh.table)
+        self._last_good = Writer(here.store, here.keys, mesh.table, self._history, self._learn)
+        self._first = trio.Event()
+        """Set with the first update."""
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Follow etcd."""
+        nursery.start_soon(self.mirror.run)
+        nursery.start_soon(self._settle)
+        nursery.start_soon(self._fall_back_to_disk)
+        nursery.start_soon(probe_suspects, self._mesh.table, self._drop_suspects)
+        nursery.start_soon(self._mesh.saved.run)
+        nursery.start_soon(self._mesh.rejections.run)
+        nursery.start_soon(self._last_good.run)
+
+    async def _read_ahead(self, changes: Sequence[Change]) -> None:
+        self._documents = await read_ahead(self._here.keys, changes)
+        self._found = await self._history.of_changes(changes, self._documents)
+
+    def on_update(self, update: Update) -> None:
+        """The mirror's call: fold, and send what was touched."""
+        mesh, whole = self._mesh, update.resync and not self._first.is_set()
+        documents, self._documents = self._documents, {}
+        found, self._found = self._found, {}
+        touched = mesh.table.apply(update.changes, update.revision, whole=whole, documents=documents, found=found)
+        if mesh.frames.known:
+            self._publish(touched, update.revision)
+        elif not self._registrar.local:
+            self.open()
+        for change in update.changes:
+            if change.value is None:
+                self._here.holder.restore(change.key)
+        self._events.take(update, touched, cluster=self.mirror.cluster_id)
+        self._first.set()
+        mesh.saved.changed()
+        self._registrar.refresh()
+        mesh.rejections.refresh()
+        self._last_good.refresh()
+
+    def _learn(self, found: Mapping[Place, LastGood]) -> None:
+        """What etcd's history told later."""
+        touched = self._mesh.table.learn(found)
+        if self._mesh.frames.known:
+            self._publish(touched, self._mesh.table.revision)
+        self._mesh.rejections.refresh()
+        self._last_good.refresh()
+
+    def open(self) -> None:
+        """The first table: from now on the workers serve, and are sent every change."""
+        self._mesh.frames.known = True
+        self._fleet.publish(self._mesh.frames.whole())
+
+    def _publish(self, touched: Iterable[str], revision: int) -> None:
+        self._fleet.publish(self._mesh.frames.changed(touched, revision))
+
+    async def first_within_grace(self) -> bool:
+        """Whether etcd tells of the mesh soon enough; returns once it has."""
+        with trio.move_on_after(DISK_GRACE_S):
+            await self._first.wait()
+        return self._first.is_set()
+
+    async def _settle(self) -> None:
+        """A restarted agent knows its own instances before its workers answer for them; callers wait meanwhile."""
+        await self._first.wait()
+        with trio.move_on_after(SETTLE_S):
+            while not self._registrar.stands():  # noqa: ASYNC110 - a verdict may change nothing that could wake us
+                await trio.sleep(0.02)
+        if not self._mesh.frames.known:
+            self.open()
+
+    async def _fall_back_to_disk(self) -> None:
+        """etcd may be away when we start: then the last table that we had is the table."""
+        if await self.first_within_grace():
+            return
+        saved_at = self._mesh.saved.saved_at
+        if saved_at and not self._mesh.frames.known:
+            log.warning("etcd is away; starting with the table on disk", age_s=round(time.time() - saved_at))
+            self.open()
+
+    def _drop_suspects(self, found: Iterable[Identity]) -> None:
+        """Believe the deletion of these."""
+        touched: set[str] = set()
+        for service, identity in found:
+            touched |= self._mesh.table.drop_suspect(service, identity)
+        if touched:
+            self._publish(touched, self._mesh.table.revision)

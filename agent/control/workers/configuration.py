@@ -1,0 +1,32 @@
+"""What workers are told of this agent's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.frames import Frame
+from agent.settings.document import Settings
+from policies.language.duration import seconds
+
+
+def configuration(settings: Settings, callers: Mapping[str, str]) -> Frame:
+    """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is."""
+    limits = settings.limits
+    count = settings.worker_count
+    return {
+        "t": "configure",
+        "host": settings.host,
+        "zone": settings.zone,
+        "mesh": settings.mesh,
+        "callers": callers,
+        "access_log": bool(settings.access_log),
+        "share": 1 / count,
+        "agents": settings.inbound.agents,
+        "limits": {
+            "max_connections": max(1, limits.max_connections // count),
+            "head_s": seconds(limits.head_timeout),
+            "idle_s": seconds(limits.idle_timeout),
+            "max_waiting": max(1, limits.max_waiting // count),
+            "waiting_s": seconds(limits.waiting_timeout),
+        },
+    }
