@@ -7,7 +7,7 @@ What is to come as `http2/` reads into the same, and hands the same `RequestHead
 from __future__ import annotations
 
 from agent.proxy.engine.reactor import Timed
-from agent.proxy.http1.head import RequestHead
+from agent.proxy.messages.head import RequestHead
 
 
 class RequestHandler(Timed):

@@ -30,9 +30,9 @@ from agent.proxy.control.peers import Question
 from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.http1.answers import Refusal, closing_answer
 from agent.proxy.http1.budget import Budget
-from agent.proxy.http1.head import RequestHead
 from agent.proxy.http1.listener import Listener
 from agent.proxy.http1.server import Downstream
+from agent.proxy.messages.head import RequestHead
 from agent.proxy.report import state
 from agent.proxy.report.news import MAX_EVENTS
 from agent.proxy.request.explain import explain

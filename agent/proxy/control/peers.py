@@ -13,8 +13,8 @@ from typing import Any, Final
 from agent.proxy.control.waiting import Waiting
 from agent.proxy.http1 import answers, words
 from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.head import RequestHead
 from agent.proxy.http1.server import Downstream
+from agent.proxy.messages.head import RequestHead
 from agent.proxy.report.stats import count
 from agent.proxy.stream import RequestHandler
 

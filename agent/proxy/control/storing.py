@@ -19,7 +19,7 @@ import msgspec
 
 from agent.proxy.control.waiting import Waiting
 from agent.proxy.http1.framing import ChunkedDecoder
-from agent.proxy.http1.head import CHUNKED, CONTENT_LENGTH, EXPECT, REBUILT, SHOAL_REPLAY, RequestHead
+from agent.proxy.messages.head import CHUNKED, CONTENT_LENGTH, EXPECT, REBUILT, SHOAL_REPLAY, RequestHead
 from policies.kinds.shed.decide import Store
 
 MAX_WAITING: Final = 256

@@ -15,16 +15,8 @@ from enum import IntEnum
 from agent.proxy.engine.connection import Connection, Tally
 from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
 from agent.proxy.http1.framing import ChunkedDecoder
-from agent.proxy.http1.head import (
-    CHUNKED,
-    LENGTH,
-    NO_BODY,
-    UNTIL_CLOSE,
-    BadHead,
-    ResponseHead,
-    check_incomplete,
-    parse_response,
-)
+from agent.proxy.http1.head import check_incomplete, parse_response
+from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead, ResponseHead
 from agent.trust import bind_source
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from agent.proxy.http1.head import CONTENT_LENGTH, HOP_BY_HOP, HOST, BadHead, is_word, parse_field
+from agent.proxy.http1.head import parse_field
+from agent.proxy.messages.head import CONTENT_LENGTH, HOP_BY_HOP, HOST, BadHead, is_word
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t \x21-\x7e\x80-\xff]*)?\Z")
 _MAX_SIZE_LINE: Final = 4096

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.http1.head import (
+from agent.proxy.messages.head import (
     CHUNKED,
     FORWARDED_FOR,
     FORWARDED_PROTO,

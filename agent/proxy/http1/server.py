@@ -21,7 +21,9 @@ from agent.proxy.http1 import answers, words
 from agent.proxy.http1.answers import Refusal, closing_answer
 from agent.proxy.http1.budget import Budget
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
-from agent.proxy.http1.head import (
+from agent.proxy.http1.head import check_incomplete, parse_request
+from agent.proxy.http1.outgoing import edited, trail
+from agent.proxy.messages.head import (
     CHUNKED,
     HOP_BY_HOP,
     LENGTH,
@@ -30,11 +32,8 @@ from agent.proxy.http1.head import (
     BadHead,
     RequestHead,
     ResponseHead,
-    check_incomplete,
     forwarded_fields,
-    parse_request,
 )
-from agent.proxy.http1.outgoing import edited, trail
 from agent.proxy.stream import RequestHandler
 from agent.trust import Agents
 from policies.decision import Edits

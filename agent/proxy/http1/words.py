@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.proxy.http1.head import (
+from agent.proxy.messages.head import (
     REBUILT,
     SHOAL_CALLER,
     SHOAL_DEADLINE,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 from agent.proxy.engine.reactor import Reactor
-from agent.proxy.http1.head import RequestHead
+from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.view import HeadView
 from agent.proxy.stream import RequestHandler
 

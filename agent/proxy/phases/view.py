@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from agent.proxy.http1.head import RequestHead
+from agent.proxy.messages.head import RequestHead
 
 
 class HeadView:

@@ -13,9 +13,9 @@ import random
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.http1.client import ResponseHandler, Upstream
-from agent.proxy.http1.head import RequestHead, ResponseHead
 from agent.proxy.http1.outgoing import request_head
 from agent.proxy.http1.server import Downstream
+from agent.proxy.messages.head import RequestHead, ResponseHead
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from policies.endpoint import Endpoint

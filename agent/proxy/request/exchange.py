@@ -18,7 +18,8 @@ from typing import Final
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.http1 import answers, words
 from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.head import (
+from agent.proxy.http1.server import Downstream
+from agent.proxy.messages.head import (
     PROXY_AUTHORIZATION,
     REQUEST_ID,
     SHOAL_CALLER,
@@ -29,7 +30,6 @@ from agent.proxy.http1.head import (
     RequestHead,
     ResponseHead,
 )
-from agent.proxy.http1.server import Downstream
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Copies, Refuse, TurnAway, Verdict, what
 from agent.proxy.report import story

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agent.proxy.engine.connection import Tally
 from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.head import SHOAL_ENDPOINT, ResponseHead
+from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.http1.client import ResponseHandler, Upstream
-from agent.proxy.http1.head import ResponseHead
 from agent.proxy.http1.outgoing import marked_as_copy
+from agent.proxy.messages.head import ResponseHead
 from agent.proxy.request.attempt import Party
 from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint

@@ -16,8 +16,8 @@ from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.http1 import answers, words
 from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.head import EXPECT, SHOAL_NO_RETRY, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
 from agent.proxy.http1.server import Downstream
+from agent.proxy.messages.head import EXPECT, SHOAL_NO_RETRY, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count

@@ -13,8 +13,8 @@ from typing import Final
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.http1.client import Upstream
 from agent.proxy.http1.framing import chunk, last_chunk
-from agent.proxy.http1.head import CHUNKED, NO_BODY, RequestHead, ResponseHead
 from agent.proxy.http1.server import Downstream
+from agent.proxy.messages.head import CHUNKED, NO_BODY, RequestHead, ResponseHead
 from agent.proxy.request import mirroring
 from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.request.throttle import Throttle

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.head import RequestHead
+from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Copies, FallBack, Hold, Refuse, TurnAway, Verdict

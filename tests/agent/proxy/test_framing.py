@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
-from agent.proxy.http1.head import BadHead
+from agent.proxy.messages.head import BadHead
 
 
 def decode(pieces: list[bytes]) -> tuple[bytes, ChunkedDecoder]:

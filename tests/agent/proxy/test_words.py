@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.proxy.http1 import head, words
+from agent.proxy.http1 import words
 from agent.proxy.http1.head import parse_request
+from agent.proxy.messages import head
 from tests.support.proxy import GET, OK, STRANGER, Client, Proxy, endpoint, running_proxy
 
 SAID = {
