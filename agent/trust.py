@@ -2,7 +2,7 @@
 """Who is believed to be an agent: one predicate, `Agents.from_agent`, that control and its workers ask alike.
 
 Laws
-- Words of agents (`agent.proxy.http1.words`) and questions to agents are believed from where an agent is registered
+- Words of agents (`agent.proxy.messages.words`) and questions to agents are believed from where an agent is registered
   (`agents/<host>` in etcd) or from ranges that this host's settings name, and never for anything that is said in them.
 - An agent does not call itself, so its own address is nobody's, unless other agents are registered there too.
 - Whoever may send from an agent's address counts as that agent: every process of its host, and all behind the same

@@ -12,13 +12,14 @@ from agent.frames import Frame
 from agent.lateness import Lateness
 from agent.proxy.control.peers import Peers
 from agent.proxy.control.storing import Stores
-from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.pacing import Pace
+from agent.proxy.engine.connection import Connection
 from agent.proxy.http1.pool import Pool
-from agent.proxy.http1.server import Downstream, Server
+from agent.proxy.messages.answers import Refusal
+from agent.proxy.pacing import Pace
 from agent.proxy.report.access import Recorder
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import count
+from agent.proxy.stream import Server
 from agent.proxy.table.callers import Callers
 from agent.proxy.table.table import Table
 
@@ -45,7 +46,7 @@ class Runtime(Server):
         self.pace = Pace(self.reactor)
         self.troubled: dict[str, float] = {}
         """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
-        self.connections: set[Downstream] = set()
+        self.connections: set[Connection] = set()
         self.accepted = 0
         self._compare: Callable[[Frame], bool] | None = None
         self._request_prefix = os.urandom(6).hex().encode()

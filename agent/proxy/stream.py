@@ -1,19 +1,32 @@
 # mypyc: compiled
-"""A request on its way, as the protocol that it came by sees it: who reads requests calls these, whatever the version.
+"""A request and its answer, as protocols and everything behind them meet: what stands here is all that either knows of
+the other, whatever the version.
 
-What is to come as `http2/` reads into the same, and hands the same `RequestHead` on; nothing behind this page changes.
+    a client's protocol  ─▶ RequestHandler    its request came          Stream   ─▶ the answer goes
+    an endpoint's        ─▶ ResponseHandler   its answer came           Upstream ─▶ the request goes
+
+Header lines are bytes, `name: value` with CRLF behind, one or more in a piece; a protocol that spells them otherwise
+takes them apart. Bodies are bare: how they are framed on the wire is the protocol's.
 """
 
 from __future__ import annotations
 
-from agent.proxy.engine.reactor import Timed
-from agent.proxy.messages.head import RequestHead
+import socket
+
+from agent.frames import Limits
+from agent.proxy.budget import Budget
+from agent.proxy.engine.connection import Connection
+from agent.proxy.engine.reactor import Reactor, Timed
+from agent.proxy.messages.answers import Refusal
+from agent.proxy.messages.head import RequestHead, ResponseHead
+from agent.trust import Agents
+from policies.decision import Edits
 
 
 class RequestHandler(Timed):
     """One request. It ends by its own doing; nothing is called after that."""
 
-    __slots__ = ("request", "request_sent", "switched")
+    __slots__ = ("over", "request", "request_sent", "switched")
 
     def __init__(self, request: RequestHead) -> None:
         super().__init__()
@@ -22,6 +35,7 @@ class RequestHandler(Timed):
         """Whether it has come whole."""
         self.switched = False
         """Whether bytes go both ways, unread."""
+        self.over = False
 
     def start(self) -> None:
         """Its head is there, and so is the table."""
@@ -55,3 +69,268 @@ class RequestHandler(Timed):
 
     def on_tunnel_eof(self) -> None:
         """The client has said all it has to say, after a switch."""
+
+
+class Stream:
+    """Where a request came by, and its answer goes. Who takes the request ends with `on_handler_end`, once."""
+
+    __slots__ = ("budget", "inbound", "peer", "reactor")
+
+    def __init__(self, reactor: Reactor, peer: str, budget: Budget) -> None:
+        self.reactor = reactor
+        self.peer = peer
+        self.budget = budget
+        """Of the listener that it came by."""
+        self.inbound = budget.inbound
+
+    @property
+    def sender(self) -> int:
+        """Who sends its requests (`agent.proxy.messages.words`), for what they may say."""
+        raise NotImplementedError
+
+    def trail(self, request: RequestHead) -> bytes:
+        """Via and X-Forwarded lines for the next hop."""
+        raise NotImplementedError
+
+    # The client's side.
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is there any more."""
+        raise NotImplementedError
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever answers should pause."""
+        raise NotImplementedError
+
+    def arm(self, deadline: float) -> None:
+        """Have the handler's `on_client_timeout` called after `deadline` (monotonic seconds)."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Take no more of the request for now."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        raise NotImplementedError
+
+    # The answer.
+
+    def send_continue(self) -> None:
+        """100 Continue, of our own."""
+        raise NotImplementedError
+
+    def send_informational(self, head: ResponseHead) -> None:
+        """Relay 100 Continue, 103 Early Hints: to those who know them."""
+        raise NotImplementedError
+
+    def send_response(
+        self, head: ResponseHead, extra: list[bytes], body: bytes, complete: bool, edits: Edits | None
+    ) -> None:
+        """Relay an answer's head, and its body if that is complete."""
+        raise NotImplementedError
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the answer's body; or of what the upstream says after a switch."""
+        raise NotImplementedError
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The end of the answer's body."""
+        raise NotImplementedError
+
+    def send_own(self, status: int, fields: list[bytes], body: bytes) -> None:
+        """An answer of the mesh's own, whole."""
+        raise NotImplementedError
+
+    # Upgrade.
+
+    def begin_tunnel(self, head: ResponseHead) -> None:
+        """Relay a 101; from here on bytes go both ways, unread."""
+        raise NotImplementedError
+
+    def half_close(self, *, from_upstream: bool) -> bool:
+        """One side of the tunnel is through. True when both are."""
+        raise NotImplementedError
+
+    # The end.
+
+    def on_handler_end(self) -> None:
+        """The request is over: the next one, or the end of the connection."""
+        raise NotImplementedError
+
+    def close_soon(self) -> None:
+        """No other request comes by here."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Give it up: the client sees that the answer did not come whole."""
+        raise NotImplementedError
+
+
+class ResponseHandler:
+    """Who speaks to an endpoint: it sends one request there and is told what comes of it.
+
+    An answer ends with a complete `on_response`, with `on_response_end`, or with one of what can go wrong; nothing
+    comes after that."""
+
+    __slots__ = ("method", "up", "upgrade")
+
+    def __init__(self, method: bytes, upgrade: bytes) -> None:
+        self.method = method
+        """Of the request: it decides how its answer is framed."""
+        self.upgrade = upgrade
+        """What it asks to switch to; empty: a 101 is a broken answer."""
+        self.up: Upstream | None = None
+
+    def on_connected(self) -> None:
+        """The connection is there."""
+        raise NotImplementedError
+
+    def on_drained(self) -> None:
+        """What was held of the request is sent."""
+        raise NotImplementedError
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """100 Continue, 103 Early Hints."""
+        raise NotImplementedError
+
+    def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The answer's head, and all of the body if it came along (`complete`)."""
+        raise NotImplementedError
+
+    def on_response_data(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        raise NotImplementedError
+
+    def on_response_end(self, trailers: list[bytes]) -> None:
+        """The answer has come whole."""
+        raise NotImplementedError
+
+    def on_switched(self, head: ResponseHead) -> None:
+        """101: from here on bytes go both ways, unread."""
+        raise NotImplementedError
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        raise NotImplementedError
+
+    def on_tunnel_eof(self) -> None:
+        """The upstream has said all it has to say."""
+        raise NotImplementedError
+
+    def on_lost(self, reason: str, *, connecting: bool, sent: bool) -> None:
+        """Connecting failed, or the connection broke before the answer was whole; `sent`: the endpoint may have seen
+        some of the request."""
+        raise NotImplementedError
+
+    def on_timeout(self, *, connecting: bool) -> None:
+        """It took longer than the connection was armed for."""
+        raise NotImplementedError
+
+    def on_bad_response(self, reason: str) -> None:
+        """The upstream sent what cannot be read in one way only."""
+        raise NotImplementedError
+
+
+class Upstream:
+    """A way to an endpoint: takes one request at a time, and tells its ResponseHandler what comes of it."""
+
+    __slots__ = ("dial",)
+
+    def __init__(self, dial: tuple[str, int]) -> None:
+        self.dial = dial
+        """The address that it leads to."""
+
+    def connect(self, source: str = "") -> None:
+        """Begin to connect, from an address if one is given; the handler hears `on_connected` or `on_lost`, now or
+        later."""
+        raise NotImplementedError
+
+    def send_request(
+        self,
+        handler: ResponseHandler,
+        request: RequestHead,
+        target: bytes,
+        fields: list[bytes],
+        own: list[bytes],
+        body: list[bytes],
+        trailers: list[bytes] | None,
+    ) -> None:
+        """Send a request's head, and what there is of its body. `fields`: what is passed on of the client's lines;
+        `own`: those of the mesh; `trailers`: what comes behind the body, None: more of it is to come."""
+        raise NotImplementedError
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the request's body; or of what the client says after a switch."""
+        raise NotImplementedError
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The end of the request's body."""
+        raise NotImplementedError
+
+    def finish_writing(self) -> None:
+        """Tell the endpoint that no more comes."""
+        raise NotImplementedError
+
+    @property
+    def sent(self) -> bool:
+        """Whether the request's head has left: what comes of its body can be passed on at once."""
+        raise NotImplementedError
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever sends should pause."""
+        raise NotImplementedError
+
+    def arm(self, deadline: float) -> None:
+        """Have the handler's `on_timeout` called after `deadline` (monotonic seconds)."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Take no more of the answer for now."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        raise NotImplementedError
+
+    def release(self, *, reusable: bool) -> None:
+        """The handler is through with it; others may use it if the answer was read whole."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Give it up: nobody waits for its answer, and nothing is told of it any more."""
+        raise NotImplementedError
+
+
+class Server:
+    """What protocols and listeners ask of whoever runs them."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.limits = Limits()
+        self.draining = False
+        self.agents = Agents()
+        """Who is believed to be one."""
+
+    def on_accepted(self, sock: socket.socket, peer: str, budget: Budget) -> None:
+        """A client connected, to the listener that the budget is of."""
+        raise NotImplementedError
+
+    def handler(self, stream: Stream, request: RequestHead) -> RequestHandler:
+        """Who takes a request whose head is there."""
+        raise NotImplementedError
+
+    def begin(self, stream: Stream, handler: RequestHandler) -> None:
+        """Start it, or have it wait until there is a table."""
+        raise NotImplementedError
+
+    def forget(self, connection: Connection) -> None:
+        """A client's connection closed."""
+        raise NotImplementedError
+
+    def count_refused(self, refusal: Refusal) -> None:
+        """Count an answer of the mesh's own for which there is no request."""
+        raise NotImplementedError

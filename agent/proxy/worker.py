@@ -25,13 +25,13 @@ import trio
 
 from agent import build, frames
 from agent.frames import EndpointFrame, Frame, PolicyFrame
+from agent.proxy.budget import Budget
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
 from agent.proxy.control.storing import MAX_WAITING
-from agent.proxy.http1.answers import Refusal, closing_answer
-from agent.proxy.http1.budget import Budget
-from agent.proxy.http1.listener import Listener
-from agent.proxy.http1.server import Downstream
+from agent.proxy.engine.connection import Connection
+from agent.proxy.listener import Listener, speak, turn_away
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.report import state
 from agent.proxy.report.news import MAX_EVENTS
@@ -39,7 +39,7 @@ from agent.proxy.request.explain import explain
 from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
 from agent.proxy.runtime import Runtime
-from agent.proxy.stream import RequestHandler
+from agent.proxy.stream import RequestHandler, Stream
 from agent.proxy.table.outliers import Judge
 from agent.proxy.table.pressure import CpuWatch
 
@@ -75,7 +75,7 @@ class Worker(Runtime):
         self.listeners: list[Listener] = []
         self.drained = trio.Event()
         self.peers.here[b"/explain"] = self._explain_to_peer
-        self._waiting: list[tuple[Downstream, RequestHandler]] = []
+        self._waiting: list[RequestHandler] = []
         self._refused: list[dict[str, Any]] = []
         """What of the staged changes could not be compiled; told with the commit."""
 
@@ -93,49 +93,44 @@ class Worker(Runtime):
         if not budget.enter(min(self.limits.max_connections, self._affordable), agent=agent):
             refusal = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
             self.count_refused(refusal)
-            try:
-                sock.send(closing_answer(refusal))
-            except OSError:
-                pass
-            sock.close()
+            turn_away(sock, refusal)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connections.add(Downstream(self, sock, peer, budget, agent))
+        self.connections.add(speak(self, sock, peer, budget, agent=agent))
 
-    def forget(self, connection: Downstream) -> None:
+    def forget(self, connection: Connection) -> None:
         """A client's connection closed."""
-        connection.budget.leave(agent=connection.from_agent)
         self.connections.discard(connection)
         if self.draining and not self.connections:
             self.drained.set()
 
     # Requests.
 
-    def handler(self, connection: Downstream, request: RequestHead) -> RequestHandler:
+    def handler(self, stream: Stream, request: RequestHead) -> RequestHandler:
         """Who takes a request: out, in, or another agent's question."""
-        if not connection.inbound:
-            return Outbound(self, connection, request)
+        if not stream.inbound:
+            return Outbound(self, stream, request)
         if request.host == peers.HOST:
-            return Question(self.peers, connection, request, self.next_request_id())
-        return Inbound(self, connection, request)
+            return Question(self.peers, stream, request, self.next_request_id())
+        return Inbound(self, stream, request)
 
-    def begin(self, connection: Downstream, handler: RequestHandler) -> None:
+    def begin(self, stream: Stream, handler: RequestHandler) -> None:
         """At once; or, before the first table, once that is there. Bounded in number, for each
         listener, and in time."""
         if self.table.ready:
             handler.start()
-        elif connection.budget.waiting >= self.limits.max_waiting:
+        elif stream.budget.waiting >= self.limits.max_waiting:
             handler.on_client_timeout()
         else:
-            connection.budget.waiting += 1
-            self._waiting.append((connection, handler))
-            connection.arm(self.reactor.now + self.limits.waiting_s)
+            stream.budget.waiting += 1
+            self._waiting.append(handler)
+            stream.arm(self.reactor.now + self.limits.waiting_s)
 
     def _serve_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         self.outbound.waiting = self.inbound.waiting = 0
-        for connection, handler in waiting:
-            if connection.exchange is handler:
+        for handler in waiting:
+            if not handler.over:
                 handler.start()
 
     # Frames.

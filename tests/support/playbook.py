@@ -19,7 +19,7 @@ import socket
 from typing import Any
 
 from agent.frames import EndpointFrame
-from agent.proxy.http1.server import Downstream
+from agent.proxy.http1.server import ServerConnection
 from agent.proxy.worker import Worker
 from tests.support.proxy import AGENT, SERVICE, endpoint, staged
 
@@ -190,7 +190,7 @@ class Playbook:
         self.worker.on_accepted(wire, peer, budget)  # type: ignore[arg-type]
         return wire
 
-    def connection(self, wire: Wire) -> Downstream:
+    def connection(self, wire: Wire) -> ServerConnection:
         """The proxy's end of a client's connection."""
         return next(each for each in self.worker.connections if each.fd == wire._fd)
 

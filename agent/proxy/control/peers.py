@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.proxy.control.waiting import Waiting
-from agent.proxy.http1 import answers, words
-from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.server import Downstream
+from agent.proxy.messages import answers, words
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.report.stats import count
-from agent.proxy.stream import RequestHandler
+from agent.proxy.stream import RequestHandler, Stream
 
 HOST: Final = b"agent.shoal"
 """The name under which an agent itself is asked; no service can have it."""
@@ -70,7 +69,7 @@ class Question(RequestHandler):
 
     __slots__ = ("_body", "_down", "_number", "_peers", "_request_id", "_size", "_started", "address")
 
-    def __init__(self, peers: Peers, down: Downstream, request: RequestHead, request_id: bytes) -> None:
+    def __init__(self, peers: Peers, down: Stream, request: RequestHead, request_id: bytes) -> None:
         super().__init__(request)
         self._peers = peers
         self._down = down
@@ -138,13 +137,12 @@ class Question(RequestHandler):
         self._send(refusal.status, answers.refusal_fields(refusal), answers.refusal_body(refusal, self._request_id))
 
     def _send(self, status: int, fields: list[bytes], body: bytes) -> None:
-        if self._down.exchange is self:
+        if not self.over:
             self._down.send_own(status, fields, body)
             self._end()
 
     def _end(self) -> None:
-        down = self._down
-        if down.exchange is self:
-            down.exchange = None
+        if not self.over:
+            self.over = True
             self._peers.forget(self._number)
-            down.on_exchange_end(self)
+            self._down.on_handler_end()

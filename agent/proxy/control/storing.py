@@ -18,8 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.proxy.control.waiting import Waiting
-from agent.proxy.http1.framing import ChunkedDecoder
-from agent.proxy.messages.head import CHUNKED, CONTENT_LENGTH, EXPECT, REBUILT, SHOAL_REPLAY, RequestHead
+from agent.proxy.messages.head import CONTENT_LENGTH, EXPECT, REBUILT, SHOAL_REPLAY, RequestHead
 from policies.kinds.shed.decide import Store
 
 MAX_WAITING: Final = 256
@@ -94,7 +93,7 @@ class Stores:
 def record_of(
     request: RequestHead, keep: Store, id: str, *, service: str, caller: str, request_id: bytes, pieces: list[bytes]
 ) -> bytes:
-    """What stands in the topic: one JSON object (docs/topics.md). `pieces`: the body, in wire form."""
+    """What stands in the topic: one JSON object (docs/topics.md). `pieces`: the body."""
     headers = [
         [field.name.decode(), field.value.decode("latin-1")]
         for field in request.fields
@@ -115,8 +114,6 @@ def record_of(
         "headers": headers,
     }
     body = b"".join(pieces)
-    if request.framing == CHUNKED:
-        body = ChunkedDecoder().feed(body)
     try:
         told["body"] = body.decode()
     except UnicodeDecodeError:

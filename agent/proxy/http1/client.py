@@ -1,5 +1,6 @@
 # mypyc: compiled
-"""A connection to an endpoint: connects, sends one request at a time, reads its answer, goes back to the pool.
+"""An endpoint that is spoken HTTP/1 to: one request at a time. The connection reads answers, its stream sends requests
+and goes back to the pool.
 
 Answers are judged as strictly as requests: an upstream that cannot be read without guessing gets its connection
 closed, and the client a 502.
@@ -14,9 +15,10 @@ from enum import IntEnum
 
 from agent.proxy.engine.connection import Connection, Tally
 from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
-from agent.proxy.http1.framing import ChunkedDecoder
+from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.http1.head import check_incomplete, parse_response
-from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead, ResponseHead
+from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead, RequestHead, ResponseHead
+from agent.proxy.stream import ResponseHandler, Upstream
 from agent.trust import bind_source
 
 
@@ -31,70 +33,6 @@ class Phase(IntEnum):
     TUNNEL = 4
 
 
-class ResponseHandler:
-    """Who speaks on an upstream connection: it sends one request there and is told what comes of it.
-
-    An answer ends with a complete `on_response`, with `on_response_end`, or with one of what can go wrong; nothing
-    comes after that."""
-
-    __slots__ = ("method", "up", "upgrade")
-
-    def __init__(self, method: bytes, upgrade: bytes) -> None:
-        self.method = method
-        """Of the request: it decides how its answer is framed."""
-        self.upgrade = upgrade
-        """What it asks to switch to; empty: a 101 is a broken answer."""
-        self.up: Upstream | None = None
-
-    def on_connected(self, up: Upstream) -> None:
-        """The connection is there."""
-        raise NotImplementedError
-
-    def on_drained(self) -> None:
-        """What was held of the request is sent."""
-        raise NotImplementedError
-
-    def on_informational(self, head: ResponseHead) -> None:
-        """100 Continue, 103 Early Hints."""
-        raise NotImplementedError
-
-    def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
-        """The answer's head, and all of the body if it came along (`complete`)."""
-        raise NotImplementedError
-
-    def on_response_data(self, data: bytes) -> None:
-        """A piece of the answer's body."""
-        raise NotImplementedError
-
-    def on_response_end(self, trailers: list[bytes]) -> None:
-        """The answer has come whole."""
-        raise NotImplementedError
-
-    def on_switched(self, head: ResponseHead) -> None:
-        """101: from here on bytes go both ways, unread."""
-        raise NotImplementedError
-
-    def on_tunnel_data(self, data: bytes) -> None:
-        """Bytes from the upstream."""
-        raise NotImplementedError
-
-    def on_tunnel_eof(self, *, from_upstream: bool) -> None:
-        """The upstream has said all it has to say."""
-        raise NotImplementedError
-
-    def on_lost(self, up: Upstream, reason: str, connecting: bool) -> None:
-        """Connecting failed, or the connection broke before the answer was whole."""
-        raise NotImplementedError
-
-    def on_timeout(self, up: Upstream, connecting: bool) -> None:
-        """It took longer than the connection was armed for."""
-        raise NotImplementedError
-
-    def on_bad_response(self, up: Upstream, reason: str) -> None:
-        """The upstream sent what cannot be read in one way only."""
-        raise NotImplementedError
-
-
 class Home:
     """Where connections come from, and go back to when they are free (`agent.proxy.http1.pool`)."""
 
@@ -104,16 +42,16 @@ class Home:
         self.opened = 0
         """Upstream connections open now, busy or idle."""
 
-    def put(self, upstream: Upstream) -> None:
+    def put(self, stream: ClientStream) -> None:
         """Free for the next request."""
         raise NotImplementedError
 
-    def forget(self, upstream: Upstream) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """An idle one closed."""
         raise NotImplementedError
 
 
-class Upstream(Connection):
+class ClientConnection(Connection):
     """One connection to an endpoint's address. Owned by an attempt while busy, by the pool while idle."""
 
     __slots__ = (
@@ -121,11 +59,11 @@ class Upstream(Connection):
         "_decoder",
         "_framing",
         "_left",
-        "_reusable",
         "attempt",
         "dial",
         "phase",
         "pool",
+        "reusable",
         "sent",
         "tally",
     )
@@ -150,26 +88,12 @@ class Upstream(Connection):
         self._framing = NO_BODY
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
-        self._reusable = True
+        self.reusable = True
         pool.opened += 1
         self.tally = tally
         """Who counts it."""
         if tally is not None:
             tally.connecting += 1
-
-    def connect(self, source: str = "") -> None:
-        """Begin to connect, from an address if one is given; the attempt hears `on_connected` or `on_lost`, now or
-        later."""
-        try:
-            if source:
-                bind_source(self.sock, source)
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = self.sock.connect_ex(self.dial)
-        except OSError as error:
-            self.on_broken(error)
-            return
-        if code not in (0, errno.EINPROGRESS):
-            self.on_broken(OSError(code, os.strerror(code)))
 
     def on_event(self, events: int) -> None:
         """The reactor's callback; the first event tells how connecting went."""
@@ -187,7 +111,7 @@ class Upstream(Connection):
         self.deadline = INFINITY
         self._want(READ)
         assert self.attempt is not None
-        self.attempt.on_connected(self)
+        self.attempt.on_connected()
 
     def is_stale(self) -> bool:
         """Whether an idle connection is known to be of no use: closed, or with bytes nobody asked for."""
@@ -198,15 +122,6 @@ class Upstream(Connection):
         except OSError:
             pass
         return True
-
-    def send_request(self, attempt: ResponseHandler, data: bytes) -> None:
-        """Send a request's head, and what there is of its body."""
-        self.attempt = attempt
-        self.phase = Phase.HEAD
-        self.sent = False
-        self._reusable = True
-        self.write(data)
-        self.sent = not self.closed
 
     # What comes back.
 
@@ -254,7 +169,7 @@ class Upstream(Connection):
         if not attempt.upgrade:
             raise BadHead("101 Switching Protocols that nobody asked for")
         self.phase = Phase.TUNNEL
-        self._reusable = False
+        self.reusable = False
         attempt.on_switched(head)
         if data and self.attempt is attempt:
             attempt.on_tunnel_data(data)
@@ -262,17 +177,17 @@ class Upstream(Connection):
     def _begin_body(self, attempt: ResponseHandler, head: ResponseHead, data: bytes) -> None:
         framing = head.framing
         if head.close:
-            self._reusable = False
+            self.reusable = False
         if framing == LENGTH and len(data) >= head.length:
             if len(data) > head.length:
-                self._reusable = False
+                self.reusable = False
                 data = data[: head.length]
             self.deadline = INFINITY
             attempt.on_response(head, data, True)
             return
         if framing == NO_BODY:
             if data:
-                self._reusable = False
+                self.reusable = False
             self.deadline = INFINITY
             attempt.on_response(head, b"", True)
             return
@@ -291,7 +206,7 @@ class Upstream(Connection):
         assert attempt is not None
         if self._framing == LENGTH:
             if len(data) > self._left:
-                self._reusable = False
+                self.reusable = False
                 data = data[: self._left]
             self._left -= len(data)
             attempt.on_response_data(data)
@@ -306,7 +221,7 @@ class Upstream(Connection):
             if decoder.done and self.attempt is attempt:
                 self._decoder = None
                 if decoder.rest:
-                    self._reusable = False
+                    self.reusable = False
                 attempt.on_response_end(decoder.trailers)
         else:
             attempt.on_response_data(data)
@@ -316,9 +231,9 @@ class Upstream(Connection):
         attempt = self.attempt
         if self.phase is Phase.TUNNEL and attempt is not None:
             self.pause_reading()
-            attempt.on_tunnel_eof(from_upstream=True)
+            attempt.on_tunnel_eof()
         elif self.phase is Phase.BODY and self._framing == UNTIL_CLOSE and attempt is not None:
-            self._reusable = False
+            self.reusable = False
             attempt.on_response_end([])
         else:
             self.on_broken(OSError(errno.ECONNRESET, "closed by the upstream"))
@@ -329,7 +244,7 @@ class Upstream(Connection):
         connecting = self.phase is Phase.CONNECTING
         self.close()
         if attempt is not None:
-            attempt.on_lost(self, error.strerror or str(error), connecting)
+            attempt.on_lost(error.strerror or str(error), connecting=connecting, sent=self.sent)
 
     def on_deadline(self, now: float) -> None:
         """Idle for too long; or connecting, or the answer's head, took longer than this try may."""
@@ -337,7 +252,7 @@ class Upstream(Connection):
         phase = self.phase
         self.close()
         if attempt is not None:
-            attempt.on_timeout(self, connecting=phase is Phase.CONNECTING)
+            attempt.on_timeout(connecting=phase is Phase.CONNECTING)
 
     def on_drained(self) -> None:
         """What was held of the request is sent: its client may go on."""
@@ -348,19 +263,9 @@ class Upstream(Connection):
         attempt, self.attempt = self.attempt, None
         self.close()
         if attempt is not None:
-            attempt.on_bad_response(self, reason)
+            attempt.on_bad_response(reason)
 
     # How it ends.
-
-    def release(self, *, reusable: bool) -> None:
-        """The attempt is through with it: back to the pool, or closed."""
-        self.attempt = None
-        if reusable and self._reusable and self._out is None and not self.closed:
-            self.phase = Phase.IDLE
-            self.resume_reading()
-            self.pool.put(self)
-        else:
-            self.close()
 
     def close(self) -> None:
         """Close, wherever it stands."""
@@ -378,3 +283,113 @@ class Upstream(Connection):
     def abort(self) -> None:
         """A callback of this connection failed."""
         self.on_broken(OSError(errno.EIO, "an error of the agent's own"))
+
+
+class ClientStream(Upstream):
+    """Where the requests of one connection go, one after the other."""
+
+    __slots__ = ("_chunked", "connection")
+
+    def __init__(self, connection: ClientConnection, dial: tuple[str, int]) -> None:
+        super().__init__(dial)
+        self.connection = connection
+        self._chunked = False
+
+    def connect(self, source: str = "") -> None:
+        """Begin to connect."""
+        connection = self.connection
+        try:
+            if source:
+                bind_source(connection.sock, source)
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = connection.sock.connect_ex(self.dial)
+        except OSError as error:
+            connection.on_broken(error)
+            return
+        if code not in (0, errno.EINPROGRESS):
+            connection.on_broken(OSError(code, os.strerror(code)))
+
+    def send_request(
+        self,
+        handler: ResponseHandler,
+        request: RequestHead,
+        target: bytes,
+        fields: list[bytes],
+        own: list[bytes],
+        body: list[bytes],
+        trailers: list[bytes] | None,
+    ) -> None:
+        """Send a request's head, and what there is of its body."""
+        connection = self.connection
+        connection.attempt = handler
+        connection.phase = Phase.HEAD
+        connection.sent = False
+        connection.reusable = True
+        lines = [request.method, b" ", target, b" HTTP/1.1\r\n"]
+        lines += fields
+        lines += own
+        self._chunked = chunked = request.framing == CHUNKED
+        if chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if handler.upgrade:
+            lines.append(b"connection: upgrade\r\nupgrade: %b\r\n" % handler.upgrade)
+        lines.append(b"\r\n")
+        if chunked:
+            lines += [chunk(piece) for piece in body]
+            if trailers is not None:
+                lines.append(last_chunk(trailers))
+        else:
+            lines += body
+        connection.write(b"".join(lines))
+        connection.sent = not connection.closed
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        self.connection.write(chunk(data) if self._chunked else data)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The end of the request's body."""
+        if self._chunked:
+            self.connection.write(last_chunk(trailers))
+
+    def finish_writing(self) -> None:
+        """Tell the endpoint that no more comes."""
+        self.connection.finish_writing()
+
+    @property
+    def sent(self) -> bool:
+        """Whether the request's head has left."""
+        return self.connection.sent
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever sends should pause."""
+        return self.connection.full
+
+    def arm(self, deadline: float) -> None:
+        """The connection's deadline is its request's, as long as there is one."""
+        self.connection.arm(deadline)
+
+    def pause_reading(self) -> None:
+        """Take no more of the answer for now."""
+        self.connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        self.connection.resume_reading()
+
+    def release(self, *, reusable: bool) -> None:
+        """The handler is through with it: back to the pool, or closed."""
+        connection = self.connection
+        connection.attempt = None
+        if reusable and connection.reusable and connection.flushed and not connection.closed:
+            connection.phase = Phase.IDLE
+            connection.resume_reading()
+            connection.pool.put(self)
+        else:
+            connection.close()
+
+    def cut(self) -> None:
+        """Give the connection up."""
+        self.connection.attempt = None
+        self.connection.close()

@@ -9,7 +9,8 @@ from typing import Final
 
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Reactor
-from agent.proxy.http1.client import Home, ResponseHandler, Upstream
+from agent.proxy.http1.client import ClientConnection, ClientStream, Home
+from agent.proxy.stream import ResponseHandler
 
 MAX_IDLE_PER_ADDRESS: Final = 256
 IDLE_S: Final = 55.0
@@ -30,51 +31,53 @@ class Pool(Home):
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
         self._reactor = reactor
-        self._idle: dict[tuple[str, int], list[Upstream]] = {}
+        self._idle: dict[tuple[str, int], list[ClientStream]] = {}
         self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
         """For tests, the wire; for TLS, what wraps it."""
         self.reused = 0
         self.connects = 0
 
-    def take(self, dial: tuple[str, int], *, verify: bool) -> Upstream | None:
+    def take(self, dial: tuple[str, int], *, verify: bool) -> ClientStream | None:
         """An idle connection to an address. `verify` costs a system call and rules out one that is already closed."""
         idle = self._idle.get(dial)
         while idle:
-            upstream = idle.pop()
-            if verify and upstream.is_stale():
-                upstream.close()
+            stream = idle.pop()
+            if verify and stream.connection.is_stale():
+                stream.connection.close()
                 continue
             self.reused += 1
-            return upstream
+            return stream
         return None
 
-    def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> Upstream:
+    def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> ClientStream:
         """A new one, about to be connected."""
-        return Upstream(self._reactor, self, self.make_socket(dial), dial, handler, tally)
+        return ClientStream(ClientConnection(self._reactor, self, self.make_socket(dial), dial, handler, tally), dial)
 
-    def put(self, upstream: Upstream) -> None:
+    def put(self, stream: ClientStream) -> None:
         """Keep a connection for the next request; or close it, where there are plenty."""
-        idle = self._idle.get(upstream.dial)
+        idle = self._idle.get(stream.dial)
         if idle is None:
-            idle = self._idle[upstream.dial] = []
+            idle = self._idle[stream.dial] = []
         if len(idle) >= MAX_IDLE_PER_ADDRESS:
-            upstream.close()
+            stream.connection.close()
             return
-        idle.append(upstream)
-        upstream.arm(self._reactor.now + IDLE_S)
+        idle.append(stream)
+        stream.arm(self._reactor.now + IDLE_S)
 
-    def forget(self, upstream: Upstream) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """An idle connection closed."""
-        idle = self._idle.get(upstream.dial)
-        if idle is not None and upstream in idle:
-            idle.remove(upstream)
-            if not idle:
-                del self._idle[upstream.dial]
+        idle = self._idle.get(connection.dial, [])
+        for index, stream in enumerate(idle):
+            if stream.connection is connection:
+                del idle[index]
+                break
+        if not idle:
+            self._idle.pop(connection.dial, None)
 
     def drop(self, dial: tuple[str, int]) -> None:
         """Close every idle connection to an address that nobody has any more."""
-        for upstream in self._idle.pop(dial, []):
-            upstream.close()
+        for stream in self._idle.pop(dial, []):
+            stream.connection.close()
 
     def close(self) -> None:
         """Close every idle connection."""

@@ -1,5 +1,6 @@
 # mypyc: compiled
-"""A connection from a client: requests in, answers out, one at a time, in order (RFC 9112 section 9).
+"""A client that speaks HTTP/1: requests in, answers out, one at a time, in order (RFC 9112 section 9). The connection
+reads requests, its stream writes answers.
 
 Laws
 - The next request is read only after the answer to the one before is complete; what comes early waits in the buffer,
@@ -14,15 +15,13 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from agent.frames import Limits
+from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
-from agent.proxy.engine.reactor import Reactor
-from agent.proxy.http1 import answers, words
-from agent.proxy.http1.answers import Refusal, closing_answer
-from agent.proxy.http1.budget import Budget
+from agent.proxy.http1.answers import closing_answer, status_line
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.http1.head import check_incomplete, parse_request
-from agent.proxy.http1.outgoing import edited, trail
+from agent.proxy.messages import words
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import (
     CHUNKED,
     HOP_BY_HOP,
@@ -34,8 +33,8 @@ from agent.proxy.messages.head import (
     ResponseHead,
     forwarded_fields,
 )
-from agent.proxy.stream import RequestHandler
-from agent.trust import Agents
+from agent.proxy.messages.outgoing import edited, trail
+from agent.proxy.stream import RequestHandler, Server, Stream
 from policies.decision import Edits
 
 PIPELINE_BYTES: Final = 64 * 1024
@@ -43,72 +42,34 @@ LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1024 * 1024
 
 
-class Server:
-    """What connections from clients ask of whoever runs them."""
-
-    def __init__(self) -> None:
-        self.reactor = Reactor()
-        self.limits = Limits()
-        self.draining = False
-        self.agents = Agents()
-        """Who is believed to be one."""
-
-    def on_accepted(self, sock: socket.socket, peer: str, budget: Budget) -> None:
-        """A client connected, to the listener that the budget is of."""
-        raise NotImplementedError
-
-    def handler(self, connection: Downstream, request: RequestHead) -> RequestHandler:
-        """Who takes a request whose head is there."""
-        raise NotImplementedError
-
-    def begin(self, connection: Downstream, handler: RequestHandler) -> None:
-        """Start it, or have it wait until there is a table."""
-        raise NotImplementedError
-
-    def forget(self, connection: Downstream) -> None:
-        """A client's connection closed."""
-        raise NotImplementedError
-
-    def count_refused(self, refusal: Refusal) -> None:
-        """Count an answer of the mesh's own for which there is no request."""
-        raise NotImplementedError
-
-
-class Downstream(Connection):
+class ServerConnection(Connection):
     """One client's connection."""
 
     __slots__ = (
-        "_body_framing",
+        "_agent",
         "_buffer",
-        "_closing",
         "_decoder",
-        "_eof",
         "_framing",
-        "_hidden",
         "_left",
         "_lingered",
         "_looping",
-        "_own_trail",
         "_scanned",
         "budget",
+        "closing",
         "exchange",
-        "from_agent",
-        "inbound",
-        "loopback",
-        "peer",
         "served",
         "server",
+        "stream",
     )
 
-    def __init__(self, server: Server, sock: socket.socket, peer: str, budget: Budget, from_agent: bool) -> None:
+    def __init__(self, server: Server, sock: socket.socket, peer: str, budget: Budget, *, agent: bool) -> None:
+        """`agent`: the budget counts it as an agent's."""
         super().__init__(server.reactor, sock)
         self.server = server
-        self.peer = peer
         self.budget = budget
-        self.from_agent = from_agent
-        """Whether another host's agent made it, as was known then; `sender` tells what is known now."""
-        self.inbound = budget.inbound
-        self.loopback = peer.startswith("127.") or peer == "::1"
+        self._agent = agent
+        self.stream: ServerStream | None = ServerStream(self, server, peer)
+        """Where its requests come by; None once it is closed."""
         self.exchange: RequestHandler | None = None
         self.served = 0
         self._buffer = b""
@@ -117,17 +78,11 @@ class Downstream(Connection):
         """Of the request body that is being read; NO_BODY once it is whole."""
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
-        self._body_framing = NO_BODY
-        """Of the answer's body, towards the client."""
-        self._closing = False
+        self.closing = False
         """No further request is read here."""
         self._lingered = -1
         """Bytes thrown away since the connection was closed for writing; -1 before that."""
         self._looping = False
-        self._own_trail: bytes | None = None
-        self._hidden = False
-        self._eof = 0
-        """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
         self.arm(server.reactor.now + server.limits.head_s)
 
     # Reading requests.
@@ -155,7 +110,7 @@ class Downstream(Connection):
             return
         self._looping = True
         try:
-            while self.exchange is None and self._buffer and not self._closing and not self.closed:
+            while self.exchange is None and self._buffer and not self.closing and not self.closed:
                 if not self._read_head():
                     break
         finally:
@@ -196,10 +151,12 @@ class Downstream(Connection):
         if framing == CHUNKED:
             self._decoder = ChunkedDecoder()
         if request.close or self.server.draining:
-            self._closing = True
-        exchange = self.exchange = self.server.handler(self, request)
+            self.closing = True
+        stream = self.stream
+        assert stream is not None
+        exchange = self.exchange = self.server.handler(stream, request)
         exchange.request_sent = framing == NO_BODY
-        self.server.begin(self, exchange)
+        self.server.begin(stream, exchange)
         if framing != NO_BODY and self._buffer and self.exchange is exchange:
             data, self._buffer = self._buffer, b""
             self._read_body(exchange, data)
@@ -220,7 +177,7 @@ class Downstream(Connection):
         try:
             payload = decoder.feed(data)
         except BadHead as bad:
-            self._closing = True
+            self.closing = True
             exchange.on_bad_request(bad.status, bad.reason)
             return
         if payload:
@@ -238,14 +195,14 @@ class Downstream(Connection):
             self.pause_reading()
             exchange.on_tunnel_eof()
             return
-        self._closing = True
+        self.closing = True
         if exchange is not None:
             exchange.on_client_gone()
         self.close()
 
     def on_broken(self, error: OSError) -> None:
         """The connection failed."""
-        self._closing = True
+        self.closing = True
         exchange = self.exchange
         self.close()
         if exchange is not None:
@@ -260,73 +217,35 @@ class Downstream(Connection):
         else:
             self.give_up(Refusal(408, "http", f"no whole request head within {self.server.limits.head_s:g} s"))
 
-    # Writing answers.
+    # Answers, which its stream writes.
 
-    def send_response(
-        self, head: ResponseHead, extra: list[bytes], body: bytes, complete: bool, edits: Edits | None
-    ) -> None:
-        """Relay an answer's head, and its body if that is complete."""
-        framing = head.framing
-        lines = [head.status_line]
-        lines += forwarded_fields(head)
-        if edits is not None:
-            lines = [lines[0], *edited(lines[1:], edits)]
-        lines += extra
-        request = self.exchange.request if self.exchange is not None else None
-        if framing in (CHUNKED, UNTIL_CLOSE):
-            if request is not None and request.http10:
-                framing = UNTIL_CLOSE
-                self._closing = True
-            else:
-                framing = CHUNKED
-                lines.append(b"transfer-encoding: chunked\r\n")
-        self._body_framing = framing
-        lines.append(self._connection_field(request))
-        lines.append(b"\r\n")
-        if body:
-            lines.append(body)
-        self.write(b"".join(lines))
-
-    def _connection_field(self, request: RequestHead | None) -> bytes:
+    def persistence(self) -> bytes:
+        """The Connection field of an answer: whether another request is taken behind it."""
         if self._framing != NO_BODY:  # the request never came whole: what follows is not a request
-            self._closing = True
-        if self._closing or self.server.draining:
-            self._closing = True
+            self.closing = True
+        if self.closing or self.server.draining:
+            self.closing = True
             return b"connection: close\r\n"
-        return b"connection: keep-alive\r\n" if request is not None and request.http10 else b""
+        exchange = self.exchange
+        return b"connection: keep-alive\r\n" if exchange is not None and exchange.request.http10 else b""
 
-    def send_body(self, data: bytes) -> None:
-        """A piece of the answer's body."""
-        if self._body_framing == CHUNKED:
-            data = chunk(data)
-        self.write(data)
-
-    def end_body(self, trailers: list[bytes]) -> None:
-        """The end of the answer's body."""
-        if self._body_framing == CHUNKED:
-            self.write(last_chunk(trailers))
-
-    def send_own(self, status: int, fields: list[bytes], body: bytes) -> None:
-        """An answer of the mesh's own, whole."""
-        request = self.exchange.request if self.exchange is not None else None
-        lines = [answers.status_line(status), *fields, b"content-length: %d\r\n" % len(body)]
-        lines.append(self._connection_field(request))
-        lines.append(b"\r\n")
-        if request is None or request.method != b"HEAD":
-            lines.append(body)
-        self.write(b"".join(lines))
-
-    def on_exchange_end(self, exchange: RequestHandler) -> None:
+    def on_handler_end(self) -> None:
         """The request is over: the next one, or the end of the connection."""
+        self.exchange = None
         if self.closed:
             return
-        if self._closing or self._framing != NO_BODY:
+        if self.closing or self._framing != NO_BODY:
             self.close_soon()
             return
         self.arm(self.reactor.now + self.server.limits.idle_s)
         self.resume_reading()
         if self._buffer:
             self._read_requests()
+
+    def take_rest(self) -> bytes:
+        """What came behind the request, which is none any more."""
+        rest, self._buffer = self._buffer, b""
+        return rest
 
     def on_drained(self) -> None:
         """The client took what was held."""
@@ -335,40 +254,11 @@ class Downstream(Connection):
         elif self.exchange is not None:
             self.exchange.on_drained()
 
-    # Upgrade.
-
-    def send_informational(self, head: ResponseHead) -> None:
-        """100 Continue, 103 Early Hints: to those who know them."""
-        if self.exchange is None or not self.exchange.request.http10:
-            self.write(b"".join([head.status_line, *forwarded_fields(head), b"\r\n"]))
-
-    def send_continue(self) -> None:
-        """100 Continue, of our own."""
-        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def begin_tunnel(self, head: ResponseHead) -> None:
-        """Relay a 101; from here on bytes go both ways, unread."""
-        self._closing = True
-        upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
-        fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
-        self.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
-        exchange = self.exchange
-        if self._buffer and exchange is not None and exchange.switched:
-            data, self._buffer = self._buffer, b""
-            exchange.on_tunnel_data(data)
-
-    def half_close(self, *, from_upstream: bool) -> bool:
-        """One side of the tunnel is through. True when both are."""
-        self._eof |= 2 if from_upstream else 1
-        if from_upstream and self.flushed:
-            self.finish_writing()
-        return self._eof == 3
-
     # Closing.
 
     def give_up(self, refusal: Refusal) -> None:
         """Answer what cannot be understood, and close."""
-        self._closing = True
+        self.closing = True
         self.server.count_refused(refusal)
         self.write(closing_answer(refusal))
         self.close_soon()
@@ -378,7 +268,7 @@ class Downstream(Connection):
         would have the kernel take the answer back (RFC 9112 section 9.6)."""
         if self.closed or self._lingered >= 0:
             return
-        self._closing = True
+        self.closing = True
         self._lingered = 0
         self._buffer = b""
         self.arm(self.reactor.now + LINGER_S)
@@ -394,31 +284,166 @@ class Downstream(Connection):
     def close(self) -> None:
         """Close, wherever it stands."""
         if not self.closed:
+            self.stream = None  # they refer to each other: garbage that only a collection would find
+            self.budget.leave(agent=self._agent)
             self.server.forget(self)
         super().close()
 
     def abort(self) -> None:
         """Give the connection up: the client sees that the answer did not come whole."""
-        self._closing = True
+        self.closing = True
         exchange = self.exchange
         self.close()
         if exchange is not None:
             exchange.on_client_gone()
 
+
+class ServerStream(Stream):
+    """Where the requests of one connection come by, one after the other, and their answers go."""
+
+    __slots__ = ("_body_framing", "_connection", "_eof", "_hidden", "_own_trail", "_server")
+
+    def __init__(self, connection: ServerConnection, server: Server, peer: str) -> None:
+        super().__init__(server.reactor, peer, connection.budget)
+        self._connection = connection
+        self._server = server
+        self._body_framing = NO_BODY
+        """Of the answer's body, towards the client."""
+        self._own_trail: bytes | None = None
+        self._hidden = False
+        self._eof = 0
+        """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
+
     @property
     def sender(self) -> int:
         """Who sends the requests of this connection, for what they may say."""
         if not self.inbound:
-            return words.LOCAL if self.loopback else words.CLIENT
-        return words.AGENT if self.server.agents.from_agent(self.peer) else words.STRANGER
+            loopback = self.peer.startswith("127.") or self.peer == "::1"
+            return words.LOCAL if loopback else words.CLIENT
+        return words.AGENT if self._server.agents.from_agent(self.peer) else words.STRANGER
 
     def trail(self, request: RequestHead) -> bytes:
-        """Via and X-Forwarded fields for the next hop; the same for all requests that come without their own. An agent
+        """Via and X-Forwarded lines for the next hop; the same for all requests that come without their own. An agent
         is no link of the chain that services see; whoever else comes to its door is."""
-        hidden = self.inbound and self.server.agents.from_agent(self.peer)
+        hidden = self.inbound and self._server.agents.from_agent(self.peer)
         if request.has_trail:
             return trail(request, self.peer, inbound=hidden)
         if self._own_trail is None or hidden != self._hidden:
             self._own_trail = trail(None, self.peer, inbound=hidden)
             self._hidden = hidden
         return self._own_trail
+
+    # The client's side.
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is there any more."""
+        return self._connection.closed
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever answers should pause."""
+        return self._connection.full
+
+    def arm(self, deadline: float) -> None:
+        """The connection's deadline is its request's, as long as there is one."""
+        self._connection.arm(deadline)
+
+    def pause_reading(self) -> None:
+        """Take no more of the request for now."""
+        self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        self._connection.resume_reading()
+
+    # The answer.
+
+    def send_continue(self) -> None:
+        """100 Continue, of our own."""
+        self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def send_informational(self, head: ResponseHead) -> None:
+        """Relay 100 Continue, 103 Early Hints: to those who know them."""
+        exchange = self._connection.exchange
+        if exchange is None or not exchange.request.http10:
+            self._connection.write(b"".join([head.status_line, *forwarded_fields(head), b"\r\n"]))
+
+    def send_response(
+        self, head: ResponseHead, extra: list[bytes], body: bytes, complete: bool, edits: Edits | None
+    ) -> None:
+        """Relay an answer's head, and its body if that is complete."""
+        connection = self._connection
+        framing = head.framing
+        lines = [head.status_line]
+        lines += forwarded_fields(head)
+        if edits is not None:
+            lines = [lines[0], *edited(lines[1:], edits)]
+        lines += extra
+        if framing in (CHUNKED, UNTIL_CLOSE):
+            if connection.exchange is not None and connection.exchange.request.http10:
+                framing = UNTIL_CLOSE
+                connection.closing = True
+            else:
+                framing = CHUNKED
+                lines.append(b"transfer-encoding: chunked\r\n")
+        self._body_framing = framing
+        lines.append(connection.persistence())
+        lines.append(b"\r\n")
+        if body:
+            lines.append(body)
+        connection.write(b"".join(lines))
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        if self._body_framing == CHUNKED:
+            data = chunk(data)
+        self._connection.write(data)
+
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The end of the answer's body."""
+        if self._body_framing == CHUNKED:
+            self._connection.write(last_chunk(trailers))
+
+    def send_own(self, status: int, fields: list[bytes], body: bytes) -> None:
+        """An answer of the mesh's own, whole."""
+        connection = self._connection
+        lines = [status_line(status), *fields, b"content-length: %d\r\n" % len(body), connection.persistence(), b"\r\n"]
+        if connection.exchange is None or connection.exchange.request.method != b"HEAD":
+            lines.append(body)
+        connection.write(b"".join(lines))
+
+    # Upgrade.
+
+    def begin_tunnel(self, head: ResponseHead) -> None:
+        """Relay a 101; from here on bytes go both ways, unread."""
+        connection = self._connection
+        connection.closing = True
+        self._body_framing = NO_BODY
+        upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
+        fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
+        connection.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
+        rest = connection.take_rest()
+        if rest and connection.exchange is not None:
+            connection.exchange.on_tunnel_data(rest)
+
+    def half_close(self, *, from_upstream: bool) -> bool:
+        """One side of the tunnel is through. True when both are."""
+        self._eof |= 2 if from_upstream else 1
+        if from_upstream and self._connection.flushed:
+            self._connection.finish_writing()
+        return self._eof == 3
+
+    # The end.
+
+    def on_handler_end(self) -> None:
+        """The request is over: the next one, or the end of the connection."""
+        self._connection.on_handler_end()
+
+    def close_soon(self) -> None:
+        """No other request comes by here."""
+        self._connection.close_soon()
+
+    def abort(self) -> None:
+        """Give the connection up: the client sees that the answer did not come whole."""
+        self._connection.abort()

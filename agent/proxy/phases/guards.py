@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Refuse, Verdict

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 from policies.decision import Decision, Forward
 from policies.kinds.shadow.decide import Order
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 from policies.decision import Forward, Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer

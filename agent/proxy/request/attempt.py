@@ -12,12 +12,11 @@ import random
 
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.http1.client import ResponseHandler, Upstream
-from agent.proxy.http1.outgoing import request_head
-from agent.proxy.http1.server import Downstream
 from agent.proxy.messages.head import RequestHead, ResponseHead
+from agent.proxy.messages.outgoing import own_lines, request_fields, target_of
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
+from agent.proxy.stream import ResponseHandler, Stream, Upstream
 from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
 from policies.kinds.outlier.ejector import OK
@@ -29,7 +28,7 @@ class Party(Walk):
 
     __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "whole_deadline")
 
-    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead, rng: random.Random) -> None:
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead, rng: random.Random) -> None:
         super().__init__(runtime, request, rng, inbound=down.inbound)
         self.down = down
         self.request_id = b""
@@ -37,32 +36,37 @@ class Party(Walk):
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def head_for(self, endpoint: Endpoint, attempt: int) -> list[bytes]:
-        """The lines of the request's head, for an endpoint; `attempt` counts from 1."""
-        plan = self.plan
-        assert plan is not None
-        now = self.reactor.now
-        deadline = self.whole_deadline
-        limit_s = plan.timeouts.request_s
-        if limit_s and now + limit_s < deadline:
-            deadline = now + limit_s
-        return request_head(
-            self.request,
-            self.forward,
+    def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
+        """What the mesh says of the request to an endpoint; `attempt` counts from 1, `left_s` is for its answer."""
+        request = self.request
+        return own_lines(
+            request,
             endpoint,
-            trail=self.down.trail(self.request),
+            trail=self.down.trail(request),
             request_id=self.request_id,
             caller=self.caller,
             attempt=attempt,
-            left_s=deadline - now,
+            left_s=left_s,
         )
+
+    def left_s(self) -> float:
+        """How long an answer is waited for, from now on."""
+        plan = self.plan
+        assert plan is not None
+        left_s = self.whole_deadline - self.reactor.now
+        limit_s = plan.timeouts.request_s
+        return limit_s if limit_s and limit_s < left_s else left_s
 
     def bounded(self, deadline: float) -> float:
         """A deadline, or the whole request's when that comes first."""
         return deadline if deadline < self.whole_deadline else self.whole_deadline
 
     def kept_body(self) -> list[bytes]:
-        """The body as far as it has come, in wire form."""
+        """The body as far as it has come."""
+        raise NotImplementedError
+
+    def kept_trailers(self) -> list[bytes] | None:
+        """What comes behind it; None: more of it is to come."""
         raise NotImplementedError
 
     def upstream(self) -> Upstream | None:
@@ -160,7 +164,7 @@ class Attempt(ResponseHandler):
     def sending(self) -> bool:
         """Whether what comes of the request's body can be passed on at once."""
         up = self.up
-        return up is not None and up.attempt is self and up.sent
+        return up is not None and up.sent
 
     def start(self) -> None:
         """On a connection of the pool, or a new one."""
@@ -178,9 +182,10 @@ class Attempt(ResponseHandler):
         up.arm(exchange.bounded(self.began + (plan.timeouts.connect_s or INFINITY)))
         up.connect(exchange.runtime.agents.source(dial[0]) if self.endpoint.via else "")
 
-    def on_connected(self, up: Upstream) -> None:
+    def on_connected(self) -> None:
         """The endpoint's connection is there."""
-        self._send(up)
+        assert self.up is not None
+        self._send(self.up)
 
     def _send(self, up: Upstream) -> None:
         self.up = up
@@ -189,9 +194,16 @@ class Attempt(ResponseHandler):
         assert plan is not None
         try_s = plan.timeouts.try_s
         up.arm(self.began + try_s if try_s else INFINITY)
-        lines = exchange.head_for(self.endpoint, self.number)
-        lines += exchange.kept_body()
-        up.send_request(self, b"".join(lines))
+        request, forward = exchange.request, exchange.forward
+        up.send_request(
+            self,
+            request,
+            target_of(request, forward),
+            request_fields(request, forward),
+            exchange.lines_for(self.endpoint, self.number, exchange.left_s()),
+            exchange.kept_body(),
+            exchange.kept_trailers(),
+        )
         if self.up is up and not exchange.request_sent:
             if up.full:
                 exchange.down.pause_reading()
@@ -228,34 +240,39 @@ class Attempt(ResponseHandler):
         """Bytes from the upstream."""
         self.exchange.on_upstream_data(data)
 
-    def on_tunnel_eof(self, *, from_upstream: bool) -> None:
+    def on_tunnel_eof(self) -> None:
         """The upstream has said all it has to say."""
         self.exchange.on_upstream_eof()
 
     # What goes wrong.
 
-    def on_lost(self, up: Upstream, reason: str, connecting: bool) -> None:
+    def on_lost(self, reason: str, *, connecting: bool, sent: bool) -> None:
         """Connecting failed, or the connection broke before the answer was whole."""
         self.up = None
-        address = f"{up.dial[0]}:{up.dial[1]}"
+        address = self._address
         if connecting:
             self.exchange.on_failed(self, Failure.CONNECT, f"cannot connect to {address}: {reason}", sent=False)
         else:
-            self.exchange.on_failed(self, Failure.RESET, f"{address}: {reason}", sent=up.sent)
+            self.exchange.on_failed(self, Failure.RESET, f"{address}: {reason}", sent=sent)
 
-    def on_timeout(self, up: Upstream, connecting: bool) -> None:
+    def on_timeout(self, *, connecting: bool) -> None:
         """This attempt took longer than one may."""
         self.up = None
-        address = f"{up.dial[0]}:{up.dial[1]}"
+        address = self._address
         kind, reason = Failure.TIMEOUT, f"{address} did not answer in time"
         if connecting:
             kind, reason = Failure.CONNECT, f"cannot connect to {address} in time"
         self.exchange.on_failed(self, kind, reason, sent=not connecting, timed_out=True)
 
-    def on_bad_response(self, up: Upstream, reason: str) -> None:
+    def on_bad_response(self, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         self.up = None
-        self.exchange.on_bad_response(self, f"a broken answer from {up.dial[0]}:{up.dial[1]}: {reason}")
+        self.exchange.on_bad_response(self, f"a broken answer from {self._address}: {reason}")
+
+    @property
+    def _address(self) -> str:
+        host, port = self.endpoint.dial
+        return f"{host}:{port}"
 
     # The end.
 
@@ -304,5 +321,4 @@ class Attempt(ResponseHandler):
         """Give the connection up: nobody waits for its answer."""
         up, self.up = self.up, None
         if up is not None:
-            up.attempt = None
-            up.close()
+            up.cut()

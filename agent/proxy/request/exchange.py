@@ -3,7 +3,7 @@
 
 An Exchange is one request and its answer. Who may pass, and where to, is its walk's (`agent.proxy.request.walk`); what
 only callers do (retries, hedges, ways out) is in `outbound`, what only the agent beside the instance does in `inbound`.
-Downstream and upstream connections call it when something happened (`on_…`).
+Stream and upstream connections call it when something happened (`on_…`).
 
 Laws
 - The plan is read once, at the start. A swap in the middle of a request changes nothing for it.
@@ -16,9 +16,8 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.http1 import answers, words
-from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.server import Downstream
+from agent.proxy.messages import answers, words
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import (
     PROXY_AUTHORIZATION,
     REQUEST_ID,
@@ -38,6 +37,7 @@ from agent.proxy.request import mirroring
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
+from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import outcome_of, outcome_of_failure
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.pressure import note_shed
@@ -62,7 +62,7 @@ class Exchange(Relay):
         "why",
     )
 
-    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead) -> None:
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.attempts = 0
         self.no_retry = False
@@ -353,10 +353,9 @@ class Exchange(Relay):
 
     def end(self) -> None:
         """Count, record, part. Nothing of this request happens afterwards."""
-        down = self.down
-        if down.exchange is not self:
+        if self.over:
             return
-        down.exchange = None
+        self.over = True
         self.deadline = INFINITY
         if self.attempt is not None:
             self.attempt.give_back()
@@ -379,7 +378,7 @@ class Exchange(Relay):
             stats.observe(self.status, duration_s)
         if self.runtime.recorder.wanted:
             self._record(duration_s)
-        down.on_exchange_end(self)
+        self.down.on_handler_end()
 
     def _record(self, duration_s: float) -> None:
         request, recorder = self.request, self.runtime.recorder

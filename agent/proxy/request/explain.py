@@ -8,10 +8,10 @@ import random
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.proxy.http1.answers import Refusal
 from agent.proxy.http1.head import parse_request
-from agent.proxy.http1.outgoing import request_fields
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import BadHead, RequestHead
+from agent.proxy.messages.outgoing import request_fields
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Copies, Refuse, Verdict
 from agent.proxy.report import story

@@ -8,7 +8,7 @@ too much (`x-shoal-shed`), and that agent decides.
 from __future__ import annotations
 
 from agent.proxy.engine.connection import Tally
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report.stats import count

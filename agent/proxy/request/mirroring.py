@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agent.proxy.engine.reactor import Timed
-from agent.proxy.http1.client import ResponseHandler, Upstream
-from agent.proxy.http1.outgoing import marked_as_copy
 from agent.proxy.messages.head import ResponseHead
+from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.request.attempt import Party
+from agent.proxy.stream import ResponseHandler
 from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint
 from policies.kinds.shadow.decide import Compiled, Order
@@ -97,6 +97,7 @@ class Mirror(Timed):
         "_pending",
         "_primary",
         "_size",
+        "_trailers",
     )
 
     def __init__(self, exchange: Party, service: Service, orders: Sequence[Order], copies: Compiled) -> None:
@@ -104,6 +105,7 @@ class Mirror(Timed):
         self._exchange = exchange
         self._orders = orders
         self._body: list[bytes] = []
+        self._trailers: list[bytes] = []
         self._size = 0
         self._max_body = copies.max_body
         self._launched = False
@@ -120,15 +122,20 @@ class Mirror(Timed):
     # The request.
 
     def feed(self, data: bytes) -> None:
-        """A piece of its body, in wire form."""
+        """A piece of its body."""
         self._size += len(data)
         if self._size <= self._max_body:
             self._body.append(data)
         else:
             self._body.clear()
 
-    def launch_soon(self) -> None:
+    def on_request_end(self, trailers: list[bytes]) -> None:
         """It has come whole."""
+        self._trailers = trailers
+        self.launch_soon()
+
+    def launch_soon(self) -> None:
+        """Nothing more of it comes."""
         if not self._launched:
             self._exchange.reactor.wheel.arm(self, self._exchange.reactor.now)
 
@@ -139,14 +146,13 @@ class Mirror(Timed):
         self._launched = True
         exchange = self._exchange
         too_large = self._size > self._max_body
-        body = b"".join(self._body)
-        self._body = []
+        body, self._body = self._body, []
         for order in self._orders:
             endpoint = None if too_large or exchange.runtime.draining else self._pick(order)
             if endpoint is None:
                 self._over(order, None, "dropped")
             else:
-                Copy(self, exchange, order, endpoint, body).start()
+                Copy(self, exchange, order, endpoint, body, self._trailers).start()
 
     def _pick(self, order: Order) -> Endpoint | None:
         exchange = self._exchange
@@ -228,15 +234,24 @@ class Mirror(Timed):
 class Copy(ResponseHandler):
     """One copy on its way."""
 
-    __slots__ = ("_answer", "_began", "_body", "_deadline", "_endpoint", "_exchange", "_mirror", "_order")
+    __slots__ = ("_answer", "_began", "_body", "_deadline", "_endpoint", "_exchange", "_mirror", "_order", "_trailers")
 
-    def __init__(self, mirror: Mirror, exchange: Party, order: Order, endpoint: Endpoint, body: bytes) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        exchange: Party,
+        order: Order,
+        endpoint: Endpoint,
+        body: list[bytes],
+        trailers: list[bytes],
+    ) -> None:
         super().__init__(exchange.request.method, b"")
         self._mirror: Mirror | None = mirror
         self._exchange = exchange
         self._order = order
         self._endpoint = endpoint
         self._body = body
+        self._trailers = trailers
         self._answer = Answer(order.max_answer)
         self._began = exchange.reactor.now
         self._deadline = self._began + order.timeout_s
@@ -247,22 +262,24 @@ class Copy(ResponseHandler):
         runtime = self._exchange.runtime
         up = runtime.pool.take(self._endpoint.dial, verify=True)
         if up is not None:
-            self.on_connected(up)
+            self.up = up
+            self.on_connected()
             return
         self.up = up = runtime.pool.open(self._endpoint.dial, self, None)
         up.arm(self._deadline)
         up.connect(runtime.agents.source(self._endpoint.dial[0]) if self._endpoint.via else "")
 
-    def on_connected(self, up: Upstream) -> None:
+    def on_connected(self) -> None:
         """The connection is there."""
-        self.up = up
+        up, exchange, order = self.up, self._exchange, self._order
+        assert up is not None
         up.arm(self._deadline)
-        order = self._order
-        lines = marked_as_copy(self._exchange.head_for(self._endpoint, 1), order.role, order.timeout_s)
-        if self._body:
-            lines.append(self._body)
-            self._body = b""
-        up.send_request(self, b"".join(lines))
+        request, forward = exchange.request, exchange.forward
+        own = exchange.lines_for(self._endpoint, 1, order.timeout_s)
+        own.append(b"x-shoal-shadow: %b\r\n" % order.role.encode())
+        body, self._body = self._body, []
+        fields = request_fields(request, forward)
+        up.send_request(self, request, target_of(request, forward), fields, own, body, self._trailers)
 
     def on_drained(self) -> None:
         """What was held is sent."""
@@ -300,18 +317,18 @@ class Copy(ResponseHandler):
     def on_tunnel_data(self, data: bytes) -> None:
         """There is no tunnel."""
 
-    def on_tunnel_eof(self, *, from_upstream: bool) -> None:
+    def on_tunnel_eof(self) -> None:
         """There is no tunnel."""
 
-    def on_lost(self, up: Upstream, reason: str, connecting: bool) -> None:
+    def on_lost(self, reason: str, *, connecting: bool, sent: bool) -> None:
         """Connecting failed, or the connection broke."""
         self._fail(f"cannot connect: {reason}" if connecting else reason)
 
-    def on_timeout(self, up: Upstream, connecting: bool) -> None:
+    def on_timeout(self, *, connecting: bool) -> None:
         """It took longer than its time."""
         self._fail("no answer in time")
 
-    def on_bad_response(self, up: Upstream, reason: str) -> None:
+    def on_bad_response(self, reason: str) -> None:
         """What cannot be read in one way only."""
         self._fail(f"a broken answer: {reason}")
 

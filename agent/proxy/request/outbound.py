@@ -14,9 +14,8 @@ from typing import Final
 from agent.proxy.control.storing import Storable, record_of
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.http1 import answers, words
-from agent.proxy.http1.answers import Refusal
-from agent.proxy.http1.server import Downstream
+from agent.proxy.messages import answers, words
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import EXPECT, SHOAL_NO_RETRY, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
@@ -25,6 +24,7 @@ from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.exchange import Exchange
 from agent.proxy.request.inbound import REFUSED_S
 from agent.proxy.runtime import Runtime
+from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import observe, outcome_of, outcome_of_failure
 from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint
@@ -44,7 +44,7 @@ class Outbound(Exchange):
 
     __slots__ = ("_counts_retry", "_storing", "_waits", "hedge")
 
-    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead) -> None:
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.hedge: Attempt | None = None
         """A second one under way beside it; the first answer wins."""
@@ -86,7 +86,7 @@ class Outbound(Exchange):
 
     def on_deadline(self, now: float) -> None:
         """A wait on purpose, or the back-off before another attempt, is over; or the first attempt takes long."""
-        if self.down.exchange is not self or self._storing is not None:
+        if self.over or self._storing is not None:
             return
         if self._waits:
             self._waits = False
@@ -403,7 +403,7 @@ class _Storing(Storable):
             service=exchange.service.name,
             caller=exchange.caller,
             request_id=exchange.request_id,
-            pieces=exchange.whole_body(),
+            pieces=exchange.kept_body(),
         )
         exchange.runtime.stores.store(self, self.way, id, record)
 

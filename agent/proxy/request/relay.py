@@ -11,19 +11,29 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.http1.client import Upstream
-from agent.proxy.http1.framing import chunk, last_chunk
-from agent.proxy.http1.server import Downstream
-from agent.proxy.messages.head import CHUNKED, NO_BODY, RequestHead, ResponseHead
+from agent.proxy.messages.head import NO_BODY, RequestHead, ResponseHead
 from agent.proxy.request import mirroring
 from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.request.throttle import Throttle
 from agent.proxy.request.tunnel import Tunnel
 from agent.proxy.runtime import Runtime
+from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.plan import Plan
 from policies.kinds.outlier import ejector
 
 _NOTHING: Final[list[bytes]] = []
+
+
+class Kept:
+    """Of a request's body, what may be needed again."""
+
+    __slots__ = ("pieces", "size", "trailers")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        """Of all that came, in bytes."""
+        self.trailers: list[bytes] = []
 
 
 class Relay(Party):
@@ -32,7 +42,6 @@ class Relay(Party):
     __slots__ = (
         "_idle_s",
         "_kept",
-        "_kept_bytes",
         "_throttle",
         "_tunnel",
         "attempt",
@@ -41,7 +50,7 @@ class Relay(Party):
         "status",
     )
 
-    def __init__(self, runtime: Runtime, down: Downstream, request: RequestHead) -> None:
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request, runtime.rng)
         self.attempt: Attempt | None = None
         """Under way, or the one whose answer is relayed."""
@@ -49,9 +58,8 @@ class Relay(Party):
         self.response_began = False
         self.status = 0
         self._idle_s = 300.0
-        self._kept: list[bytes] | None = None if request.framing == NO_BODY else []
-        """Body pieces, in wire form, that a later attempt needs again; None once there were too many, or no body."""
-        self._kept_bytes = 0
+        self._kept: Kept | None = None if request.framing == NO_BODY else Kept()
+        """What a later attempt needs again; None once it is too much, or there is no body."""
         self._throttle: Throttle | None = None
         self._tunnel: Tunnel | None = None
 
@@ -81,69 +89,64 @@ class Relay(Party):
     # The request's body.
 
     def kept_body(self) -> list[bytes]:
-        """The body as far as it has come, in wire form. What is too large to be sent again is not kept any longer."""
+        """The body as far as it has come."""
         kept = self._kept
-        if not kept:
-            return _NOTHING
-        if not self._replayable:
-            self._kept = None
-            self._kept_bytes = 0
-        return kept
+        return kept.pieces if kept is not None else _NOTHING
 
-    def whole_body(self) -> list[bytes]:
-        """In wire form, of a request that `can_repeat`."""
-        return self._kept or _NOTHING
-
-    @property
-    def _replayable(self) -> bool:
-        return self._kept_bytes <= self.retry.max_body
+    def kept_trailers(self) -> list[bytes] | None:
+        """What comes behind it; None: more of it is to come."""
+        if not self.request_sent:
+            return None
+        return self._kept.trailers if self._kept is not None else _NOTHING
 
     @property
     def can_repeat(self) -> bool:
         """Whether all of the request is there to be sent again."""
-        return self.request.framing == NO_BODY or (self._kept is not None and self._replayable)
+        kept = self._kept
+        return kept.size <= self.retry.max_body if kept is not None else self.request.framing == NO_BODY
 
     def on_request_data(self, data: bytes) -> None:
         """A piece of the body."""
         self.bytes_in += len(data)
-        if self.request.framing == CHUNKED:
-            data = chunk(data)
-        self._pass_on(data)
+        if self.mirror is not None:
+            self.mirror.feed(data)
+        up = self._taking()
+        self._keep(data, sending=up is not None)
+        if up is not None:
+            up.send_body(data)
+            if up is self._taking() and up.full:
+                self.down.pause_reading()
+        elif self._kept is not None and self._kept.size > self.retry.max_body:
+            self.on_too_large()
         if not self.response_began:
             self.arm_phase(self.reactor.now)
+
+    def _taking(self) -> Upstream | None:
+        """Who takes what comes of the body at once."""
+        attempt = self.attempt
+        return attempt.up if attempt is not None and attempt.sending else None
+
+    def _keep(self, data: bytes, *, sending: bool) -> None:
+        kept = self._kept
+        if kept is not None:
+            kept.size += len(data)
+            if sending and kept.size > self.retry.max_body:
+                self._kept = None
+            else:
+                kept.pieces.append(data)
 
     def on_request_end(self, trailers: list[bytes]) -> None:
         """The request has come whole."""
         self.request_sent = True
-        if self.request.framing == CHUNKED:
-            self._pass_on(last_chunk(trailers))
+        if self._kept is not None:
+            self._kept.trailers = trailers
+        up = self._taking()
+        if up is not None:
+            up.end_body(trailers)
         if self.mirror is not None:
-            self.mirror.launch_soon()
+            self.mirror.on_request_end(trailers)
         if not self.response_began:
             self.arm_phase(self.reactor.now)
-
-    def _pass_on(self, data: bytes) -> None:
-        if self.mirror is not None:
-            self.mirror.feed(data)
-        attempt = self.attempt
-        sending = attempt is not None and attempt.sending
-        kept = self._kept
-        if kept is not None:
-            self._kept_bytes += len(data)
-            if sending and not self._replayable:
-                self._kept = None
-            else:
-                kept.append(data)
-        if not sending:
-            if not self._replayable:
-                self.on_too_large()
-            return
-        assert attempt is not None
-        up = attempt.up
-        if up is not None:
-            up.write(data)
-            if attempt.up is up and up.full:
-                self.down.pause_reading()
 
     def on_too_large(self) -> None:
         """More of the body than is kept, and nobody takes it yet."""

@@ -48,7 +48,7 @@ class Throttle(Timed):
     def on_deadline(self, now: float) -> None:
         """Pass on what is due."""
         exchange = self._exchange
-        if exchange.down.exchange is not exchange:
+        if exchange.over:
             return
         piece = bytes(self._held[: self._piece])
         del self._held[: self._piece]

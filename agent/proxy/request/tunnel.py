@@ -22,7 +22,7 @@ class Tunnel:
         """Bytes from the upstream."""
         exchange = self._exchange
         exchange.bytes_out += len(data)
-        exchange.down.write(data)
+        exchange.down.send_body(data)
         up = exchange.upstream()
         if up is not None and exchange.down.full:
             up.pause_reading()
@@ -35,7 +35,7 @@ class Tunnel:
         if up is None:
             return
         exchange.bytes_in += len(data)
-        up.write(data)
+        up.send_body(data)
         if up.full and exchange.upstream() is up:
             exchange.down.pause_reading()
         self.touch()

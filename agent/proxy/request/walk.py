@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject

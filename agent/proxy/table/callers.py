@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 
 _REMEMBER: Final = 1024
 _SHOWN: Final = 80

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agent.frames import EndpointFrame, PolicyFrame
-from agent.proxy.http1.answers import Refusal
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.closed import Closed
 from agent.proxy.report.news import News
 from agent.proxy.report.story import InForce

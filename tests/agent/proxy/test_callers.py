@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.proxy.http1.answers import Refusal, refusal_body, refusal_fields
+from agent.proxy.messages.answers import Refusal, refusal_body, refusal_fields
 from agent.proxy.table.callers import Callers
 from tests.support.proxy import GET, Proxy, always_ok, endpoint, running_proxy
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 
 from agent.frames import PolicyFrame
+from agent.proxy.http1.server import ServerStream
 from agent.proxy.request.exchange import MAX_HOPS
 from policies.catalogue import KINDS
 from policies.kind import Side
@@ -87,6 +89,24 @@ def test_bodies_go_both_ways_as_they_come() -> None:
         assert up << HEARD, "the one that waited"
 
 
+def test_a_chunked_body_is_sent_again_as_it_came() -> None:
+    """Its pieces and its trailers, framed anew, at once where it is whole already; each attempt alike."""
+    head = b"PUT /a HTTP/1.1\r\nHost: pets.production\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Playbook() as play:
+        play.put("one", "two")
+        client = play.client()
+        assert client >> head + b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nX-Sum: 5\r\n\r\n"
+        first = play.upstream()
+        body = b"5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n"
+        assert first << b"PUT /a HTTP/1.1\r\n...transfer-encoding: chunked\r\n\r\n" + body
+        first.breaks()
+        play.passes(1.0)
+        second = play.upstream()
+        assert second << b"PUT /a HTTP/1.1\r\n...x-shoal-attempt: 2\r\ntransfer-encoding: chunked\r\n\r\n" + body
+        assert second >> OK
+        assert client << RELAYED
+
+
 def test_who_takes_slowly_has_the_other_side_wait() -> None:
     """The upstream is not read from while the client takes nothing, and goes on afterwards."""
     with Playbook() as play:
@@ -96,9 +116,9 @@ def test_who_takes_slowly_has_the_other_side_wait() -> None:
         assert up >> b"HTTP/1.1 200 OK\r\nContent-Length: 600000\r\n\r\n" + b"x" * 300_000
         exchange = play.connection(client).exchange
         attempt = exchange.attempt  # type: ignore[union-attr]
-        assert not attempt.up._events & 1, "it is read from although nobody takes it"
+        assert not attempt.up.connection._events & 1, "it is read from although nobody takes it"
         client.takes(None)
-        assert attempt.up._events & 1
+        assert attempt.up.connection._events & 1
         assert up >> b"x" * 300_000
         assert client << b"HTTP/1.1 200 OK\r\n..." + b"x" * 600_000
 
@@ -448,6 +468,23 @@ def test_a_callback_that_fails_costs_its_connection_and_nothing_else() -> None:
         service = play.worker.table.services["pets.production"]
         assert (service.stats.active, service.plan.endpoints[0].load.active) == (0, 0)
         assert client.closed and up.closed
+
+
+def test_a_connection_that_closed_leaves_no_garbage_behind() -> None:
+    """It and its stream refer to each other, until it closes: a collection would stop every request."""
+    with Playbook() as play:
+        play.put("one")
+        client, up = talk(play)
+        assert up >> OK
+        assert client << RELAYED
+        gc.collect()
+        gc.disable()
+        try:
+            client.ends()
+            left = [thing for thing in gc.get_objects() if isinstance(thing, ServerStream)]
+        finally:
+            gc.enable()
+        assert client.closed and left == []
 
 
 def test_a_hedge_that_is_not_made_costs_no_budget() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.proxy.http1.head import check_incomplete, parse_request, parse_response
-from agent.proxy.http1.outgoing import request_fields
 from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead
+from agent.proxy.messages.outgoing import request_fields
 
 HOST = b"Host: pets.production"
 

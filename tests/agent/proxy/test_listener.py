@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from agent.proxy import worker as worker_module
-from agent.proxy.http1.budget import Budget, plain
+from agent.proxy.budget import Budget, plain
 from agent.proxy.worker import affordable
 from tests.support.proxy import GET, STRANGER, Client, Proxy, always_ok, endpoint, running_proxy
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from agent.proxy.http1 import pacing
+from agent.proxy import pacing
 from agent.proxy.request import mirroring
 from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
 

@@ -578,8 +578,8 @@ async def test_upload_back_pressure() -> None:
             assert connection.exchange is not None and connection.exchange.attempt is not None
             up = connection.exchange.attempt.up
             assert up is not None
-            assert up._out is not None
-            assert len(up._out) < 1024 * 1024
+            assert up.connection._out is not None
+            assert len(up.connection._out) < 1024 * 1024
             go_on.set()
             with trio.fail_after(20):
                 await client.until(b"ok")

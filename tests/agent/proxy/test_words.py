@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.proxy.http1 import words
 from agent.proxy.http1.head import parse_request
-from agent.proxy.messages import head
+from agent.proxy.messages import head, words
 from tests.support.proxy import GET, OK, STRANGER, Client, Proxy, endpoint, running_proxy
 
 SAID = {

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from agent.proxy.engine.reactor import Reactor, Timed
-from agent.proxy.http1.client import ResponseHandler
+from agent.proxy.stream import ResponseHandler
 
 PERIOD_S: Final = 0.01
 PERIOD_BYTES: Final = 256 * 1024

@@ -1,5 +1,5 @@
 # mypyc: compiled
-"""What the next hop is sent: a request's head, re-serialised from its judged form, with what the mesh says of it."""
+"""What the next hop is sent of a request's head: its judged lines, as its route wants them, and what the mesh says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import (
-    CHUNKED,
     FORWARDED_FOR,
     FORWARDED_PROTO,
     HOST,
@@ -20,9 +19,15 @@ from policies.decision import Edits, Forward
 from policies.endpoint import Endpoint
 
 
-def request_head(
+def target_of(request: RequestHead, forward: Forward | None) -> bytes:
+    """What is asked for, as its route wants it."""
+    if forward is not None and forward.target is not None:
+        return forward.target.encode("latin-1")
+    return request.target
+
+
+def own_lines(
     request: RequestHead,
-    forward: Forward | None,
     endpoint: Endpoint,
     *,
     trail: bytes,
@@ -31,20 +36,11 @@ def request_head(
     attempt: int,
     left_s: float,
 ) -> list[bytes]:
-    """The lines of a request's head, for one attempt; `attempt` counts from 1. `trail` is what `trail` makes, `left_s`
-    how long the answer is waited for (INFINITY: for ever)."""
-    target = request.target
-    if forward is not None and forward.target is not None:
-        target = forward.target.encode("latin-1")
-    lines = [request.method, b" ", target, b" HTTP/1.1\r\n"]
-    lines += request_fields(request, forward)
-    lines.append(trail)
+    """What the mesh says of a request, for one attempt; `attempt` counts from 1. `trail` is what `trail` makes,
+    `left_s` how long the answer is waited for (INFINITY: for ever)."""
+    lines = [trail]
     if request.special_value(REQUEST_ID) is None:
-        lines += (b"x-request-id: ", request_id, b"\r\n")
-    if request.framing == CHUNKED:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    if request.upgrade:
-        lines.append(b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade)
+        lines.append(b"x-request-id: " + request_id + b"\r\n")
     if left_s != INFINITY:
         lines.append(b"x-shoal-deadline: %d\r\n" % max(1, int(left_s * 1000)))
     if endpoint.via:
@@ -53,19 +49,11 @@ def request_head(
         lines.append(b"x-shoal-caller: %b\r\n" % caller.encode())
     if attempt > 1:
         lines.append(b"x-shoal-attempt: %d\r\n" % attempt)
-    lines.append(b"\r\n")
     return lines
 
 
-def marked_as_copy(lines: Sequence[bytes], role: str, timeout_s: float) -> list[bytes]:
-    """The lines of a request's head as those of a copy: with a mark, and its own time."""
-    kept = [line for line in lines[:-1] if not line.startswith(b"x-shoal-deadline:")]
-    kept.append(b"x-shoal-shadow: %b\r\nx-shoal-deadline: %d\r\n\r\n" % (role.encode(), max(1, int(timeout_s * 1000))))
-    return kept
-
-
 def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]:
-    """The end-to-end fields of a request, as its route wants them."""
+    """The lines of its end-to-end fields, as its route wants them. Not to be changed: they may be the request's."""
     connection = request.connection
     fields = request.wires
     if connection:

@@ -1,5 +1,5 @@
 # mypyc: compiled
-"""A listening socket of a worker."""
+"""A listening socket of a worker, and which protocol a client is answered in: the one place that names them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,31 @@ import logging
 import socket
 from typing import Final
 
+from agent.proxy.budget import Budget, plain
+from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Timed
-from agent.proxy.http1.budget import Budget, plain
-from agent.proxy.http1.server import Server
+from agent.proxy.http1.answers import closing_answer
+from agent.proxy.http1.server import ServerConnection
+from agent.proxy.messages.answers import Refusal
+from agent.proxy.stream import Server
 
 ACCEPTS_PER_EVENT: Final = 64
 
 log = logging.getLogger("shoal.worker")
+
+
+def speak(server: Server, sock: socket.socket, peer: str, budget: Budget, *, agent: bool) -> Connection:
+    """A client's connection, in the protocol that it speaks."""
+    return ServerConnection(server, sock, peer, budget, agent=agent)
+
+
+def turn_away(sock: socket.socket, refusal: Refusal) -> None:
+    """Tell a client that its connection is not taken, if it can be told at once."""
+    try:
+        sock.send(closing_answer(refusal))
+    except OSError:
+        pass
+    sock.close()
 
 
 class Listener(Timed):
