@@ -55,9 +55,13 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.proxy.engine": (
         *NOT_IN_A_WORKER,
         "policies",
-        *inner("messages stream http1 listener phases table control report request runtime worker"),
+        *inner("messages peer stream http1 listener phases table control report request runtime worker"),
     ),
     "agent.proxy.messages": (
+        *NOT_IN_A_WORKER,
+        *inner("peer stream http1 listener phases table control report request runtime worker"),
+    ),
+    "agent.proxy.peer": (
         *NOT_IN_A_WORKER,
         *inner("stream http1 listener phases table control report request runtime worker"),
     ),
@@ -204,6 +208,7 @@ def test_no_room_imports_what_it_must_not() -> None:
         ("agent.proxy.http1.server", "from agent.proxy.runtime import Runtime"),
         ("agent.proxy.engine.reactor", "from agent.proxy.http1 import head"),
         ("agent.proxy.messages.head", "from agent.proxy.http1.head import parse_field"),
+        ("agent.proxy.peer", "from agent.proxy.stream import Stream"),
         ("agent.proxy.stream", "from agent.proxy.http1.client import ClientStream"),
         ("agent.proxy.request.exchange", "from agent.proxy.http1.server import ServerStream"),
         ("agent.proxy.request.relay", "from agent.proxy.http1.framing import chunk"),

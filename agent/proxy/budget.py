@@ -9,11 +9,6 @@ STRANGERS_PERCENT: Final = 75
 """Of the inbound listener's connections: the rest is for agents."""
 
 
-def plain(peer: str) -> str:
-    """A peer's address; that of an IPv4 client of an IPv6 socket (`::ffff:10.0.0.5`) as the IPv4 address it is."""
-    return peer[7:] if peer.startswith("::ffff:") and "." in peer else peer
-
-
 class Budget:
     """What clients of one listener, the outbound or the inbound one, may take in this worker; each has its own, so that
     whoever floods one of them locks nobody out of the other. Of the inbound one, a part is kept for agents."""

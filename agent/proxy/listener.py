@@ -8,12 +8,13 @@ import logging
 import socket
 from typing import Final
 
-from agent.proxy.budget import Budget, plain
+from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.http1.answers import closing_answer
 from agent.proxy.http1.server import ServerConnection
 from agent.proxy.messages.answers import Refusal
+from agent.proxy.peer import Peer, peer_at
 from agent.proxy.stream import Server
 
 ACCEPTS_PER_EVENT: Final = 64
@@ -21,7 +22,7 @@ ACCEPTS_PER_EVENT: Final = 64
 log = logging.getLogger("shoal.worker")
 
 
-def speak(server: Server, sock: socket.socket, peer: str, budget: Budget, *, agent: bool) -> Connection:
+def speak(server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, agent: bool) -> Connection:
     """A client's connection, in the protocol that it speaks."""
     return ServerConnection(server, sock, peer, budget, agent=agent)
 
@@ -59,7 +60,8 @@ class Listener(Timed):
             except OSError as error:
                 self._pause(error)
                 return
-            self.server.on_accepted(sock, plain(address[0]), self.budget)
+            peer = peer_at(address[0], self.server.agents if self.inbound else None)
+            self.server.on_accepted(sock, peer, self.budget)
 
     def _pause(self, error: OSError) -> None:
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):

@@ -19,6 +19,7 @@ from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Reactor, Timed
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead, ResponseHead
+from agent.proxy.peer import Peer
 from agent.trust import Agents
 from policies.decision import Edits
 
@@ -76,21 +77,12 @@ class Stream:
 
     __slots__ = ("budget", "inbound", "peer", "reactor")
 
-    def __init__(self, reactor: Reactor, peer: str, budget: Budget) -> None:
+    def __init__(self, reactor: Reactor, peer: Peer, budget: Budget) -> None:
         self.reactor = reactor
         self.peer = peer
         self.budget = budget
         """Of the listener that it came by."""
         self.inbound = budget.inbound
-
-    @property
-    def sender(self) -> int:
-        """Who sends its requests (`agent.proxy.messages.words`), for what they may say."""
-        raise NotImplementedError
-
-    def trail(self, request: RequestHead) -> bytes:
-        """Via and X-Forwarded lines for the next hop."""
-        raise NotImplementedError
 
     # The client's side.
 
@@ -315,7 +307,7 @@ class Server:
         self.agents = Agents()
         """Who is believed to be one."""
 
-    def on_accepted(self, sock: socket.socket, peer: str, budget: Budget) -> None:
+    def on_accepted(self, sock: socket.socket, peer: Peer, budget: Budget) -> None:
         """A client connected, to the listener that the budget is of."""
         raise NotImplementedError
 

@@ -33,6 +33,7 @@ from agent.proxy.engine.connection import Connection
 from agent.proxy.listener import Listener, speak, turn_away
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
+from agent.proxy.peer import Peer
 from agent.proxy.report import state
 from agent.proxy.report.news import MAX_EVENTS
 from agent.proxy.request.explain import explain
@@ -85,11 +86,11 @@ class Worker(Runtime):
         """Serve a listening socket."""
         self.listeners.append(Listener(self, fd, self.inbound if inbound else self.outbound))
 
-    def on_accepted(self, sock: socket.socket, peer: str, budget: Budget) -> None:
+    def on_accepted(self, sock: socket.socket, peer: Peer, budget: Budget) -> None:
         """A client connected, to the listener that the budget is of."""
         self.accepted += 1
         sock.setblocking(False)
-        agent = budget.inbound and self.agents.from_agent(peer)
+        agent = peer.agent
         if not budget.enter(min(self.limits.max_connections, self._affordable), agent=agent):
             refusal = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
             self.count_refused(refusal)

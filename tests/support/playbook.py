@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.frames import EndpointFrame
 from agent.proxy.http1.server import ServerConnection
+from agent.proxy.peer import peer_at
 from agent.proxy.worker import Worker
 from tests.support.proxy import AGENT, SERVICE, endpoint, staged
 
@@ -187,7 +188,8 @@ class Playbook:
         wire = Wire(self, "a caller's agent" if inbound else "the client")
         self._wires.append(wire)
         budget = self.worker.inbound if inbound else self.worker.outbound
-        self.worker.on_accepted(wire, peer, budget)  # type: ignore[arg-type]
+        who = peer_at(peer, self.worker.agents if inbound else None)
+        self.worker.on_accepted(wire, who, budget)  # type: ignore[arg-type]
         return wire
 
     def connection(self, wire: Wire) -> ServerConnection:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.proxy.control.waiting import Waiting
-from agent.proxy.messages import answers, words
+from agent.proxy.messages import answers
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.report.stats import count
@@ -78,12 +78,12 @@ class Question(RequestHandler):
         self._size = 0
         self._number = 0
         self._started = down.reactor.now
-        self.address = down.peer
+        self.address = down.peer.address
         """Where it comes from."""
 
     def start(self) -> None:
         """Ask, as soon as it is whole."""
-        if self._down.sender != words.AGENT:
+        if not self._down.peer.agent:
             self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
             return
         self._down.arm(self._started + self._peers.answer_s)

@@ -20,7 +20,6 @@ from agent.proxy.engine.connection import Connection
 from agent.proxy.http1.answers import closing_answer, status_line
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.http1.head import check_incomplete, parse_request
-from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import (
     CHUNKED,
@@ -33,7 +32,8 @@ from agent.proxy.messages.head import (
     ResponseHead,
     forwarded_fields,
 )
-from agent.proxy.messages.outgoing import edited, trail
+from agent.proxy.messages.outgoing import edited
+from agent.proxy.peer import Peer
 from agent.proxy.stream import RequestHandler, Server, Stream
 from policies.decision import Edits
 
@@ -62,13 +62,13 @@ class ServerConnection(Connection):
         "stream",
     )
 
-    def __init__(self, server: Server, sock: socket.socket, peer: str, budget: Budget, *, agent: bool) -> None:
+    def __init__(self, server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, agent: bool) -> None:
         """`agent`: the budget counts it as an agent's."""
         super().__init__(server.reactor, sock)
         self.server = server
         self.budget = budget
         self._agent = agent
-        self.stream: ServerStream | None = ServerStream(self, server, peer)
+        self.stream: ServerStream | None = ServerStream(self, peer)
         """Where its requests come by; None once it is closed."""
         self.exchange: RequestHandler | None = None
         self.served = 0
@@ -301,37 +301,15 @@ class ServerConnection(Connection):
 class ServerStream(Stream):
     """Where the requests of one connection come by, one after the other, and their answers go."""
 
-    __slots__ = ("_body_framing", "_connection", "_eof", "_hidden", "_own_trail", "_server")
+    __slots__ = ("_body_framing", "_connection", "_eof")
 
-    def __init__(self, connection: ServerConnection, server: Server, peer: str) -> None:
-        super().__init__(server.reactor, peer, connection.budget)
+    def __init__(self, connection: ServerConnection, peer: Peer) -> None:
+        super().__init__(connection.reactor, peer, connection.budget)
         self._connection = connection
-        self._server = server
         self._body_framing = NO_BODY
         """Of the answer's body, towards the client."""
-        self._own_trail: bytes | None = None
-        self._hidden = False
         self._eof = 0
         """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
-
-    @property
-    def sender(self) -> int:
-        """Who sends the requests of this connection, for what they may say."""
-        if not self.inbound:
-            loopback = self.peer.startswith("127.") or self.peer == "::1"
-            return words.LOCAL if loopback else words.CLIENT
-        return words.AGENT if self._server.agents.from_agent(self.peer) else words.STRANGER
-
-    def trail(self, request: RequestHead) -> bytes:
-        """Via and X-Forwarded lines for the next hop; the same for all requests that come without their own. An agent
-        is no link of the chain that services see; whoever else comes to its door is."""
-        hidden = self.inbound and self._server.agents.from_agent(self.peer)
-        if request.has_trail:
-            return trail(request, self.peer, inbound=hidden)
-        if self._own_trail is None or hidden != self._hidden:
-            self._own_trail = trail(None, self.peer, inbound=hidden)
-            self._hidden = hidden
-        return self._own_trail
 
     # The client's side.
 

@@ -42,7 +42,7 @@ class Party(Walk):
         return own_lines(
             request,
             endpoint,
-            trail=self.down.trail(request),
+            trail=self.down.peer.trail(request),
             request_id=self.request_id,
             caller=self.caller,
             attempt=attempt,

@@ -76,7 +76,7 @@ class Exchange(Relay):
         """Find the service, take its plan, and let every phase have its say."""
         request = self.request
         if request.has_words:
-            words.disbelieve(request, self.down.sender)
+            words.disbelieve(request, self.down.peer.sender)
         service = self.runtime.table.find(request.host)
         refusal = self._read_own_fields()
         if service is None:

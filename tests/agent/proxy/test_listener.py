@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from agent.proxy import worker as worker_module
-from agent.proxy.budget import Budget, plain
+from agent.proxy.budget import Budget
+from agent.proxy.peer import peer_at
 from agent.proxy.worker import affordable
 from tests.support.proxy import GET, STRANGER, Client, Proxy, always_ok, endpoint, running_proxy
 
@@ -37,7 +38,7 @@ def test_small_budgets(most: int, strangers: int) -> None:
 )
 def test_an_ipv4_client_of_an_ipv6_socket(peer: str, found: str) -> None:
     """Has the address that it has: for loopback, for agents, and for X-Forwarded-For."""
-    assert plain(peer) == found
+    assert peer_at(peer, None).address == found
 
 
 async def flood(proxy: Proxy, count: int) -> list[Client]:
