@@ -27,16 +27,19 @@ from policies.decision import Edits
 class RequestHandler(Timed):
     """One request. It ends by its own doing; nothing is called after that."""
 
-    __slots__ = ("over", "request", "request_sent", "switched")
+    __slots__ = ("over", "request", "request_sent")
 
     def __init__(self, request: RequestHead) -> None:
         super().__init__()
         self.request = request
         self.request_sent = False
         """Whether it has come whole."""
-        self.switched = False
-        """Whether bytes go both ways, unread."""
         self.over = False
+
+    @property
+    def switched(self) -> bool:
+        """Whether bytes go both ways, unread."""
+        return False
 
     def start(self) -> None:
         """Its head is there, and so is the table."""

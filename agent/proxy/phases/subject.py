@@ -14,16 +14,20 @@ from agent.proxy.stream import RequestHandler
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_view", "caller", "reactor", "rng", "started")
+    __slots__ = ("_view", "caller", "reactor", "started")
 
-    def __init__(self, request: RequestHead, reactor: Reactor, rng: random.Random) -> None:
+    def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
         self.reactor = reactor
-        self.rng = rng
         self.caller = ""
         """The service that calls, as far as it is known."""
         self.started = reactor.now
         self._view: HeadView | None = None
+
+    @property
+    def rng(self) -> random.Random:
+        """Chance, for those that draw."""
+        raise NotImplementedError
 
     @property
     def view(self) -> HeadView:

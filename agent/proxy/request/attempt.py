@@ -28,13 +28,23 @@ class Party(Walk):
 
     __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "whole_deadline")
 
-    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead, rng: random.Random) -> None:
-        super().__init__(runtime, request, rng, inbound=down.inbound)
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
+        super().__init__(runtime, request)
         self.down = down
         self.request_id = b""
         self.whole_deadline = INFINITY
         self.bytes_in = 0
         self.bytes_out = 0
+
+    @property
+    def inbound(self) -> bool:
+        """By which listener it came."""
+        return self.down.inbound
+
+    @property
+    def rng(self) -> random.Random:
+        """The worker's."""
+        return self.runtime.rng
 
     def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
         """What the mesh says of the request to an endpoint; `attempt` counts from 1, `left_s` is for its answer."""

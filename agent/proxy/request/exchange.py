@@ -1,9 +1,9 @@
 # mypyc: compiled
 """The story of a request, once it is decided where it goes: send, relay, fail, end.
 
-An Exchange is one request and its answer. Who may pass, and where to, is its walk's (`agent.proxy.request.walk`); what
-only callers do (retries, hedges, ways out) is in `outbound`, what only the agent beside the instance does in `inbound`.
-Stream and upstream connections call it when something happened (`on_…`).
+An Exchange is one request and its answer. Who may pass, and where to, is its walk's (`agent.proxy.request.walk`). What
+only callers do is in `shaped` (copies, slow answers, sessions) and `outbound` (retries, hedges, ways out); what only
+the agent beside the instance does, in `inbound`. Streams of both sides call it when something happened (`on_…`).
 
 Laws
 - The plan is read once, at the start. A swap in the middle of a request changes nothing for it.
@@ -30,10 +30,9 @@ from agent.proxy.messages.head import (
     ResponseHead,
 )
 from agent.proxy.phases.phase import Phase
-from agent.proxy.phases.verdict import Copies, Refuse, TurnAway, Verdict, what
+from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, what
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
-from agent.proxy.request import mirroring
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
@@ -54,19 +53,13 @@ _NOTHING: Final[list[bytes]] = []
 
 
 class Exchange(Relay):
-    """One request on its way. Made for its downstream connection, which it outlives by nothing."""
+    """One request on its way. Made for its stream."""
 
-    __slots__ = (
-        "attempts",
-        "no_retry",
-        "why",
-    )
+    __slots__ = ("attempts", "why")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.attempts = 0
-        self.no_retry = False
-        """What failed was tried again already, here or nearer to the failure: those before us should not."""
         self.why = ""
         """What ended it, other than an endpoint's answer."""
 
@@ -166,12 +159,6 @@ class Exchange(Relay):
         if entered is not None:
             entered.ended(self, 0, -1.0)
 
-    def copy(self, copies: Copies) -> None:
-        """Collect for them."""
-        plan = self.plan
-        assert plan is not None and plan.shadow is not None
-        self.mirror = mirroring.begin(self, copies.orders, plan.shadow.compiled)
-
     def send(self, endpoint: Endpoint) -> None:
         """Try it."""
         self.attempts += 1
@@ -214,13 +201,9 @@ class Exchange(Relay):
 
     def relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """Pass an answer on."""
-        self.response_began = True
         self.status = head.status
         attempt.observe(outcome_of(head.status))
-        if self.mirror is not None:
-            self.mirror.on_primary(head, body)
-        extra = self.extra_response_fields(head)
-        self.begin_answer(head, extra, body, complete)
+        self.begin_answer(head, self.extra_response_fields(head), body, complete)
 
     def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
         """What the mesh adds to an answer."""
@@ -232,6 +215,11 @@ class Exchange(Relay):
             if self.no_retry or words.says(head, SHOAL_NO_RETRY, agent=via) or self.fails_deeper:
                 extra.append(b"x-shoal-no-retry: 1\r\n")
         return extra
+
+    @property
+    def no_retry(self) -> bool:
+        """Whether what failed was tried again already, here or nearer to the failure: those before us should not."""
+        return False
 
     @property
     def fails_deeper(self) -> bool:
@@ -300,8 +288,6 @@ class Exchange(Relay):
         """The client closed: nobody waits for the answer."""
         self.cut()
         self.why = self.why or "the client went away"
-        if not self.response_began:
-            self.status = 0
         self.end()
 
     def cut(self) -> Attempt | None:
@@ -340,11 +326,10 @@ class Exchange(Relay):
 
     def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
         """Whole, and of the mesh's own."""
-        self.status = status
         if self.explained is not None:
             fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
         self.cut()
-        self.response_began = True
+        self.status = status
         self.down.send_own(status, fields, body)
         self.end()
 
@@ -360,15 +345,12 @@ class Exchange(Relay):
         if self.attempt is not None:
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
-        self.forget_body()
+        self.forget_tunnel()
         self.on_end()
         duration_s = self.reactor.now - self.started
         entered, self.entered = self.entered, None
         if entered is not None:
             entered.ended(self, self.status, duration_s)
-        if self.mirror is not None:
-            mirror, self.mirror = self.mirror, None
-            mirror.on_end(self.why, duration_s)
         service = self.service
         if service is not None:
             stats = service.stats

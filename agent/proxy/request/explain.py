@@ -52,7 +52,7 @@ def explain(runtime: Runtime, args: dict[str, Any]) -> dict[str, Any]:
 class Explanation(Walk):
     """A way that nobody goes."""
 
-    __slots__ = ("_instance", "_shed", "decisions", "status")
+    __slots__ = ("_instance", "_rng", "_shed", "decisions", "status")
 
     def __init__(
         self,
@@ -63,17 +63,27 @@ class Explanation(Walk):
         inbound: str | None = None,
         shed: dict[str, str] | None = None,
     ) -> None:
-        rng = random.Random()
-        rng.setstate(runtime.rng.getstate())
-        super().__init__(runtime, request, rng, inbound=inbound is not None)
+        super().__init__(runtime, request)
+        self._rng = random.Random()
+        self._rng.setstate(runtime.rng.getstate())
         self.request_sent = True
         self.caller = caller
         self.decisions: story.Explained = []
         self.explained = self.decisions
         self.status: int | None = None
         """Of an answer that the mesh would give itself."""
-        self._instance = inbound or ""
+        self._instance = inbound
         self._shed = shed or {}
+
+    @property
+    def inbound(self) -> bool:
+        """Whether another agent picked."""
+        return self._instance is not None
+
+    @property
+    def rng(self) -> random.Random:
+        """What a request would draw now."""
+        return self._rng
 
     def tell(self) -> None:
         """Walk."""
@@ -83,7 +93,7 @@ class Explanation(Walk):
             return
         self.service = service
         self.plan = plan = service.plan
-        if self.inbound:
+        if self._instance is not None:
             self.come_in(self._instance.encode("latin-1", "replace") or None)
             return
         self.retry = plan.retry

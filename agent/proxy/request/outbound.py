@@ -21,8 +21,8 @@ from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.exchange import Exchange
 from agent.proxy.request.inbound import REFUSED_S
+from agent.proxy.request.shaped import Shaped
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import observe, outcome_of, outcome_of_failure
@@ -39,10 +39,10 @@ TROUBLED_S: Final = 1.0
 """For how long the failures of a service count as those of what it calls, when such a call has failed."""
 
 
-class Outbound(Exchange):
+class Outbound(Shaped):
     """A request of a caller on this host."""
 
-    __slots__ = ("_counts_retry", "_storing", "_waits", "hedge")
+    __slots__ = ("_counts_retry", "_no_retry", "_storing", "_waits", "hedge")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
@@ -50,6 +50,7 @@ class Outbound(Exchange):
         """A second one under way beside it; the first answer wins."""
         self._counts_retry = False
         """Whether the breaker counts it as a retry under way."""
+        self._no_retry = False
         self._waits = False
         """Because a fault policy says so."""
         self._storing: _Storing | None = None
@@ -118,13 +119,6 @@ class Outbound(Exchange):
             self.service.recent.observe(self.reactor.now - attempt.began)
         self.relay(attempt, head, body, complete)
 
-    def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
-        """With the cookie of a session that begins."""
-        extra = super().extra_response_fields(head)
-        if self.sets_cookie is not None:
-            extra.append(b"set-cookie: %b\r\n" % self.sets_cookie.encode("latin-1"))
-        return extra
-
     def _on_shed(self, attempt: Attempt, complete: bool) -> None:
         """The endpoint's agent lets no more in."""
         attempt.release(reusable=complete and self.request_sent)
@@ -147,11 +141,16 @@ class Outbound(Exchange):
 
     # Another try.
 
+    @property
+    def no_retry(self) -> bool:
+        """Whether what failed was tried again already."""
+        return self._no_retry
+
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
         via = attempt.endpoint.via
         if words.says(head, SHOAL_NO_RETRY, agent=via):
-            self.no_retry = True
+            self._no_retry = True
         unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=via)
         verdict = self._verdict(
             attempt,
@@ -220,14 +219,14 @@ class Outbound(Exchange):
             rng=self.rng,
             retry_after_s=after_s,
             remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
-            tried_deeper=self.no_retry or self.fails_deeper,
+            tried_deeper=self._no_retry or self.fails_deeper,
             breaker_free=counting is None or counting.retry_is_free,
         )
         if isinstance(found, Again):
             if counting is not None:
                 self._counts_retry = counting.may_retry()
         elif self.attempts > 1 or found.final:
-            self.no_retry = True
+            self._no_retry = True
             if self.caller:
                 self.runtime.troubled[self.caller] = now + TROUBLED_S
         if self.explained is not None:
@@ -240,7 +239,7 @@ class Outbound(Exchange):
         attempt.observe(outcome)
         self.attempt = None
         if self.retry.another_endpoint:
-            self.tried.append(attempt.endpoint)
+            self.detours.tried.append(attempt.endpoint)
         if delay_s <= 0.0:
             self.try_next()
         else:
@@ -262,7 +261,7 @@ class Outbound(Exchange):
         ):
             return
         avoid = [*self.tried, attempt.endpoint]
-        endpoint = balancer.pick(self.key, now, self.rng, avoid)
+        endpoint = balancer.pick(self.key(balancer), now, self.rng, avoid)
         if endpoint is None or endpoint in avoid:
             return
         target = self.target
@@ -285,7 +284,7 @@ class Outbound(Exchange):
     def _lose(self, attempt: Attempt, outcome: int) -> None:
         """Of two attempts under way one failed: the other goes on alone."""
         attempt.observe(outcome)
-        self.tried.append(attempt.endpoint)
+        self.detours.tried.append(attempt.endpoint)
         if self.hedge is not attempt:
             self.attempt = self.hedge
         self.hedge = None
@@ -367,6 +366,7 @@ class Outbound(Exchange):
 
     def on_end(self) -> None:
         """It is about to be over."""
+        super().on_end()
         self._end_retry()
         storing, self._storing = self._storing, None
         if storing is not None:

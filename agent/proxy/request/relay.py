@@ -12,9 +12,7 @@ from typing import Final
 
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import NO_BODY, RequestHead, ResponseHead
-from agent.proxy.request import mirroring
 from agent.proxy.request.attempt import Attempt, Party
-from agent.proxy.request.throttle import Throttle
 from agent.proxy.request.tunnel import Tunnel
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream, Upstream
@@ -39,36 +37,33 @@ class Kept:
 class Relay(Party):
     """The bodies of one exchange."""
 
-    __slots__ = (
-        "_idle_s",
-        "_kept",
-        "_throttle",
-        "_tunnel",
-        "attempt",
-        "mirror",
-        "response_began",
-        "status",
-    )
+    __slots__ = ("_kept", "_tunnel", "attempt", "status")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
-        super().__init__(runtime, down, request, runtime.rng)
+        super().__init__(runtime, down, request)
         self.attempt: Attempt | None = None
         """Under way, or the one whose answer is relayed."""
-        self.mirror: mirroring.Mirror | None = None
-        self.response_began = False
         self.status = 0
-        self._idle_s = 300.0
+        """Of the answer, once it begins."""
         self._kept: Kept | None = None if request.framing == NO_BODY else Kept()
         """What a later attempt needs again; None once it is too much, or there is no body."""
-        self._throttle: Throttle | None = None
         self._tunnel: Tunnel | None = None
+
+    @property
+    def response_began(self) -> bool:
+        """Whether there is no way back."""
+        return self.status != 0
+
+    @property
+    def switched(self) -> bool:
+        """Whether bytes go both ways, unread."""
+        return self._tunnel is not None
 
     # Time.
 
     def begin_clock(self, plan: Plan) -> None:
         """The request's time begins."""
         timeouts = plan.timeouts
-        self._idle_s = timeouts.idle_s or INFINITY
         if plan.bounds_whole_request and timeouts.request_s:
             self.whole_deadline = min(self.whole_deadline, self.started + timeouts.request_s)
         self.arm_phase(self.started)
@@ -78,11 +73,9 @@ class Relay(Party):
         plan = self.plan
         if plan is None:
             return  # waiting for the table, with a deadline of its own
-        if self.response_began or not self.request_sent:
-            phase_s = self._idle_s
-        else:
-            phase_s = plan.timeouts.request_s or INFINITY
-        deadline = now + phase_s
+        timeouts = plan.timeouts
+        phase_s = timeouts.idle_s if self.response_began or not self.request_sent else timeouts.request_s
+        deadline = now + (phase_s or INFINITY)
         whole = self.whole_deadline
         self.down.arm(whole if whole < deadline else deadline)
 
@@ -108,8 +101,6 @@ class Relay(Party):
     def on_request_data(self, data: bytes) -> None:
         """A piece of the body."""
         self.bytes_in += len(data)
-        if self.mirror is not None:
-            self.mirror.feed(data)
         up = self._taking()
         self._keep(data, sending=up is not None)
         if up is not None:
@@ -143,8 +134,6 @@ class Relay(Party):
         up = self._taking()
         if up is not None:
             up.end_body(trailers)
-        if self.mirror is not None:
-            self.mirror.on_request_end(trailers)
         if not self.response_began:
             self.arm_phase(self.reactor.now)
 
@@ -158,15 +147,6 @@ class Relay(Party):
         """Its head, and all of the body if it came along."""
         self._kept = None
         edits = self.forward.response_headers if self.forward is not None else None
-        if self.bytes_per_s and (body or not complete):
-            self._throttle = Throttle(self, self.bytes_per_s)
-            self.down.send_response(head, extra, b"", False, edits)
-            if complete:
-                if self.attempt is not None:
-                    self.attempt.release(reusable=self.request_sent)
-                self._throttle.feed(body)
-                self._throttle.end([])
-            return
         self.bytes_out += len(body)
         self.down.send_response(head, extra, body, complete, edits)
         if complete:
@@ -176,12 +156,7 @@ class Relay(Party):
 
     def on_response_data(self, data: bytes) -> None:
         """A piece of the answer's body."""
-        if self.mirror is not None:
-            self.mirror.on_primary_data(data)
-        if self._throttle is not None:
-            self._throttle.feed(data)
-        else:
-            self.pass_body(data)
+        self.pass_body(data)
 
     def pass_body(self, data: bytes) -> None:
         """To the client."""
@@ -195,12 +170,7 @@ class Relay(Party):
 
     def on_response_end(self, trailers: list[bytes]) -> None:
         """The answer has come whole."""
-        if self._throttle is None:
-            self.end_answer(trailers)
-            return
-        if self.attempt is not None:
-            self.attempt.release(reusable=self.request_sent)
-        self._throttle.end(trailers)
+        self.end_answer(trailers)
 
     def end_answer(self, trailers: list[bytes]) -> None:
         """All of it has been passed on."""
@@ -225,8 +195,6 @@ class Relay(Party):
 
     def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101: from here on bytes go both ways, unread."""
-        self.response_began = True
-        self.switched = True
         self.status = 101
         attempt.observe(ejector.OK)
         self._tunnel = Tunnel(self)
@@ -261,10 +229,9 @@ class Relay(Party):
 
     # The end.
 
-    def forget_body(self) -> None:
+    def forget_tunnel(self) -> None:
         """They refer to each other: garbage that only a collection would find."""
         self._tunnel = None
-        self._throttle = None
 
     def cut(self) -> Attempt | None:
         """Give up what is under way; returns it, for what there is to learn from it."""

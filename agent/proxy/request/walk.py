@@ -12,7 +12,6 @@ answers and sends; an explanation peeks, and tells.
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import msgspec
@@ -23,6 +22,7 @@ from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Copies, FallBack, Hold, Refuse, TurnAway, Verdict
 from agent.proxy.report import story
+from agent.proxy.request.detours import Detours
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
@@ -47,40 +47,33 @@ ENDED: Final = 2
 """The request goes on no further from here: it was answered, waits, or took another way."""
 
 _DEFAULT_RETRY: Final = retrying.compile(None)
+_NONE: Final[list[Endpoint]] = []
 
 
 class Walk(Subject):
     """One request's way."""
 
     __slots__ = (
-        "_departed",
-        "_fallbacks",
+        "_detours",
         "_next",
-        "_then",
-        "_ways_tried",
         "balancer",
-        "bytes_per_s",
         "endpoint",
         "entered",
         "explained",
         "forward",
         "gated",
         "held",
-        "inbound",
-        "key",
+        "hold",
         "plan",
         "retry",
         "runtime",
         "service",
-        "sets_cookie",
         "target",
-        "tried",
     )
 
-    def __init__(self, runtime: Runtime, request: RequestHead, rng: random.Random, *, inbound: bool) -> None:
-        super().__init__(request, runtime.reactor, rng)
+    def __init__(self, runtime: Runtime, request: RequestHead) -> None:
+        super().__init__(request, runtime.reactor)
         self.runtime = runtime
-        self.inbound = inbound
         self.service: Service | None = None
         self.plan: Plan | None = None
         """Of the service that was asked for; read once."""
@@ -88,10 +81,8 @@ class Walk(Subject):
         """The service whose endpoints are tried: the request's own, or where its route leads."""
         self.forward: Forward | None = None
         self.balancer: Balancer | None = None
-        self.key: int | None = None
         self.endpoint: Endpoint | None = None
         """The last that was picked."""
-        self.tried: list[Endpoint] = []
         self.retry = _DEFAULT_RETRY
         self.entered: Phase | None = None
         """A breaker that counts the request."""
@@ -100,17 +91,11 @@ class Walk(Subject):
         self.gated = False
         """Whether the picked endpoint's breaker counts the attempt about to be made."""
         self.explained: story.Explained | None = None
-        self.bytes_per_s = 0.0
-        """How slowly the answer is passed on, on purpose; 0: as it comes."""
-        self.sets_cookie: str | None = None
+        self.hold: Hold | None = None
+        """How it is held up on purpose, before it goes on and while it is answered."""
         self._next = 0
-        """Of the outbound phases."""
-        self._then: Refuse | None = None
-        """What comes after a wait."""
-        self._departed = False
-        self._fallbacks = 0
-        self._ways_tried = 0
-        """Ways out of an overload."""
+        """Of the outbound phases; one more than there are: it has departed."""
+        self._detours: Detours | None = None
 
     # Phases.
 
@@ -132,8 +117,7 @@ class Walk(Subject):
             self.let_go()
             self.refuse(verdict)
         elif isinstance(verdict, Hold):
-            self.bytes_per_s = verdict.bytes_per_s
-            self._then = verdict.then
+            self.hold = verdict
             if verdict.delay_s <= 0 or not self.wait(verdict.delay_s):
                 return self._past_wait()
         elif isinstance(verdict, FallBack):
@@ -156,7 +140,7 @@ class Walk(Subject):
         return NOTED
 
     def _past_wait(self) -> int:
-        then, self._then = self._then, None
+        then = self.hold.then if self.hold is not None else None
         return NOTED if then is None else self._carry_out(then)
 
     # Outbound.
@@ -200,9 +184,8 @@ class Walk(Subject):
         self.target = target
         balancer = target.plan.balancer if forward is None else target.plan.group(forward.subset)
         self.balancer = balancer
-        self.key = balancer.key(self.view) if balancer.needs_key else None
-        if not self._departed:
-            self._departed = True
+        if self._next <= len(plan.outbound):
+            self._next = len(plan.outbound) + 1
             for phase in plan.departing:
                 if self.meet(phase) == ENDED:
                     return
@@ -213,8 +196,9 @@ class Walk(Subject):
         self.depart(plan, balancer)
 
     def _fall_back(self, verdict: FallBack) -> None:
-        self._fallbacks += 1
-        if self._fallbacks > MAX_FALLBACKS:
+        detours = self.detours
+        detours.fallbacks += 1
+        if detours.fallbacks > MAX_FALLBACKS:
             reason = f"{verdict.reason}; and so on along its fallbacks"
             self.refuse(Refuse(Refusal(503, "breaker", reason, 1, unsent=True)))
             return
@@ -233,25 +217,30 @@ class Walk(Subject):
         balancer, plan = self.balancer, self.plan
         assert balancer is not None and plan is not None
         now = self.reactor.now
-        endpoint = balancer.sticky_endpoint(self.view) if balancer.sticky and not self.tried else None
+        key, tried = self.key(balancer), self.tried
+        endpoint = balancer.sticky_endpoint(self.view) if balancer.sticky and not tried else None
         sticky = endpoint is not None
         if endpoint is None:
-            endpoint = balancer.pick(self.key, now, self.rng, self.tried)
+            endpoint = balancer.pick(key, now, self.rng, tried)
             if endpoint is None:
                 self.refuse(Refuse(story.no_endpoint(plan.service, self.forward)))
                 return
             if balancer.sticky:
-                self.sets_cookie = balancer.sticky_cookie(endpoint)
+                self.begin_session(balancer, endpoint)
         refusing = not self.try_enter(endpoint, now)
         if refusing:
             picked = endpoint
-            endpoint = self._passing_over(balancer, picked, now)
+            endpoint = self._passing_over(balancer, key, picked, now)
             refusing = endpoint is picked
             sticky = sticky and refusing
         if self.explained is not None:
             entry = story.balanced(plan.policies, balancer, endpoint, sticky=sticky, refusing=refusing)
             self.explained.append(entry)
         self.deliver(endpoint)
+
+    def key(self, balancer: Balancer) -> int | None:
+        """What says which endpoint it belongs to, where the balancer wants one."""
+        return balancer.key(self.view) if balancer.needs_key else None
 
     def try_enter(self, endpoint: Endpoint, now: float) -> bool:
         """Whether nothing speaks against an endpoint now; if so, its breaker counts on the request."""
@@ -269,7 +258,7 @@ class Walk(Subject):
         breaker = self.target.plan.breaker
         return breaker is not None and breaker.audit
 
-    def _passing_over(self, balancer: Balancer, refusing: Endpoint, now: float) -> Endpoint:
+    def _passing_over(self, balancer: Balancer, key: int | None, refusing: Endpoint, now: float) -> Endpoint:
         """Another endpoint than those that refused a connection a moment ago, were ejected, or whose breakers are open;
         the picked one when that goes for all.
 
@@ -278,7 +267,7 @@ class Walk(Subject):
         """
         avoid = [*self.tried, refusing]
         for _ in range(PASS_OVER):
-            other = balancer.pick(self.key, now, self.rng, avoid)
+            other = balancer.pick(key, now, self.rng, avoid)
             if other is None or other in avoid:
                 return refusing
             if self.try_enter(other, now):
@@ -338,9 +327,10 @@ class Walk(Subject):
             return
         ways = shed.compiled.ways
         retry_after_s = shed.compiled.retry_after_s
-        while self._ways_tried < len(ways):
-            way = ways[self._ways_tried]
-            self._ways_tried += 1
+        detours = self.detours
+        while detours.ways < len(ways):
+            way = ways[detours.ways]
+            detours.ways += 1
             if isinstance(way, Store):
                 if self.store(way):
                     return
@@ -375,7 +365,27 @@ class Walk(Subject):
         """Say that it is too much."""
         self.refuse(Refuse(Refusal(503, "shed", reason, retry_after_s), [MARK]))
 
+    # What has been tried.
+
+    @property
+    def detours(self) -> Detours:
+        """To be added to."""
+        found = self._detours
+        if found is None:
+            found = self._detours = Detours()
+        return found
+
+    @property
+    def tried(self) -> list[Endpoint]:
+        """Endpoints that are not to be picked again."""
+        return self._detours.tried if self._detours is not None else _NONE
+
     # What a request does, and an explanation only tells.
+
+    @property
+    def inbound(self) -> bool:
+        """Whether it comes in, to an instance of this host."""
+        raise NotImplementedError
 
     def ask(self, phase: Phase) -> Verdict | None:
         """What a phase says."""
@@ -408,6 +418,9 @@ class Walk(Subject):
     def copy(self, copies: Copies) -> None:
         """Send copies along."""
         raise NotImplementedError
+
+    def begin_session(self, balancer: Balancer, endpoint: Endpoint) -> None:
+        """The client's further requests belong to this endpoint."""
 
     def depart(self, plan: Plan, balancer: Balancer) -> None:
         """Its way is decided: to one of the balancer's endpoints."""
