@@ -1,47 +1,26 @@
 """The frames between control and a worker: the only place where the two meet.
 
-A frame is a msgpack map with a `t` that names it, behind a 4-byte big-endian length. Control sends what it wants to be
-so; a worker stages it and makes it so at the next `commit`, whole. A worker takes them as types (`known`); one that it
-does not know, or cannot read, is told of in its log and passed over; fields that it does not know are ignored.
+A frame is a msgpack map with a `t` that names its kind, behind a 4-byte big-endian length. Both ends make and take them
+as the types below: `ToWorker`, what control wants, and `ToControl`, what a worker says. Control sends what it wants to
+be so; a worker stages it and makes it so at the next `commit`, whole.
 
-control -> worker
-    configure  host, zone, mesh, limits, callers (service -> token), access_log, share, agents [range]
-                                                                                               once, first; at changes
-    agents     host, addresses {host: address}                   who lives, and where; staged until commit
-    service    name, revision, endpoints [EndpointFrame], policies {kind: PolicyFrame}       staged until commit
-    gone       name                                                                          staged until commit
-    commit     revision, agents (how many live)                 swap in all that is staged; answered with `runs`
-    ask        id, what ("ping" | "state" | "metrics" | "demand" | "explain"), args {}        answered with `answer`
-    peer_answer  id, status, body                                               control's answer to a `peer`
-    stored     id, name, reason (empty: it is on disk)                       control's answer to a `store`
-    shares     shares {service: {limit: fraction}}               this worker's parts of rate limits; in force at once
-    drain      deadline_s                            stop accepting, finish what is in flight, leave; `drained`
-worker -> control
-    ready      pid, build ("compiled", …)                                listening; the first commit is in force
-    runs       revision, refused [{kind, key, revision, path, reason}]
-    answer     id, value | error
-    peer       id, path, body, address (it comes from)         another agent's question; answered with `peer_answer`
-    store      id, name, topic {url, user, secret}, record (bytes, JSON)     to be kept; answered with `stored`
-    happened   events [{kind ("breaker" | "outlier"), service, endpoint, before, after, reason, audit, at}]
-    records    count, lines (bytes)         access records: JSON objects with the fields of Record, one a line
-    compared   service, revision, request {method, target, id}, answers {role: status, headers, body, truncated, error,
-               latency_s}                         what a request and its copies got, for a shadow policy that compares
-    drained
+Laws
+- Fields that an end does not know are ignored, and what it knows has defaults where it came later than the kind.
+- A kind that an end does not know, as of a newer version, is `Unknown` to it: told in words, and passed over.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
-import msgpack
 import msgspec
+
+from policies.kinds.shadow.answer import Answer as ShadowAnswer
 
 HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-
-Frame = dict[str, Any]
 
 
 class Record(msgspec.Struct):
@@ -110,26 +89,7 @@ class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
     """Why nobody can say what it should be: then requests are refused. Empty for a document."""
 
 
-def said_once(frames: Iterable[Frame]) -> list[Frame]:
-    """Frames that are sent to a worker one after the other: the text of a pattern's document, which may come with a
-    thousand services, stands in the first of them, and is empty in the others."""
-    said: set[tuple[str, str, int]] = set()
-    made: list[Frame] = []
-    for frame in frames:
-        policies = dict(frame.get("policies", {}))
-        for kind, policy in policies.items():
-            if policy.unknown:
-                continue
-            place = (kind, policy.key, policy.revision)
-            if place in said:
-                policies[kind] = PolicyFrame(policy.key, policy.revision, b"")
-            elif "*" in policy.key:
-                said.add(place)
-        made.append({**frame, "policies": policies} if policies else frame)
-    return made
-
-
-# What control sends, as a worker takes it.
+# Control to worker.
 
 
 class Configure(msgspec.Struct, tag_field="t", tag="configure"):
@@ -183,6 +143,7 @@ class Ask(msgspec.Struct, tag_field="t", tag="ask"):
 
     id: int
     what: str
+    """ping, state, metrics, demand or explain."""
     args: dict[str, Any] = {}
 
 
@@ -215,44 +176,234 @@ class Drain(msgspec.Struct, tag_field="t", tag="drain"):
     deadline_s: float
 
 
-class Unknown(msgspec.Struct):
-    """A frame that makes no sense here: of a newer version, perhaps."""
+ToWorker: TypeAlias = Configure | Where | Stage | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
+
+
+def said_once(frames: Iterable[ToWorker]) -> list[ToWorker]:
+    """Frames that are sent to a worker one after the other: the text of a pattern's document, which may come with a
+    thousand services, stands in the first of them, and is empty in the others."""
+    said: set[tuple[str, str, int]] = set()
+    return [_said(frame, said) if isinstance(frame, Stage) and frame.policies else frame for frame in frames]
+
+
+def _said(stage: Stage, said: set[tuple[str, str, int]]) -> Stage:
+    policies = dict(stage.policies)
+    for kind, policy in policies.items():
+        if policy.unknown:
+            continue
+        place = (kind, policy.key, policy.revision)
+        if place in said:
+            policies[kind] = msgspec.structs.replace(policy, text=b"")
+        elif "*" in policy.key:
+            said.add(place)
+    return msgspec.structs.replace(stage, policies=policies)
+
+
+# Worker to control.
+
+
+class Ready(msgspec.Struct, tag_field="t", tag="ready"):
+    """It listens, and the first commit is in force."""
+
+    pid: int
+    build: str
+    """`agent.build.kind()`: what runs."""
+
+
+class Uncompiled(msgspec.Struct, frozen=True):
+    """What of a commit could not be done: a document that control took and the worker does not, a whole plan, a
+    frame."""
+
+    key: str
+    """The document's pattern; the service; the frame's kind."""
+    path: str
+    reason: str
+    kind: str = ""
+    """Of policy; empty where it is no document."""
+
+
+class Runs(msgspec.Struct, tag_field="t", tag="runs"):
+    """A commit is in force."""
+
+    revision: int
+    refused: list[Uncompiled]
+
+
+class Answer(msgspec.Struct, tag_field="t", tag="answer"):
+    """To an `ask`."""
+
+    id: int
+    value: Any = None
+    error: str = ""
+    """Empty: there is a value."""
+
+
+class Peer(msgspec.Struct, tag_field="t", tag="peer"):
+    """Another agent's question (`agent.questions`); wants a `peer_answer`."""
+
+    id: int
+    path: str
+    body: bytes
+    address: str
+    """It comes from."""
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """Where a request is stored, and as whom."""
+
+    url: str
+    user: str = ""
+    secret: dict[str, str] | None = None
+    """A reference, as it stands in the document."""
+
+
+class Store(msgspec.Struct, tag_field="t", tag="store"):
+    """A request that is to be kept; wants a `stored`."""
+
+    id: int
+    name: str
+    topic: Topic
+    record: bytes
+    """JSON."""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """Something changed of itself."""
+
+    kind: str
+    """breaker, outlier or shed."""
+    service: str
+    endpoint: str
+    """Empty: of the service as a whole."""
+    before: str
+    after: str
+    reason: str
+    audit: bool
+    at: float
+    """Unix seconds."""
+
+
+class Happened(msgspec.Struct, tag_field="t", tag="happened"):
+    """What changed since the last one."""
+
+    events: list[Transition]
+
+
+class Records(msgspec.Struct, tag_field="t", tag="records"):
+    """Access records: so many JSON objects with the fields of `Record`, one a line."""
+
+    count: int
+    lines: bytes
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request that was copied."""
+
+    method: str
+    target: str
+    id: str
+    version: str = ""
+    """Of the instance that gave the request's own answer; empty: not known."""
+
+    @property
+    def shown(self) -> str:
+        """Without the query, which may hold what nobody is to see."""
+        return f"{self.method} {self.target.partition('?')[0]}"
+
+
+class Compared(msgspec.Struct, tag_field="t", tag="compared"):
+    """What a request and its copies got, for a shadow policy that compares."""
+
+    service: str
+    revision: int
+    """Of the policy."""
+    request: Asked
+    answers: dict[str, ShadowAnswer]
+    """By role."""
+
+
+class Drained(msgspec.Struct, tag_field="t", tag="drained"):
+    """Nothing is in flight any more; it ends."""
+
+
+ToControl: TypeAlias = Ready | Runs | Answer | Peer | Store | Happened | Records | Compared | Drained
+
+
+# Both ways.
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A frame that makes no sense to who gets it."""
 
     kind: str
     reason: str
-    asks: bool = False
-    """Whether it wants an answer, with ..."""
+    broken: bool
+    """It says no kind, or says one that is known as no version does. Else it is of another version, perhaps."""
+    asks: int | None = None
+    """The number of the `ask` that it is."""
+
+
+class _Named(msgspec.Struct):
+    """What is looked at of a frame that is not understood."""
+
+    t: Any = None
     id: Any = None
 
 
-ToWorker = Configure | Where | Stage | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
+T = TypeVar("T")
 
 
-def known(frame: Frame) -> ToWorker | Unknown:
-    """What control wants of a worker."""
-    try:
-        found: ToWorker = msgspec.convert(frame, ToWorker)
-    except msgspec.ValidationError as error:
-        asks = frame.get("t") == "ask" and "id" in frame
-        return Unknown(str(frame.get("t"))[:60], str(error), asks, frame.get("id"))
-    return found
+class _Reader(Generic[T]):
+    """Of the frames in one direction."""
+
+    def __init__(self, union: Any) -> None:
+        self.kinds = frozenset(str(kind.__struct_config__.tag) for kind in get_args(union))
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
+        self._named = msgspec.msgpack.Decoder(_Named)
+
+    def read(self, body: bytes) -> T | Unknown:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            named, reason = self._named.decode(body), str(error)
+        if isinstance(named.t, str) and named.t not in self.kinds:
+            return Unknown(named.t[:60], f"no frame that is known here is called {named.t[:60]!r}", False)
+        number = named.id if named.t == Ask.__struct_config__.tag and type(named.id) is int else None
+        return Unknown(str(named.t)[:60], reason, True, number)
 
 
-def encode(frame: Frame) -> bytes:
-    """Length and body. Structs are encoded as arrays. Raises ValueError for a frame beyond the limit."""
+_TO_WORKER: _Reader[ToWorker] = _Reader(ToWorker)
+_TO_CONTROL: _Reader[ToControl] = _Reader(ToControl)
+KINDS = _TO_WORKER.kinds | _TO_CONTROL.kinds
+
+
+def to_worker(body: bytes) -> ToWorker | Unknown:
+    """What control wants of a worker. Raises ValueError for what is no map of msgpack."""
+    return _TO_WORKER.read(body)
+
+
+def to_control(body: bytes) -> ToControl | Unknown:
+    """What a worker says. Raises ValueError for what is no map of msgpack."""
+    return _TO_CONTROL.read(body)
+
+
+def encode(frame: ToWorker | ToControl) -> bytes:
+    """Length and body. Raises ValueError for a frame beyond the limit."""
     body = msgspec.msgpack.encode(frame)
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {len(body)} bytes; the limit is {MAX_FRAME_BYTES}")
     return HEADER.pack(len(body)) + body
 
 
-class Decoder:
+class Decoder(Generic[T]):
     """Bytes in, frames out; no I/O."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[bytes], T]) -> None:
+        """`read`: `to_worker` or `to_control`."""
+        self._read = read
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes) -> Iterator[T]:
         """Every frame that `data` completes. Raises ValueError for what is none: beyond the limit, or no map."""
         buffer = self._buffer
         buffer += data
@@ -264,10 +415,7 @@ class Decoder:
             end = start + HEADER.size + size
             if len(buffer) < end:
                 break
-            frame = msgpack.unpackb(memoryview(buffer)[start + HEADER.size : end].tobytes(), raw=False)
-            if not isinstance(frame, dict):
-                raise ValueError(f"a frame that is no map: {type(frame).__name__}")
-            yield frame
+            yield self._read(memoryview(buffer)[start + HEADER.size : end].tobytes())
             start = end
         if start:
             del buffer[:start]

@@ -103,6 +103,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.cli.commands": ("agent.proxy", "agent.control", "agent.cli.main"),
     "agent.cli.commands.serve": ("agent.proxy", "agent.cli.main"),
     "agent.frames": ("registry", "agent", "trio"),
+    "agent.questions": ("registry", "agent", "trio"),
     "agent.events": (*PURE, "agent"),
     "agent.hooks": (*PURE, "agent"),
 }

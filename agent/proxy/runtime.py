@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from agent.frames import Frame
+from agent.frames import Compared, Peer, Store
 from agent.lateness import Lateness
 from agent.proxy.control.peers import Peers
 from agent.proxy.control.storing import Stores
@@ -48,19 +48,19 @@ class Runtime(Server):
         """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
         self.connections: set[Connection] = set()
         self.accepted = 0
-        self._compare: Callable[[Frame], bool] | None = None
+        self._compare: Callable[[Compared], bool] | None = None
         self._request_prefix = os.urandom(6).hex().encode()
         self._request_number = 0
 
     def connect(
-        self, send: Callable[[Frame], None], compare: Callable[[Frame], bool], store: Callable[[Frame], bool]
+        self, send: Callable[[Peer], None], compare: Callable[[Compared], bool], store: Callable[[Store], bool]
     ) -> None:
         """Where frames for control go."""
         self.peers.connect(send)
         self.stores.connect(store)
         self._compare = compare
 
-    def send_comparison(self, frame: Frame) -> bool:
+    def send_comparison(self, frame: Compared) -> bool:
         """Answers for control to compare; False when it has enough to do."""
         return self._compare is not None and self._compare(frame)
 

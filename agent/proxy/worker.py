@@ -24,7 +24,7 @@ import msgspec
 import trio
 
 from agent import build, frames
-from agent.frames import EndpointFrame, Frame, PolicyFrame
+from agent.frames import EndpointFrame, PolicyFrame, ToControl, ToWorker, Uncompiled, Unknown
 from agent.proxy.budget import Budget
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
@@ -43,6 +43,7 @@ from agent.proxy.runtime import Runtime
 from agent.proxy.stream import RequestHandler, Stream
 from agent.proxy.table.outliers import Judge
 from agent.proxy.table.pressure import CpuWatch
+from agent.questions import EXPLAIN, Explain, read
 
 ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
@@ -75,9 +76,9 @@ class Worker(Runtime):
         """Where agents are registered, and which host this is, from the next commit on."""
         self.listeners: list[Listener] = []
         self.drained = trio.Event()
-        self.peers.here[b"/explain"] = self._explain_to_peer
+        self.peers.here[EXPLAIN.encode()] = self._explain_to_peer
         self._waiting: list[RequestHandler] = []
-        self._refused: list[dict[str, Any]] = []
+        self._refused: list[Uncompiled] = []
         """What of the staged changes could not be compiled; told with the commit."""
 
     # Connections.
@@ -136,16 +137,12 @@ class Worker(Runtime):
 
     # Frames.
 
-    def on_frame(self, frame: Frame) -> list[Frame]:
-        """Do what control wants; returns what to answer."""
-        return self.take(frames.known(frame))
-
-    def take(self, wanted: frames.ToWorker | frames.Unknown) -> list[Frame]:
-        """The same, of a frame that was read. One that fails costs nothing but itself."""
-        if isinstance(wanted, frames.Unknown):
+    def take(self, wanted: ToWorker | Unknown) -> list[ToControl]:
+        """Do what control wants; returns what to answer. A frame that fails costs nothing but itself."""
+        if isinstance(wanted, Unknown):
             log.error("control sent a frame %r that this worker cannot take: %s", wanted.kind, wanted.reason)
-            if wanted.asks:
-                return [{"t": "answer", "id": wanted.id, "error": wanted.reason}]
+            if wanted.asks is not None:
+                return [frames.Answer(wanted.asks, None, wanted.reason)]
             return self._failed(wanted.kind, wanted.reason)
         try:
             return self._obey(wanted)
@@ -153,15 +150,14 @@ class Worker(Runtime):
             kind, reason = str(wanted.__struct_config__.tag), f"{type(error).__name__}: {error}"
             log.exception("a frame of control's failed: %r", kind)
             if isinstance(wanted, frames.Ask):
-                return [{"t": "answer", "id": wanted.id, "error": reason}]
+                return [frames.Answer(wanted.id, None, reason)]
             return self._failed(kind, reason)
 
-    def _failed(self, kind: str, reason: str) -> list[Frame]:
-        reason = f"a frame {kind!r} failed: {reason}"
-        self._refused.append({"kind": "", "key": kind, "path": "$", "reason": reason})
+    def _failed(self, kind: str, reason: str) -> list[ToControl]:
+        self._refused.append(Uncompiled(kind, "$", f"a frame {kind!r} failed: {reason}"))
         return []
 
-    def _obey(self, wanted: frames.ToWorker) -> list[Frame]:
+    def _obey(self, wanted: ToWorker) -> list[ToControl]:
         if isinstance(wanted, frames.Stage):
             self._stage(wanted.name, wanted.revision, wanted.endpoints, wanted.policies)
         elif isinstance(wanted, frames.Gone):
@@ -192,7 +188,7 @@ class Worker(Runtime):
         except Exception as error:  # one service's plan must cost nothing but that plan
             log.exception("%s cannot be compiled; the plan of before stays in force", name)
             reason = f"the plan of {name} cannot be compiled: {type(error).__name__}: {error}"
-            self._refused.append({"kind": "", "key": name, "path": "$", "reason": reason})
+            self._refused.append(Uncompiled(name, "$", reason))
 
     def _configure(self, told: frames.Configure) -> None:
         self.table.host = told.host
@@ -214,7 +210,7 @@ class Worker(Runtime):
                 for limit, share in by_limit.items():
                     service.buckets.set_share(limit, share)
 
-    def _commit(self, revision: int, agents: int) -> list[Frame]:
+    def _commit(self, revision: int, agents: int) -> list[ToControl]:
         first = not self.table.ready
         self.table.commit(revision, agents)
         if self._believed is not None:
@@ -227,37 +223,41 @@ class Worker(Runtime):
             service.judge = Judge(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()
         self._serve_waiting()
-        answers: list[Frame] = [{"t": "runs", "revision": revision, "refused": self._refused}]
+        answers: list[ToControl] = [frames.Runs(revision, self._refused)]
         self._refused = []
         if first:
             gc.collect()
             gc.freeze()
-            answers.append({"t": "ready", "pid": os.getpid(), "build": build.kind()})
+            answers.append(frames.Ready(os.getpid(), build.kind()))
         return answers
 
-    def _answer(self, asked: frames.Ask) -> Frame:
-        answer: Frame = {"t": "answer", "id": asked.id}
+    def _answer(self, asked: frames.Ask) -> frames.Answer:
         try:
-            if asked.what == "ping":
-                answer["value"] = {}
-            elif asked.what == "metrics":
-                answer["value"] = state.metrics(self)
-            elif asked.what == "state":
-                answer["value"] = state.services(self, asked.args.get("service"))
-            elif asked.what == "demand":
-                answer["value"] = state.demand(self)
-            elif asked.what == "explain":
-                answer["value"] = explain(self, asked.args)
-            else:
-                answer["error"] = f"nothing is known here of {asked.what!r}"
+            return frames.Answer(asked.id, self._told(asked.what, asked.args))
         except (ValueError, TypeError, KeyError) as error:
-            answer["error"] = f"{type(error).__name__}: {error}"
-        return answer
+            return frames.Answer(asked.id, None, f"{type(error).__name__}: {error}")
+
+    def _told(self, what: str, args: dict[str, Any]) -> Any:
+        if what == "ping":
+            return {}
+        if what == "metrics":
+            return state.metrics(self)
+        if what == "state":
+            return state.services(self, args.get("service"))
+        if what == "demand":
+            return state.demand(self)
+        if what == "explain":
+            return explain(self, msgspec.convert(args, Explain))
+        raise ValueError(f"nothing is known here of {what!r}")
 
     def _explain_to_peer(self, body: bytes) -> bytes:
         """Another agent explains a request that would come in here."""
-        args = msgspec.msgpack.decode(body, type=dict[str, Any])
-        return msgspec.msgpack.encode(explain(self, {"inbound": "", **args}))
+        asked = read(body, Explain)
+        if isinstance(asked, str):
+            raise ValueError(asked)
+        if asked.inbound is None:
+            asked = msgspec.structs.replace(asked, inbound="")
+        return msgspec.msgpack.encode(explain(self, asked))
 
     # Stopping.
 
@@ -279,12 +279,12 @@ class Worker(Runtime):
         self.reactor.close()
 
 
-def encoded(frame: Frame) -> bytes:
+def encoded(frame: ToControl) -> bytes:
     """A frame for control; empty, and told, where it is none that could be sent: it costs nothing but itself."""
     try:
         return frames.encode(frame)
     except Exception:
-        log.exception("a frame for control cannot be sent: %r", frame.get("t"))
+        log.exception("a frame for control cannot be sent: %r", frame.__struct_config__.tag)
         return b""
 
 
@@ -296,7 +296,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         nursery.start_soon(worker.reactor.wheel.run)
         sending = trio.Lock()
 
-        async def send(answers: list[Frame]) -> None:
+        async def send(answers: list[ToControl]) -> None:
             async with sending:
                 try:
                     for answer in answers:
@@ -314,24 +314,24 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 while records := worker.recorder.take(FLUSH_ROWS):
                     await send([records])
                 if worker.news.events:
-                    await send([{"t": "happened", "events": worker.news.take()}])
+                    await send([frames.Happened(worker.news.take())])
 
-        to_control, for_control = trio.open_memory_channel[Frame](MAX_EVENTS)
-        to_compare, compared = trio.open_memory_channel[Frame](MAX_COMPARED)
+        to_control, for_control = trio.open_memory_channel[ToControl](MAX_EVENTS)
+        to_compare, compared = trio.open_memory_channel[ToControl](MAX_COMPARED)
 
-        to_store, for_store = trio.open_memory_channel[Frame](MAX_WAITING)
+        to_store, for_store = trio.open_memory_channel[ToControl](MAX_WAITING)
 
-        def offer(channel: trio.MemorySendChannel[Frame], frame: Frame) -> bool:
+        def offer(channel: trio.MemorySendChannel[ToControl], frame: ToControl) -> bool:
             try:
                 channel.send_nowait(frame)
             except trio.WouldBlock:
                 return False
             return True
 
-        def send_soon(frame: Frame) -> None:
+        def send_soon(frame: ToControl) -> None:
             offer(to_control, frame)  # where control is slow, the question's deadline answers it
 
-        async def pass_on(channel: trio.MemoryReceiveChannel[Frame]) -> None:
+        async def pass_on(channel: trio.MemoryReceiveChannel[ToControl]) -> None:
             async for frame in channel:
                 await send([frame])
 
@@ -344,7 +344,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
             await worker.drained.wait()
         while records := worker.recorder.take(FLUSH_ROWS):
             await send([records])
-        await send([{"t": "drained"}])
+        await send([frames.Drained()])
         nursery.cancel_scope.cancel()
     worker.close()
 
@@ -352,7 +352,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
 async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_status: trio.TaskStatus[float]) -> None:
     """Do what control wants, until it is gone. Started once it wants us to drain, or is gone: with how long that may
     take, in seconds."""
-    decoder = frames.Decoder()
+    decoder = frames.Decoder(frames.to_worker)
     draining = False
     while True:
         try:
@@ -367,8 +367,7 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
                 worker.drain()
                 task_status.started(ORPHAN_S)
             return
-        for frame in decoder.feed(data):
-            wanted = frames.known(frame)
+        for wanted in decoder.feed(data):
             answers = worker.take(wanted)
             if answers:
                 await send(answers)

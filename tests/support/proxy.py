@@ -71,7 +71,7 @@ def staged(
         for kind, document in documents.items()
     }
     refused = worker.table.stage(service, revision, endpoints, policies, worker.reactor.now)
-    assert [each for each in refused if not isinstance(documents[each["kind"]], PolicyFrame)] == []
+    assert [each for each in refused if not isinstance(documents[each.kind], PolicyFrame)] == []
     worker._commit(revision, agents)
 
 

@@ -17,6 +17,7 @@ from agent.control.admin.state import figures, state
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
 from agent.control.traffic.explain import explain
+from agent.questions import Explain
 from agent.visible import visible
 
 
@@ -92,13 +93,8 @@ class Api:
         headers = [
             [name.strip(), value.strip()] for name, _, value in (h.partition(":") for h in query.getlist("header"))
         ]
-        args = {
-            "method": query.get("method", "GET"),
-            "url": query.get("url", ""),
-            "caller": query.get("as", ""),
-            "headers": headers,
-        }
-        told = await explain(self._parts.fleet, self._parts.mesh.table, args)
+        asked = Explain(query.get("url", ""), query.get("method", "GET"), query.get("as", ""), headers)
+        told = await explain(self._parts.fleet, self._parts.mesh.table, asked)
         if told is None:
             return refusal(503, "no worker is ready to be asked; see /readyz")
         return Answer(told)

@@ -113,7 +113,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
         ],
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
         "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
-        "happened": list(parts.traffic.transitions.latest),
+        "happened": msgspec.to_builtins(list(parts.traffic.transitions.latest)),
         "events": {
             "waiting": parts.events.delivery.waiting,
             "pending": len(parts.events.outbox.events),
@@ -123,7 +123,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             "failures": list(parts.events.delivery.failures),
         },
         "topics": parts.traffic.requests.as_state(),
-        "standing": list(parts.traffic.transitions.standing.values()),
+        "standing": msgspec.to_builtins(list(parts.traffic.transitions.standing.values())),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
             for (service, identity), local in parts.registrar.local.items()

@@ -28,6 +28,7 @@ from agent.control.events.outbox import Outbox, rank
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
 from agent.events import Event, identify, identify_local, make
+from agent.frames import Transition
 from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
@@ -313,17 +314,17 @@ class EventDetector:
 
     # What happens inside.
 
-    def on_happened(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def on_happened(self, events: Iterable[Transition]) -> None:
         """Breakers and shedding, as the workers tell."""
         for event in events:
-            if event.get("audit"):
+            if event.audit:
                 continue
-            data: dict[str, Value] = {name: str(event.get(name) or "") for name in ("before", "after", "reason")}
-            if event["kind"] == "breaker":
-                self._tell_breaker(str(event["service"]), str(event["endpoint"] or "*"), data)
-            elif event["kind"] == "shed":
-                name = "shed.started" if event["after"] == "shedding" else "shed.ended"
-                self.tell(name, {"service": str(event["service"]), "host": self._host}, data)
+            data: dict[str, Value] = {"before": event.before, "after": event.after, "reason": event.reason}
+            if event.kind == "breaker":
+                self._tell_breaker(event.service, event.endpoint or "*", data)
+            elif event.kind == "shed":
+                name = "shed.started" if event.after == "shedding" else "shed.ended"
+                self.tell(name, {"service": event.service, "host": self._host}, data)
 
     def _tell_breaker(self, service: str, instance: str, data: dict[str, Value]) -> None:
         """Several workers have a breaker each: told is the first that opens, and the first that closes after that."""

@@ -25,7 +25,7 @@ from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.mass_deletion import Suspect, is_mass_deletion
 from agent.control.mesh.places import Places
 from agent.control.mesh.reading import Put, Read, read
-from agent.frames import EndpointFrame, Frame
+from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.kinds.health.document import HealthPolicy
 from policies.language.names import candidates, matches
 from registry.keys import Key, Keys, Room, Unknown
@@ -320,22 +320,16 @@ class Table:
 
     # What goes to the workers.
 
-    def agents_frame(self) -> Frame:
+    def agents_frame(self) -> Where:
         """Who lives, and where."""
-        return {"t": "agents", "host": self._host, "addresses": {host: a.address for host, a in self.agents.items()}}
+        return Where(self._host, {host: a.address for host, a in self.agents.items()})
 
-    def frame(self, name: str) -> Frame:
-        """A service as workers get it: `service`, or `gone`."""
+    def frame(self, name: str) -> Stage | Gone:
+        """A service as workers get it."""
         service = self.services.get(name)
         if service is None or not service.known:
-            return {"t": "gone", "name": name}
-        return {
-            "t": "service",
-            "name": name,
-            "revision": self.revision,
-            "endpoints": self.endpoints(name, service),
-            "policies": self.in_force.of(name),
-        }
+            return Gone(name)
+        return Stage(name, self.revision, self.endpoints(name, service), self.in_force.of(name))
 
     def endpoints(self, name: str, service: Service) -> list[EndpointFrame]:
         """A service's endpoints by id, suspects last."""

@@ -10,58 +10,62 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from agent import questions
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
+from agent.questions import EXPLAIN, HOST, Decision, Explain, Explained
 
-HOST: Final = "agent.shoal"
-PATH: Final = "/explain"
 ASK_S: Final = 2.0
 MOST_HOPS: Final = 5
 """Agents that are asked: each that lets no more in leads to another."""
 
 
-async def explain(fleet: Fleet, table: Table, args: dict[str, Any]) -> dict[str, Any] | None:
-    """Arguments and answer of `agent.proxy.request.explain`; decisions of another agent have `host`. None: no worker
-    can be asked."""
+async def explain(fleet: Fleet, table: Table, asked: Explain) -> dict[str, Any] | None:
+    """An `Explained`, as plain data; decisions of another agent have `host`. None: no worker can be asked."""
     shed: dict[str, str] = {}
+    decisions: list[dict[str, Any]] = []
     async with httpx.AsyncClient(timeout=ASK_S, trust_env=False) as client:
         for _ in range(MOST_HOPS):
-            answers = await fleet.ask("explain", {**args, "shed": shed}, one=True)
+            args = msgspec.to_builtins(msgspec.structs.replace(asked, shed=shed))
+            answers = await fleet.ask("explain", args, one=True)
             if not answers:
                 return None
-            told: dict[str, Any] = answers[0]
-            hop = told.pop("hop", None)
-            if hop is None:
+            here = msgspec.convert(answers[0], Explained)
+            decisions = msgspec.to_builtins(here.decisions)
+            told = {"decisions": decisions, "endpoint": here.endpoint, "status": here.status}
+            if here.hop is None or here.endpoint is None:
                 return told
-            host = told["endpoint"]["via"]
-            there = await _ask(client, table, host, hop)
-            told["decisions"] += [{**decision, "host": host} for decision in there["decisions"]]
-            enforced = [decision for decision in there["decisions"] if decision["mode"] != "audit"]
-            refused = next((decision for decision in enforced if decision["decision"] == "not let in"), None)
-            if there["status"] is None:
+            host = str(here.endpoint["via"])
+            there = await _ask(client, table, host, here.hop)
+            decisions += [{**msgspec.to_builtins(decision), "host": host} for decision in there.decisions]
+            if there.status is None:
                 return told
+            enforced = [decision for decision in there.decisions if decision.mode != "audit"]
+            refused = next((decision for decision in enforced if decision.decision == "not let in"), None)
             if refused is None:
-                return {**told, "status": there["status"], "endpoint": None}
-            shed[hop["inbound"]] = f"{hop['inbound']} is overloaded: {refused['reason']}"
+                return {**told, "status": there.status, "endpoint": None}
+            shed[str(here.hop.inbound)] = f"{here.hop.inbound} is overloaded: {refused.reason}"
     return told
 
 
-async def _ask(client: httpx.AsyncClient, table: Table, host: str, hop: dict[str, Any]) -> dict[str, Any]:
+async def _ask(client: httpx.AsyncClient, table: Table, host: str, hop: Explain) -> Explained:
     """What another agent says; where it says nothing, that."""
     record = table.agents.get(host)
-    reason = "no such agent lives in this mesh"
+    found: Explained | str = "no such agent lives in this mesh"
     if record is not None:
         address = f"[{record.address}]" if ":" in record.address else record.address
         try:
             answer = await client.post(
-                f"http://{address}:{record.inbound_port}{PATH}",
+                f"http://{address}:{record.inbound_port}{EXPLAIN}",
                 content=msgspec.msgpack.encode(hop),
                 headers={"host": HOST},
             )
-            if answer.status_code == 200:
-                return msgspec.msgpack.decode(answer.content, type=dict[str, Any])
-            reason = f"it answers {answer.status_code}"
-        except (httpx.HTTPError, msgspec.DecodeError) as error:
-            reason = str(error) or type(error).__name__
-    unknown = {"phase": "deliver", "policy": "", "revision": 0, "mode": "enforce", "decision": "not known"}
-    return {"decisions": [{**unknown, "reason": f"the agent on {host} was not heard: {reason}"}], "status": None}
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            found = str(error) or type(error).__name__
+        else:
+            status = answer.status_code
+            sound = status == 200
+            found = questions.read(answer.content, Explained) if sound else questions.refused(status, answer.content)
+    if isinstance(found, Explained):
+        return found
+    return Explained([Decision("deliver", "not known", f"the agent on {host} was not heard: {found}")])

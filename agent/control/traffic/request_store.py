@@ -20,6 +20,7 @@ import msgspec
 import structlog
 import trio
 
+from agent import frames
 from agent.control.host import disk
 from agent.hooks.receivers import Receivers
 from agent.hooks.scrubbing import Scrub
@@ -116,12 +117,12 @@ class RequestStore:
 
     # What workers bring.
 
-    def store(self, order: dict[str, Any], record: bytes, reply: Reply) -> None:
+    def store(self, where: frames.Topic, record: bytes, reply: Reply) -> None:
         """Keep a request; `reply` is called when it is on disk, or cannot be."""
         try:
-            topic = self._topic(msgspec.convert(order, Order))
+            topic = self._topic(msgspec.convert(where, Order, from_attributes=True))
         except (OSError, ValueError, msgspec.MsgspecError) as error:
-            self.outcomes[str(order.get("url")), "refused"] += 1
+            self.outcomes[where.url, "refused"] += 1
             reply(f"{getattr(error, 'strerror', None) or error}")
             return
         kept = sum(other.relay.spool.size for other in self._topics.values())

@@ -17,12 +17,11 @@ import msgspec
 import structlog
 import trio
 
+from agent import frames
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
-from agent.frames import Frame
 from policies.kinds.shadow.comparison import Compiled, Tally, differences, note, report, trimmed
 from policies.kinds.shadow.decide import CANDIDATE, PRIMARY, SECONDARY
-from policies.kinds.shadow.difference import Answer
 from policies.kinds.shadow.document import Shadow
 from policies.language.names import candidates
 from registry.keys import Keys
@@ -37,30 +36,6 @@ MAX_TOLD_BYTES: Final = 60_000
 """Of a tally in etcd; a record has at most 64 KiB."""
 ROLES: Final = (PRIMARY, SECONDARY, CANDIDATE)
 log = structlog.get_logger()
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """The request that was answered."""
-
-    method: str
-    target: str
-    id: str
-    version: str = ""
-    """Of the instance that gave the request's own answer; empty: not known."""
-
-    @property
-    def shown(self) -> str:
-        """Without the query, which may hold what nobody is to see."""
-        return f"{self.method} {self.target.partition('?')[0]}"
-
-
-class Message(msgspec.Struct, frozen=True):
-    """A worker's `compared` frame."""
-
-    service: str
-    revision: int
-    request: Asked
-    answers: dict[str, Answer]
 
 
 class State:
@@ -89,38 +64,38 @@ class ShadowTallies:
         self._states: dict[str, State] = {}
         self._rules: dict[str, tuple[int, Compiled | None]] = {}
         self._waiting_bytes = 0
-        self._send, self._receive = trio.open_memory_channel[tuple[Frame, int]](MAX_WAITING)
+        self._send, self._receive = trio.open_memory_channel[tuple[frames.Compared, int]](MAX_WAITING)
         self.compared = 0
         self.dropped = 0
 
-    def observe(self, frame: Frame) -> None:
-        """A worker's `compared` frame; returns at once."""
-        size = sum(len(answer["body"]) for answer in frame["answers"].values())
+    def observe(self, told: frames.Compared) -> None:
+        """A worker's frame; returns at once."""
+        size = sum(len(answer.body) for answer in told.answers.values())
         if self._waiting_bytes + size <= MAX_WAITING_BYTES:
             try:
-                self._send.send_nowait((frame, size))
+                self._send.send_nowait((told, size))
             except trio.WouldBlock:
                 pass
             else:
                 self._waiting_bytes += size
                 return
         self.dropped += 1
-        state = self._state(frame["service"])
+        state = self._state(told.service)
         if state is not None:
             state.tally.skip("too much at once")
 
     async def run(self) -> None:
         """Compare, until cancelled."""
-        async for frame, size in self._receive:
+        async for told, size in self._receive:
             began = time.perf_counter()
             try:
-                await self._compare(msgspec.convert(frame, Message))
+                await self._compare(told)
             except Exception:  # one strange answer must not end the agent
-                log.exception("answers could not be compared", service=frame.get("service"))
+                log.exception("answers could not be compared", service=told.service)
             self._waiting_bytes -= size
             await trio.sleep(time.perf_counter() - began)
 
-    async def _compare(self, message: Message) -> None:
+    async def _compare(self, message: frames.Compared) -> None:
         state = self._state(message.service)
         if state is None:
             return
@@ -197,7 +172,7 @@ class ShadowTallies:
         return self._state(service) is not None
 
 
-def _unusable(message: Message, state: State) -> str:
+def _unusable(message: frames.Compared, state: State) -> str:
     """Why a message says nothing about the candidate; empty: it does."""
     if message.revision != state.revision:
         return "another revision"

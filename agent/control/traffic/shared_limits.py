@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from typing import Final, TypeVar
+from typing import Final
 
 import httpx
 import msgspec
 import structlog
 import trio
 
+import agent
+from agent import frames, questions
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
+from agent.questions import HOST, SHARES, Demand, Figures
 from agent.trust import Agents, is_here, source_for
 from policies.kinds.ratelimit.document import RateLimit, shared
 from policies.kinds.ratelimit.shares import Ledger, Member, Report, Shared, divide, owner
 from policies.language.document import Document
 from policies.language.names import candidates
 
-HOST: Final = "agent.shoal"
-PATH: Final = "/shares"
 IDLE_S: Final = 0.2
 """How often to look whether there is anything to share."""
 TICK_S: Final = 0.05
@@ -37,13 +38,6 @@ MAX_ANSWER_BYTES: Final = 256 * 1024
 """Of an owner: who answers under an agent's address need not be it any more."""
 _SEPARATOR: Final = "\0"
 log = structlog.get_logger()
-
-
-class Question(msgspec.Struct, array_like=True):
-    """What a member asks an owner: who it is, and its report of each limit."""
-
-    member: str
-    reports: dict[str, tuple[float, float, float, float]]
 
 
 class SharedLimits:
@@ -71,7 +65,7 @@ class SharedLimits:
 
     def answer(self, body: bytes, address: str) -> tuple[int, bytes]:
         """As an owner, to a member's report that came from an address: status and body."""
-        question = decoded(body, Question)
+        question = questions.read(body, Demand)
         if isinstance(question, str):
             return 400, question.encode("utf-8", "replace")
         record = self._table.agents.get(question.member)
@@ -81,7 +75,8 @@ class SharedLimits:
             return 403, b"that agent is registered elsewhere"
         limits = self._limits()
         # What is no limit here may be one that this agent has not heard of yet.
-        reports = {name: Report(*report) for name, report in question.reports.items() if name in limits}
+        known = {name: told for name, told in question.reports.items() if name in limits}
+        reports = {name: Report(told.demand, told.held, told.for_s, told.using) for name, told in known.items()}
         self._configure(limits)
         return 200, msgspec.msgpack.encode(self._ledger.report(question.member, reports, trio.current_time()))
 
@@ -148,14 +143,15 @@ class SharedLimits:
             return  # it left meanwhile
         client = clients.from_address(source_for(own.address, record.address) if own is not None else "")
         address = f"[{record.address}]" if ":" in record.address else record.address
-        told = {name: (report.demand, report.held, report.for_s, report.using) for name, report in reports.items()}
-        body = msgspec.msgpack.encode(Question(self._host, told))
+        told = {name: Figures(each.demand, each.held, each.for_s, each.using) for name, each in reports.items()}
+        body = msgspec.msgpack.encode(Demand(self._host, told))
         try:
             with trio.move_on_after(ASK_S):
-                url = f"http://{address}:{record.inbound_port}{PATH}"
+                url = f"http://{address}:{record.inbound_port}{SHARES}"
                 async with client.stream("POST", url, content=body, headers={"host": HOST}) as answer:
                     said = await _whole(answer)
-                grants = decoded(said, dict[str, float]) if answer.status_code == 200 else f"{answer.status_code}"
+                status = answer.status_code
+                grants = questions.read(said, dict[str, float]) if status == 200 else questions.refused(status, said)
                 if isinstance(grants, str):
                     log.debug("the owner of a limit gives no grants", host=host, reason=grants)
                 else:
@@ -179,18 +175,7 @@ class SharedLimits:
                 shares[index].setdefault(service, {})[limit] = among[str(index)]
         self._counted = counted
         for index, by_service in shares.items():
-            fleet.tell(index, {"t": "shares", "shares": by_service})
-
-
-T = TypeVar("T")
-
-
-def decoded(body: bytes, wanted: type[T]) -> T | str:
-    """What stands in a message of another host's; or why nothing does, whatever it was that the decoder raised."""
-    try:
-        return msgspec.msgpack.decode(body, type=wanted)
-    except Exception as error:  # not only its own: text that is no UTF-8, depths beyond the stack, ...
-        return f"{type(error).__name__}: {error}"[:300]
+            fleet.tell(index, frames.Shares(by_service))
 
 
 async def _whole(answer: httpx.Response) -> bytes:
@@ -243,4 +228,4 @@ def _among(asked: dict[str, float], part: float) -> dict[str, float]:
 
 def asked(path: str, body: bytes, sharing: SharedLimits, address: str) -> tuple[int, bytes]:
     """What another agent, at an address, asks this one."""
-    return sharing.answer(body, address) if path == PATH else (404, b"nothing is known here of that question")
+    return sharing.answer(body, address) if path == SHARES else (404, questions.not_known(path, agent.VERSION))

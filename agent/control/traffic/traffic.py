@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import trio
 
@@ -14,6 +13,7 @@ from agent.control.traffic.shadow import ShadowTallies
 from agent.control.traffic.shared_limits import SharedLimits, asked
 from agent.control.traffic.transitions import Transitions
 from agent.control.workers.fleet import Fleet
+from agent.frames import Transition
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.settings.document import Settings
@@ -28,7 +28,7 @@ class Traffic:
         table: Table,
         secret: FindSecret,
         receivers: Receivers,
-        tell: Callable[[list[dict[str, Any]]], None],
+        tell: Callable[[list[Transition]], None],
     ) -> None:
         """`secret` and `receivers`: which secrets there are for brokers, and who may be sent them. `tell` is handed
         what breakers and ejectors turned to."""

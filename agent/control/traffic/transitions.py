@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import structlog
+
+from agent.frames import Transition
 
 REMEMBERED: Final = 200
 log = structlog.get_logger()
@@ -15,21 +18,22 @@ log = structlog.get_logger()
 class Transitions:
     """The latest, and what lasts."""
 
-    def __init__(self, tell: Callable[[list[dict[str, Any]]], None]) -> None:
+    def __init__(self, tell: Callable[[list[Transition]], None]) -> None:
         """`tell` is handed each as well."""
         self._tell = tell
-        self.latest: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self.latest: deque[Transition] = deque(maxlen=REMEMBERED)
         """As the workers told it."""
-        self.standing: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.standing: dict[tuple[str, str, str], Transition] = {}
         """Breakers that are not closed, and endpoints that are out: what was told of each last."""
 
-    def observe(self, events: list[dict[str, Any]]) -> None:
+    def observe(self, events: list[Transition]) -> None:
         """From a worker."""
         for event in events:
-            told = {name: value for name, value in event.items() if name not in ("kind", "at") and value}
-            log.warning(f"{event['kind']} {event['after']}", **told)
-            place = (event["kind"], event["service"], event["endpoint"])
-            if event["after"] in ("closed", "in"):
+            fields = msgspec.structs.asdict(event)
+            told = {name: value for name, value in fields.items() if name not in ("kind", "at") and value}
+            log.warning(f"{event.kind} {event.after}", **told)
+            place = (event.kind, event.service, event.endpoint)
+            if event.after in ("closed", "in"):
                 self.standing.pop(place, None)
             else:
                 self.standing[place] = event

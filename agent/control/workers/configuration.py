@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.frames import Frame
+from agent.frames import Configure, Limits
 from agent.settings.document import Settings
 from policies.language.duration import seconds
 
 
-def configuration(settings: Settings, callers: Mapping[str, str]) -> Frame:
+def configuration(settings: Settings, callers: Mapping[str, str]) -> Configure:
     """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is."""
     limits = settings.limits
     count = settings.worker_count
-    return {
-        "t": "configure",
-        "host": settings.host,
-        "zone": settings.zone,
-        "mesh": settings.mesh,
-        "callers": callers,
-        "access_log": bool(settings.access_log),
-        "share": 1 / count,
-        "agents": settings.inbound.agents,
-        "limits": {
-            "max_connections": max(1, limits.max_connections // count),
-            "head_s": seconds(limits.head_timeout),
-            "idle_s": seconds(limits.idle_timeout),
-            "max_waiting": max(1, limits.max_waiting // count),
-            "waiting_s": seconds(limits.waiting_timeout),
-        },
-    }
+    return Configure(
+        host=settings.host,
+        zone=settings.zone,
+        callers=dict(callers),
+        access_log=bool(settings.access_log),
+        share=1 / count,
+        agents=list(settings.inbound.agents),
+        limits=Limits(
+            max_connections=max(1, limits.max_connections // count),
+            head_s=seconds(limits.head_timeout),
+            idle_s=seconds(limits.idle_timeout),
+            max_waiting=max(1, limits.max_waiting // count),
+            waiting_s=seconds(limits.waiting_timeout),
+        ),
+    )

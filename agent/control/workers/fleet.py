@@ -5,8 +5,8 @@ Laws
   a little longer each time.
 - A worker that does not answer for `hang_s` is taken for hung, and killed.
 - Control never waits for a worker before it goes on with another.
-- A worker is killed for what it says only where that makes no sense as a frame. What control fails to handle is
-  control's own mistake: told, counted, answered where an answer is waited for, and nobody's death.
+- A worker is killed for what it says only where that makes no sense as a frame of any version. What control fails to
+  handle is control's own mistake: told, counted, answered where an answer is waited for, and nobody's death.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import structlog
 import trio
 
 from agent import build, frames
 from agent.control.host.sockets import TOLD, OldWorker, share
-from agent.frames import Frame
+from agent.frames import ToControl, ToWorker
 from agent.surroundings import handed_on
 from registry.backoff import Backoff
 
@@ -37,38 +38,14 @@ PING_S: Final = 5.0
 HANG_S: Final = 30.0
 ASK_S: Final = 3.0
 LAST_WORDS_S: Final = 2.0
+MAX_UNKNOWN: Final = 16
+"""Kinds of frames of a worker's that are told of; each once."""
 _ROOT: Final = str(Path(__file__).resolve().parents[3])
 log = structlog.get_logger()
 
 
-SOUND: Final[dict[str, dict[str, type]]] = {
-    "ready": {"pid": int, "build": str},
-    "runs": {"revision": int, "refused": list},
-    "answer": {"id": int},
-    "records": {"lines": bytes, "count": int},
-    "peer": {"id": int, "path": str, "body": bytes, "address": str},
-    "store": {"id": int, "name": str, "topic": dict, "record": bytes},
-    "compared": {"service": str, "revision": int, "request": dict, "answers": dict},
-    "happened": {"events": list},
-    "drained": {},
-}
-"""What workers say, and what has to be in it."""
-
-
 class Senseless(Exception):
     """What a worker said is no frame."""
-
-
-def check_sound(frame: Frame) -> str:
-    """The kind of a frame. Raises Senseless for what no worker of ours says."""
-    kind = frame.get("t")
-    fields = SOUND.get(kind) if isinstance(kind, str) else None
-    if fields is None:
-        raise Senseless(f"no frame is called {kind!r:.80}")
-    for name, wanted in fields.items():
-        if not isinstance(frame.get(name), wanted):
-            raise Senseless(f"{kind}: {name} is {type(frame.get(name)).__name__}, not {wanted.__name__}")
-    return str(kind)
 
 
 class Worker:
@@ -86,7 +63,9 @@ class Worker:
         self.heard = trio.Event()
         """Set when everything that it said has been read."""
         self.to_send, self.sending = trio.open_memory_channel[bytes](float("inf"))
-        self.answers: dict[int, trio.MemorySendChannel[Frame]] = {}
+        self.answers: dict[int, trio.MemorySendChannel[frames.Answer]] = {}
+        self.unknown: set[str] = set()
+        """Kinds of frames that it sent and that are not known here."""
 
     def send(self, data: bytes) -> None:
         """Queue bytes of whole frames."""
@@ -105,13 +84,13 @@ class Fleet:
         inbound: list[socket.socket],
         count: int,
         *,
-        configuration: Callable[[], Frame],
-        table: Callable[[], Iterable[Frame]],
+        configuration: Callable[[], frames.Configure],
+        table: Callable[[], Iterable[ToWorker]],
         on_records: Callable[[bytes, int], None],
-        on_happened: Callable[[list[dict[str, Any]]], None] = lambda events: None,
-        on_compared: Callable[[Frame], None] = lambda frame: None,
+        on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
+        on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[str, bytes, str], tuple[int, bytes]] = lambda path, body, address: (404, b""),
-        on_store: Callable[[dict[str, Any], bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
+        on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
@@ -233,7 +212,7 @@ class Fleet:
             pass  # the death of the process tells the rest
 
     async def _read(self, worker: Worker) -> None:
-        decoder = frames.Decoder()
+        decoder = frames.Decoder(frames.to_control)
         try:
             while True:
                 try:
@@ -243,73 +222,87 @@ class Fleet:
                 if not data:
                     return
                 worker.last_word = time.monotonic()
-                for frame in decoder.feed(data):
-                    self._on_frame(worker, check_sound(frame), frame)
+                for told in decoder.feed(data):
+                    if isinstance(told, frames.Unknown):
+                        self._pass_over(worker, told)
+                    else:
+                        self._on_frame(worker, told)
         except Exception:  # what a worker says must not end control, nor the other workers with it
             log.exception("a worker does not make sense, and is killed", worker=worker.index, pid=worker.process.pid)
             worker.process.kill()
         finally:
             worker.heard.set()
 
-    def _on_frame(self, worker: Worker, kind: str, frame: Frame) -> None:
+    def _pass_over(self, worker: Worker, told: frames.Unknown) -> None:
+        """What a worker of another version says besides: an upgrade on disk gives an old control new workers. Raises
+        Senseless for what no version says."""
+        if told.broken:
+            raise Senseless(f"{told.kind}: {told.reason}")
+        if told.kind not in worker.unknown and len(worker.unknown) < MAX_UNKNOWN:
+            worker.unknown.add(told.kind)
+            log.error("a worker says what is not known here", worker=worker.index, what=told.kind, reason=told.reason)
+
+    def _on_frame(self, worker: Worker, told: ToControl) -> None:
         """Handle a sound frame. What goes wrong in here is not the worker's doing, which only passes on what came."""
         try:
-            self._handle(worker, kind, frame)
+            self._handle(worker, told)
         except Exception:
+            kind = str(told.__struct_config__.tag)
             self.mishandled[kind] += 1
             log.exception("control failed at what a worker told it", what=kind, worker=worker.index)
-            if kind == "peer":
-                self._answer_peer(worker, frame, 500, b"this agent failed at that question")
-            elif kind == "store":
-                self._stored(worker, frame["id"], frame["name"], "control failed at it")
+            if isinstance(told, frames.Peer):
+                self._answer_peer(worker, told, 500, b"this agent failed at that question")
+            elif isinstance(told, frames.Store):
+                self._stored(worker, told.id, told.name, "control failed at it")
 
-    def _answer_peer(self, worker: Worker, frame: Frame, status: int, body: bytes) -> None:
-        worker.send(frames.encode({"t": "peer_answer", "id": frame["id"], "status": status, "body": body}))
+    def _answer_peer(self, worker: Worker, asked: frames.Peer, status: int, body: bytes) -> None:
+        worker.send(frames.encode(frames.PeerAnswer(asked.id, status, body)))
 
-    def _handle(self, worker: Worker, kind: str, frame: Frame) -> None:
-        if kind == "runs":
-            worker.revision = frame["revision"]
-            for refused in frame["refused"]:
-                log.error("a worker refused what control accepted", worker=worker.index, **refused)
+    def _handle(self, worker: Worker, told: ToControl) -> None:
+        if isinstance(told, frames.Runs):
+            worker.revision = told.revision
+            for refused in told.refused:
+                fields = msgspec.structs.asdict(refused)
+                log.error("a worker refused what control accepted", worker=worker.index, **fields)
             self._recount()
-        elif kind == "ready":
-            worker.ready, worker.build = True, frame["build"]
+        elif isinstance(told, frames.Ready):
+            worker.ready, worker.build = True, told.build
             if worker.build != build.kind():
                 log.error("a worker is not built as control is", worker=worker.index, build=worker.build)
             self._recount()
-        elif kind == "records":
-            self._on_records(frame["lines"], frame["count"])
-        elif kind == "peer":
-            self._answer_peer(worker, frame, *self._on_peer(frame["path"], frame["body"], frame["address"]))
-        elif kind == "store":
-            self._on_store(frame["topic"], frame["record"], partial(self._stored, worker, frame["id"], frame["name"]))
-        elif kind == "compared":
-            self._on_compared(frame)
-        elif kind == "happened":
-            self._on_happened(frame["events"])
-        elif kind == "answer":
-            answer = worker.answers.pop(frame["id"], None)
+        elif isinstance(told, frames.Records):
+            self._on_records(told.lines, told.count)
+        elif isinstance(told, frames.Peer):
+            self._answer_peer(worker, told, *self._on_peer(told.path, told.body, told.address))
+        elif isinstance(told, frames.Store):
+            self._on_store(told.topic, told.record, partial(self._stored, worker, told.id, told.name))
+        elif isinstance(told, frames.Compared):
+            self._on_compared(told)
+        elif isinstance(told, frames.Happened):
+            self._on_happened(told.events)
+        elif isinstance(told, frames.Answer):
+            answer = worker.answers.pop(told.id, None)
             if answer is not None:
-                answer.send_nowait(frame)
+                answer.send_nowait(told)
 
     def _stored(self, worker: Worker, number: int, name: str, reason: str) -> None:
-        worker.send(frames.encode({"t": "stored", "id": number, "name": name, "reason": reason}))
+        worker.send(frames.encode(frames.Stored(number, name, reason)))
 
     async def _watch(self, worker: Worker) -> None:
         while True:
             await trio.sleep(min(PING_S, self._hang_s / 4))
-            worker.send(frames.encode({"t": "ask", "id": 0, "what": "ping"}))
+            worker.send(frames.encode(frames.Ask(0, "ping")))
             if time.monotonic() - worker.last_word > self._hang_s:
                 log.error("a worker hangs, and is killed", worker=worker.index, pid=worker.process.pid)
                 worker.process.kill()
 
-    def publish(self, changed: Iterable[Frame]) -> None:
+    def publish(self, changed: Iterable[ToWorker]) -> None:
         """Send frames to every worker."""
         data = b"".join(map(frames.encode, changed))
         for worker in self.workers.values():
             worker.send(data)
 
-    def tell(self, index: int, frame: Frame) -> None:
+    def tell(self, index: int, frame: ToWorker) -> None:
         """Send a frame to one worker, if it is there."""
         worker = self.workers.get(index)
         if worker is not None:
@@ -347,19 +340,19 @@ class Fleet:
 
     async def _ask_one(self, worker: Worker, what: str, args: dict[str, Any], answers: list[Any]) -> None:
         number = next(self._asks)
-        send, receive = trio.open_memory_channel[Frame](1)
+        send, receive = trio.open_memory_channel[frames.Answer](1)
         worker.answers[number] = send
-        worker.send(frames.encode({"t": "ask", "id": number, "what": what, "args": args}))
+        worker.send(frames.encode(frames.Ask(number, what, args)))
         try:
-            frame = await receive.receive()
+            told = await receive.receive()
         except trio.EndOfChannel:
             return
         finally:
             worker.answers.pop(number, None)
-        if "value" in frame:
-            answers.append(frame["value"])
+        if told.error:
+            log.error("a worker could not answer", what=what, error=told.error)
         else:
-            log.error("a worker could not answer", what=what, error=frame.get("error"))
+            answers.append(told.value)
 
     # What runs.
 
@@ -386,7 +379,7 @@ class Fleet:
     async def drain(self, deadline_s: float) -> None:
         """Have every worker finish what is in flight, and end."""
         self._stopping = True
-        self.publish([{"t": "drain", "deadline_s": deadline_s}])
+        self.publish([frames.Drain(deadline_s)])
         with trio.move_on_after(deadline_s + 2):
             while self.workers:
                 await self.changed()
@@ -423,7 +416,7 @@ def _tell_to_drain(left: list[OldWorker], deadline_s: float) -> None:
             continue
         with socket.socket(fileno=worker.fd) as sock:
             try:
-                sock.sendall(frames.encode({"t": "drain", "deadline_s": deadline_s}))
+                sock.sendall(frames.encode(frames.Drain(deadline_s)))
             except OSError:
                 pass  # it died meanwhile
         left[at] = OldWorker(worker.pid, TOLD)

@@ -8,8 +8,10 @@ only may ask: everybody else is refused before any of the question is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from agent import questions
+from agent.frames import Peer
 from agent.proxy.control.waiting import Waiting
 from agent.proxy.messages import answers
 from agent.proxy.messages.answers import Refusal
@@ -17,8 +19,7 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.report.stats import count
 from agent.proxy.stream import RequestHandler, Stream
 
-HOST: Final = b"agent.shoal"
-"""The name under which an agent itself is asked; no service can have it."""
+HOST: Final = questions.HOST.encode()
 MAX_BYTES: Final = 64 * 1024
 MAX_ASKED: Final = 256
 ANSWER_S: Final = 5.0
@@ -34,11 +35,11 @@ class Peers:
         self.answer_s = ANSWER_S
         self.refused = refused
         """Counts of the worker's, by policy."""
-        self._send: Callable[[dict[str, Any]], None] | None = None
+        self._send: Callable[[Peer], None] | None = None
         self.here: dict[bytes, Callable[[bytes], bytes]] = {}
         """Questions that the worker answers by itself, by path: body in, body out; ValueError: it makes no sense."""
 
-    def connect(self, send: Callable[[dict[str, Any]], None]) -> None:
+    def connect(self, send: Callable[[Peer], None]) -> None:
         """Where frames for control go."""
         self._send = send
 
@@ -49,8 +50,8 @@ class Peers:
             return 0
         number = self._asked.add(question)
         if number:
-            path, address = question.request.target.decode("latin-1"), question.address
-            self._send({"t": "peer", "id": number, "path": path, "body": body, "address": address})
+            path = question.request.target.decode("latin-1")
+            self._send(Peer(number, path, body, question.address))
         return number
 
     def answer(self, number: int, status: int, body: bytes) -> None:
@@ -118,7 +119,8 @@ class Question(RequestHandler):
 
     def answer(self, status: int, body: bytes) -> None:
         """Control's answer."""
-        self._send(status, [b"content-type: application/msgpack\r\n"], body)
+        kind = b"application/msgpack" if status == 200 else b"text/plain; charset=utf-8"
+        self._send(status, [b"content-type: %b\r\n" % kind], body)
 
     def on_bad_request(self, status: int, reason: str) -> None:
         """The rest cannot be read in one way only."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent import frames
 from agent.proxy.control.waiting import Waiting
 from agent.proxy.messages.head import CONTENT_LENGTH, EXPECT, REBUILT, SHOAL_REPLAY, RequestHead
 from policies.kinds.shed.decide import Store
@@ -49,9 +50,9 @@ class Stores:
 
     def __init__(self) -> None:
         self._waiting: Waiting[Storable] = Waiting(MAX_WAITING)
-        self._send: Callable[[dict[str, Any]], bool] | None = None
+        self._send: Callable[[frames.Store], bool] | None = None
 
-    def connect(self, send: Callable[[dict[str, Any]], bool] | None) -> None:
+    def connect(self, send: Callable[[frames.Store], bool] | None) -> None:
         """Where frames for control go; None once it is gone, and with it everything that is not on disk."""
         self._send = send
         if send is None:
@@ -67,7 +68,7 @@ class Stores:
     def store(self, storable: Storable, keep: Store, id: str, record: bytes) -> None:
         """Hand a request over, all of which has come. The answer comes by `answer`, or never, and then its deadline."""
         storable.number = number = self._waiting.add(storable)
-        frame = {"t": "store", "id": number, "topic": keep.order, "record": record, "name": id}
+        frame = frames.Store(number, id, frames.Topic(**keep.order), record)
         if not number or self._send is None or not self._send(frame):
             self.forget(storable)
             storable.on_not_stored("control has enough to do")

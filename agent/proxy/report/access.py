@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from agent.frames import Frame, Record
+from agent.frames import Record, Records
 
 RING: Final = 65536
 
@@ -38,14 +38,14 @@ class Recorder:
         else:
             self._rows.append(row)
 
-    def take(self, most: int) -> Frame | None:
+    def take(self, most: int) -> Records | None:
         """The oldest records, as a frame for control; None when there is none."""
         rows = self._rows
         self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
         count = min(most, len(rows))
         if not count:
             return None
-        return {"t": "records", "count": count, "lines": self._encode([_record(rows.popleft()) for _ in range(count)])}
+        return Records(count, self._encode([_record(rows.popleft()) for _ in range(count)]))
 
 
 def _record(row: Row) -> Record:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Final
+
+from agent.frames import Transition
 
 MAX_EVENTS: Final = 1000
 
@@ -15,27 +17,16 @@ class News:
     __slots__ = ("events",)
 
     def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Transition] = []
 
     def add(
         self, kind: str, service: str, endpoint: str, before: str, after: str, reason: str, *, audit: bool = False
     ) -> None:
         """Something changed. `endpoint` is empty for the service as a whole."""
         if len(self.events) < MAX_EVENTS:
-            self.events.append(
-                {
-                    "kind": kind,
-                    "service": service,
-                    "endpoint": endpoint,
-                    "before": before,
-                    "after": after,
-                    "reason": reason,
-                    "audit": audit,
-                    "at": time.time(),
-                }
-            )
+            self.events.append(Transition(kind, service, endpoint, before, after, reason, audit, time.time()))
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[Transition]:
         """All of it; none is left."""
         events, self.events = self.events, []
         return events

@@ -18,6 +18,7 @@ from agent.proxy.report import story
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
+from agent.questions import Explain
 from policies.decision import Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
@@ -25,26 +26,13 @@ from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.shed.decide import Store
 
 
-def explain(runtime: Runtime, args: dict[str, Any]) -> dict[str, Any]:
-    """Args: `method`, `url` (http://service/path, or service/path), `caller`, `headers` [[name, value]]; `inbound`: the
-    instance (`service/id`) of this host's that another agent picked; `shed`: instances whose agents are taken to let no
-    more in, each with the reason.
-
-    Returns `decisions`, `endpoint` (or None) and `status` (of an answer that the mesh would give itself, or None); and
-    as `hop`, where another agent stands before the endpoint, what that one is to be asked.
-    """
+def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
+    """What makes an `agent.questions.Explained`."""
     try:
-        request = request_of(args)
+        request = request_of(asked)
     except BadHead as bad:
         return {"decisions": [story.entry(None, "http", "", "answer 400", bad.reason)], "endpoint": None, "status": 400}
-    inbound = args.get("inbound")
-    explanation = Explanation(
-        runtime,
-        request,
-        caller=str(args.get("caller") or ""),
-        inbound=str(inbound) if inbound is not None else None,
-        shed={str(name): str(reason) for name, reason in (args.get("shed") or {}).items()},
-    )
+    explanation = Explanation(runtime, request, caller=asked.caller, inbound=asked.inbound, shed=asked.shed)
     explanation.tell()
     return explanation.as_answer()
 
@@ -109,8 +97,8 @@ class Explanation(Walk):
                 told["hop"] = self._hop(endpoint)
         return told
 
-    def _hop(self, endpoint: Endpoint) -> dict[str, Any]:
-        """What the endpoint's agent would be asked, to go on from there: arguments of `explain`."""
+    def _hop(self, endpoint: Endpoint) -> Explain:
+        """What the endpoint's agent would be asked, to go on from there."""
         request, forward = self.request, self.forward
         target = request.target.decode("latin-1")
         if forward is not None and forward.target is not None:
@@ -118,13 +106,13 @@ class Explanation(Walk):
         lines = [line.decode("latin-1").rstrip("\r\n") for line in request_fields(request, forward)]
         fields = [[name, value.strip()] for name, _, value in (line.partition(":") for line in lines)]
         host = next((value for name, value in fields if name.lower() == "host"), "")
-        return {
-            "method": request.method.decode(),
-            "url": f"http://{host}{target}",
-            "headers": [field for field in fields if field[0].lower() != "host"],
-            "caller": self.caller,
-            "inbound": f"{endpoint.service}/{endpoint.id}",
-        }
+        return Explain(
+            url=f"http://{host}{target}",
+            method=request.method.decode(),
+            caller=self.caller,
+            headers=[field for field in fields if field[0].lower() != "host"],
+            inbound=f"{endpoint.service}/{endpoint.id}",
+        )
 
     def ask(self, phase: Phase) -> Verdict | None:
         """Peek."""
@@ -207,13 +195,12 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def request_of(args: dict[str, Any]) -> RequestHead:
+def request_of(asked: Explain) -> RequestHead:
     """The request that is asked about. Raises BadHead."""
-    url = str(args.get("url") or "")
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"{str(args.get('method') or 'GET').upper()} {target} HTTP/1.1", f"Host: {parts.netloc}"]
-    lines += [f"{name}: {value}" for name, value in args.get("headers") or [] if str(name).lower() != "host"]
+    lines = [f"{asked.method.upper() or 'GET'} {target} HTTP/1.1", f"Host: {parts.netloc}"]
+    lines += [f"{field[0]}: {field[1]}" for field in asked.headers if field[0].lower() != "host"]
     try:
         return parse_request("\r\n".join(lines).encode("latin-1"))
     except UnicodeEncodeError:

@@ -14,8 +14,9 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
+from agent import frames
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
@@ -23,6 +24,7 @@ from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
 from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint
+from policies.kinds.shadow.answer import Answer as Told
 from policies.kinds.shadow.decide import Compiled, Order
 
 MAX_DISCARDED: Final = 1024 * 1024
@@ -62,16 +64,16 @@ class Answer:
             self.kept += len(piece)
             self.body.append(piece)
 
-    def as_frame(self) -> dict[str, Any]:
+    def as_told(self) -> Told:
         """For control."""
-        return {
-            "status": self.status,
-            "headers": self.fields,
-            "body": b"".join(self.body),
-            "truncated": self.length > self.kept,
-            "error": self.error,
-            "latency_s": self.latency_s,
-        }
+        return Told(
+            self.status,
+            tuple(self.fields),
+            b"".join(self.body),
+            self.length > self.kept,
+            self.error,
+            self.latency_s,
+        )
 
 
 def begin(exchange: Party, orders: Sequence[Order], copies: Compiled) -> Mirror | None:
@@ -215,19 +217,15 @@ class Mirror(Timed):
             exchange, compared = self._exchange, self._compared
             service = exchange.service
             assert service is not None
-            frame = {
-                "t": "compared",
-                "service": service.name,
-                "revision": service.plan.policies["shadow"].revision if "shadow" in service.plan.policies else 0,
-                "request": {
-                    "method": exchange.request.method.decode(),
-                    "target": exchange.request.target.decode("latin-1"),
-                    "id": exchange.request_id.decode("latin-1"),
-                    "version": exchange.endpoint.version if exchange.endpoint is not None else "",
-                },
-                "answers": {role: answer.as_frame() for role, answer in compared.items()},
-            }
-            if not exchange.runtime.send_comparison(frame):
+            request = frames.Asked(
+                exchange.request.method.decode(),
+                exchange.request.target.decode("latin-1"),
+                exchange.request_id.decode("latin-1"),
+                exchange.endpoint.version if exchange.endpoint is not None else "",
+            )
+            revision = service.plan.policies["shadow"].revision if "shadow" in service.plan.policies else 0
+            answers = {role: each.as_told() for role, each in compared.items()}
+            if not exchange.runtime.send_comparison(frames.Compared(service.name, revision, request, answers)):
                 service.stats.copied("uncompared", 1)
 
 

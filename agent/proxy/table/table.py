@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from agent.frames import EndpointFrame, PolicyFrame
+from agent.frames import EndpointFrame, PolicyFrame, Uncompiled
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.closed import Closed
 from agent.proxy.report.news import News
@@ -65,7 +65,7 @@ class Table:
         endpoints: Sequence[EndpointFrame],
         policies: Mapping[str, PolicyFrame],
         now: float,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Uncompiled]:
         """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
         staged = self._staged.get(name)
         service = self.services.get(name) or (staged[0] if staged else Service(name, self._news))
@@ -90,19 +90,19 @@ class Table:
 
     def _documents(
         self, policies: Mapping[str, PolicyFrame]
-    ) -> tuple[dict[str, InForce], list[Closed], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, InForce], list[Closed], list[Uncompiled]]:
         """What is in force; what nobody knows the content of, or this worker does not understand, where that refuses
         requests; and what this worker does not understand."""
         in_force: dict[str, InForce] = {}
         closed: list[Closed] = []
-        refused: list[dict[str, Any]] = []
+        refused: list[Uncompiled] = []
         for kind, frame in policies.items():
             document = self._parse(kind, frame) if not frame.unknown else _UNKNOWN
             if not isinstance(document, Invalid):
                 in_force[kind] = InForce(frame.key, frame.revision, document.mode, document)
                 continue
             if not frame.unknown:
-                refused.append({"kind": kind, "key": frame.key, "path": document.path, "reason": document.reason})
+                refused.append(Uncompiled(frame.key, document.path, document.reason, kind))
             if kind in BY_NAME and BY_NAME[kind].fails_closed:
                 reason = frame.unknown or f"policies/{kind}/{frame.key} is not understood by this worker"
                 closed.append(Closed(kind, frame.key, frame.revision, reason))

@@ -25,12 +25,13 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from policies.kinds.shadow.answer import Answer
 from policies.kinds.shadow.decide import CANDIDATE, PRIMARY, SECONDARY
-from policies.kinds.shadow.difference import Answer, Comparer, Difference, Parsed, comparable
+from policies.kinds.shadow.difference import Comparer, Difference, Parsed, comparable
 from policies.kinds.shadow.document import Compare, Thresholds
 from policies.kinds.shadow.fieldpath import ANSWER, STATUS
 
-__all__ = ["Answer", "Tally", "Thresholds", "Verdict", "judge", "merge", "observe", "outcome", "report", "trimmed"]
+__all__ = ["Tally", "Thresholds", "Verdict", "judge", "merge", "observe", "outcome", "report", "trimmed"]
 
 MAX_FIELDS: Final = 1000
 MAX_REQUEST: Final = 160

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from policies.kinds.shadow.answer import Answer
 from policies.kinds.shadow.fieldpath import ANSWER, BODY, ELEMENT, HEADERS, STATUS, FieldSet, field_name, step
 
 MAX_VALUES: Final = 50_000
@@ -34,19 +35,6 @@ UNCOMPARED: Final = frozenset(
 )  # fmt: skip
 """Headers that differ by themselves, that belong to a connection, or that say again what the body says."""
 SECRET: Final = frozenset(("authorization", "cookie", "set-cookie", "www-authenticate", "x-api-key", "x-auth-token"))
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What came of a request at one of the places that it was sent to."""
-
-    status: int = 0
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    truncated: bool = False
-    """Whether the body went on beyond what was kept."""
-    error: str = ""
-    """Why there is no whole answer; empty: there is."""
-    latency_s: float = 0.0
 
 
 class Difference(msgspec.Struct, frozen=True):

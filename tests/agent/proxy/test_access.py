@@ -13,7 +13,7 @@ from tests.support.proxy import GET, Proxy, always_ok, endpoint, running_proxy
 def records(proxy: Proxy) -> list[Any]:
     """What the worker would send to control now."""
     frame = proxy.worker.recorder.take(100_000)
-    return [json.loads(line) for line in frame["lines"].splitlines()] if frame else []
+    return [json.loads(line) for line in frame.lines.splitlines()] if frame else []
 
 
 async def test_a_record_says_what_happened_and_when(monkeypatch: pytest.MonkeyPatch) -> None:

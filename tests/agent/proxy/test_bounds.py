@@ -7,7 +7,6 @@ import random
 import time
 from typing import Any
 
-import msgspec
 import pytest
 
 from agent import frames
@@ -79,22 +78,16 @@ def test_the_text_of_a_pattern_goes_to_a_worker_once() -> None:
     text = json.dumps({"description": "x" * 4000, "rules": [{"respond": {"body": "y" * 60_000}}]}).encode()
     own = b'{"request": "3s"}'
     made = [
-        {
-            "t": "service",
-            "name": f"s{n}",
-            "revision": 5,
-            "endpoints": THREE,
-            "policies": {"route": PolicyFrame("*", 5, text), "timeout": PolicyFrame(f"s{n}", 5, own)},
-        }
+        frames.Stage(f"s{n}", 5, THREE, {"route": PolicyFrame("*", 5, text), "timeout": PolicyFrame(f"s{n}", 5, own)})
         for n in range(1000)
     ]
     said = frames.said_once(made)
     sent = b"".join(map(frames.encode, said))
     assert len(sent) < len(text) + 1000 * 1000
     table = Table()
-    for frame in frames.Decoder().feed(sent):
-        policies = msgspec.convert(frame["policies"], dict[str, PolicyFrame])
-        assert table.stage(frame["name"], 5, THREE, policies, 0.0) == []
+    for frame in frames.Decoder(frames.to_worker).feed(sent):
+        assert isinstance(frame, frames.Stage)
+        assert table.stage(frame.name, 5, THREE, frame.policies, 0.0) == []
     table.commit(5)
     plans = [service.plan for service in table.services.values()]
     assert len(plans) == 1000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.frames import PolicyFrame
+from agent.frames import Peer, PolicyFrame
 from agent.proxy.http1.server import ServerStream
 from agent.proxy.request.exchange import MAX_HOPS
 from policies.catalogue import KINDS
@@ -628,18 +628,18 @@ def test_a_question_meets_no_phase() -> None:
     question = b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: 5\r\n\r\n"
     with Playbook() as play:
         play.put("one")
-        asked: list[dict[str, Any]] = []
+        asked: list[Peer] = []
         play.worker.peers.connect(asked.append)
         agent = play.client(inbound=True)
         assert agent >> question + b"he"
         assert agent >> b"llo"
-        assert (asked[0]["path"], asked[0]["body"]) == ("/shares", b"hello")
-        play.worker.peers.answer(asked[0]["id"], 200, b"so it is")
+        assert (asked[0].path, asked[0].body) == ("/shares", b"hello")
+        play.worker.peers.answer(asked[0].id, 200, b"so it is")
         assert agent << b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: 8\r\n\r\nso it is"
         assert agent >> question + b"hello"
         play.passes(6)
         assert agent << refusal(b"504 Gateway Timeout", b"agent", b"no answer in time")
-        play.worker.peers.answer(asked[1]["id"], 200, b"too late")
+        play.worker.peers.answer(asked[1].id, 200, b"too late")
         assert agent << b""
         assert agent >> question
         assert agent.ends()

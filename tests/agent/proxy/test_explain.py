@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.proxy.request.explain import explain
 from agent.proxy.table.service import Service
+from agent.questions import Explain, Explained
 from policies.decision import Subset
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import SERVICE
@@ -244,7 +246,7 @@ def test_an_explanation_and_the_request_after_it_agree(
         worn(play, services[SERVICE], worn_by[0])
         worn(play, services[CATS], worn_by[1])
         buckets = services[SERVICE].buckets
-        args: dict[str, Any] = {"method": "GET", "url": f"{SERVICE}{path}", "headers": [h.split(": ") for h in headers]}
+        question = Explain(f"{SERVICE}{path}", headers=[h.split(": ") for h in headers])
         head = "".join([f"GET {path} HTTP/1.1\r\nHost: {SERVICE}\r\n", *(f"{h}\r\n" for h in headers)]).encode()
         client = play.client()
         for _ in range(worn_by[0]["spent"] if buckets is not None else 0):
@@ -254,9 +256,10 @@ def test_an_explanation_and_the_request_after_it_agree(
             while not play.idle:
                 play.dialled()
         before = remembered(play)
-        explained = explain(play.worker, args)
+        explained = explain(play.worker, question)
         assert remembered(play) == before, "asking changed something"
-        assert explain(play.worker, args) == explained
+        assert len(msgspec.convert(explained, Explained).decisions) == len(explained["decisions"])
+        assert explain(play.worker, question) == explained
         decisions, endpoint, status = asked(play, client, head + b"x-shoal-explain: 1\r\n\r\n")
         found = explained["endpoint"]
         assert told(explained["decisions"]) == told(decisions)
@@ -277,7 +280,7 @@ def test_the_inbound_side_agrees_too(
             service.limiter.enter(0, play.worker.reactor.now)
         instance = f"{SERVICE}/{wanted.decode()}" if wanted else ""
         before = remembered(play)
-        explained = explain(play.worker, {"url": f"{SERVICE}/a", "inbound": instance})
+        explained = explain(play.worker, Explain(f"{SERVICE}/a", inbound=instance))
         assert remembered(play) == before
         client = play.client(inbound=True)
         named = b"x-shoal-endpoint: %b\r\n" % instance.encode() if instance else b""
@@ -291,7 +294,7 @@ def test_the_inbound_side_agrees_too(
 
 
 def decided(play: Playbook, phase: str, **more: Any) -> str:
-    explained = explain(play.worker, {"url": f"{SERVICE}/a", **more})
+    explained = explain(play.worker, Explain(f"{SERVICE}/a", **more))
     return next(each["decision"] for each in explained["decisions"] if each["phase"] == phase)
 
 
@@ -309,7 +312,7 @@ def test_who_is_out_is_not_picked() -> None:
         service = play.worker.table.services[SERVICE]
         service.loads["one"].refused_until = play.worker.reactor.now + 30
         for _ in range(20):
-            assert explain(play.worker, {"url": f"{SERVICE}/"})["endpoint"]["id"] == "two"
+            assert explain(play.worker, Explain(f"{SERVICE}/"))["endpoint"]["id"] == "two"
 
 
 def test_an_instance_that_another_agent_says_is_full_leads_to_the_way_out() -> None:
@@ -318,8 +321,7 @@ def test_an_instance_that_another_agent_says_is_full_leads_to_the_way_out() -> N
         far = play.instance("far", agent="there", via=True)
         play.put(far, shed={"concurrency": 5, "instead": [{"service": CATS}]})
         play.put("tom", service=CATS)
-        args: dict[str, Any] = {"url": f"{SERVICE}/a"}
-        assert explain(play.worker, args)["endpoint"]["id"] == "far"
-        found = explain(play.worker, {**args, "shed": {f"{SERVICE}/far": "10 requests are under way"}})
+        assert explain(play.worker, Explain(f"{SERVICE}/a"))["endpoint"]["id"] == "far"
+        found = explain(play.worker, Explain(f"{SERVICE}/a", shed={f"{SERVICE}/far": "10 requests are under way"}))
         assert found["endpoint"]["id"] == "tom"
         assert "goes to cats.production instead" in [each["decision"] for each in found["decisions"]]

@@ -1,10 +1,13 @@
-"""What a worker makes of control's frames."""
+"""The frames of both directions, and what a worker makes of those that it cannot take."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.msgpack import encode
 
 from agent import frames
 from tests.support.playbook import Playbook
@@ -26,15 +29,17 @@ def test_a_frame_that_makes_no_sense_is_told_of_and_passed_over(
     """Of a newer version, or broken: an error in words, and the worker goes on."""
     with Playbook() as play:
         play.put("one")
-        assert play.worker.on_frame(frame) == []
+        assert play.worker.take(frames.to_worker(encode(frame))) == []
         assert words in caplog.text
-        assert play.worker.on_frame({"t": "ask", "id": 1, "what": "ping"}) == [{"t": "answer", "id": 1, "value": {}}]
+        assert play.worker.take(frames.Ask(1, "ping")) == [frames.Answer(1, {})]
 
 
 def test_fields_that_are_not_known_are_ignored() -> None:
     """A newer control may say more."""
-    found = frames.known({"t": "commit", "revision": 7, "agents": 2, "mood": "good"})
+    found = frames.to_worker(encode({"t": "commit", "revision": 7, "agents": 2, "mood": "good"}))
     assert found == frames.Commit(7, 2)
+    found = frames.to_control(encode({"mood": "good", "id": 7, "t": "answer", "value": [1]}))
+    assert found == frames.Answer(7, [1])
 
 
 def test_what_is_encoded_is_what_is_known() -> None:
@@ -44,15 +49,101 @@ def test_what_is_encoded_is_what_is_known() -> None:
     )
     policy = frames.PolicyFrame("*", 3, b"{}")
     told = frames.Stage("pets.production", 3, [endpoint], {"route": policy})
-    sent = frames.encode(
-        {
-            "t": "service",
-            "name": "pets.production",
-            "revision": 3,
-            "endpoints": [endpoint],
-            "policies": {"route": policy},
-        }
-    )
-    decoder = frames.Decoder()
-    found = [frames.known(frame) for at in range(len(sent)) for frame in decoder.feed(sent[at : at + 1])]
+    sent = frames.encode(told)
+    decoder = frames.Decoder(frames.to_worker)
+    found = [frame for at in range(len(sent)) for frame in decoder.feed(sent[at : at + 1])]
     assert found == [told]
+
+
+@pytest.mark.parametrize("read", [frames.to_worker, frames.to_control])
+@pytest.mark.parametrize(
+    ("frame", "broken"),
+    [
+        ({"t": "rollback", "revision": 7}, False),
+        ({"revision": 7, "t": "x" * 1000}, False),
+        ({"t": ["commit"]}, True),
+        ({"t": 7}, True),
+        ({}, True),
+    ],
+)
+def test_a_kind_that_is_not_known_is_told_from_what_is_none(read: Any, frame: dict[str, Any], broken: bool) -> None:
+    """In both directions: the former may be a newer version's, the latter is nobody's."""
+    found = read(encode(frame))
+    assert isinstance(found, frames.Unknown)
+    assert (found.broken, found.asks) == (broken, None)
+    assert len(found.kind) <= 60 and found.reason
+
+
+def test_a_known_kind_that_is_malformed_is_broken() -> None:
+    """And a question keeps its number, so that it can be answered."""
+    assert frames.to_worker(encode({"t": "ask", "id": 7})) == frames.Unknown(
+        "ask", "Object missing required field `what`", True, 7
+    )
+    found = frames.to_worker(encode({"t": "ask", "id": "7"}))
+    assert isinstance(found, frames.Unknown) and found.asks is None
+    found = frames.to_control(encode({"t": "answer", "id": "7"}))
+    assert isinstance(found, frames.Unknown) and found.broken
+
+
+SAID: list[frames.ToWorker | frames.ToControl] = [
+    frames.Configure("here", callers={"pets.production": "x"}, agents=["10.0.0.0/8"]),
+    frames.Where("here", {"there": "10.0.0.2"}),
+    frames.Gone("pets.production"),
+    frames.Commit(7, 3),
+    frames.Ask(1, "state", {"service": "pets.production"}),
+    frames.PeerAnswer(1, 200, b"\xff"),
+    frames.Stored(1, "n", ""),
+    frames.Shares({"pets.production": {"all": 0.5}}),
+    frames.Drain(5.0),
+    frames.Ready(1, "compiled"),
+    frames.Runs(7, [frames.Uncompiled("*", "$.rules", "no", "route")]),
+    frames.Answer(1, {"a": [1, b"x", None]}),
+    frames.Peer(1, "/shares", b"\xff", "10.0.0.2"),
+    frames.Store(1, "n", frames.Topic("redis://r/0?stream=s", "me", {"file": "f"}), b"{}"),
+    frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
+    frames.Records(1, b"{}\n"),
+    frames.Compared("s", 7, frames.Asked("GET", "/", "id"), {}),
+    frames.Drained(),
+]
+
+
+@pytest.mark.parametrize("said", SAID, ids=lambda said: type(said).__name__)
+def test_every_frame_arrives_as_it_was_sent(said: frames.ToWorker | frames.ToControl) -> None:
+    """And is what the other direction does not know."""
+    there = frames.to_worker if isinstance(said, frames.ToWorker) else frames.to_control
+    back = frames.to_control if isinstance(said, frames.ToWorker) else frames.to_worker
+    sent = frames.encode(said)
+    assert list(frames.Decoder(there).feed(sent)) == [said]
+    (found,) = frames.Decoder(back).feed(sent)
+    assert isinstance(found, frames.Unknown) and not found.broken
+
+
+def test_every_kind_is_tried() -> None:
+    """By the test above, or the one for `service`."""
+    assert {str(said.__struct_config__.tag) for said in SAID} == frames.KINDS - {"service"}
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x05", b"\x81\xa1x", b"\x81\xa1t\xa1\xff", b"\x90"])
+def test_what_is_no_map_is_no_frame(body: bytes) -> None:
+    """Not msgpack, no map, cut off, text that is none."""
+    for read in (frames.to_worker, frames.to_control):
+        with pytest.raises(ValueError, match=r"."):
+            read(body)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["t", "id", "what", "name", "policies", "events", "value", "answers"]),
+        st.recursive(
+            st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8) | st.binary(max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            max_leaves=6,
+        ),
+    ),
+    st.sampled_from(sorted(frames.KINDS)) | st.text(max_size=8),
+)
+def test_whatever_map_it_is_it_is_a_frame_or_unknown(frame: dict[str, Any], kind: str) -> None:
+    """And nothing is raised."""
+    for read in (frames.to_worker, frames.to_control):
+        found = read(encode({**frame, "t": kind}))
+        assert isinstance(found, frames.Unknown) or found.__struct_config__.tag == kind

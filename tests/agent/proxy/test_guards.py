@@ -73,7 +73,7 @@ async def test_a_breaker_opens_refuses_and_closes_again() -> None:
             while (await statuses(proxy, 1)) != {200: 1}:
                 await trio.sleep(0.02)
         assert (await statuses(proxy, 10))[200] == 10
-        changes = [(event["before"], event["after"]) for event in proxy.worker.news.events]
+        changes = [(event.before, event.after) for event in proxy.worker.news.events]
         assert changes == [("closed", "open"), ("open", "half-open"), ("half-open", "closed")]
 
 
@@ -218,7 +218,7 @@ async def test_a_bad_instance_is_ejected_and_comes_back() -> None:
         with trio.fail_after(5):
             while len(proxy.worker.news.events) < 2:
                 await trio.sleep(0.02)
-        assert [event["after"] for event in proxy.worker.news.events] == ["ejected", "in"]
+        assert [event.after for event in proxy.worker.news.events] == ["ejected", "in"]
         before = bad.asked
         await statuses(proxy, 40)
         assert bad.asked > before

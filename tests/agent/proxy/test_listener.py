@@ -7,6 +7,7 @@ import resource
 import pytest
 import trio
 
+from agent.frames import Where
 from agent.proxy import worker as worker_module
 from agent.proxy.budget import Budget
 from agent.proxy.peer import peer_at
@@ -112,7 +113,7 @@ async def test_what_an_agent_said_before_the_first_table_is_believed() -> None:
         with trio.fail_after(5):
             while proxy.worker.inbound.waiting < 1:
                 await trio.sleep(0.005)
-        proxy.worker.on_frame({"t": "agents", "host": "here", "addresses": {"another": "127.0.0.1"}})
+        proxy.worker.take(Where("here", {"another": "127.0.0.1"}))
         proxy.put(endpoint(await proxy.upstream(always_ok), "one", agent="here"))
         assert b"pets.production/two is not on this host" in await client.until(b"}\n")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from agent.frames import Compared
 from agent.proxy import pacing
 from agent.proxy.request import mirroring
 from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
@@ -228,9 +229,9 @@ async def test_a_request_that_never_comes_whole_is_not_copied() -> None:
 async def test_three_answers_go_to_control() -> None:
     """Of the request and of both copies: status, fields, body up to the limit, time, and what went wrong."""
     async with running_proxy() as proxy:
-        sent: list[dict[str, Any]] = []
+        sent: list[Compared] = []
 
-        def compare(frame: dict[str, Any]) -> bool:
+        def compare(frame: Compared) -> bool:
             sent.append(frame)
             return len(sent) < 3
 
@@ -246,15 +247,15 @@ async def test_three_answers_go_to_control() -> None:
         await client.ask(GET.replace(b"GET / ", b"GET /cats?secret=1 "))
         await eventually(lambda: len(sent) == 1)
         (frame,) = sent
-        assert frame["request"]["version"] == "v1" and frame["request"]["target"] == "/cats?secret=1"
-        answers = frame["answers"]
-        assert answers["primary"]["body"] == answers["secondary"]["body"] == b"ok"
-        assert (answers["candidate"]["status"], answers["candidate"]["truncated"]) == (418, True)
-        assert answers["candidate"]["body"] == b"y" * 1024 and ("x-pot", "small") in answers["candidate"]["headers"]
+        assert frame.request.version == "v1" and frame.request.target == "/cats?secret=1"
+        answers = frame.answers
+        assert answers["primary"].body == answers["secondary"].body == b"ok"
+        assert (answers["candidate"].status, answers["candidate"].truncated) == (418, True)
+        assert answers["candidate"].body == b"y" * 1024 and ("x-pot", "small") in answers["candidate"].headers
         candidate.answer = b""
         await client.ask(GET)
         await eventually(lambda: len(sent) == 2)
-        assert sent[1]["answers"]["candidate"]["error"] == "no answer in time"
+        assert sent[1].answers["candidate"].error == "no answer in time"
         await client.ask(GET)
         await eventually(lambda: copies(proxy).get("uncompared") == 1)
         await settled(proxy)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import pytest
 import trio
 
+from agent.frames import Peer
 from agent.proxy.control import peers
 from tests.support.proxy import STRANGER, Client, Proxy, running_proxy
 
 QUESTION = b"POST /shares HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: 5\r\n\r\nhello"
 
 
-def control(proxy: Proxy) -> list[dict[str, Any]]:
+def control(proxy: Proxy) -> list[Peer]:
     """What reaches control; it answers nothing by itself."""
     proxy.put()
-    asked: list[dict[str, Any]] = []
+    asked: list[Peer] = []
     proxy.worker.peers.connect(asked.append)
     return asked
 
 
-async def until_asked(asked: list[dict[str, Any]], count: int = 1) -> None:
+async def until_asked(asked: list[Peer], count: int = 1) -> None:
     with trio.fail_after(5):
         while len(asked) < count:
             await trio.sleep(0.005)
@@ -40,8 +40,8 @@ async def test_a_question_and_its_answer() -> None:
         for number in (1, 2):
             await client.send(QUESTION)
             await until_asked(asked, number)
-            assert (asked[-1]["path"], asked[-1]["body"]) == ("/shares", b"hello")
-            proxy.worker.peers.answer(asked[-1]["id"], 200, b"well?")
+            assert (asked[-1].path, asked[-1].body) == ("/shares", b"hello")
+            proxy.worker.peers.answer(asked[-1].id, 200, b"well?")
             assert (await client.until(b"well?")).startswith(b"HTTP/1.1 200")
 
 
@@ -79,7 +79,7 @@ async def test_bounds() -> None:
         with trio.fail_after(5):
             while len(proxy.worker.peers._asked) > peers.MAX_ASKED - 10:
                 await trio.sleep(0.005)
-        proxy.worker.peers.answer(asked[0]["id"], 200, b"too late")
+        proxy.worker.peers.answer(asked[0].id, 200, b"too late")
 
 
 async def test_control_that_does_not_answer() -> None:
@@ -90,7 +90,7 @@ async def test_control_that_does_not_answer() -> None:
         client = await proxy.client(inbound=True)
         await client.send(QUESTION)
         assert b"504" in await refused(client)
-        proxy.worker.peers.answer(asked[0]["id"], 200, b"too late")
+        proxy.worker.peers.answer(asked[0].id, 200, b"too late")
         assert len(proxy.worker.peers._asked) == 0
 
 
@@ -112,7 +112,7 @@ async def test_control_is_told_where_a_question_comes_from() -> None:
         proxy.worker.agents.learn({"another": STRANGER}, "here")
         await (await proxy.client(inbound=True, source=STRANGER)).send(QUESTION)
         await until_asked(asked)
-        assert asked[0]["address"] == STRANGER
+        assert asked[0].address == STRANGER
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ async def test_what_is_too_much_is_refused_and_said_so() -> None:
         assert stats(proxy).shed == {"refused": 1} and "retries" not in stats(proxy).failures
         (load,) = proxy.worker.table.services["pets.production"].loads.values()
         assert (load.active, load.failures, load.refused_until) == (0, 0, 0.0)
-        assert [e["after"] for e in proxy.worker.news.events] == ["shedding"]
+        assert [e.after for e in proxy.worker.news.events] == ["shedding"]
 
 
 @pytest.mark.parametrize(

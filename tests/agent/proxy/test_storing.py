@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 
+from agent.frames import Store
 from agent.proxy.control import storing
 from tests.agent.proxy.test_shedding import Slow, stuck
 from tests.support.proxy import Client, Proxy, endpoint, running_proxy
@@ -15,11 +16,11 @@ URL = "redis://redis.corp:6379/0?stream=orders.{service}"
 POST = b"POST /buy?x=%20 HTTP/1.1\r\nHost: pets.production\r\nContent-Length: 5\r\nX-Two: a\r\nX-Two: b\r\n\r\nhello"
 
 
-def control(proxy: Proxy) -> list[dict[str, Any]]:
+def control(proxy: Proxy) -> list[Store]:
     """What reaches control; it answers nothing by itself."""
-    frames: list[dict[str, Any]] = []
+    frames: list[Store] = []
 
-    def send(frame: dict[str, Any]) -> bool:
+    def send(frame: Store) -> bool:
         frames.append(frame)
         return True
 
@@ -27,7 +28,7 @@ def control(proxy: Proxy) -> list[dict[str, Any]]:
     return frames
 
 
-async def full(proxy: Proxy, *ways: Any, retry: Any = None, **topic: Any) -> list[dict[str, Any]]:
+async def full(proxy: Proxy, *ways: Any, retry: Any = None, **topic: Any) -> list[Store]:
     """A service that takes no more, and control."""
     slow = Slow()
     port = await proxy.upstream(slow)
@@ -37,11 +38,11 @@ async def full(proxy: Proxy, *ways: Any, retry: Any = None, **topic: Any) -> lis
     return control(proxy)
 
 
-async def until_stored(frames: list[dict[str, Any]], count: int = 1) -> dict[str, Any]:
+async def until_stored(frames: list[Store], count: int = 1) -> dict[str, Any]:
     with trio.fail_after(5):
         while len(frames) < count:
             await trio.sleep(0.005)
-    told: dict[str, Any] = json.loads(frames[-1]["record"])
+    told: dict[str, Any] = json.loads(frames[-1].record)
     return told
 
 
@@ -54,18 +55,18 @@ async def test_202_comes_after_controls_word() -> None:
             await client.send(POST)
             told = await until_stored(frames, number)
             assert (told["method"], told["target"], told["body"]) == ("POST", "/buy?x=%20", "hello")
-            assert told["service"] == "pets.production" and told["id"] == frames[-1]["name"]
+            assert told["service"] == "pets.production" and told["id"] == frames[-1].name
             assert told["headers"][:3] == [["host", "pets.production"], ["x-two", "a"], ["x-two", "b"]]
             assert told["headers"][3][0] == "x-request-id" and len(told["headers"]) == 4
-            assert frames[-1]["topic"]["url"] == URL.replace("{service}", "pets.production")
+            assert frames[-1].topic.url == URL.replace("{service}", "pets.production")
             with trio.move_on_after(0.05) as early:
                 await client.stream.receive_some(1)
             assert early.cancelled_caught, "not before control has said so"
-            proxy.worker.stores.answer(frames[-1]["id"], frames[-1]["name"], "")
+            proxy.worker.stores.answer(frames[-1].id, frames[-1].name, "")
             head = await client.head()
             assert head.startswith(b"HTTP/1.1 202") and b"x-shoal-stored: %b\r\n" % told["id"].encode() in head
             assert told["id"].encode() in await client.until(b"}\n")
-        assert len({frame["name"] for frame in frames}) == 2
+        assert len({frame.name for frame in frames}) == 2
 
 
 async def test_a_body_that_drips_and_is_chunked() -> None:
@@ -104,7 +105,7 @@ async def test_what_control_cannot_keep_takes_the_next_way() -> None:
         client = await proxy.client()
         await client.send(POST)
         await until_stored(frames)
-        proxy.worker.stores.answer(frames[-1]["id"], frames[-1]["name"], "the disk does not take it")
+        proxy.worker.stores.answer(frames[-1].id, frames[-1].name, "the disk does not take it")
         assert (await client.head()).startswith(b"HTTP/1.1 429")
         await client.until(b"later")
     async with running_proxy() as proxy:
@@ -112,7 +113,7 @@ async def test_what_control_cannot_keep_takes_the_next_way() -> None:
         client = await proxy.client()
         await client.send(POST)
         await until_stored(frames)
-        proxy.worker.stores.answer(frames[-1]["id"], frames[-1]["name"], "the disk does not take it")
+        proxy.worker.stores.answer(frames[-1].id, frames[-1].name, "the disk does not take it")
         assert (await client.head()).startswith(b"HTTP/1.1 503")
         assert b"the disk does not take it" in await client.until(b"}\n")
 
@@ -176,7 +177,7 @@ async def test_a_client_that_goes_and_one_that_waits_too_long() -> None:
         await until_stored(frames, 2)
         assert (await client.head()).startswith(b"HTTP/1.1 504")
         for frame in frames:
-            proxy.worker.stores.answer(frame["id"], frame["name"], "")
+            proxy.worker.stores.answer(frame.id, frame.name, "")
         with trio.fail_after(5):
             while len(proxy.worker.stores._waiting):
                 await trio.sleep(0.005)
@@ -201,6 +202,6 @@ async def test_it_is_told_where_it_went() -> None:
         client = await proxy.client()
         await client.send(POST.replace(b"X-Two: a", b"X-Shoal-Explain: 1"))
         await until_stored(frames)
-        proxy.worker.stores.answer(frames[-1]["id"], frames[-1]["name"], "")
+        proxy.worker.stores.answer(frames[-1].id, frames[-1].name, "")
         head = await client.head()
-        assert f"stored as {frames[-1]['name']}".encode() in head and b"shoal replay" in head
+        assert f"stored as {frames[-1].name}".encode() in head and b"shoal replay" in head

@@ -7,12 +7,13 @@ import base64
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.frames import Decoder, encode
+from agent.frames import Answer, Configure, Decoder, encode, to_control, to_worker
 from agent.proxy.worker import encoded
 from tests.support.proxy import OK, STRANGER, Client, Proxy, endpoint, running_proxy
 
@@ -94,7 +95,7 @@ def test_nothing_that_is_said_raises(caplog: pytest.LogCaptureFixture, said: lis
     async def run() -> None:
         async with running_proxy() as proxy:
             proxy.worker.table.host = "here"
-            proxy.worker.peers.connect(lambda frame: proxy.worker.peers.answer(frame["id"], 200, b"") and None)
+            proxy.worker.peers.connect(lambda frame: proxy.worker.peers.answer(frame.id, 200, b"") and None)
             proxy.worker.callers.configure({"web.production": "s3cret"})
             proxy.worker.recorder.wanted = True
             proxy.put(endpoint(await proxy.upstream(instance), agent="here"), **EYES)
@@ -103,7 +104,7 @@ def test_nothing_that_is_said_raises(caplog: pytest.LogCaptureFixture, said: lis
                 await tell(proxy, data, inbound=True, source="127.0.0.1")
                 await tell(proxy, data, inbound=True, source=STRANGER)
             while records := proxy.worker.recorder.take(100):
-                assert list(Decoder().feed(encode(records))) == [records]
+                assert list(Decoder(to_control).feed(encode(records))) == [records]
 
     caplog.clear()
     trio.run(run)
@@ -152,11 +153,13 @@ def test_no_frame_of_controls_ends_a_worker(told: list[tuple[str, dict[str, Any]
         async with running_proxy() as proxy:
             proxy.put(endpoint(await proxy.upstream(instance)))
             for kind, more in told:
-                answers = proxy.worker.on_frame({**more, "t": kind})
+                wanted = to_worker(msgspec.msgpack.encode({**more, "t": kind}))
+                answers = proxy.worker.take(wanted)
                 assert all(frame for frame in map(encoded, answers))
-                if kind == "ask" and "id" in more:
-                    assert answers[0]["id"] is more["id"]
-            proxy.worker.on_frame({"t": "configure"})
+                if kind == "ask" and type(more.get("id")) is int:
+                    (answer,) = answers
+                    assert isinstance(answer, Answer) and answer.id == more["id"]
+            proxy.worker.take(Configure())
             proxy.put(endpoint(await proxy.upstream(instance)))
             assert b"200" in await (await proxy.client()).ask(b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n")
 
@@ -165,7 +168,7 @@ def test_no_frame_of_controls_ends_a_worker(told: list[tuple[str, dict[str, Any]
 
 def test_a_frame_that_cannot_be_sent_costs_itself(caplog: pytest.LogCaptureFixture) -> None:
     """Told with its kind, and passed over."""
-    assert encoded({"t": "records", "lines": b"x", "count": 1}) != b""
+    assert encoded(Answer(1, "x")) != b""
     for value in ("\udcff", 2**65, object(), b"x" * (64 * 1024 * 1024 + 1)):
-        assert encoded({"t": "records", "lines": value}) == b""
-    assert [record.getMessage() for record in caplog.records] == ["a frame for control cannot be sent: 'records'"] * 4
+        assert encoded(Answer(1, value)) == b""
+    assert [record.getMessage() for record in caplog.records] == ["a frame for control cannot be sent: 'answer'"] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.frames import Commit, Where
 from agent.proxy.http1.head import parse_request
 from agent.proxy.messages import head, words
 from tests.support.proxy import GET, OK, STRANGER, Client, Proxy, endpoint, running_proxy
@@ -112,9 +113,9 @@ async def test_who_becomes_an_agent_is_believed_from_then_on() -> None:
         await two_instances(proxy, one, two)
         client = await proxy.client(inbound=True, source=STRANGER)
         for address, seen, forwarded in ((STRANGER, two, False), ("127.0.0.9", one, True), (STRANGER, two, False)):
-            proxy.worker.on_frame({"t": "agents", "host": "here", "addresses": {"new": address}})
+            proxy.worker.take(Where("here", {"new": address}))
             await client.ask(EVERYTHING)
-            proxy.worker.on_frame({"t": "commit", "revision": 9})
+            proxy.worker.take(Commit(9))
             await client.ask(EVERYTHING)
             assert (b"x-forwarded-for" in seen.heads[-1]) is forwarded
         assert (len(one.heads), len(two.heads)) == (3, 3), "each is in force with the commit, and not before"

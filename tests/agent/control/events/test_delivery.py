@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from agent.frames import Transition
 from registry.etcd.server import cluster_of
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Room
@@ -216,19 +217,11 @@ async def test_breakers_and_shedding_are_told(memory: MemoryStore, receiver: Rec
     await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["breaker.*", "shed.*"])}})
     async with light_agents([memory], 2) as agents:
         await until(lambda: "pets.production" in agents[0].outbox.claims)
-        event = {"kind": "breaker", "service": "pets.production", "endpoint": "", "before": "closed", "after": "open"}
-        for change in ({}, {}, {"after": "half-open"}, {"after": "closed"}, {"after": "closed"}):
-            agents[0].detector.on_happened([{**event, "reason": "5 in a row", "audit": False, **change}])
-        agents[0].detector.on_happened([{**event, "endpoint": "x", "reason": "", "audit": True}])
-        shed = {
-            "kind": "shed",
-            "service": "pets.production",
-            "endpoint": "",
-            "before": "calm",
-            "reason": "",
-            "audit": False,
-        }
-        agents[0].detector.on_happened([{**shed, "after": "shedding"}])
+        tell = agents[0].detector.on_happened
+        for after in ("open", "open", "half-open", "closed", "closed"):
+            tell([Transition("breaker", "pets.production", "", "closed", after, "5 in a row", False, 0.0)])
+        tell([Transition("breaker", "pets.production", "x", "closed", "open", "", True, 0.0)])
+        tell([Transition("shed", "pets.production", "", "calm", "shedding", "", False, 0.0)])
         await until(lambda: len(receiver.received) == 3)
         await quiet(memory)
         breakers = [r.event for r in receiver.received if "breaker" in r.event["type"]]

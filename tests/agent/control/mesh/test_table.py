@@ -4,13 +4,14 @@ import itertools
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.mesh.table import Table
-from agent.frames import EndpointFrame
+from agent.frames import EndpointFrame, Gone, Stage
 from policies.kinds.health.document import HealthPolicy
 from registry.keys import Keys
 from registry.store import Change
@@ -44,11 +45,15 @@ class Etcd:
 
     def endpoints(self, service: str) -> dict[str, EndpointFrame]:
         frame = self.table.frame(service)
-        return {endpoint.id: endpoint for endpoint in frame.get("endpoints", ())}
+        return {endpoint.id: endpoint for endpoint in frame.endpoints} if isinstance(frame, Stage) else {}
 
 
 def _bytes(value: Any) -> bytes | None:
     return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def _whenever(frame: Stage | Gone) -> Stage | Gone:
+    return msgspec.structs.replace(frame, revision=0) if isinstance(frame, Stage) else frame
 
 
 def instance(port: int = 80, **more: Any) -> dict[str, Any]:
@@ -71,11 +76,11 @@ def test_a_service_that_is_gone_is_said_to_be_gone() -> None:
     etcd = Etcd()
     etcd.put({"instances/pets/a": instance()})
     assert etcd.delete("instances/pets/a") == {"pets"}
-    assert etcd.table.frame("pets") == {"t": "gone", "name": "pets"}
+    assert etcd.table.frame("pets") == Gone("pets")
     assert etcd.put({"policies/route/pets": ROUTE}) == {"pets"}
-    assert etcd.table.frame("pets")["t"] == "service"
+    assert isinstance(etcd.table.frame("pets"), Stage)
     assert etcd.delete("policies/route/pets") == {"pets"}
-    assert etcd.table.frame("pets")["t"] == "gone"
+    assert etcd.table.frame("pets") == Gone("pets")
     assert etcd.table.services == {}
 
 
@@ -125,14 +130,14 @@ def test_the_most_specific_policy_wins_whole() -> None:
     etcd.put({"instances/pets.production/1": instance()})
     etcd.put({"policies/timeout/*": b"connect: 1s", "policies/route/pets.production": ROUTE})
     etcd.put({"policies/timeout/*.production": b"connect: 2s"})
-    policies = etcd.table.frame("pets.production")["policies"]
+    policies = etcd.table.frame("pets.production").policies
     assert {kind: policy.key for kind, policy in policies.items()} == {
         "timeout": "*.production",
         "route": "pets.production",
     }
     assert json.loads(policies["timeout"].text) == {"connect": "2s"}
     etcd.delete("policies/timeout/*.production")
-    assert etcd.table.frame("pets.production")["policies"]["timeout"].key == "*"
+    assert etcd.table.frame("pets.production").policies["timeout"].key == "*"
 
 
 BAD_POLICIES = [
@@ -158,13 +163,13 @@ def test_a_bad_policy_never_replaces_a_good_one(bad: bytes) -> None:
     refused = etcd.table.refused["timeout", "pets"]
     assert (refused.last_good, refused.revision) == (good, etcd.revision)
     assert refused.reason
-    assert etcd.table.frame("pets")["policies"]["timeout"].revision == good
+    assert etcd.table.frame("pets").policies["timeout"].revision == good
     assert etcd.put({"policies/timeout/pets": b"connect: 3s"}) == {"pets"}
     assert etcd.table.refused == {}
     etcd.put({"policies/timeout/pets": bad})
     etcd.delete("policies/timeout/pets")
     assert etcd.table.refused == {}
-    assert etcd.table.frame("pets")["policies"] == {}
+    assert etcd.table.frame("pets").policies == {}
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
@@ -239,8 +244,8 @@ def test_weight_zero_and_a_large_service_pass() -> None:
     etcd = Etcd()
     etcd.put({f"instances/pets/{n}": instance(n + 1, weight=0) for n in range(5000)})
     frame = etcd.table.frame("pets")
-    assert len(frame["endpoints"]) == 5000
-    assert frame["endpoints"][0].weight == 0
+    assert len(frame.endpoints) == 5000
+    assert frame.endpoints[0].weight == 0
 
 
 def test_two_spellings_of_a_key_are_one() -> None:
@@ -251,13 +256,13 @@ def test_two_spellings_of_a_key_are_one() -> None:
         for name in order:
             etcd.put({f"policies/timeout/{name}": {"connect": 1 if name == "pets.production" else 2}})
         frame = etcd.table.frame("pets.production")
-        assert json.loads(frame["policies"]["timeout"].text) == {"connect": 1}
+        assert json.loads(frame.policies["timeout"].text) == {"connect": 1}
         assert [key for key, _ in etcd.table.shadowed()] == [P + "policies/timeout/pets/production"]
         etcd.delete("policies/timeout/pets.production")
-        assert json.loads(etcd.table.frame("pets.production")["policies"]["timeout"].text) == {"connect": 2}
+        assert json.loads(etcd.table.frame("pets.production").policies["timeout"].text) == {"connect": 2}
         assert etcd.table.shadowed() == []
         etcd.delete("policies/timeout/pets/production")
-        assert etcd.table.frame("pets.production")["policies"] == {}
+        assert etcd.table.frame("pets.production").policies == {}
 
 
 def test_health_policies_are_controls_own() -> None:
@@ -265,7 +270,7 @@ def test_health_policies_are_controls_own() -> None:
     etcd = Etcd()
     etcd.put({"instances/pets/1": instance()})
     assert etcd.put({"policies/health/*": b"tcp: {}"}) == set()
-    assert etcd.table.frame("pets")["policies"] == {}
+    assert etcd.table.frame("pets").policies == {}
     assert "health" in etcd.table.in_force.of("pets", all_kinds=True)
     assert isinstance(etcd.table.health_policy("pets"), HealthPolicy)
     etcd.put({"policies/health/pets": b'{"tcp": {}, "mode": "audit"}'})
@@ -306,7 +311,7 @@ def test_a_suspect_ends_when_its_record_returns_or_its_probe_fails() -> None:
     assert etcd.table.drop_suspect("s0", "b") == {"s0"}
     assert etcd.table.drop_suspect("s0", "b") == set()
     assert etcd.table.drop_suspect("s1", "a") | etcd.table.drop_suspect("s1", "b") == {"s1"}
-    assert etcd.table.frame("s1")["t"] == "gone"
+    assert etcd.table.frame("s1") == Gone("s1")
     assert {suspect.service for suspect in etcd.table.suspects()} == {"s2"}
 
 
@@ -355,8 +360,8 @@ def test_a_restart_keeps_the_last_good_policy() -> None:
     snapshot = {"instances/a/1": instance(), "policies/timeout/a": b"?", "policies/timeout/pets/x": b"?"}
     again.apply([Change(P + key, _bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
     assert set(again.services) == {"a", "pets.x"}
-    assert json.loads(again.frame("a")["policies"]["timeout"].text) == {"connect": "2s"}
-    assert again.frame("pets.x")["policies"]["timeout"].revision == etcd.revision
+    assert json.loads(again.frame("a").policies["timeout"].text) == {"connect": "2s"}
+    assert again.frame("pets.x").policies["timeout"].revision == etcd.revision
     assert again.refused["timeout", "a"].last_good == etcd.revision
 
 
@@ -386,8 +391,8 @@ def test_frames_sent_for_touched_services_are_enough(steps: list[tuple[str, Any]
             sent[name] = etcd.table.frame(name)
     for name in {"a", "b.x"} | set(etcd.table.services):
         now = etcd.table.frame(name)
-        got = sent.get(name, {"t": "gone", "name": name})
-        assert {**now, "revision": 0} == {**got, "revision": 0}
+        got = sent.get(name, Gone(name))
+        assert _whenever(now) == _whenever(got)
     assert etcd.table.instance_count == sum(len(s.instances) for s in etcd.table.services.values())
 
 
@@ -404,7 +409,7 @@ def test_no_record_leads_to_where_an_agent_listens() -> None:
         return table.apply(changes, revision)
 
     def endpoints(name: str) -> list[str]:
-        return [endpoint.id for endpoint in table.frame(name)["endpoints"]]
+        return [endpoint.id for endpoint in table.frame(name).endpoints]
 
     put({
         "instances/pets/good": {"address": "127.0.0.1", "port": 80, "agent": "here"},

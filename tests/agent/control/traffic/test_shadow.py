@@ -9,11 +9,13 @@ import httpx
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from agent import frames
 from agent.cli.commands.diff import gathered
+from agent.control.admin.shadow_api import ShadowApi
 from agent.control.mesh.in_force import Policy
 from agent.control.mesh.reading import read
 from agent.control.mesh.table import Table
@@ -46,17 +48,14 @@ def answer(body: Any = None, status: int = 200, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def frame(number: int = 0, *, revision: int = 7, service: str = SERVICE, **answers: Any) -> frames.Frame:
+def frame(number: int = 0, *, revision: int = 7, service: str = SERVICE, **answers: Any) -> frames.Compared:
     """As a worker sends it, through the very encoding."""
     three = {"primary": answer({"a": 1}), "secondary": answer({"a": 1}), "candidate": answer({"a": 1}), **answers}
-    sent: frames.Frame = {
-        "t": "compared",
-        "service": service,
-        "revision": revision,
-        "request": {"method": "GET", "target": f"/pets/{number}?token=secret", "id": f"id-{number}"},
-        "answers": {role: value for role, value in three.items() if value is not None},
-    }
-    (received,) = frames.Decoder().feed(frames.encode(sent))
+    request = frames.Asked("GET", f"/pets/{number}?token=secret", f"id-{number}")
+    answers = {role: value for role, value in three.items() if value is not None}
+    sent = frames.Compared(service, revision, request, answers)
+    (received,) = frames.Decoder(frames.to_control).feed(frames.encode(sent))
+    assert isinstance(received, frames.Compared)
     return received
 
 
@@ -118,8 +117,7 @@ async def test_answers_of_another_version_are_none_of_the_primary(table: Table) 
     async with running(table) as made:
         for version in ("v0", "v1", ""):
             told = frame()
-            told["request"]["version"] = version
-            made.observe(told)
+            made.observe(replace(told, request=replace(told.request, version=version)))
         await until(lambda: made.compared == 2)
         assert (made.report(SERVICE) or {})["skipped"] == {"another version answered": 1}
 
@@ -182,7 +180,7 @@ async def test_strange_answers_do_not_end_the_agent(table: Table) -> None:
         for n, body in enumerate(hostile):
             made.observe(frame(n, candidate=answer(body)))
         strange = frame(99)
-        strange["answers"]["primary"]["status"] = "many"
+        strange.answers["primary"] = replace(strange.answers["primary"], headers=5)
         made.observe(strange)
         made.observe(frame(100))
         await until(lambda: made.compared == len(hostile) + 1)
@@ -261,7 +259,7 @@ async def test_two_agents_and_the_command_agree(table: Table, etcd: EtcdProcess)
 async def test_the_admin_port_tells_and_begins_anew(table: Table) -> None:
     """GET and POST, and what there is not."""
     async with running(table) as made:
-        routes = [Route(door.path, door.handler, methods=[door.method]) for door in made.doors()]
+        routes = [Route(door.path, door.handler, methods=[door.method]) for door in ShadowApi(made).doors()]
         transport = httpx.ASGITransport(app=Starlette(routes=routes))
         made.observe(frame())
         await until(lambda: made.compared == 1)

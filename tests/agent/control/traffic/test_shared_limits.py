@@ -12,8 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.control.mesh.table import Table
-from agent.control.traffic.shared_limits import PATH, Question, SharedLimits, _among, asked
+from agent.control.traffic.shared_limits import SharedLimits, _among, asked
+from agent.frames import Peer, ToWorker
 from agent.proxy.report import state
+from agent.questions import SHARES, Demand, Figures
 from policies.kinds.ratelimit.shares import owner
 from registry.keys import Keys
 from registry.store import Change
@@ -47,18 +49,18 @@ class Workers:
         assert what == "demand"
         return {0: state.demand(self._worker)}
 
-    def tell(self, index: int, frame: dict[str, Any]) -> None:
+    def tell(self, index: int, frame: ToWorker) -> None:
         assert index == 0
-        self._worker.on_frame(frame)
+        self._worker.take(frame)
 
 
 def answer_by(proxy: Proxy, sharing: SharedLimits) -> None:
     """Whatever other agents ask the worker, this agent answers; later, as control does."""
     token = trio.lowlevel.current_trio_token()
 
-    def passed_on(frame: dict[str, Any]) -> None:
-        status, body = asked(frame["path"], frame["body"], sharing, frame["address"])
-        token.run_sync_soon(proxy.worker.peers.answer, frame["id"], status, body)
+    def passed_on(frame: Peer) -> None:
+        status, body = asked(frame.path, frame.body, sharing, frame.address)
+        token.run_sync_soon(proxy.worker.peers.answer, frame.id, status, body)
 
     proxy.worker.peers.connect(passed_on)
 
@@ -71,23 +73,23 @@ def alone(**policies: dict[str, Any]) -> SharedLimits:
 
 def report(member: str) -> bytes:
     """A question that is one."""
-    return msgspec.msgpack.encode(Question(member, {NAME: (1.0, 0.0, 1.0, 0.0)}))
+    return msgspec.msgpack.encode(Demand(member, {NAME: Figures(1.0, 0.0, 1.0, 0.0)}))
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
         ("/nothing", b"", 404),
-        (PATH, b"\xff\xfe garbage", 400),
-        (PATH, msgspec.msgpack.encode({"member": "here"}), 400),
-        (PATH, msgspec.msgpack.encode(Question("stranger", {NAME: (1.0, 0.0, 1.0, 0.0)})), 403),
-        (PATH, msgspec.msgpack.encode(Question("here", {NAME: (1.0, 0.0, 1.0, 0.0)})), 403),
-        (PATH, b"\x92\xa1\xff\x80", 400),
-        (PATH, b"\x92\xa5there\x81\xa1\xff\x94\x01\x00\x01\x00", 400),
-        (PATH, b"\x91" * 60_000, 400),
-        (PATH, b"\x93\xa5there\x80" + b"\x91" * 60_000 + b"\xc0", 400),
-        (PATH, b"\xdd\xff\xff\xff\xff", 400),
-        (PATH, b"", 400),
+        (SHARES, b"\xff\xfe garbage", 400),
+        (SHARES, msgspec.msgpack.encode({"member": "here"}), 400),
+        (SHARES, msgspec.msgpack.encode(Demand("stranger", {NAME: Figures(1.0, 0.0, 1.0, 0.0)})), 403),
+        (SHARES, msgspec.msgpack.encode(Demand("here", {NAME: Figures(1.0, 0.0, 1.0, 0.0)})), 403),
+        (SHARES, b"\x92\xa1\xff\x80", 400),
+        (SHARES, b"\x92\xa5there\x81\xa1\xff\x94\x01\x00\x01\x00", 400),
+        (SHARES, b"\x91" * 60_000, 400),
+        (SHARES, b"\x93\xa5there\x80" + b"\x91" * 60_000 + b"\xc0", 400),
+        (SHARES, b"\xdd\xff\xff\xff\xff", 400),
+        (SHARES, b"", 400),
     ],
 )
 async def test_what_is_no_report_of_a_live_agent_is_refused(path: str, body: bytes, status: int) -> None:
@@ -112,7 +114,7 @@ async def test_the_member_that_is_named_has_to_be_there(address: str, ranges: tu
     """A question counts as that of the agent that is registered where it comes from."""
     known = table("here", {"here": 1, "there": 2}, **{"pets.production": LIMIT})
     sharing = SharedLimits(known, "here", ranges)
-    assert asked(PATH, report("there"), sharing, address)[0] == status
+    assert asked(SHARES, report("there"), sharing, address)[0] == status
 
 
 @given(st.binary(max_size=300))
@@ -120,7 +122,7 @@ async def test_the_member_that_is_named_has_to_be_there(address: str, ranges: tu
 def test_no_question_is_too_strange(body: bytes) -> None:
     """It is answered."""
     sharing = alone(**{"pets.production": LIMIT})
-    assert asked(PATH, body, sharing, "127.0.0.1")[0] in (200, 400, 403)
+    assert asked(SHARES, body, sharing, "127.0.0.1")[0] in (200, 400, 403)
 
 
 NUMBERS = st.floats() | st.integers(-(2**63), 2**64 - 1)
@@ -134,7 +136,7 @@ def test_no_member_takes_more_than_there_is(told: list[tuple[str, Any]]) -> None
         sharing = alone(**{"pets.production": LIMIT})
         for name, figures in told:
             body = msgspec.msgpack.encode(["there", {name: figures}])
-            status, answer = asked(PATH, body, sharing, "127.0.0.1")
+            status, answer = asked(SHARES, body, sharing, "127.0.0.1")
             assert status == 200
             grants = msgspec.msgpack.decode(answer, type=dict[str, float])
             assert grants.keys() <= {NAME} and all(0.0 <= grant <= 1.0 for grant in grants.values())
@@ -181,8 +183,8 @@ async def test_figures_beyond_reason_are_not_believed() -> None:
     sharing = alone(**{"pets.production": LIMIT})
     for demand in (-1.0, float("inf"), float("nan"), 1e300):
         for member in ("there", "third"):
-            body = msgspec.msgpack.encode(Question(member, {NAME: (demand, demand, demand, demand)}))
-            status, answer = asked(PATH, body, sharing, "127.0.0.1")
+            body = msgspec.msgpack.encode(Demand(member, {NAME: Figures(demand, demand, demand, demand)}))
+            status, answer = asked(SHARES, body, sharing, "127.0.0.1")
             grants = msgspec.msgpack.decode(answer, type=dict[str, float])
             assert status == 200 and all(0.0 <= grant <= 1.0 for grant in grants.values())
 

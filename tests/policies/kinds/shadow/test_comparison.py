@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from policies.kinds.shadow.answer import Answer
 from policies.kinds.shadow.comparison import (
     MAX_FIELDS,
     Compiled,
@@ -25,7 +26,7 @@ from policies.kinds.shadow.comparison import (
     outcome,
     trimmed,
 )
-from policies.kinds.shadow.difference import MAX_DIFFERENCES, Answer, Comparer, Difference, Parsed
+from policies.kinds.shadow.difference import MAX_DIFFERENCES, Comparer, Difference, Parsed
 from policies.kinds.shadow.document import Compare, Place, Thresholds
 from policies.kinds.shadow.fieldpath import FieldSet, field_name, parse_field, step
 

@@ -1,0 +1,105 @@
+"""What agents ask each other: small messages of msgpack over their inbound listeners, to the host `agent.shoal`.
+
+    POST /shares   Demand   → Grants       to the owner of rate limits (`agent.control.traffic.shared_limits`)
+    POST /explain  Explain  → Explained    to the agent beside an instance (`agent.proxy.request.explain`)
+
+Laws
+- Hosts are upgraded one by one. Fields that an end does not know are ignored; what came later has a default.
+- A question that an agent does not know is answered with 404, one that is malformed with 400, both in words.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
+
+import msgspec
+
+HOST: Final = "agent.shoal"
+"""Under which an agent itself is asked; no service can have it."""
+SHARES: Final = "/shares"
+EXPLAIN: Final = "/explain"
+PATHS: Final = (EXPLAIN, SHARES)
+MAX_WORDS: Final = 200
+
+
+class Figures(msgspec.Struct, frozen=True, array_like=True):
+    """Of one limit: `policies.kinds.ratelimit.shares.Report`, in the order of its fields."""
+
+    demand: float
+    held: float
+    for_s: float
+    using: float
+
+
+class Demand(msgspec.Struct, frozen=True, array_like=True):
+    """Who asks, and its report of each limit, by service and name."""
+
+    member: str
+    reports: dict[str, Figures]
+
+
+Grants: TypeAlias = dict[str, float]
+"""By limit: the part of it that the member may let pass."""
+
+Header: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=2)]
+
+
+class Explain(msgspec.Struct, frozen=True):
+    """The request whose way is asked for."""
+
+    url: str = ""
+    """http://service/path, or service/path."""
+    method: str = "GET"
+    caller: str = ""
+    """A service, or empty."""
+    headers: list[Header] = []
+    """Name and value of each."""
+    inbound: str | None = None
+    """The instance (`service/id`) of this host's that another agent picked; None: it goes out from here."""
+    shed: dict[str, str] = {}
+    """Instances whose agents are taken to let no more in, each with the reason."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """One that the request would meet."""
+
+    phase: str
+    decision: str
+    reason: str
+    policy: str = ""
+    """kind/pattern; empty: the built-in default."""
+    revision: int = 0
+    mode: str = "enforce"
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """Where the request would go, and why."""
+
+    decisions: list[Decision]
+    endpoint: dict[str, Any] | None = None
+    status: int | None = None
+    """Of an answer that the mesh would give itself."""
+    hop: Explain | None = None
+    """What the agent before the endpoint is to be asked, where there is one."""
+
+
+T = TypeVar("T")
+
+
+def read(body: bytes, wanted: type[T]) -> T | str:
+    """What stands in a message of another host's; or why nothing does, whatever it was that the decoder raised."""
+    try:
+        return msgspec.msgpack.decode(body, type=wanted)
+    except Exception as error:  # not only its own: text that is no UTF-8, depths beyond the stack, ...
+        return f"{type(error).__name__}: {error}"[:300]
+
+
+def not_known(path: str, version: str) -> bytes:
+    """The words of a 404, of an agent of some version."""
+    return f"the agent here ({version}) knows no question {path[:60]}, but {' and '.join(PATHS)}".encode()
+
+
+def refused(status: int, body: bytes) -> str:
+    """What another agent's refusal is told as."""
+    words = body[:MAX_WORDS].decode("utf-8", "replace")
+    return f"it answers {status}: {words}" if words else f"it answers {status}"
