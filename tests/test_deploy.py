@@ -227,7 +227,7 @@ def test_a_reload_keeps_the_sockets_of_systemd(activated: Activated, service: in
     for times in (1, 2):
         assert activated.process is not None
         activated.process.send_signal(signal.SIGHUP)
-        until("reloaded", lambda: activated.log.read_text().count("the workers of before are gone") == times)  # noqa: B023
+        until("reloaded", lambda: activated.log.read_text().count("the previous workers have ended") == times)  # noqa: B023
         assert answered(asked(activated.port("outbound"))) == 200
         assert activated.ready()
 

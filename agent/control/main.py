@@ -160,7 +160,7 @@ class Control:
         while not self.parts.fleet.ready:
             await self.parts.fleet.changed()
         await drain_old(self._previous_workers, seconds(self._settings.drain_timeout))
-        log.info("the workers of before are gone")
+        log.info("the previous workers have ended")
 
     # Ending.
 

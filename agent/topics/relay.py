@@ -113,7 +113,7 @@ class Relay:
                 self._failed(f"what is stored cannot be read now: {_reason(group)}")
             except* Exception as group:
                 log.exception("a relay failed", topic=self.url)
-                self._failed(f"a mistake of Shoal's, see its log: {_reason(group)}")
+                self._failed(f"an internal error, see the agent's log: {_reason(group)}")
             await trio.sleep(backoff.next_s())
 
     def _failed(self, reason: str) -> None:

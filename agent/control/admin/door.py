@@ -100,7 +100,7 @@ def guarded(door: Door, rights: Rights, socket_path: str) -> Handler:
             return await handler(request)
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
-            return refusal(500, f"a mistake of Shoal's, see its log: {type(error).__name__}: {error}")
+            return refusal(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
 
     return judged
 

@@ -75,7 +75,7 @@ def _services(workers: list[dict[str, Any]]) -> list[Metric]:
         "shoal_request_duration_seconds", "From the head to the end of the answer", labels=["service"]
     )
     by_label = {
-        "limited": CounterMetricFamily("shoal_limited", "Requests that were one too many", labels=["service", "limit"]),
+        "limited": CounterMetricFamily("shoal_limited", "Requests refused by a limit", labels=["service", "limit"]),
         "faults": CounterMetricFamily("shoal_faults", "Faults injected on purpose", labels=["service", "rule"]),
         "copies": CounterMetricFamily("shoal_shadow", "Copies of requests", labels=["service", "outcome"]),
         "shed": CounterMetricFamily("shoal_shed", "Requests that were not let in", labels=["service", "outcome"]),

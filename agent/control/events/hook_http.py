@@ -180,8 +180,8 @@ class HookClient:
         try:
             found = await self._deliver(event, hook, secrets)
         except Exception as error:  # a mistake of ours must not end the agent, nor lose the event
-            log.exception("a delivery failed by a mistake of Shoal's", id=event.id)
-            return Failed(f"a mistake of Shoal's, see its log: {type(error).__name__}", again=True)
+            log.exception("a delivery failed by an internal error", id=event.id)
+            return Failed(f"an internal error, see the agent's log: {type(error).__name__}", again=True)
         if isinstance(found, Done):
             return Done(scrub.clean(found.what))
         return Failed(scrub.clean(found.reason), found.again, found.after_s)

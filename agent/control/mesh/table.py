@@ -121,7 +121,7 @@ class Table:
             try:
                 self._take(key, change)
             except Exception as error:  # every agent reads this key: a mistake of ours must not end all of them
-                self._note(change.key, f"cannot be taken, by a mistake of Shoal's: {type(error).__name__}: {error}")
+                self._note(change.key, f"cannot be taken, by an internal error: {type(error).__name__}: {error}")
         self.revision = revision
         self._distrust(before)
         for name in [name for name in self._touched if name in self.services and self.services[name].empty]:

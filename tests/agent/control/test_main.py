@@ -65,7 +65,7 @@ def test_reloads_that_change_the_number_of_workers(mesh: Mesh) -> None:
         assert len(pids(agent)) == 1
         for _ in range(30):
             assert agent.ask().status == 200  # a new connection each: to every socket of the port
-        until("the workers of before are gone", lambda: all(gone(pid) for pid in first | second))
+        until("the previous workers have ended", lambda: all(gone(pid) for pid in first | second))
         traffic.more(50)
     assert traffic.failures == []
     assert agent.stop() == 0
@@ -98,7 +98,7 @@ def test_reloads_leave_no_file_open(mesh: Mesh) -> None:
     for _ in range(4):
         before = pids(agent)
         reload(agent, "drain_timeout", "drain_timeout")
-        until("the workers of before are gone", lambda before=before: all(map(gone, before)))
+        until("the previous workers have ended", lambda before=before: all(map(gone, before)))
         counted.append(min(open_sockets() for _ in range(20)))
     assert counted[-1] <= counted[0] + 1
 
