@@ -15,6 +15,7 @@
     /shoal/<mesh>/tallies/<service>/<host>          how answers compared there         on the agent's lease
     /shoal/<mesh>/told/<id>                         events that were told              for a day
     /shoal/<mesh>/undelivered/<id>                  events that some webhook did not take
+    /shoal/<mesh>/versions/<host>                   what its version knows             on the agent's lease
 
 `acks` sorts before everything else and is written most, `seen` and what follows behind it all, so one contiguous range,
 `agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a revision is never split.
@@ -54,6 +55,7 @@ class Room(Enum):
     TALLIES = "tallies"
     TOLD = "told"
     UNDELIVERED = "undelivered"
+    VERSIONS = "versions"
 
 
 class Key(NamedTuple):
@@ -123,6 +125,10 @@ class Keys:
         """Where the calls that a host has seen stand."""
         return f"{self.prefix}seen/{check_host(host)}"
 
+    def version(self, host: str) -> str:
+        """Where it stands what the version of a host's agent knows."""
+        return f"{self.prefix}versions/{check_host(host)}"
+
     def tally(self, service: str, host: str) -> str:
         """Where it stands how the answers of a service compared on a host."""
         return f"{self.tallies(service)}{check_host(host)}"
@@ -174,7 +180,7 @@ class Keys:
 
 
 def _parse_rest(room: Room, rest: str) -> Key:
-    if room in (Room.AGENTS, Room.ACKS, Room.SEEN):
+    if room in (Room.AGENTS, Room.ACKS, Room.SEEN, Room.VERSIONS):
         return Key(room, check_host(rest))
     if room is Room.CLAIMS:
         return Key(room, parse_pattern(rest))

@@ -103,6 +103,20 @@ class Seen(Record, frozen=True, kw_only=True):
     at: str = ""
 
 
+class Version(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """`versions/<host>`: what the version of a host's agent knows. What a newer one tells besides is ignored."""
+
+    version: str
+    build: str = ""
+    """`compiled` or `interpreted`."""
+    kinds: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """Of policies: what may stand in their documents, as `policies.vocabulary` has it."""
+    frames: list[str] = msgspec.field(default_factory=list)
+    """Between its control and its workers."""
+    questions: list[str] = msgspec.field(default_factory=list)
+    """That it answers to other agents."""
+
+
 class Compared(Record, frozen=True, kw_only=True):
     """`tallies/<service>/<host>`: how answers of primary, secondary and candidate compared on a host."""
 

@@ -140,6 +140,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "policies.kinds.route": (*SHARED, "policies.kinds.retry"),
     "policies.chain": ("policies.kinds.retry", "policies.kinds.timeout"),
     "policies.catalogue": ("policies.kind", "policies.language"),
+    "policies.vocabulary": ("policies.catalogue", "policies.language"),
 }
 
 

@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 
 from registry.keys import Key, Keys, Room
-from registry.records import Ack, Agent, Health, Instance, Malformed, OutboxEntry, Rejection, Seen, decode
+from registry.records import Ack, Agent, Health, Instance, Malformed, OutboxEntry, Rejection, Seen, Version, decode
 from registry.store import KeyValue, Store, prefix_end
 
-ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected", "seen", "undelivered")
+ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected", "seen", "undelivered", "versions")
 ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES})
 
 
@@ -36,6 +36,8 @@ class Census(msgspec.Struct):
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
     undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
+    versions: dict[str, Version] = msgspec.field(default_factory=dict)
+    """By host: what the version of its agent knows."""
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
     newest: int = 0
     """The highest mod_revision of what agents act on: instances, health, agents, policies."""
@@ -89,6 +91,8 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.rejected[pair] = decode(Rejection, item.value)
     elif key.room is Room.UNDELIVERED:
         census.undelivered[key.first] = decode(OutboxEntry, item.value)
+    elif key.room is Room.VERSIONS:
+        census.versions[key.first] = decode(Version, item.value)
     elif key.room is Room.SEEN:
         for caller, services in decode(Seen, item.value).calls.items():
             census.calls.setdefault(caller, set()).update(services)

@@ -27,7 +27,7 @@ from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
 from agent.control.host.sockets import HANDOVER, Handover, received
 from agent.control.instances.host_claim import HostTaken, claim_host
-from agent.control.mesh.reports import acknowledge, tell_calls
+from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.fleet import drain_old
 from agent.settings.document import Settings
@@ -148,6 +148,7 @@ class Control:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(holder.run)
             nursery.start_soon(parts.registrar.run)
+            nursery.start_soon(tell_version, parts.here.store, holder, keys.version(host), known_here())
             nursery.start_soon(tell_calls, parts.fleet, holder, keys, host)
             nursery.start_soon(parts.events.delivery.run)
             nursery.start_soon(parts.traffic.shadow.tell, holder, keys, host)

@@ -26,6 +26,7 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
         (KEYS.agent(host), Key(Room.AGENTS, host)),
         (KEYS.ack(host), Key(Room.ACKS, host)),
         (KEYS.seen(host), Key(Room.SEEN, host)),
+        (KEYS.version(host), Key(Room.VERSIONS, host)),
         (KEYS.tally(service, host), Key(Room.TALLIES, service, host)),
         (KEYS.policy(kind, pattern), Key(Room.POLICIES, kind, pattern)),
         (KEYS.rejection(kind, pattern), Key(Room.REJECTED, kind, pattern)),
@@ -97,14 +98,14 @@ def test_a_mesh_is_a_dns_label(mesh: str) -> None:
 @pytest.mark.parametrize("bad", ["", "../x", "a/b", "a b", "a\n", "é", "x" * 300])
 def test_nothing_is_built_of_bad_names(bad: str) -> None:
     """Whoever asks for such a key is told."""
-    for build in (KEYS.agent, KEYS.ack, KEYS.seen, lambda bad: KEYS.instance("pets", bad)):
+    for build in (KEYS.agent, KEYS.ack, KEYS.seen, KEYS.version, lambda bad: KEYS.instance("pets", bad)):
         with pytest.raises(ValueError):
             build(bad)
     with pytest.raises(ValueError):
         KEYS.policy(bad, "*")
 
 
-UNWATCHED = {Room.ACKS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED}
+UNWATCHED = {Room.ACKS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED, Room.VERSIONS}
 
 
 def test_agents_watch_one_range_without_the_noise() -> None:

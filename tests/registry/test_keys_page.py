@@ -31,6 +31,7 @@ from registry.records import (
     Record,
     Rejection,
     Seen,
+    Version,
     decode,
 )
 from registry.store import Refused, prefix_end
@@ -46,6 +47,7 @@ RECORDS: dict[Room, type[Record]] = {
     Room.REJECTED: Rejection,
     Room.ACKS: Ack,
     Room.SEEN: Seen,
+    Room.VERSIONS: Version,
     Room.TALLIES: Compared,
     Room.CLAIMS: Claimed,
     Room.CONDITIONS: Begun,
@@ -54,7 +56,7 @@ RECORDS: dict[Room, type[Record]] = {
     Room.UNDELIVERED: OutboxEntry,
 }
 SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
-TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "array": "texts"}
 PUTS = [shlex.split(line) for line in re.findall(r"^    (etcdctl put .*)$", PAGE, re.MULTILINE)]
 
 
@@ -101,7 +103,7 @@ def test_every_field_is_in_the_example_and_the_table(room: Room) -> None:
         if field.required:
             assert default == "needed", name
         else:
-            value = {} if field.default is msgspec.NODEFAULT else field.default
+            value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
             assert default == f"`{json.dumps(value)}`", name
         for bound in ("minimum", "maximum", "maxLength"):
             if bound in schema:

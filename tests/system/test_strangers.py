@@ -54,10 +54,23 @@ async def litter(mesh: Mesh) -> None:
     event = {"event": {"id": "x", "type": NASTY, "time": NASTY, "subject": NASTY, "data": {"reason": NASTY}}}
     rejection = {"revision": 1, "path": NASTY, "reason": NASTY, "at": NASTY, "last_good": 0, "by": NASTY}
     calls = {"calls": {NASTY: [NASTY], "pets.production": [NASTY]}}
-    values = (instance, {**instance, "metadata": {NASTY: NASTY}}, health, agent, event, rejection, calls, NASTY, {})
+    version = {"version": NASTY, "build": NASTY, "kinds": {"route": {"fields": {"$": [NASTY]}, NASTY: NASTY}}}
+    values = (
+        version,
+        instance,
+        {**instance, "metadata": {NASTY: NASTY}},
+        health,
+        agent,
+        event,
+        rejection,
+        calls,
+        NASTY,
+        {},
+    )
     rooms = (
         "instances/pets/production", "health/pets/production", "agents", "acks", "seen", "events", "told",
-        "undelivered", "rejected/route", "policies/route", "policies/webhook", "compared/pets.production", NASTY,
+        "undelivered", "rejected/route", "policies/route", "policies/webhook", "compared/pets.production",
+        "versions", NASTY,
     )  # fmt: skip
     async with EtcdStore.open(EtcdSettings(endpoints=(mesh.etcd.url,))) as store:
         for room in rooms:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from agent.cli.documents import Source, checked, files_under, key
+from agent.cli.enforcing import ROOMS, Text, silence, silent, unable
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
@@ -78,18 +79,20 @@ def apply_sources(options: Options, sources: Sequence[Source], *, prune: bool, d
     from agent.cli.commands.wait import wait_until
     from agent.cli.etcd_client import ask
 
-    done, revision = ask(options, lambda store: _applied(store, options.mesh, sources, prune, dry_run))
-    _tell(options, done, revision, dry_run)
+    done, revision, census = ask(options, lambda store: _applied(store, options.mesh, sources, prune, dry_run))
+    _tell(options, done, revision, dry_run, census)
     if wait and revision:
         wait_until(options, revision)
 
 
-async def _applied(store: Store, mesh: str, sources: Sequence[Source], prune: bool, dry_run: bool) -> tuple[Plan, int]:
-    """What was done, and at which revision; 0 when there was nothing to do."""
+async def _applied(
+    store: Store, mesh: str, sources: Sequence[Source], prune: bool, dry_run: bool
+) -> tuple[Plan, int, Census]:
+    """What was done, at which revision (0 when there was nothing to do), and to what."""
     from agent.cli.census import take
     from registry.keys import Keys
 
-    census = await take(store, mesh, "policies")
+    census = await take(store, mesh, "policies", *ROOMS)
     todo = plan(sources, census.policies, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(
@@ -98,23 +101,28 @@ async def _applied(store: Store, mesh: str, sources: Sequence[Source], prune: bo
             Exit.USAGE,
         )
     if dry_run or not todo.size:
-        return todo, 0
-    return todo, await _transacted(store, Keys(mesh), todo, census)
+        return todo, 0, census
+    return todo, await _transacted(store, Keys(mesh), todo, census), census
 
 
-def _tell(options: Options, done: Plan, revision: int, dry_run: bool) -> None:
+def _tell(options: Options, done: Plan, revision: int, dry_run: bool, census: Census) -> None:
     named = {
         "created": [key(source) for source in done.created],
         "changed": [key(source) for source in done.changed],
         "removed": [f"{kind}/{service}" for kind, service in done.pruned],
         "unchanged": [key(source) for source in done.unchanged],
     }
+    lacking = unable(census, [Text(source.kind, source.service, source.text) for source in done.puts])
     if options.printer.json:
-        options.printer.value({"revision": revision, "dry_run": dry_run, **named})
+        told = {"not_enforced": msgspec.to_builtins(lacking), "silent": silent(census)}
+        options.printer.value({"revision": revision, "dry_run": dry_run, **named, **told})
         return
     for verb, keys in named.items():
         for name in keys:
             options.printer.note(f"{'would be ' if dry_run and verb != 'unchanged' else ''}{verb} {name}")
+    if done.puts:
+        for warning in [*map(str, lacking), *filter(None, [silence(census)])]:
+            options.printer.note(f"warning: {warning}")
     if revision:
         options.printer.text(f"{revision}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from agent.cli.enforcing import Text, Unable, silence, unable
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, age, field
@@ -67,7 +68,7 @@ def instances(
 def status(context: typer.Context) -> None:
     """Show the agents, the revision that each one's workers run, the state of etcd, and policies that were refused.
 
-    Exit code 1 when an agent lags, a policy is refused or a key cannot be read.
+    Exit code 1 when an agent lags or cannot enforce a policy, a policy is refused or a key cannot be read.
     """
     options: Options = context.obj
     local = _local_agent(options)
@@ -81,7 +82,8 @@ def status(context: typer.Context) -> None:
         options.printer.value(told)
     else:
         _show(options.printer, told)
-    if told["refused"] or told["malformed"] or any(agent["state"] != "current" for agent in told["agents"]):
+    wrong = told["refused"] or told["not_enforced"] or told["malformed"]
+    if wrong or any(agent["state"] != "current" for agent in told["agents"]):
         raise typer.Exit(Exit.NO)
 
 
@@ -154,12 +156,19 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
             }
             for (kind, service), r in sorted(census.rejected.items())
         ],
+        "not_enforced": msgspec.to_builtins(_not_enforced(census)),
+        "silent": silence(census),
         "undelivered": [
             {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
             for id, record in sorted(census.undelivered.items())
         ],
         "malformed": [{"key": key, "reason": reason} for key, reason in sorted(census.malformed.items())],
     }
+
+
+def _not_enforced(census: Census) -> list[Unable]:
+    documents = [Text(policy.kind, policy.service, policy.text) for policy in census.policies.values()]
+    return sorted(unable(census, documents), key=lambda found: (found.policy, found.hosts))
 
 
 def join_host(address: str, port: int) -> str:
@@ -341,6 +350,10 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
             printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
     for refused in told["refused"]:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}; {_instead(refused)}")
+    for unable_ones in told["not_enforced"]:
+        printer.text(f"version   {Unable(**unable_ones)}")
+    if told["silent"]:
+        printer.text(f"version   {told['silent']}")
     for lost in told["undelivered"][:MAX_UNDELIVERED]:
         hooks = "; ".join(f"{hook}: {outcome}" for hook, outcome in lost["hooks"].items())
         printer.text(f"undelivered {lost['type'].removeprefix('io.shoal.')} {lost['event']}: {hooks}")

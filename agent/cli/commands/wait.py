@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from agent.cli.enforcing import ROOMS, Text, Unable, silence, unable
 from agent.cli.failure import Failure
 from agent.cli.options import Options
 
@@ -48,6 +49,10 @@ class Outcome(msgspec.Struct, frozen=True):
     lagging: list[Laggard]
     refused: list[Refused]
     """Of the policies that were put at the revision that was asked for, or as the newest change."""
+    not_enforced: list[Unable] = []
+    """Of the same policies: by whom, and why."""
+    silent: str = ""
+    """Agents of which that is not known; a sentence."""
 
 
 def laggards(census: Census, revision: int) -> list[Laggard]:
@@ -77,7 +82,8 @@ def wait(
 ) -> None:
     """Wait until every live agent runs a revision of etcd, in all its workers.
 
-    Exit code 1 if they do not in time, or if a policy that was put at this revision is refused.
+    Exit code 1 if they do not in time, or if a policy that was put at this revision is refused, or not known to an
+    agent of another version.
 
     Example:  etcdctl put … && shoal wait
     """
@@ -106,6 +112,10 @@ def wait_until(options: Options, revision: int = 0, timeout_s: float = TIMEOUT_S
         raise Failure(
             f"revision {end.revision} has reached {agents}, and is refused: {'; '.join(map(str, end.refused))}"
         )
+    if end.not_enforced:
+        raise Failure(f"revision {end.revision} has reached {agents}, but {'; '.join(map(str, end.not_enforced))}")
+    if end.silent:
+        options.printer.note(f"warning: {end.silent}")
     options.printer.note(f"revision {end.revision} is in force on {agents}")
 
 
@@ -130,5 +140,13 @@ async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> O
     wanted, judged = revision or now.wanted, revision or now.newest
     with trio.move_on_after(timeout_s):
         await spread(store, mesh, wanted)
-    census = await take(store, mesh, "agents", "acks", "policies")
-    return Outcome(wanted, len(census.agents), laggards(census, wanted), refusals(census, judged))
+    census = await take(store, mesh, "policies", *ROOMS)
+    put = [Text(each.kind, each.service, each.text) for each in census.policies.values() if each.revision == judged]
+    return Outcome(
+        wanted,
+        len(census.agents),
+        laggards(census, wanted),
+        refusals(census, judged),
+        unable(census, put),
+        silence(census) if put else "",
+    )

@@ -1,26 +1,35 @@
-"""What an agent reports into etcd besides its instances: acknowledgements, and why policies were refused."""
+"""What an agent reports into etcd besides its instances: what its version knows, acknowledgements, and why policies
+were refused."""
 
 from __future__ import annotations
 
 import random
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
+import agent
+from agent import build, frames, questions
 from agent.control.host.clock import now_text
 from agent.control.mesh.in_force import Refused
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
+from policies.catalogue import KINDS
+from policies.vocabulary import vocabulary
 from registry.keys import Keys
 from registry.lease import Holder
-from registry.records import Ack, Rejection, Seen, encode
+from registry.records import Ack, Rejection, Seen, Version, encode
 from registry.store import Store, StoreError
 
 ACK_AFTER_S: Final = 0.05
 ACK_EVERY_S: Final = 0.2
 JITTER_S: Final = 0.5
 SEEN_EVERY_S: Final = 2.0
+VERSION_EVERY_S: Final = 0.2
+"""How often it is looked whether there is another lease."""
+VERSION_AGAIN_S: Final = 5.0
 MAX_CALLED: Final = 500
 """Services that a caller is written down with, so that the record stays small."""
 log = structlog.get_logger()
@@ -41,6 +50,39 @@ async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> No
             await trio.sleep(ACK_EVERY_S)
         else:
             await fleet.changed()
+
+
+def known_here() -> Version:
+    """What this version knows."""
+    return Version(
+        version=agent.VERSION,
+        build=build.kind(),
+        kinds={kind.name: msgspec.to_builtins(vocabulary(kind.name)) for kind in KINDS},
+        frames=sorted(frames.KINDS),
+        questions=list(questions.PATHS),
+    )
+
+
+async def tell_version(store: Store, holder: Holder, key: str, version: Version) -> None:
+    """Keep versions/<host> on the agent's lease: one put a lease.
+
+    Apart from the agent's other keys, whose transaction etcd would refuse as a whole: a role that was made for the
+    version before may not write this one.
+    """
+    stands_on, failed = 0, ""
+    while True:
+        await holder.settled()
+        lease = holder.lease
+        if lease != stands_on:
+            try:
+                await store.put(key, encode(version), lease=lease)
+                stands_on, failed = lease, ""
+            except StoreError as error:
+                if str(error) != failed:
+                    failed = str(error)
+                    log.warning("cannot tell the mesh what this version knows (docs/keys.md); trying on", error=failed)
+                await trio.sleep(VERSION_AGAIN_S)
+        await trio.sleep(VERSION_EVERY_S)
 
 
 async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:

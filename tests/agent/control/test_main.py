@@ -266,11 +266,13 @@ def test_a_crashed_agent_is_succeeded_while_its_workers_serve(mesh: Mesh) -> Non
 
 
 def test_a_stopped_agent_leaves_nothing_in_etcd(mesh: Mesh) -> None:
-    """Instances, health, agent and ack are gone with it, and the workers too."""
+    """Instances, health, agent, ack and what its version knows are gone with it, and the workers too."""
     agent = mesh.agent()
     mesh.instance(agent)
     workers = pids(agent)
-    until("the ack", lambda: "acks/alpha" in mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only"))
+    keys = {f"/shoal/default/{room}/alpha" for room in ("acks", "agents", "versions")}
+    until("its keys", lambda: keys <= set(mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only").split()))
+    assert '"ratelimit":{"fields":{"$":' in mesh.etcdctl("get", "/shoal/default/versions/alpha")
     assert agent.stop() == 0
     assert mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only").split() == []
     assert all(gone(pid) for pid in workers)

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import trio
 
-from agent.control.mesh.reports import Rejections, others_run
+from agent.control.mesh.reports import Rejections, known_here, others_run, tell_version
 from agent.control.mesh.table import Table
 from registry.keys import Keys
+from registry.lease import Holder
 from registry.mirror import Mirror, Update
 from registry.records import Ack, Rejection, encode
+from registry.store import KeyValue, Refused
 from tests.support.memory import MemoryStore
 
 KEYS = Keys()
@@ -133,4 +135,63 @@ async def test_waiting_for_the_others(autojump_clock: trio.testing.MockClock) ->
         await trio.sleep(1)
         with trio.fail_after(5):
             await others_run(store, KEYS, watcher.table, "here", 7)
+        nursery.cancel_scope.cancel()
+
+
+VERSION = KEYS.version("here")
+
+
+class Strict(MemoryStore):
+    """An etcd whose role for agents is that of the version before, until it is mended."""
+
+    mended = False
+
+    async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
+        if key == VERSION and not self.mended:
+            raise Refused("etcdserver: permission denied")
+        return await super().put(key, value, lease=lease)
+
+
+async def telling(store: MemoryStore, holder: Holder, nursery: trio.Nursery) -> None:
+    nursery.start_soon(holder.run)
+    nursery.start_soon(tell_version, store, holder, VERSION, known_here())
+    await trio.sleep(1)
+
+
+async def test_what_a_version_knows_stands_on_the_agents_lease(autojump_clock: trio.testing.MockClock) -> None:
+    """Written once a lease: another lease has it again, and with the last one it goes."""
+    store = MemoryStore()
+    holder = Holder(store)
+
+    async def there() -> KeyValue | None:
+        found = await store.get(VERSION)
+        assert found is None or found.value == encode(known_here())
+        return found
+
+    async with trio.open_nursery() as nursery:
+        await telling(store, holder, nursery)
+        first = await there()
+        assert first is not None and first.lease == holder.lease
+        await trio.sleep(60)
+        assert await there() == first
+        await store.revoke(holder.lease)
+        await trio.sleep(30)
+        again = await there()
+        assert again is not None and again.lease == holder.lease != first.lease
+        nursery.cancel_scope.cancel()
+    await holder.release()
+    assert await there() is None
+
+
+async def test_a_role_that_may_not_write_it_harms_no_other_key(autojump_clock: trio.testing.MockClock) -> None:
+    """It is told once, in the log, and put as soon as it may be."""
+    store = Strict()
+    holder = Holder(store)
+    holder.put(KEYS.agent("here"), b"{}")
+    async with trio.open_nursery() as nursery:
+        await telling(store, holder, nursery)
+        assert await store.get(KEYS.agent("here")) is not None and await store.get(VERSION) is None
+        store.mended = True
+        await trio.sleep(10)
+        assert await store.get(VERSION) is not None
         nursery.cancel_scope.cancel()
