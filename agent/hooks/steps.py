@@ -21,8 +21,6 @@ from agent.hooks.receivers import Receivers
 from policies.kinds.webhook.document import check_url
 from policies.language.secret import Reference
 
-MAX_ANSWER: Final = 4 * 1024 * 1024
-"""Bytes of an answer's body that are worth reading."""
 MAX_WAIT_S: Final = 3600.0
 _SAID: Final = 200
 

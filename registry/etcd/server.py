@@ -173,13 +173,3 @@ class EtcdProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def cluster_of(size: int, folder: Path, arguments: Sequence[str] = ()) -> list[EtcdProcess]:
-    """Members of one cluster, not started yet. Start all with `wait=False`, then wait."""
-    ports = [free_port() for _ in range(size)]
-    initial = ",".join(f"m{n}=http://127.0.0.1:{port}" for n, port in enumerate(ports))
-    return [
-        EtcdProcess(folder / f"m{n}", peer_port=port, name=f"m{n}", cluster=initial, arguments=arguments)
-        for n, port in enumerate(ports)
-    ]

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.backoff import Backoff
-from registry.etcd.server import EtcdProcess, cluster_of, free_port
+from registry.etcd.server import EtcdProcess, free_port
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.mirror import Mirror, Update
 from registry.store import Delete, Put, Store, Unavailable, prefix_end
 from tests.registry.test_store_contract import compact
-from tests.support.etcd import leader_of, running_etcd
+from tests.support.etcd import cluster_of, leader_of, running_etcd
 from tests.support.memory import MemoryStore
 
 START, END = "/m/", "/m0"

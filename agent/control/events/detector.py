@@ -63,7 +63,6 @@ class EventDetector:
         """By service: whether it had a healthy instance when it was looked at last."""
         self._agents: dict[str, Agent] = {}
         self._revisions: dict[Identity, int] = {}
-        self._health: dict[Identity, bool] = {}
         self._proposed: set[str] = set()
         self._breakers: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[tuple[float, str, list[Compare], list[Put | Delete]]](

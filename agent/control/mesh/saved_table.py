@@ -25,7 +25,7 @@ SAVE_EVERY_S: Final = 5.0
 SAVE_REST: Final = 500.0
 
 
-class Keeper:
+class SavedTable:
     """One table, and its file."""
 
     def __init__(self, table: Table, path: Path, keys: Keys, mesh: str) -> None:

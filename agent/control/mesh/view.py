@@ -6,7 +6,7 @@ from agent.control.host.here import Here
 from agent.control.host.own_ports import OwnPorts
 from agent.control.mesh.places import Places
 from agent.control.mesh.reports import Rejections
-from agent.control.mesh.saved_table import Keeper
+from agent.control.mesh.saved_table import SavedTable
 from agent.control.mesh.table import Table
 from agent.control.mesh.table_frames import TableFrames
 
@@ -20,5 +20,5 @@ class MeshView:
         self.own = OwnPorts(here.listeners.places(here.address), places.agent_at)
         self.table = Table(keys, settings.host, self.own, places)
         self.frames = TableFrames(self.table)
-        self.saved = Keeper(self.table, settings.state_path / "table", keys, settings.mesh)
+        self.saved = SavedTable(self.table, settings.state_path / "table", keys, settings.mesh)
         self.rejections = Rejections(here.store, keys, self.table, settings.host)

@@ -13,12 +13,11 @@ import pytest
 import trio
 
 from agent.frames import Transition
-from registry.etcd.server import cluster_of
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Room
 from registry.records import OutboxEntry, decode
 from registry.store import Put, Store, prefix_end
-from tests.support.etcd import leader_of, running_etcd
+from tests.support.etcd import cluster_of, leader_of, running_etcd
 from tests.support.light import KEYS, light_agents, put_webhook, until
 from tests.support.memory import MemoryStore
 from tests.support.receiver import Received, Receiver

@@ -5,17 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
-from starlette.applications import Starlette
-from starlette.routing import Route
 
 from agent import frames
 from agent.cli.commands.diff import gathered
-from agent.control.admin.shadow_api import ShadowApi
 from agent.control.mesh.in_force import Policy
 from agent.control.mesh.reading import read
 from agent.control.mesh.table import Table
@@ -254,21 +250,3 @@ async def test_two_agents_and_the_command_agree(table: Table, etcd: EtcdProcess)
             nursery.cancel_scope.cancel()
     assert (found["total"], found["outcome"]) == (40, "regression")
     assert {example["candidate"] for example in found["fields"][0]["examples"]} <= {"2", "3"}
-
-
-async def test_the_admin_port_tells_and_begins_anew(table: Table) -> None:
-    """GET and POST, and what there is not."""
-    async with running(table) as made:
-        routes = [Route(door.path, door.handler, methods=[door.method]) for door in ShadowApi(made).doors()]
-        transport = httpx.ASGITransport(app=Starlette(routes=routes))
-        made.observe(frame())
-        await until(lambda: made.compared == 1)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            found = await client.get("/diff/pets.production")
-            assert (found.status_code, found.json()["total"], found.json()["outcome"]) == (200, 1, "unknown")
-            assert (await client.post("/diff/pets.production/reset")).json()["total"] == 0
-            assert (await client.get("/diff/pets.production")).json()["total"] == 0
-            assert (await client.get("/diff/-")).status_code == 400
-            missing = await client.get("/diff/shop.production")
-            assert missing.status_code == 404
-            assert "no shadow policy compares answers of shop.production" in missing.json()["reason"]
