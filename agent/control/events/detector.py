@@ -12,12 +12,14 @@ Three ways, by who can tell:
 Laws
 - Nothing is written that no webhook wants.
 - Of the same thing all agents make the same event id, or the transaction of the second one fails.
+- What is over before an agent's turn has come is not said to have begun: the ones before it have told both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -45,6 +47,22 @@ Data = dict[str, Value]
 log = structlog.get_logger()
 
 
+def _always() -> bool:
+    return True
+
+
+class Proposal(NamedTuple):
+    """What is to be put, when this agent's turn has come."""
+
+    after_s: float
+    name: str
+    """Of the event, or of the condition."""
+    compare: list[Compare]
+    operations: list[Put | Delete]
+    lasts: Callable[[], bool] = _always
+    """Whether it is still so."""
+
+
 class EventDetector:
     """One agent's side of it."""
 
@@ -65,9 +83,7 @@ class EventDetector:
         self._revisions: dict[Identity, int] = {}
         self._proposed: set[str] = set()
         self._breakers: set[str] = set()
-        self._send, self._receive = trio.open_memory_channel[tuple[float, str, list[Compare], list[Put | Delete]]](
-            MAX_WAITING
-        )
+        self._send, self._receive = trio.open_memory_channel[Proposal](MAX_WAITING)
         self._started = False
         self.lost = 0
         """Events that could not be kept because there were too many at once."""
@@ -83,7 +99,7 @@ class EventDetector:
         """Something happened inside of this agent."""
         made = self._made(name, parts, data, time=time)
         if made is not None:
-            self._enqueue(0.0, made.id, [], [self._put(made)])
+            self._enqueue(Proposal(0.0, made.id, [], [self._put(made)]))
 
     def of_instance(self, name: str, identity: Identity, data: Mapping[str, Value]) -> list[Put]:
         """`own`, of an instance."""
@@ -184,9 +200,13 @@ class EventDetector:
         for host, record in self._agents.items():
             if host not in self._table.agents and not record.stopping:
                 reason = "its lease ran out: the host or its link died, or the agent did"
-                self._begins("agent.lost", f"agents/{host}", {"host": host}, {"reason": reason})
+                gone = partial(self._is_lost, host)
+                self._begins("agent.lost", f"agents/{host}", {"host": host}, {"reason": reason}, gone)
         for host, record in self._table.agents.items():
             self._ends("agent.joined", f"agents/{host}", {"host": host}, {"version": record.version})
+
+    def _is_lost(self, host: str) -> bool:
+        return host not in self._table.agents
 
     def _see_policies(self, changes: Sequence[Change], cluster: int) -> None:
         for change in changes:
@@ -222,7 +242,10 @@ class EventDetector:
         if (instances and not (unchecked and was_up is None)) or (lost and was_up):
             self._up[name] = False
             data: Data = {"instances": len(instances), "reason": self._why_down(name)}
-            self._begins("service.down", f"services/{name}", parts, data)
+            self._begins("service.down", f"services/{name}", parts, data, partial(self._is_down, name))
+
+    def _is_down(self, service: str) -> bool:
+        return not self._up[service]
 
     def _why_down(self, name: str) -> str:
         service = self._table.services.get(name)
@@ -241,10 +264,12 @@ class EventDetector:
             return
         rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
         absent = [Compare(self._keys.event(made.id, room), create_revision=0) for room in rooms]
-        self._enqueue(self._turn_s(made.id), made.id, absent, [self._put(made)])
+        self._enqueue(Proposal(self._turn_s(made.id), made.id, absent, [self._put(made)]))
 
-    def _begins(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
-        """Something lasts from now on, if nobody has said so yet."""
+    def _begins(
+        self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value], lasts: Callable[[], bool]
+    ) -> None:
+        """Something lasts from now on, if nobody has said so yet. `lasts`: whether it still does."""
         if subject in self._outbox.conditions or subject in self._proposed:
             return
         made = self._made(name, parts, data)
@@ -252,7 +277,7 @@ class EventDetector:
             return
         key = self._keys.condition(subject)
         begun = Put(key, encode(Begun(event=made.id, at=made.time)))
-        self._propose(subject, [Compare(key, create_revision=0)], [begun, self._put(made)])
+        self._propose(subject, [Compare(key, create_revision=0)], [begun, self._put(made)], lasts)
 
     def _ends(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
         """It has ended, if that was not said yet."""
@@ -266,34 +291,40 @@ class EventDetector:
             operations.append(self._put(made))
         self._propose(subject, [Compare(key, mod_revision=revision)], operations)
 
-    def _propose(self, subject: str, compare: list[Compare], operations: list[Put | Delete]) -> None:
+    def _propose(
+        self,
+        subject: str,
+        compare: list[Compare],
+        operations: list[Put | Delete],
+        lasts: Callable[[], bool] = _always,
+    ) -> None:
         self._proposed.add(subject)
-        self._enqueue(self._turn_s(subject), subject, compare, operations)
+        self._enqueue(Proposal(self._turn_s(subject), subject, compare, operations, lasts))
 
     def _turn_s(self, name: str) -> float:
         return STEP_S * rank(name, self._host, self._table.agents)
 
-    def _enqueue(self, after_s: float, name: str, compare: list[Compare], operations: list[Put | Delete]) -> None:
+    def _enqueue(self, proposal: Proposal) -> None:
         try:
-            self._send.send_nowait((after_s, name, compare, operations))
+            self._send.send_nowait(proposal)
         except trio.WouldBlock:
             self.lost += 1
-            self._proposed.discard(name)
-            log.error("more happens than can be told", name=name)
+            self._proposed.discard(proposal.name)
+            log.error("more happens than can be told", name=proposal.name)
 
     async def run(self) -> None:
         """Put what has to be put, until cancelled."""
         async with trio.open_nursery() as nursery:
-            async for item in self._receive:
-                nursery.start_soon(self._settle, *item)
+            async for proposal in self._receive:
+                nursery.start_soon(self._settle, proposal)
 
-    async def _settle(self, after_s: float, name: str, compare: list[Compare], operations: list[Put | Delete]) -> None:
-        backoff = Backoff(0.1, 5.0)
-        await trio.sleep(after_s)
+    async def _settle(self, proposal: Proposal) -> None:
+        backoff, name = Backoff(0.1, 5.0), proposal.name
+        await trio.sleep(proposal.after_s)
         try:
-            while not (compare and self._outbox.seen(name)):
+            while proposal.lasts() and not (proposal.compare and self._outbox.seen(name)):
                 try:
-                    await self._store.transact(compare, operations)
+                    await self._store.transact(proposal.compare, proposal.operations)
                     return
                 except TooLarge as error:
                     log.error("an event is too large for etcd", name=name, error=str(error))

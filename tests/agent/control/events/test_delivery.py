@@ -77,6 +77,24 @@ async def test_a_hundred_agents_tell_once(tmp_path: Path, receiver: Receiver) ->
                 assert len({agent.outbox.claims["pets.production"] for agent in agents}) == 1
 
 
+async def test_what_is_over_is_not_told_by_those_whose_turn_comes_later(
+    memory: MemoryStore, receiver: Receiver
+) -> None:
+    """A service is down for a moment: eight agents see it, and the first of them tells both ends."""
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["service.*"])}})
+    async with light_agents([memory], 8) as agents:
+        agents[7].instance("a")
+        await until(lambda: all("pets.production" in agent.table.services for agent in agents))
+        agents[7].turn("a", False)
+        await until(lambda: receiver.of("service.down"))
+        agents[7].turn("a", True)
+        await until(lambda: receiver.of("service.recovered"))
+        await until(lambda: not any(agent.detector._proposed for agent in agents))
+        await quiet(memory)
+        told = {request.event["id"]: request.event["type"] for request in receiver.received}
+        assert sorted(told.values()) == ["io.shoal.service.down", "io.shoal.service.recovered"]
+
+
 async def test_a_successor_does_not_repeat_what_is_done(memory: MemoryStore, receiver: Receiver) -> None:
     """One hook was told, the other hangs; the teller dies: its successor tells the other only."""
     hangs = True
