@@ -1,4 +1,4 @@
-# mypyc: interpreted, because only requests that a fault is made for wait for it
+# mypyc: compiled
 """What a `fault` document does to a request."""
 
 from __future__ import annotations
