@@ -142,14 +142,6 @@ class Bucket:
         self._rate = rate
         self._updated = now
 
-    def tokens_at(self, rate: float, capacity: float, now: float) -> float:
-        """What it would hold after `fill`."""
-        passed = now - self._updated
-        tokens = self.tokens
-        if passed > 0:
-            tokens += passed * (rate if rate < self._rate else self._rate)
-        return tokens if tokens < capacity else capacity
-
     def fill(self, rate: float, capacity: float, now: float) -> None:
         """Bring it up to `now`."""
         passed = now - self._updated
@@ -159,6 +151,12 @@ class Bucket:
         self._rate = rate
         if self.tokens > capacity:
             self.tokens = capacity
+
+    def filled(self, rate: float, capacity: float, now: float) -> Bucket:
+        """What it would be after `fill`."""
+        other = Bucket(self._rate, self.tokens, self._updated)
+        other.fill(rate, capacity, now)
+        return other
 
 
 class Meter:
@@ -201,14 +199,14 @@ class Meter:
             found.fill(rate, capacity, now)
         return found
 
-    def tokens(self, limit: Limit, request: RequestView, now: float) -> float:
-        """What a request would find in its bucket; none is made."""
+    def look(self, limit: Limit, request: RequestView, now: float) -> Bucket:
+        """What `bucket` would find; nothing is made or moved."""
         rate = limit.rate * self.share
         capacity = limit.burst * self.share
         if capacity < 1.0:
             capacity = 1.0
         found = self._only if limit.key is None else self._keyed.get(limit.key.value(request))
-        return capacity if found is None else found.tokens_at(rate, capacity, now)
+        return Bucket(rate, capacity, now) if found is None else found.filled(rate, capacity, now)
 
     def size(self) -> int:
         """Keys that have a bucket."""
@@ -254,17 +252,17 @@ class Buckets:
         meter = self._meters.get(limit_name)
         return 0 if meter is None else meter.size()
 
-    def tokens(self, limit: Limit, request: RequestView, now: float) -> float:
-        """What a request would find in a limit's bucket; none is made."""
-        meter = self._meters.get(limit.name)
-        return (Meter(self._default_share) if meter is None else meter).tokens(limit, request, now)
-
     def meter(self, limit_name: str) -> Meter:
         """A limit's own."""
         found = self._meters.get(limit_name)
         if found is None:
             found = self._meters[limit_name] = Meter(self._default_share)
         return found
+
+    def look(self, limit_name: str) -> Meter:
+        """What `meter` would find; none is kept."""
+        found = self._meters.get(limit_name)
+        return Meter(self._default_share) if found is None else found
 
 
 class Compiled:
@@ -277,13 +275,17 @@ class Compiled:
         self.names = [limit.name for limit in limits]
         """For `Buckets.configure`."""
 
-    def decide(self, state: Buckets, request: RequestView, now: float) -> Limited | None:
+    def peek(self, state: Buckets, request: RequestView, now: float) -> Limited | None:
+        """What `decide` would say; nothing is taken and nothing counted."""
+        return self.decide(state, request, now, takes=False)
+
+    def decide(self, state: Buckets, request: RequestView, now: float, takes: bool = True) -> Limited | None:
         """None when the request may go on, which then has taken from each limit that it matches; else which limit
         refuses it: of several the one that is longest empty."""
-        if now > state.latest:
-            state.latest = now
-        else:
+        if now < state.latest:
             now = state.latest
+        elif takes:
+            state.latest = now
         meters: list[Meter] = []
         buckets: list[Bucket] = []
         empty: Limit | None = None
@@ -292,12 +294,13 @@ class Compiled:
             matches = limit.matches
             if matches is not None and not matches(request):
                 continue
-            meter = state.meter(limit.name)
-            bucket = meter.bucket(limit, request, now)
+            meter = state.meter(limit.name) if takes else state.look(limit.name)
+            bucket = meter.bucket(limit, request, now) if takes else meter.look(limit, request, now)
             if bucket.tokens < _ONE:
-                # Whom another limit alone refuses asks nothing of this one: a flood that is held back elsewhere must
-                # not draw shares to where it cannot use them.
-                meter.demand += 1.0
+                if takes:
+                    # Whom another limit alone refuses asks nothing of this one: a flood that is held back elsewhere
+                    # must not draw shares to where it cannot use them.
+                    meter.demand += 1.0
                 rate = limit.rate * meter.share
                 wait_s = (1.0 - bucket.tokens) / rate if rate > 0.0 else math.inf
                 if empty is None or wait_s > longest_s:
@@ -308,30 +311,12 @@ class Compiled:
                 buckets.append(bucket)
         if empty is not None:
             return empty.refusal(longest_s)
-        for bucket in buckets:
-            bucket.tokens -= 1.0
-        for meter in meters:
-            meter.demand += 1.0
+        if takes:
+            for bucket in buckets:
+                bucket.tokens -= 1.0
+            for meter in meters:
+                meter.demand += 1.0
         return None
-
-    def peek(self, state: Buckets, request: RequestView, now: float) -> Limited | None:
-        """What `decide` would say; nothing is taken and nothing counted."""
-        now = now if now > state.latest else state.latest
-        empty: Limit | None = None
-        longest_s = 0.0
-        for limit in self.limits:
-            matches = limit.matches
-            if matches is not None and not matches(request):
-                continue
-            share = state.share(limit.name)
-            tokens = state.tokens(limit, request, now)
-            if tokens < _ONE:
-                rate = limit.rate * share
-                wait_s = (1.0 - tokens) / rate if rate > 0.0 else math.inf
-                if empty is None or wait_s > longest_s:
-                    empty = limit
-                    longest_s = wait_s
-        return None if empty is None else empty.refusal(longest_s)
 
 
 def fields(limited: Limited) -> list[tuple[str, str]]:
