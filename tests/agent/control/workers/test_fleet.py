@@ -145,7 +145,7 @@ async def test_what_waits_in_the_queue_of_a_dead_worker_is_served() -> None:
 
 async def test_a_worker_that_hangs_is_killed() -> None:
     """A stopped process answers nothing: it is replaced after `hang_s`."""
-    async with upstream() as port, running(hang_s=2) as run:
+    async with upstream() as port, running(hang_s=5) as run:
         run.table = service(port)
         await run.until(lambda: run.fleet.ready)
         (before,) = run.pids
