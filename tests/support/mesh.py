@@ -74,6 +74,8 @@ class AgentProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.on: list[str] = []
         """What stands before its command: where it runs."""
+        self.tree = ROOT
+        """What is run: this version, or another."""
 
     def start(self, *, wait: bool = True) -> None:
         """Start it; until it is ready."""
@@ -82,7 +84,7 @@ class AgentProcess:
                 [*self.on, *SHOAL, "agent", "--config", str(self.path)],
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
+                cwd=self.tree,
                 start_new_session=True,
             )
         if wait:

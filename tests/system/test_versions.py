@@ -1,0 +1,173 @@
+"""An agent of the version before beside one of this: hosts are upgraded one by one, and some are taken back.
+
+The version before is a commit of this repository's history, run from its sources. A tree without that history, as a
+source archive is, cannot run this, and says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.mesh import DIRECT, ROOT, AgentProcess, Mesh, Traffic, running_mesh, until
+
+BEFORE = "4ebcfaf"
+"""Frames were dicts, agents asked each other for shares only, and nobody told what his version knows."""
+MISSING = f"the commit {BEFORE} is not in this tree: a clone with its whole history is needed (git fetch --unshallow)"
+ROOMS = ("agent", "policies", "registry")
+MSGPACK = """\
+from msgspec.msgpack import decode
+
+def unpackb(data, raw=False):
+    return decode(data)
+"""
+"""A dependency of that version which this one has not any more."""
+PETS = "pets.production"
+LIMIT = {"limits": [{"name": "all", "rate": "100000/s", "scope": "mesh"}]}
+
+
+class Before(AgentProcess):
+    """An agent of the version before: it has no socket yet, and takes registrations on its admin port."""
+
+    def __init__(self, mesh: Mesh, host: str, tree: Path, **more: Any) -> None:
+        super().__init__(mesh, host, "127.0.0.1", **more)
+        self.tree = tree
+        self.path.write_text(self.path.read_text().partition("[local]")[0])
+
+    def register(self, service: str, port: int, **more: Any) -> dict[str, Any]:
+        body = json.dumps({"service": service, "port": port, **more}).encode()
+        asked = urllib.request.Request(f"http://{self.address}:{self.admin}/instances", body, method="POST")
+        with DIRECT.open(asked, timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of the version before."""
+    git = ["git", "-C", str(ROOT)]
+    if subprocess.run([*git, "cat-file", "-e", f"{BEFORE}^{{commit}}"], capture_output=True, timeout=60).returncode:
+        pytest.fail(MISSING)
+    folder = tmp_path_factory.mktemp("before")
+    packed = subprocess.run([*git, "archive", BEFORE, *ROOMS], capture_output=True, check=True, timeout=60).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "msgpack.py").write_text(MSGPACK)
+    return folder
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    with running_mesh(tmp_path) as mesh:
+        yield mesh
+
+
+def started(mesh: Mesh, host: str, tree: Path | None, **more: Any) -> AgentProcess:
+    """An agent, of the version before where that one's tree is given."""
+    made = AgentProcess(mesh, host, "127.0.0.1", **more) if tree is None else Before(mesh, host, tree, **more)
+    mesh.agents.append(made)
+    made.start()
+    return made
+
+
+def answered_by(agent: AgentProcess, count: int = 20) -> set[str]:
+    """Which versions of the service answer through an agent."""
+    answers = [agent.ask() for _ in range(count)]
+    assert [answer.status for answer in answers] == [200] * count
+    return {answer.version for answer in answers}
+
+
+def fine(*agents: AgentProcess) -> None:
+    """Nobody failed at anything."""
+    for agent in agents:
+        log = agent.log.read_text()
+        assert "Traceback" not in log and "a worker died" not in log and "does not make sense" not in log, log[-3000:]
+
+
+@pytest.mark.parametrize("older_first", [True, False], ids=["older first", "newer first"])
+def test_two_versions_beside_each_other(mesh: Mesh, tree: Path, older_first: bool) -> None:
+    """Under load through both, in both orders of start: each routes to the other's instance, each enforces what is put,
+    and no request fails, nor by a limit of the whole mesh, of which the two speak."""
+    trees = [tree, None] if older_first else [None, tree]
+    first = started(mesh, "first", trees[0], lease_ttl="20s")
+    mesh.instance(first, "v1")
+    with Traffic(first) as through_first:
+        through_first.more(50)
+        second = started(mesh, "second", trees[1], lease_ttl="20s")
+        mesh.instance(second, "v2")
+        for agent in (first, second):
+            until("both are known", lambda agent=agent: len(agent.state()["services"][PETS]["endpoints"]) == 2)
+        with Traffic(second) as through_second:
+            for agent in (first, second):
+                assert answered_by(agent) == {"v1", "v2"}
+            mesh.put(f"policies/ratelimit/{PETS}", LIMIT)
+            for version in ("v1", "v2"):
+                mesh.put(f"policies/route/{PETS}", {"rules": [{"split": [{"version": version}]}]})
+                for agent in (first, second):
+                    assert answered_by(agent) == {version}
+            mesh.etcdctl("del", f"/shoal/default/policies/route/{PETS}")
+            mesh.shoal("wait")
+            through_second.more(100)
+        through_first.more(100)
+    assert through_first.failures == [] and through_second.failures == []
+    fine(first, second)
+
+
+@pytest.mark.parametrize("upgraded", [True, False], ids=["upgraded", "taken back"])
+def test_a_host_changes_its_version(mesh: Mesh, tree: Path, upgraded: bool) -> None:
+    """With its state, beside one that stays: callers elsewhere notice nothing, and its instance is back afterwards,
+    with the policies that were put meanwhile."""
+    stays = started(mesh, "stays", tree if upgraded else None, lease_ttl="20s")
+    mesh.instance(stays, "v1")
+    before = started(mesh, "moves", tree if upgraded else None, lease_ttl="20s")
+    port = mesh.instance(before, "v2")
+    until("both are known", lambda: len(stays.state()["services"][PETS]["endpoints"]) == 2)
+    with Traffic(stays) as traffic:
+        traffic.more(50)
+        assert before.stop() == 0
+        mesh.put(f"policies/timeout/{PETS}", {"request": "7s"})
+        traffic.more(50)
+        after = started(mesh, "moves", None if upgraded else tree, lease_ttl="20s", state_dir=before.state_dir)
+        after.register(PETS, port, version="v2", health={"http": {"path": "/health"}, "interval": "500ms"})
+        until("its instance is back", lambda: mesh.healthy(after, PETS, port) and mesh.healthy(stays, PETS, port))
+        mesh.shoal("wait")
+        for agent in (stays, after):
+            assert answered_by(agent) == {"v1", "v2"}
+            assert "timeout" in agent.state()["services"][PETS]["policies"]
+        traffic.more(50)
+    assert traffic.failures == []
+    fine(stays, after)
+
+
+def test_commands_name_hosts_of_the_version_before(mesh: Mesh, tree: Path, tmp_path: Path) -> None:
+    """It says nothing of what it knows, which is said once; what is put is in force all the same. What it does not
+    answer is told in its words."""
+    old = started(mesh, "old", tree)
+    new = started(mesh, "new", None)
+    until("what it knows", lambda: "versions/new" in mesh.etcdctl("get", "--prefix", "/shoal/default/versions/"))
+    document = tmp_path / "timeout.json"
+    document.write_text(json.dumps({"kind": "timeout", "service": PETS, "request": "5s"}))
+    done = mesh.shoal("policy", "put", "--wait", str(document))
+    assert done.stderr.splitlines()[1].startswith("warning: old (0.1.0) says nothing of what its version knows")
+    assert done.stderr.splitlines()[-1].endswith("is in force on 2 agents")
+    done = mesh.shoal("status")
+    assert "version   old (0.1.0) says nothing of what its version knows" in done.stdout
+    for agent in (old, new):
+        assert not any("versions/" in each["key"] for each in agent.state()["malformed"]), (
+            "it is behind what is watched"
+        )
+    mesh.instance(old)
+    until("known", lambda: new.state()["services"][PETS]["endpoints"])
+    told = json.loads(new.text(f"/explain?url={PETS}/"))
+    assert told["endpoint"]["via"] == "old"
+    assert told["decisions"][-1]["reason"].startswith(
+        "the agent on old was not heard: it answers 404: nothing is known"
+    )
