@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,21 @@ def test_what_is_encoded_is_what_is_known() -> None:
     decoder = frames.Decoder(frames.to_worker)
     found = [frame for at in range(len(sent)) for frame in decoder.feed(sent[at : at + 1])]
     assert found == [told]
+
+
+def test_what_is_on_the_wire_is_msgpack_to_others() -> None:
+    """Somebody else's reader finds the same in it: a map with its kind, structs as lists."""
+    told = frames.Stage("pets.production", 3, [], {"route": frames.PolicyFrame("*", 3, b"{}")})
+    sent = frames.encode(told)
+    assert msgpack.unpackb(sent[frames.HEADER.size :]) == {
+        "t": "service",
+        "name": "pets.production",
+        "revision": 3,
+        "endpoints": [],
+        "policies": {"route": ["*", 3, b"{}", ""]},
+    }
+    read = frames.to_control(msgpack.packb({"t": "runs", "revision": 7, "refused": []}))
+    assert read == frames.Runs(7, [])
 
 
 @pytest.mark.parametrize("read", [frames.to_worker, frames.to_control])
