@@ -41,6 +41,8 @@ class Wire:
         """The proxy will send no more."""
         self.room: int | None = None
         """Bytes that the proxy may send until it has to wait; None: any number."""
+        self.deaf = False
+        """It takes nothing any more."""
         self._said: list[bytes] = []
         self._error = 0
         self._fd = os.eventfd(0)
@@ -121,6 +123,8 @@ class Wire:
         return self._said[0] if flags & socket.MSG_PEEK else self._said.pop(0)
 
     def send(self, data: bytes) -> int:
+        if self.deaf:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         if self.room is not None:
             data = data[: self.room]
             self.room -= len(data)

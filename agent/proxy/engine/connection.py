@@ -8,6 +8,7 @@ Laws
 - What could not be written at once is held, up to a high-water mark; beyond it whoever feeds this connection is asked
   to pause, and to go on when it is drained. So memory for a stream is bounded whatever its size.
 - `abort` may be called at any time, any number of times.
+- What the other side has sent is read, also when it takes nothing any more: it may have answered already.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Tally:
 class Connection(Timed):
     """A registered, non-blocking stream socket."""
 
-    __slots__ = ("_events", "_out", "closed", "fd", "reactor", "sock")
+    __slots__ = ("_events", "_out", "closed", "fd", "mute", "reactor", "sock")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, events: int = READ) -> None:
         super().__init__()
@@ -46,6 +47,8 @@ class Connection(Timed):
         self.sock = sock
         self.fd = sock.fileno()
         self.closed = False
+        self.mute = False
+        """The other side takes nothing any more; what is written is dropped."""
         self._out: bytearray | None = None
         self._events = events
         reactor.add(self.fd, self.on_event, events)
@@ -63,6 +66,10 @@ class Connection(Timed):
     def on_broken(self, error: OSError) -> None:
         """The connection failed."""
         raise NotImplementedError
+
+    def on_write_failed(self, error: OSError) -> None:
+        """The other side takes nothing any more."""
+        self.on_broken(error)
 
     def on_drained(self) -> None:
         """All that was held has been written."""
@@ -89,14 +96,15 @@ class Connection(Timed):
     def write(self, data: bytes) -> None:
         """Send, or hold what cannot be sent now. Errors come back through `on_broken`, when the loop sees them."""
         if self._out is not None:
-            self._out += data
+            if not self.mute:
+                self._out += data
             return
         try:
             sent = self.sock.send(data)
         except _NOT_NOW:
             sent = 0
         except OSError as error:
-            self.on_broken(error)
+            self.on_write_failed(error)
             return
         if sent < len(data):
             self._out = bytearray(memoryview(data)[sent:])
@@ -104,14 +112,14 @@ class Connection(Timed):
 
     def _flush(self) -> None:
         out = self._out
-        if out is None:
+        if out is None or self.mute:
             return
         try:
             sent = self.sock.send(out)
         except _NOT_NOW:
             return
         except OSError as error:
-            self.on_broken(error)
+            self.on_write_failed(error)
             return
         if sent < len(out):
             del out[:sent]
@@ -119,6 +127,12 @@ class Connection(Timed):
         self._out = None
         self._want(self._events & ~WRITE)
         self.on_drained()
+
+    def fall_mute(self) -> None:
+        """Write no more, and go on reading."""
+        self.mute = True
+        self._out = bytearray()
+        self._want(READ)
 
     @property
     def full(self) -> bool:

@@ -238,6 +238,15 @@ class ClientConnection(Connection):
         else:
             self.on_broken(OSError(errno.ECONNRESET, "closed by the upstream"))
 
+    def on_write_failed(self, error: OSError) -> None:
+        """It takes no more of the request; but it may have answered: who refuses an upload need not read it first."""
+        if self.sent and self.phase in (Phase.HEAD, Phase.BODY):
+            self.fall_mute()
+            if self.attempt is not None:
+                self.attempt.on_drained()
+        else:
+            self.on_broken(error)
+
     def on_broken(self, error: OSError) -> None:
         """Connecting failed, or the connection did."""
         attempt, self.attempt = self.attempt, None

@@ -60,12 +60,12 @@ class Party(Walk):
         )
 
     def left_s(self) -> float:
-        """How long an answer is waited for, from now on."""
-        plan = self.plan
-        assert plan is not None
-        left_s = self.whole_deadline - self.reactor.now
-        limit_s = plan.timeouts.request_s
-        return limit_s if limit_s and limit_s < left_s else left_s
+        """What is left of the time that somebody set for the whole request; INFINITY where nobody did.
+
+        Only that travels. A default bounds one step on one host: taken for the whole, it would cut what lasts longer on
+        the next host, while its bytes flow.
+        """
+        return self.whole_deadline - self.reactor.now
 
     def bounded(self, deadline: float) -> float:
         """A deadline, or the whole request's when that comes first."""

@@ -40,6 +40,7 @@ from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import outcome_of, outcome_of_failure
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.pressure import note_shed
+from agent.proxy.table.service import Service
 from policies.decision import Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.breaker.circuit import Circuit
@@ -70,7 +71,7 @@ class Exchange(Relay):
         request = self.request
         if request.has_words:
             words.disbelieve(request, self.down.peer.sender)
-        service = self.runtime.table.find(request.host)
+        service = self.find_service()
         refusal = self._read_own_fields()
         if service is None:
             self.refuse(Refuse(refusal or story.no_service(request.host)))
@@ -80,6 +81,10 @@ class Exchange(Relay):
         service.stats.active += 1
         self.begin_clock(plan)
         self.begin(plan, refusal)
+
+    def find_service(self) -> Service | None:
+        """The one that is asked for."""
+        return self.runtime.table.find(self.request.host)
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """On its way, or refused at once."""

@@ -15,6 +15,7 @@ from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.exchange import Exchange
 from agent.proxy.table.plan import Plan
+from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint
 from policies.kinds.retry.policy import Failure
 
@@ -26,6 +27,17 @@ class Inbound(Exchange):
     """A request from another agent, or from a caller without one."""
 
     __slots__ = ()
+
+    def find_service(self) -> Service | None:
+        """The one that is asked for; where a rule has rewritten the Host into no name of the mesh, that of the instance
+        which the calling agent picked."""
+        table = self.runtime.table
+        service = table.find(self.request.host)
+        if service is None:
+            wanted = self.request.special_value(SHOAL_ENDPOINT)
+            if wanted is not None:
+                service = table.services.get(wanted.decode("latin-1").rpartition("/")[0])
+        return service
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """To the instance."""

@@ -17,7 +17,7 @@ from tests.support.playbook import Playbook, Wire
 GET = b"GET /a HTTP/1.1\r\nHost: pets.production\r\nX-Request-Id: 7\r\n\r\n"
 HEARD = (
     b"GET /a HTTP/1.1\r\nHost: pets.production\r\nX-Request-Id: 7\r\nvia: 1.1 shoal\r\nx-forwarded-for: 127.0.0.1\r\n"
-    b"x-forwarded-proto: http\r\nx-shoal-deadline: 15000\r\n\r\n"
+    b"x-forwarded-proto: http\r\n\r\n"
 )
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 RELAYED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nvia: 1.1 shoal\r\n\r\nok"
@@ -226,6 +226,83 @@ PHASES: dict[str, tuple[dict[str, Any], bytes, bytes]] = {
     ),
     "route": ({"rules": [{"respond": {"status": 410, "body": "gone"}}]}, b"410 Gone", b"route"),
 }
+
+
+SETTERS: dict[str, tuple[dict[str, Any], bytes, bytes | None]] = {
+    "nobody": ({}, b"", None),
+    "a document, for the whole": ({"timeout": {"request": "20s"}}, b"", b"20000"),
+    "a document, for something else": ({"timeout": {"try": "20s", "idle": "20s"}}, b"", None),
+    "a document, without a limit": ({"timeout": {"request": 0}}, b"", None),
+    "the client": ({}, b"x-shoal-deadline: 30000\r\n", b"30000"),
+    "both": ({"timeout": {"request": "20s"}}, b"x-shoal-deadline: 30000\r\n", b"20000"),
+}
+
+
+@pytest.mark.parametrize("who", SETTERS)
+@pytest.mark.parametrize("inbound", [False, True])
+def test_only_a_deadline_that_somebody_set_travels(who: str, inbound: bool) -> None:
+    """And only that cuts an answer whose bytes flow, on any hop."""
+    documents, field, told = SETTERS[who]
+    with Playbook(host="here") as play:
+        play.put(play.instance("one", agent="here"), **documents)
+        client = play.client(inbound=inbound)
+        assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n" + field + b"\r\n"
+        up = play.upstream("one")
+        sent = up.heard
+        assert (b"x-shoal-deadline: %b\r\n" % told in sent) if told else b"x-shoal-deadline" not in sent
+        assert up >> b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for _ in range(10):
+            play.passes(4)
+            assert up.closed or up >> b"1\r\nx\r\n"
+        assert up.closed == (told is not None)
+        assert up.closed or (up >> b"0\r\n\r\n" and client.heard.endswith(b"0\r\n\r\n"))
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 3000000\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("inbound", [False, True])
+@pytest.mark.parametrize("status", [b"413 Content Too Large", b"403 Forbidden"])
+def test_an_answer_that_is_here_already_is_passed_on(length: bytes, inbound: bool, status: bytes) -> None:
+    """Though the instance takes no more of the request: it refused an upload before it had read it."""
+    refusal = b"HTTP/1.1 %b\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge" % status
+    with Playbook(host="here") as play:
+        play.put(play.instance("one", agent="here"))
+        client = play.client(inbound=inbound)
+        assert client >> b"POST /a HTTP/1.1\r\nHost: pets.production\r\n" + length + b"\r\n"
+        up = play.upstream("one")
+        up.deaf = True
+        piece = b"x" * 1000
+        for _ in range(3):
+            assert client >> (b"3e8\r\n" + piece + b"\r\n" if b"chunked" in length else piece)
+        assert up >> refusal
+        assert play.worker.table.services["pets.production"].stats.failures == {}
+        assert client.heard.startswith(b"HTTP/1.1 %b\r\n" % status) and client.heard.endswith(b"large")
+
+
+def test_an_instance_that_takes_no_more_and_says_nothing() -> None:
+    """Then it is lost, as before; and what it may have seen is not sent again."""
+    with Playbook() as play:
+        play.put("one", "two")
+        client = play.client()
+        assert client >> POST + b"hel"
+        up = play.upstream()
+        up.deaf = True
+        assert client >> b"lo" and up.breaks()
+        assert client << refusal(b"502 Bad Gateway", b"endpoint", b"...") and play.idle
+
+
+def test_a_host_that_a_rule_rewrote_is_delivered_all_the_same() -> None:
+    """The calling agent says which instance it picked; who is no agent cannot."""
+    request = b"GET /a HTTP/1.1\r\nHost: legacy.example.com\r\nx-shoal-endpoint: pets.production/one\r\n\r\n"
+    with Playbook(host="here") as play:
+        play.put(play.instance("one", agent="here"))
+        play.worker.agents.learn({"there": "127.0.0.9"}, "here")
+        agent = play.client(inbound=True, peer="127.0.0.9")
+        assert agent >> request
+        up = play.upstream("one")
+        assert up << b"GET /a HTTP/1.1\r\nHost: legacy.example.com\r\n..."
+        stranger = play.client(inbound=True, peer="127.0.0.8")
+        assert stranger >> request
+        assert stranger << refusal(b"404 Not Found", b"service", b"no service 'legacy.example.com'")
 
 
 GUARDS = [kind.name for kind in KINDS if kind.fails_closed]
@@ -538,7 +615,7 @@ def test_it_delivers_to_the_one_that_was_picked() -> None:
         up = play.upstream("one")
         assert up << (
             b"GET /a HTTP/1.1\r\nHost: pets.production\r\nX-Request-Id: 7\r\nvia: 1.1 shoal, 1.1 shoal\r\n"
-            b"x-shoal-deadline: 15000\r\nx-shoal-caller: shop.production\r\n\r\n"
+            b"x-shoal-caller: shop.production\r\n\r\n"
         )
         assert up >> OK
         assert agent << RELAYED
