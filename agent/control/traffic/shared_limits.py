@@ -8,7 +8,7 @@ inbound listener, and gets its part back. With no such limit nothing is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Final
 
 import httpx
@@ -181,8 +181,9 @@ class SharedLimits:
 async def _whole(answer: httpx.Response) -> bytes:
     """As it came, not unpacked; of what is too large, the beginning, which makes no sense."""
     body = b""
-    async for piece in answer.aiter_raw():
-        body += piece[: MAX_ANSWER_BYTES - len(body)]
+    async with aclosing(answer.aiter_raw()) as pieces:
+        async for piece in pieces:
+            body += piece[: MAX_ANSWER_BYTES - len(body)]
     return body
 
 

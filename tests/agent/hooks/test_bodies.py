@@ -21,14 +21,17 @@ from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import BY_NAME, Effect, Event, sample
 from policies.language.secret import Reference
 
-NOW = int(time.time())
-"""The referee looks at the clock: five minutes either way."""
 KEY = "whsec_" + base64.b64encode(b"k" * 32).decode()
 SECRETS = {Reference(file="token"): "t0ken\n", Reference(file="url"): "https://hooks.slack.com/services/T/B/x"}
 SECRETS |= {Reference(file="new"): KEY, Reference(file="old"): "whsec_" + base64.b64encode(b"o" * 32).decode()}
 TARGET = {"url": "https://x.example/hook"}
 OWN = ("x.example", "x", "events.pagerduty.com", "api.statuspage.io")
 RECEIVERS = Receivers(dict.fromkeys(("token", "new", "old", "gone", "u", "t"), OWN))
+
+
+def now() -> int:
+    """The referee looks at the clock: five minutes either way."""
+    return int(time.time())
 
 
 def hook(**fields: Any) -> Hook:
@@ -38,7 +41,7 @@ def hook(**fields: Any) -> Hook:
 
 
 def first(event: Event, made: Hook) -> Action:
-    return steps(event, made, SECRETS, NOW, RECEIVERS).next()
+    return steps(event, made, SECRETS, now(), RECEIVERS).next()
 
 
 def request(event: Event, made: Hook) -> Request:
@@ -83,7 +86,7 @@ def test_slack(name: str, reason: str) -> None:
 
 def test_slack_answers_in_text() -> None:
     """What it says of a channel that was archived is passed on."""
-    delivery = steps(sample(), hook(format="slack", target={"url": {"file": "url"}}), SECRETS, NOW)
+    delivery = steps(sample(), hook(format="slack", target={"url": {"file": "url"}}), SECRETS, now())
     delivery.next()
     assert delivery.next(Response(200, {}, b"ok")) == Done("status 200")
     delivery.next()
@@ -144,7 +147,7 @@ def test_template() -> None:
 def test_exec() -> None:
     """The event on standard input and in the environment; the exit status is the answer."""
     made = hook(format="exec", target=None, exec={"command": ["/bin/lamp", "-x"]})
-    delivery = steps(sample(), made, {}, NOW)
+    delivery = steps(sample(), made, {}, now())
     run = delivery.next()
     assert isinstance(run, Run) and run.argv == ("/bin/lamp", "-x")
     assert json.loads(run.stdin)["type"] == "io.shoal.instance.unhealthy"
@@ -178,14 +181,14 @@ def test_a_bad_secret_fails_the_attempt_and_may_be_mended(
     fields: dict[str, Any], secrets: dict[Reference, str], said: str
 ) -> None:
     """It says which, and does not say it."""
-    failed = steps(sample(), hook(**fields), secrets, NOW, RECEIVERS).next()
+    failed = steps(sample(), hook(**fields), secrets, now(), RECEIVERS).next()
     assert isinstance(failed, Failed) and failed.again and failed.reason.startswith(said), failed
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
     """Where they lead was not judged."""
-    delivery = steps(sample(), hook(), SECRETS, NOW)
+    delivery = steps(sample(), hook(), SECRETS, now())
     delivery.next()
     found = delivery.next(Response(status, {"location": "http://169.254.169.254/"}))
     assert isinstance(found, Failed) and not found.again and "169.254" not in found.reason
