@@ -33,7 +33,7 @@ THREE = [endpoint(n) for n in range(3)]
 
 
 def cpu_s(call: Any) -> float:
-    """The least of three."""
+    """The least of eight."""
     found = []
     for _ in range(8):
         began = time.thread_time()
