@@ -265,6 +265,7 @@ class Walk(Subject):
         Without this a dead instance costs its whole share in retries until its health check notices, and on a busy
         service the retry budget is gone before that.
         """
+        balancer.note_refusing(now)
         avoid = [*self.tried, refusing]
         for _ in range(PASS_OVER):
             other = balancer.pick(key, now, self.rng, avoid)

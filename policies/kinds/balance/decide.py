@@ -22,13 +22,15 @@ from policies.kinds.balance.algorithms import (
 from policies.kinds.balance.document import DEFAULT, HASHING, Balance, HashKey
 from policies.kinds.balance.entries import LEAST, UNBOUNDED, Entries
 from policies.kinds.balance.ewma import DECAY_S, PeakEwma, observe
-from policies.kinds.balance.locality import Tier, candidates, choose
+from policies.kinds.balance.locality import Tier, candidates, choose, spilled
 from policies.kinds.balance.maglev import Maglev
 from policies.kinds.balance.ring import RingHash
 from policies.kinds.balance.sticky import point
 from policies.language.duration import seconds
 from policies.request import RequestView, cookie, query_parameter
 
+SPILL_S: Final = 0.1
+"""For how long it is taken as known who is passed over: a look costs as much as there are endpoints."""
 _KEYS: Final = (1 << 64) - 1
 _NEXT_KEY: Final = 0x9E3779B97F4A7C15  # odd and without a pattern: each try of a key is another place, always the same
 
@@ -40,12 +42,14 @@ class Balancer:
         "_algorithms",
         "_decay_s",
         "_entries",
+        "_levels",
         "_only",
         "_panic",
         "_pool",
         "_sessions",
+        "_spilled",
+        "_spills_until",
         "_tiers",
-        "_usable",
         "document",
         "needs_key",
         "sticky",
@@ -65,12 +69,18 @@ class Balancer:
         self._entries = entries
         rule = document.locality
         found = candidates(endpoints, zone, rule.failover, document.panic, rule.prefer)
-        self._tiers, self._usable, self._pool, self._panic = found
-        part /= max(1, sum([len(tier.endpoints) for tier in found.tiers]))
+        self._tiers, self._pool, self._panic = found.tiers, found.pool, found.panic
+        self._levels = [*found.tiers, *found.spares]
+        """In the order of preference; those behind the tiers get requests when others spill over."""
+        self._spilled: list[Tier] = []
+        self._spills_until = float("-inf")
+        """Until then `_spilled` says who gets how much, as far as some are passed over."""
+        parts = [*_parts(found.tiers, found.tiers), *_parts(found.spares, self._levels)]
         self._algorithms = [
-            _algorithm(document, tier, state, entries, part * len(tier.endpoints)) for tier in found.tiers
+            _algorithm(document, tier, state, entries, part * each)
+            for tier, each in zip(self._levels, parts, strict=True)
         ]
-        self._only = self._algorithms[0] if len(self._algorithms) == 1 else None
+        self._only = self._algorithms[0] if len(found.tiers) == 1 else None
         self.needs_key = document.algorithm in HASHING
         """Whether `pick` wants the request's `key`."""
         self.sticky = document.sticky is not None
@@ -84,10 +94,11 @@ class Balancer:
         """An endpoint for a request with a hash `key`, at monotonic time `now`; not one of `avoid` while another is
         left. None when there is no endpoint at all."""
         algorithm = self._only
-        if algorithm is None:
-            if not self._tiers:
+        if algorithm is None or now < self._spills_until:
+            tiers = self._spilled if now < self._spills_until else self._tiers
+            if not tiers:
                 return None
-            algorithm = self._algorithms[choose(self._tiers, rng.random() if key is None else point(key))]
+            algorithm = self._algorithms[choose(tiers, rng.random() if key is None else point(key))]
         endpoint = algorithm.pick(key, now, rng)
         if avoid and endpoint in avoid:
             return self._pick_other(algorithm, endpoint, key, now, rng, avoid)
@@ -107,11 +118,17 @@ class Balancer:
             other = algorithm.pick(key, now, rng)
             if other not in avoid:
                 return other
-        for group in (*(tier.endpoints for tier in self._tiers), self._usable):
-            others = [e for e in group if e not in avoid]
+        for tier in self._levels:
+            others = [e for e in tier.endpoints if e not in avoid]
             if others:
                 return rng.choice(others)
         return endpoint
+
+    def note_refusing(self, now: float) -> None:
+        """One that was picked is passed over: look who else is, and send on what their levels cannot carry."""
+        if len(self._levels) > 1 and now >= self._spills_until:
+            self._spilled = spilled(self._levels, now)
+            self._spills_until = now + SPILL_S
 
     def key(self, request: RequestView) -> int | None:
         """The hash of what the document says to hash; None when none of it is there."""
@@ -128,15 +145,18 @@ class Balancer:
     # For whoever asks without a request.
 
     def mark(self) -> list[object]:
-        """Whose turn it is, for `reset`."""
+        """Whose turn it is, and who spills over, for `reset`."""
         sessions = self._sessions.mark() if self._sessions is not None else None
-        return [sessions, *(algorithm.mark() for algorithm in self._algorithms)]
+        return [sessions, (self._spilled, self._spills_until), *(algorithm.mark() for algorithm in self._algorithms)]
 
     def reset(self, mark: list[object]) -> None:
         """As if nothing had been picked since `mark`."""
         if self._sessions is not None:
             self._sessions.reset(mark[0])
-        for algorithm, turn in zip(self._algorithms, mark[1:], strict=True):
+        spills = mark[1]
+        assert isinstance(spills, tuple)
+        self._spilled, self._spills_until = spills
+        for algorithm, turn in zip(self._algorithms, mark[2:], strict=True):
             algorithm.reset(turn)
 
     # Sticky sessions.
@@ -158,7 +178,7 @@ class Balancer:
     # For people.
 
     def candidates(self) -> list[Endpoint]:
-        """Everyone who may be picked now."""
+        """Everyone who may be picked, as long as nobody is passed over."""
         return [e for tier in self._tiers for e in tier.endpoints]
 
     def describe(self) -> dict[str, Any]:
@@ -170,7 +190,12 @@ class Balancer:
             "panic": self._panic,
             **self._described_entries(),
             "tiers": [
-                {"zone": tier.name, "share": round(tier.share, 4), "endpoints": len(tier.endpoints)}
+                {
+                    "zone": tier.name,
+                    "share": round(tier.share, 4),
+                    "endpoints": len(tier.endpoints),
+                    **({"panic": True} if tier.panic else {}),
+                }
                 for tier in self._tiers
             ],
         }
@@ -178,6 +203,12 @@ class Balancer:
     def _described_entries(self) -> dict[str, int]:
         asked = asked_entries(self.document)
         return {"entries_asked": asked, "entries_granted": self._entries.granted(asked)} if asked > LEAST else {}
+
+
+def _parts(tiers: Sequence[Tier], among: Sequence[Tier]) -> list[float]:
+    """How much of the endpoints of all `among` each of the tiers has."""
+    count = max(1, sum([len(tier.endpoints) for tier in among]))
+    return [len(tier.endpoints) / count for tier in tiers]
 
 
 def asked_entries(document: Balance) -> int:

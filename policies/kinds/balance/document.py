@@ -76,7 +76,10 @@ class Balance(Document, frozen=True, kw_only=True):
     sticky: StickySession | None = None
     slow_start: SlowStartRule | None = None
     locality: Locality = Locality()
-    panic: Annotated[float, Meta(ge=0, le=100, description="Percent healthy below which health is ignored")] = 50
+    panic: Annotated[
+        float,
+        Meta(ge=0, le=100, description="Percent healthy below which a zone ignores health, unless others carry it"),
+    ] = 50
     bounded_load: Annotated[
         float,
         Meta(ge=0, le=1000, description="ring-hash: percent of its fair share that one may have in flight; 0 off"),

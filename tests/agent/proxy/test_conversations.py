@@ -599,6 +599,22 @@ def test_a_retry_that_the_breaker_forbids_costs_no_budget() -> None:
         assert service.budget.is_free(play.worker.reactor.now)
 
 
+@pytest.mark.parametrize("count", [2, 40])
+def test_a_near_zone_that_refuses_hands_on_to_another(count: int) -> None:
+    """However many it has: every one was ejected, or its breaker is open, and the other zone's takes the request."""
+    with Playbook() as play:
+        play.worker.table.zone = "a"
+        near = [play.instance(f"near-{n}", zone="a") for n in range(count)]
+        play.put(*near, play.instance("far", zone="b"))
+        service = play.worker.table.services["pets.production"]
+        for endpoint in service.plan.endpoints[:count]:
+            endpoint.load.refused_until = play.worker.reactor.now + 30
+        for _ in range(5):
+            client = play.client()
+            assert client >> GET
+            assert play.upstream("far") << HEARD
+
+
 # In: the agent beside the instance.
 
 

@@ -114,6 +114,7 @@ def instances(draw: st.DrawFn) -> list[dict[str, Any]]:
             "draining": st.sampled_from([False, False, True]),
             "weight": st.sampled_from([100.0, 1.0]),
             "agent": st.sampled_from(["", "here", "there"]),
+            "zone": st.sampled_from(["a", "a", "b"]),
         }
     )
     return draw(st.lists(each, max_size=4))
@@ -236,6 +237,7 @@ def test_an_explanation_and_the_request_after_it_agree(
         del theirs["breaker"]["fallback"]
     theirs.pop("shed", None)
     with Playbook(seed, host="here") as play:
+        play.worker.table.zone = "a"
         play.put(*framed(play, "pet-", pets), service=SERVICE, **ours)
         play.put(*framed(play, "cat-", cats), service=CATS, **theirs)
         play.put("dog-1", service="dogs.production")

@@ -280,6 +280,52 @@ def test_panic_is_told() -> None:
     assert len(tally(balancer, 100)) == 3
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_zone_that_refuses_spills_over(algorithm: AlgorithmName) -> None:
+    """Thirty near ones are passed over: the next zone takes it, not the one behind it, for as long as they are."""
+    near, next_one = endpoints(30, "near", zone="a"), endpoints(3, "next", zone="b")
+    balancer = make(
+        document(algorithm, locality=Locality(failover=("b",))),
+        [*endpoints(2, "far", zone="c"), *near, *next_one],
+        zone="a",
+    )
+    for one in near:
+        one.load.refused_until = 101.0
+    balancer.note_refusing(100.0)
+    assert all(id.startswith("next") for id in tally(balancer, 50, keys=KEYS[:50], now=100.05))
+    assert all(id.startswith("near") for id in tally(balancer, 50, keys=KEYS[:50], now=100.2)), "until it is seen again"
+
+
+def test_half_a_zone_that_is_ejected_spills_in_proportion() -> None:
+    """Seven tenths stay, as with half of it unhealthy."""
+    near = endpoints(10, "near", zone="a")
+    balancer = make(None, [*near, *endpoints(10, "far", zone="b")], zone="a")
+    for one in near[:5]:
+        one.load.refused_until = 200.0
+    balancer.note_refusing(100.0)
+    found = tally(balancer, 4000, now=100.01)
+    assert sum(count for id, count in found.items() if id.startswith("near")) == pytest.approx(2800, abs=180)
+
+
+def test_what_was_seen_of_refusing_ones_can_be_taken_back() -> None:
+    """By an explanation, which moves nothing."""
+    near, far = endpoint("near", zone="a"), endpoint("far", zone="b")
+    balancer = make(None, [near, far], zone="a")
+    near.load.refused_until = 200.0
+    before = balancer.mark()
+    balancer.note_refusing(100.0)
+    assert balancer.pick(None, 100.0, random.Random(1)) is far
+    balancer.reset(before)
+    assert balancer.mark() == before and balancer.pick(None, 100.0, random.Random(1)) is near
+
+
+def test_a_retry_does_not_go_to_a_dead_zone() -> None:
+    """All of the caller's own is ill: the second try is at another of the zone that carries it, or the same again."""
+    near, far = endpoints(9, "near", zone="a", healthy=False), endpoint("far", zone="b")
+    balancer = make(None, [*near, far], zone="a")
+    assert balancer.pick(None, 0, random.Random(1), [far]) is far
+
+
 # Keys.
 
 

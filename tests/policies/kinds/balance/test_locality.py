@@ -1,6 +1,7 @@
 """Who may take requests, from which zones, and how many."""
 
 import math
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.endpoint import Endpoint
-from policies.kinds.balance.locality import Candidates, candidates, choose
+from policies.kinds.balance.locality import Candidates, candidates, choose, spilled
 from tests.support.endpoints import endpoint, endpoints
 
 few = settings(max_examples=150)
@@ -100,6 +101,129 @@ def test_panic_leaves_out_who_is_leaving() -> None:
     """Panic ignores health, and nothing else."""
     fleet = [*zone("a", 1, 3), endpoint("leaving", draining=True), endpoint("gone", suspect=True)]
     assert ids(found(fleet).usable) == ["a-up-0", "a-down-0", "a-down-1", "a-down-2"]
+
+
+# Panic is a level's own.
+
+
+@pytest.mark.parametrize(
+    ("levels", "failover", "expected"),
+    [
+        ({"a": (0, 10), "b": (9, 0)}, (), {"any": 1}),
+        ({"a": (0, 10), "b": (0, 10), "c": (9, 0)}, ("b",), {"any": 1}),
+        ({"a": (2, 8), "b": (0, 10), "c": (9, 0)}, ("b",), {"a": 0.28, "any": 0.72}),
+        ({"a": (0, 3), "b": (1, 0)}, ("b",), {"b": 1}),
+        ({"a": (1, 9), "b": (1, 0), "c": (0, 20)}, ("b",), {"a": 0.14, "b": 0.86}),
+    ],
+    ids=["a dead near zone", "a dead named zone", "one between", "one for three", "two thirds dead"],
+)
+def test_no_panic_while_others_carry_it(
+    levels: dict[str, tuple[int, int]], failover: tuple[str, ...], expected: dict[str, float]
+) -> None:
+    """Although fewer than half of all are healthy: those that are can take it, and the others get nothing."""
+    result = found([one for name, counts in levels.items() for one in zone(name, *counts)], "a", failover)
+    assert shares(result) == expected
+    assert not result.panic
+    assert all(one.healthy for one in result.usable)
+
+
+def test_a_level_is_in_panic_by_itself() -> None:
+    """Together they cannot carry it. One zone is ill beyond the threshold and uses everyone; the other is not; one
+    without a healthy instance gets nothing at all."""
+    result = found([*zone("a", 1, 9), *zone("b", 5, 5), *zone("c", 0, 10)], "a", ("b", "c"))
+    assert shares(result) == {"a": round(0.14 / 0.84, 4), "b": round(0.7 / 0.84, 4)}
+    assert [(tier.panic, len(tier.endpoints)) for tier in result.tiers] == [(True, 10), (False, 5)]
+    assert result.panic
+
+
+def test_when_nobody_is_healthy_all_get_alike() -> None:
+    """It says nothing about any zone: the checks may be what is ill."""
+    result = found([*zone("a", 0, 1), *zone("b", 0, 3)], "a", panic=0)
+    assert shares(result) == {"a": 0.25, "any": 0.75}
+    assert result.panic
+
+
+def test_a_threshold_that_wants_nearly_all_of_a_zone() -> None:
+    """The zone could carry everything with those that are healthy, and has to use everyone, unless others could too."""
+    near = zone("a", 8, 2)
+    assert len(found(near, "a", panic=90).tiers[0].endpoints) == 10
+    assert len(found([*near, *zone("b", 1, 2)], "a", panic=90).tiers[0].endpoints) == 10
+    assert len(found([*near, *zone("b", 9)], "a", panic=90).tiers[0].endpoints) == 8
+
+
+counts = st.tuples(st.integers(0, 6), st.integers(0, 6))
+
+
+@settings(max_examples=400)
+@given(
+    st.fixed_dictionaries({"a": counts, "b": counts, "c": counts, "d": counts}),
+    st.sampled_from([(), ("b",), ("b", "c"), ("c", "a", "b"), ("z", "d")]),
+    st.sampled_from([0, 20, 50, 70]),
+    st.sampled_from(["a", "b", "z"]),
+)
+def test_zones_by_health_by_levels(
+    fleet: dict[str, tuple[int, int]], failover: tuple[str, ...], panic: float, where: str
+) -> None:
+    """As exact reckoning has it: no unhealthy instance takes anything while enough healthy ones can; load spills in
+    proportion, nearest first; and what no level can carry is shared out, with panic where it belongs."""
+    named = list(dict.fromkeys([where, *failover]))
+    members: dict[str, tuple[int, int]] = {}
+    for name, (up, down) in fleet.items():
+        level = name if name in named else "any"
+        more = members.get(level, (0, 0))
+        members[level] = (more[0] + up, more[1] + down)
+    levels = [(name, *members[name]) for name in [*named, "any"] if sum(members.get(name, (0, 0)))]
+    result = found([one for name, each in fleet.items() for one in zone(name, *each)], where, failover, panic)
+    got = {tier.name: tier for tier in result.tiers}
+    if not levels:
+        assert not got
+        return
+    carried = {name: min(Fraction(1), Fraction(14, 10) * Fraction(up, up + down)) for name, up, down in levels}
+    total = sum(carried.values())
+    if total >= 1:
+        left = Fraction(1)
+        for name, _, _ in levels:
+            assert (got[name].share if name in got else 0) == pytest.approx(float(min(left, carried[name])), abs=1e-9)
+            left -= min(left, carried[name])
+        assert not result.panic and all(one.healthy for one in result.usable)
+        return
+    everyone = sum(up + down for _, up, down in levels)
+    for name, up, down in levels:
+        share = carried[name] / total if total else Fraction(up + down, everyone)
+        assert (got[name].share if name in got else 0) == pytest.approx(float(share))
+        if name in got:
+            ill = 100 * up < panic * (up + down) or not total
+            assert got[name].panic is ill
+            assert len(got[name].endpoints) == (up + down if ill else up)
+
+
+# Who is passed over.
+
+
+@few
+@given(
+    st.fixed_dictionaries({"a": counts, "b": counts, "c": counts}),
+    st.sampled_from([(), ("b",), ("c", "b")]),
+    st.sets(st.integers(0, 17)),
+)
+def test_who_is_passed_over_counts_as_unhealthy(
+    zones: dict[str, tuple[int, int]], failover: tuple[str, ...], out: set[int]
+) -> None:
+    """Ejected, its breaker open, or it refused a connection: until that is over it is as good as unhealthy for what its
+    level carries."""
+    fleet = [one for name, each in zones.items() for one in zone(name, *each)]
+    before = found(fleet, "a", failover, panic=0)
+    able = [one for n, one in enumerate(fleet) if n not in out and one.healthy]
+    for n in out & set(range(len(fleet))):
+        fleet[n].load.refused_until = 100.0
+    levels = [*before.tiers, *before.spares]
+    now = {tier.name: round(tier.share, 9) for tier in spilled(levels, 50.0) if tier.share}
+    if able:
+        without = [one if one in able else endpoint(one.id, zone=one.zone, healthy=False) for one in fleet]
+        assert now == {tier.name: round(tier.share, 9) for tier in found(without, "a", failover, panic=0).tiers}
+    elif any(one.healthy for one in fleet):
+        assert spilled(levels, 50.0) == levels, "where all are, it says nothing"
+    assert [tier.share for tier in spilled(levels, 100.0)] == pytest.approx([tier.share for tier in levels])
 
 
 # Last resorts.

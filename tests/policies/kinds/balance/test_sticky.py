@@ -73,6 +73,17 @@ def test_a_session_outlives_a_zone_that_fails_back() -> None:
     assert balancer.sticky_endpoint(returning(cookie)) is away
 
 
+@pytest.mark.parametrize("rule", [{}, {"header": "x-device"}])
+def test_a_dead_zone_keeps_no_sessions(rule: dict[str, str]) -> None:
+    """Every instance of it is ill, and most of all are; another zone can take them."""
+    fleet = [*endpoints(9, "home", zone="a", healthy=False), endpoint("away", zone="b")]
+    cookie = sessions(endpoints(9, "home", zone="a"), "a").sticky_cookie(endpoint("home-0"))
+    found = sessions(fleet, "a", **rule).sticky_endpoint(
+        Request(headers={"x-device": "7"}) if rule else returning(cookie)
+    )
+    assert found is (fleet[-1] if rule else None)
+
+
 @few
 @given(st.text())
 def test_what_a_client_makes_up_is_not_believed(value: str) -> None:
