@@ -13,6 +13,7 @@ from agent.lateness import Lateness
 from agent.proxy.control.peers import Peers
 from agent.proxy.control.storing import Stores
 from agent.proxy.engine.connection import Connection
+from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.pool import Pool
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
@@ -30,7 +31,8 @@ LATE_S: Final = 0.05
 class Runtime(Server):
     """Of one worker."""
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, given_up: GivenUp | None = None) -> None:
+        """`given_up` is shared by the workers of one agent; without it this one is alone."""
         super().__init__()
         self.rng = random.Random(seed)
         self.pool = Pool(self.reactor)
@@ -44,8 +46,7 @@ class Runtime(Server):
         self.peers = Peers(self.refused)
         self.stores = Stores()
         self.pace = Pace(self.reactor)
-        self.troubled: dict[str, float] = {}
-        """Services whose own calls through this worker fail, and until when that is believed (monotonic seconds)."""
+        self.given_up = GivenUp() if given_up is None else given_up
         self.connections: set[Connection] = set()
         self.accepted = 0
         self._compare: Callable[[Compared], bool] | None = None

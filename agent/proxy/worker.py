@@ -2,7 +2,8 @@
 """A proxy worker: one process, one Trio loop, one reactor. Started by control, which hands it its listening sockets.
 
 Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
-comma separated). Control holds copies of the listening sockets, so that what waits in their queues outlives a worker.
+comma separated), SHOAL_GIVEN_UP_FD (memory of all its workers, which a control of before does not have). Control holds
+copies of the listening sockets, so that what waits in their queues outlives a worker.
 
 When control is gone a worker goes on serving its last table for ORPHAN_S, so that a successor can take over, and then
 drains: a table that nobody keeps true must not be served forever.
@@ -30,6 +31,7 @@ from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
 from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.engine.connection import Connection
+from agent.proxy.given_up import GivenUp
 from agent.proxy.listener import Listener, speak, turn_away
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
@@ -66,8 +68,8 @@ def affordable() -> int:
 class Worker(Runtime):
     """Who serves: takes connections, hands requests to exchanges, and does what control wants."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int | None = None, given_up: GivenUp | None = None) -> None:
+        super().__init__(seed, given_up)
         self.cpu = CpuWatch(self.reactor, self.table)
         self.outbound = Budget(inbound=False)
         self.inbound = Budget(inbound=True)
@@ -390,7 +392,7 @@ async def main() -> None:
     gc.set_threshold(50_000, 20, 50)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    worker = Worker()
+    worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")))
     for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
         worker.listen(fd, inbound=False)
     for fd in _descriptors("SHOAL_INBOUND_FDS"):

@@ -19,6 +19,7 @@ import socket
 from typing import Any
 
 from agent.frames import EndpointFrame
+from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.server import ServerConnection
 from agent.proxy.peer import peer_at
 from agent.proxy.worker import Worker
@@ -157,8 +158,9 @@ class Wire:
 class Playbook:
     """One worker, its clients, its instances, its clock."""
 
-    def __init__(self, seed: int = 1, host: str = "") -> None:
-        self.worker = Worker(seed)
+    def __init__(self, seed: int = 1, host: str = "", given_up: GivenUp | None = None) -> None:
+        """`given_up` is what several workers of one agent share."""
+        self.worker = Worker(seed, given_up)
         self.worker.table.host = host
         self.worker.agents.learn({"another": AGENT}, host or "here")
         self.worker.pool.make_socket = self._dialled  # type: ignore[assignment]

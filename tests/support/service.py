@@ -13,6 +13,7 @@ Every answer is JSON that says who answered and what it was asked. These paths b
     /drop                   closes the connection without an answer
     /call?url=http://…      calls another service, through HTTP_PROXY where that is set, and answers with what it said
     /via/b.production/c.production   calls the first with the rest as its path, and answers 503 unless that answered 200
+                            (hands on x-request-id and traceparent, and nothing else)
     /echo                   answers with the body that it was sent
 
 SIGTERM: finishes what it is answering, then ends with 0.
@@ -32,11 +33,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from urllib.parse import parse_qs, urlsplit
 
 CALL_TIMEOUT_S = 10
 GRACE_S = 5
+HANDED_ON = ("x-request-id", "traceparent")
 
 
 class Service(ThreadingHTTPServer):
@@ -116,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, called=call(query["url"]))
         elif path.startswith("/via/"):
             name, _, rest = path.removeprefix("/via/").partition("/")
-            called = call(f"http://{name}/via/{rest}" if rest else f"http://{name}/")
+            handed_on = {field: self.headers[field] for field in HANDED_ON if field in self.headers}
+            called = call(f"http://{name}/via/{rest}" if rest else f"http://{name}/", handed_on)
             self.answer(200 if called["status"] == 200 else 503, called=called["status"])
         elif path == "/echo":
             self.send(200, self.headers.get("content-type", "application/octet-stream"), body)
@@ -164,10 +169,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def call(url: str) -> dict[str, object]:
+def call(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> dict[str, object]:
     """What another service answered. urllib honours HTTP_PROXY, credentials and all: that is the point of it."""
     try:
-        with urllib.request.urlopen(url, timeout=CALL_TIMEOUT_S) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=dict(headers)), timeout=CALL_TIMEOUT_S
+        ) as response:
             return {"status": response.status, "body": json.loads(response.read())}
     except urllib.error.HTTPError as error:
         return {"status": error.code, "body": error.read().decode("utf-8", "replace")}

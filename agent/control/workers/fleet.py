@@ -38,6 +38,8 @@ PING_S: Final = 5.0
 HANG_S: Final = 30.0
 ASK_S: Final = 3.0
 LAST_WORDS_S: Final = 2.0
+GIVEN_UP_BYTES: Final = 512 * 1024
+"""What workers remember together of calls that came to nothing (`agent/proxy/given_up.py`)."""
 MAX_UNKNOWN: Final = 16
 """Kinds of frames of a worker's that are told of; each once."""
 _ROOT: Final = str(Path(__file__).resolve().parents[3])
@@ -112,6 +114,8 @@ class Fleet:
         self._changed = trio.Event()
         self._stopping = False
         self._left_behind = False
+        self._given_up = -1
+        """Memory that the workers share, while it runs."""
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self.mishandled: Counter[str] = Counter()
@@ -125,9 +129,14 @@ class Fleet:
 
     async def run(self) -> None:
         """Keep every worker running until cancelled, or until drained."""
-        async with trio.open_nursery() as nursery:
-            for index in range(self._count):
-                nursery.start_soon(self._keep, index)
+        self._given_up = os.memfd_create("shoal-given-up")
+        try:
+            os.ftruncate(self._given_up, GIVEN_UP_BYTES)
+            async with trio.open_nursery() as nursery:
+                for index in range(self._count):
+                    nursery.start_soon(self._keep, index)
+        finally:
+            os.close(self._given_up)
 
     async def _keep(self, index: int) -> None:
         backoff = Backoff(0.05, 5.0)
@@ -180,6 +189,7 @@ class Fleet:
         fds = {
             "SHOAL_CONTROL_FD": [theirs.fileno()],
             "SHOAL_OUTBOUND_FDS": [sock.fileno() for sock in share(self._outbound, index, self._count)],
+            "SHOAL_GIVEN_UP_FD": [self._given_up],
             "SHOAL_INBOUND_FDS": [sock.fileno() for sock in share(self._inbound, index, self._count)],
         }
         path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)

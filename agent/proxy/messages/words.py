@@ -30,6 +30,9 @@ from agent.proxy.messages.head import (
     is_word,
 )
 
+_ID_BYTES: Final = 256
+"""Of a request's id that are said to its caller."""
+
 # Who sends a request, as bits.
 LOCAL: Final = 1
 """A client of the outbound listener, on this host's loopback."""
@@ -60,7 +63,7 @@ CALLEE: Final = 2
 ANSWERS: Final = {
     SHOAL_UNSENT: CALLEE,
     SHOAL_SHED: CALLEE,
-    SHOAL_NO_RETRY: SERVICE | CALLEE,  # it only makes us do less, and services may pass it on
+    SHOAL_NO_RETRY: SERVICE | CALLEE,  # of a service: see `says_tried`
 }
 
 
@@ -72,6 +75,26 @@ def disbelieve(request: RequestHead, sender: int) -> None:
     request.fields = fields
     request.special = [f for f in fields if f.code]
     request.wires = [f.wire for f in fields if f.code < REBUILT]
+
+
+def tried(request_id: bytes) -> bytes:
+    """The field that tells a service that all tries were made for its call. It names the request, so that it is worth
+    nothing on an answer to another one, whoever hands it on."""
+    return b"x-shoal-no-retry: %b\r\n" % _named(request_id)
+
+
+def _named(request_id: bytes) -> bytes:
+    return b"request=" + request_id[:_ID_BYTES]
+
+
+def says_tried(response: ResponseHead, request_id: bytes, *, agent: bool) -> bool:
+    """Whether an answer says that all tries were made for it (`x-shoal-no-retry`), and is believed: `agent`, as in
+    `says`. A service may say so of its own answers (`1`), and hand on what it was told of a call that it made for the
+    same request; both only make us do less, and for nobody but itself."""
+    for field in response.special:
+        if field.code == SHOAL_NO_RETRY:
+            return agent or field.value == b"1" or field.value == _named(request_id)
+    return False
 
 
 def says(response: ResponseHead, code: int, *, agent: bool) -> bool:

@@ -27,6 +27,7 @@ def metrics(runtime: Runtime) -> dict[str, Any]:
             "connects": runtime.pool.connects,
             "reused": runtime.pool.reused,
         },
+        "given_up": {"noted": runtime.given_up.noted, "lost": runtime.given_up.lost},
         "records_lost": runtime.recorder.lost,
         "loop_late_s": runtime.lateness.total_s,
         "loop_late_worst_s": runtime.lateness.worst_s,

@@ -24,11 +24,11 @@ from agent.proxy.messages.head import (
     SHOAL_CALLER,
     SHOAL_DEADLINE,
     SHOAL_EXPLAIN,
-    SHOAL_NO_RETRY,
     VIA,
     RequestHead,
     ResponseHead,
 )
+from agent.proxy.messages.origin import origins
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, what
 from agent.proxy.report import story
@@ -215,23 +215,39 @@ class Exchange(Relay):
         extra = [b"via: 1.1 shoal\r\n"]
         if self.explained is not None:
             extra.append(story.explain_field(self.explained, self.endpoint, self.inbound))
-        if head.status >= 500:
-            via = self.endpoint is not None and self.endpoint.via
-            if self.no_retry or words.says(head, SHOAL_NO_RETRY, agent=via) or self.fails_deeper:
-                extra.append(b"x-shoal-no-retry: 1\r\n")
+        if head.status >= 400 and self._was_tried(head):
+            extra.append(self.mark_tried())
         return extra
+
+    def _was_tried(self, head: ResponseHead) -> bool:
+        """Whether nobody need try again what failed: all tries were made, here or nearer to the failure."""
+        attempt = self.attempt
+        if self.no_retry or attempt is None or head.status < 500:
+            return self.no_retry
+        return self.tried_deeper(attempt.endpoint, head)
 
     @property
     def no_retry(self) -> bool:
-        """Whether what failed was tried again already, here or nearer to the failure: those before us should not."""
+        """Whether all tries that there may be of what failed were made: those before us should make none."""
         return False
 
-    @property
-    def fails_deeper(self) -> bool:
-        """Whether calls that the service itself makes through this worker failed a moment ago, all tries made: then its
-        own failures come from there, and services pass no header of ours on."""
-        service = self.service
-        return service is not None and self.runtime.troubled.get(service.name, 0.0) > self.reactor.now
+    def tried_deeper(self, endpoint: Endpoint, head: ResponseHead) -> bool:
+        """Whether an endpoint's failure was tried again already, nearer to it: it says so; or a call that the service
+        made for this very request through this agent came to nothing, all tries made. Services pass no header of ours
+        on, but their agent knows; where it is another's, it says so."""
+        if words.says_tried(head, self.request_id, agent=endpoint.via):
+            return True
+        if endpoint.via:
+            return False
+        given_up, began, now = self.runtime.given_up, self.started, self.reactor.now
+        for origin in origins(self.request, self.request_id):
+            if given_up.holds(endpoint.service, origin, began, now):
+                return True
+        return False
+
+    def mark_tried(self) -> bytes:
+        """The field that tells those before us."""
+        return b"x-shoal-no-retry: 1\r\n"
 
     # What goes wrong.
 
@@ -324,7 +340,7 @@ class Exchange(Relay):
         fields = answers.refusal_fields(refusal, typed=body is None)
         fields += refuse.fields
         if self.no_retry:
-            fields.append(b"x-shoal-no-retry: 1\r\n")
+            fields.append(self.mark_tried())
         if body is None:
             body = answers.refusal_body(refusal, self.request_id)
         self.answer(refusal.status, fields, body)

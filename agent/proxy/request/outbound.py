@@ -9,14 +9,13 @@ Laws
 
 from __future__ import annotations
 
-from typing import Final
-
 from agent.proxy.control.storing import Storable, record_of
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import answers, words
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.messages.head import EXPECT, SHOAL_NO_RETRY, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.messages.head import EXPECT, REQUEST_ID, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.messages.origin import origins
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
@@ -34,9 +33,6 @@ from policies.kinds.retry import decide as retrying
 from policies.kinds.retry.decide import Again, Enough
 from policies.kinds.retry.policy import Failure
 from policies.kinds.shed.decide import Store
-
-TROUBLED_S: Final = 1.0
-"""For how long the failures of a service count as those of what it calls, when such a call has failed."""
 
 
 class Outbound(Shaped):
@@ -143,15 +139,19 @@ class Outbound(Shaped):
 
     @property
     def no_retry(self) -> bool:
-        """Whether what failed was tried again already."""
+        """Whether all tries that there may be of what failed were made."""
         return self._no_retry
+
+    def mark_tried(self) -> bytes:
+        """And this agent knows it, should the caller fail for that reason: as far as it said what it calls for."""
+        if self.caller:
+            for origin in origins(self.request, self.request.special_value(REQUEST_ID) or b""):
+                self.runtime.given_up.note(self.caller, origin, self.reactor.now)
+        return words.tried(self.request_id)
 
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
-        via = attempt.endpoint.via
-        if words.says(head, SHOAL_NO_RETRY, agent=via):
-            self._no_retry = True
-        unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=via)
+        unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=attempt.endpoint.via)
         verdict = self._verdict(
             attempt,
             Failure.CONNECT if unsent else Failure.STATUS,
@@ -159,6 +159,7 @@ class Outbound(Shaped):
             sent=not unsent,
             status=head.status,
             after_s=retry_after_s(head),
+            deeper=not unsent and self.tried_deeper(attempt.endpoint, head),
         )
         if not isinstance(verdict, Again):
             return False
@@ -197,6 +198,7 @@ class Outbound(Shaped):
         sent: bool,
         status: int | None = None,
         after_s: float | None = None,
+        deeper: bool = False,
     ) -> Again | Enough:
         """What policies.kinds.retry says of a failed attempt."""
         plan, service = self.plan, self.service
@@ -219,7 +221,7 @@ class Outbound(Shaped):
             rng=self.rng,
             retry_after_s=after_s,
             remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
-            tried_deeper=self._no_retry or self.fails_deeper,
+            tried_deeper=deeper,
             breaker_free=counting is None or counting.retry_is_free,
         )
         if isinstance(found, Again):
@@ -227,8 +229,6 @@ class Outbound(Shaped):
                 self._counts_retry = counting.may_retry()
         elif self.attempts > 1 or found.final:
             self._no_retry = True
-            if self.caller:
-                self.runtime.troubled[self.caller] = now + TROUBLED_S
         if self.explained is not None:
             self.explained.append(story.retried(plan.policies, failure, reason, found))
         return found
