@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +16,8 @@ from agent.frames import EndpointFrame, Limits, PolicyFrame
 from agent.proxy.worker import Worker
 
 SERVICE = "pets.production"
+CREDENTIALS = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(b"shop.production:s3cret")
+"""Of a service of this host, once it is entrusted."""
 GET = b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n"
 AGENT = "127.0.0.1"
 """Where another agent is registered."""
@@ -53,6 +57,11 @@ def endpoint(port: int, identity: str = "", **more: Any) -> EndpointFrame:
         "via": False,
     }
     return EndpointFrame(**{**fields, **more})
+
+
+def entrust(worker: Worker) -> None:
+    """Have the worker know whose CREDENTIALS are."""
+    worker.callers.configure({hashlib.sha256(b"s3cret").hexdigest(): "shop.production"})
 
 
 def staged(

@@ -7,9 +7,9 @@ inbound listener, and gets its part back. With no such limit nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
-from typing import Final
+from typing import Final, cast
 
 import httpx
 import msgspec
@@ -181,7 +181,7 @@ class SharedLimits:
 async def _whole(answer: httpx.Response) -> bytes:
     """As it came, not unpacked; of what is too large, the beginning, which makes no sense."""
     body = b""
-    async with aclosing(answer.aiter_raw()) as pieces:
+    async with aclosing(cast("AsyncGenerator[bytes]", answer.aiter_raw())) as pieces:
         async for piece in pieces:
             body += piece[: MAX_ANSWER_BYTES - len(body)]
     return body

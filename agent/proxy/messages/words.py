@@ -43,10 +43,15 @@ AGENT: Final = 4
 STRANGER: Final = 8
 """Anybody else at the inbound listener."""
 
+NAMED: Final = 16
+"""A client of the outbound listener that is one of this host's services, by its credentials: beside what it is else.
+What makes services leave something out, or lets a request in before others, only a service may hand on: who sits
+before a browser passes on whatever that says."""
+
 REQUESTS: Final = {
     SHOAL_DEADLINE: LOCAL | CLIENT | AGENT,
-    SHOAL_SHADOW: LOCAL | CLIENT | AGENT,
-    SHOAL_PRIORITY: LOCAL | CLIENT | AGENT,
+    SHOAL_SHADOW: NAMED | AGENT,
+    SHOAL_PRIORITY: NAMED | AGENT,
     SHOAL_REPLAY: LOCAL | CLIENT | AGENT,
     SHOAL_NO_FAULT: LOCAL | CLIENT,
     SHOAL_EXPLAIN: LOCAL | AGENT,

@@ -70,7 +70,7 @@ class Exchange(Relay):
         """Find the service, take its plan, and let every phase have its say."""
         request = self.request
         if request.has_words:
-            words.disbelieve(request, self.down.peer.sender)
+            words.disbelieve(request, self._sender())
         service = self.find_service()
         refusal = self._read_own_fields()
         if service is None:
@@ -81,6 +81,15 @@ class Exchange(Relay):
         service.stats.active += 1
         self.begin_clock(plan)
         self.begin(plan, refusal)
+
+    def _sender(self) -> int:
+        """Who it is for what its requests may say."""
+        sender = self.down.peer.sender
+        if not self.inbound:
+            credentials = self.request.special_value(PROXY_AUTHORIZATION)
+            if credentials is not None and isinstance(self.runtime.callers.caller(credentials), str):
+                sender |= words.NAMED
+        return sender
 
     def find_service(self) -> Service | None:
         """The one that is asked for."""

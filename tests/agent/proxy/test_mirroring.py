@@ -11,7 +11,18 @@ import trio
 from agent.frames import Compared
 from agent.proxy import pacing
 from agent.proxy.request import mirroring
-from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
+from tests.support.proxy import (
+    CREDENTIALS,
+    GET,
+    OK,
+    Client,
+    Proxy,
+    always_ok,
+    endpoint,
+    entrust,
+    refusing_port,
+    running_proxy,
+)
 
 STAGE = "pets.staging"
 POST = b"POST /new?x=1 HTTP/1.1\r\nHost: pets.production\r\nX-User: ann\r\n"
@@ -100,7 +111,7 @@ async def test_a_copy_is_the_request_and_says_that_it_is_one(framing: bytes, bod
     ("request_", "document"),
     [
         (POST + b"Content-Length: 2\r\n\r\nhi", {"copies": [{"to": STAGE}]}),
-        (GET.replace(b"\r\n\r\n", b"\r\nX-Shoal-Shadow: shadow\r\n\r\n"), EVERYTHING),
+        (GET[:-2] + CREDENTIALS + b"X-Shoal-Shadow: shadow\r\n\r\n", EVERYTHING),
         (GET, {"copies": [{"to": STAGE, "match": {"path": {"exact": "/other"}}}]}),
         (GET, {**EVERYTHING, "mode": "audit"}),
     ],
@@ -110,7 +121,8 @@ async def test_what_is_not_copied(request_: bytes, document: dict[str, Any]) -> 
     async with running_proxy() as proxy:
         stage = Stage()
         await staged(proxy, stage, document)
-        assert await (await proxy.client()).ask(request_)
+        entrust(proxy.worker)
+        assert (await (await proxy.client()).ask(request_)).startswith(b"HTTP/1.1 200")
         await trio.sleep(0.05)
         assert stage.requests == [] and copies(proxy) == {}
         audit = proxy.worker.table.services["pets.production"].stats.audit

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.proxy import GET, OK, Client, Proxy, always_ok, endpoint, running_proxy
+from tests.support.proxy import CREDENTIALS, GET, OK, Client, Proxy, always_ok, endpoint, entrust, running_proxy
 
 POST = b"POST / HTTP/1.1\r\nHost: pets.production\r\nContent-Length: %d\r\n\r\n"
 
@@ -178,8 +178,11 @@ async def test_priorities() -> None:
                 return b"503" not in await client.head()
             return slow.asked > before
 
-        marked = GET.replace(b"\r\n\r\n", b"\r\nX-Shoal-Priority: high\r\n\r\n")
+        entrust(proxy.worker)
+        anybody = GET[:-2] + b"X-Shoal-Priority: high\r\n\r\n"
+        marked = GET[:-2] + b"X-Shoal-Priority: high\r\n" + CREDENTIALS + b"\r\n"
         assert not await asked(GET)
+        assert not await asked(anybody), "only a service may say so"
         assert await asked(marked)
         assert not await asked(marked)
         proxy.put(endpoint(port), shed={"concurrency": 12, "priorities": rules, "believe_header": False})

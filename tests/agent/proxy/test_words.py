@@ -7,7 +7,7 @@ import pytest
 from agent.frames import Commit, Where
 from agent.proxy.http1.head import parse_request
 from agent.proxy.messages import head, words
-from tests.support.proxy import GET, OK, STRANGER, Client, Proxy, endpoint, running_proxy
+from tests.support.proxy import CREDENTIALS, GET, OK, STRANGER, Client, Proxy, endpoint, entrust, running_proxy
 
 SAID = {
     b"x-shoal-caller": b"root",
@@ -56,8 +56,10 @@ def test_every_word_that_has_a_meaning_is_in_a_table() -> None:
 @pytest.mark.parametrize(
     ("sender", "left"),
     [
-        (words.LOCAL, {b"deadline", b"shadow", b"priority", b"replay", b"no-fault", b"explain"}),
-        (words.CLIENT, {b"deadline", b"shadow", b"priority", b"replay", b"no-fault"}),
+        (words.LOCAL, {b"deadline", b"replay", b"no-fault", b"explain"}),
+        (words.LOCAL | words.NAMED, {b"deadline", b"shadow", b"priority", b"replay", b"no-fault", b"explain"}),
+        (words.CLIENT, {b"deadline", b"replay", b"no-fault"}),
+        (words.CLIENT | words.NAMED, {b"deadline", b"shadow", b"priority", b"replay", b"no-fault"}),
         (words.AGENT, {b"deadline", b"shadow", b"priority", b"replay", b"explain", b"caller", b"endpoint"}),
         (words.STRANGER, set()),
     ],
@@ -130,7 +132,23 @@ async def test_clients_do_not_speak_as_agents_over_two_hops() -> None:
         near.put(endpoint(1, "one", **over))
         answer = await (await near.client()).ask(EVERYTHING)
         assert b"x-shoal-explain: {" in answer and b"explain-inbound" not in answer
-        assert one.words() == MARKS and two.heads == []
+        assert one.words() == {b"x-shoal-replay: 7"} and two.heads == []
+
+
+async def test_a_service_says_more_than_any_client() -> None:
+    """By its credentials: that it hands on a copy, and how important a request is. With wrong ones nobody does."""
+    async with running_proxy() as near, running_proxy() as far:
+        one, two = Seen(), Seen()
+        await two_instances(far, one, two)
+        near.put(endpoint(1, "one", agent="far", dial_port=far.inbound_port, via=True))
+        entrust(near.worker)
+        await (await near.client()).ask(EVERYTHING[:-2] + CREDENTIALS + b"\r\n")
+        assert one.words() == {*MARKS, b"x-shoal-caller: shop.production"}
+        wrong = CREDENTIALS.replace(b"Basic c", b"Basic d")
+        assert (await (await near.client()).ask(EVERYTHING[:-2] + wrong + b"\r\n", b"\r\n\r\n")).startswith(
+            b"HTTP/1.1 407"
+        )
+        assert len(one.heads) == 1
 
 
 async def test_a_callers_agent_at_another_address_than_it_registered() -> None:
