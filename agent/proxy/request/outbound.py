@@ -16,6 +16,7 @@ from agent.proxy.messages import answers, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import EXPECT, REQUEST_ID, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
 from agent.proxy.messages.origin import origins
+from agent.proxy.messages.retry_after import retry_after_s
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
@@ -24,7 +25,7 @@ from agent.proxy.request.inbound import REFUSED_S
 from agent.proxy.request.shaped import Shaped
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
-from agent.proxy.table.outliers import observe, outcome_of, outcome_of_failure
+from agent.proxy.table.outliers import observe, outcome_of, outcome_of_failure, spare
 from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
@@ -104,6 +105,8 @@ class Outbound(Shaped):
             self.note_load(head)
         if head.status in self.retry.watched:
             if self.hedge is not None:
+                if not self.tried_deeper(attempt.endpoint, head):
+                    self._heed(attempt, head)
                 attempt.release(reusable=complete and self.request_sent)
                 self._lose(attempt, outcome_of(head.status))
                 return
@@ -152,20 +155,30 @@ class Outbound(Shaped):
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
         unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=attempt.endpoint.via)
+        deeper = not unsent and self.tried_deeper(attempt.endpoint, head)
         verdict = self._verdict(
             attempt,
             Failure.CONNECT if unsent else Failure.STATUS,
             f"answered {head.status}",
             sent=not unsent,
             status=head.status,
-            after_s=retry_after_s(head),
-            deeper=not unsent and self.tried_deeper(attempt.endpoint, head),
+            after_s=None if unsent or deeper else self._heed(attempt, head),
+            deeper=deeper,
         )
         if not isinstance(verdict, Again):
             return False
         attempt.release(reusable=complete and self.request_sent)
-        self._again(attempt, verdict.delay_s, outcome_of(head.status))
+        self._again(attempt, verdict, outcome_of(head.status))
         return True
+
+    def _heed(self, attempt: Attempt, head: ResponseHead) -> float | None:
+        """What an instance asks for. When it says that it cannot serve (503), nobody else need find that out; any other
+        status is about this request alone."""
+        now = self.reactor.now
+        after_s = retry_after_s(head, self.runtime.recorder.epoch + now)
+        if after_s and head.status == 503 and self.target is not None:
+            spare(self.target, attempt.endpoint, after_s, now)
+        return after_s
 
     def on_failed(
         self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False
@@ -177,7 +190,7 @@ class Outbound(Shaped):
                 return
             verdict = self._verdict(attempt, failure, reason, sent=sent)
             if isinstance(verdict, Again):
-                self._again(attempt, verdict.delay_s, outcome_of_failure(failure))
+                self._again(attempt, verdict, outcome_of_failure(failure))
                 return
             reason = f"{reason}; {verdict.reason}"
         super().on_failed(attempt, failure, reason, sent=sent, timed_out=timed_out)
@@ -207,6 +220,7 @@ class Outbound(Shaped):
         now = self.reactor.now
         if failure is Failure.CONNECT:
             attempt.endpoint.load.refused_until = now + REFUSED_S
+        due = self.due if self.request_sent else self.whole_deadline
         counting = self.entered.state.circuit if self.entered is not None and not self._counts_retry else None
         found = retrying.decide(
             self.retry,
@@ -220,7 +234,8 @@ class Outbound(Shaped):
             now=now,
             rng=self.rng,
             retry_after_s=after_s,
-            remaining_s=None if self.whole_deadline == INFINITY else self.whole_deadline - now,
+            elsewhere=after_s is not None and self._has_other(attempt.endpoint, now),
+            remaining_s=None if due == INFINITY else due - now,
             tried_deeper=deeper,
             breaker_free=counting is None or counting.retry_is_free,
         )
@@ -233,12 +248,18 @@ class Outbound(Shaped):
             self.explained.append(story.retried(plan.policies, failure, reason, found))
         return found
 
-    def _again(self, attempt: Attempt, delay_s: float, outcome: int) -> None:
+    def _has_other(self, failed: Endpoint, now: float) -> bool:
+        """Whether there is another endpoint that this request was not tried at."""
+        return self.balancer is not None and self.balancer.has_other([*self.tried, failed], now)
+
+    def _again(self, attempt: Attempt, again: Again, outcome: int) -> None:
         assert self.service is not None
+        delay_s = again.delay_s
         count(self.service.stats.failures, "retries")
         attempt.observe(outcome)
+        attempt.give_back()  # a 409 that is tried again is no failure of the endpoint's
         self.attempt = None
-        if self.retry.another_endpoint:
+        if again.elsewhere:
             self.detours.tried.append(attempt.endpoint)
         if delay_s <= 0.0:
             self.try_next()
@@ -284,6 +305,7 @@ class Outbound(Shaped):
     def _lose(self, attempt: Attempt, outcome: int) -> None:
         """Of two attempts under way one failed: the other goes on alone."""
         attempt.observe(outcome)
+        attempt.give_back()
         self.detours.tried.append(attempt.endpoint)
         if self.hedge is not attempt:
             self.attempt = self.hedge
@@ -420,11 +442,3 @@ class _Storing(Storable):
         """It is not."""
         if self._exchange is not None:
             self._exchange.not_stored(reason)
-
-
-def retry_after_s(head: ResponseHead) -> float | None:
-    """Seconds that an answer asks to wait, if it does."""
-    for field in head.fields:
-        if field.name == b"retry-after" and field.value.isdigit():
-            return float(field.value[:6])
-    return None

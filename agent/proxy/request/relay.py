@@ -37,12 +37,14 @@ class Kept:
 class Relay(Party):
     """The bodies of one exchange."""
 
-    __slots__ = ("_kept", "_tunnel", "attempt", "status")
+    __slots__ = ("_kept", "_tunnel", "attempt", "due", "status")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.attempt: Attempt | None = None
         """Under way, or the one whose answer is relayed."""
+        self.due = INFINITY
+        """When the client's side is next told that nothing came in time (monotonic seconds)."""
         self.status = 0
         """Of the answer, once it begins."""
         self._kept: Kept | None = None if request.framing == NO_BODY else Kept()
@@ -77,7 +79,8 @@ class Relay(Party):
         phase_s = timeouts.idle_s if self.response_began or not self.request_sent else timeouts.request_s
         deadline = now + (phase_s or INFINITY)
         whole = self.whole_deadline
-        self.down.arm(whole if whole < deadline else deadline)
+        self.due = whole if whole < deadline else deadline
+        self.down.arm(self.due)
 
     # The request's body.
 

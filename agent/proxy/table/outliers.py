@@ -14,6 +14,8 @@ from policies.endpoint import Endpoint
 from policies.kinds.outlier.ejector import CONNECT, GATEWAY, OK, RESET, SERVER_ERROR, TIMEOUT, Ejected, Returned
 from policies.kinds.retry.policy import Failure
 
+SPARED_S: Final = 30.0
+"""For how long an endpoint that asks for it is passed over at most."""
 _OUTCOMES: Final = {Failure.CONNECT: CONNECT, Failure.RESET: RESET, Failure.TIMEOUT: TIMEOUT, Failure.STATUS: GATEWAY}
 
 
@@ -58,6 +60,15 @@ def eject(target: Service, ejected: Ejected) -> None:
         load.refused_until = max(load.refused_until, ejected.until)
     count(target.stats.ejections, ejected.id)
     target.news.add("outlier", target.name, ejected.id, "in", "ejected", ejected.reason, audit=outlier.audit)
+
+
+def spare(target: Service, endpoint: Endpoint, wanted_s: float, now: float) -> None:
+    """Pass an endpoint over that asks for it, as long as at least half of those that can take requests are not: what it
+    says may be about one kind of request only, and the others would have all of its load."""
+    able = [e for e in target.plan.endpoints if e.healthy and not e.draining and e.id != endpoint.id]
+    out = sum([1 for e in able if e.load.refused_until > now])
+    if 2 * (out + 1) <= len(able) + 1:
+        endpoint.load.refused_until = max(endpoint.load.refused_until, now + min(wanted_s, SPARED_S))
 
 
 def take_back(target: Service, returned: Returned) -> None:

@@ -130,6 +130,14 @@ class Balancer:
             self._spilled = spilled(self._levels, now)
             self._spills_until = now + SPILL_S
 
+    def has_other(self, avoid: Collection[Endpoint], now: float) -> bool:
+        """Whether anybody is left who is not one of `avoid`, and is not passed over."""
+        for tier in self._levels:
+            for endpoint in tier.endpoints:
+                if endpoint.load.refused_until <= now and endpoint not in avoid:
+                    return True
+        return False
+
     def key(self, request: RequestView) -> int | None:
         """The hash of what the document says to hash; None when none of it is there."""
         for source in self.document.hash:

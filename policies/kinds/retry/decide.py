@@ -6,6 +6,8 @@ Laws
 - Retries are a share of the traffic, not a multiple of it: a budget (Finagle's: 20% of requests and 10 a second,
   over 10 s) is on unless the document turns it off. A dead service does not get more load for being dead.
 - Tries do not multiply along a chain: whoever is nearest to the failure tries again, and those before it do not.
+- What an instance says of when to come again (`Retry-After`) is about that instance. Nobody waits for it who can go
+  elsewhere, nor longer than MAX_RETRY_AFTER_S, nor for an attempt that there would be no time for.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from policies.kinds.retry.quantile import Recent
 from policies.language.duration import seconds
 
 MAX_RETRY_AFTER_S: Final = 5.0
+"""Who asks for longer is not waited for."""
 _GATEWAY: Final = frozenset({502, 503, 504})
 _SERVER_ERRORS: Final = frozenset(range(500, 600))
 
@@ -73,6 +76,8 @@ class Again(msgspec.Struct, frozen=True):
 
     delay_s: float
     reason: str
+    elsewhere: bool = True
+    """Not at the endpoint that failed, while there is another."""
 
 
 class Enough(msgspec.Struct, frozen=True):
@@ -96,6 +101,7 @@ def decide(
     now: float,
     rng: random.Random,
     retry_after_s: float | None = None,
+    elsewhere: bool = False,
     remaining_s: float | None = None,
     tried_deeper: bool = False,
     breaker_free: bool = True,
@@ -103,8 +109,9 @@ def decide(
     """What becomes of an attempt that failed.
 
     `attempts` are those made, `sent` whether an instance may have seen any of the request, `replayable` whether its
-    body can be sent again whole, `tried_deeper` whether what failed was tried again already, nearer to the failure,
-    `breaker_free` whether the breaker that counts retries lets another one be under way.
+    body can be sent again whole, `retry_after_s` what its answer asks for, `elsewhere` whether another endpoint is
+    left, `remaining_s` for how long an answer is waited for, `tried_deeper` whether what failed was tried again
+    already, nearer to the failure, `breaker_free` whether the breaker that counts retries lets another be under way.
     Withdraws from the budget when it says Again.
     """
     if attempts >= policy.attempts:
@@ -122,14 +129,18 @@ def decide(
         return Enough("it was tried again already, nearer to the failure", final=True)
     if not replayable:
         return Enough("the body is too large to be kept for another attempt")
-    delay_s = _delay(policy, attempts, sent, retry_after_s, rng)
+    returns = retry_after_s is not None and sent and not elsewhere
+    if returns and retry_after_s is not None and retry_after_s > MAX_RETRY_AFTER_S:
+        return Enough(f"nobody else is left, and it asks for {retry_after_s:g} s; {MAX_RETRY_AFTER_S:g} s are waited")
+    delay_s = _delay(policy, attempts, sent, retry_after_s, elsewhere, rng)
     if remaining_s is not None and delay_s >= remaining_s:
         return Enough("the deadline comes before another attempt could")
     if not breaker_free:
         return Enough("as many retries as the breaker allows are under way", final=True)
     if not budget.try_withdraw(now):
         return Enough("the retry budget is used up", final=True)
-    return Again(delay_s, f"attempt {attempts + 1} of {policy.attempts}")
+    another = not returns and (policy.another_endpoint or (sent and retry_after_s is not None))
+    return Again(delay_s, f"attempt {attempts + 1} of {policy.attempts}", another)
 
 
 def may_hedge(policy: RetryPolicy, *, method: str, attempts: int, replayable: bool, budget: Budget, now: float) -> bool:
@@ -147,11 +158,13 @@ def hedge_after_s(hedge: HedgePolicy, recent: Recent) -> float | None:
     return None if found is None else max(found, hedge.least_s)
 
 
-def _delay(policy: RetryPolicy, attempts: int, sent: bool, retry_after_s: float | None, rng: random.Random) -> float:
-    """Full jitter; the first try elsewhere after a connection that was refused need not wait."""
-    if retry_after_s is not None and sent:
-        return min(retry_after_s, MAX_RETRY_AFTER_S)
-    if not sent and attempts == 1:
+def _delay(
+    policy: RetryPolicy, attempts: int, sent: bool, retry_after_s: float | None, elsewhere: bool, rng: random.Random
+) -> float:
+    """Full jitter. The first try elsewhere after a connection that was refused need not wait, nor any after an answer
+    that says when that instance can be asked again."""
+    said = sent and retry_after_s is not None
+    if (said and elsewhere) or (not sent and attempts == 1):
         return 0.0
-    ceiling = min(policy.max_s, policy.base_s * 2.0 ** (attempts - 1))
-    return rng.random() * ceiling
+    delay_s = rng.random() * min(policy.max_s, policy.base_s * 2.0 ** (attempts - 1))
+    return max(delay_s, retry_after_s) if said and retry_after_s is not None else delay_s

@@ -156,11 +156,71 @@ def test_the_first_try_elsewhere_need_not_wait() -> None:
     assert any(isinstance(found, Again) and found.delay_s > 0 for found in delays)
 
 
-def test_retry_after_is_heeded() -> None:
-    """When the instance says how long, up to a bound."""
-    assert verdict(policy(), Failure.STATUS, 503, retry_after_s=2.0) == Again(2.0, "attempt 2 of 2")
-    found = verdict(policy(), Failure.STATUS, 503, retry_after_s=999_999.0)
-    assert found == Again(MAX_RETRY_AFTER_S, "attempt 2 of 2")
+def test_retry_after_is_about_one_instance() -> None:
+    """Whoever can go elsewhere does so at once, however long it asks for. Where nothing else is left it is waited for,
+    unless that is too long: then it is not tried at all, before the time that it said."""
+    for after_s in (0.0, 2.0, 999_999.0):
+        found = verdict(policy(), Failure.STATUS, 503, retry_after_s=after_s, elsewhere=True)
+        assert found == Again(0.0, "attempt 2 of 2")
+    left = {"retry_after_s": 2.0, "elsewhere": False}
+    assert verdict(policy(), Failure.STATUS, 503, **left) == Again(2.0, "attempt 2 of 2", elsewhere=False)
+    found = verdict(policy(), Failure.STATUS, 503, retry_after_s=60.0, elsewhere=False)
+    assert found == Enough("nobody else is left, and it asks for 60 s; 5 s are waited")
+    patient = policy(backoff={"base": "50ms", "max": "50ms"})
+    delays = [verdict(patient, Failure.STATUS, 503, retry_after_s=0.0) for _ in range(20)]
+    assert any(isinstance(found, Again) and found.delay_s > 0 for found in delays), "0 is no reason to hurry"
+
+
+def test_who_says_when_is_left_alone_meanwhile() -> None:
+    """Also where a document lets the same instance be tried again."""
+    same = policy(another_endpoint=False)
+    assert verdict(same, Failure.RESET) == Again(pytest.approx(0.0125, abs=0.0125), "attempt 2 of 2", elsewhere=False)
+    found = verdict(same, Failure.STATUS, 503, retry_after_s=1.0, elsewhere=True)
+    assert found == Again(0.0, "attempt 2 of 2", elsewhere=True)
+
+
+@given(
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([429, 500, 503]),
+    st.floats(0, 100),
+    st.booleans(),
+    st.none() | st.floats(0, 20),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_is_worth_waiting_for(
+    method: str,
+    status: int,
+    after_s: float,
+    elsewhere: bool,
+    remaining_s: float | None,
+    attempts: int,
+    replayable: bool,
+    deeper: bool,
+) -> None:
+    """Never beyond the cap, nor to the deadline; never where anything rules the attempt out; never less than was asked
+    for; and not at all where another instance is left."""
+    found = verdict(
+        policy(attempts=3, on=["gateway-error", "429"]),
+        Failure.STATUS,
+        status,
+        method,
+        retry_after_s=after_s,
+        elsewhere=elsewhere,
+        remaining_s=remaining_s,
+        attempts=attempts,
+        replayable=replayable,
+        tried_deeper=deeper,
+    )
+    ruled_out = method == "POST" or status == 500 or attempts == 3 or not replayable or deeper
+    if isinstance(found, Again):
+        assert not ruled_out
+        assert found.elsewhere is elsewhere
+        assert found.delay_s == 0 if elsewhere else after_s <= found.delay_s <= MAX_RETRY_AFTER_S
+        assert remaining_s is None or found.delay_s < remaining_s
+    elif not ruled_out and (elsewhere or after_s <= MAX_RETRY_AFTER_S):
+        assert remaining_s is not None and remaining_s <= (0 if elsewhere else max(after_s, 0.05))
 
 
 def test_nothing_is_begun_that_the_deadline_would_cut() -> None:
