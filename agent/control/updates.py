@@ -17,10 +17,11 @@ from agent.control.events.events import Events
 from agent.control.host.here import Here
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import Identity
+from agent.control.mesh.distrust.doubts import KEEP_S, Losses
 from agent.control.mesh.in_force import Place
 from agent.control.mesh.last_good import History, Writer
 from agent.control.mesh.reading import Put, Read, read_ahead
-from agent.control.mesh.suspect_probe import probe_suspects
+from agent.control.mesh.suspect_probe import Found, probe_suspects
 from agent.control.mesh.view import MeshView
 from agent.control.workers.fleet import Fleet
 from registry.mirror import Mirror, Update
@@ -58,7 +59,7 @@ class Updates:
         nursery.start_soon(self.mirror.run)
         nursery.start_soon(self._settle)
         nursery.start_soon(self._fall_back_to_disk)
-        nursery.start_soon(probe_suspects, self._mesh.table, self._drop_suspects)
+        nursery.start_soon(probe_suspects, self._mesh.table, self._on_probed)
         nursery.start_soon(self._mesh.saved.run)
         nursery.start_soon(self._mesh.rejections.run)
         nursery.start_soon(self._last_good.run)
@@ -72,7 +73,15 @@ class Updates:
         mesh, whole = self._mesh, update.resync and not self._first.is_set()
         documents, self._documents = self._documents, {}
         found, self._found = self._found, {}
-        touched = mesh.table.apply(update.changes, update.revision, whole=whole, documents=documents, found=found)
+        touched = mesh.table.apply(
+            update.changes,
+            update.revision,
+            whole=whole,
+            documents=documents,
+            found=found,
+            now_s=trio.current_time(),
+            losses=self._losses(whole),
+        )
         if mesh.frames.known:
             self._publish(touched, update.revision)
         elif not self._registrar.local:
@@ -86,6 +95,13 @@ class Updates:
         self._registrar.refresh()
         mesh.rejections.refresh()
         self._last_good.refresh()
+
+    def _losses(self, whole: bool) -> Losses:
+        """Whom a table from disk knew that nobody used since may have left in order long ago."""
+        unused = whole and not self._mesh.frames.known
+        if unused and time.time() - self._mesh.saved.saved_at > KEEP_S:
+            return Losses.BELIEVED
+        return Losses.JUDGED
 
     def _learn(self, found: Mapping[Place, LastGood]) -> None:
         """What etcd's history told later."""
@@ -127,10 +143,20 @@ class Updates:
             log.warning("etcd is away; starting with the table on disk", age_s=round(time.time() - saved_at))
             self.open()
 
-    def _drop_suspects(self, found: Iterable[Identity]) -> None:
-        """Believe the deletion of these."""
+    def _on_probed(self, found: Found) -> None:
+        """Believe the deletion of those that are gone, and dial the others where they answer."""
+        gone, alive = found
+        table = self._mesh.table
         touched: set[str] = set()
-        for service, identity in found:
-            touched |= self._mesh.table.drop_suspect(service, identity)
-        if touched:
-            self._publish(touched, self._mesh.table.revision)
+        dropped: list[Identity] = []
+        for identity in gone:
+            if identity in table.suspects:
+                dropped.append(identity)
+            touched |= table.drop_suspect(*identity)
+        for identity, place in alive:
+            touched |= table.dial_suspect(*identity, place)
+        if touched or table.moved:
+            self._publish(touched, table.revision)
+            table.moved = False
+            self._mesh.saved.changed()
+        self._events.detector.suspects_gone(dropped, self.mirror.cluster_id)

@@ -28,7 +28,7 @@ def figures(parts: Parts) -> dict[str, float]:
         "checks_refused": len(parts.registrar.refused),
         "instances": parts.mesh.table.instance_count,
         "services": len(parts.mesh.table.services),
-        "suspects": sum(1 for _ in parts.mesh.table.suspects()),
+        "suspects": len(parts.mesh.table.suspects),
         "worker_restarts": parts.fleet.restarts,
         "frames_mishandled": parts.fleet.mishandled.total(),
         "resyncs": mirror.resyncs,
@@ -112,7 +112,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             for (service, identity), reason in parts.registrar.refused.items()
         ],
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
-        "suspects": [{"service": s.service, "id": s.id} for s in table.suspects()],
+        "suspects": [{"service": s.service, "id": s.id} for s in table.suspects],
         "happened": msgspec.to_builtins(list(parts.traffic.transitions.latest)),
         "events": {
             "waiting": parts.events.delivery.waiting,

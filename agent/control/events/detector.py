@@ -30,7 +30,7 @@ from agent.control.events.outbox import Outbox, rank
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
 from agent.events import Event, identify, identify_local, make
-from agent.frames import Transition
+from agent.frames import EndpointFrame, Transition
 from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
@@ -81,6 +81,8 @@ class EventDetector:
         """By service: whether it had a healthy instance when it was looked at last."""
         self._agents: dict[str, Agent] = {}
         self._revisions: dict[Identity, int] = {}
+        self._suspected: dict[Identity, tuple[EndpointFrame, int]] = {}
+        """Instances whose end is not believed yet, and the revision of the record that each had."""
         self._proposed: set[str] = set()
         self._breakers: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[Proposal](MAX_WAITING)
@@ -167,6 +169,7 @@ class EventDetector:
                 if change.value is None:
                     self._revisions.pop(identity, None)
                     continue
+                self._suspected.pop(identity, None)
                 if known and identity not in self._revisions:
                     self._see_registered(identity, change.revision, cluster)
                 self._revisions[identity] = change.revision
@@ -185,16 +188,29 @@ class EventDetector:
 
     def _see_lost_instances(self, cluster: int) -> None:
         for identity, endpoint in self._table.removed.items():
-            service = self._table.services.get(identity[0])
-            if endpoint is None or (service is not None and identity[1] in service.suspects):
-                continue
-            owner = self._agents.get(endpoint.agent)
-            if owner is not None and owner.stopping:
-                continue
-            gone = bool(endpoint.agent) and endpoint.agent not in self._table.agents
-            reason = f"the agent {endpoint.agent} is gone, and its lease ran out" if gone else "its key was deleted"
-            data: Data = {"orderly": False, "reason": reason, "version": endpoint.version, "zone": endpoint.zone}
-            self._derived("instance.gone", _parts(identity), data, cluster, self._revisions.get(identity, 0))
+            if endpoint is not None:
+                revision = self._revisions.get(identity, 0)
+                if identity in self._table.suspects:
+                    self._suspected[identity] = (endpoint, revision)
+                else:
+                    self._tell_gone(identity, endpoint, revision, cluster)
+
+    def suspects_gone(self, identities: Iterable[Identity], cluster: int) -> None:
+        """They do not answer either."""
+        for identity in identities:
+            endpoint, revision = self._suspected.pop(identity, (None, 0))
+            if endpoint is not None:
+                self._tell_gone(identity, endpoint, revision, cluster)
+                self._see_service(identity[0], lost=True)
+
+    def _tell_gone(self, identity: Identity, endpoint: EndpointFrame, revision: int, cluster: int) -> None:
+        owner = self._agents.get(endpoint.agent)
+        if owner is not None and owner.stopping:
+            return
+        gone = bool(endpoint.agent) and endpoint.agent not in self._table.agents
+        reason = f"the agent {endpoint.agent} is gone, and its lease ran out" if gone else "its key was deleted"
+        data: Data = {"orderly": False, "reason": reason, "version": endpoint.version, "zone": endpoint.zone}
+        self._derived("instance.gone", _parts(identity), data, cluster, revision)
 
     def _see_agents(self) -> None:
         for host, record in self._agents.items():
@@ -224,19 +240,22 @@ class EventDetector:
                 self._derived("policy.changed", parts, {"after": after, "revision": change.revision}, cluster,
                               change.revision)  # fmt: skip
 
-    def _see_service(self, name: str) -> None:
+    def _see_service(self, name: str, *, lost: bool = False) -> None:
+        """`lost`: instances of it are gone that nobody has told of yet."""
         service = self._table.services.get(name)
         instances = service.instances if service is not None else {}
         health = service.health if service is not None else {}
         healthy = sum(id not in health or health[id].healthy for id in instances)
+        if service is not None and service.suspects and not instances:
+            return  # it may be up: their probes will tell
         was_up = self._up.get(name)
         parts = {"service": name}
         if healthy:
             self._up[name] = True
             self._ends("service.recovered", f"services/{name}", parts, {"instances": len(instances)})
             return
-        lost = not instances and any(
-            endpoint is not None for (service, _), endpoint in self._table.removed.items() if service == name
+        lost = not instances and (
+            lost or any(gone is not None for (service, _), gone in self._table.removed.items() if service == name)
         )
         unchecked = any(health[id].reason.startswith("not checked yet") for id in instances if id in health)
         if (instances and not (unchecked and was_up is None)) or (lost and was_up):

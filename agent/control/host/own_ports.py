@@ -37,6 +37,12 @@ def _parsed(address: str) -> IP | None:
     return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address means the host that it is used on."""
+    ip = _parsed(address)
+    return ip is not None and ip.is_loopback
+
+
 def is_here(address: str) -> bool:
     """Whether this host has an address: told by binding to it."""
     ip = _parsed(address)

@@ -5,7 +5,7 @@ Laws
   refused is kept beside, with the reason, until it is mended or deleted.
 - The cost of a change is that of what it touches (law 5). An instance touches one service, an agent the services that
   it owns instances of, a policy the services that its pattern covers.
-- Mass deletion is distrusted (law 4): see `distrust`. Suspects stay among the endpoints, and say that they are.
+- Losses without a word are distrusted (law 4): see `doubts`. Suspects stay among the endpoints, and say that they are.
 - No record leads a request to where an agent listens instead of an instance, whoever wrote it: see `own_ports`.
 - What is in force depends on what stands in etcd, not on the order in which it was learnt; except that what was good
   before stays when it turns bad, which is the first law.
@@ -17,45 +17,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
-
-from agent.control.host.own_ports import OwnPorts
+from agent.control.host.own_ports import OwnPorts, Place
 from agent.control.mesh.aliases import Aliases
+from agent.control.mesh.distrust.doubts import Identity, Losses, is_mass_deletion
+from agent.control.mesh.distrust.suspects import Suspects, record_of
 from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
-from agent.control.mesh.mass_deletion import Suspect, is_mass_deletion
 from agent.control.mesh.places import Places
 from agent.control.mesh.reading import Put, Read, read
+from agent.control.mesh.service import Service
 from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.kinds.health.document import HealthPolicy
 from policies.language.names import candidates, matches
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import Agent, Health, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
-
-Identity = tuple[str, str]
-
-
-class Service:
-    """What is known of one service."""
-
-    __slots__ = ("health", "instances", "policies", "suspects")
-
-    def __init__(self) -> None:
-        self.instances: dict[str, Instance] = {}
-        self.health: dict[str, Health] = {}
-        self.suspects: dict[str, EndpointFrame] = {}
-        self.policies = 0
-        """How many policies are put for this very name."""
-
-    @property
-    def known(self) -> bool:
-        """Whether callers can name it: something runs, or somebody wrote a policy for it."""
-        return bool(self.instances or self.suspects or self.policies)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing at all is known of it."""
-        return not (self.known or self.health)
 
 
 class Table:
@@ -87,6 +62,9 @@ class Table:
         self._owned: dict[str, dict[str, int]] = {}
         """How many instances of which services an agent owns, by host."""
         self._aliases = Aliases()
+        self.suspects = Suspects(self.services)
+        self._now_s = 0.0
+        """Of the changes at hand."""
         self._documents: Mapping[Put, Read] = {}
         self._touched: set[str] = set()
         self.removed: dict[Identity, EndpointFrame | None] = {}
@@ -104,13 +82,17 @@ class Table:
         whole: bool = False,
         documents: Mapping[Put, Read] = MappingProxyType({}),
         found: Mapping[Identity, LastGood] = MappingProxyType({}),
+        now_s: float = 0.0,
+        losses: Losses = Losses.JUDGED,
     ) -> set[str]:
         """Take changes; returns the services whose frame may differ now.
 
         `whole`: the changes are everything that there is; what they do not name is gone. `documents`: those of the
-        changes that were read ahead. `found`: last good states that etcd's history told.
+        changes that were read ahead. `found`: last good states that etcd's history told. `now_s`: of any clock that
+        only goes forward. `losses`: what deleted instances make of it.
         """
         self._documents = documents
+        self._now_s = now_s
         for (kind, pattern), record in found.items():
             self.in_force.find(kind, pattern, record)
         before = self.instance_count
@@ -123,7 +105,7 @@ class Table:
             except Exception as error:  # every agent reads this key: a mistake of ours must not end all of them
                 self._note(change.key, f"cannot be taken, by an internal error: {type(error).__name__}: {error}")
         self.revision = revision
-        self._distrust(before)
+        self._distrust(before, losses)
         for name in [name for name in self._touched if name in self.services and self.services[name].empty]:
             del self.services[name]
         self.removed = self._removed
@@ -208,15 +190,19 @@ class Table:
         else:
             self.instance_count += 1
         service.instances[identity] = record
-        service.suspects.pop(identity, None)
+        self.suspects.drop(name, identity)
+        for displaced in self.suspects.displaced(record):
+            self._touched |= self.drop_suspect(*displaced)
         self._count_owned(record.agent, name, 1)
         self.places.count(record.address, record.port, name, 1)
         self._removed.pop((name, identity), None)
 
     def _remove_instance(self, name: str, identity: str) -> None:
         service = self._service(name)
-        endpoint = self._endpoint(identity, service.instances[identity], service.health.get(identity))
-        record = service.instances.pop(identity)
+        record = service.instances[identity]
+        owner = self.agents.get(record.agent) or self.suspects.agents.get(record.agent)
+        endpoint = self._endpoint(identity, record, service.health.get(identity), owner)
+        del service.instances[identity]
         self.instance_count -= 1
         self._count_owned(record.agent, name, -1)
         self.places.count(record.address, record.port, name, -1)
@@ -245,10 +231,12 @@ class Table:
         if record is None and change.value is not None:
             return
         before = self.agents.get(key.first)
-        if record is None:
-            self.agents.pop(key.first, None)
-        else:
+        if record is not None:
             self.agents[key.first] = record
+            self.suspects.agent_came(key.first, self._now_s)
+        elif before is not None:
+            del self.agents[key.first]
+            self.suspects.agent_went(key.first, before, self._now_s)
         self.moved = self.moved or (before and before.address) != (record and record.address)
         if _dialled(before) != _dialled(record):
             self._touched.update(self._owned.get(key.first, ()))
@@ -295,34 +283,36 @@ class Table:
 
     # Distrust.
 
-    def _distrust(self, before: int) -> None:
+    def _distrust(self, before: int, losses: Losses) -> None:
         emptied = {name for name, _ in self._removed if not self.services[name].instances}
         doubtful = {identity: endpoint for identity, endpoint in self._removed.items() if endpoint is not None}
-        if not is_mass_deletion(before, len(doubtful), len(emptied & {name for name, _ in doubtful})):
-            return
-        for (name, identity), endpoint in doubtful.items():
-            self.services[name].suspects[identity] = msgspec.structs.replace(endpoint, suspect=True)
-
-    def suspects(self) -> Iterator[Suspect]:
-        """Endpoints whose record vanished in a mass deletion."""
-        for name, service in self.services.items():
-            for endpoint in service.suspects.values():
-                yield Suspect(name, endpoint.id, endpoint.dial_address, endpoint.dial_port)
+        if is_mass_deletion(before, len(doubtful), len(emptied & {name for name, _ in doubtful})):
+            losses = max(losses, Losses.DOUBTED)
+        for name, _ in self.suspects.judge(self._removed, self._now_s, losses):
+            self._touched.add(name)
 
     def drop_suspect(self, name: str, identity: str) -> set[str]:
-        """Believe the deletion; returns the services that it touches."""
-        service = self.services.get(name)
-        if service is None or service.suspects.pop(identity, None) is None:
+        """Believe the deletion; returns the services that it touches. Without a name it is an agent's."""
+        self.moved |= not name and self.suspects.drop_agent(identity)
+        if not name or not self.suspects.drop(name, identity):
             return set()
-        if service.empty:
+        if self.services[name].empty:
             del self.services[name]
         return {name}
+
+    def dial_suspect(self, name: str, identity: str, place: Place) -> set[str]:
+        """A suspect answers at one of its places: requests go there. Returns the services that it touches."""
+        through = self.suspects.is_through(name, identity, place)
+        if not through and self._own.belongs(*place):
+            return self.drop_suspect(name, identity)
+        return {name} if self.suspects.dial(name, identity, place) else set()
 
     # What goes to the workers.
 
     def agents_frame(self) -> Where:
-        """Who lives, and where."""
-        return Where(self._host, {host: a.address for host, a in self.agents.items()})
+        """Who lives, and where; who may live, too."""
+        known = {**self.suspects.agents, **self.agents}
+        return Where(self._host, {host: a.address for host, a in known.items()})
 
     def frame(self, name: str) -> Stage | Gone:
         """A service as workers get it."""
@@ -334,7 +324,10 @@ class Table:
     def endpoints(self, name: str, service: Service) -> list[EndpointFrame]:
         """A service's endpoints by id, suspects last."""
         health = service.health
-        made = [self._endpoint(id, record, health.get(id)) for id, record in sorted(service.instances.items())]
+        made = [
+            self._endpoint(id, record, health.get(id), self.agents.get(record.agent))
+            for id, record in sorted(service.instances.items())
+        ]
         made = [endpoint for endpoint in made if not self._is_inward(name, endpoint)]
         return made + [endpoint for _, endpoint in sorted(service.suspects.items())]
 
@@ -349,8 +342,9 @@ class Table:
             self.inward.pop(key, None)
         return bool(listener)
 
-    def _endpoint(self, identity: str, record: Instance, health: Health | None) -> EndpointFrame:
-        owner = self.agents.get(record.agent) if record.agent != self._host else None
+    def _endpoint(self, identity: str, record: Instance, health: Health | None, owner: Agent | None) -> EndpointFrame:
+        if record.agent == self._host:
+            owner = None
         # Whose agent is not there is dialled directly: a record put by hand may name none, or one that has left.
         dial = (owner.address, owner.inbound_port) if owner is not None else (record.address, record.port)
         return EndpointFrame(
@@ -387,11 +381,14 @@ class Table:
 
     def saved(self) -> Iterator[tuple[str, bytes, int]]:
         """Everything good that is known, as key, value and revision: applied to a new table it makes the same one; and
-        what is refused without anybody knowing what was good, so that a restart opens no door."""
+        what is refused without anybody knowing what was good, so that a restart opens no door. Suspects, and agents
+        that were lost, stand there as they were: etcd's word makes suspects of them again."""
         keys = self._keys
-        for host, agent in self.agents.items():
+        for host, agent in {**self.suspects.agents, **self.agents}.items():
             yield keys.agent(host), encode(agent), 0
         for name, service in self.services.items():
+            for identity, suspect in service.suspects.items():
+                yield keys.instance(name, identity), encode(record_of(suspect)), 0
             for identity, instance in service.instances.items():
                 yield keys.instance(name, identity), encode(instance), 0
             for identity, health in service.health.items():

@@ -87,7 +87,7 @@ TYPES: Final = (
         Effect.ENDS,
         _INSTANCE,
         "{service}: instance {instance} is gone",
-        "its key was deleted (orderly) or its lease ran out",
+        "its key was deleted (orderly) or its lease ran out, and it does not answer",
         ("orderly", "version", "zone"),
     ),
     Type(

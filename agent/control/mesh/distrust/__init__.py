@@ -1,0 +1,1 @@
+"""What etcd says and is not believed: losses without a word, and another etcd."""
