@@ -176,6 +176,7 @@ class Connection(Timed):
             return
         self.closed = True
         self._out = None
+        self.reactor.wheel.forget(self)
         self.reactor.remove(self.fd)
         self.sock.close()
 

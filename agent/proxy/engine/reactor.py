@@ -59,12 +59,13 @@ class Wheel:
     """Coarse timers (10 ms), in place of a cancel scope for each request.
 
     A deadline that only ever moves later (an idle connection that is used again) is one attribute written; the object
-    stays in the slot where it stands and is moved on when that slot comes up.
+    stays in the slot where it stands and is moved on when that slot comes up. It stands in one slot at most, and in
+    none once it is forgotten: what is over is not kept for as long as it might have waited.
     """
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._slots: dict[int, list[Timed]] = {}
+        self._slots: dict[int, dict[Timed, None]] = {}
         self._ticks: list[int] = []
         self._sooner = trio.Event()
 
@@ -77,15 +78,28 @@ class Wheel:
         at = tick / TICKS_PER_S
         if at >= timed.stands_at:
             return
+        self._take_out(timed)
         timed.stands_at = at
         slot = self._slots.get(tick)
         if slot is not None:
-            slot.append(timed)
+            slot[timed] = None
             return
-        self._slots[tick] = [timed]
+        self._slots[tick] = {timed: None}
         heapq.heappush(self._ticks, tick)
         if self._ticks[0] == tick:
             self._sooner.set()
+
+    def forget(self, timed: Timed) -> None:
+        """It is over: nothing is called any more."""
+        timed.deadline = INFINITY
+        self._take_out(timed)
+
+    def _take_out(self, timed: Timed) -> None:
+        if timed.stands_at != INFINITY:
+            slot = self._slots.get(round(timed.stands_at * TICKS_PER_S))
+            if slot is not None:
+                slot.pop(timed, None)
+            timed.stands_at = INFINITY
 
     def expire(self, now: float) -> None:
         """Call everything that is due at `now`."""
@@ -94,7 +108,7 @@ class Wheel:
             tick = heapq.heappop(self._ticks)
             for timed in self._slots.pop(tick):
                 if timed.stands_at != tick / TICKS_PER_S:
-                    continue  # it was armed again for sooner, and that was served
+                    continue  # one before it in this slot had it forgotten, or armed anew
                 timed.stands_at = INFINITY
                 if timed.deadline > now:
                     self.arm(timed, timed.deadline)

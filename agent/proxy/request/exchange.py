@@ -371,7 +371,8 @@ class Exchange(Relay):
         if self.over:
             return
         self.over = True
-        self.deadline = INFINITY
+        if self.stands_at != INFINITY:
+            self.reactor.wheel.forget(self)
         if self.attempt is not None:
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
