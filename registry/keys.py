@@ -4,8 +4,10 @@
     /shoal/<mesh>/agents/<host>                     a live agent                       on the agent's lease
     /shoal/<mesh>/claims/<pattern>                  who tells a pattern's webhooks     on the agent's lease
     /shoal/<mesh>/conditions/<subject>              what has begun and not ended
+    /shoal/<mesh>/confirmed/policies                an operator: what stands in etcd is meant
     /shoal/<mesh>/events/<id>                       outbox: what is still to be told
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
+    /shoal/<mesh>/held/<kind>/<service>             what is in force though etcd says otherwise
     /shoal/<mesh>/identity/...                      trust bundle, certificates
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
     /shoal/<mesh>/last_good/<kind>/<service>        what is in force when that policy is refused
@@ -44,8 +46,10 @@ class Room(Enum):
     AGENTS = "agents"
     CLAIMS = "claims"
     CONDITIONS = "conditions"
+    CONFIRMED = "confirmed"
     EVENTS = "events"
     HEALTH = "health"
+    HELD = "held"
     IDENTITY = "identity"
     INSTANCES = "instances"
     LAST_GOOD = "last_good"
@@ -157,6 +161,15 @@ class Keys:
         """Where the last good state of a policy stands."""
         return f"{self.prefix}last_good/{_check_kind(kind)}/{parse_pattern(pattern)}"
 
+    def held(self, kind: str, pattern: str) -> str:
+        """Where it stands that a policy is in force though etcd says otherwise."""
+        return f"{self.prefix}held/{_check_kind(kind)}/{parse_pattern(pattern)}"
+
+    @property
+    def confirmed(self) -> str:
+        """Where an operator says that the policies are meant as they stand."""
+        return f"{self.prefix}confirmed/policies"
+
     def rejection(self, kind: str, pattern: str) -> str:
         """Where the refusal of a policy stands."""
         return f"{self.prefix}rejected/{_check_kind(kind)}/{parse_pattern(pattern)}"
@@ -188,7 +201,11 @@ def _parse_rest(room: Room, rest: str) -> Key:
         if not rest:
             raise ValueError("a key that ends with a slash")
         return Key(room, rest)
-    if room in (Room.POLICIES, Room.LAST_GOOD, Room.REJECTED):
+    if room is Room.CONFIRMED:
+        if rest != "policies":
+            raise ValueError("there is only confirmed/policies")
+        return Key(room, rest)
+    if room in (Room.POLICIES, Room.LAST_GOOD, Room.HELD, Room.REJECTED):
         kind, _, pattern = rest.partition("/")
         return Key(room, _check_kind(kind), parse_pattern(pattern))
     service, slash, instance = rest.rpartition("/")

@@ -6,14 +6,18 @@ Laws
   not the one that was left (another cluster id, a lower revision), there is a fresh range, a diff against what is
   held, and synthesised deletes: one Update with `resync`.
 - The revision to go on from moves only on what arrived in the stream, or with a range.
-- An etcd that was restored from a backup under its old id, and has grown past our revision before we came back, looks
-  like the one we left. Restoring takes a while, so after more than AWAY_S without it everything is read again, and
-  believed anew. (Restoring with `--bump-revision --mark-compacted` shows by itself.)
+- Whether it is another is said with the Update, because its owner may not want to believe it. It is, too, when a key
+  stands at a lower revision than it had, and when what was put last is not in the history of its revision (which etcd
+  has until it is compacted). So an etcd that was restored from a backup under its old id, and has grown past our
+  revision before we came back, is told from the one we left. What is known from before a restart (`expect`) counts.
+- After more than AWAY_S without etcd everything is read again, and believed anew. While it is there, its keys and their
+  revisions are compared with what is held now and then (`AUDIT_S`): a watch tells only what happens.
 - A stream that is open but silent is asked for a sign of life, and given up when there is none.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
@@ -26,6 +30,8 @@ from registry.store import Change, Compacted, Range, Refused, Store, StoreError,
 
 SILENCE_S: Final = 5.0
 AWAY_S: Final = 10.0
+AUDIT_S: Final = 240.0
+"""Between two comparisons; up to a half more, by chance, so that agents do not all ask at once."""
 log = structlog.get_logger()
 
 
@@ -36,6 +42,9 @@ class Update(NamedTuple):
     changes: Sequence[Change]
     """In order of revision; one change a key when `resync`."""
     resync: bool
+    another: str = ""
+    """Why this etcd is not the one of the updates before; empty: it is. Then everything that stands is among the
+    changes."""
 
 
 class MirrorState:
@@ -74,6 +83,7 @@ class Mirror:
         *,
         prepare: Callable[[Sequence[Change]], Awaitable[None]] = _nothing,
         silence_s: float = SILENCE_S,
+        audit_s: float = AUDIT_S,
         backoff: Backoff | None = None,
     ) -> None:
         """`prepare` is awaited with the changes that are delivered next; it must not fail."""
@@ -84,7 +94,14 @@ class Mirror:
         self._prepare = prepare
         self._silence_s = silence_s
         self._backoff = backoff or Backoff(0.1, 2.0)
+        self._audit_s = audit_s
+        self._audit_at = 0.0
+        self._rng = random.Random()
         self._cluster_id = 0
+        self._anew = False
+        """Whether revisions prove nothing for the next snapshot."""
+        self._witness = ("", 0)
+        """A key, and the revision at which it was put: the newest that is known."""
         self._left = 0.0
         """When etcd was last there, on Trio's clock."""
         self._held: dict[str, int] = {}
@@ -96,6 +113,17 @@ class Mirror:
         """Of the etcd that was read last; 0: none was."""
         return self._cluster_id
 
+    @property
+    def witness(self) -> tuple[str, int]:
+        """A key, and the revision at which it was put: the newest that is known."""
+        return self._witness
+
+    def expect(self, cluster_id: int, revision: int, witness: tuple[str, int]) -> None:
+        """What is known of etcd from before, though none of it is held; before `run`."""
+        self._cluster_id = cluster_id
+        self.state.revision = revision
+        self._witness = witness
+
     async def run(self) -> None:
         """Follow etcd until cancelled, whatever it does."""
         while True:
@@ -103,7 +131,7 @@ class Mirror:
                 if not self.state.synced:
                     await self._resync()
                 elif trio.current_time() - self._left > AWAY_S:
-                    self._cluster_id = 0
+                    self._anew = True
                     await self._resync()
                 await self._follow()
             except (Compacted, _AnotherEtcd) as reason:
@@ -124,20 +152,51 @@ class Mirror:
     async def _resync(self) -> None:
         """Take a snapshot, and tell the owner how it differs from what is held."""
         found = await self._store.range(self._start, self._end)
-        changes = self._difference(found)
+        another = self._why_another(found) or await self._why_rewritten(found)
+        changes = self._difference(found, another)
         await self._prepare(changes)
         self._held = {kv.key: kv.mod_revision for kv in found.items}
+        self._witness = max(self._held.items(), key=lambda item: item[1], default=("", 0))
+        self._anew = False
         self._cluster_id = found.cluster_id
         state = self.state
         state.revision = found.revision
         state.synced = True
         state.resyncs += 1
+        if another:
+            log.warning("this is not the etcd that was left", reason=another)
+        self._deliver(Update(found.revision, changes, True, another))
         self._contact()
-        self._deliver(Update(found.revision, changes, True))
 
-    def _difference(self, found: Range) -> list[Change]:
+    def _why_another(self, found: Range) -> str:
+        """Why this is not the etcd that was left, by what it says of itself; empty: nothing speaks against it."""
+        if not self._cluster_id:
+            return ""
+        if found.cluster_id != self._cluster_id:
+            return f"its cluster id is {found.cluster_id:x}, and was {self._cluster_id:x}"
+        if found.revision < self.state.revision:
+            return f"its revision is {found.revision}, and was {self.state.revision}"
+        for kv in found.items:
+            if kv.mod_revision < self._held.get(kv.key, 0):
+                return f"{kv.key} stands at revision {kv.mod_revision}, and stood at {self._held[kv.key]}"
+        return ""
+
+    async def _why_rewritten(self, found: Range) -> str:
+        """The same, by its history."""
+        key, revision = self._witness
+        if not self._cluster_id or not revision:
+            return ""
+        try:
+            stood = await self._store.get(key, revision=revision)
+        except Compacted:
+            return ""
+        if stood is not None and stood.mod_revision == revision:
+            return ""
+        return f"{key} was put at revision {revision}, and its history has nothing of it"
+
+    def _difference(self, found: Range, another: str) -> list[Change]:
         """Values that are new, and deletes for what is gone. A revision proves sameness only within one etcd."""
-        same_etcd = found.cluster_id == self._cluster_id and found.revision >= self.state.revision
+        same_etcd = not another and not self._anew and bool(self._cluster_id)
         held = self._held
         present = {kv.key for kv in found.items}
         gone = [Change(key, None, found.revision) for key in held if key not in present]
@@ -159,8 +218,27 @@ class Mirror:
             if not self.state.connected:
                 log.info("watching etcd", revision=self.state.revision)
             self._contact()
+            self._plan_audit()
             while True:
                 await self._take(watch)
+                if trio.current_time() >= self._audit_at:
+                    await self._audit()
+
+    def _plan_audit(self) -> None:
+        self._audit_at = trio.current_time() + self._audit_s * (1 + self._rng.random() / 2)
+
+    async def _audit(self) -> None:
+        """Compare what is held with what stands. Raises _AnotherEtcd."""
+        self._plan_audit()
+        try:
+            found = await self._store.range(self._start, self._end, revision=self.state.revision, keys_only=True)
+        except Compacted:
+            return
+        stands = {kv.key: kv.mod_revision for kv in found.items}
+        if stands != self._held:
+            differ = sorted(key for key, _ in stands.items() ^ self._held.items())
+            self._anew = True
+            raise _AnotherEtcd(f"it differs from what is held, at {differ[0]} among others, though no word of it came")
 
     async def _take(self, watch: Watch) -> None:
         batch = None
@@ -191,6 +269,7 @@ class Mirror:
                 self._held.pop(change.key, None)
             else:
                 self._held[change.key] = change.revision
+                self._witness = (change.key, change.revision)
 
     def _contact(self) -> None:
         self._backoff.reset()

@@ -86,6 +86,28 @@ class LastGood(Record, frozen=True, kw_only=True):
     """As JSON; empty where there was none."""
 
 
+class Held(Record, frozen=True, kw_only=True):
+    """`held/<kind>/<service>`: a policy that is in force though etcd says otherwise, which nobody has confirmed."""
+
+    revision: int
+    """mod_revision of the document in the etcd that had it."""
+    document: str = ""
+    """As JSON; empty: none is in force."""
+    stands: int = 0
+    """mod_revision of the document that stands in its place, and is not in force; 0: none stands there."""
+    reason: str = ""
+    agent: str = ""
+    at: str = ""
+
+
+class Confirmed(Record, frozen=True, kw_only=True):
+    """`confirmed/policies`: an operator's word that the policies are meant as they stand."""
+
+    at: str
+    """RFC 3339, UTC: an agent that heard of this etcd's predecessor later than that does not count it."""
+    by: str = ""
+
+
 class Ack(Record, frozen=True, kw_only=True):
     """`acks/<host>`: the revision that each of the host's workers runs."""
 
@@ -175,7 +197,7 @@ def encode(record: Record) -> bytes:
 
 def decode(kind: type[R], value: bytes) -> R:
     """The record in a value. Raises Malformed, and nothing else, whatever the bytes are."""
-    most = MAX_LAST_GOOD_BYTES if kind is LastGood else MAX_RECORD_BYTES
+    most = MAX_LAST_GOOD_BYTES if kind in (LastGood, Held) else MAX_RECORD_BYTES
     if len(value) > most:
         raise Malformed("$", f"{len(value)} bytes; a record has at most {most}")
     try:

@@ -144,8 +144,9 @@ class Store(Protocol):
         """A key, or None; as it stood at a revision (0: as it stands). Raises Compacted for one that is forgotten."""
         ...
 
-    async def range(self, start: str, end: str, *, revision: int = 0) -> Range:
-        """The keys from `start` up to, and without, `end`; read in pages, at one revision (0: the current one)."""
+    async def range(self, start: str, end: str, *, revision: int = 0, keys_only: bool = False) -> Range:
+        """The keys from `start` up to, and without, `end`; read in pages, at one revision (0: the current one). With
+        `keys_only` their values are empty."""
         ...
 
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:

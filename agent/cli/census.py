@@ -7,10 +7,33 @@ from typing import Final
 import msgspec
 
 from registry.keys import Key, Keys, Room
-from registry.records import Ack, Agent, Health, Instance, Malformed, OutboxEntry, Rejection, Seen, Version, decode
+from registry.records import (
+    Ack,
+    Agent,
+    Health,
+    Held,
+    Instance,
+    Malformed,
+    OutboxEntry,
+    Rejection,
+    Seen,
+    Version,
+    decode,
+)
 from registry.store import KeyValue, Store, prefix_end
 
-ROOMS: Final = ("acks", "agents", "health", "instances", "policies", "rejected", "seen", "undelivered", "versions")
+ROOMS: Final = (
+    "acks",
+    "agents",
+    "health",
+    "held",
+    "instances",
+    "policies",
+    "rejected",
+    "seen",
+    "undelivered",
+    "versions",
+)
 ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES})
 
 
@@ -33,6 +56,7 @@ class Census(msgspec.Struct):
     acks: dict[str, Ack] = msgspec.field(default_factory=dict)
     policies: dict[tuple[str, str], Policy] = msgspec.field(default_factory=dict)
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
+    held: dict[tuple[str, str], Held] = msgspec.field(default_factory=dict)
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
     undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
@@ -89,6 +113,8 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.seen = max(census.seen, ack.revision)
     elif key.room is Room.REJECTED:
         census.rejected[pair] = decode(Rejection, item.value)
+    elif key.room is Room.HELD:
+        census.held[pair] = decode(Held, item.value)
     elif key.room is Room.UNDELIVERED:
         census.undelivered[key.first] = decode(OutboxEntry, item.value)
     elif key.room is Room.VERSIONS:

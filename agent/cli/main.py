@@ -17,7 +17,7 @@ import typer
 
 import agent
 from agent import build
-from agent.cli.commands import chain, diff, events, explain, overview, policy, register, replay, run, serve, wait
+from agent.cli.commands import chain, diff, events, explain, mesh, overview, policy, register, replay, run, serve, wait
 from agent.cli.commands.apply import apply
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, Options, endpoints
@@ -142,6 +142,7 @@ app.command(rich_help_panel=LOOKING)(wait.wait)
 app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try webhooks out.")
+app.add_typer(mesh.app, name="mesh", rich_help_panel=CHANGING)
 app.command(rich_help_panel=CHANGING)(apply)
 app.command(rich_help_panel=CHANGING)(replay.replay)
 

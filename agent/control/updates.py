@@ -14,10 +14,12 @@ import structlog
 import trio
 
 from agent.control.events.events import Events
+from agent.control.host.clock import text_of
 from agent.control.host.here import Here
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import Identity
 from agent.control.mesh.distrust.doubts import KEEP_S, Losses
+from agent.control.mesh.distrust.source import Source
 from agent.control.mesh.in_force import Place
 from agent.control.mesh.last_good import History, Writer
 from agent.control.mesh.reading import Put, Read, read_ahead
@@ -56,12 +58,16 @@ class Updates:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Follow etcd."""
+        table = self._mesh.table
+        if table.cluster:
+            self.mirror.expect(table.cluster, table.revision, table.witness)
         nursery.start_soon(self.mirror.run)
         nursery.start_soon(self._settle)
         nursery.start_soon(self._fall_back_to_disk)
         nursery.start_soon(probe_suspects, self._mesh.table, self._on_probed)
         nursery.start_soon(self._mesh.saved.run)
         nursery.start_soon(self._mesh.rejections.run)
+        nursery.start_soon(self._mesh.held.run)
         nursery.start_soon(self._last_good.run)
 
     async def _read_ahead(self, changes: Sequence[Change]) -> None:
@@ -80,8 +86,10 @@ class Updates:
             documents=documents,
             found=found,
             now_s=trio.current_time(),
-            losses=self._losses(whole),
+            losses=Losses.DOUBTED if update.another else self._losses(whole),
+            source=Source(update.another, update.resync, self._heard_at()),
         )
+        mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
         if mesh.frames.known:
             self._publish(touched, update.revision)
         elif not self._registrar.local:
@@ -94,7 +102,13 @@ class Updates:
         mesh.saved.changed()
         self._registrar.refresh()
         mesh.rejections.refresh()
+        mesh.held.refresh()
         self._last_good.refresh()
+
+    def _heard_at(self) -> str:
+        """When etcd was heard of last, in this process or the one before."""
+        last = self.mirror.state.last_contact
+        return text_of(time.time() - (time.monotonic() - last) if last else self._mesh.saved.saved_at)
 
     def _losses(self, whole: bool) -> Losses:
         """Whom a table from disk knew that nobody used since may have left in order long ago."""

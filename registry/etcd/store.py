@@ -130,13 +130,15 @@ class EtcdStore:
         answer = await self._repeatable("KV", "Range", _rpc.RangeRequest(key=bytes_of(key), revision=revision))
         return key_value(answer.kvs[0]) if answer.kvs else None
 
-    async def range(self, start: str, end: str, *, revision: int = 0) -> Range:
+    async def range(self, start: str, end: str, *, revision: int = 0, keys_only: bool = False) -> Range:
         """The keys from `start` up to, and without, `end`, in pages at one revision."""
         items: list[KeyValue] = []
         cluster_id = 0
         first = bytes_of(start)
         while True:
-            request = _rpc.RangeRequest(key=first, range_end=bytes_of(end), limit=PAGE, revision=revision)
+            request = _rpc.RangeRequest(
+                key=first, range_end=bytes_of(end), limit=PAGE, revision=revision, keys_only=keys_only
+            )
             answer = await self._repeatable("KV", "Range", request)
             revision = revision or answer.header.revision
             cluster_id = answer.header.cluster_id

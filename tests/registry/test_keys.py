@@ -63,7 +63,10 @@ def test_slashes_in_a_service_mean_dots() -> None:
     [
         ("/shoal/default", "not under /shoal/default/"),
         ("/shoal/default2/agents/a", "not under /shoal/default/"),
-        ("/shoal/default/instance/pets/1", "'instance' is none of: acks, agents, claims, conditions, events, health"),
+        (
+            "/shoal/default/instance/pets/1",
+            "'instance' is none of: acks, agents, claims, conditions, confirmed, events",
+        ),
         ("/shoal/default/", "'' is none of: acks"),
         ("/shoal/default/instances/pets", "no instance id behind the service"),
         ("/shoal/default/instances/pets/", "'' is no instance id"),

@@ -23,7 +23,9 @@ from registry.records import (
     Begun,
     Claimed,
     Compared,
+    Confirmed,
     Health,
+    Held,
     Instance,
     LastGood,
     Malformed,
@@ -45,6 +47,8 @@ RECORDS: dict[Room, type[Record]] = {
     Room.AGENTS: Agent,
     Room.LAST_GOOD: LastGood,
     Room.REJECTED: Rejection,
+    Room.HELD: Held,
+    Room.CONFIRMED: Confirmed,
     Room.ACKS: Ack,
     Room.SEEN: Seen,
     Room.VERSIONS: Version,
@@ -61,7 +65,9 @@ PUTS = [shlex.split(line) for line in re.findall(r"^    (etcdctl put .*)$", PAGE
 
 
 def section(room: Room) -> str:
-    (found,) = (part for title, part in SECTIONS.items() if title.startswith(f"`{room.value}/<"))
+    (found,) = (
+        part for title, part in SECTIONS.items() if title.startswith((f"`{room.value}/<", f"`{room.value}/policies"))
+    )
     return found
 
 
@@ -163,8 +169,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
 
 
 MAY_WRITE = {
-    "agent": set(Room) - {Room.IDENTITY, Room.POLICIES},
-    "operator": {Room.POLICIES},
+    "agent": set(Room) - {Room.CONFIRMED, Room.IDENTITY, Room.POLICIES},
+    "operator": {Room.CONFIRMED, Room.POLICIES},
     "reader": set(),
 }
 

@@ -304,3 +304,82 @@ def test_endpoints_that_are_none(endpoint: str) -> None:
     """Refused with what would be right."""
     with pytest.raises(ValueError, match="endpoint"):
         EtcdStore(EtcdSettings(endpoints=(endpoint,)))
+
+
+# Another etcd.
+
+
+async def followed(store: MemoryStore, owner: Owner, **more: float) -> Mirror:
+    return Mirror(store, START, END, owner, backoff=Backoff(0.01, 0.05), **more)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "grown", "away_s", "said"),
+    [
+        (2, 0, 1, "cluster id"),
+        (None, 0, 1, "revision"),
+        (None, 0, 30, "revision"),
+        (None, 20, 30, "history"),
+        (2, 20, 30, "cluster id"),
+    ],
+)
+async def test_another_etcd_is_called_so(
+    autojump_clock: trio.testing.MockClock, cluster: int | None, grown: int, away_s: float, said: str
+) -> None:
+    """Another id, a lower revision, or, where it has outgrown the old one, another history."""
+    store, owner = MemoryStore(), Owner()
+    await store.put("/m/a", b"1")
+    await store.put("/m/b", b"1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon((await followed(store, owner)).run)
+        await until(owner, {"/m/a": b"1", "/m/b": b"1"})
+        assert [update.another for update in owner.updates] == [""]
+        store.down = True
+        store.cut()
+        await trio.sleep(away_s)
+        store.down = False
+        store.replace(cluster_id=cluster)
+        for _ in range(grown):
+            await store.put("/m/other", b"2")
+        await trio.sleep(5)
+        await until(owner, {"/m/other": b"2"} if grown else {})
+        assert said in owner.updates[-1].another
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_known_from_before_a_restart_counts(autojump_clock: trio.testing.MockClock) -> None:
+    """The table on disk knows which etcd it is of; the same one is not called another, whatever happened in it."""
+    store = MemoryStore()
+    for n in range(5):
+        await store.put("/m/a", b"%d" % n)
+    known = store.cluster_id, store.revision, ("/m/a", store.revision)
+    for cluster, called in ((None, False), (store.cluster_id + 1, True)):
+        if cluster is not None:
+            store.replace(cluster_id=cluster)
+        await store.delete("/m/a")
+        await store.put("/m/b", b"1")
+        owner = Owner()
+        mirrored = await followed(store, owner)
+        mirrored.expect(*known)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirrored.run)
+            await until(owner, {"/m/b": b"1"})
+            nursery.cancel_scope.cancel()
+        assert bool(owner.updates[0].another) is called
+
+
+async def test_a_silent_difference_is_found(autojump_clock: trio.testing.MockClock) -> None:
+    """A watch tells what happens, and nothing of what was lost: keys and revisions are compared now and then."""
+    store, owner = MemoryStore(), Owner()
+    for name in "abc":
+        await store.put(f"/m/{name}", b"1")
+    async with trio.open_nursery() as nursery:
+        mirrored = await followed(store, owner, audit_s=60)
+        nursery.start_soon(mirrored.run)
+        await until(owner, {f"/m/{name}": b"1" for name in "abc"})
+        await trio.sleep(200)
+        assert mirrored.state.resyncs == 1, "nothing differs"
+        del store._keys["/m/b"]
+        await until(owner, {"/m/a": b"1", "/m/c": b"1"}, 200)
+        assert mirrored.state.resyncs == 2 and owner.updates[-1].another == ""
+        nursery.cancel_scope.cancel()

@@ -62,6 +62,19 @@ async def test_a_range_is_sorted_and_ends_where_it_should(store: Store, prefix: 
     assert (await store.range(prefix, prefix_end(prefix))).items == []
 
 
+async def test_a_range_of_keys_only(store: Store, prefix: str) -> None:
+    """The same keys and revisions without values, also as they stood before."""
+    first = await store.put(prefix + "a", b"1")
+    await store.put(prefix + "b", b"2")
+    await store.delete(prefix + "a")
+    for revision in (0, first):
+        whole = await store.range(prefix, prefix_end(prefix), revision=revision)
+        keys = await store.range(prefix, prefix_end(prefix), revision=revision, keys_only=True)
+        assert [(kv.key, kv.mod_revision) for kv in keys.items] == [(kv.key, kv.mod_revision) for kv in whole.items]
+        assert {kv.value for kv in keys.items} == {b""}
+        assert keys.revision == whole.revision
+
+
 async def test_a_range_in_pages(store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """More keys than one page holds: all of them, once, at one revision."""
     monkeypatch.setattr("registry.etcd.store.PAGE", 7)

@@ -86,12 +86,26 @@ class MemoryStore:
             return None
         return KeyValue(key, last.value, last.revision, last.created, 0, 0)
 
-    async def range(self, start: str, end: str, *, revision: int = 0) -> Range:
+    async def range(self, start: str, end: str, *, revision: int = 0, keys_only: bool = False) -> Range:
         await self._answer()
         if revision and revision < self.compacted:
             raise Compacted(self.compacted)
-        items = [kv for key, kv in sorted(self._keys.items()) if start <= key < end]
-        return Range(items, self.revision, self.cluster_id)
+        stood = self._keys if revision in (0, self.revision) else self._at(revision)
+        items = [kv for key, kv in sorted(stood.items()) if start <= key < end]
+        if keys_only:
+            items = [kv._replace(value=b"") for kv in items]
+        return Range(items, revision or self.revision, self.cluster_id)
+
+    def _at(self, revision: int) -> dict[str, KeyValue]:
+        """The keys as they stood at a revision; without leases."""
+        stood: dict[str, KeyValue] = {}
+        for changes in self._history[: max(0, revision + 1 - self._first)]:
+            for change in changes:
+                if change.value is None:
+                    del stood[change.key]
+                else:
+                    stood[change.key] = KeyValue(change.key, change.value, change.revision, change.created, 0, 0)
+        return stood
 
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
         await self._answer()

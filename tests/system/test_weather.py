@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +89,110 @@ def test_a_deleted_instance_is_gone_at_once(mesh: Mesh) -> None:
     mesh.etcdctl("del", f"/shoal/default/instances/{SERVICE}/one")
     until("gone", lambda: alpha.ask().status != 200)
     assert suspects(alpha) == []
+
+
+# Policies.
+
+NONE = {"limits": [{"name": "nothing", "rate": "1/h", "burst": 1}]}
+LIMIT = f"policies/ratelimit/{SERVICE}"
+
+
+def limited(agent: AgentProcess) -> bool:
+    """Whether the limit of nearly nothing is in force."""
+    agent.ask()
+    return agent.ask().status == 429
+
+
+def held(agent: AgentProcess) -> set[str]:
+    return {f"{each['kind']}/{each['service']}" for each in agent.state()["held"]}
+
+
+def wipe(mesh: Mesh) -> None:
+    """The same place, and nothing of what was there."""
+    mesh.etcd.stop()
+    shutil.rmtree(mesh.etcd.data_dir)
+    mesh.etcd.start()
+
+
+def back(*agents: AgentProcess) -> None:
+    for agent in agents:
+        until("etcd is back", lambda one=agent: one.state()["etcd"]["connected"])
+
+
+def test_an_empty_etcd_opens_no_door(mesh: Mesh) -> None:
+    """For agents that were there, that are restarted, and that start meanwhile; until somebody puts or accepts."""
+    alpha = mesh.agent(lease_ttl="10s")
+    mesh.instance(alpha)
+    mesh.put(LIMIT, NONE)
+    mesh.put(f"policies/timeout/{SERVICE}", {"connect": "2s"})
+    assert limited(alpha)
+    wipe(mesh)
+    until("held", lambda: held(alpha) == {f"ratelimit/{SERVICE}", f"timeout/{SERVICE}"})
+    assert limited(alpha) and "shoal_policies_held 2.0" in alpha.text("/metrics")
+    until("written down", lambda: "nothing" in mesh.etcdctl("get", "--prefix", "/shoal/default/held/"))
+    status = mesh.shoal("status", check=False)
+    assert status.returncode == 1 and f"held      ratelimit/{SERVICE}" in status.stdout
+    beta = mesh.agent("beta", "127.0.0.2", lease_ttl="10s")
+    until("pets are known", lambda: SERVICE in beta.state()["services"])
+    assert limited(beta) and len(held(beta)) == 2
+    alpha.stop()
+    alpha.start()
+    until("pets are back", lambda: SERVICE in alpha.state()["services"])
+    assert limited(alpha) and len(held(alpha)) == 2
+    mesh.put(LIMIT, {"limits": [{"name": "many", "rate": "1000/s"}]})
+    assert not limited(alpha) and not limited(beta)
+    assert held(alpha) == held(beta) == {f"timeout/{SERVICE}"}
+    accepted = mesh.shoal("mesh", "accept")
+    assert f"held no more: timeout/{SERVICE}" in accepted.stderr
+    mesh.shoal("wait", accepted.stdout.strip())
+    assert held(alpha) == held(beta) == set()
+    until("settled", lambda: not mesh.etcdctl("get", "--prefix", "--keys-only", "/shoal/default/held/"))
+    assert mesh.shoal("status").returncode == 0
+
+
+def test_a_restored_etcd_brings_nothing_back(mesh: Mesh) -> None:
+    """A backup with a looser limit, and an agent that was stopped meanwhile: its disk knows better."""
+    alpha = mesh.agent(lease_ttl="10s")
+    mesh.instance(alpha)
+    mesh.put(LIMIT, {"limits": [{"name": "many", "rate": "1000/s"}]})
+    mesh.put(f"policies/timeout/{SERVICE}", {"connect": "2s"})
+    mesh.etcd.stop()
+    backup = mesh.folder / "backup"
+    shutil.copytree(mesh.etcd.data_dir, backup)
+    mesh.etcd.start()
+    back(alpha)
+    mesh.put(LIMIT, NONE)
+    assert limited(alpha)
+    until("on disk", lambda: b"nothing" in (alpha.state_dir / "table").read_bytes())
+    alpha.stop()
+    mesh.etcd.stop()
+    shutil.rmtree(mesh.etcd.data_dir)
+    shutil.copytree(backup, mesh.etcd.data_dir)
+    mesh.etcd.start()
+    alpha.start()
+    until("pets are known", lambda: SERVICE in alpha.state()["services"])
+    assert limited(alpha) and held(alpha) == {f"ratelimit/{SERVICE}"}
+    mesh.shoal("wait", mesh.shoal("mesh", "accept").stdout.strip())
+    assert not limited(alpha)
+
+
+def test_all_policies_deleted_at_once(mesh: Mesh) -> None:
+    """`etcdctl del --prefix` is held; one by one is meant; and so is `shoal apply --prune`."""
+    alpha = mesh.agent(lease_ttl="10s")
+    mesh.instance(alpha)
+    names = [f"{kind}/{name}" for kind in ("timeout", "retry") for name in ("a.x", "b.x", "c.x")]
+    values = {"timeout": {"connect": "2s"}, "retry": {"attempts": 2}}
+    mesh.put(LIMIT, NONE)
+    for name in names:
+        mesh.put(f"policies/{name}", values[name.partition("/")[0]])
+    mesh.etcdctl("del", "--prefix", "/shoal/default/policies/")
+    until("held", lambda: len(held(alpha)) == 7)
+    assert limited(alpha)
+    for name in [*names, LIMIT.removeprefix("policies/")]:
+        mesh.put(f"policies/{name}", values.get(name.partition("/")[0], NONE))
+    assert held(alpha) == set() and limited(alpha)
+    folder = mesh.folder / "policies"
+    folder.mkdir()
+    (folder / "one.yaml").write_text(json.dumps({"kind": "timeout", "service": "a.x", "connect": "2s"}))
+    mesh.shoal("apply", str(folder), "--prune", "--wait")
+    assert held(alpha) == set() and not limited(alpha)

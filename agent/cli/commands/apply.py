@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from agent.cli.commands.mesh import word
 from agent.cli.documents import Source, checked, files_under, key
 from agent.cli.enforcing import ROOMS, Text, silence, silent, unable
 from agent.cli.failure import Exit, Failure
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from registry.keys import Keys
     from registry.store import Store
 
+MANY = 5
+"""Policies that agents do not believe to be deleted at once, when they are over half of all (docs/keys.md)."""
 MAX_OPERATIONS = 128
 """etcd's own default limit for one transaction (--max-txn-ops)."""
 
@@ -38,7 +41,13 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        return len(self.puts) + len(self.pruned)
+        """Operations of its transaction."""
+        return len(self.puts) + len(self.pruned) + self.confirms
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it says that it is meant, which agents would not believe otherwise."""
+        return len(self.pruned) >= MANY
 
 
 def plan(sources: Sequence[Source], held: dict[tuple[str, str], Policy], *, prune: bool) -> Plan:
@@ -137,6 +146,8 @@ async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> i
         held = census.policies.get((kind, service))
         compare.append(Compare(keys.policy(kind, service), mod_revision=held.revision if held else 0))
     puts = [Put(keys.policy(source.kind, source.service), source.text) for source in todo.puts]
+    if todo.confirms:
+        puts.append(Put(keys.confirmed, word()))
     deletes = [Delete(keys.policy(kind, service)) for kind, service in todo.pruned]
     outcome = await store.transact(compare, [*puts, *deletes])
     if not outcome.succeeded:

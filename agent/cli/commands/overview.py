@@ -68,7 +68,7 @@ def instances(
 def status(context: typer.Context) -> None:
     """Show the agents, the revision that each one's workers run, the state of etcd, and policies that were refused.
 
-    Exit code 1 when an agent lags or cannot enforce a policy, a policy is refused or a key cannot be read.
+    Exit code 1 when an agent lags or cannot enforce a policy, a policy is refused or held, or a key cannot be read.
     """
     options: Options = context.obj
     local = _local_agent(options)
@@ -82,7 +82,7 @@ def status(context: typer.Context) -> None:
         options.printer.value(told)
     else:
         _show(options.printer, told)
-    wrong = told["refused"] or told["not_enforced"] or told["malformed"]
+    wrong = told["refused"] or told["held"] or told["not_enforced"] or told["malformed"]
     if wrong or any(agent["state"] != "current" for agent in told["agents"]):
         raise typer.Exit(Exit.NO)
 
@@ -158,6 +158,10 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
         ],
         "not_enforced": msgspec.to_builtins(_not_enforced(census)),
         "silent": silence(census),
+        "held": [
+            {"policy": f"{kind}/{service}", "revision": h.revision, "stands": h.stands, "reason": h.reason, "at": h.at}
+            for (kind, service), h in sorted(census.held.items())
+        ],
         "undelivered": [
             {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
             for id, record in sorted(census.undelivered.items())
@@ -354,6 +358,11 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         printer.text(f"version   {Unable(**unable_ones)}")
     if told["silent"]:
         printer.text(f"version   {told['silent']}")
+    for held in told["held"]:
+        kept = f"that of revision {held['revision']} is in force" if held["revision"] else "none is in force"
+        printer.text(f"held      {held['policy']}: {kept}, against what etcd says: {held['reason']}")
+    if told["held"]:
+        printer.text("held      if etcd is right, say so with `shoal mesh accept`; else put them again")
     for lost in told["undelivered"][:MAX_UNDELIVERED]:
         hooks = "; ".join(f"{hook}: {outcome}" for hook, outcome in lost["hooks"].items())
         printer.text(f"undelivered {lost['type'].removeprefix('io.shoal.')} {lost['event']}: {hooks}")

@@ -25,6 +25,7 @@ def figures(parts: Parts) -> dict[str, float]:
         "etcd_connected": float(mirror.connected),
         "policies_refused": len(parts.mesh.table.refused),
         "policies_unknown": len(parts.mesh.table.in_force.unknown()),
+        "policies_held": len(parts.mesh.table.distrusted.holding.holds),
         "checks_refused": len(parts.registrar.refused),
         "instances": parts.mesh.table.instance_count,
         "services": len(parts.mesh.table.services),
@@ -105,6 +106,16 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
                 "closed": pattern in table.in_force.closed.get(kind, {}),
             }
             for (kind, pattern), refused in table.refused.items()
+        ],
+        "held": [
+            {
+                "kind": kind,
+                "service": pattern,
+                "reason": hold.reason,
+                "revision": hold.revision,
+                "stands": hold.stands,
+            }
+            for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
         "malformed": [{"key": key, "reason": reason} for key, reason in {**table.inward, **table.malformed}.items()],
         "checks_refused": [

@@ -83,6 +83,8 @@ class EventDetector:
         self._revisions: dict[Identity, int] = {}
         self._suspected: dict[Identity, tuple[EndpointFrame, int]] = {}
         """Instances whose end is not believed yet, and the revision of the record that each had."""
+        self._held: set[Identity] = set()
+        """Policies that are held, by kind and pattern."""
         self._proposed: set[str] = set()
         self._breakers: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[Proposal](MAX_WAITING)
@@ -151,6 +153,7 @@ class EventDetector:
             self._see_agents()
             self._see_lost_instances(cluster)
             self._see_policies(changes, cluster)
+        self._see_held(changes, cluster)
         self._agents = dict(self._table.agents)
         self._note_revisions(changes, cluster, known=known)
         for service in touched if known else list(self._table.services):
@@ -230,8 +233,10 @@ class EventDetector:
             if not isinstance(key, tuple) or getattr(key, "room", None) is not Room.POLICIES:
                 continue
             kind, pattern = key.first, key.second  # type: ignore[union-attr]
+            if (kind, pattern) in self._table.distrusted.holding.holds:
+                continue
             refused = self._table.refused.get((kind, pattern))
-            parts = {"kind": kind, "pattern": pattern}
+            parts = _policy((kind, pattern))
             if refused is not None and refused.revision == change.revision:
                 told: Data = {"reason": refused.reason, "path": refused.path, "revision": change.revision}
                 self._derived("policy.refused", parts, told, cluster, change.revision)
@@ -239,6 +244,24 @@ class EventDetector:
                 after = "deleted" if change.value is None else "in force"
                 self._derived("policy.changed", parts, {"after": after, "revision": change.revision}, cluster,
                               change.revision)  # fmt: skip
+
+    def _see_held(self, changes: Sequence[Change], cluster: int) -> None:
+        """Named by the document that is held: what it is held against, every agent sees at another revision."""
+        holds = self._table.distrusted.holding.holds
+        for place, hold in holds.items():
+            if place not in self._held:
+                data: Data = {"reason": hold.reason, "revision": hold.revision}
+                self._derived("policy.held", _policy(place), data, cluster, hold.revision)
+        ended = self._held - holds.keys()
+        self._held = set(holds)
+        told = {change.key for change in changes}
+        for place in ended:
+            if self._keys.policy(*place) not in told:
+                after = "in force" if place[1] in self._table.policies.get(place[0], {}) else "deleted"
+                revision = self._table.revision
+                self._derived(
+                    "policy.changed", _policy(place), {"after": after, "revision": revision}, cluster, revision
+                )
 
     def _see_service(self, name: str, *, lost: bool = False) -> None:
         """`lost`: instances of it are gone that nobody has told of yet."""
@@ -402,3 +425,7 @@ class EventDetector:
 
 def _parts(identity: Identity) -> dict[str, str]:
     return {"service": identity[0], "instance": identity[1]}
+
+
+def _policy(place: Identity) -> dict[str, str]:
+    return {"kind": place[0], "pattern": place[1]}

@@ -17,8 +17,6 @@ import hashlib
 import os
 import stat
 import threading
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +38,10 @@ class Saved(msgspec.Struct, frozen=True):
     """Unix time (s)."""
     items: list[tuple[str, bytes, int]]
     """Key, value, revision."""
+    cluster: int = 0
+    """Id of the etcd that it is of; 0: not known."""
+    witness: tuple[str, int] = ("", 0)
+    """A key of that etcd, and a revision at which it was put."""
 
 
 def write(path: Path, data: bytes) -> bool:
@@ -135,9 +137,9 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
-def save_table(path: Path, mesh: str, revision: int, items: Iterable[tuple[str, bytes, int]]) -> bool:
+def save_table(path: Path, saved: Saved) -> bool:
     """Write the table. False when the disk does not take it."""
-    body = msgspec.msgpack.encode(Saved(mesh, revision, time.time(), list(items)))
+    body = msgspec.msgpack.encode(saved)
     return write(path, _MAGIC + hashlib.sha256(body).digest() + body)
 
 

@@ -11,12 +11,13 @@ Law 3 of the mesh, and the only mechanism for it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from agent.control.mesh.distrust.holding import Document as HeldDocument
 from agent.control.mesh.reading import Read
 from agent.frames import PolicyFrame
 from policies.catalogue import BY_NAME
@@ -43,6 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
     """As JSON, so that workers do not parse YAML again for each service that it covers."""
     document: Document | None = None
     """Kept for the kinds that control acts on."""
+    created: int = 0
+    """When the life of its key began; 0: not known."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -114,6 +117,8 @@ class InForce:
         self.recorded: dict[Place, Standing] = {}
         self._found: dict[Place, LastGood] = {}
         """What etcd's history told."""
+        self.held: Container[Place] = ()
+        """What is in force though etcd says otherwise: `held/` tells of it (see `distrust.holding`)."""
         self._moved: set[Place] = set()
         """Where `last_good/` may have to say something else."""
 
@@ -130,7 +135,7 @@ class InForce:
             self._refuse(kind, pattern, change, document.path, document.reason)
             return
         self._forget_refusal(kind, pattern)
-        self._put(kind, pattern, Policy(change.revision, text, document if kind in KEPT else None))
+        self._put(kind, pattern, Policy(change.revision, text, document if kind in KEPT else None, change.created))
 
     def record(self, kind: str, pattern: str, standing: Standing | None) -> None:
         """What `last_good/` says is another, or nothing any more."""
@@ -239,6 +244,18 @@ class InForce:
                     break
         return found
 
+    def documents(self) -> dict[Place, HeldDocument]:
+        """What is in force, or refuses requests because nobody knows what it should say."""
+        found = {
+            (kind, pattern): HeldDocument(policy.revision, policy.text, policy.created)
+            for kind, by_pattern in self.policies.items()
+            for pattern, policy in by_pattern.items()
+        }
+        unknown = {
+            at: HeldDocument(refused.revision, refused.value, refused.created) for at, refused in self.unknown().items()
+        }
+        return {**unknown, **found}
+
     def unknown(self) -> Mapping[Place, Refused]:
         """Refused policies whose last good state is not known."""
         return {place: refused for place, refused in self.refused.items() if refused.last_good == NOT_KNOWN}
@@ -251,12 +268,15 @@ class InForce:
         """
         wanted: dict[Place, LastGood | None] = {}
         for place in list(self._moved if among is None else among):
+            if place in self.held:
+                self._moved.discard(place)
+                continue
             standing = self.recorded.get(place)
             should = self._should_say(*place)
             if should is None:
                 if standing is not None and place not in self.refused:
                     wanted[place] = None
-            elif standing is None or _says_less(standing.record, should):
+            elif standing is None or _says_less(standing, should):
                 wanted[place] = should
             if place not in wanted:
                 self._moved.discard(place)
@@ -272,9 +292,13 @@ class InForce:
         return None
 
 
-def _says_less(standing: LastGood, should: LastGood) -> bool:
-    """A document weighs more than none: whoever says that there was none may not have understood it."""
-    return (standing.revision, bool(standing.document)) < (should.revision, bool(should.document))
+def _says_less(standing: Standing, should: LastGood) -> bool:
+    """A document weighs more than none: whoever says that there was none may not have understood it. What tells of a
+    document that is younger than itself was written in another etcd."""
+    record = standing.record
+    if record.revision > standing.revision:
+        return True
+    return (record.revision, bool(record.document)) < (should.revision, bool(should.document))
 
 
 _NOTHING: Final = Read(Invalid("", "", "$", "there was no document"), b"")

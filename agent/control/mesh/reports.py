@@ -21,7 +21,7 @@ from policies.vocabulary import vocabulary
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Ack, Rejection, Seen, Version, encode
-from registry.store import Store, StoreError
+from registry.store import Compare, Delete, Put, Store, StoreError
 
 ACK_AFTER_S: Final = 0.05
 ACK_EVERY_S: Final = 0.2
@@ -201,3 +201,47 @@ class Rejections:
             return False
         mine = (refused.path, refused.reason, refused.last_good)
         return standing.agent != self._host or (standing.path, standing.reason, standing.last_good) == mine
+
+
+class HeldRecords:
+    """Keeps `held/` in step with what is held; whoever is first writes."""
+
+    def __init__(self, store: Store, keys: Keys, table: Table, host: str) -> None:
+        self._store = store
+        self._keys = keys
+        self._holding = table.distrusted.holding
+        self._host = host
+        self._changed = trio.Event()
+
+    def refresh(self) -> None:
+        """The table changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        rng = random.Random()
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            if not list(self._holding.unsettled()):
+                continue
+            await trio.sleep(rng.random() * JITTER_S)
+            try:
+                await self._agree()
+            except StoreError as error:
+                log.warning("cannot say which policies are held; trying again", error=str(error))
+                await trio.sleep(1)
+                self._changed.set()
+
+    async def _agree(self) -> None:
+        """Over what was seen, and over nothing else; who was faster is seen soon."""
+        for place, hold in list(self._holding.unsettled()):
+            key, recorded = self._keys.held(*place), self._holding.recorded.get(place)
+            seen = [Compare(key, mod_revision=recorded.revision if recorded is not None else 0)]
+            if hold is None:
+                await self._store.transact(seen, [Delete(key)])
+                continue
+            log.error("a policy is held", kind=place[0], service=place[1], reason=hold.reason)
+            seen.append(Compare(self._keys.confirmed, mod_revision=self._holding.confirmed))
+            record = msgspec.structs.replace(hold, agent=self._host, at=now_text())
+            await self._store.transact(seen, [Put(key, encode(record))])

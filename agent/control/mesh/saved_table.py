@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from agent.control.host import disk
+from agent.control.mesh.distrust.source import DISK
 from agent.control.mesh.reading import read_ahead
 from agent.control.mesh.table import Table
 from registry.keys import Keys
@@ -44,7 +45,8 @@ class SavedTable:
             return False
         changes = [Change(*item) for item in saved.items]
         documents = await read_ahead(self._keys, changes)
-        self._table.apply(changes, saved.revision, documents=documents)
+        self._table.apply(changes, saved.revision, documents=documents, source=DISK)
+        self._table.cluster, self._table.witness = saved.cluster, saved.witness
         self.saved_at = saved.saved_at
         return True
 
@@ -59,12 +61,16 @@ class SavedTable:
             await trio.sleep(SAVE_EVERY_S)
             self._changed = trio.Event()
             began = time.process_time()
-            await trio.to_thread.run_sync(self._write, self._table.revision, list(self._table.saved()))
+            await trio.to_thread.run_sync(self._write, self._saved())
             await trio.sleep((time.process_time() - began) * SAVE_REST)
 
     def write(self) -> None:
         """Write it now."""
-        self._write(self._table.revision, list(self._table.saved()))
+        self._write(self._saved())
 
-    def _write(self, revision: int, items: list[tuple[str, bytes, int]]) -> None:
-        disk.save_table(self._path, self._mesh, revision, items)
+    def _saved(self) -> disk.Saved:
+        table = self._table
+        return disk.Saved(self._mesh, table.revision, time.time(), list(table.saved()), table.cluster, table.witness)
+
+    def _write(self, saved: disk.Saved) -> None:
+        disk.save_table(self._path, saved)

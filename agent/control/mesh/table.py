@@ -20,6 +20,8 @@ from typing import Any, Final
 from agent.control.host.own_ports import OwnPorts, Place
 from agent.control.mesh.aliases import Aliases
 from agent.control.mesh.distrust.doubts import Identity, Losses, is_mass_deletion
+from agent.control.mesh.distrust.policies import FIRST, PolicyDistrust
+from agent.control.mesh.distrust.source import ETCD, Source
 from agent.control.mesh.distrust.suspects import Suspects, record_of
 from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.places import Places
@@ -29,7 +31,7 @@ from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.kinds.health.document import HealthPolicy
 from policies.language.names import candidates, matches
 from registry.keys import Key, Keys, Room, Unknown
-from registry.records import Agent, Health, Instance, LastGood, Malformed, Record, Rejection, decode, encode
+from registry.records import Agent, Health, Held, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
 
 
@@ -43,6 +45,10 @@ class Table:
         self._own = own or OwnPorts()
         self.places = places or Places()
         self.revision = 0
+        self.cluster = 0
+        """Id of the etcd that it is of; 0: of none."""
+        self.witness = ("", 0)
+        """A key of that etcd, and a revision at which it was put."""
         self.services: dict[str, Service] = {}
         self.agents: dict[str, Agent] = {}
         self.moved = False
@@ -63,6 +69,7 @@ class Table:
         """How many instances of which services an agent owns, by host."""
         self._aliases = Aliases()
         self.suspects = Suspects(self.services)
+        self.distrusted = PolicyDistrust(keys, self.in_force, self._read_document)
         self._now_s = 0.0
         """Of the changes at hand."""
         self._documents: Mapping[Put, Read] = {}
@@ -84,12 +91,13 @@ class Table:
         found: Mapping[Identity, LastGood] = MappingProxyType({}),
         now_s: float = 0.0,
         losses: Losses = Losses.JUDGED,
+        source: Source = ETCD,
     ) -> set[str]:
         """Take changes; returns the services whose frame may differ now.
 
         `whole`: the changes are everything that there is; what they do not name is gone. `documents`: those of the
         changes that were read ahead. `found`: last good states that etcd's history told. `now_s`: of any clock that
-        only goes forward. `losses`: what deleted instances make of it.
+        only goes forward. `losses`: what deleted instances make of it. `source`: whose word it is.
         """
         self._documents = documents
         self._now_s = now_s
@@ -99,7 +107,8 @@ class Table:
         self.moved = False
         if whole:
             changes = [*self._missing(changes, revision), *changes]
-        for key, change in self._parsed(changes):
+        parsed = self.distrusted.believed(self._parsed(changes), (self.revision, revision), source, whole=whole)
+        for key, change in parsed:
             try:
                 self._take(key, change)
             except Exception as error:  # every agent reads this key: a mistake of ours must not end all of them
@@ -129,8 +138,14 @@ class Table:
                 self._note(change.key, key.reason if change.value is not None else None)
             elif key.room in _TAKERS:
                 parsed.append((key, change))
-        parsed.sort(key=lambda pair: pair[0].room not in _FIRST)
+        parsed.sort(key=lambda pair: pair[0].room not in FIRST)
         return parsed
+
+    def _take_confirmed(self, key: Key, change: Change) -> None:
+        self.distrusted.take_confirmed(change)
+
+    def _take_held(self, key: Key, change: Change) -> None:
+        self.distrusted.take_held((key.first, key.second), change, self._decoded(Held, change))
 
     def _take(self, key: Key, change: Change) -> None:
         canonical = _canonical(self._keys, key)
@@ -396,6 +411,7 @@ class Table:
         for kind, by_pattern in self.policies.items():
             for pattern, policy in by_pattern.items():
                 yield keys.policy(kind, pattern), policy.text, policy.revision
+        yield from self.distrusted.saved()
         for (kind, pattern), refused in self.in_force.unknown().items():
             yield keys.policy(kind, pattern), refused.value, refused.revision
 
@@ -409,11 +425,12 @@ def _canonical(keys: Keys, key: Key) -> str:
     return f"{keys.room(key.room)}{tail}"
 
 
-_FIRST: Final = (Room.INSTANCES, Room.LAST_GOOD)
 _TAKERS: Final = {
     Room.INSTANCES: Table._take_instance,
     Room.HEALTH: Table._take_health,
     Room.AGENTS: Table._take_agent,
+    Room.CONFIRMED: Table._take_confirmed,
+    Room.HELD: Table._take_held,
     Room.LAST_GOOD: Table._take_last_good,
     Room.POLICIES: Table._take_policy,
     Room.REJECTED: Table._take_rejection,

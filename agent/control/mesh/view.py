@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.control.host.here import Here
 from agent.control.host.own_ports import OwnPorts
 from agent.control.mesh.places import Places
-from agent.control.mesh.reports import Rejections
+from agent.control.mesh.reports import HeldRecords, Rejections
 from agent.control.mesh.saved_table import SavedTable
 from agent.control.mesh.table import Table
 from agent.control.mesh.table_frames import TableFrames
@@ -21,4 +21,5 @@ class MeshView:
         self.table = Table(keys, settings.host, self.own, places)
         self.frames = TableFrames(self.table)
         self.saved = SavedTable(self.table, settings.state_path / "table", keys, settings.mesh)
+        self.held = HeldRecords(here.store, keys, self.table, settings.host)
         self.rejections = Rejections(here.store, keys, self.table, settings.host)

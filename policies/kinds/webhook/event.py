@@ -115,6 +115,14 @@ TYPES: Final = (
         ("path", "revision"),
     ),
     Type(
+        "policy.held",
+        Effect.OPENS,
+        _POLICY,
+        "policy {kind}/{pattern} is held, against what etcd says",
+        "another etcd, or one that lost most policies at once, is not believed about it",
+        ("revision",),
+    ),
+    Type(
         "policy.changed",
         Effect.ENDS,
         _POLICY,

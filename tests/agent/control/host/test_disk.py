@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ ITEMS = [("/shoal/default/instances/pets/a", b'{"port": 80}', 7), ("/shoal/defau
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     """Mesh, revision, every key and value; readable by nobody else."""
     path = tmp_path / "new" / "table"
-    assert disk.save_table(path, "default", 9, ITEMS)
+    assert disk.save_table(path, disk.Saved("default", 9, time.time(), ITEMS))
     saved = disk.load_table(path, "default")
     assert saved is not None
     assert (saved.revision, [tuple(item) for item in saved.items]) == (9, ITEMS)
@@ -25,7 +26,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_another_meshs_table_is_left_aside(tmp_path: Path) -> None:
     """A state directory that was used for another mesh says nothing about this one."""
-    disk.save_table(tmp_path / "table", "shop", 9, ITEMS)
+    disk.save_table(tmp_path / "table", disk.Saved("shop", 9, time.time(), ITEMS))
     assert disk.load_table(tmp_path / "table", "default") is None
 
 
@@ -35,7 +36,7 @@ def test_another_meshs_table_is_left_aside(tmp_path: Path) -> None:
 def test_a_damaged_table_is_left_aside(tmp_path: Path, damage: object) -> None:
     """Half a file, a flipped byte, an empty file, another file: none of it is believed, and nothing breaks."""
     path = tmp_path / "table"
-    disk.save_table(path, "default", 9, ITEMS)
+    disk.save_table(path, disk.Saved("default", 9, time.time(), ITEMS))
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     assert disk.load_table(path, "default") is None
 
@@ -51,26 +52,26 @@ def test_what_is_not_there_is_none(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
     """A limit on the size of files stands for a disk that takes no more: what was there stays, nothing beside it."""
     path = tmp_path / "table"
-    disk.save_table(path, "default", 9, ITEMS)
+    disk.save_table(path, disk.Saved("default", 9, time.time(), ITEMS))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
     try:
         with capture_logs() as told:
-            assert not disk.save_table(path, "default", 10, ITEMS)
+            assert not disk.save_table(path, disk.Saved("default", 10, time.time(), ITEMS))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     saved = disk.load_table(path, "default")
     assert saved is not None and saved.revision == 9
     assert os.listdir(tmp_path) == ["table"]
     assert told[0]["error"] == "File too large"
-    assert disk.save_table(path, "default", 11, ITEMS)
+    assert disk.save_table(path, disk.Saved("default", 11, time.time(), ITEMS))
 
 
 def test_no_name_is_followed_elsewhere(tmp_path: Path) -> None:
     """A link in the place of a file, or of the one that is written aside, is replaced or left alone, never used."""
     (tmp_path / "elsewhere").write_bytes(b"theirs")
     (tmp_path / "table.new").symlink_to("elsewhere")
-    assert disk.save_table(tmp_path / "table", "default", 9, ITEMS)
+    assert disk.save_table(tmp_path / "table", disk.Saved("default", 9, time.time(), ITEMS))
     (tmp_path / "link").symlink_to("table")
     os.mkfifo(tmp_path / "pipe")
     assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
@@ -133,7 +134,7 @@ def test_the_lock_is_handed_over(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     """The agent goes on without a table on disk, and without a lock."""
     (tmp_path / "file").write_text("")
-    assert not disk.save_table(tmp_path / "file" / "table", "default", 1, ITEMS)
+    assert not disk.save_table(tmp_path / "file" / "table", disk.Saved("default", 1, time.time(), ITEMS))
     assert disk.load_table(tmp_path / "file" / "table", "default") is None
     assert disk.lock(tmp_path / "file") is None
 
