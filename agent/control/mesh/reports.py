@@ -22,6 +22,7 @@ from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Ack, Rejection, Seen, Version, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
+from registry.store import Refused as NotAllowed
 
 ACK_AFTER_S: Final = 0.05
 ACK_EVERY_S: Final = 0.2
@@ -30,6 +31,8 @@ SEEN_EVERY_S: Final = 2.0
 VERSION_EVERY_S: Final = 0.2
 """How often it is looked whether there is another lease."""
 VERSION_AGAIN_S: Final = 5.0
+REFUSED_S: Final = 30.0
+"""Until the next try, where etcd's roles do not allow it (docs/keys.md)."""
 MAX_CALLED: Final = 500
 """Services that a caller is written down with, so that the record stays small."""
 log = structlog.get_logger()
@@ -230,7 +233,7 @@ class HeldRecords:
                 await self._agree()
             except StoreError as error:
                 log.warning("cannot say which policies are held; trying again", error=str(error))
-                await trio.sleep(1)
+                await trio.sleep(REFUSED_S if isinstance(error, NotAllowed) else 1)
                 self._changed.set()
 
     async def _agree(self) -> None:
