@@ -113,7 +113,7 @@ class Activated:
         elsewhere = "".join(f'[{name}]\nlisten = "127.0.0.1:{free_port()}"\n' for name in LISTENERS)
         self.config.write_text(
             f'host = "h"\naddress = "127.0.0.1"\nstate_dir = "{folder / "state"}"\nworkers = 2\n'
-            f'drain_timeout = "3s"\nlease_ttl = "3s"\n[etcd]\nendpoints = ["{etcd}"]\n{elsewhere}'
+            f'drain_timeout = "3s"\nlease_ttl = "10s"\n[etcd]\nendpoints = ["{etcd}"]\n{elsewhere}'
             f'[local]\nsocket = "{runtime_directory() / "agent.sock"}"\n'
         )
         self.log = folder / "agent.log"

@@ -18,7 +18,7 @@ from registry.etcd.server import free_port
 from tests.support.mesh import ROOT
 
 README = (ROOT / "README.md").read_text()
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 LISTENERS = {"outbound": 15001, "inbound": 15006, "admin": 15000}
 DRAWS = "curl -s -H 'Host: pets.production' http://127.0.0.1:15001/cats >/dev/null"
 """A request, after which another version may have its turn."""

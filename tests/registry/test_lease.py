@@ -169,7 +169,7 @@ async def test_settled_waits_for_what_is_on_its_way(store: Counting, autojump_cl
         await trio.sleep(1)
         assert len(nursery.child_tasks) == 2
         store.answered.set()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while nursery.child_tasks:
                 await trio.sleep(0.1)
         assert store.standing(holder.lease) == {"/a": b"1", "/b": b"1"}
@@ -297,7 +297,7 @@ async def test_on_a_real_etcd(etcd: EtcdProcess) -> None:
         lease = holder.lease
         await store.revoke(lease)
         holder.restore(prefix + "7")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while holder.lease in (0, lease):
                 await trio.sleep(0.01)
             await holder.settled()

@@ -54,7 +54,7 @@ async def held(etcd: EtcdProcess, renewal: Renewal, key: str) -> AsyncIterator[H
         async with holder.renewing():
             nursery.start_soon(holder.run)
             holder.put(key, b"1")
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await holder.settled()
             yield holder
         nursery.cancel_scope.cancel()
@@ -96,7 +96,7 @@ async def test_who_is_taken_for_dead_loses_the_lease(etcd: EtcdProcess) -> None:
     async with held(etcd, renewal, key) as holder, EtcdStore.open(settings_of(etcd)) as store:
         lease = holder.lease
         lives.clear()
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while await store.get(key) is not None:
                 await trio.sleep(0.1)
             lives.set()
@@ -142,7 +142,7 @@ async def test_what_fails_is_tried_again_and_what_is_gone_is_told_once() -> None
         gone.append(lease)
         told.set()
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with renewal.running(on_gone):
             renewal.lease = 7
             await told.wait()

@@ -29,7 +29,7 @@ def prefix() -> str:
 
 
 @asynccontextmanager
-async def in_time(seconds: float = 10) -> AsyncIterator[None]:
+async def in_time(seconds: float = 60) -> AsyncIterator[None]:
     with trio.fail_after(seconds):
         yield
 

@@ -87,7 +87,7 @@ async def light_agents(stores: Sequence[Store], count: int, **more: Any) -> Asyn
         nursery.cancel_scope.cancel()
 
 
-async def until(condition: Any, patience_s: float = 20) -> None:
+async def until(condition: Any, patience_s: float = 60) -> None:
     """Wait until it is so."""
     with trio.fail_after(patience_s):
         while not condition():

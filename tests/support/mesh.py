@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICE_PROGRAM = ROOT / "tests" / "support" / "service.py"
 SHOAL = [sys.executable, "-m", "agent"]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def until(what: str, question: Any, patience_s: float = PATIENCE_S) -> Any:
@@ -54,10 +54,10 @@ class AgentProcess:
         extra: str = "",
         state_dir: Path | None = None,
         local: str = "",
-        lease_ttl: str = "3s",
+        lease_ttl: str = "10s",
     ) -> None:
-        """`extra` goes before the tables of agent.toml, `local` into [local]. A busy machine may lose a lease of 3 s:
-        a test that is about something else, and sees it, takes a longer one."""
+        """`extra` goes before the tables of agent.toml, `local` into [local]. A busy machine loses a lease of 3 s, and
+        takes as long to start an agent again: only a test that waits for the end of a lease takes a shorter one."""
         self.host = host
         self.address = address
         self.outbound, self.inbound, self.admin = free_port(), free_port(), free_port()

@@ -96,7 +96,7 @@ class Client:
 
     async def until(self, mark: bytes) -> bytes:
         """Everything up to and with a mark; what follows stays for the next call."""
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while mark not in self.received:
                 data = await self.stream.receive_some(65536)
                 if not data:
@@ -116,7 +116,7 @@ class Client:
 
     async def rest(self) -> bytes:
         """Everything until the proxy closes."""
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while data := await self.stream.receive_some(65536):
                 self.received += data
         return self.received

@@ -215,8 +215,8 @@ def test_nothing_is_lost_whoever_is_killed(mesh: Mesh, receiver: Receiver, step:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         receiver.received.clear()
-    until("told", lambda: receiver.of("instance.unhealthy"), 40)
-    until("done with", lambda: quiet(mesh), 40)
+    until("told", lambda: receiver.of("instance.unhealthy"))
+    until("done with", lambda: quiet(mesh))
     told = receiver.of("instance.unhealthy")
     assert 1 <= len(told) <= 2 and len({r.event["id"] for r in told}) == 1
 
@@ -234,7 +234,7 @@ def test_etcd_is_killed_in_the_middle(mesh: Mesh, receiver: Receiver) -> None:
     assert receiver.received == []
     mesh.etcd.start()
     until("told", lambda: receiver.of("instance.unhealthy") and receiver.of("etcd.back"), 40)
-    until("done with", lambda: quiet(mesh), 40)
+    until("done with", lambda: quiet(mesh))
     assert len({r.event["id"] for r in receiver.of("instance.unhealthy")}) == 1
 
 

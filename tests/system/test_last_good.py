@@ -95,7 +95,7 @@ def test_who_cannot_know_refuses_across_restarts(mesh: Mesh) -> None:
     mesh.etcdctl("put", "/shoal/default/policies/retry/pets.production", '{"attemptz": 4}')
     revision = json.loads(mesh.etcdctl("get", "x", "-w", "json"))["header"]["revision"]
     mesh.etcdctl("compact", str(revision))
-    alpha = mesh.agent(lease_ttl="10s")
+    alpha = mesh.agent()
     mesh.instance(alpha)
 
     def shut() -> bool:

@@ -24,7 +24,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
 
 def two(mesh: Mesh) -> tuple[AgentProcess, AgentProcess, int]:
     """A caller's host, and another with the only instance of a service, which both serve."""
-    alpha, beta = mesh.agent(lease_ttl="10s"), mesh.agent("beta", "127.0.0.2")
+    alpha, beta = mesh.agent(), mesh.agent("beta", "127.0.0.2", lease_ttl="4s")
     port = mesh.instance(beta)
     until("known to alpha", lambda: mesh.healthy(alpha, SERVICE, port))
     return alpha, beta, port
@@ -121,7 +121,7 @@ def back(*agents: AgentProcess) -> None:
 
 def test_an_empty_etcd_opens_no_door(mesh: Mesh) -> None:
     """For agents that were there, that are restarted, and that start meanwhile; until somebody puts or accepts."""
-    alpha = mesh.agent(lease_ttl="10s")
+    alpha = mesh.agent()
     mesh.instance(alpha)
     mesh.put(LIMIT, NONE)
     mesh.put(f"policies/timeout/{SERVICE}", {"connect": "2s"})
@@ -132,7 +132,7 @@ def test_an_empty_etcd_opens_no_door(mesh: Mesh) -> None:
     until("written down", lambda: "nothing" in mesh.etcdctl("get", "--prefix", "/shoal/default/held/"))
     status = mesh.shoal("status", check=False)
     assert status.returncode == 1 and f"held      ratelimit/{SERVICE}" in status.stdout
-    beta = mesh.agent("beta", "127.0.0.2", lease_ttl="10s")
+    beta = mesh.agent("beta", "127.0.0.2")
     until("pets are known", lambda: SERVICE in beta.state()["services"])
     assert limited(beta) and len(held(beta)) == 2
     alpha.stop()
@@ -152,7 +152,7 @@ def test_an_empty_etcd_opens_no_door(mesh: Mesh) -> None:
 
 def test_a_restored_etcd_brings_nothing_back(mesh: Mesh) -> None:
     """A backup with a looser limit, and an agent that was stopped meanwhile: its disk knows better."""
-    alpha = mesh.agent(lease_ttl="10s")
+    alpha = mesh.agent()
     mesh.instance(alpha)
     mesh.put(LIMIT, {"limits": [{"name": "many", "rate": "1000/s"}]})
     mesh.put(f"policies/timeout/{SERVICE}", {"connect": "2s"})
@@ -178,7 +178,7 @@ def test_a_restored_etcd_brings_nothing_back(mesh: Mesh) -> None:
 
 def test_all_policies_deleted_at_once(mesh: Mesh) -> None:
     """`etcdctl del --prefix` is held; one by one is meant; and so is `shoal apply --prune`."""
-    alpha = mesh.agent(lease_ttl="10s")
+    alpha = mesh.agent()
     mesh.instance(alpha)
     names = [f"{kind}/{name}" for kind in ("timeout", "retry") for name in ("a.x", "b.x", "c.x")]
     values = {"timeout": {"connect": "2s"}, "retry": {"attempts": 2}}

@@ -53,7 +53,7 @@ class Operator:
         self.settings = folder / "agent.toml"
         listeners = "".join(f'[{name}]\nlisten = "127.0.0.1:{port}"\n' for name, port in ports.items())
         self.settings.write_text(
-            f'host = "web-1"\naddress = "127.0.0.1"\nworkers = 1\nstate_dir = "{folder / "state"}"\nlease_ttl = "3s"\n'
+            f'host = "web-1"\naddress = "127.0.0.1"\nworkers = 1\nstate_dir = "{folder / "state"}"\nlease_ttl = "10s"\n'
             f'drain_timeout = "3s"\n[etcd]\nendpoints = ["{etcd}"]\n[hooks]\nallow = ["127.0.0.0/8"]\n{listeners}'
             f'[local]\nsocket = "{self._short / "agent.sock"}"\n'
         )
@@ -96,7 +96,7 @@ class Operator:
     def start_agent(self) -> subprocess.Popen[bytes]:
         """And wait until `shoal status` finds nothing wrong."""
         agent = self.start("agent", "--config", str(self.settings))
-        until("the agent", lambda: self.tried("status").returncode == 0, 40)
+        until("the agent", lambda: self.tried("status").returncode == 0)
         return agent
 
     def run(self, service: str, version: str) -> None:

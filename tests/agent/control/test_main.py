@@ -52,7 +52,7 @@ def gone(pid: int) -> bool:
 
 def test_reloads_that_change_the_number_of_workers(mesh: Mesh) -> None:
     """1 → 3 → 1, under load: what waits in the queue of a socket that lost its worker is served by another."""
-    agent = mesh.agent(extra="workers = 1", lease_ttl="10s")
+    agent = mesh.agent(extra="workers = 1")
     mesh.instance(agent)
     with Traffic(agent) as traffic:
         traffic.more(20)

@@ -68,7 +68,7 @@ def copies(proxy: Proxy) -> dict[str, int]:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while not condition():
             await trio.sleep(0.005)
 

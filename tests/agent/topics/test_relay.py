@@ -55,7 +55,7 @@ async def put(relay: Relay, *numbers: int) -> None:
     relay.stir()
 
 
-async def until(condition: Callable[[], Any], patience_s: float = 20) -> None:
+async def until(condition: Callable[[], Any], patience_s: float = 60) -> None:
     with trio.fail_after(patience_s):
         while not condition():
             await trio.sleep(0.02)

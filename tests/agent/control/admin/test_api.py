@@ -64,7 +64,7 @@ async def ask(place: int | Path, method: str, target: str, body: bytes = b"", **
     http = h11.Connection(h11.CLIENT)
     request = h11.Request(method=method, target=target, headers=[(k.replace("_", "-"), v) for k, v in headers.items()])
     status, answer = 0, b""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         opening = trio.open_tcp_stream("127.0.0.1", place) if isinstance(place, int) else trio.open_unix_socket(place)
         async with await opening as stream:
             parts = [http.send(request), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]
@@ -97,7 +97,7 @@ class Running:
         return await ask(self.admin_port if self.by_port else self.socket, method, target, body, **fields)
 
     async def until(self, target: str, question: Any) -> Answer:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not question(answer := await self.ask("GET", target)):
                 await trio.sleep(0.02)
         return answer

@@ -65,7 +65,7 @@ class Host:
         return None if found is None else json.loads(found.value)
 
     async def until(self, key: str, question: Any) -> Any:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not question(value := await self.value(key)):
                 await trio.sleep(0.01)
         return value

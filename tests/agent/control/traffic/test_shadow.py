@@ -72,7 +72,7 @@ def table() -> Table:
 
 
 async def until(question: Any) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not question():
             await trio.sleep(0.001)
 
@@ -244,7 +244,7 @@ async def test_two_agents_and_the_command_agree(table: Table, etcd: EtcdProcess)
             nursery.start_soon(other.tell, other_holder, keys, "other")
             nursery.start_soon(holder.run)
             nursery.start_soon(other_holder.run)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while (found := await gathered(store, "compared", SERVICE))["agents"] != ["one", "other"]:
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
