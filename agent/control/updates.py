@@ -32,6 +32,7 @@ from registry.store import Change
 
 DISK_GRACE_S: Final = 2.0
 """How long to wait for etcd before a table from disk counts as the table."""
+FORGET_EVERY_S: Final = 5.0
 SETTLE_S: Final = 2.0
 """How long the first table waits for this host's own instances to be in it, with a verdict."""
 log = structlog.get_logger()
@@ -64,6 +65,7 @@ class Updates:
         nursery.start_soon(self.mirror.run)
         nursery.start_soon(self._settle)
         nursery.start_soon(self._fall_back_to_disk)
+        nursery.start_soon(self._forget_departed)
         nursery.start_soon(probe_suspects, self._mesh.table, self._on_probed)
         nursery.start_soon(self._mesh.saved.run)
         nursery.start_soon(self._mesh.rejections.run)
@@ -157,6 +159,14 @@ class Updates:
             log.warning("etcd is away; starting with the table on disk", age_s=round(time.time() - saved_at))
             self.open()
 
+    async def _forget_departed(self) -> None:
+        """Names that did not come back are 404 again."""
+        while True:
+            await trio.sleep(FORGET_EVERY_S)
+            forgotten = self._mesh.table.departed.forget(trio.current_time())
+            if forgotten and self._mesh.frames.known:
+                self._publish(forgotten, self._mesh.table.revision)
+
     def _on_probed(self, found: Found) -> None:
         """Believe the deletion of those that are gone, and dial the others where they answer."""
         gone, alive = found
@@ -166,7 +176,7 @@ class Updates:
         for identity in gone:
             if identity in table.suspects:
                 dropped.append(identity)
-            touched |= table.drop_suspect(*identity)
+            touched |= table.drop_suspect(*identity, trio.current_time())
         for identity, place in alive:
             touched |= table.dial_suspect(*identity, place)
         if touched or table.moved:

@@ -91,6 +91,26 @@ def test_a_deleted_instance_is_gone_at_once(mesh: Mesh) -> None:
     assert suspects(alpha) == []
 
 
+def test_a_restart_is_no_unknown_service(mesh: Mesh) -> None:
+    """SIGTERM, then a start, as `systemctl restart` does: callers elsewhere and beside it are told to try again, and
+    never that there is no such service."""
+    alpha, beta, port = two(mesh)
+    with Traffic(alpha) as away:
+        away.more(50)
+        assert beta.stop() == 0
+        away.more(200)
+        beta.start()
+        until("back", lambda: mesh.healthy(alpha, SERVICE, port))
+        answer = beta.ask()
+        away.more(50)
+    assert {failure[:3] for failure in away.failures} <= {"503"}
+    assert answer.status == 200
+    beta.stop()
+    until("gone", lambda: alpha.ask().status == 503)
+    answer = alpha.ask()
+    assert answer.headers["retry-after"] and answer.headers["server"] == "shoal"
+
+
 # Policies.
 
 NONE = {"limits": [{"name": "nothing", "rate": "1/h", "burst": 1}]}

@@ -9,7 +9,7 @@ from registry.records import Health, Instance
 class Service:
     """What is known of one service."""
 
-    __slots__ = ("health", "instances", "policies", "suspects")
+    __slots__ = ("departed", "health", "instances", "policies", "suspects", "was_present")
 
     def __init__(self) -> None:
         self.instances: dict[str, Instance] = {}
@@ -18,12 +18,21 @@ class Service:
         self.policies = 0
         """How many policies are put for this very name."""
 
+        self.was_present = False
+        self.departed = False
+        """Whether its name was known until a moment ago: callers wait for it to come back, and are not told 404."""
+
     @property
     def known(self) -> bool:
         """Whether callers can name it: something runs, or somebody wrote a policy for it."""
+        return self.present or self.departed
+
+    @property
+    def present(self) -> bool:
+        """Whether anything runs or is written for it."""
         return bool(self.instances or self.suspects or self.policies)
 
     @property
     def empty(self) -> bool:
         """Whether nothing at all is known of it."""
-        return not (self.known or self.health)
+        return not (self.present or self.health)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from agent.control.host.own_ports import OwnPorts, Place
 from agent.control.mesh.aliases import Aliases
+from agent.control.mesh.departed import Departed
 from agent.control.mesh.distrust.doubts import Identity, Losses, is_mass_deletion
 from agent.control.mesh.distrust.policies import FIRST, PolicyDistrust
 from agent.control.mesh.distrust.source import ETCD, Source
@@ -68,6 +69,7 @@ class Table:
         self._owned: dict[str, dict[str, int]] = {}
         """How many instances of which services an agent owns, by host."""
         self._aliases = Aliases()
+        self.departed = Departed(self.services)
         self.suspects = Suspects(self.services)
         self.distrusted = PolicyDistrust(keys, self.in_force, self._read_document)
         self._now_s = 0.0
@@ -115,8 +117,8 @@ class Table:
                 self._note(change.key, f"cannot be taken, by an internal error: {type(error).__name__}: {error}")
         self.revision = revision
         self._distrust(before, losses)
-        for name in [name for name in self._touched if name in self.services and self.services[name].empty]:
-            del self.services[name]
+        for name in self._touched:
+            self.departed.settle(name, now_s)
         self.removed = self._removed
         touched, self._touched, self._removed = self._touched, set(), {}
         return touched
@@ -306,13 +308,12 @@ class Table:
         for name, _ in self.suspects.judge(self._removed, self._now_s, losses):
             self._touched.add(name)
 
-    def drop_suspect(self, name: str, identity: str) -> set[str]:
+    def drop_suspect(self, name: str, identity: str, now_s: float = 0.0) -> set[str]:
         """Believe the deletion; returns the services that it touches. Without a name it is an agent's."""
         self.moved |= not name and self.suspects.drop_agent(identity)
         if not name or not self.suspects.drop(name, identity):
             return set()
-        if self.services[name].empty:
-            del self.services[name]
+        self.departed.settle(name, now_s or self._now_s)
         return {name}
 
     def dial_suspect(self, name: str, identity: str, place: Place) -> set[str]:

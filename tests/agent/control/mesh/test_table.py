@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.control.host.own_ports import OwnPorts
+from agent.control.mesh.departed import KEEP_S, MOST, Departed
+from agent.control.mesh.service import Service
 from agent.control.mesh.table import Table
 from agent.frames import EndpointFrame, Gone, Stage
 from policies.kinds.health.document import HealthPolicy
@@ -72,16 +74,57 @@ def test_an_instance_touches_its_service_only() -> None:
 
 
 def test_a_service_that_is_gone_is_said_to_be_gone() -> None:
-    """The last instance takes the service with it, unless somebody wrote a policy for its name."""
+    """The last instance takes the service with it, a while later, unless somebody wrote a policy for its name."""
     etcd = Etcd()
     etcd.put({"instances/pets/a": instance()})
     assert etcd.delete("instances/pets/a") == {"pets"}
+    assert etcd.table.departed.forget(KEEP_S + 1) == {"pets"}
     assert etcd.table.frame("pets") == Gone("pets")
     assert etcd.put({"policies/route/pets": ROUTE}) == {"pets"}
     assert isinstance(etcd.table.frame("pets"), Stage)
     assert etcd.delete("policies/route/pets") == {"pets"}
+    assert etcd.table.departed.forget(KEEP_S + 1) == {"pets"}
     assert etcd.table.frame("pets") == Gone("pets")
     assert etcd.table.services == {}
+
+
+def test_a_name_that_was_known_a_while_ago_is_not_unknown() -> None:
+    """Callers are told that it has no endpoint; whatever it was known by. What comes back
+    is as before; what was never known, stays unknown."""
+    etcd = Etcd()
+    etcd.put({"instances/pets/a": instance(), "policies/route/cats": ROUTE, "health/dogs/a": {"healthy": True}})
+    etcd.delete("instances/pets/a", "policies/route/cats", "health/dogs/a")
+    for name in ("pets", "cats"):
+        frame = etcd.table.frame(name)
+        assert isinstance(frame, Stage) and frame.endpoints == []
+    assert etcd.table.frame("dogs") == Gone("dogs")
+    assert etcd.table.departed.forget(KEEP_S) == set()
+    etcd.put({"instances/pets/a": instance()})
+    assert etcd.table.departed.forget(KEEP_S + 1) == {"cats"}
+    assert list(etcd.endpoints("pets")) == ["a"] and set(etcd.table.services) == {"pets"}
+
+
+def test_a_suspect_that_ends_leaves_its_name() -> None:
+    """A minute from when it ended."""
+    etcd = Etcd()
+    etcd.delete("agents/there", "health/s0/a", *full_mesh(etcd))
+    for identity in "ab":
+        etcd.table.drop_suspect("s1", identity, 1000.0)
+    assert etcd.table.departed.forget(1000.0 + KEEP_S) == set()
+    assert etcd.table.departed.forget(1001.0 + KEEP_S) == {"s1"}
+
+
+def test_names_without_end_are_forgotten_earlier() -> None:
+    """Those that went first."""
+    services = {f"s{n}": Service() for n in range(MOST + 2)}
+    departed = Departed(services)
+    for name, service in services.items():
+        service.policies = 1
+        departed.settle(name, 0)
+        service.policies = 0
+        departed.settle(name, 0)
+    assert departed.forget(1) == {"s0", "s1"}
+    assert len(services) == MOST
 
 
 def test_instances_of_another_hosts_agent_are_dialled_through_it() -> None:
@@ -311,7 +354,7 @@ def test_a_suspect_ends_when_its_record_returns_or_its_probe_fails() -> None:
     assert etcd.table.drop_suspect("s0", "b") == {"s0"}
     assert etcd.table.drop_suspect("s0", "b") == set()
     assert etcd.table.drop_suspect("s1", "a") | etcd.table.drop_suspect("s1", "b") == {"s1"}
-    assert etcd.table.frame("s1") == Gone("s1")
+    assert etcd.endpoints("s1") == {}
     assert {suspect.service for suspect in etcd.table.suspects} == {"s2"}
 
 
@@ -359,6 +402,7 @@ def test_a_restart_keeps_the_last_good_policy() -> None:
     again.apply([Change(*entry) for entry in etcd.table.saved()], etcd.revision)
     snapshot = {"instances/a/1": instance(), "policies/timeout/a": b"?", "policies/timeout/pets/x": b"?"}
     again.apply([Change(P + key, _bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
+    assert again.departed.forget(KEEP_S + 1) == {"b"}
     assert set(again.services) == {"a", "pets.x"}
     assert json.loads(again.frame("a").policies["timeout"].text) == {"connect": "2s"}
     assert again.frame("pets.x").policies["timeout"].revision == etcd.revision
