@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from policies.language.duration import seconds
 from registry.etcd.server import find_binary, free_port
 from tests.support.etcd import running_etcd
 from tests.support.local import ask
-from tests.support.mesh import DIRECT, ROOT, SERVICE_PROGRAM, SHOAL, until
+from tests.support.mesh import DIRECT, ROOT, SERVICE_PROGRAM, SHOAL, Traffic, running_mesh, until
 
 DEPLOY = ROOT / "deploy"
 UNITS = DEPLOY / "systemd"
@@ -139,11 +139,11 @@ class Activated:
         with DIRECT.open(f"http://127.0.0.1:{self.port('admin')}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
 
-    def stop(self) -> int:
+    def stop(self, number: int = signal.SIGTERM) -> int:
         process, self.process = self.process, None
         if process is None:
             return 0
-        process.terminate()
+        process.send_signal(number)
         try:
             return process.wait(20)
         finally:
@@ -216,6 +216,37 @@ def test_a_restart_of_the_whole_unit_loses_no_connection(activated: Activated, s
     waiting = [asked(activated.port("outbound")) for _ in range(5)]
     activated.start()
     assert [answered(connection) for connection in waiting] == [200] * 5
+
+
+def restart(agent: Activated) -> None:
+    """As `systemctl restart`."""
+    assert agent.stop(signal.Signals[unit("shoal.service")["Service"]["RestartKillSignal"]]) == 0
+    agent.start()
+
+
+def test_a_restart_takes_no_service_away(service: int, tmp_path: Path) -> None:
+    """With callers on this host and on another, who have no other instance: every one is answered, though he calls
+    while there is no agent at all. A stop still takes everything along."""
+    with running_mesh(tmp_path) as mesh, closing(Activated(tmp_path, mesh.etcd.url)) as activated:
+        activated.start()
+        until("ready", activated.ready)
+        register(service)
+        here, other = mesh.agent("h", start=False), mesh.agent("other", "127.0.0.2")
+        here.outbound = activated.port("outbound")
+        for caller in (here, other):
+            until("healthy", lambda caller=caller: caller.ask("pets").status == 200)
+        with Traffic(here, "pets") as beside, Traffic(other, "pets") as away:
+            for _ in range(2):
+                beside.more(30)
+                away.more(30)
+                restart(activated)
+                until("ready", activated.ready)
+            beside.more(30)
+            away.more(30)
+        assert (beside.failures, away.failures) == ([], [])
+        until("serving", lambda: not other.state()["services"]["pets"]["endpoints"][0]["draining"])
+        assert activated.stop() == 0
+        assert other.ask("pets").status == 503
 
 
 def test_a_reload_keeps_the_sockets_of_systemd(activated: Activated, service: int) -> None:

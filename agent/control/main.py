@@ -1,7 +1,8 @@
 """The control process: one nursery that owns everything an agent does besides proxying.
 
 Order of start: the table from disk, the workers, then etcd. Readiness comes with the first table. Order of stop:
-instances drain, the word spreads, workers finish what is in flight, and the lease goes last. (Law 9.)
+instances drain, the word spreads, workers finish what is in flight, and the lease goes last. (Law 9.) Before a restart
+with systemd's sockets (SIGUSR2) the lease stays: whoever finds nobody else waits in the socket for the successor.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from registry.records import Agent, encode
 from registry.store import StoreError
 
 EXTEND_S: Final = 1.0
-"""How long a reload waits for etcd to extend the lease before it goes on without."""
+"""How long a reload or a restart waits for etcd to extend the lease before it goes on without."""
 log = structlog.get_logger()
 
 
@@ -47,6 +48,8 @@ class Stop(msgspec.Struct, frozen=True):
     """How the agent ended."""
 
     code: int = 0
+    returns: bool = False
+    """Whether the agent is started again at once, with the same inbound socket."""
     handover: Handover | None = None
     """To execute the agent anew with (SIGHUP)."""
 
@@ -166,11 +169,12 @@ class Control:
     # Ending.
 
     async def _signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
             async for number in signals:
                 if number != signal.SIGHUP:
-                    log.info("stopping", signal=signal.Signals(number).name)
-                    self._end(Stop())
+                    returns = number == signal.SIGUSR2 and self.parts.here.listeners.stays
+                    log.info("stopping", signal=signal.Signals(number).name, keeps_registrations=returns)
+                    self._end(Stop(returns=returns))
                     return
                 if await self._reload():
                     return
@@ -208,7 +212,7 @@ class Control:
         parts, settings = self.parts, self._settings
         holder, registrar = parts.here.holder, parts.registrar
         registrar.drain(registrar.local)
-        if self._record is not None:
+        if self._record is not None and not self._stop.returns:
             leaving = msgspec.structs.replace(self._record, stopping=True)
             holder.put(parts.here.keys.agent(settings.host), encode(leaving), also=registrar.farewell())
         with trio.move_on_after(seconds(settings.spread_timeout)):
@@ -219,6 +223,9 @@ class Control:
         if parts.mesh.frames.known:
             parts.mesh.saved.write()
         self._owning.cancel()  # who holds our keys would put them again
+        if self._stop.returns:
+            await holder.extend(EXTEND_S)
+            return
         with trio.move_on_after(2):
             try:
                 await holder.release()

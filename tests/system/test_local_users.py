@@ -72,7 +72,7 @@ def test_nobody_takes_out_or_speaks_for_anothers(agent: tuple[Mesh, AgentProcess
     assert asks(ALICE, host, "PUT", f"{ONE}/health", {"healthy": True}).status == 200
     until("healthy", lambda: mesh.healthy(host, "pets.staging", port))
     assert asks(NOBODY, host, "DELETE", ONE, groups=(77,)).status == 200
-    until("gone", lambda: "pets.staging" not in host.state()["services"])
+    until("gone", lambda: not host.state()["services"]["pets.staging"]["endpoints"])
 
 
 def test_what_operates_is_not_for_everybody(agent: tuple[Mesh, AgentProcess]) -> None:

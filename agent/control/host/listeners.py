@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from agent.control.host import local_socket
 from agent.control.host.own_ports import Place, bound
-from agent.control.host.sockets import Handover, kept, listening
+from agent.control.host.sockets import Handover, is_ours, kept, listening
 from agent.settings.address import parse_listen
 from agent.settings.document import Settings
 
@@ -26,6 +26,11 @@ class Listeners:
         (self.admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
         self.local = local_socket.opened(settings, handover.local)
         self._settings = settings
+
+    @property
+    def stays(self) -> bool:
+        """Whether other agents' connections wait in a socket of systemd's while nobody runs here."""
+        return not any(map(is_ours, self.inbound))
 
     @property
     def inbound_port(self) -> int:

@@ -93,14 +93,14 @@ def listening(address: Address, inherited: Sequence[int], count: int, *, moved: 
     """
     sockets = [socket.socket(fileno=fd) for fd in inherited]
     if moved:
-        for elsewhere in [sock for sock in sockets if _is_ours(sock) and not _listens(sock, address)]:
+        for elsewhere in [sock for sock in sockets if is_ours(sock) and not _listens(sock, address)]:
             sockets.remove(elsewhere)
             elsewhere.close()
     else:
         _take_over(sockets)
     if not sockets:
         sockets.append(_claimed(address))
-    while all(map(_is_ours, sockets)) and len(sockets) < count:
+    while all(map(is_ours, sockets)) and len(sockets) < count:
         sockets.append(_made(Address(*sockets[0].getsockname()[:2]), shared=True))
     for sock in sockets:
         sock.setblocking(False)
@@ -108,7 +108,8 @@ def listening(address: Address, inherited: Sequence[int], count: int, *, moved: 
     return sockets
 
 
-def _is_ours(sock: socket.socket) -> bool:
+def is_ours(sock: socket.socket) -> bool:
+    """Whether it was made here, or in the process before, and ends with the agent."""
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
@@ -141,7 +142,7 @@ def kept(listeners: Sequence[tuple[Address, Sequence[socket.socket]]]) -> list[t
     found: list[list[socket.socket]] = []
     try:
         for address, sockets in listeners:
-            stay = [sock for sock in sockets if not _is_ours(sock) or _listens(sock, address)]
+            stay = [sock for sock in sockets if not is_ours(sock) or _listens(sock, address)]
             found.append([sock.dup() for sock in stay] or [_claimed(address, moving=True)])
     except OSError:
         for sock in itertools.chain(*found):

@@ -173,7 +173,7 @@ async def test_registering_and_leaving(agent: Running) -> None:
     assert state["local"][0]["metadata"] == {"tier": "free"}
     gone = await agent.ask("DELETE", "/instances/pets/a")
     assert gone.json["revision"] > 0
-    await agent.until("/state", lambda answer: "pets" not in answer.json["services"])
+    await agent.until("/state", lambda answer: not answer.json["services"]["pets"]["endpoints"])
     assert (await agent.ask("DELETE", "/instances/pets/a")).status == 404
     assert (await agent.ask("DELETE", "/instances/pets..x/a")).status == 400
 
