@@ -16,6 +16,7 @@ import pytest
 
 from registry.etcd.server import free_port
 from tests.support.mesh import ROOT
+from tests.support.processes import alive, descendants, tell
 
 README = (ROOT / "README.md").read_text()
 PATIENCE_S = 60.0
@@ -132,29 +133,6 @@ class Shell:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
-
-
-def descendants(pid: int) -> list[int]:
-    """Children of any of its threads, and theirs, which may stand in sessions of their own."""
-    found = []
-    for task in (Path("/proc") / str(pid) / "task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return ") Z " not in (Path("/proc") / str(pid) / "stat").read_text()
-    except OSError:
-        return False
-
-
-def tell(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 @pytest.fixture

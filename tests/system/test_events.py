@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
 
-from tests.support.mesh import DIRECT, ROOT, SHOAL, AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import DIRECT, PATIENCE_S, ROOT, SHOAL, AgentProcess, Mesh, running_mesh, until
 from tests.support.receiver import Received, Receiver
 
 SERVICE = "pets.production"
@@ -133,17 +135,21 @@ def test_somebody_who_follows_sees_it_come_and_be_told(mesh: Mesh, receiver: Rec
     port, other = mesh.instance(alpha), mesh.instance(alpha, service="cats.production")
     words = [*SHOAL, "--etcd", mesh.etcd.url, "events", "--follow", "--service", SERVICE]
     following = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert following.stdout is not None
+    lines: Queue[str] = Queue()
+    reader = threading.Thread(target=lambda: [lines.put(line) for line in following.stdout or ()])
+    reader.start()
     try:
-        time.sleep(2)
+        assert "following events of pets.production" in lines.get(timeout=PATIENCE_S)
         turn(other, "unhealthy")
         turn(port, "unhealthy")
-        seen = [following.stdout.readline() for _ in range(2)]
+        seen = [lines.get(timeout=PATIENCE_S) for _ in range(2)]
         assert "waiting" in seen[0] and "told" in seen[1]
         assert all(f"instances/{SERVICE}/host-0-{port}" in line for line in seen)
     finally:
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 130
+        assert following.wait(PATIENCE_S) == 130
+        reader.join()
+        assert following.stdout is not None
         following.stdout.close()
 
 
@@ -233,7 +239,7 @@ def test_etcd_is_killed_in_the_middle(mesh: Mesh, receiver: Receiver) -> None:
     time.sleep(6)
     assert receiver.received == []
     mesh.etcd.start()
-    until("told", lambda: receiver.of("instance.unhealthy") and receiver.of("etcd.back"), 40)
+    until("told", lambda: receiver.of("instance.unhealthy") and receiver.of("etcd.back"))
     until("done with", lambda: quiet(mesh))
     assert len({r.event["id"] for r in receiver.of("instance.unhealthy")}) == 1
 

@@ -146,6 +146,7 @@ async def _follow(store: Store, options: Options, service: str) -> None:
     start, end = keys.room(Room.EVENTS), prefix_end(keys.room(Room.UNDELIVERED))
     revision = (await store.range(start, start + "0")).revision
     async with store.watch(start, end, revision + 1) as watch:
+        options.printer.note(f"following events of {service or 'every service'}; Ctrl-C ends it")
         while True:
             for change in (await watch.receive()).changes:
                 key = keys.parse(change.key)

@@ -39,6 +39,8 @@ class Registered(msgspec.Struct, frozen=True):
     """What the instance proves with that a call is its own, the password in HTTP_PROXY; empty: it has one already."""
     proxy: str = ""
     """URL of the outbound listener, with the credentials."""
+    replaced: tuple[str, ...] = ()
+    """Instances of other services that stood at its address and port, and were taken out."""
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -117,11 +119,15 @@ def register(
     weight: WeightOption = 100,
     zone: ZoneOption = "",
     metadata: MetadataOption = None,
+    renew_within: Annotated[
+        str, typer.Option(metavar="TIME", help="It ends if it is not registered again within, such as 30s.")
+    ] = "",
 ) -> None:
     """Entrust an instance that runs already to the agent on this host, which checks it and keeps it registered.
 
     Prints its id, and the HTTP_PROXY with its token, which is shown this once (`shoal token` makes another). It stays
-    until `shoal deregister`; an agent that is restarted goes on with it.
+    until `shoal deregister`, over restarts of the agent, or with --renew-within as long as this is said again and
+    again; what is registered with the same port later, as another service, takes its place.
 
     Example:  shoal register --service pets.production --version v1 --port 8080 --health /health
     """
@@ -138,7 +144,11 @@ def register(
         zone=zone,
         metadata=metadata,
     )
+    if renew_within:
+        body["renew_within"] = renew_within
     answer = registered(options.admin, body)
+    for other in answer.replaced:
+        options.printer.note(f"{other} was registered with this port, and is taken out")
     if options.printer.json:
         options.printer.value(msgspec.to_builtins(answer))
         return

@@ -41,6 +41,8 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 RENEW_EVERY_S = 2.0
 """How often a registration is said again: an agent that was restarted learns of its instances from this."""
+RENEW_WITHIN = "20s"
+"""When we are killed, the agent ends the registration after this long."""
 LOOPBACK = "127.0.0.1,localhost,::1"
 
 
@@ -84,6 +86,7 @@ def run(
         zone=zone,
         metadata=metadata,
     )
+    body["renew_within"] = RENEW_WITHIN
     raise typer.Exit(trio.run(Instance(options, body, spread_s, grace_s).live, command))
 
 
@@ -97,6 +100,8 @@ class Instance:
         self._grace_s = grace_s
         self._registered = Registered("")
         self._left = False
+        self._refused = ""
+        """Why the agent does not have us, as it was told last."""
 
     async def live(self, command: Sequence[str]) -> int:
         """Registers, runs to the end, deregisters. Returns the exit code for the shell."""
@@ -116,6 +121,8 @@ class Instance:
     def _register(self) -> Registered:
         """Registered with a token: one of a program before us, that was killed, is nobody's any more."""
         answer = registered(self._options.admin, self._body)
+        for other in answer.replaced:
+            self._options.printer.note(f"shoal run: {other} was registered with this port, and is taken out")
         if answer.token:
             return answer
         made = new_token(self._options.admin, self._body["service"], answer.id)
@@ -167,9 +174,23 @@ class Instance:
             if self._left:
                 return
             try:
-                await trio.to_thread.run_sync(registered, self._options.admin, self._body, abandon_on_cancel=True)
-            except Failure:
-                continue  # it is away: the mesh goes on with what it knows, and so do we
+                await trio.to_thread.run_sync(self._register_again, abandon_on_cancel=True)
+                refused = ""
+            except Failure as failure:
+                if failure.code is Exit.UNREACHABLE:
+                    continue  # it is away: the mesh goes on with what it knows, and so do we
+                refused = failure.message
+            if refused and refused != self._refused:
+                self._options.printer.note(f"shoal run: not in the mesh any more: {refused}")
+            self._refused = refused
+
+    def _register_again(self) -> None:
+        try:
+            registered(self._options.admin, self._body)
+        except Failure as failure:
+            if "renew_within" not in failure.message or self._body.pop("renew_within", None) is None:
+                raise
+            registered(self._options.admin, self._body)  # an agent of a version that did not know it is back
 
     async def _leave(self) -> None:
         """Deregisters, once, and waits until every agent knows it, for `spread_s` seconds at most."""

@@ -11,7 +11,7 @@ from agent.control.admin.door import Answer, Door, may_not_be, peer_of, read_jso
 from agent.control.host.here import Here
 from agent.control.host.rights import Peer, Right
 from agent.control.instances.registrar import Registrar
-from agent.control.instances.registration import Identity, NotYours, Registered, TooMany
+from agent.control.instances.registration import Identity, NotYours, Registered, Taken, TooMany
 from agent.control.workers.fleet import Fleet
 from policies.language.duration import seconds
 from policies.language.names import parse_service
@@ -56,8 +56,10 @@ class InstancesApi:
             return refusal(_status(fault), f"{fault.path}: {fault.reason}", fault.path)
         return Answer(await self._answer(registered))
 
-    async def _answer(self, registered: Registered) -> dict[str, str]:
-        told = {"service": registered.service, "id": registered.id}
+    async def _answer(self, registered: Registered) -> dict[str, object]:
+        told: dict[str, object] = {"service": registered.service, "id": registered.id}
+        if registered.replaced:
+            told["replaced"] = list(registered.replaced)
         if registered.token:
             told |= await self._credentials(registered.service, registered.token)
         return told
@@ -122,4 +124,4 @@ def _status(fault: Flaw) -> int:
         return 403
     if isinstance(fault, TooMany):
         return 429
-    return 409 if "already registered" in fault.reason else 400
+    return 409 if isinstance(fault, Taken) or "already registered" in fault.reason else 400

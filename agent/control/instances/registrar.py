@@ -9,6 +9,7 @@ Laws
 - An instance is never where an agent listens, and one that a program beside us registers is on this host.
 - Leaving: `draining` first, then time for the word to spread, then the key is deleted.
 - An instance is whose that registered it: nobody else replaces it, takes it out, or speaks for it, but who operates.
+- It lives as long as whoever registered it says so (`renewals`), and an address and port is one service's (`places`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from agent.control.host.own_ports import is_here
 from agent.control.host.rights import ROOT, Peer
 from agent.control.instances.checks import Check, Means, Subject
 from agent.control.instances.permits import Permits
+from agent.control.instances.places import Places
 from agent.control.instances.registration import (
     Identity,
     Local,
@@ -38,6 +40,7 @@ from agent.control.instances.registration import (
     kept,
     owner_of,
 )
+from agent.control.instances.renewals import LEAST_S, MOST_S, Renewals
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.table import Table
 from agent.ports import Ports
@@ -45,6 +48,7 @@ from agent.settings.document import InstanceSettings, Settings
 from policies.kinds.health.decide import Transition
 from policies.kinds.health.document import HealthPolicy, TcpCheck
 from policies.language.document import convert
+from policies.language.duration import bounded
 from policies.language.plain import Flaw
 from registry.keys import Keys
 from registry.lease import Holder
@@ -56,6 +60,8 @@ DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 """What is asked of an instance that nobody said anything about: that its port accepts connections."""
 
 EXPIRE_EVERY_S: Final = 30.0
+ABANDONED_S: Final = 1.0
+"""How long word has that an instance which nobody renewed takes nothing new."""
 
 
 class Registrar:
@@ -94,6 +100,8 @@ class Registrar:
         self._nursery: trio.Nursery | None = None
         self._leaving: set[Identity] = set()
         self.local: dict[Identity, Local] = {}
+        self.renewals = Renewals()
+        self._places = Places(self.local, self.renewals, table)
         self.tokens = tokens
         self._on_tokens = on_tokens
         self._events = events
@@ -105,6 +113,7 @@ class Registrar:
         saved = disk.load_json(self._path)
         if isinstance(saved, dict):
             self.tokens.load(saved.get("tokens"), time.time())
+            self.renewals.load(saved.get("renew_within"))
             instances = saved.get("instances")
             for raw in instances if isinstance(instances, list) else []:
                 self._load(raw)
@@ -123,13 +132,14 @@ class Registrar:
         try:
             registration = convert(raw, Registration)
             try:
-                self._add(registration, "admin", uid, anywhere=anywhere)
+                identity, _ = self._add(registration, "admin", uid, anywhere=anywhere)
             except Flaw as fault:
                 if not fault.path.startswith("$.health."):
                     raise
                 log.warning("a check on disk is dropped", service=registration.service, reason=str(fault))
                 without = msgspec.structs.replace(registration, health=None)
-                self._add(without, "admin", uid, anywhere=anywhere)
+                identity, _ = self._add(without, "admin", uid, anywhere=anywhere)
+            self.renewals.loaded(identity)
         except (Flaw, ValueError) as error:
             log.warning("a registration on disk is of no use any more", error=str(error))
 
@@ -142,13 +152,16 @@ class Registrar:
         self._refuse_others(registration, peer, operates)
         standing = self.local.get(identity_of(registration, self._settings.host))
         uid = peer.uid if standing is None else standing.uid
-        service, identity = self._add(registration, "admin", uid, anywhere=operates)
+        within = registration.renew_within
+        within_s = None if within is None else bounded("$.renew_within", within, LEAST_S, MOST_S)
+        (service, identity), replaced = self._add(registration, "admin", uid, anywhere=operates)
+        self.renewals.renewed((service, identity), within_s)
         token = ""
         if not self.tokens.has(service, identity):
             token = self.tokens.issue(service, identity, time.time(), registration.token)
             self._on_tokens()
         self._save()
-        return Registered(service, identity, token)
+        return Registered(service, identity, token, tuple(map("/".join, replaced)))
 
     def is_of(self, identity: Identity, peer: Peer) -> bool:
         """Whether an instance is this user's."""
@@ -176,7 +189,10 @@ class Registrar:
                 "$", f"{peer} has registered {most} instances; local.max_instances in agent.toml allows no more"
             )
 
-    def _add(self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False) -> Identity:
+    def _add(
+        self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False
+    ) -> tuple[Identity, list[Identity]]:
+        """Also those that had to go for it."""
         service, identity = identity_of(declared, self._settings.host)
         address = declared.address or self._address
         try:
@@ -206,8 +222,13 @@ class Registrar:
         refused = self._permits.of_registration(own_check, declared.port) if own_check and source == "admin" else None
         if refused is not None:
             raise Flaw(f"$.health{refused.path[1:]}", refused.reason)
-        self._put((service, identity), Local(record, own_check, source, uid, anywhere))
-        return service, identity
+        local = Local(record, own_check, source, uid, anywhere)
+        replaced = self._places.yields((service, identity), local, operates=anywhere)
+        for other in replaced:
+            log.warning("an instance yields its port", instance="/".join(other), to=f"{service}/{identity}")
+            self.forget(other, f"{service}/{identity} was registered with its address and port")
+        self._put((service, identity), local)
+        return (service, identity), replaced
 
     def _is_ours(self, address: str) -> bool:
         """Whether it is this host's; what agent.toml names is, whatever the host says."""
@@ -292,6 +313,7 @@ class Registrar:
             self._nursery = nursery
             for identity, check in self._checks.items():
                 nursery.start_soon(self._run, identity, check)
+            nursery.start_soon(self.renewals.run, self._on_not_renewed)
             while True:
                 await trio.sleep(EXPIRE_EVERY_S)
                 self._expire()
@@ -356,9 +378,23 @@ class Registrar:
         reason = {"orderly": True, "reason": "its agent stopped"}
         return [put for identity in self.local for put in self._events("instance.gone", identity, dict(reason))]
 
-    def forget(self, identity: Identity) -> None:
+    def _on_not_renewed(self, identity: Identity, within_s: float) -> None:
+        """Who registered it is not there any more; the program may be, and finishes what it has."""
+        log.warning("an instance was not renewed", service=identity[0], instance=identity[1], within_s=within_s)
+        self._leaving.add(identity)
+        self.drain([identity])
+        assert self._nursery is not None, "it is the one that asks"
+        self._nursery.start_soon(self._end_not_renewed, identity, f"it was not renewed for {within_s:g} s")
+
+    async def _end_not_renewed(self, identity: Identity, reason: str) -> None:
+        await trio.sleep(ABANDONED_S)
+        if identity in self._leaving:  # not registered again meanwhile
+            self.forget(identity, reason, orderly=False)
+
+    def forget(self, identity: Identity, reason: str = "it was deregistered", *, orderly: bool = True) -> None:
         """Take an instance out altogether."""
         self._leaving.discard(identity)
+        self.renewals.forget(identity)
         local = self.local.pop(identity, None)
         self._checks.pop(identity, None)
         self._told.pop(identity, None)
@@ -366,7 +402,7 @@ class Registrar:
         scope = self._running.pop(identity, None)
         if scope is not None:
             scope.cancel()
-        data: dict[str, Any] = {"orderly": True, "reason": "it was deregistered"}
+        data: dict[str, Any] = {"orderly": orderly, "reason": reason}
         if local is not None:
             data |= {"version": local.record.version, "zone": local.record.zone}
         self._holder.drop(self._keys.instance(*identity), also=self._events("instance.gone", identity, data))
@@ -380,6 +416,7 @@ class Registrar:
         None when etcd does not take the word in time: the instance is forgotten at once then.
         """
         self._leaving.add(identity)
+        self.renewals.forget(identity)
         self.tokens.retire(*identity, time.time())  # whoever takes its name meanwhile gets one of its own
         self.drain([identity])
         with trio.move_on_after(spread_s):
@@ -399,7 +436,9 @@ class Registrar:
 
     def _save(self) -> None:
         """Write what has to outlive us, when it has changed: registrations are renewed all the time."""
-        data = msgspec.json.encode({"instances": self._kept(), "tokens": self.tokens.saved()})
+        data = msgspec.json.encode(
+            {"instances": self._kept(), "tokens": self.tokens.saved(), "renew_within": self.renewals.saved()}
+        )
         if data != self._saved and disk.write(self._path, data):
             self._saved = data
 

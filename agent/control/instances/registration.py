@@ -11,6 +11,7 @@ from agent.control.host.rights import ROOT, Peer
 from agent.settings.document import InstanceSettings
 from policies.kinds.health.document import HealthPolicy
 from policies.language.document import Document
+from policies.language.duration import Duration
 from policies.language.names import parse_service
 from policies.language.plain import Flaw
 from registry.keys import check_id
@@ -25,6 +26,8 @@ class Registration(InstanceSettings, frozen=True, kw_only=True):
 
     token: str = ""
     """Said by who registers again: the one that it was given, in case that it was forgotten here."""
+    renew_within: Duration | None = None
+    """It ends when it is not registered again within; None: it stays until it is taken out."""
 
 
 class Registered(NamedTuple):
@@ -34,10 +37,16 @@ class Registered(NamedTuple):
     id: str
     token: str
     """Shown this once; empty when the instance has one already."""
+    replaced: tuple[str, ...] = ()
+    """Instances of other services that stood at its address and port, and were taken out: service/id."""
 
 
 class NotYours(Flaw):
     """It is another user's."""
+
+
+class Taken(Flaw):
+    """Another service stands at its address and port."""
 
 
 class TooMany(Flaw):
