@@ -13,7 +13,7 @@ from tests.support.processes import descendants, tell
 
 
 def test_a_program_whose_run_was_killed_is_nobody_elses(tmp_path: Path) -> None:
-    """kill -9 of `shoal run`: while it is fresh its port is refused by name; then it is gone, and cart is never answered
+    """kill -9 of `shoal run`: while fresh, its port is refused by name; then it is gone, and cart is never answered
     by bank, who has the port."""
     with running_mesh(tmp_path) as mesh:
         host = mesh.agent()
