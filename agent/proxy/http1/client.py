@@ -16,7 +16,8 @@ from enum import IntEnum
 from agent.proxy.engine.connection import Connection, Tally
 from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
-from agent.proxy.http1.head import check_incomplete, parse_response
+from agent.proxy.http1.gathering import Gathered
+from agent.proxy.http1.head import parse_response
 from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead, RequestHead, ResponseHead
 from agent.proxy.stream import ResponseHandler, Upstream
 from agent.trust import bind_source
@@ -55,9 +56,9 @@ class ClientConnection(Connection):
     """One connection to an endpoint's address. Owned by an attempt while busy, by the pool while idle."""
 
     __slots__ = (
-        "_buffer",
         "_decoder",
         "_framing",
+        "_heads",
         "_left",
         "attempt",
         "dial",
@@ -84,7 +85,7 @@ class ClientConnection(Connection):
         self.phase = Phase.CONNECTING
         self.sent = False
         """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
-        self._buffer = b""
+        self._heads = Gathered()
         self._framing = NO_BODY
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
@@ -143,27 +144,22 @@ class ClientConnection(Connection):
     def _read_heads(self, data: bytes) -> None:
         attempt = self.attempt
         assert attempt is not None
-        if self._buffer:
-            data = self._buffer + data
+        heads = self._heads
+        heads.feed(data)
         while True:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                check_incomplete(data)
-                self._buffer = data
+            text = heads.head()
+            if text is None:
                 return
-            head = parse_response(data[:end], attempt.method)
-            data = data[end + 4 :]
+            head = parse_response(text, attempt.method)
             if head.status >= 200:
                 break
             if head.status == 101:
-                self._buffer = b""
-                self._switch(attempt, head, data)
+                self._switch(attempt, head, heads.take())
                 return
             attempt.on_informational(head)
             if self.attempt is not attempt:
                 return
-        self._buffer = b""
-        self._begin_body(attempt, head, data)
+        self._begin_body(attempt, head, heads.take())
 
     def _switch(self, attempt: ResponseHandler, head: ResponseHead, data: bytes) -> None:
         if not attempt.upgrade:

@@ -34,22 +34,31 @@ def last_chunk(trailers: list[bytes]) -> bytes:
 class ChunkedDecoder:
     """Bytes in, payload out. After `done`, `rest` holds what came behind the body and `trailers` its trailer fields."""
 
-    __slots__ = ("_left", "_pending", "_trailing", "done", "rest", "trailers")
+    __slots__ = ("_left", "_line", "_trailing", "_trailing_bytes", "done", "rest", "trailers")
 
     def __init__(self) -> None:
-        self._pending = b""
+        self._line: bytearray | None = None
+        """One whose end has not come. It is looked at once, however it drips."""
         self._left = -1
         """Bytes of the current chunk still to come; 0: its CRLF is; -1: a size line is."""
         self._trailing = False
+        self._trailing_bytes = 0
+        """Of all trailer fields, those that are dropped too."""
         self.done = False
         self.rest = b""
         self.trailers: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
         """The payload in `data`. Raises BadHead for a framing that has more than one reading."""
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
+        line_so_far = self._line
+        if line_so_far is not None:
+            looked = len(line_so_far) - 1  # a CR that its LF may follow
+            line_so_far += data
+            if line_so_far.find(b"\r\n", looked) < 0:
+                self._judge_line(line_so_far, looked)
+                return b""
+            data = bytes(line_so_far)
+            self._line = None
         pieces: list[bytes] = []
         position = 0
         while True:
@@ -63,7 +72,9 @@ class ChunkedDecoder:
                 continue
             end = data.find(b"\r\n", position)
             if end < 0:
-                self._keep(data[position:])
+                if position < len(data):
+                    self._line = bytearray(data[position:])
+                    self._judge_line(self._line, 0)
                 break
             line = data[position:end]
             position = end + 2
@@ -81,12 +92,12 @@ class ChunkedDecoder:
                 self._size(line)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _keep(self, data: bytes) -> None:
-        if len(data) > (_MAX_TRAILER_BYTES if self._trailing else _MAX_SIZE_LINE):
+    def _judge_line(self, line: bytearray, judged: int) -> None:
+        """One whose end has not come, and of which nothing is wrong up to `judged`."""
+        if len(line) > (_MAX_TRAILER_BYTES if self._trailing else _MAX_SIZE_LINE):
             raise BadHead("a line of chunked coding that is too long", 431 if self._trailing else 400)
-        if b"\n" in data or (self._left == 0 and not self._trailing and data not in (b"", b"\r")):
+        if line.find(b"\n", judged) >= 0 or (self._left == 0 and not self._trailing and line != b"\r"):
             raise BadHead("a line of chunked coding that does not end with CR LF")
-        self._pending = data
 
     def _size(self, line: bytes) -> None:
         size = _SIZE.match(line) if len(line) <= _MAX_SIZE_LINE else None
@@ -101,5 +112,6 @@ class ChunkedDecoder:
         # A trailer that could change how the message is framed or routed is dropped: RFC 9110 section 6.5.1.
         if field.code not in (HOST, CONTENT_LENGTH) and field.code < HOP_BY_HOP and not is_word(field.code):
             self.trailers.append(field.wire)
-        if len(self.trailers) > _MAX_TRAILERS or sum(map(len, self.trailers)) > _MAX_TRAILER_BYTES:
+        self._trailing_bytes += len(line)
+        if len(self.trailers) > _MAX_TRAILERS or self._trailing_bytes > _MAX_TRAILER_BYTES:
             raise BadHead("too many trailer fields", 431)

@@ -148,13 +148,14 @@ def _read_fields(head: Head, data: bytes, lines: list[bytes], rebuilt: int) -> N
             head.close = False
 
 
-def check_incomplete(data: bytes) -> None:
-    """Judges a head whose end has not come yet. Raises BadHead for what no further byte can mend."""
-    if len(data) > MAX_HEAD_BYTES:
+def check_incomplete(data: bytes | bytearray, begins: int = 0, judged: int = 0) -> None:
+    """Judges a head whose end has not come yet, and of which nothing is wrong up to `judged`. It is what stands in
+    `data` from `begins` on. Raises BadHead for what no further byte can mend."""
+    if len(data) - begins > MAX_HEAD_BYTES:
         raise BadHead(f"a head of more than {MAX_HEAD_BYTES} bytes", 431)
-    if _BARE_LF.search(data):
+    if _BARE_LF.search(data, judged):
         raise BadHead("a line that ends with LF alone; lines end with CR LF")
-    if b"\0" in data:
+    if data.find(b"\0", judged) >= 0:
         raise BadHead("a NUL byte in the head")
 
 

@@ -19,7 +19,8 @@ from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
 from agent.proxy.http1.answers import closing_answer, status_line
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
-from agent.proxy.http1.head import check_incomplete, parse_request
+from agent.proxy.http1.gathering import Gathered
+from agent.proxy.http1.head import parse_request
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import (
     CHUNKED,
@@ -47,13 +48,13 @@ class ServerConnection(Connection):
 
     __slots__ = (
         "_agent",
-        "_buffer",
         "_decoder",
+        "_early",
         "_framing",
+        "_head_due",
         "_left",
         "_lingered",
         "_looping",
-        "_scanned",
         "budget",
         "closing",
         "exchange",
@@ -72,8 +73,10 @@ class ServerConnection(Connection):
         """Where its requests come by; None once it is closed."""
         self.exchange: RequestHandler | None = None
         self.served = 0
-        self._buffer = b""
-        self._scanned = 0
+        self._early = Gathered()
+        """What no exchange has taken: of the next request, and of those behind it."""
+        self._head_due = True
+        """Whether the time for the head that is awaited runs. It runs over the whole of it, and once."""
         self._framing = NO_BODY
         """Of the request body that is being read; NO_BODY once it is whole."""
         self._left = 0
@@ -93,15 +96,15 @@ class ServerConnection(Connection):
         if self._lingered >= 0:
             self._linger(len(data))
         elif exchange is None:
-            self._buffer = self._buffer + data if self._buffer else data
+            self._early.feed(data)
             self._read_requests()
         elif exchange.switched:
             exchange.on_tunnel_data(data)
         elif self._framing != NO_BODY:
             self._read_body(exchange, data)
         else:
-            self._buffer += data
-            if len(self._buffer) > PIPELINE_BYTES:
+            self._early.feed(data)
+            if len(self._early) > PIPELINE_BYTES:
                 self.pause_reading()
 
     def _read_requests(self) -> None:
@@ -110,39 +113,35 @@ class ServerConnection(Connection):
             return
         self._looping = True
         try:
-            while self.exchange is None and self._buffer and not self.closing and not self.closed:
+            while self.exchange is None and len(self._early) and not self.closing and not self.closed:
                 if not self._read_head():
                     break
         finally:
             self._looping = False
 
     def _read_head(self) -> bool:
-        buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # one empty line before a request: RFC 9112 section 2.2
-            buffer = self._buffer = buffer[2:]
-            self._scanned = 0
-        end = buffer.find(b"\r\n\r\n", self._scanned)
+        early = self._early
+        early.skip_empty_line()
         try:
-            if end < 0:
-                check_incomplete(buffer)
-                self._wait_for_head(len(buffer))
+            head = early.head()
+            if head is None:
+                self._wait_for_head()
                 return False
-            request = parse_request(buffer[:end])
+            request = parse_request(head)
         except BadHead as bad:
             self.give_up(Refusal(bad.status, "http", bad.reason))
             return False
-        self._buffer = buffer[end + 4 :]
-        self._scanned = 0
         self._begin(request)
         return True
 
-    def _wait_for_head(self, have: int) -> None:
-        if not self._scanned and self.served:
+    def _wait_for_head(self) -> None:
+        if not self._head_due:
+            self._head_due = True
             self.arm(self.reactor.now + self.server.limits.head_s)
-        self._scanned = max(1, have - 3)
 
     def _begin(self, request: RequestHead) -> None:
         self.served += 1
+        self._head_due = False
         framing = request.framing
         if framing == LENGTH and not request.length:
             framing = NO_BODY
@@ -157,14 +156,14 @@ class ServerConnection(Connection):
         exchange = self.exchange = self.server.handler(stream, request)
         exchange.request_sent = framing == NO_BODY
         self.server.begin(stream, exchange)
-        if framing != NO_BODY and self._buffer and self.exchange is exchange:
-            data, self._buffer = self._buffer, b""
-            self._read_body(exchange, data)
+        if framing != NO_BODY and len(self._early) and self.exchange is exchange:
+            self.resume_reading()
+            self._read_body(exchange, self._early.take())
 
     def _read_body(self, exchange: RequestHandler, data: bytes) -> None:
         if self._framing == LENGTH:
             if len(data) > self._left:
-                self._buffer = data[self._left :]
+                self._early.feed(data[self._left :])
                 data = data[: self._left]
             self._left -= len(data)
             exchange.on_request_data(data)
@@ -183,7 +182,7 @@ class ServerConnection(Connection):
         if payload:
             exchange.on_request_data(payload)
         if decoder.done and self.exchange is exchange:
-            self._buffer = decoder.rest
+            self._early.feed(decoder.rest)
             self._decoder = None
             self._framing = NO_BODY
             exchange.on_request_end(decoder.trailers)
@@ -212,7 +211,7 @@ class ServerConnection(Connection):
         """Too slow with a head, too long without a request, or the current request's time is up."""
         if self.exchange is not None:
             self.exchange.on_client_timeout()
-        elif self._lingered >= 0 or not (self._buffer or self._scanned):
+        elif self._lingered >= 0 or not len(self._early):
             self.close()
         else:
             self.give_up(Refusal(408, "http", f"no whole request head within {self.server.limits.head_s:g} s"))
@@ -238,14 +237,14 @@ class ServerConnection(Connection):
             self.close_soon()
             return
         self.arm(self.reactor.now + self.server.limits.idle_s)
-        self.resume_reading()
-        if self._buffer:
+        if len(self._early) <= PIPELINE_BYTES:  # else each request would let in more than it has taken
+            self.resume_reading()
+        if len(self._early):
             self._read_requests()
 
     def take_rest(self) -> bytes:
         """What came behind the request, which is none any more."""
-        rest, self._buffer = self._buffer, b""
-        return rest
+        return self._early.take()
 
     def on_drained(self) -> None:
         """The client took what was held."""
@@ -270,7 +269,7 @@ class ServerConnection(Connection):
             return
         self.closing = True
         self._lingered = 0
-        self._buffer = b""
+        self._early.clear()
         self.arm(self.reactor.now + LINGER_S)
         self.resume_reading()
         if self.flushed:
@@ -401,6 +400,7 @@ class ServerStream(Stream):
         upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
         fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
         connection.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
+        connection.resume_reading()
         rest = connection.take_rest()
         if rest and connection.exchange is not None:
             connection.exchange.on_tunnel_data(rest)
