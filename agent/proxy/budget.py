@@ -1,42 +1,145 @@
 # mypyc: compiled
-"""What clients of one listener may take."""
+"""What clients of one listener may take, and who makes way when it is full.
+
+Laws
+- Each listener has its own, so that whoever floods one of them locks nobody out of the other.
+- Outsiders, who are neither agents nor of this host, have a part of it: what is left is for those. One address of
+  theirs has half of that part at most.
+- Where it is full, those make way by whom nothing is under way, the oldest first: connections that never had a whole
+  head, then those between two requests. No request is cut for a newcomer, and none but an outsider makes way for one.
+- None of it costs a request anything: books are kept for each connection, not for each request.
+"""
 
 from __future__ import annotations
 
+import socket
+from collections import OrderedDict
 from typing import Final
 
-STRANGERS_PERCENT: Final = 75
-"""Of the inbound listener's connections: the rest is for agents."""
+from agent.proxy.engine.connection import Connection
+from agent.proxy.engine.reactor import Reactor
+
+OUTSIDERS_PERCENT: Final = 75
+"""Of a listener's connections."""
+ADDRESS_PERCENT: Final = 50
+"""Of the outsiders' part, for one address of theirs."""
+LOOKED_AT: Final = 64
+"""Connections, for one that may make way. Those that may not go to the end, so that the next search goes on."""
+
+
+class Guest(Connection):
+    """A client's connection, which has a place in a budget as long as it is open."""
+
+    __slots__ = ("address", "budget", "outsider")
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, budget: Budget, address: str, *, outsider: bool) -> None:
+        super().__init__(reactor, sock)
+        self.budget = budget
+        self.address = address
+        self.outsider = outsider
+        """As it was when it came: who is an agent changes."""
+        budget.hold(self)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is under way by it."""
+        raise NotImplementedError
+
+    def make_way(self) -> None:
+        """Close, for another."""
+        raise NotImplementedError
+
+
+class _Kind:
+    """The connections of outsiders, or those of the others; the oldest first."""
+
+    __slots__ = ("kept", "new")
+
+    def __init__(self) -> None:
+        self.new: OrderedDict[Guest, None] = OrderedDict()
+        """They never had a whole head."""
+        self.kept: OrderedDict[Guest, None] = OrderedDict()
+
+    def victim(self, address: str = "") -> Guest | None:
+        """Who makes way; of those at an address, if one is given."""
+        if not address and self.new:
+            return next(iter(self.new))
+        for guests in (self.new, self.kept):
+            for _ in range(min(LOOKED_AT, len(guests))):
+                guest = next(iter(guests))
+                if guest.waits and (not address or guest.address == address):
+                    return guest
+                guests.move_to_end(guest)
+        return None
 
 
 class Budget:
-    """What clients of one listener, the outbound or the inbound one, may take in this worker; each has its own, so that
-    whoever floods one of them locks nobody out of the other. Of the inbound one, a part is kept for agents."""
+    """What clients of one listener, the outbound or the inbound one, may take in this worker."""
 
-    __slots__ = ("inbound", "open", "strangers", "waiting")
+    __slots__ = ("_addresses", "_others", "_outsiders", "inbound", "made_way", "open", "outsiders", "waiting")
 
     def __init__(self, *, inbound: bool) -> None:
         self.inbound = inbound
         self.open = 0
         """Connections."""
-        self.strangers = 0
-        """Those of them that no agent made."""
+        self.outsiders = 0
+        """Those of them that outsiders made."""
+        self.made_way = 0
+        """Connections that were closed for others, since ever."""
         self.waiting = 0
         """Requests that wait for the first table."""
+        self._addresses: dict[str, int] = {}
+        """Connections of outsiders, by where they come from."""
+        self._outsiders = _Kind()
+        self._others = _Kind()
 
-    def enter(self, most: int, *, agent: bool) -> bool:
-        """Take a connection, of `most` that there may be; False when it is one too many."""
-        if self.open >= most:
-            return False
-        if self.inbound and not agent:
-            if self.strangers >= max(1, most * STRANGERS_PERCENT // 100):
+    def has_room(self, most: int, address: str, *, outsider: bool) -> bool:
+        """Whether another connection may come, of `most` that there may be: others make way for it, if they can."""
+        if outsider:
+            part = max(1, most * OUTSIDERS_PERCENT // 100)
+            if self._addresses.get(address, 0) >= max(1, part * ADDRESS_PERCENT // 100):
+                if not self._send_away(self._outsiders.victim(address)):
+                    return False
+            elif self.outsiders >= part and not self._send_away(self._outsiders.victim()):
                 return False
-            self.strangers += 1
-        self.open += 1
+        if self.open < most or self._send_away(self._outsiders.victim()):
+            return True
+        return not outsider and self._send_away(self._others.victim())
+
+    def _send_away(self, guest: Guest | None) -> bool:
+        if guest is None:
+            return False
+        self.made_way += 1
+        guest.make_way()
         return True
 
-    def leave(self, *, agent: bool) -> None:
-        """It closed; `agent` as it was when it came."""
+    def _kind(self, guest: Guest) -> _Kind:
+        return self._outsiders if guest.outsider else self._others
+
+    def hold(self, guest: Guest) -> None:
+        """It came."""
+        self._kind(guest).new[guest] = None
+        self.open += 1
+        if guest.outsider:
+            self.outsiders += 1
+            self._addresses[guest.address] = self._addresses.get(guest.address, 0) + 1
+
+    def head_came(self, guest: Guest) -> None:
+        """Its first, and whole."""
+        kind = self._kind(guest)
+        if kind.new.pop(guest, self) is None:
+            kind.kept[guest] = None
+
+    def leave(self, guest: Guest) -> None:
+        """It closed."""
+        kind = self._kind(guest)
+        if kind.new.pop(guest, self) is not None:
+            kind.kept.pop(guest, None)
         self.open -= 1
-        if self.inbound and not agent:
-            self.strangers -= 1
+        if guest.outsider:
+            self.outsiders -= 1
+            left = self._addresses.get(guest.address, 0) - 1
+            if left > 0:
+                self._addresses[guest.address] = left
+            else:
+                self._addresses.pop(guest.address, None)

@@ -22,9 +22,9 @@ ACCEPTS_PER_EVENT: Final = 64
 log = logging.getLogger("shoal.worker")
 
 
-def speak(server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, agent: bool) -> Connection:
+def speak(server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, outsider: bool) -> Connection:
     """A client's connection, in the protocol that it speaks."""
-    return ServerConnection(server, sock, peer, budget, agent=agent)
+    return ServerConnection(server, sock, peer, budget, outsider=outsider)
 
 
 def turn_away(sock: socket.socket, refusal: Refusal) -> None:

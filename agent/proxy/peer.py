@@ -7,10 +7,15 @@ who asks a Peer need know.
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.proxy.messages import words
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.messages.outgoing import trail
 from agent.trust import Agents
+
+_THIS_HOST: Final = frozenset({"127.0.0.1", "::1"})
+"""Where its programs connect from, if they do not choose another address."""
 
 
 class Peer:
@@ -28,6 +33,11 @@ class Peer:
     def agent(self) -> bool:
         """Whether it is another host's agent, as far as is known now."""
         return self._agents is not None and self._agents.from_agent(self.address)
+
+    @property
+    def outsider(self) -> bool:
+        """Whether it is neither another host's agent nor of this host."""
+        return self.address not in _THIS_HOST and not self.agent
 
     @property
     def sender(self) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.frames import Compared, Peer, Store
 from agent.lateness import Lateness
+from agent.proxy.budget import Budget
 from agent.proxy.control.peers import Peers
 from agent.proxy.control.storing import Stores
 from agent.proxy.engine.connection import Connection
@@ -47,6 +48,8 @@ class Runtime(Server):
         self.stores = Stores()
         self.pace = Pace(self.reactor)
         self.given_up = GivenUp() if given_up is None else given_up
+        self.outbound = Budget(inbound=False)
+        self.inbound = Budget(inbound=True)
         self.connections: set[Connection] = set()
         self.accepted = 0
         self._compare: Callable[[Compared], bool] | None = None

@@ -33,7 +33,7 @@ from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
 from agent.proxy.listener import Listener, speak, turn_away
-from agent.proxy.messages.answers import Refusal
+from agent.proxy.messages.answers import FULL
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
 from agent.proxy.report import state
@@ -71,8 +71,6 @@ class Worker(Runtime):
     def __init__(self, seed: int | None = None, given_up: GivenUp | None = None) -> None:
         super().__init__(seed, given_up)
         self.cpu = CpuWatch(self.reactor, self.table)
-        self.outbound = Budget(inbound=False)
-        self.inbound = Budget(inbound=True)
         self._affordable = affordable()
         self._believed: tuple[dict[str, str], str] | None = None
         """Where agents are registered, and which host this is, from the next commit on."""
@@ -93,14 +91,14 @@ class Worker(Runtime):
         """A client connected, to the listener that the budget is of."""
         self.accepted += 1
         sock.setblocking(False)
-        agent = peer.agent
-        if not budget.enter(min(self.limits.max_connections, self._affordable), agent=agent):
-            refusal = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
-            self.count_refused(refusal)
-            turn_away(sock, refusal)
+        outsider = peer.outsider
+        most = min(self.limits.max_connections, self._affordable)
+        if not budget.has_room(most, peer.address, outsider=outsider):
+            self.count_refused(FULL)
+            turn_away(sock, FULL)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connections.add(speak(self, sock, peer, budget, agent=agent))
+        self.connections.add(speak(self, sock, peer, budget, outsider=outsider))
 
     def forget(self, connection: Connection) -> None:
         """A client's connection closed."""

@@ -152,11 +152,17 @@ def _workers(workers: list[dict[str, Any]]) -> list[Metric]:
     late = sum(worker["loop_late_s"] for worker in workers)
     metrics.append(CounterMetricFamily("shoal_worker_loop_late_seconds", "For how long workers were late", value=late))
     # A worker of the version before, which has not gone yet, tells nothing of it.
-    for name, text, field in (
-        ("shoal_given_up_calls", "Calls of services that every try was made for, by request and by trace", "noted"),
-        ("shoal_given_up_calls_lost", "Of those, how many gave way to others too early", "lost"),
+    for name, text, part, field in (
+        ("shoal_connections_made_way", "Connections closed for others, without a request", "connections", "made_way"),
+        (
+            "shoal_given_up_calls",
+            "Calls of services that every try was made for, by request and by trace",
+            "given_up",
+            "noted",
+        ),
+        ("shoal_given_up_calls_lost", "Of those, how many gave way to others too early", "given_up", "lost"),
     ):
-        told = sum(worker.get("given_up", {}).get(field, 0) for worker in workers)
+        told = sum(worker.get(part, {}).get(field, 0) for worker in workers)
         metrics.append(CounterMetricFamily(name, text, value=told))
     lost = sum(worker["records_lost"] for worker in workers)
     metrics.append(CounterMetricFamily("shoal_access_records_lost", "Access records that nobody took", value=lost))

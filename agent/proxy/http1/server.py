@@ -15,13 +15,12 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from agent.proxy.budget import Budget
-from agent.proxy.engine.connection import Connection
+from agent.proxy.budget import Budget, Guest
 from agent.proxy.http1.answers import closing_answer, status_line
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.http1.gathering import Gathered
 from agent.proxy.http1.head import parse_request
-from agent.proxy.messages.answers import Refusal
+from agent.proxy.messages.answers import FULL, Refusal
 from agent.proxy.messages.head import (
     CHUNKED,
     HOP_BY_HOP,
@@ -43,11 +42,10 @@ LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1024 * 1024
 
 
-class ServerConnection(Connection):
+class ServerConnection(Guest):
     """One client's connection."""
 
     __slots__ = (
-        "_agent",
         "_decoder",
         "_early",
         "_framing",
@@ -55,7 +53,6 @@ class ServerConnection(Connection):
         "_left",
         "_lingered",
         "_looping",
-        "budget",
         "closing",
         "exchange",
         "served",
@@ -63,12 +60,9 @@ class ServerConnection(Connection):
         "stream",
     )
 
-    def __init__(self, server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, agent: bool) -> None:
-        """`agent`: the budget counts it as an agent's."""
-        super().__init__(server.reactor, sock)
+    def __init__(self, server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, outsider: bool) -> None:
+        super().__init__(server.reactor, sock, budget, peer.address, outsider=outsider)
         self.server = server
-        self.budget = budget
-        self._agent = agent
         self.stream: ServerStream | None = ServerStream(self, peer)
         """Where its requests come by; None once it is closed."""
         self.exchange: RequestHandler | None = None
@@ -141,6 +135,8 @@ class ServerConnection(Connection):
 
     def _begin(self, request: RequestHead) -> None:
         self.served += 1
+        if self.served == 1:
+            self.budget.head_came(self)
         self._head_due = False
         framing = request.framing
         if framing == LENGTH and not request.length:
@@ -284,9 +280,20 @@ class ServerConnection(Connection):
         """Close, wherever it stands."""
         if not self.closed:
             self.stream = None  # they refer to each other: garbage that only a collection would find
-            self.budget.leave(agent=self._agent)
+            self.budget.leave(self)
             self.server.forget(self)
         super().close()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is under way by it: no whole head has come, or its answer is out."""
+        return self.exchange is None
+
+    def make_way(self) -> None:
+        """Close, for another; who has begun to say something is told why."""
+        if len(self._early):
+            self.write(closing_answer(FULL))
+        self.close()
 
     def abort(self) -> None:
         """Give the connection up: the client sees that the answer did not come whole."""

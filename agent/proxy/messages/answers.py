@@ -27,6 +27,10 @@ class Refusal(NamedTuple):
     """Proven: no instance saw any of this request."""
 
 
+FULL: Final = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
+"""There is no place for another connection."""
+
+
 def header_text(text: str) -> bytes:
     """Text made safe for a header value: printable ASCII on one line, shortened."""
     return bytes(b if 0x20 <= b < 0x7F else 0x3F for b in text.encode("ascii", "replace")[:_HEADER_BYTES])

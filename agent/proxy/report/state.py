@@ -20,7 +20,11 @@ def metrics(runtime: Runtime) -> dict[str, Any]:
         },
         "duration_bounds_s": list(BOUNDS_S),
         "refused": runtime.refused,
-        "connections": {"open": len(runtime.connections), "accepted": runtime.accepted},
+        "connections": {
+            "open": len(runtime.connections),
+            "accepted": runtime.accepted,
+            "made_way": runtime.outbound.made_way + runtime.inbound.made_way,
+        },
         "pool": {
             "open": runtime.pool.opened,
             "idle": runtime.pool.idle,

@@ -3,34 +3,163 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
 
-from agent.frames import Where
+from agent.frames import Limits, Where
 from agent.proxy import worker as worker_module
-from agent.proxy.budget import Budget
+from agent.proxy.budget import LOOKED_AT
 from agent.proxy.peer import peer_at
+from agent.proxy.report.state import metrics
 from agent.proxy.worker import affordable
-from tests.support.proxy import GET, STRANGER, Client, Proxy, always_ok, endpoint, running_proxy
+from tests.agent.proxy.test_conversations import POST
+from tests.support.playbook import Playbook, Wire
+from tests.support.proxy import AGENT, GET, STRANGER, Client, Proxy, always_ok, endpoint, running_proxy
+
+A, B, C = "10.0.0.7", "10.0.0.8", "2001:db8::9"
 
 
-def test_the_inbound_budget_keeps_a_part_for_agents() -> None:
-    """Strangers have three quarters; agents whatever is free; the outbound listener knows no strangers."""
-    inbound, outbound = Budget(inbound=True), Budget(inbound=False)
-    assert [inbound.enter(8, agent=False) for _ in range(7)] == [True] * 6 + [False]
-    assert [inbound.enter(8, agent=True) for _ in range(3)] == [True, True, False]
-    inbound.leave(agent=False)
-    inbound.leave(agent=True)
-    assert inbound.enter(8, agent=False) and not inbound.enter(8, agent=False) and inbound.enter(8, agent=True)
-    assert [outbound.enter(2, agent=False) for _ in range(3)] == [True, True, False]
+def busy(client: Wire) -> Wire:
+    """A request of it is under way."""
+    return client >> POST
 
 
-@pytest.mark.parametrize(("most", "strangers"), [(1, 1), (2, 1), (4, 3), (5, 3)])
-def test_small_budgets(most: int, strangers: int) -> None:
-    """A stranger is served by the smallest agent, too."""
-    budget = Budget(inbound=True)
-    assert sum(budget.enter(most, agent=False) for _ in range(10)) == strangers
+def served(client: Wire) -> Wire:
+    """It had a request, and may have another."""
+    client >> b"OPTIONS * HTTP/1.1\r\nHost: nobody.nowhere\r\n\r\n"
+    return client << b"HTTP/1.1 404 ..."
+
+
+def is_full(client: Wire) -> bool:
+    """Whether it was told so at once."""
+    told = client.closed and client.heard.startswith(b"HTTP/1.1 503")
+    client.heard = b""
+    return told
+
+
+@contextmanager
+def small(most: int) -> Iterator[Playbook]:
+    with Playbook() as play:
+        play.worker.limits = Limits(max_connections=most)
+        play.put("one", "two")
+        yield play
+
+
+@pytest.mark.parametrize("inbound", [True, False])
+def test_a_part_is_for_agents_and_this_host(inbound: bool) -> None:
+    """However many requests outsiders have under way, of however many addresses."""
+    with small(8) as play:
+        taken = [busy(play.client(inbound=inbound, peer=f"10.0.0.{n}")) for n in range(6)]
+        assert is_full(play.client(inbound=inbound, peer=A))
+        near = [busy(play.client(inbound=inbound, peer=peer)) for peer in ("127.0.0.1", "::1")]
+        assert is_full(play.client(inbound=inbound, peer="127.0.0.1"))
+        assert not any(each.closed for each in (*taken, *near))
+
+
+@pytest.mark.parametrize("inbound", [True, False])
+@pytest.mark.parametrize("address", [A, C])
+def test_one_address_has_its_share(inbound: bool, address: str) -> None:
+    """Half of what there is for outsiders: others find a place. When its connections go, it may have others."""
+    with small(8) as play:
+        taken = [busy(play.client(inbound=inbound, peer=address)) for _ in range(3)]
+        assert is_full(play.client(inbound=inbound, peer=address))
+        others = [busy(play.client(inbound=inbound, peer=B)) for _ in range(3)]
+        assert not any(each.closed for each in others)
+        taken[0].ends()
+        assert not busy(play.client(inbound=inbound, peer=address)).closed
+
+
+@pytest.mark.parametrize("inbound", [True, False])
+@pytest.mark.parametrize("said", [b"", b"GET /"], ids=["silent", "slowly speaking"])
+def test_who_has_no_head_makes_way_the_oldest_first(inbound: bool, said: bytes) -> None:
+    """A slowloris sends its own connections away, and nobody else's."""
+    with small(8) as play:
+        first = busy(play.client(inbound=inbound, peer=A))
+        slow = [play.client(inbound=inbound, peer=f"10.0.1.{n}") for n in range(5)]
+        for each in slow if said else ():
+            assert each >> said
+        late = [play.client(inbound=inbound, peer=f"10.0.2.{n}") for n in range(2)]
+        assert [each.closed for each in slow] == [True, True, False, False, False]
+        assert slow[0].heard.startswith(b"HTTP/1.1 503" if said else b"") and bool(slow[0].heard) == bool(said)
+        assert not busy(late[0]).closed and not first.closed
+        budget = play.worker.inbound if inbound else play.worker.outbound
+        assert (budget.made_way, budget.outsiders, budget.open) == (2, 6, 6)
+        assert metrics(play.worker)["connections"]["made_way"] == 2
+
+
+def test_who_floods_from_one_address_sends_away_his_own() -> None:
+    """And not those of others that are older."""
+    with small(16) as play:
+        other = play.client(inbound=True, peer=B)
+        flood = [play.client(inbound=True, peer=A) for _ in range(20)]
+        assert not other.closed
+        assert [each.closed for each in flood] == [True] * 14 + [False] * 6
+
+
+@pytest.mark.parametrize("inbound", [True, False])
+def test_who_is_between_two_requests_makes_way_after_them(inbound: bool) -> None:
+    """A first request is no ticket to stay; one that is under way is."""
+    with small(8) as play:
+        kept = [served(play.client(inbound=inbound, peer=f"10.0.1.{n}")) for n in range(3)]
+        working = [busy(served(play.client(inbound=inbound, peer=f"10.0.3.{n}"))) for n in range(2)]
+        slow = play.client(inbound=inbound, peer="10.0.2.1")
+        late = [busy(play.client(inbound=inbound, peer=f"10.0.4.{n}")) for n in range(4)]
+        assert slow.closed and all(each.closed for each in kept)
+        assert not any(each.closed for each in (*working, *late))
+        assert is_full(play.client(inbound=inbound, peer=A))
+
+
+def test_outsiders_make_way_for_this_host_and_never_the_other_way_round() -> None:
+    """Also where this host's own connections took what outsiders could have had."""
+    with small(8) as play:
+        own = [play.client(peer="127.0.0.1") for _ in range(4)]
+        out = [play.client(peer=A), play.client(peer=B), play.client(peer=A), play.client(peer=B)]
+        more = [busy(play.client(peer="127.0.0.1")) for _ in range(3)]
+        assert [each.closed for each in out] == [True, True, True, False]
+        assert busy(out[3]) and is_full(play.client(peer=A))
+        assert not any(each.closed for each in (*own, *more))
+        assert not busy(play.client(peer="127.0.0.1")).closed
+        assert own[0].closed and not own[1].closed
+
+
+def test_many_that_work_do_not_hide_one_that_waits() -> None:
+    """They are looked at a few at a time, each once before any is looked at again."""
+    with small(400) as play:
+        working = [busy(play.client(peer=AGENT)) for _ in range(300)]
+        waiting = served(play.client(peer=AGENT))
+        working += [busy(play.client(peer=AGENT)) for _ in range(99)]
+        found = []
+        for _ in range(400 // LOOKED_AT + 1):
+            late = play.client(peer=AGENT)
+            found.append(not late.closed)
+            if found[-1]:
+                busy(late)
+        assert waiting.closed and sum(found) == 1
+        assert not any(each.closed for each in working)
+
+
+@pytest.mark.parametrize(("most", "outsiders"), [(1, 1), (2, 1), (4, 1), (5, 1), (6, 2)])
+def test_small_budgets(most: int, outsiders: int) -> None:
+    """An outsider is served by the smallest agent, too."""
+    with small(most) as play:
+        clients = [busy(play.client(inbound=True, peer=A)) for _ in range(1)]
+        clients += [play.client(inbound=True, peer=A) for _ in range(9)]
+        assert sum(not each.closed for each in clients) == outsiders
+
+
+def test_an_agent_is_no_outsider() -> None:
+    """By where it is registered; and whoever it was when it came, leaves."""
+    with small(4) as play:
+        play.worker.agents.learn({"another": A}, "here")
+        agents = [busy(play.client(inbound=True, peer=A)) for _ in range(4)]
+        assert not any(each.closed for each in agents) and play.worker.inbound.outsiders == 0
+        play.worker.agents.learn({}, "here")
+        for each in agents:
+            each.ends()
+        assert (play.worker.inbound.open, play.worker.inbound.outsiders) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -47,40 +176,36 @@ async def flood(proxy: Proxy, count: int) -> list[Client]:
     return [await proxy.client(inbound=True, source=STRANGER) for _ in range(count)]
 
 
-async def served(proxy: Proxy, *, inbound: bool) -> bool:
+async def served_by(proxy: Proxy, *, inbound: bool) -> bool:
     client = await proxy.client(inbound=inbound)
     return (await client.ask(GET, b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_flood_of_strangers_locks_out_strangers_only() -> None:
-    """With every connection that they may have taken, local services and agents are served; a further stranger is told;
-    and when they go, others may come."""
+    """With every connection that they may have taken, local services and agents are served; a further stranger is, too,
+    and the flood's oldest has gone."""
     async with running_proxy(max_connections=20) as proxy:
         proxy.worker.table.host = "here"
         proxy.put(endpoint(await proxy.upstream(always_ok), agent="here"))
-        taken = await flood(proxy, 15)
+        taken = await flood(proxy, 30)
         with trio.fail_after(60):
-            while proxy.worker.inbound.strangers < 15:
+            while proxy.worker.inbound.made_way < 23:
                 await trio.sleep(0.005)
-        refused = await flood(proxy, 3)
-        for client in refused:
-            assert (await client.rest()).startswith(b"HTTP/1.1 503")
-        assert await served(proxy, inbound=False) and await served(proxy, inbound=True)
-        for client in taken:
-            await client.stream.aclose()
-        with trio.fail_after(60):
-            while proxy.worker.inbound.strangers:
-                await trio.sleep(0.005)
-        (client,) = await flood(proxy, 1)
+        assert proxy.worker.inbound.outsiders == 7
+        for client in taken[:23]:
+            assert await client.rest() == b""
+        assert await served_by(proxy, inbound=False) and await served_by(proxy, inbound=True)
+        client = await proxy.client(inbound=True, source="127.0.0.99")
         assert (await client.ask(GET)).endswith(b"ok")
+        assert (await taken[29].ask(GET)).endswith(b"ok")
 
 
 async def test_who_says_nothing_is_cut() -> None:
     """After the time for a head, and the place is free again."""
-    async with running_proxy(max_connections=4, head_s=0.1) as proxy:
+    async with running_proxy(max_connections=8, head_s=0.1) as proxy:
         for client in await flood(proxy, 3):
             assert await client.rest() == b""
-        assert proxy.worker.inbound.open == proxy.worker.inbound.strangers == 0
+        assert proxy.worker.inbound.open == proxy.worker.inbound.outsiders == 0
 
 
 async def test_requests_before_the_first_table_wait_apart() -> None:
