@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.proxy.worker import SPARE_DESCRIPTORS
+from agent.descriptors import affordable
 from agent.settings.document import Settings, runtime_directory
 from agent.settings.file import load
 from policies.language.duration import seconds
@@ -76,7 +76,7 @@ def test_systemd_waits_longer_than_the_agent_drains() -> None:
 def test_a_worker_may_open_what_the_limits_promise() -> None:
     """Two descriptors a connection, at each of two listeners, and some to spare."""
     most = int(unit("shoal.service")["Service"]["LimitNOFILE"])
-    assert (most - SPARE_DESCRIPTORS) // 4 >= Settings().limits.max_connections
+    assert affordable(most) >= Settings().limits.max_connections
 
 
 @pytest.mark.parametrize("name", LISTENERS)

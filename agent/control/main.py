@@ -31,6 +31,7 @@ from agent.control.instances.host_claim import HostTaken, claim_host
 from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.fleet import drain_old
+from agent.descriptors import affordable, limit, raise_limit
 from agent.settings.document import Settings
 from agent.settings.file import SettingsError, load
 from agent.visible import VisibleFormatter, visible_values
@@ -73,6 +74,9 @@ class Control:
         """From start to end."""
         if build.kind() != build.COMPILED:
             log.warning("the request path is interpreted", cost=build.COST, reason=build.reason())
+        have, wanted = affordable(limit()) * self._settings.worker_count, self._settings.limits.max_connections
+        if have < wanted:
+            log.warning("too few descriptors (LimitNOFILE)", descriptors=limit(), connections=have, wanted=wanted)
         here = self.parts.here
         try:
             async with here.watchdog.running():
@@ -277,6 +281,7 @@ async def run_agent(settings: Settings, *, config: Path | None = None, dev: bool
 def main(settings: Settings, *, config: Path | None = None, dev: bool = False) -> int:
     """The process of `shoal agent`; its exit code. On SIGHUP it is executed anew, and this does not return."""
     configure_logging(settings.log_level)
+    raise_limit()
     stop = trio.run(partial(run_agent, settings, config=config, dev=dev))
     if stop.handover is None:
         return stop.code

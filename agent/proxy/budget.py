@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import socket
 from collections import OrderedDict
+from itertools import islice
 from typing import Final
 
 from agent.proxy.engine.connection import Connection
-from agent.proxy.engine.reactor import Reactor
+from agent.proxy.engine.reactor import READ, Reactor
 
 OUTSIDERS_PERCENT: Final = 75
 """Of a listener's connections."""
@@ -49,6 +50,11 @@ class Guest(Connection):
         """Close, for another."""
         raise NotImplementedError
 
+    def catch_up(self) -> None:
+        """Read what has come already: its head may be there, and not have been looked at yet."""
+        if self.reads:
+            self.on_event(READ)
+
 
 class _Kind:
     """The connections of outsiders, or those of the others; the oldest first."""
@@ -59,18 +65,6 @@ class _Kind:
         self.new: OrderedDict[Guest, None] = OrderedDict()
         """They never had a whole head."""
         self.kept: OrderedDict[Guest, None] = OrderedDict()
-
-    def victim(self, address: str = "") -> Guest | None:
-        """Who makes way; of those at an address, if one is given."""
-        if not address and self.new:
-            return next(iter(self.new))
-        for guests in (self.new, self.kept):
-            for _ in range(min(LOOKED_AT, len(guests))):
-                guest = next(iter(guests))
-                if guest.waits and (not address or guest.address == address):
-                    return guest
-                guests.move_to_end(guest)
-        return None
 
 
 class Budget:
@@ -98,20 +92,31 @@ class Budget:
         if outsider:
             part = max(1, most * OUTSIDERS_PERCENT // 100)
             if self._addresses.get(address, 0) >= max(1, part * ADDRESS_PERCENT // 100):
-                if not self._send_away(self._outsiders.victim(address)):
+                if not self._make_room(self._outsiders, address):
                     return False
-            elif self.outsiders >= part and not self._send_away(self._outsiders.victim()):
+            elif self.outsiders >= part and not self._make_room(self._outsiders):
                 return False
-        if self.open < most or self._send_away(self._outsiders.victim()):
+        if self.open < most or self._make_room(self._outsiders):
             return True
-        return not outsider and self._send_away(self._others.victim())
+        return not outsider and self._make_room(self._others)
 
-    def _send_away(self, guest: Guest | None) -> bool:
-        if guest is None:
-            return False
-        self.made_way += 1
-        guest.make_way()
-        return True
+    def _make_room(self, kind: _Kind, address: str = "") -> bool:
+        """Close one that waits; of those at an address, if one is given. False: there is none."""
+        for guests in (kind.new, kind.kept):
+            for guest in list(islice(guests, LOOKED_AT)):
+                if guest.closed:
+                    continue  # by what another was just told
+                if guest.waits and (not address or guest.address == address):
+                    guest.catch_up()
+                    if guest.closed:
+                        return True
+                    if guest.waits:
+                        self.made_way += 1
+                        guest.make_way()
+                        return True
+                if guests is kind.kept:
+                    guests.move_to_end(guest)
+        return False
 
     def _kind(self, guest: Guest) -> _Kind:
         return self._outsiders if guest.outsider else self._others

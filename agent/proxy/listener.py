@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
-from typing import Final
+from typing import Any, Final
 
+from agent.descriptors import NONE_LEFT, OURS
 from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Timed
@@ -54,7 +54,7 @@ class Listener(Timed):
         """Accept what waits."""
         for _ in range(ACCEPTS_PER_EVENT):
             try:
-                sock, address = self.sock.accept()
+                sock, address = self._accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -63,8 +63,16 @@ class Listener(Timed):
             peer = peer_at(address[0], self.server.agents if self.inbound else None)
             self.server.on_accepted(sock, peer, self.budget)
 
+    def _accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.sock.accept()
+        except OSError as error:
+            if error.errno not in NONE_LEFT:
+                raise
+            return self.server.reserve.accept(self.sock)
+
     def _pause(self, error: OSError) -> None:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        if error.errno not in OURS:
             log.error("accept failed: %s", error)
         self.server.reactor.remove(self.sock.fileno())
         self.server.reactor.wheel.arm(self, self.server.reactor.now + 0.1)

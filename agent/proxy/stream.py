@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 
+from agent.descriptors import Reserve
 from agent.frames import Limits
 from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
@@ -220,6 +221,11 @@ class ResponseHandler:
         some of the request."""
         raise NotImplementedError
 
+    def on_unable(self, reason: str, *, elsewhere: bool) -> None:
+        """This host could not even try to connect, for want of a descriptor, memory or a port: it tells nothing of the
+        endpoint. `elsewhere`: to another it may be able to."""
+        raise NotImplementedError
+
     def on_timeout(self, *, connecting: bool) -> None:
         """It took longer than the connection was armed for."""
         raise NotImplementedError
@@ -306,6 +312,7 @@ class Server:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.limits = Limits()
+        self.reserve = Reserve()
         self.draining = False
         self.agents = Agents()
         """Who is believed to be one."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import time
@@ -25,6 +24,7 @@ import msgspec
 import trio
 
 from agent import build, frames
+from agent.descriptors import affordable, limit, raise_limit
 from agent.frames import EndpointFrame, PolicyFrame, ToControl, ToWorker, Uncompiled, Unknown
 from agent.proxy.budget import Budget
 from agent.proxy.control import peers
@@ -33,7 +33,7 @@ from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
 from agent.proxy.listener import Listener, speak, turn_away
-from agent.proxy.messages.answers import FULL
+from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
 from agent.proxy.report import state
@@ -53,16 +53,7 @@ FLUSH_ROWS: Final = 200
 MAX_COMPARED: Final = 64
 """Requests whose answers wait to be compared: each may hold three bodies."""
 
-SPARE_DESCRIPTORS: Final = 128
-
 log = logging.getLogger("shoal.worker")
-
-
-def affordable() -> int:
-    """How many connections a listener may have by the descriptors there are. Each may need one to an endpoint, and what
-    one listener takes must leave the other its part."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1_000_000 if soft == resource.RLIM_INFINITY else max(16, (soft - SPARE_DESCRIPTORS) // 4)
 
 
 class Worker(Runtime):
@@ -71,7 +62,8 @@ class Worker(Runtime):
     def __init__(self, seed: int | None = None, given_up: GivenUp | None = None) -> None:
         super().__init__(seed, given_up)
         self.cpu = CpuWatch(self.reactor, self.table)
-        self._affordable = affordable()
+        self._affordable = affordable(limit())
+        self.pool.most = 2 * self._affordable
         self._believed: tuple[dict[str, str], str] | None = None
         """Where agents are registered, and which host this is, from the next commit on."""
         self.listeners: list[Listener] = []
@@ -93,12 +85,25 @@ class Worker(Runtime):
         sock.setblocking(False)
         outsider = peer.outsider
         most = min(self.limits.max_connections, self._affordable)
+        if self.reserve.lent and not self._has_descriptors():
+            self._turn_away(sock, OUT_OF_DESCRIPTORS)
+            return
         if not budget.has_room(most, peer.address, outsider=outsider):
-            self.count_refused(FULL)
-            turn_away(sock, FULL)
+            self._turn_away(sock, FULL)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connections.add(speak(self, sock, peer, budget, outsider=outsider))
+
+    def _has_descriptors(self) -> bool:
+        """Whether there is one besides that which a client has just taken: idle connections to endpoints go first."""
+        if not self.reserve.lent or self.pool.free_one():
+            self.reserve.take_back()
+        return not self.reserve.lent
+
+    def _turn_away(self, sock: socket.socket, refusal: Refusal) -> None:
+        self.count_refused(refusal)
+        turn_away(sock, refusal)
+        self.reserve.take_back()
 
     def forget(self, connection: Connection) -> None:
         """A client's connection closed."""
@@ -195,10 +200,7 @@ class Worker(Runtime):
         self.table.zone = told.zone
         self.table.share = told.share
         self.callers.configure(told.callers)
-        before, self.limits = self.limits, told.limits
-        if self.limits != before and self.limits.max_connections > self._affordable:
-            most, wanted = self._affordable, self.limits.max_connections
-            log.warning("descriptors for %d connections of each listener, not for %d (LimitNOFILE)", most, wanted)
+        self.limits = told.limits
         self.agents.believe(told.agents)
         self.recorder.wanted = told.access_log
 
@@ -276,6 +278,7 @@ class Worker(Runtime):
         for connection in list(self.connections):
             connection.abort()
         self.pool.close()
+        self.reserve.close()
         self.reactor.close()
 
 
@@ -388,8 +391,7 @@ async def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a process group's SIGTERM: control drains its workers
     gc.set_threshold(50_000, 20, 50)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_limit()
     worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")))
     for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
         worker.listen(fd, inbound=False)

@@ -336,6 +336,14 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
             f"here      {local['host']}: table of revision {table['revision']}, heard of etcd {age(table['age_s'])} ago"
             f", {_built(local)}"
         )
+        has = local.get("descriptors", {"connections": 0, "connections_wanted": 0})
+        if has["connections"] < has["connections_wanted"]:
+            printer.text(
+                f"here      descriptors for {has['connections']} connections of each listener, not for "
+                f"{has['connections_wanted']}: raise LimitNOFILE, or lower limits.max_connections"
+            )
+        for unable_one in local.get("checks_unable", []):
+            printer.text(f"check     {unable_one['service']}/{unable_one['id']}: {unable_one['reason']}")
     else:
         printer.text("here      no agent answers on this host")
     if told["agents"]:

@@ -196,6 +196,7 @@ _OWN = {
     "policies_unknown": "Of those, the ones whose last good state this agent does not know",
     "policies_held": "Policies that are in force though etcd says otherwise, which nobody has confirmed",
     "checks_refused": "Instances of this host whose health policy asks for what this agent may not do",
+    "checks_unable": "Instances of this host that cannot be asked now, by a fault of this host",
     "instances": "Instances in the mesh",
     "services": "Services in the mesh",
     "suspects": "Endpoints whose record vanished without a word, and that are kept",

@@ -11,6 +11,7 @@ import agent
 from agent import build
 from agent.control.events.delivery import digest
 from agent.control.parts import Parts
+from agent.descriptors import affordable, limit
 
 WORST: Final = {"closed": 0, "half-open": 1, "open": 2}
 """States of a breaker, by how bad they are."""
@@ -27,6 +28,7 @@ def figures(parts: Parts) -> dict[str, float]:
         "policies_unknown": len(parts.mesh.table.in_force.unknown()),
         "policies_held": len(parts.mesh.table.distrusted.holding.holds),
         "checks_refused": len(parts.registrar.refused),
+        "checks_unable": len(parts.registrar.unable()),
         "instances": parts.mesh.table.instance_count,
         "services": len(parts.mesh.table.services),
         "suspects": len(parts.mesh.table.suspects),
@@ -122,6 +124,15 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.refused.items()
         ],
+        "checks_unable": [
+            {"service": service, "id": identity, "reason": reason}
+            for (service, identity), reason in parts.registrar.unable().items()
+        ],
+        "descriptors": {
+            "limit": limit(),
+            "connections": affordable(limit()) * parts.settings.worker_count,
+            "connections_wanted": parts.settings.limits.max_connections,
+        },
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
         "suspects": [{"service": s.service, "id": s.id} for s in table.suspects],
         "happened": msgspec.to_builtins(list(parts.traffic.transitions.latest)),

@@ -15,6 +15,7 @@ Laws
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import secrets
@@ -29,6 +30,7 @@ import structlog
 import trio
 
 from agent.accounts import find_account, own_name
+from agent.descriptors import OURS
 
 KEPT_BYTES: Final = 4096
 """Of what it says, for the log."""
@@ -63,6 +65,8 @@ class Failure(NamedTuple):
     """Why it did not come to an end of its own."""
 
     reason: str
+    ours: bool = False
+    """It was not begun, since this host has no descriptor, no memory or no process for it."""
 
 
 class Programs:
@@ -91,7 +95,8 @@ class Programs:
         try:
             process = await self._open([path, *argv[1:]], clean, timeout_s)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            return Failure(f"{name}: {getattr(error, 'strerror', None) or 'cannot be run'}")
+            ours = getattr(error, "errno", None) in {*OURS, errno.EAGAIN}
+            return Failure(f"{name}: {getattr(error, 'strerror', None) or 'cannot be run'}", ours)
         said = await _Outcome(process, stdin, mark).wait(timeout_s)
         return self._told(name, process, said, timeout_s)
 
@@ -199,7 +204,8 @@ class _Outcome:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
-        await trio.to_thread.run_sync(_kill_rest, self._process.pid, self._mark)
+        with contextlib.suppress(OSError):  # no descriptor to look with: its session was killed
+            await trio.to_thread.run_sync(_kill_rest, self._process.pid, self._mark)
 
 
 def _kill_rest(session: int, mark: str) -> None:

@@ -8,6 +8,7 @@ Laws
 - A reason stands in etcd. It has what was asked and what came of it, and nothing of what was read: neither an
   answer's text nor a program's words.
 - No check asks an agent, whoever asked for it (`own_ports`).
+- What fails on this host (no descriptor, no memory, no way out, a mistake of ours) is no verdict: the last one stays.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import trio
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Ended, Programs
+from agent.descriptors import NO_WAY_OUT
 from policies.kinds.health.decide import Tracker, Transition, pause_s
 from policies.kinds.health.document import CommandCheck, HealthPolicy, HttpCheck, TcpCheck
 from policies.language.duration import seconds
@@ -45,6 +47,12 @@ class Verdict(NamedTuple):
     """What one check found."""
 
     ok: bool
+    reason: str
+
+
+class Unable(NamedTuple):
+    """It could not be asked, by no fault of its own."""
+
     reason: str
 
 
@@ -89,6 +97,8 @@ class Check:
         self._tell = tell
         self.asked = policy.ttl is not None
         """Whether there was a first result; an instance that tells by itself is not waited for."""
+        self.unable = ""
+        """Why the instance cannot be asked now; empty: it can."""
         self._changed = trio.Event()
         self._word: Verdict = Verdict(False, "nothing heard from it yet")
         self._began = self._word_at = time.monotonic()
@@ -132,12 +142,23 @@ class Check:
                 if age_s > seconds(policy.ttl):
                     self._observe(Verdict(False, f"nothing heard from it for {age_s:.1f} s"))
             else:
-                self._observe(await check(self.subject, policy, self._means))
+                self._take(await check(self.subject, policy, self._means))
             wait_s = pause_s(policy, rng)
             if not self._tracker.known and time.monotonic() - self._began < STARTING_FOR_S:
                 wait_s = min(wait_s, STARTING_S)
             with trio.move_on_after(wait_s):
                 await self._changed.wait()
+
+    def _take(self, found: Verdict | Unable) -> None:
+        reason = found.reason if isinstance(found, Unable) else ""
+        if bool(reason) != bool(self.unable):
+            what = "an instance cannot be checked, and stays as it was" if reason else "it can be checked again"
+            log.warning(what, service=self.subject.service, instance=self.subject.id, reason=reason)
+        self.unable = reason
+        if isinstance(found, Verdict):
+            self._observe(found)
+        elif not self._tracker.known and not self._tracker.healthy:
+            self._observe(Verdict(False, reason))  # a newcomer's verdict is none yet, and people see why
 
     def _observe(self, verdict: Verdict) -> None:
         self.asked = True
@@ -146,8 +167,18 @@ class Check:
             self._tell(transition)
 
 
-async def check(subject: Subject, policy: HealthPolicy, means: Means = NOTHING) -> Verdict:
+async def check(subject: Subject, policy: HealthPolicy, means: Means = NOTHING) -> Verdict | Unable:
     """One check, within its time. Never raises, whatever the instance does."""
+    try:
+        return await _checked(subject, policy, means)
+    except Exception as error:  # one instance's check must not end those of the others
+        if ours(error):
+            return Unable(f"this host cannot check it: {_words(error)}")
+        log.exception("a health check failed by itself", service=subject.service, instance=subject.id)
+        return Unable(f"the check itself failed, see the agent's log: {type(error).__name__}")
+
+
+async def _checked(subject: Subject, policy: HealthPolicy, means: Means) -> Verdict | Unable:
     limit_s = seconds(policy.timeout)
     if policy.command is not None:
         return await _command(subject, policy.command, limit_s, means.programs)
@@ -158,11 +189,7 @@ async def check(subject: Subject, policy: HealthPolicy, means: Means = NOTHING) 
     if listener:
         return Verdict(False, f"{address}:{port} is {listener}, which is never asked by a check")
     with trio.move_on_after(limit_s):
-        try:
-            return await (_http(subject, rule) if isinstance(rule, HttpCheck) else _tcp(subject, rule))
-        except Exception as error:  # one instance's check must not end those of the others
-            log.exception("a health check failed by itself", service=subject.service, instance=subject.id)
-            return Verdict(False, f"the check itself failed, see the agent's log: {type(error).__name__}")
+        return await (_http(subject, rule) if isinstance(rule, HttpCheck) else _tcp(subject, rule))
     return Verdict(False, f"no answer within {limit_s:g} s")
 
 
@@ -173,6 +200,8 @@ async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
     try:
         status, body = await _exchange(subject, rule)
     except (OSError, trio.BrokenResourceError) as error:
+        if ours(error):
+            raise
         return Verdict(False, f"{url}: {_words(error)}")
     except h11.ProtocolError as error:
         log.info("an instance answers no HTTP", service=subject.service, instance=subject.id, error=str(error)[:200])
@@ -256,6 +285,8 @@ async def _tcp(subject: Subject, rule: TcpCheck) -> Verdict:
             if rule.expect and not await _comes(_Reader(stream), rule.expect.encode()):
                 return Verdict(False, f"{where} closed before it sent {rule.expect[:60]!r}")
     except (OSError, trio.BrokenResourceError) as error:
+        if ours(error):
+            raise
         return Verdict(False, f"{where}: {_words(error)}")
     except TooMuch as error:
         return Verdict(False, f"{where}: {error}, without {rule.expect[:60]!r}")
@@ -275,7 +306,7 @@ async def _comes(reader: _Reader, expected: bytes) -> bool:
     return True
 
 
-async def _command(subject: Subject, rule: CommandCheck, limit_s: float, programs: Programs) -> Verdict:
+async def _command(subject: Subject, rule: CommandCheck, limit_s: float, programs: Programs) -> Verdict | Unable:
     instance = subject.instance
     environ = {
         "ADDRESS": instance.address,
@@ -286,12 +317,25 @@ async def _command(subject: Subject, rule: CommandCheck, limit_s: float, program
     found = await programs.run(rule.argv, environ, limit_s)
     if isinstance(found, Ended):
         return Verdict(found.status == 0, str(found))
-    return Verdict(False, found.reason)
+    return Unable(f"this host cannot check it: {found.reason}") if found.ours else Verdict(False, found.reason)
+
+
+def ours(error: BaseException) -> bool:
+    """Whether an attempt to connect, or all of them, failed on this host."""
+    causes = _causes(error)
+    return bool(causes) and all(isinstance(cause, OSError) and cause.errno in NO_WAY_OUT for cause in causes)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Trio says that all attempts failed, because of what each of them met."""
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for each in error.exceptions for cause in _causes(each)]
+    told = error.__cause__
+    return _causes(told) if told is not None and not getattr(error, "errno", None) else [error]
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = _causes(error)[0]
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -285,6 +285,10 @@ class Registrar:
             check.asked and self._known_health(identity) is check.healthy for identity, check in self._checks.items()
         )
 
+    def unable(self) -> dict[Identity, str]:
+        """Instances that this host cannot check now, and why: they are as they were."""
+        return {identity: check.unable for identity, check in self._checks.items() if check.unable}
+
     def _known_health(self, identity: Identity) -> bool | None:
         service = self._table.services.get(identity[0])
         if service is None or identity[1] not in service.instances:

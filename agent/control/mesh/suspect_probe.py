@@ -8,7 +8,6 @@ Laws
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Final, TypeAlias
@@ -18,11 +17,11 @@ import trio
 from agent.control.host.own_ports import Place
 from agent.control.mesh.distrust.doubts import FAILURES, Identity, Suspect
 from agent.control.mesh.table import Table
+from agent.descriptors import OURS
 
 EVERY_S: Final = 1.0
 TIMEOUT_S: Final = 1.0
 AT_ONCE: Final = 64
-_OUR_FAULT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 
 class Answer(Enum):
@@ -91,5 +90,5 @@ async def _ask(address: str, port: int) -> Answer:
     except ConnectionRefusedError:
         return Answer.REFUSED
     except OSError as error:
-        return Answer.NOT_ASKED if error.errno in _OUR_FAULT else Answer.NONE
+        return Answer.NOT_ASKED if error.errno in OURS else Answer.NONE
     return Answer.NONE

@@ -144,6 +144,11 @@ class Connection(Timed):
         """Whether everything written has been handed to the kernel."""
         return self._out is None
 
+    @property
+    def reads(self) -> bool:
+        """Whether it is read from now."""
+        return self._events & READ != 0
+
     def pause_reading(self) -> None:
         """Take no more from the socket for now; the kernel's window closes by itself."""
         if self._events & READ:

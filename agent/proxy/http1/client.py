@@ -13,6 +13,7 @@ import os
 import socket
 from enum import IntEnum
 
+from agent.descriptors import OURS
 from agent.proxy.engine.connection import Connection, Tally
 from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
@@ -248,8 +249,13 @@ class ClientConnection(Connection):
         attempt, self.attempt = self.attempt, None
         connecting = self.phase is Phase.CONNECTING
         self.close()
-        if attempt is not None:
-            attempt.on_lost(error.strerror or str(error), connecting=connecting, sent=self.sent)
+        if attempt is None:
+            return
+        reason = error.strerror or str(error)
+        if connecting and error.errno in OURS:
+            attempt.on_unable(reason, elsewhere=error.errno == errno.EADDRNOTAVAIL)
+        else:
+            attempt.on_lost(reason, connecting=connecting, sent=self.sent)
 
     def on_deadline(self, now: float) -> None:
         """Idle for too long; or connecting, or the answer's head, took longer than this try may."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from agent.descriptors import NONE_LEFT
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.http1.client import ClientConnection, ClientStream, Home
@@ -26,7 +27,7 @@ def tcp_socket(dial: tuple[str, int]) -> socket.socket:
 class Pool(Home):
     """Decides and holds; connecting and closing is done by the connections themselves."""
 
-    __slots__ = ("_idle", "_reactor", "connects", "make_socket", "reused")
+    __slots__ = ("_idle", "_reactor", "connects", "make_socket", "most", "reused")
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
@@ -34,6 +35,8 @@ class Pool(Home):
         self._idle: dict[tuple[str, int], list[ClientStream]] = {}
         self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
         """For tests, the wire; for TLS, what wraps it."""
+        self.most = 1 << 30
+        """Connections beyond which none is kept idle."""
         self.reused = 0
         self.connects = 0
 
@@ -49,16 +52,39 @@ class Pool(Home):
             return stream
         return None
 
-    def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> ClientStream:
-        """A new one, about to be connected."""
-        return ClientStream(ClientConnection(self._reactor, self, self.make_socket(dial), dial, handler, tally), dial)
+    def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> ClientStream | None:
+        """A new one, about to be connected; None where this host has none left, which the handler has heard."""
+        while True:
+            try:
+                sock = self.make_socket(dial)
+                break
+            except OSError as error:
+                if error.errno in NONE_LEFT and self.free_one():
+                    continue
+                handler.on_unable(error.strerror or str(error), elsewhere=False)
+                return None
+        try:
+            connection = ClientConnection(self._reactor, self, sock, dial, handler, tally)
+        except OSError as error:  # epoll takes no more
+            sock.close()
+            handler.on_unable(error.strerror or str(error), elsewhere=False)
+            return None
+        return ClientStream(connection, dial)
+
+    def free_one(self) -> bool:
+        """Close an idle connection, for its descriptor; False when there is none."""
+        for idle in self._idle.values():
+            if idle:
+                idle[0].connection.close()
+                return True
+        return False
 
     def put(self, stream: ClientStream) -> None:
         """Keep a connection for the next request; or close it, where there are plenty."""
         idle = self._idle.get(stream.dial)
         if idle is None:
             idle = self._idle[stream.dial] = []
-        if len(idle) >= MAX_IDLE_PER_ADDRESS:
+        if len(idle) >= MAX_IDLE_PER_ADDRESS or self.opened > self.most:
             stream.connection.close()
             return
         idle.append(stream)

@@ -29,6 +29,7 @@ class Refusal(NamedTuple):
 
 FULL: Final = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
 """There is no place for another connection."""
+OUT_OF_DESCRIPTORS: Final = Refusal(503, "agent", "this agent is out of descriptors", 1, unsent=True)
 
 
 def header_text(text: str) -> bytes:

@@ -9,6 +9,7 @@ that made them is a Party.
 from __future__ import annotations
 
 import random
+from typing import Final
 
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
@@ -21,6 +22,9 @@ from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
 from policies.kinds.outlier.ejector import OK
 from policies.kinds.retry.policy import IDEMPOTENT_BYTES, Failure
+
+REFUSED_S: Final = 1.0
+"""For how long an endpoint that refused a connection is passed over, while there is another."""
 
 
 class Party(Walk):
@@ -147,7 +151,7 @@ class Party(Walk):
 class Attempt(ResponseHandler):
     """One try."""
 
-    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "held", "latency_s", "number")
+    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "held", "latency_s", "number", "unable")
 
     def __init__(self, exchange: Party, endpoint: Endpoint, number: int) -> None:
         super().__init__(exchange.request.method, exchange.request.upgrade)
@@ -166,6 +170,8 @@ class Attempt(ResponseHandler):
         exchange.held = None
         self.latency_s = -1.0
         """Until the head of a good answer; negative: there was none."""
+        self.unable = False
+        """Whether it failed at this host, and tells nothing of the endpoint."""
         load = endpoint.load
         load.active += 1
         load.requests += 1
@@ -188,6 +194,8 @@ class Attempt(ResponseHandler):
         plan = exchange.plan
         assert plan is not None
         self.up = up = pool.open(dial, self, exchange.tally())
+        if up is None:
+            return
         pool.connects += 1
         up.arm(exchange.bounded(self.began + (plan.timeouts.connect_s or INFINITY)))
         up.connect(exchange.runtime.agents.source(dial[0]) if self.endpoint.via else "")
@@ -265,6 +273,15 @@ class Attempt(ResponseHandler):
         else:
             self.exchange.on_failed(self, Failure.RESET, f"{address}: {reason}", sent=sent)
 
+    def on_unable(self, reason: str, *, elsewhere: bool) -> None:
+        """This host could not even try to connect: nothing is learnt of the endpoint."""
+        self.up = None
+        self.unable = True
+        if elsewhere:
+            self.endpoint.load.refused_until = self.exchange.reactor.now + REFUSED_S
+        reason = f"this agent cannot connect to {self._address}, by no fault of it: {reason}"
+        self.exchange.on_failed(self, Failure.CONNECT, reason, sent=False)
+
     def on_timeout(self, *, connecting: bool) -> None:
         """This attempt took longer than one may."""
         self.up = None
@@ -279,6 +296,10 @@ class Attempt(ResponseHandler):
         self.up = None
         self.exchange.on_bad_response(self, f"a broken answer from {self._address}: {reason}")
 
+    def what(self, failure: Failure) -> str:
+        """A failure's name, for counters."""
+        return "agent" if self.unable else failure.name.lower()
+
     @property
     def _address(self) -> str:
         host, port = self.endpoint.dial
@@ -289,6 +310,8 @@ class Attempt(ResponseHandler):
     def observe(self, outcome: int) -> None:
         """How it went (outlier.ejector.OK, ...), for the balancer and the breakers. One that failed is over: its load
         is given back here."""
+        if self.unable:
+            self.give_back()
         if not self.counted:
             return
         exchange = self.exchange

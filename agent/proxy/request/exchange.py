@@ -272,7 +272,11 @@ class Exchange(Relay):
         if timed_out:
             self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=not sent)))
         elif not sent:
-            self.refuse(Refuse(Refusal(503, "endpoint", reason, retry_after_s=1, unsent=True)))
+            whose = "endpoint"
+            if attempt.unable:
+                whose = "agent"
+                self.part()
+            self.refuse(Refuse(Refusal(503, whose, reason, retry_after_s=1, unsent=True)))
         else:
             self.refuse(Refuse(Refusal(502, "endpoint", reason)))
 

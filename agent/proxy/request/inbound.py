@@ -12,15 +12,12 @@ from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report.stats import count
-from agent.proxy.request.attempt import Attempt
+from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.exchange import Exchange
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint
 from policies.kinds.retry.policy import Failure
-
-REFUSED_S = 1.0
-"""For how long an endpoint that refused a connection is passed over, while there is another."""
 
 
 class Inbound(Exchange):
@@ -65,8 +62,8 @@ class Inbound(Exchange):
         """Whoever called decides about another try."""
         if not self.response_began:
             assert self.service is not None
-            count(self.service.stats.failures, failure.name.lower())
-            if failure is Failure.CONNECT:
+            count(self.service.stats.failures, attempt.what(failure))
+            if failure is Failure.CONNECT and not attempt.unable:
                 attempt.endpoint.load.refused_until = self.reactor.now + REFUSED_S
             reason = f"{reason}; the calling agent decides about another try"
         super().on_failed(attempt, failure, reason, sent=sent, timed_out=timed_out)

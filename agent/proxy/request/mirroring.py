@@ -264,6 +264,8 @@ class Copy(ResponseHandler):
             self.on_connected()
             return
         self.up = up = runtime.pool.open(self._endpoint.dial, self, None)
+        if up is None:
+            return
         up.arm(self._deadline)
         up.connect(runtime.agents.source(self._endpoint.dial[0]) if self._endpoint.via else "")
 
@@ -321,6 +323,11 @@ class Copy(ResponseHandler):
     def on_lost(self, reason: str, *, connecting: bool, sent: bool) -> None:
         """Connecting failed, or the connection broke."""
         self._fail(f"cannot connect: {reason}" if connecting else reason)
+
+    def on_unable(self, reason: str, *, elsewhere: bool) -> None:
+        """This host could not connect to anybody: no failure of the target's."""
+        self._answer.error = f"this agent cannot connect: {reason}"
+        self._end(reusable=False)
 
     def on_timeout(self, *, connecting: bool) -> None:
         """It took longer than its time."""

@@ -20,8 +20,7 @@ from agent.proxy.messages.retry_after import retry_after_s
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
-from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.inbound import REFUSED_S
+from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.shaped import Shaped
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
@@ -216,9 +215,9 @@ class Outbound(Shaped):
         """What policies.kinds.retry says of a failed attempt."""
         plan, service = self.plan, self.service
         assert plan is not None and service is not None
-        count(service.stats.failures, failure.name.lower())
+        count(service.stats.failures, attempt.what(failure))
         now = self.reactor.now
-        if failure is Failure.CONNECT:
+        if failure is Failure.CONNECT and not attempt.unable:
             attempt.endpoint.load.refused_until = now + REFUSED_S
         due = self.due if self.request_sent else self.whole_deadline
         counting = self.entered.state.circuit if self.entered is not None and not self._counts_retry else None

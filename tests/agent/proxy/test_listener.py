@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,11 +9,9 @@ import pytest
 import trio
 
 from agent.frames import Limits, Where
-from agent.proxy import worker as worker_module
 from agent.proxy.budget import LOOKED_AT
 from agent.proxy.peer import peer_at
 from agent.proxy.report.state import metrics
-from agent.proxy.worker import affordable
 from tests.agent.proxy.test_conversations import POST
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import AGENT, GET, STRANGER, Client, Proxy, always_ok, endpoint, running_proxy
@@ -123,6 +120,31 @@ def test_outsiders_make_way_for_this_host_and_never_the_other_way_round() -> Non
         assert not any(each.closed for each in (*own, *more))
         assert not busy(play.client(peer="127.0.0.1")).closed
         assert own[0].closed and not own[1].closed
+
+
+@pytest.mark.parametrize("said", [POST, POST[:9]], ids=["whole", "in part"])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_came_and_was_not_read_yet_counts(first: bool, said: bytes) -> None:
+    """A burst of clients: those accepted last do not cut those whose request is here already."""
+    with small(2) as play:
+        early = play.client()
+        if not first:
+            served(early)
+        early._said.append(said)
+        other = busy(play.client())
+        late = play.client()
+        assert early.closed is (said != POST) and is_full(late) is (said == POST)
+        assert early.heard.startswith(b"" if said == POST else b"HTTP/1.1 503") and not other.closed
+
+
+def test_one_that_has_gone_makes_room_by_itself() -> None:
+    """Though nobody has looked yet."""
+    with small(2) as play:
+        gone, other = play.client(), busy(play.client())
+        gone._said.append(b"")
+        late = play.client()
+        assert gone.closed and not late.closed and not other.closed
+        assert (play.worker.outbound.made_way, play.worker.outbound.open) == (0, 2)
 
 
 def test_many_that_work_do_not_hide_one_that_waits() -> None:
@@ -241,15 +263,3 @@ async def test_what_an_agent_said_before_the_first_table_is_believed() -> None:
         proxy.worker.take(Where("here", {"another": "127.0.0.1"}))
         proxy.put(endpoint(await proxy.upstream(always_ok), "one", agent="here"))
         assert b"pets.production/two is not on this host" in await client.until(b"}\n")
-
-
-def test_descriptors_bound_what_a_listener_takes() -> None:
-    """A quarter of them each: as many for connections to endpoints, and the other listener is not starved."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
-        assert affordable() == (1024 - worker_module.SPARE_DESCRIPTORS) // 4
-        resource.setrlimit(resource.RLIMIT_NOFILE, (130, hard))
-        assert affordable() == 16
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

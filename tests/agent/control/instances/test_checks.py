@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,11 +12,13 @@ import trio
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Programs
-from agent.control.instances.checks import Check, Means, Subject, check
+from agent.control.instances import checks
+from agent.control.instances.checks import Check, Means, Subject, Unable, check, ours
 from agent.settings.document import health_policy
 from policies.kinds.health.decide import Transition
 from policies.kinds.health.document import HealthPolicy
 from registry.records import Instance
+from tests.support.descriptors import none_left
 from tests.support.proxy import Client, refusing_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nready"
@@ -366,3 +370,94 @@ async def test_an_instance_that_tells_by_itself() -> None:
         await told.until(False)
         nursery.cancel_scope.cancel()
     assert "nothing heard from it for" in told.transitions[-1].reason
+
+
+# What fails on this host.
+
+SENT_NOWHERE = "255.255.255.255"
+"""An address that no route leads to."""
+
+
+@pytest.mark.parametrize("rule", [{"http": {"path": "/"}}, {"tcp": {}}, {"command": {"argv": ["true"]}}], ids=str)
+async def test_no_descriptor_is_no_verdict(rule: dict[str, object]) -> None:
+    """Nothing is said of the instance, whatever way it is asked."""
+
+    async def answer(client: Client) -> None:
+        await client.send(OK)
+
+    async with instance(answer) as port:
+        assert (await check(subject(port), policy(**rule))).reason
+        with none_left():
+            found = await check(subject(port), policy(**rule))
+        assert isinstance(found, Unable) and found.reason.startswith("this host cannot check it: ")
+        assert "Too many open files" in found.reason
+
+
+@pytest.mark.parametrize("rule", [{"http": {"path": "/"}}, {"tcp": {}}], ids=str)
+async def test_no_route_is_no_verdict(rule: dict[str, object]) -> None:
+    """This host has no way to it."""
+    found = await check(subject(80, SENT_NOWHERE), policy(**rule))
+    assert isinstance(found, Unable) and "Network is unreachable" in found.reason
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.ENETDOWN]
+)
+def test_whose_fault_it_is(code: int) -> None:
+    """Of this host, when every attempt failed here; also as Trio wraps it."""
+    here, there = OSError(code, os.strerror(code)), ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    alone, two, mixed = OSError("all failed"), OSError("all failed"), OSError("all failed")
+    alone.__cause__ = here
+    two.__cause__ = ExceptionGroup("all failed", [here, here])
+    mixed.__cause__ = ExceptionGroup("all failed", [here, there])
+    assert ours(here) and ours(alone) and ours(two)
+    assert not ours(there) and not ours(mixed) and not ours(TimeoutError()) and not ours(ValueError())
+
+
+async def test_the_last_verdict_stays_while_it_cannot_be_asked() -> None:
+    """Told is why, and not that it is ill; then it is asked again."""
+    told: list[Transition] = []
+
+    async def answer(client: Client) -> None:
+        await client.send(OK)
+
+    async with instance(answer) as port, trio.open_nursery() as nursery:
+        one = Check(subject(port), policy(tcp={}, fall=1), None, told.append)
+        nursery.start_soon(one.run)
+        with trio.fail_after(60):
+            while not one.healthy:
+                await trio.sleep(0.01)
+            with none_left():
+                for _ in range(3):
+                    one.unable = ""
+                    while not one.unable:
+                        await trio.sleep(0.01)
+            assert one.healthy and len(told) == 1 and "Too many open files" in one.unable
+            while one.unable:
+                await trio.sleep(0.01)
+        assert one.healthy and len(told) == 1
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("initially", [True, False])
+async def test_a_newcomer_that_cannot_be_asked_stays_what_it_is(initially: bool) -> None:
+    """People see why; and its first answer makes it healthy at once."""
+    told: list[Transition] = []
+    one = Check(subject(80, SENT_NOWHERE), policy(tcp={}, fall=2, initially=initially), None, told.append)
+    with trio.move_on_after(0.6):
+        await one.run()
+    assert one.healthy is initially and "unreachable" in one.unable
+    assert [each.healthy for each in told] == ([] if initially else [False])
+    assert initially or "unreachable" in told[0].reason
+    assert not one._tracker.known
+
+
+async def test_a_mistake_of_the_checker_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the log."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(checks, "_tcp", broken)
+    found = await check(subject(80), policy(tcp={}))
+    assert found == Unable("the check itself failed, see the agent's log: ZeroDivisionError")
