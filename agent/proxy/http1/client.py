@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from enum import IntEnum
+from typing import Final
 
 from agent.descriptors import OURS
 from agent.proxy.engine.connection import Connection, Tally
@@ -22,6 +23,10 @@ from agent.proxy.http1.head import parse_response
 from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead, RequestHead, ResponseHead
 from agent.proxy.stream import ResponseHandler, Upstream
 from agent.trust import bind_source
+
+MAX_INTERIM: Final = 100
+"""Interim answers to a request. A service that says every ten seconds that it is at work may say so for a quarter of an
+hour; one that says nothing else is broken."""
 
 
 class Phase(IntEnum):
@@ -63,6 +68,7 @@ class ClientConnection(Connection):
         "_left",
         "attempt",
         "dial",
+        "interim",
         "phase",
         "pool",
         "reusable",
@@ -87,6 +93,8 @@ class ClientConnection(Connection):
         self.sent = False
         """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
         self._heads = Gathered()
+        self.interim = 0
+        """Interim answers (1xx) to the current request so far."""
         self._framing = NO_BODY
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
@@ -157,6 +165,9 @@ class ClientConnection(Connection):
             if head.status == 101:
                 self._switch(attempt, head, heads.take())
                 return
+            self.interim += 1
+            if self.interim > MAX_INTERIM:
+                raise BadHead(f"more than {MAX_INTERIM} interim answers (1xx), and no answer")
             attempt.on_informational(head)
             if self.attempt is not attempt:
                 return
@@ -336,6 +347,7 @@ class ClientStream(Upstream):
         connection.phase = Phase.HEAD
         connection.sent = False
         connection.reusable = True
+        connection.interim = 0
         lines = [request.method, b" ", target, b" HTTP/1.1\r\n"]
         lines += fields
         lines += own

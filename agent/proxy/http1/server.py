@@ -108,6 +108,9 @@ class ServerConnection(Guest):
         self._looping = True
         try:
             while self.exchange is None and len(self._early) and not self.closing and not self.closed:
+                if self.full:  # answers that nobody takes
+                    self.pause_reading()
+                    break
                 if not self._read_head():
                     break
         finally:
@@ -233,6 +236,9 @@ class ServerConnection(Guest):
             self.close_soon()
             return
         self.arm(self.reactor.now + self.server.limits.idle_s)
+        self._next()
+
+    def _next(self) -> None:
         if len(self._early) <= PIPELINE_BYTES:  # else each request would let in more than it has taken
             self.resume_reading()
         if len(self._early):
@@ -248,6 +254,8 @@ class ServerConnection(Guest):
             self.finish_writing()
         elif self.exchange is not None:
             self.exchange.on_drained()
+        else:
+            self._next()
 
     # Closing.
 

@@ -236,7 +236,10 @@ class Attempt(ResponseHandler):
 
     def on_informational(self, head: ResponseHead) -> None:
         """100 Continue, 103 Early Hints."""
-        self.exchange.down.send_informational(head)
+        down = self.exchange.down
+        down.send_informational(head)
+        if down.full and self.up is not None:
+            self.up.pause_reading()
 
     def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""

@@ -323,6 +323,12 @@ class Outbound(Shaped):
             other.cut()
             other.give_back()
 
+    def on_drained(self) -> None:
+        """The client took what was held for it: whoever answers may go on."""
+        super().on_drained()
+        if self.hedge is not None and self.hedge.up is not None:
+            self.hedge.up.resume_reading()
+
     def cut(self) -> Attempt | None:
         """Give up what is under way; returns the first, for what there is to learn from it."""
         hedge, self.hedge = self.hedge, None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent import build
 from agent.frames import Limits
+from agent.proxy.engine.connection import HIGH_WATER_BYTES
 from agent.proxy.http1 import framing, gathering, head
 from agent.proxy.http1.framing import ChunkedDecoder
 from agent.proxy.http1.gathering import Gathered
@@ -319,3 +320,32 @@ def test_a_body_behind_too_much_that_came_early_is_read() -> None:
         assert up << b"...POST /a HTTP/1.1..." + b"a" * 100
         assert up >> OK
         assert client << RELAYED + RELAYED
+
+
+@pytest.mark.parametrize("answered_by", ["an instance", "the agent"])
+def test_answers_that_nobody_takes_are_bounded(answered_by: str) -> None:
+    """Who sends requests and reads no answers has the next ones wait; when it reads, all are answered."""
+    with Playbook() as play:
+        play.put("one", retry={"attempts": 1})
+        client = play.client()
+        connection = play.connection(client)
+        client.takes(0)
+        large = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"a" * 50_000
+        if answered_by == "the agent":
+            for _ in range(200):
+                if connection.reads:
+                    assert client >> b"GET /a HTTP/1.1\r\nHost: nobody.nowhere\r\n\r\n" * 100
+        else:
+            assert client >> GET * 100
+            up = play.upstream("one")
+            for _ in range(100):
+                if connection.exchange is not None:
+                    assert up >> large
+        assert connection._out is not None and len(connection._out) < 2 * HIGH_WATER_BYTES
+        assert connection.exchange is None and not connection.reads and len(connection._early)
+        client.takes(None)
+        if answered_by == "an instance":
+            while connection.exchange is not None:
+                assert up >> large
+            assert client.heard.count(b"HTTP/1.1 200 OK") == 100
+        assert connection.reads and len(connection._early) == 0

@@ -464,19 +464,19 @@ async def test_connections_beyond_the_limit_are_told_so() -> None:
     """503 with a reason, at once."""
 
     async def takes_it_whole(client: Client) -> None:
-        await client.until(b"ab")
+        await client.until(b"yz")
         await client.send(OK)
 
     async with running_proxy(max_connections=1) as proxy:
         proxy.put(endpoint(await proxy.upstream(takes_it_whole)))
         first = await proxy.client()
-        await first.send(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 2\r\n\r\na")
+        await first.send(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 2\r\n\r\ny")
         with trio.fail_after(60):
             while not proxy.worker.table.services[SERVICE].stats.active:
                 await trio.sleep(0.005)
         second = await proxy.client()
         assert (await second.rest()).startswith(b"HTTP/1.1 503")
-        await first.ask(b"b")
+        await first.ask(b"z")
 
 
 async def test_requests_before_the_first_table_wait_for_it() -> None:
