@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from policies.endpoint import Endpoint, Load
+from policies.kinds.balance.drawn import Drawn
 
 Endpoints = Sequence[Endpoint]
 
@@ -40,16 +41,25 @@ class Turn:
 
 
 class BalanceState:
-    """What outlives a list of endpoints: a rotation's turn, for each tier of zones."""
+    """What outlives a list of endpoints, for each tier of zones: a rotation's turn, and what was drawn."""
 
-    __slots__ = ("_turns",)
+    __slots__ = ("_drawn", "_turns")
 
     def __init__(self) -> None:
         self._turns: dict[str, Turn] = {}
+        self._drawn: dict[str, Drawn] = {}
 
     def turn(self, tier: str) -> Turn:
         """The rotation of a tier."""
         return self._turns.setdefault(tier, Turn())
+
+    def drawn(self, what: str, tier: str) -> Drawn:
+        """A ring or a table of a tier."""
+        return self._drawn.setdefault(f"{what} {tier}", Drawn())
+
+    def forget_drawn(self) -> None:
+        """It may be that nobody asks for any of it again."""
+        self._drawn.clear()
 
 
 class Algorithm(Protocol):

@@ -20,6 +20,7 @@ from policies.kinds.balance.algorithms import (
     Weighted,
 )
 from policies.kinds.balance.document import DEFAULT, HASHING, Balance, HashKey
+from policies.kinds.balance.drawn import Members
 from policies.kinds.balance.entries import LEAST, UNBOUNDED, Entries
 from policies.kinds.balance.ewma import DECAY_S, PeakEwma, observe
 from policies.kinds.balance.locality import Tier, candidates, choose, spilled
@@ -85,7 +86,7 @@ class Balancer:
         """Whether `pick` wants the request's `key`."""
         self.sticky = document.sticky is not None
         """Whether to ask `sticky_endpoint` first."""
-        self._sessions = sticky.compile(document.sticky, found) if document.sticky is not None else None
+        self._sessions = sticky.compile(document.sticky, found, state) if document.sticky is not None else None
         self._decay_s = seconds(document.decay) if document.algorithm == "peak-ewma" else DECAY_S
 
     def pick(
@@ -214,9 +215,9 @@ class Balancer:
 
 
 def _parts(tiers: Sequence[Tier], among: Sequence[Tier]) -> list[float]:
-    """How much of the endpoints of all `among` each of the tiers has."""
-    count = max(1, sum([len(tier.endpoints) for tier in among]))
-    return [len(tier.endpoints) / count for tier in tiers]
+    """How much of the members of all `among` each of the tiers has."""
+    count = max(1, sum([len(tier.members) for tier in among]))
+    return [len(tier.members) / count for tier in tiers]
 
 
 def asked_entries(document: Balance) -> int:
@@ -237,9 +238,11 @@ def _algorithm(document: Balance, tier: Tier, state: BalanceState, entries: Entr
             return RandomChoice(endpoints)
         case "ring-hash":
             least = document.ring_min if document.ring_min <= LEAST else max(LEAST, int(document.ring_min * part))
-            return RingHash(endpoints, document.bounded_load / 100, least, document.ring_max, entries)
+            members = Members(tier.members, endpoints, state.drawn("ring", tier.name))
+            return RingHash(endpoints, document.bounded_load / 100, least, document.ring_max, entries, members)
         case "maglev":
-            return Maglev(endpoints, document.table, entries)
+            members = Members(tier.members, endpoints, state.drawn("table", tier.name))
+            return Maglev(endpoints, document.table, entries, members)
         case "peak-ewma":
             return PeakEwma(endpoints, seconds(document.decay), seconds(document.initial))
         case "least-request":

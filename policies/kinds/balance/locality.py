@@ -35,6 +35,8 @@ class Tier(NamedTuple):
     name: str
     endpoints: list[Endpoint]
     """The healthy, or in panic everyone."""
+    members: list[Endpoint]
+    """Everyone, in any case."""
     share: float
     healthy: float
     """How much of the level is, from 0 to 1."""
@@ -107,7 +109,7 @@ def _spread(levels: Sequence[Level], panic_percent: float) -> list[Tier]:
     healthy = [[e for e in members if e.healthy] for _, members in levels]
     if not any(healthy):
         count = sum([len(members) for _, members in levels])
-        return [Tier(name, members, len(members) / count, 0.0, True) for name, members in levels]
+        return [Tier(name, members, members, len(members) / count, 0.0, True) for name, members in levels]
     parts = [len(found) / len(members) for found, (_, members) in zip(healthy, levels, strict=True)]
     carried = [_carried(part) for part in parts]
     shares = _shares(carried)
@@ -115,7 +117,7 @@ def _spread(levels: Sequence[Level], panic_percent: float) -> list[Tier]:
     for n, (name, members) in enumerate(levels):
         if healthy[n]:
             panic = 100 * parts[n] < panic_percent and not _relieved(carried, n)
-            tiers.append(Tier(name, members if panic else healthy[n], shares[n], parts[n], panic))
+            tiers.append(Tier(name, members if panic else healthy[n], members, shares[n], parts[n], panic))
     return tiers
 
 

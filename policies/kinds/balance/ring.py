@@ -9,6 +9,8 @@ Laws
 - An endpoint's points follow from its id alone, so every agent draws the same ring from any order of endpoints.
 - How many points it has follows from its weight against the mean weight, not from how many others there are: that is
   what keeps other endpoints' keys where they are. Only the bounds on the ring's size overrule it.
+- Who cannot take requests now keeps its points, and what falls to them goes on along the ring: a change of health draws
+  nothing, and moves no keys but its own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Final
 from policies.endpoint import Endpoint
 from policies.hashing import hashes64
 from policies.kinds.balance.algorithms import Endpoints, weights
+from policies.kinds.balance.drawn import Members
 from policies.kinds.balance.entries import UNBOUNDED, Entries
 
 POINTS: Final = 256
@@ -37,6 +40,7 @@ class RingHash:
         "_in_flight",
         "_mask",
         "_max_points",
+        "_members",
         "_min_points",
         "_points",
         "_stale_in",
@@ -44,18 +48,26 @@ class RingHash:
     )
 
     def __init__(
-        self, endpoints: Endpoints, bound: float, min_points: int, max_points: int, entries: Entries = UNBOUNDED
+        self,
+        endpoints: Endpoints,
+        bound: float,
+        min_points: int,
+        max_points: int,
+        entries: Entries = UNBOUNDED,
+        members: Members | None = None,
     ) -> None:
         """`bound` times its fair share is what an endpoint may have in flight; 0 for no bound. `entries` may grant less
-        than `min_points`."""
+        than `min_points`. `members`: whom the ring is drawn of, where `endpoints` are not all of them."""
         self._entries = entries
         self._endpoints = endpoints
+        self._members = Members(endpoints, endpoints) if members is None else members
         self._bound = bound
         self._min_points = min_points
         self._max_points = max_points
         self._weights: list[float] = []
+        """Of the members, as parts of what those weigh that can take requests."""
         self._points: list[int] | None = None
-        self._mask = (1 << (len(endpoints) - 1).bit_length()) - 1
+        self._mask = (1 << (len(self._members.all) - 1).bit_length()) - 1
         self._in_flight = 0
         self._stale_in = 0
 
@@ -80,7 +92,13 @@ class RingHash:
         if points is None:
             points = self._build()
         start = bisect.bisect_left(points, key) % len(points)
-        owner = self._endpoints[points[start] & self._mask]
+        taking = self._members.taking
+        if taking is not None:
+            while not taking[points[start] & self._mask]:
+                start += 1
+                if start == len(points):
+                    start = 0
+        owner = self._members.all[points[start] & self._mask]
         if self._bound and owner.load.active:
             return self._with_room(points, start)
         return owner
@@ -89,21 +107,23 @@ class RingHash:
         """The first along the ring from `start` that is below its bound."""
         allowed = self._bound * (self._count_in_flight() + 1)
         mask = self._mask
-        seen = bytearray(len(self._endpoints))
-        left = len(seen)
+        members = self._members.all
+        taking = self._members.taking
+        left = len(self._endpoints)
+        seen = bytearray(len(members)) if taking is None else bytearray([not able for able in taking])
         position = start
         while left:
             index = points[position] & mask
             if not seen[index]:
                 seen[index] = 1
                 left -= 1
-                endpoint = self._endpoints[index]
+                endpoint = members[index]
                 if endpoint.load.active < math.ceil(allowed * self._weights[index]):
                     return endpoint
             position += 1
             if position == len(points):
                 position = 0
-        return self._endpoints[points[start] & mask]
+        return members[points[start] & mask]
 
     def _count_in_flight(self) -> int:
         """In flight on all endpoints. With many of them counted anew only every n/32 picks, so that a pick costs the
@@ -125,18 +145,29 @@ class RingHash:
             self._points = None
 
     def _build(self) -> list[int]:
-        """Sorted 64-bit points; the low bits of each are its owner's index."""
-        scaled = weights(self._endpoints)
-        total = math.fsum(scaled)
+        """Sorted 64-bit points; the low bits of each are its owner's index among the members."""
+        members = self._members
+        scaled = weights(members.all)
+        taking = members.taking
+        able = scaled if taking is None else [weight for n, weight in enumerate(scaled) if taking[n]]
+        total = math.fsum(able)
         self._weights = [weight / total for weight in scaled]
         size = len(scaled)
         ring = min(max(POINTS * size, self._entries.granted(self._min_points)), self._max_points)
+        points = members.drawn.again(members.all, ring)
+        if points is None:
+            points = self._draw(scaled, ring)
+            members.drawn.keep(members.all, ring, points)
+        self._points = points
+        return points
+
+    def _draw(self, scaled: list[float], ring: int) -> list[int]:
+        total = math.fsum(scaled)
         low = self._mask
         high = ~low
         points: list[int] = []
-        for n, (endpoint, weight) in enumerate(zip(self._endpoints, self._weights, strict=True)):
-            count = max(1, round(ring * weight))
+        for n, (endpoint, weight) in enumerate(zip(self._members.all, scaled, strict=True)):
+            count = max(1, round(ring * (weight / total)))
             points += [point & high | n for point in hashes64(endpoint.id, count)]
         points.sort()
-        self._points = points
         return points

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from policies.endpoint import Endpoint
 from policies.hashing import hash64
-from policies.kinds.balance.locality import Candidates, choose
+from policies.kinds.balance.algorithms import BalanceState
+from policies.kinds.balance.drawn import Members
+from policies.kinds.balance.locality import Candidates, Tier, choose
 from policies.kinds.balance.ring import POINTS, RingHash
 from policies.kinds.balance.session import StickySession
 from policies.language.duration import seconds
@@ -43,9 +45,9 @@ class Sessions:
         raise NotImplementedError
 
 
-def compile(rule: StickySession, found: Candidates) -> Sessions:
+def compile(rule: StickySession, found: Candidates, state: BalanceState) -> Sessions:
     """Sessions over the endpoints that may take requests."""
-    return HeaderSessions(rule, found) if rule.header else CookieSessions(rule, found.usable)
+    return HeaderSessions(rule, found, state) if rule.header else CookieSessions(rule, found.usable)
 
 
 class CookieSessions(Sessions):
@@ -93,10 +95,10 @@ class HeaderSessions(Sessions):
 
     __slots__ = ("_header", "_rings", "_tiers")
 
-    def __init__(self, rule: StickySession, found: Candidates) -> None:
+    def __init__(self, rule: StickySession, found: Candidates, state: BalanceState) -> None:
         self._header = rule.header.lower()
         self._tiers = found.tiers
-        self._rings = [RingHash(tier.endpoints, 0, 2 * POINTS, 512 * POINTS) for tier in found.tiers]
+        self._rings = [_ring(tier, state) for tier in found.tiers]
 
     def endpoint(self, request: RequestView) -> Endpoint | None:
         """The one that the header's value falls to."""
@@ -119,6 +121,11 @@ class HeaderSessions(Sessions):
         assert isinstance(mark, list)
         for ring, turn in zip(self._rings, mark, strict=True):
             ring.reset(turn)
+
+
+def _ring(tier: Tier, state: BalanceState) -> RingHash:
+    members = Members(tier.members, tier.endpoints, state.drawn("sessions", tier.name))
+    return RingHash(tier.endpoints, 0, 2 * POINTS, 512 * POINTS, members=members)
 
 
 def point(key: int) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.endpoint import Endpoint
+from policies.kinds.balance.algorithms import BalanceState
 from policies.kinds.balance.decide import Balancer, make
 from policies.kinds.balance.document import Balance
 from policies.kinds.balance.locality import candidates
@@ -159,7 +160,9 @@ def test_no_endpoints_no_session() -> None:
     assert (
         CookieSessions(StickySession(), found.usable).endpoint(Request(headers={"cookie": "shoal-session=x"})) is None
     )
-    assert HeaderSessions(StickySession(header="x"), found).endpoint(Request(headers={"x": "1"})) is None
+    assert (
+        HeaderSessions(StickySession(header="x"), found, BalanceState()).endpoint(Request(headers={"x": "1"})) is None
+    )
 
 
 @few
