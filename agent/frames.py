@@ -12,7 +12,7 @@ Laws
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -124,6 +124,21 @@ class Stage(msgspec.Struct, tag_field="t", tag="service"):
     policies: dict[str, PolicyFrame]
 
 
+class Change(msgspec.Struct, tag_field="t", tag="change"):
+    """What will be different at the commit of a service that was staged before; for workers that said so (`Ready`)."""
+
+    name: str
+    revision: int
+    endpoints: list[EndpointFrame] = []
+    """That are new, or something else than before; by id."""
+    gone: list[str] = []
+    """Ids of those that are no more."""
+    policies: dict[str, PolicyFrame] | None = None
+    """All of them; None: as before."""
+    more: bool = False
+    """Another of this service follows: it is no use to compile it yet."""
+
+
 class Gone(msgspec.Struct, tag_field="t", tag="gone"):
     """A service that will be no more at the commit."""
 
@@ -176,27 +191,7 @@ class Drain(msgspec.Struct, tag_field="t", tag="drain"):
     deadline_s: float
 
 
-ToWorker: TypeAlias = Configure | Where | Stage | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
-
-
-def said_once(frames: Iterable[ToWorker]) -> list[ToWorker]:
-    """Frames that are sent to a worker one after the other: the text of a pattern's document, which may come with a
-    thousand services, stands in the first of them, and is empty in the others."""
-    said: set[tuple[str, str, int]] = set()
-    return [_said(frame, said) if isinstance(frame, Stage) and frame.policies else frame for frame in frames]
-
-
-def _said(stage: Stage, said: set[tuple[str, str, int]]) -> Stage:
-    policies = dict(stage.policies)
-    for kind, policy in policies.items():
-        if policy.unknown:
-            continue
-        place = (kind, policy.key, policy.revision)
-        if place in said:
-            policies[kind] = msgspec.structs.replace(policy, text=b"")
-        elif "*" in policy.key:
-            said.add(place)
-    return msgspec.structs.replace(stage, policies=policies)
+ToWorker: TypeAlias = Configure | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
 
 
 # Worker to control.
@@ -208,6 +203,8 @@ class Ready(msgspec.Struct, tag_field="t", tag="ready"):
     pid: int
     build: str
     """`agent.build.kind()`: what runs."""
+    changes: bool = False
+    """Whether it understands `Change`."""
 
 
 class Uncompiled(msgspec.Struct, frozen=True):

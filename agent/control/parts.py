@@ -52,7 +52,7 @@ class Parts:
             here.listeners.inbound,
             settings.worker_count,
             configuration=lambda: configuration(settings, tokens.callers()),
-            table=mesh.frames.whole,
+            feed=mesh.frames.feed,
             on_happened=traffic.transitions.observe,
             on_compared=traffic.shadow.observe,
             on_store=traffic.requests.store,

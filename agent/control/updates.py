@@ -7,7 +7,7 @@ is away, as it was on disk.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -92,9 +92,8 @@ class Updates:
             source=Source(update.another, update.resync, self._heard_at()),
         )
         mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
-        if mesh.frames.known:
-            self._publish(touched, update.revision)
-        elif not self._registrar.local:
+        self._publish()
+        if not mesh.frames.known and not self._registrar.local:
             self.open()
         for change in update.changes:
             if change.value is None:
@@ -121,19 +120,19 @@ class Updates:
 
     def _learn(self, found: Mapping[Place, LastGood]) -> None:
         """What etcd's history told later."""
-        touched = self._mesh.table.learn(found)
-        if self._mesh.frames.known:
-            self._publish(touched, self._mesh.table.revision)
+        self._mesh.table.learn(found)
+        self._publish()
         self._mesh.rejections.refresh()
         self._last_good.refresh()
 
     def open(self) -> None:
         """The first table: from now on the workers serve, and are sent every change."""
         self._mesh.frames.known = True
-        self._fleet.publish(self._mesh.frames.whole())
+        self._fleet.feed()
 
-    def _publish(self, touched: Iterable[str], revision: int) -> None:
-        self._fleet.publish(self._mesh.frames.changed(touched, revision))
+    def _publish(self) -> None:
+        self._mesh.frames.changed()
+        self._fleet.feed()
 
     async def first_within_grace(self) -> bool:
         """Whether etcd tells of the mesh soon enough; returns once it has."""
@@ -180,7 +179,7 @@ class Updates:
         for identity, place in alive:
             touched |= table.dial_suspect(*identity, place)
         if touched or table.moved:
-            self._publish(touched, table.revision)
+            self._publish()
             table.moved = False
             self._mesh.saved.changed()
         self._events.detector.suspects_gone(dropped, self.mirror.cluster_id)

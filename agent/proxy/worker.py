@@ -23,9 +23,14 @@ from typing import Any, Final
 import msgspec
 import trio
 
+<<<<<<< HEAD
 from agent import build, frames
 from agent.descriptors import affordable, limit, raise_limit
 from agent.frames import EndpointFrame, PolicyFrame, ToControl, ToWorker, Uncompiled, Unknown
+=======
+from agent import build, frames, portions
+from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
+>>>>>>> c561e4b (A flap costs what it changes, and nobody runs what is outdated)
 from agent.proxy.budget import Budget
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
@@ -156,15 +161,17 @@ class Worker(Runtime):
             log.exception("a frame of control's failed: %r", kind)
             if isinstance(wanted, frames.Ask):
                 return [frames.Answer(wanted.id, None, reason)]
-            return self._failed(kind, reason)
+            self._failed(kind, reason)
+            # Control tells nothing more of the table before it hears what runs.
+            return [self._runs()] if isinstance(wanted, frames.Commit) else []
 
     def _failed(self, kind: str, reason: str) -> list[ToControl]:
         self._refused.append(Uncompiled(kind, "$", f"a frame {kind!r} failed: {reason}"))
         return []
 
     def _obey(self, wanted: ToWorker) -> list[ToControl]:
-        if isinstance(wanted, frames.Stage):
-            self._stage(wanted.name, wanted.revision, wanted.endpoints, wanted.policies)
+        if isinstance(wanted, frames.Stage | frames.Change):
+            self._stage(wanted)
         elif isinstance(wanted, frames.Gone):
             self.table.gone(wanted.name)
         elif isinstance(wanted, frames.Where):
@@ -185,11 +192,15 @@ class Worker(Runtime):
             self.drain()
         return []
 
-    def _stage(
-        self, name: str, revision: int, endpoints: list[EndpointFrame], policies: dict[str, PolicyFrame]
-    ) -> None:
+    def _stage(self, wanted: frames.Stage | frames.Change) -> None:
+        name, revision, now = wanted.name, wanted.revision, time.monotonic()
         try:
-            self._refused += self.table.stage(name, revision, endpoints, policies, time.monotonic())
+            if isinstance(wanted, frames.Stage):
+                self._refused += self.table.stage(name, revision, wanted.endpoints, wanted.policies, now)
+            else:
+                self._refused += self.table.change(
+                    name, revision, wanted.endpoints, wanted.gone, wanted.policies, now, more=wanted.more
+                )
         except Exception as error:  # one service's plan must cost nothing but that plan
             log.exception("%s cannot be compiled; the plan of before stays in force", name)
             reason = f"the plan of {name} cannot be compiled: {type(error).__name__}: {error}"
@@ -214,24 +225,27 @@ class Worker(Runtime):
 
     def _commit(self, revision: int, agents: int) -> list[ToControl]:
         first = not self.table.ready
-        self.table.commit(revision, agents)
+        adopted = self.table.commit(revision, agents)
         if self._believed is not None:
             self.agents.learn(*self._believed)
             self._believed = None
         unjudged, self.table.unjudged = self.table.unjudged, []
-        if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in self.table.services.values()):
+        if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in adopted):
             self.cpu.start()
         for service in unjudged:
             service.judge = Judge(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()
         self._serve_waiting()
-        answers: list[ToControl] = [frames.Runs(revision, self._refused)]
-        self._refused = []
+        answers: list[ToControl] = [self._runs()]
         if first:
             gc.collect()
             gc.freeze()
-            answers.append(frames.Ready(os.getpid(), build.kind()))
+            answers.append(frames.Ready(os.getpid(), build.kind(), changes=True))
         return answers
+
+    def _runs(self) -> frames.Runs:
+        refused, self._refused = self._refused, []
+        return frames.Runs(self.table.revision, refused)
 
     def _answer(self, asked: frames.Ask) -> frames.Answer:
         try:
@@ -371,14 +385,15 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
                 task_status.started(ORPHAN_S)
             return
         for wanted in decoder.feed(data):
-            answers = worker.take(wanted)
-            if answers:
-                await send(answers)
+            for portion in portions.sliced(wanted) if isinstance(wanted, frames.Stage) else [wanted]:
+                answers = worker.take(portion)
+                if answers:
+                    await send(answers)
+                if isinstance(portion, frames.Stage | frames.Change):
+                    await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
             if isinstance(wanted, frames.Drain) and not draining:
                 draining = True
                 task_status.started(wanted.deadline_s)
-            if isinstance(wanted, frames.Stage):
-                await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
 
 
 def _descriptors(name: str) -> list[int]:

@@ -28,6 +28,7 @@ from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.places import Places
 from agent.control.mesh.reading import Put, Read, read
 from agent.control.mesh.service import Service
+from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.kinds.health.document import HealthPolicy
 from policies.language.names import candidates, matches
@@ -53,7 +54,7 @@ class Table:
         self.services: dict[str, Service] = {}
         self.agents: dict[str, Agent] = {}
         self.moved = False
-        """Whether the last changes made an agent come, go, or live elsewhere."""
+        """Whether they made an agent come, go, or live elsewhere."""
         self.in_force = InForce(self._read_document, self._policy_changed)
         self.policies = self.in_force.policies
         """By kind and pattern."""
@@ -76,10 +77,11 @@ class Table:
         """Of the changes at hand."""
         self._documents: Mapping[Put, Read] = {}
         self._touched: set[str] = set()
+        self.untold = Touched()
+        """What has changed since whoever feeds the workers took it."""
         self.removed: dict[Identity, EndpointFrame | None] = {}
         """Instances that the last changes deleted; with the endpoint when it had not been draining."""
         self._removed: dict[Identity, EndpointFrame | None] = {}
-        """Instances deleted by the changes at hand; with the endpoint when it had not been draining."""
 
     # The way of a change.
 
@@ -182,12 +184,17 @@ class Table:
         self._note(change.key, None)
         return record
 
-    def _service(self, name: str) -> Service:
+    def _service(self, name: str, changed: str) -> Service:
+        """Made where there is none. `changed`: id of the instance that it is wanted for."""
         service = self.services.get(name)
         if service is None:
             service = self.services[name] = Service()
-        self._touched.add(name)
+        self._touch(name).instances.add(changed)
         return service
+
+    def _touch(self, name: str) -> Touch:
+        self._touched.add(name)
+        return self.untold.service(name)
 
     # Instances and their health.
 
@@ -199,7 +206,7 @@ class Table:
             self._remove_instance(key.first, key.second)
 
     def _put_instance(self, name: str, identity: str, record: Instance) -> None:
-        service = self._service(name)
+        service = self._service(name, identity)
         before = service.instances.get(identity)
         if before is not None:
             self._count_owned(before.agent, name, -1)
@@ -215,7 +222,7 @@ class Table:
         self._removed.pop((name, identity), None)
 
     def _remove_instance(self, name: str, identity: str) -> None:
-        service = self._service(name)
+        service = self._service(name, identity)
         record = service.instances[identity]
         owner = self.agents.get(record.agent) or self.suspects.agents.get(record.agent)
         endpoint = self._endpoint(identity, record, service.health.get(identity), owner)
@@ -237,9 +244,9 @@ class Table:
     def _take_health(self, key: Key, change: Change) -> None:
         record = self._decoded(Health, change)
         if record is not None:
-            self._service(key.first).health[key.second] = record
+            self._service(key.first, key.second).health[key.second] = record
         elif change.value is None and self._holds(key):
-            del self._service(key.first).health[key.second]
+            del self._service(key.first, key.second).health[key.second]
 
     # Agents.
 
@@ -256,8 +263,11 @@ class Table:
             self.suspects.agent_went(key.first, before, self._now_s)
         self.moved = self.moved or (before and before.address) != (record and record.address)
         if _dialled(before) != _dialled(record):
-            self._touched.update(self._owned.get(key.first, ()))
-            self._touched.update(self.places.move(key.first, _dialled(before), _dialled(record)))
+            for name in self._owned.get(key.first, ()):
+                owned = [id for id, each in self.services[name].instances.items() if each.agent == key.first]
+                self._touch(name).instances.update(owned)
+            for name in self.places.move(key.first, _dialled(before), _dialled(record)):
+                self._touch(name).whole = True
 
     # Policies.
 
@@ -285,11 +295,10 @@ class Table:
         if kind in NOT_FOR_WORKERS:
             return
         if "*" not in pattern:
-            self._service(pattern).policies += by
-        elif pattern == "*":
-            self._touched.update(self.services)
-        else:
-            self._touched.update(name for name in self.services if matches(pattern, name))
+            self.services.setdefault(pattern, Service()).policies += by
+        for name in [pattern] if "*" not in pattern else self.services:
+            if matches(pattern, name):
+                self._touch(name).policies = True
 
     def _take_rejection(self, key: Key, change: Change) -> None:
         record = self._decoded(Rejection, change)
@@ -305,14 +314,15 @@ class Table:
         doubtful = {identity: endpoint for identity, endpoint in self._removed.items() if endpoint is not None}
         if is_mass_deletion(before, len(doubtful), len(emptied & {name for name, _ in doubtful})):
             losses = max(losses, Losses.DOUBTED)
-        for name, _ in self.suspects.judge(self._removed, self._now_s, losses):
-            self._touched.add(name)
+        for name, identity in self.suspects.judge(self._removed, self._now_s, losses):
+            self._touch(name).instances.add(identity)
 
     def drop_suspect(self, name: str, identity: str, now_s: float = 0.0) -> set[str]:
         """Believe the deletion; returns the services that it touches. Without a name it is an agent's."""
         self.moved |= not name and self.suspects.drop_agent(identity)
         if not name or not self.suspects.drop(name, identity):
             return set()
+        self.untold.service(name).instances.add(identity)
         self.departed.settle(name, now_s or self._now_s)
         return {name}
 
@@ -321,7 +331,10 @@ class Table:
         through = self.suspects.is_through(name, identity, place)
         if not through and self._own.belongs(*place):
             return self.drop_suspect(name, identity)
-        return {name} if self.suspects.dial(name, identity, place) else set()
+        if not self.suspects.dial(name, identity, place):
+            return set()
+        self.untold.service(name).instances.add(identity)
+        return {name}
 
     # What goes to the workers.
 
@@ -331,21 +344,21 @@ class Table:
         return Where(self._host, {host: a.address for host, a in known.items()})
 
     def frame(self, name: str) -> Stage | Gone:
-        """A service as workers get it."""
+        """A service as a worker gets it that does not have it; its endpoints by id, suspects last."""
         service = self.services.get(name)
         if service is None or not service.known:
             return Gone(name)
-        return Stage(name, self.revision, self.endpoints(name, service), self.in_force.of(name))
+        identities = [*sorted(service.instances), *sorted(service.suspects)]
+        made = [self.endpoint(name, service, identity) for identity in identities]
+        return Stage(name, self.revision, [each for each in made if each is not None], self.in_force.of(name))
 
-    def endpoints(self, name: str, service: Service) -> list[EndpointFrame]:
-        """A service's endpoints by id, suspects last."""
-        health = service.health
-        made = [
-            self._endpoint(id, record, health.get(id), self.agents.get(record.agent))
-            for id, record in sorted(service.instances.items())
-        ]
-        made = [endpoint for endpoint in made if not self._is_inward(name, endpoint)]
-        return made + [endpoint for _, endpoint in sorted(service.suspects.items())]
+    def endpoint(self, name: str, service: Service, identity: str) -> EndpointFrame | None:
+        """An instance or a suspect as workers get it; None where there is none that could be dialled."""
+        record = service.instances.get(identity)
+        if record is None:
+            return service.suspects.get(identity)
+        made = self._endpoint(identity, record, service.health.get(identity), self.agents.get(record.agent))
+        return None if self._is_inward(name, made) else made
 
     def _is_inward(self, name: str, endpoint: EndpointFrame) -> bool:
         """Whether an agent's listener would be dialled instead of an instance; it is noted which."""

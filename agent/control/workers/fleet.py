@@ -5,6 +5,8 @@ Laws
   a little longer each time.
 - A worker that does not answer for `hang_s` is taken for hung, and killed.
 - Control never waits for a worker before it goes on with another.
+- A worker that has not yet taken into force what it was told of the table is told no more of it; then it is told how
+  the table is by that time. So a worker that is behind costs no memory, and compiles nothing that is outdated already.
 - A worker is killed for what it says only where that makes no sense as a frame of any version. What control fails to
   handle is control's own mistake: told, counted, answered where an answer is waited for, and nobody's death.
 """
@@ -30,6 +32,7 @@ import trio
 
 from agent import build, frames
 from agent.control.host.sockets import TOLD, OldWorker, share
+from agent.control.workers.worker import Feed, Worker
 from agent.frames import ToControl, ToWorker
 from agent.surroundings import handed_on
 from registry.backoff import Backoff
@@ -50,33 +53,6 @@ class Senseless(Exception):
     """What a worker said is no frame."""
 
 
-class Worker:
-    """One worker process and our end of its socket pair."""
-
-    def __init__(self, index: int, process: trio.Process, stream: trio.SocketStream) -> None:
-        self.index = index
-        self.process = process
-        self.stream = stream
-        self.ready = False
-        self.revision = 0
-        self.build = ""
-        """As it said when it was ready: what runs, not what was meant to."""
-        self.last_word = time.monotonic()
-        self.heard = trio.Event()
-        """Set when everything that it said has been read."""
-        self.to_send, self.sending = trio.open_memory_channel[bytes](float("inf"))
-        self.answers: dict[int, trio.MemorySendChannel[frames.Answer]] = {}
-        self.unknown: set[str] = set()
-        """Kinds of frames that it sent and that are not known here."""
-
-    def send(self, data: bytes) -> None:
-        """Queue bytes of whole frames."""
-        try:
-            self.to_send.send_nowait(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it died; its successor gets the whole table
-
-
 class Fleet:
     """Every worker of this agent."""
 
@@ -87,7 +63,7 @@ class Fleet:
         count: int,
         *,
         configuration: Callable[[], frames.Configure],
-        table: Callable[[], Iterable[ToWorker]],
+        feed: Callable[[], Feed],
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
@@ -96,13 +72,13 @@ class Fleet:
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
-        """`count` is of workers. `configuration` and `table` give what a newcomer has to know; `table` ends with a
-        commit, or is empty. `hang_s`: how long a worker may be silent, in seconds."""
+        """`count` is of workers. `configuration` gives what a newcomer has to know; `feed` makes what it is told of the
+        table. `hang_s`: how long a worker may be silent, in seconds."""
         self._outbound = outbound
         self._inbound = inbound
         self._count = count
         self._configuration = configuration
-        self._table = table
+        self._make_feed = feed
         self._on_records = on_records
         self._on_happened = on_happened
         self._on_compared = on_compared
@@ -163,11 +139,13 @@ class Fleet:
             raise
         finally:
             theirs.close()
-        worker = Worker(index, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        worker = Worker(
+            index, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), self._make_feed()
+        )  # fmt: skip
         self.workers[index] = worker
         self._recount()
         worker.send(frames.encode(self._configuration()))
-        worker.send(b"".join(frames.encode(frame) for frame in self._table()))
+        worker.feed()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, worker)
@@ -206,8 +184,7 @@ class Fleet:
             worker.process.kill()
         if self.workers.get(worker.index) is worker:
             del self.workers[worker.index]
-        worker.to_send.close()
-        worker.stream.socket.close()
+        worker.close()
         for answer in worker.answers.values():
             answer.close()
         self._recount()
@@ -270,13 +247,13 @@ class Fleet:
 
     def _handle(self, worker: Worker, told: ToControl) -> None:
         if isinstance(told, frames.Runs):
-            worker.revision = told.revision
             for refused in told.refused:
                 fields = msgspec.structs.asdict(refused)
                 log.error("a worker refused what control accepted", worker=worker.index, **fields)
+            worker.on_commit(told)
             self._recount()
         elif isinstance(told, frames.Ready):
-            worker.ready, worker.build = True, told.build
+            worker.on_ready(told)
             if worker.build != build.kind():
                 log.error("a worker is not built as control is", worker=worker.index, build=worker.build)
             self._recount()
@@ -305,6 +282,11 @@ class Fleet:
             if time.monotonic() - worker.last_word > self._hang_s:
                 log.error("a worker hangs, and is killed", worker=worker.index, pid=worker.process.pid)
                 worker.process.kill()
+
+    def feed(self) -> None:
+        """The table changed: have every worker know, as soon as it has taken what it was told before."""
+        for worker in self.workers.values():
+            worker.feed()
 
     def publish(self, changed: Iterable[ToWorker]) -> None:
         """Send frames to every worker."""

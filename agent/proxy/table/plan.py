@@ -122,10 +122,12 @@ class Plan:
         entries: Entries = UNBOUNDED,
         compiled: Compiled | None = None,
         closed: Sequence[Closed] = (),
+        before: Plan | None = None,
     ) -> None:
         """`compiled`: what came of documents for patterns, which are the same for all their services.
 
         `closed`: policies that nobody knows the content of, and that let nothing pass until somebody does.
+        `before`: of the same policies, which are not compiled again.
         """
         compiled = Compiled() if compiled is None else compiled
         self.service = state.name
@@ -140,8 +142,14 @@ class Plan:
         self._entries = entries
         self.asked = asked_entries(self._balance) if self._balance is not None and endpoints else 0
         """How many entries its ring or table asks for."""
+        if before is None:
+            for each in state.states.values():
+                each.forget_drawn()
         self._groups: dict[Subset | None, Balancer] = {}
         self.balancer = self.group(None)
+        if before is not None:
+            self._take_over(before)
+            return
         self._compile_phases(state, policies, share, compiled, closed)
         self.outlier: Ejection | None = None
         rules = _asked(policies, "outlier", Outlier)
@@ -201,6 +209,16 @@ class Plan:
         ejects = self.outlier is not None and not self.outlier.audit
         breaks = self.breaker is not None and not self.breaker.audit and self.breaker.compiled.endpoint is not None
         return (1 if ejects else 0) | (2 if breaks else 0)
+
+    def _take_over(self, before: Plan) -> None:
+        """All that follows from policies alone."""
+        self.outbound, self.towards = before.outbound, before.towards
+        self.departing, self.inbound = before.departing, before.inbound
+        self.limits, self.breaker, self.route = before.limits, before.breaker, before.route
+        self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
+        self.keeping_out = before.keeping_out
+        self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
+        self.retry = before.retry
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""

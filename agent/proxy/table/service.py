@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from agent.proxy.report.news import News
+from agent.proxy.report.story import Policies
 from agent.proxy.table.lasting import Lasting
 from agent.proxy.table.plan import Plan
+from policies.endpoint import Endpoint
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.outlier.ejector import Ejector, Record
 from policies.kinds.ratelimit.buckets import Buckets
@@ -15,28 +17,35 @@ from policies.kinds.shed.limiter import Limiter
 class Service(Lasting):
     """A request reads its plan once."""
 
-    __slots__ = ("_keeping_out", "plan")
+    __slots__ = ("_configured", "_keeping_out", "members", "plan")
 
     def __init__(self, name: str, news: News) -> None:
         super().__init__(name, news)
         self.plan: Plan
+        self.members: dict[str, Endpoint] = {}
+        """The plan's endpoints, by id. Never changed; another plan has others."""
         self._keeping_out = 0
+        self._configured: Policies | None = None
+        """What loads and limiters were configured by."""
 
-    def adopt(self, plan: Plan, share: float, agents: int) -> None:
-        """Take a plan into force. What was counted stays, as long as there is a document for it. `share` is this
-        worker's part of what its agent may let pass; `agents` are those that share the limits of the mesh."""
+    def adopt(self, plan: Plan, members: dict[str, Endpoint], joined: bool, share: float, agents: int) -> None:
+        """Take a plan into force. What was counted stays, as long as there is a document for it. `joined`: whether any
+        of the members is new. `share` is this worker's part of what its agent may let pass; `agents` are those that
+        share the limits of the mesh."""
         if self._keeping_out & ~plan.keeping_out:
             for load in self.loads.values():
                 load.refused_until = 0.0
         self._keeping_out = plan.keeping_out
         self.plan = plan
-        if len(self.loads) > len(plan.endpoints):
-            kept = {endpoint.id for endpoint in plan.endpoints}
-            self.loads = {key: load for key, load in self.loads.items() if key in kept}
-        self._adopt_breaker(plan)
+        self.members = members
+        if len(self.loads) > len(members):
+            self.loads = {key: load for key, load in self.loads.items() if key in members}
         self._adopt_limits(plan, share, agents)
-        self._adopt_shed(plan)
-        self._adopt_outlier(plan)
+        if joined or self._configured is not plan.policies:
+            self._configured = plan.policies
+            self._adopt_breaker(plan)
+            self._adopt_shed(plan)
+            self._adopt_outlier(plan)
 
     def _adopt_limits(self, plan: Plan, share: float, agents: int) -> None:
         if plan.limits is None:

@@ -7,6 +7,8 @@ Laws
   plans, and survives them.
 - Plans are compiled as their frames come in and swapped together at the commit: a revision is applied whole, and the
   swap itself does no work.
+- The work of a change is that of the change: endpoints that are what they were are not made again, and policies that
+  are what they were are not compiled again.
 """
 
 from __future__ import annotations
@@ -35,8 +37,25 @@ _HOST_BYTES: Final = 400
 """No service's name is as long, and what was asked for is remembered."""
 
 
+class Staged:
+    """A service as it will be at the commit."""
+
+    __slots__ = ("closed", "in_force", "joined", "members", "plan", "service")
+
+    def __init__(self, service: Service, members: dict[str, Endpoint], plan: Plan | None) -> None:
+        """`plan`: of the same policies; None: they are others."""
+        self.service = service
+        self.members = members
+        """Its endpoints, by id."""
+        self.joined = False
+        """Whether any of them is new."""
+        self.plan = plan
+        self.in_force: dict[str, InForce] = {}
+        self.closed: list[Closed] = []
+
+
 class Table:
-    """Every service of the mesh. Filled by `stage` and `gone`, made so by `commit`."""
+    """Every service of the mesh. Filled by `stage`, `change` and `gone`, made so by `commit`."""
 
     def __init__(self, news: News | None = None) -> None:
         self._news = news or News()
@@ -50,7 +69,9 @@ class Table:
         self.unjudged: list[Service] = []
         """Services that have an ejector and, as yet, nobody who calls it."""
         self._by_host: dict[bytes, Service | None] = {}
-        self._staged: dict[str, tuple[Service, Plan] | None] = {}
+        self._staged: dict[str, Staged | None] = {}
+        self._failed: set[str] = set()
+        """Services whose staged plan could not be compiled: what is in force stays."""
         self._wide: dict[tuple[str, str], tuple[bytes, Document | Invalid]] = {}
         """Policies for patterns, as parsed: one of them may come with a thousand services."""
         self._compiled = Compiled()
@@ -68,25 +89,75 @@ class Table:
     ) -> list[Uncompiled]:
         """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
         staged = self._staged.get(name)
-        service = self.services.get(name) or (staged[0] if staged else Service(name, self._news))
-        in_force, closed, refused = self._documents(policies)
-        before = self.services.get(name)
-        ill = {e.id for e in before.plan.endpoints if not e.healthy} if before is not None else set()
-        made = [self._endpoint(service, frame, ill, now) for frame in endpoints]
-        plan = Plan(
-            service,
+        service = self.services.get(name) or (staged.service if staged else Service(name, self._news))
+        self._staged[name] = made = Staged(service, {}, None)
+        self._failed.add(name)
+        made.in_force, made.closed, refused = self._documents(policies)
+        self._compile(made, revision, endpoints, (), now)
+        return refused
+
+    def change(
+        self,
+        name: str,
+        revision: int,
+        endpoints: Sequence[EndpointFrame],
+        gone: Sequence[str],
+        policies: Mapping[str, PolicyFrame] | None,
+        now: float,
+        *,
+        more: bool = False,
+    ) -> list[Uncompiled]:
+        """Compile a service's new plan from what it is, or will be at the commit: of the endpoints only those that are
+        named are others, and the policies are as they are where none are given. With `more` that is left to the
+        change that follows. Returns what had to be refused."""
+        if name in self._failed:
+            return []  # its base is missing, and that was told
+        staged = self._staged.get(name)
+        if staged is None:
+            if name in self._staged or name not in self.services:
+                self._failed.add(name)
+                raise ValueError(f"a change of {name}, which is not here")
+            service = self.services[name]
+            staged = self._staged[name] = Staged(service, service.members.copy(), service.plan)
+        self._failed.add(name)
+        refused: list[Uncompiled] = []
+        if policies is not None:
+            staged.plan = None
+            staged.in_force, staged.closed, refused = self._documents(policies)
+        if more:
+            self._take(staged, endpoints, gone, now)
+            self._failed.discard(name)
+        else:
+            self._compile(staged, revision, endpoints, gone, now)
+        return refused
+
+    def _take(self, staged: Staged, endpoints: Sequence[EndpointFrame], gone: Sequence[str], now: float) -> None:
+        service, members = staged.service, staged.members
+        for frame in endpoints:
+            staged.joined = staged.joined or frame.id not in service.members
+            members[frame.id] = self._endpoint(service, frame, now)
+        for identity in gone:
+            members.pop(identity, None)
+
+    def _compile(
+        self, staged: Staged, revision: int, endpoints: Sequence[EndpointFrame], gone: Sequence[str], now: float
+    ) -> None:
+        self._take(staged, endpoints, gone, now)
+        before = staged.plan
+        staged.plan = Plan(
+            staged.service,
             revision,
-            made,
-            in_force,
+            tuple(staged.members.values()),
+            staged.in_force if before is None else before.policies,
             host=self.host,
             zone=self.zone,
             share=self.share,
             entries=self._entries,
             compiled=self._compiled,
-            closed=closed,
+            closed=staged.closed,
+            before=before,
         )
-        self._staged[name] = (service, plan)
-        return refused
+        self._failed.discard(staged.service.name)
 
     def _documents(
         self, policies: Mapping[str, PolicyFrame]
@@ -118,8 +189,7 @@ class Table:
             known = self._wide[kind, frame.key] = (frame.text, parse(kind, frame.key, frame.text))
         return known[1]
 
-    def _endpoint(self, service: Service, frame: EndpointFrame, ill: set[str], now: float) -> Endpoint:
-        """`ill`: who was unhealthy in the plan before."""
+    def _endpoint(self, service: Service, frame: EndpointFrame, now: float) -> Endpoint:
         load = service.loads.get(frame.id)
         if load is None:
             # Endpoints that come with the first table were there before; only a newcomer is spared at first.
@@ -143,7 +213,8 @@ class Table:
             via=frame.via,
             load=load,
         )
-        if frame.healthy and frame.id in ill:
+        before = service.members.get(frame.id)
+        if frame.healthy and before is not None and not before.healthy:
             load.healthy_since = now
         return endpoint
 
@@ -151,9 +222,10 @@ class Table:
         """Forget a service at the commit."""
         self._staged[name] = None
 
-    def commit(self, revision: int, agents: int = 1) -> None:
-        """Swap in everything that is staged. `agents` are in the mesh."""
+    def commit(self, revision: int, agents: int = 1) -> list[Service]:
+        """Swap in everything that is staged. `agents` are in the mesh. Returns the services that have another plan."""
         names_changed = False
+        adopted: list[Service] = []
         for name, staged in self._staged.items():
             before = self.services.get(name)
             asked = before.plan.asked if before is not None else 0
@@ -161,15 +233,20 @@ class Table:
                 names_changed |= self.services.pop(name, None) is not None
                 self._entries.change(asked, 0)
                 continue
-            service, plan = staged
+            plan = staged.plan
+            if plan is None or name in self._failed:
+                continue
+            service = staged.service
             self._entries.change(asked, plan.asked)
-            service.adopt(plan, self.share, agents)
+            service.adopt(plan, staged.members, staged.joined, self.share, agents)
+            adopted.append(service)
             if service.ejector is not None and service.judge is None:
                 self.unjudged.append(service)
             if name not in self.services:
                 self.services[name] = service
                 names_changed = True
         self._staged = {}
+        self._failed.clear()
         if self._entries.recount():
             for service in self.services.values():
                 service.plan.forget_entries()
@@ -177,6 +254,7 @@ class Table:
             self._by_host.clear()
         self.revision = revision
         self.ready = True
+        return adopted
 
     # The way of a request.
 

@@ -11,6 +11,7 @@ import pytest
 
 from agent import frames
 from agent.frames import EndpointFrame, PolicyFrame
+from agent.portions import said_once
 from agent.proxy.table.table import Table
 from policies.catalogue import KINDS, parse
 from policies.kinds.balance.entries import LEAST, TOTAL
@@ -81,7 +82,7 @@ def test_the_text_of_a_pattern_goes_to_a_worker_once() -> None:
         frames.Stage(f"s{n}", 5, THREE, {"route": PolicyFrame("*", 5, text), "timeout": PolicyFrame(f"s{n}", 5, own)})
         for n in range(1000)
     ]
-    said = frames.said_once(made)
+    said = said_once(made)
     sent = b"".join(map(frames.encode, said))
     assert len(sent) < len(text) + 1000 * 1000
     table = Table()

@@ -104,6 +104,7 @@ def test_a_known_kind_that_is_malformed_is_broken() -> None:
 SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Configure("here", callers={"pets.production": "x"}, agents=["10.0.0.0/8"]),
     frames.Where("here", {"there": "10.0.0.2"}),
+    frames.Change("pets.production", 7, [], ["i"], {"route": frames.PolicyFrame("*", 3, b"{}")}, more=True),
     frames.Gone("pets.production"),
     frames.Commit(7, 3),
     frames.Ask(1, "state", {"service": "pets.production"}),
@@ -111,7 +112,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Stored(1, "n", ""),
     frames.Shares({"pets.production": {"all": 0.5}}),
     frames.Drain(5.0),
-    frames.Ready(1, "compiled"),
+    frames.Ready(1, "compiled", changes=True),
     frames.Runs(7, [frames.Uncompiled("*", "$.rules", "no", "route")]),
     frames.Answer(1, {"a": [1, b"x", None]}),
     frames.Peer(1, "/shares", b"\xff", "10.0.0.2"),

@@ -7,59 +7,21 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.mesh.departed import KEEP_S, MOST, Departed
 from agent.control.mesh.service import Service
 from agent.control.mesh.table import Table
-from agent.frames import EndpointFrame, Gone, Stage
+from agent.frames import Gone, Stage
 from policies.kinds.health.document import HealthPolicy
-from registry.keys import Keys
 from registry.store import Change
+from tests.support.tables import KEYS, STEPS, Etcd, P, as_bytes, instance
 
-KEYS = Keys()
-P = KEYS.prefix
 ROUTE = b'{"rules": [{"split": [{"version": "v1", "weight": 1}]}]}'
-
-
-class Etcd:
-    """Says what etcd would: every call is one revision, and returns the touched services."""
-
-    def __init__(self, host: str = "here") -> None:
-        self.table = Table(KEYS, host)
-        self.revision = 1
-        self.born: dict[str, int] = {}
-
-    def put(self, values: dict[str, Any]) -> set[str]:
-        self.revision += 1
-        changes = [self._change(key, _bytes(value)) for key, value in values.items()]
-        return self.table.apply(changes, self.revision)
-
-    def _change(self, key: str, value: bytes | None) -> Change:
-        if value is None:
-            self.born.pop(key, None)
-            return Change(P + key, None, self.revision)
-        return Change(P + key, value, self.revision, self.born.setdefault(key, self.revision))
-
-    def delete(self, *keys: str) -> set[str]:
-        return self.put(dict.fromkeys(keys))
-
-    def endpoints(self, service: str) -> dict[str, EndpointFrame]:
-        frame = self.table.frame(service)
-        return {endpoint.id: endpoint for endpoint in frame.endpoints} if isinstance(frame, Stage) else {}
-
-
-def _bytes(value: Any) -> bytes | None:
-    return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
 
 
 def _whenever(frame: Stage | Gone) -> Stage | Gone:
     return msgspec.structs.replace(frame, revision=0) if isinstance(frame, Stage) else frame
-
-
-def instance(port: int = 80, **more: Any) -> dict[str, Any]:
-    return {"address": "10.0.0.1", "port": port, **more}
 
 
 def test_an_instance_touches_its_service_only() -> None:
@@ -401,28 +363,16 @@ def test_a_restart_keeps_the_last_good_policy() -> None:
     again = Table(KEYS, "here")
     again.apply([Change(*entry) for entry in etcd.table.saved()], etcd.revision)
     snapshot = {"instances/a/1": instance(), "policies/timeout/a": b"?", "policies/timeout/pets/x": b"?"}
+<<<<<<< HEAD
     again.apply([Change(P + key, _bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
     assert again.departed.forget(KEEP_S + 1) == {"b"}
+=======
+    again.apply([Change(P + key, as_bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
+>>>>>>> c561e4b (A flap costs what it changes, and nobody runs what is outdated)
     assert set(again.services) == {"a", "pets.x"}
     assert json.loads(again.frame("a").policies["timeout"].text) == {"connect": "2s"}
     assert again.frame("pets.x").policies["timeout"].revision == etcd.revision
     assert again.refused["timeout", "a"].last_good == etcd.revision
-
-
-KEYS_IN_PLAY = st.sampled_from(
-    [f"instances/{s}/{i}" for s in ("a", "b.x", "b/x") for i in "12"]
-    + [f"health/{s}/{i}" for s in ("a", "b.x") for i in "12"]
-    + ["agents/h", "policies/timeout/*", "policies/timeout/b.x", "policies/timeout/b/x", "policies/route/*.x"]
-)
-VALUES = {
-    "instances": st.sampled_from([None, instance(1), instance(2, agent="h"), instance(3, state="draining"), b"?"]),
-    "health": st.sampled_from([None, {"healthy": True}, {"healthy": False}]),
-    "agents": st.sampled_from([None, {"address": "10.0.0.9", "inbound_port": 1}]),
-    "policies": st.sampled_from([None, b"{}"]),
-}
-STEPS = st.lists(
-    KEYS_IN_PLAY.flatmap(lambda key: st.tuples(st.just(key), VALUES[key.partition("/")[0]])), min_size=1, max_size=30
-)
 
 
 @given(STEPS)

@@ -20,13 +20,32 @@ import trio
 from agent import frames
 from agent.control.host.sockets import OldWorker, listening
 from agent.control.workers.fleet import Fleet, drain_old
-from agent.frames import Commit, Configure, Stage, ToWorker, encode
+from agent.frames import Change, Commit, Configure, Stage, ToWorker, encode
 from agent.settings.address import Address
 from tests.support.proxy import GET, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
 
 ANY = Address("127.0.0.1", 0)
 WORKER = (sys.executable, "-m", "agent.proxy")
+
+
+class Feed:
+    """What one worker is told: all that there is at first, and whatever else as it is by then."""
+
+    def __init__(self, run: Running) -> None:
+        self.run = run
+        self.taken: list[ToWorker] = []
+
+    def take(self, *, parts: bool) -> list[ToWorker]:
+        new = self.run.table if self.run.table != self.taken else []
+        self.taken = self.run.table
+        if new:
+            self.run.takes += 1
+            self.run.parts.append(parts)
+        return new
+
+    def close(self) -> None:
+        self.run.closed += 1
 
 
 class Running:
@@ -36,6 +55,9 @@ class Running:
         self.outbound = listening(ANY, (), count)
         self.inbound = listening(ANY, (), count)
         self.table: list[ToWorker] = []
+        self.takes = 0
+        self.parts: list[bool] = []
+        self.closed = 0
         self.lines = b""
         self.clients: list[Client] = []
         self.fleet = Fleet(
@@ -43,11 +65,15 @@ class Running:
             self.inbound,
             count,
             configuration=lambda: Configure("here", access_log=True),
-            table=lambda: self.table,
+            feed=lambda: Feed(self),
             command=command,
             hang_s=hang_s,
             **{"on_records": self.on_records, **handlers},
         )
+
+    def tell(self, table: list[ToWorker]) -> None:
+        self.table = table
+        self.fleet.feed()
 
     def on_records(self, lines: bytes, count: int) -> None:
         assert lines.count(b"\n") == count
@@ -107,10 +133,10 @@ async def test_workers_serve_what_they_are_sent() -> None:
     async with upstream() as port, running(count=2) as run:
         await run.until(lambda: len(run.fleet.workers) == 2)
         assert not run.fleet.ready
-        run.fleet.publish(service(port, 5))
+        run.tell(service(port, 5))
         await run.until(lambda: run.fleet.ready)
         assert run.fleet.revision == 5
-        run.fleet.publish([Commit(9)])
+        run.tell([Commit(9)])
         await run.until(lambda: run.fleet.revision == 9)
         assert [revision for revision, _ in run.fleet.recent_commits] == [5, 9]
         assert (await (await run.client()).ask(GET)).endswith(b"ok")
@@ -152,6 +178,46 @@ async def test_a_worker_that_hangs_is_killed() -> None:
         os.kill(before, signal.SIGSTOP)
         await run.until(lambda: run.fleet.ready and run.pids != [before])
         assert (await (await run.client()).ask(GET)).endswith(b"ok")
+
+
+async def test_a_worker_that_is_behind_runs_only_the_newest() -> None:
+    """Stopped while 300 changes happen, it is told of one; what it says that it runs is what it serves, and the other
+    worker is not held up."""
+    async with upstream() as port, running(count=2) as run:
+        run.table = service(port)
+        await run.until(lambda: run.fleet.ready and len(run.pids) == 2)
+        stopped, other = run.fleet.workers[0], run.fleet.workers[1]
+        os.kill(stopped.process.pid, signal.SIGSTOP)
+        run.tell(service(port, 2))
+        await run.until(lambda: other.revision == 2)
+        before = run.takes
+        for revision in range(3, 303):
+            run.tell(service(port if revision == 302 else refusing_port(), revision))
+            await run.until(lambda now=revision: other.revision == now)
+        assert run.fleet.revision == 1, "nothing is acknowledged that a worker does not run"
+        assert run.takes - before == 300
+        os.kill(stopped.process.pid, signal.SIGCONT)
+        await run.until(lambda: run.fleet.revision == 302)
+        assert run.takes - before == 301
+        assert [revision for revision, _ in run.fleet.recent_commits][-2:] == [2, 302]
+        for _ in range(8):
+            assert (await (await run.client()).ask(GET)).endswith(b"ok")
+
+
+async def test_a_worker_that_could_not_do_it_is_told_of_services_as_a_whole() -> None:
+    """From then on: nobody knows what it lacks. One that takes everything is told what changed."""
+    async with upstream() as port, running() as run:
+        run.table = service(port)
+        await run.until(lambda: run.fleet.ready)
+        run.tell([Change("pets.production", 2), Commit(2)])
+        await run.until(lambda: run.fleet.revision == 2)
+        assert run.parts == [False, True]
+        run.tell([Change("nobody", 3), Commit(3)])
+        await run.until(lambda: run.fleet.revision == 3)
+        run.tell(service(port, 4))
+        await run.until(lambda: run.fleet.revision == 4)
+        assert run.parts == [False, True, True, False]
+    assert run.closed == 1
 
 
 TALKS = """
@@ -258,9 +324,8 @@ async def test_asking() -> None:
     """Every ready worker answers; what one cannot answer is left out, and nobody waits for the dead."""
     async with running(count=2) as run:
         assert await run.fleet.ask("metrics") == []
-        run.table = service(refusing_port())
         await run.until(lambda: len(run.fleet.workers) == 2)
-        run.fleet.publish(run.table)
+        run.tell(service(refusing_port()))
         await run.until(lambda: run.fleet.ready)
         answers = await run.fleet.ask("metrics")
         assert [answer["revision"] for answer in answers] == [1, 1]

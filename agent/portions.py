@@ -1,0 +1,46 @@
+# mypyc: interpreted, because what control tells is cut between requests, which do not wait for it
+"""How much of a table is said at a time: a text once, and of a service no more than is taken in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from agent.frames import Change, Stage, ToWorker
+
+SLICE: Final = 256
+"""Endpoints that a worker takes without serving requests in between."""
+
+
+def sliced(stage: Stage) -> Iterator[Stage | Change]:
+    """A service in portions that come to the same."""
+    name, revision, endpoints = stage.name, stage.revision, stage.endpoints
+    if len(endpoints) <= SLICE:
+        yield stage
+        return
+    yield Stage(name, revision, [], stage.policies)
+    last = (len(endpoints) - 1) // SLICE * SLICE
+    for start in range(0, last + 1, SLICE):
+        yield Change(name, revision, endpoints[start : start + SLICE], more=start < last)
+
+
+def said_once(frames: Iterable[ToWorker]) -> list[ToWorker]:
+    """Frames that are sent to a worker one after the other: the text of a pattern's document, which may come with a
+    thousand services, stands in the first of them, and is empty in the others."""
+    said: set[tuple[str, str, int]] = set()
+    return [_said(frame, said) if isinstance(frame, Stage | Change) and frame.policies else frame for frame in frames]
+
+
+def _said(stage: Stage | Change, said: set[tuple[str, str, int]]) -> Stage | Change:
+    policies = dict(stage.policies or {})
+    for kind, policy in policies.items():
+        if policy.unknown:
+            continue
+        place = (kind, policy.key, policy.revision)
+        if place in said:
+            policies[kind] = msgspec.structs.replace(policy, text=b"")
+        elif "*" in policy.key:
+            said.add(place)
+    return msgspec.structs.replace(stage, policies=policies)
