@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.descriptors import affordable
+from agent.process.descriptors import affordable
 from agent.settings.document import Settings, runtime_directory
 from agent.settings.file import load
 from policies.language.duration import seconds

@@ -31,7 +31,7 @@ from agent.control.instances.host_claim import HostTaken, claim_host
 from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.fleet import drain_old
-from agent.descriptors import affordable, limit, raise_limit
+from agent.process.descriptors import affordable, limit, raise_limit
 from agent.settings.document import Settings
 from agent.settings.file import SettingsError, load
 from agent.visible import VisibleFormatter, visible_values

@@ -20,10 +20,10 @@ from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import Identity
 from agent.control.mesh.distrust.doubts import KEEP_S, Losses
 from agent.control.mesh.distrust.source import Source
+from agent.control.mesh.distrust.suspect_probe import Found, probe_suspects
 from agent.control.mesh.in_force import Place
 from agent.control.mesh.last_good import History, Writer
 from agent.control.mesh.reading import Put, Read, read_ahead
-from agent.control.mesh.suspect_probe import Found, probe_suspects
 from agent.control.mesh.view import MeshView
 from agent.control.workers.fleet import Fleet
 from registry.mirror import Mirror, Update
@@ -162,9 +162,8 @@ class Updates:
         """Names that did not come back are 404 again."""
         while True:
             await trio.sleep(FORGET_EVERY_S)
-            forgotten = self._mesh.table.departed.forget(trio.current_time())
-            if forgotten and self._mesh.frames.known:
-                self._publish(forgotten, self._mesh.table.revision)
+            if self._mesh.table.forget_departed(trio.current_time()):
+                self._publish()
 
     def _on_probed(self, found: Found) -> None:
         """Believe the deletion of those that are gone, and dial the others where they answer."""

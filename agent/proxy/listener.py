@@ -7,7 +7,7 @@ import logging
 import socket
 from typing import Any, Final
 
-from agent.descriptors import NONE_LEFT, OURS
+from agent.process.descriptors import NONE_LEFT, OURS
 from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Timed

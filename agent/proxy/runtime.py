@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.frames import Compared, Peer, Store
-from agent.lateness import Lateness
+from agent.process.lateness import Lateness
 from agent.proxy.budget import Budget
 from agent.proxy.control.peers import Peers
 from agent.proxy.control.storing import Stores

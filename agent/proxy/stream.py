@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import socket
 
-from agent.descriptors import Reserve
 from agent.frames import Limits
+from agent.process.descriptors import Reserve
 from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Reactor, Timed

@@ -23,14 +23,9 @@ from typing import Any, Final
 import msgspec
 import trio
 
-<<<<<<< HEAD
-from agent import build, frames
-from agent.descriptors import affordable, limit, raise_limit
-from agent.frames import EndpointFrame, PolicyFrame, ToControl, ToWorker, Uncompiled, Unknown
-=======
 from agent import build, frames, portions
 from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
->>>>>>> c561e4b (A flap costs what it changes, and nobody runs what is outdated)
+from agent.process.descriptors import affordable, limit, raise_limit
 from agent.proxy.budget import Budget
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question

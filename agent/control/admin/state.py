@@ -11,7 +11,7 @@ import agent
 from agent import build
 from agent.control.events.delivery import digest
 from agent.control.parts import Parts
-from agent.descriptors import affordable, limit
+from agent.process.descriptors import affordable, limit
 
 WORST: Final = {"closed": 0, "half-open": 1, "open": 2}
 """States of a breaker, by how bad they are."""

@@ -30,7 +30,7 @@ import structlog
 import trio
 
 from agent.accounts import find_account, own_name
-from agent.descriptors import OURS
+from agent.process.descriptors import OURS
 
 KEPT_BYTES: Final = 4096
 """Of what it says, for the log."""

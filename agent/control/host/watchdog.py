@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 import trio
 
-from agent.lateness import Lateness
+from agent.process.lateness import Lateness
 
 LATE_S: Final = 0.25
 """Later than this is late."""

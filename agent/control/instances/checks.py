@@ -24,7 +24,7 @@ import trio
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Ended, Programs
-from agent.descriptors import NO_WAY_OUT
+from agent.process.descriptors import NO_WAY_OUT
 from policies.kinds.health.decide import Tracker, Transition, pause_s
 from policies.kinds.health.document import CommandCheck, HealthPolicy, HttpCheck, TcpCheck
 from policies.language.duration import seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.frames import EndpointFrame
-from registry.records import Health, Instance
+from registry.records import Agent, Health, Instance
 
 
 class Service:
@@ -36,3 +36,27 @@ class Service:
     def empty(self) -> bool:
         """Whether nothing at all is known of it."""
         return not (self.present or self.health)
+
+
+def endpoint_of(identity: str, record: Instance, health: Health | None, owner: Agent | None) -> EndpointFrame:
+    """An instance as workers get it. `owner`: the living agent on another host that it is dialled through.
+
+    Whose agent is not there is dialled directly: a record put by hand may name none, or one that has left.
+    """
+    dial = (owner.address, owner.inbound_port) if owner is not None else (record.address, record.port)
+    return EndpointFrame(
+        id=identity,
+        address=record.address,
+        port=record.port,
+        version=record.version,
+        zone=record.zone,
+        weight=record.weight,
+        metadata=record.metadata,
+        healthy=health is None or health.healthy,
+        draining=record.state == "draining",
+        suspect=False,
+        agent=record.agent,
+        dial_address=dial[0],
+        dial_port=dial[1],
+        via=owner is not None,
+    )

@@ -27,7 +27,7 @@ from agent.control.mesh.distrust.suspects import Suspects, record_of
 from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.places import Places
 from agent.control.mesh.reading import Put, Read, read
-from agent.control.mesh.service import Service
+from agent.control.mesh.service import Service, endpoint_of
 from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.kinds.health.document import HealthPolicy
@@ -225,7 +225,8 @@ class Table:
         service = self._service(name, identity)
         record = service.instances[identity]
         owner = self.agents.get(record.agent) or self.suspects.agents.get(record.agent)
-        endpoint = self._endpoint(identity, record, service.health.get(identity), owner)
+        owner = None if record.agent == self._host else owner
+        endpoint = endpoint_of(identity, record, service.health.get(identity), owner)
         del service.instances[identity]
         self.instance_count -= 1
         self._count_owned(record.agent, name, -1)
@@ -326,6 +327,13 @@ class Table:
         self.departed.settle(name, now_s or self._now_s)
         return {name}
 
+    def forget_departed(self, now_s: float) -> set[str]:
+        """Names that went a while ago and did not come back are unknown from now on; returns them."""
+        names = self.departed.forget(now_s)
+        for name in names:
+            self.untold.service(name)
+        return names
+
     def dial_suspect(self, name: str, identity: str, place: Place) -> set[str]:
         """A suspect answers at one of its places: requests go there. Returns the services that it touches."""
         through = self.suspects.is_through(name, identity, place)
@@ -357,7 +365,8 @@ class Table:
         record = service.instances.get(identity)
         if record is None:
             return service.suspects.get(identity)
-        made = self._endpoint(identity, record, service.health.get(identity), self.agents.get(record.agent))
+        owner = None if record.agent == self._host else self.agents.get(record.agent)
+        made = endpoint_of(identity, record, service.health.get(identity), owner)
         return None if self._is_inward(name, made) else made
 
     def _is_inward(self, name: str, endpoint: EndpointFrame) -> bool:
@@ -370,28 +379,6 @@ class Table:
         else:
             self.inward.pop(key, None)
         return bool(listener)
-
-    def _endpoint(self, identity: str, record: Instance, health: Health | None, owner: Agent | None) -> EndpointFrame:
-        if record.agent == self._host:
-            owner = None
-        # Whose agent is not there is dialled directly: a record put by hand may name none, or one that has left.
-        dial = (owner.address, owner.inbound_port) if owner is not None else (record.address, record.port)
-        return EndpointFrame(
-            id=identity,
-            address=record.address,
-            port=record.port,
-            version=record.version,
-            zone=record.zone,
-            weight=record.weight,
-            metadata=record.metadata,
-            healthy=health is None or health.healthy,
-            draining=record.state == "draining",
-            suspect=False,
-            agent=record.agent,
-            dial_address=dial[0],
-            dial_port=dial[1],
-            via=owner is not None,
-        )
 
     def health_policy(self, name: str) -> HealthPolicy | None:
         """How instances of a service are checked when they say nothing themselves."""

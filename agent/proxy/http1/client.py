@@ -14,7 +14,7 @@ import socket
 from enum import IntEnum
 from typing import Final
 
-from agent.descriptors import OURS
+from agent.process.descriptors import OURS
 from agent.proxy.engine.connection import Connection, Tally
 from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk

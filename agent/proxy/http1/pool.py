@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from agent.descriptors import NONE_LEFT
+from agent.process.descriptors import NONE_LEFT
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.http1.client import ClientConnection, ClientStream, Home

@@ -363,12 +363,8 @@ def test_a_restart_keeps_the_last_good_policy() -> None:
     again = Table(KEYS, "here")
     again.apply([Change(*entry) for entry in etcd.table.saved()], etcd.revision)
     snapshot = {"instances/a/1": instance(), "policies/timeout/a": b"?", "policies/timeout/pets/x": b"?"}
-<<<<<<< HEAD
-    again.apply([Change(P + key, _bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
-    assert again.departed.forget(KEEP_S + 1) == {"b"}
-=======
     again.apply([Change(P + key, as_bytes(value), 90) for key, value in snapshot.items()], 91, whole=True)
->>>>>>> c561e4b (A flap costs what it changes, and nobody runs what is outdated)
+    assert again.departed.forget(KEEP_S + 1) == {"b"}
     assert set(again.services) == {"a", "pets.x"}
     assert json.loads(again.frame("a").policies["timeout"].text) == {"connect": "2s"}
     assert again.frame("pets.x").policies["timeout"].revision == etcd.revision

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import frames
+from agent.control.mesh.departed import KEEP_S
 from agent.control.mesh.table_frames import TableFrames
 from agent.frames import Change, Commit, Gone, Stage, ToWorker, Where
 from agent.portions import SLICE
@@ -172,6 +173,10 @@ def test_a_service_that_goes_and_comes_is_told_whole() -> None:
     feed = mesh.frames.feed()
     feed.take(parts=True)
     mesh.put({"instances/pets/1": None})
+    emptied, _ = feed.take(parts=True)
+    assert isinstance(emptied, Change) and emptied.gone == ["1"], "a name that was known stays for a while"
+    mesh.etcd.table.forget_departed(KEEP_S + 1)
+    mesh.frames.changed()
     gone, _ = feed.take(parts=True)
     assert gone == Gone("pets")
     mesh.put({"instances/pets/2": instance(2)})

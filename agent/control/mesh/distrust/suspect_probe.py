@@ -17,7 +17,7 @@ import trio
 from agent.control.host.own_ports import Place
 from agent.control.mesh.distrust.doubts import FAILURES, Identity, Suspect
 from agent.control.mesh.table import Table
-from agent.descriptors import OURS
+from agent.process.descriptors import OURS
 
 EVERY_S: Final = 1.0
 TIMEOUT_S: Final = 1.0

@@ -7,7 +7,7 @@ import time
 
 import trio
 
-from agent.lateness import Lateness
+from agent.process.lateness import Lateness
 
 
 def busy_for(seconds: float) -> None:

@@ -6,8 +6,8 @@ import json
 import pytest
 import trio
 
-from agent.control.mesh import suspect_probe
-from agent.control.mesh.suspect_probe import Found, probe_suspects
+from agent.control.mesh.distrust import suspect_probe
+from agent.control.mesh.distrust.suspect_probe import Found, probe_suspects
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.store import Change

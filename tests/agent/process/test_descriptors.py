@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from agent.descriptors import Reserve, affordable, limit, raise_limit
+from agent.process.descriptors import Reserve, affordable, limit, raise_limit
 from tests.support.descriptors import none_left
 
 
