@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.control.admin.door import Answer, Door, read_json, refusal
-from agent.control.events.delivery import GIVEN_UP, Delivery
+from agent.control.events.delivery import Delivery
+from agent.control.events.hook_runner import GIVEN_UP
 from agent.control.events.outbox import Outbox
 from agent.control.host.clock import now_text
 from agent.control.host.rights import Right

@@ -204,6 +204,7 @@ _OWN = {
     "frames_mishandled": "What workers told that control failed at, by a mistake of its own",
     "resyncs": "Snapshots taken from etcd",
     "events_pending": "Events that some webhook has still to be told",
+    "events_merged": "Events that were not told, because a newer one of their condition was waiting, and too many did",
     "events_lost": "Events that could not be kept, because there were too many at once",
     "comparisons": "Requests whose answers were compared since the agent started",
     "comparisons_dropped": "Requests whose answers were not, because there were too many",

@@ -40,6 +40,7 @@ def figures(parts: Parts) -> dict[str, float]:
         "control_loop_late_seconds": parts.here.watchdog.lateness.total_s,
         "control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
         "events_pending": len(parts.events.outbox.events),
+        "events_merged": parts.events.delivery.merged,
         "events_lost": parts.events.detector.lost,
         "comparisons": parts.traffic.shadow.compared,
         "comparisons_dropped": parts.traffic.shadow.dropped,

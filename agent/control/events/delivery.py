@@ -11,11 +11,9 @@ Laws
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -23,13 +21,12 @@ import structlog
 import trio
 
 from agent.control.events.hook_http import HookClient
+from agent.control.events.hook_runner import GIVEN_UP, HookRunner
 from agent.control.events.outbox import Documents, Outbox, rank
 from agent.control.host.clock import now_text
 from agent.hooks.steps import Done, Failed
-from policies.kinds.webhook.decide import Drop, Filter, Send, Wait
 from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import Event
-from policies.language.duration import seconds
 from registry.backoff import Backoff
 from registry.claim import Claim, give_up, take
 from registry.keys import Keys, Room
@@ -37,19 +34,18 @@ from registry.lease import Holder
 from registry.records import Claimed, OutboxEntry, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
 
+MOST_WAITING: Final = 1000
+"""Events of a pattern beyond which those are merged that a newer one of their condition makes needless."""
+AT_A_TIME: Final = 100
+"""Events that are merged, or dropped, before anything else is looked at."""
 AT_ONCE: Final = 16
-AT_ONCE_EACH: Final = 4
-"""Deliveries under way, in all and for one hook."""
+"""Deliveries under way, of all hooks."""
 STEP_S: Final = 2.0
 """How much longer each agent leaves a claim free than the one ranked before it."""
-MAX_PAUSE_S: Final = 300.0
 TOLD_S: Final = 25 * 3600
 TOLD_FOR_S: Final = 3600
 """For so long events are put on the same lease."""
 KEPT_FAILURES: Final = 20
-GIVEN_UP: Final = "given up: "
-TOLD_TRIES: Final = (1, 3, 6)
-"""Tries, and every tenth, after which etcd is told why."""
 log = structlog.get_logger()
 
 
@@ -68,6 +64,10 @@ class Delivery:
         self._host = host
         self.client = client
         self._changed = trio.Event()
+        self._runners: dict[str, dict[str, HookRunner]] = {}
+        """Hooks that this agent tells, by pattern and name."""
+        self._noted: dict[str, set[str]] = {}
+        """By pattern: events which every hook may be done with."""
         self._limiter = trio.CapacityLimiter(AT_ONCE)
         self._told_lease = (0, -1.0)
         self.outcomes: dict[tuple[str, str], int] = {}
@@ -75,9 +75,26 @@ class Delivery:
         self.failures: deque[dict[str, str]] = deque(maxlen=KEPT_FAILURES)
         self.waiting: dict[str, str] = {}
         """Events that some hook has not been told yet, and why."""
+        self.merged = 0
+        """Events that were not told because there was a newer one of their condition, and too many waited."""
 
     def changed(self) -> None:
-        """The outbox has changed."""
+        """The outbox has changed. Who tells looks at what is new, and at nothing else."""
+        news = self._outbox.take_news()
+        for pattern, id in news.gone:
+            self.waiting.pop(id, None)
+            for runner in self._runners.get(pattern, {}).values():
+                runner.forget(id)
+        for pattern, id in news.noted:
+            if pattern in self._noted:
+                self._noted[pattern].add(id)
+        for pattern, id in news.fresh:
+            for runner in self._runners.get(pattern, {}).values():
+                runner.add(id)
+        if news.indexed:
+            for runners in self._runners.values():
+                for runner in runners.values():
+                    runner.look_anew()
         self._changed.set()
         self._changed = trio.Event()
 
@@ -96,12 +113,12 @@ class Delivery:
                 await self._changed.wait()
 
     async def _drop_orphans(self) -> None:
-        """Events that no webhook is left for."""
-        for id, standing in list(self._outbox.events.items()):
-            event = standing.event
-            unwanted = self._outbox.pattern_of(event.service, event.subject) is None
-            if unwanted and rank(id, self._host, self._hosts()) == 0:
-                await self._quietly([Delete(self._keys.event(id))])
+        """Events that no webhook is left for. One agent does it."""
+        orphans = list(self._outbox.pending("").events)
+        if not orphans or rank("orphans", self._host, self._hosts()) > 0:
+            return
+        for at in range(0, len(orphans), AT_A_TIME):
+            await self._quietly([Delete(self._keys.event(id)) for id in orphans[at : at + AT_A_TIME]])
 
     async def _quietly(self, operations: list[Put | Delete]) -> None:
         try:
@@ -154,19 +171,29 @@ class Delivery:
         """As long as the claim is ours; returns why it is not any more."""
         lease = self._holder.lease
         reason = ""
-        async with trio.open_nursery() as nursery:
-            runners: dict[str, _Runner] = {}
-            while not reason:
-                documents = self._outbox.documents().get(pattern)
-                if documents is None:
-                    reason = "the document is gone"
-                elif self._holder.lease != lease or self._outbox.claims.get(pattern, self._host) != self._host:
-                    reason = "the lease ran out"
-                else:
-                    self._keep_runners(pattern, documents, runners, claim, nursery)
-                    await self._finish_rest(pattern, documents, claim)
-                    await self._pause(1.0)
-            nursery.cancel_scope.cancel()
+        runners = self._runners[pattern] = {}
+        noted = self._noted[pattern] = set()
+        before: Documents | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                while not reason:
+                    documents = self._outbox.documents().get(pattern)
+                    if documents is None:
+                        reason = "the document is gone"
+                    elif self._holder.lease != lease or self._outbox.claims.get(pattern, self._host) != self._host:
+                        reason = "the lease ran out"
+                    else:
+                        if documents is not before:
+                            self._keep_runners(pattern, documents, runners, claim, nursery)
+                            noted.update(self._outbox.pending(pattern).events)
+                            before = documents
+                        await self._finish_rest(pattern, documents, claim, noted)
+                        await self._merge(pattern, documents, claim)
+                        await self._pause(1.0)
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._runners.get(pattern) is runners:  # else another has begun for the pattern
+                del self._runners[pattern], self._noted[pattern]
         if self._holder.lease == lease:
             try:
                 await give_up(self._store, claim)
@@ -178,7 +205,7 @@ class Delivery:
         self,
         pattern: str,
         documents: Documents,
-        runners: dict[str, _Runner],
+        runners: dict[str, HookRunner],
         claim: Claim,
         nursery: trio.Nursery,
     ) -> None:
@@ -187,27 +214,49 @@ class Delivery:
         for name, hook in documents.hooks.items():
             runner = runners.get(name)
             if runner is None:
-                runner = runners[name] = _Runner(self, pattern, name, hook, claim)
+                runner = runners[name] = HookRunner(self, pattern, name, hook, claim)
                 nursery.start_soon(runner.run)
             runner.configure(hook, documents.audit)
 
-    async def _finish_rest(self, pattern: str, documents: Documents, claim: Claim) -> None:
+    async def _finish_rest(self, pattern: str, documents: Documents, claim: Claim, noted: set[str]) -> None:
         """Events that only a hook which is gone had not been told."""
         labels = {f"{pattern}/{name}" for name in documents.hooks}
-        for event in self.events_of(pattern):
-            standing = self._outbox.events.get(event.id)
-            if standing is not None and labels <= standing.done.keys():
-                try:
-                    await self._finish(pattern, event, {}, claim, documents)
-                except StoreError as error:
-                    log.debug("etcd did not take it", error=str(error))
+        for id in list(noted):
+            standing = self._outbox.events.get(id)
+            done = standing is not None and labels <= standing.done.keys()
+            try:
+                if standing is None or not done or await self._finish(pattern, standing.event, {}, claim, documents):
+                    noted.discard(id)
+            except StoreError as error:
+                log.debug("etcd did not take it", error=str(error))
 
-    def _is_of(self, event: Event, pattern: str) -> bool:
-        return self._outbox.pattern_of(event.service, event.subject) == pattern
+    async def _merge(self, pattern: str, documents: Documents, claim: Claim) -> None:
+        """Where too many wait, of each condition only the newest event is told."""
+        pending = self._outbox.pending(pattern)
+        sending = {id for runner in self._runners[pattern].values() for id in runner.sending}
+        for _ in range(min(AT_A_TIME, len(pending.events) - MOST_WAITING)):
+            found = pending.superseded(sending)
+            if found is None:
+                return
+            standing, newer = found
+            reason = f"merged: {newer.name} came after, and too many waited"
+            untold = {f"{pattern}/{name}": reason for name in documents.hooks}
+            try:
+                if await self._finish(pattern, standing.event, {**untold, **standing.done}, claim, documents):
+                    self.merged += 1
+            except StoreError as error:
+                log.debug("etcd did not take it", error=str(error))
+                return
+            sending.add(standing.event.id)
 
     def events_of(self, pattern: str) -> list[Event]:
         """Those that are still to be told, in the order in which they came."""
-        return [s.event for s in self._outbox.events.values() if self._is_of(s.event, pattern)]
+        return [standing.event for standing in self._outbox.pending(pattern).events.values()]
+
+    def event(self, id: str) -> Event | None:
+        """One that is still to be told."""
+        standing = self._outbox.events.get(id)
+        return standing.event if standing is not None else None
 
     def is_done(self, id: str, hook: str) -> bool:
         """Whether a hook is done with an event."""
@@ -287,122 +336,6 @@ class Delivery:
         """One try at a hook, when it is its turn."""
         async with self._limiter:
             return await self.client.deliver(event, hook)
-
-
-class _Runner:
-    """One hook of a pattern, as long as this agent tells it."""
-
-    def __init__(self, delivery: Delivery, pattern: str, name: str, hook: Hook, claim: Claim) -> None:
-        self._delivery = delivery
-        self._pattern = pattern
-        self._name = name
-        self._label = f"{pattern}/{name}"
-        self._hook = hook
-        self._audit = False
-        self._claim = claim
-        self._filter = Filter(hook)
-        self._busy: set[str] = set()
-        """Conditions with a delivery under way."""
-        self._sending: set[str] = set()
-        """What is being delivered: a digest is what several events come to."""
-        self._finished: set[str] = set()
-        """Events that this hook is done with, though the outbox may not know yet."""
-        self._wake = trio.Event()
-        self.scope = trio.CancelScope()
-
-    def configure(self, hook: Hook, audit: bool) -> None:
-        """The document, as it is now; and word that something may have changed."""
-        if hook != self._hook:
-            self._hook = hook
-            self._filter.configure(hook)
-        self._audit = audit
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Offer every event to the filter, and tell what it lets through."""
-        with self.scope:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    self._wake = trio.Event()
-                    until = await self._offer_all(nursery)
-                    with trio.move_on_at(until):
-                        await self._wake.wait()
-
-    async def _offer_all(self, nursery: trio.Nursery) -> float:
-        """Returns when to come again."""
-        until = trio.current_time() + 60.0
-        events = self._delivery.events_of(self._pattern)
-        self._finished &= {event.id for event in events}
-        held_back: set[str] = set()
-        for event in events:
-            if event.id in self._finished or self._delivery.is_done(event.id, self._label):
-                continue
-            if event.key in self._busy or event.key in held_back:
-                continue  # what happened to a condition is told in its order
-            verdict = self._filter.offer(event, trio.current_time(), _age_s(event))
-            if isinstance(verdict, Drop):
-                self._delivery.count(self._label, "dropped")
-                await self._done(event, f"not told: {verdict.reason}")
-            elif isinstance(verdict, Wait):
-                until = min(until, verdict.until)
-                self._delivery.waiting[event.id] = f"{self._label}: {verdict.reason}"
-            elif verdict.event.id in self._sending:
-                continue
-            elif len(self._busy) < AT_ONCE_EACH:
-                self._busy.add(event.key)
-                self._sending.add(verdict.event.id)
-                nursery.start_soon(self._tell, verdict, event)
-            else:
-                held_back.add(event.key)
-        return until
-
-    async def _tell(self, send: Send, event: Event) -> None:
-        """Try until it is done or given up."""
-        outcome = await self._try(send.event)
-        for covered in self._delivery.events_of(self._pattern) if send.covers else ():
-            if covered.id in send.covers and covered.id != event.id:
-                await self._done(covered, outcome)
-        await self._done(event, outcome)
-        self._busy.discard(event.key)
-        self._sending.discard(send.event.id)
-        self._wake.set()
-
-    async def _try(self, event: Event) -> str:
-        number = 0
-        while True:
-            hook = self._hook
-            if self._audit:
-                log.info("a webhook in audit mode would be told", hook=self._label, id=event.id, type=event.name)
-                return "audit: not told"
-            number += 1
-            found = await self._delivery.attempt(event, hook)
-            if isinstance(found, Done):
-                self._delivery.count(self._label, "delivered")
-                log.info("told", hook=self._label, id=event.id, type=event.name, subject=event.subject)
-                return found.what
-            self._delivery.count(self._label, "failed")
-            self._delivery.failed(self._label, event, found.reason)
-            log.warning("a webhook was not told", hook=self._label, id=event.id, reason=found.reason, attempt=number)
-            if not found.again or number >= hook.attempts or _age_s(event) > seconds(hook.give_up_after):
-                self._delivery.count(self._label, "given up")
-                return f"{GIVEN_UP}{found.reason}"
-            pause_s = min(MAX_PAUSE_S, 2.0 ** min(number - 1, 12)) * (0.5 + 0.5 * random.random())
-            self._delivery.waiting[event.id] = f"{self._label}: {found.reason}"
-            if number in TOLD_TRIES or number % 10 == 0:
-                await self._delivery.note_trying(event, self._label, f"{found.reason} (try {number})", self._claim)
-            await trio.sleep(max(pause_s, found.after_s or 0.0))
-
-    async def _done(self, event: Event, outcome: str) -> None:
-        self._finished.add(event.id)
-        self._delivery.waiting.pop(event.id, None)
-        await self._delivery.note(self._pattern, self._name, event, outcome, self._claim)
-
-
-def _age_s(event: Event) -> float:
-    try:
-        return max(0.0, time.time() - datetime.fromisoformat(event.time).timestamp())
-    except ValueError:
-        return 0.0
 
 
 def digest(outcomes: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -38,12 +38,12 @@ class Events:
 
     def take(self, update: Update, touched: Iterable[str], *, cluster: int) -> None:
         """The table has taken an update of a cluster of etcd: what of it is an event, and who has to be told."""
-        webhooks = self.outbox.webhooks()
+        others = self.outbox.refresh()
         news = self.outbox.apply(update.changes)
         self.detector.observe(update.changes, touched, cluster=cluster)
-        if webhooks != self.outbox.webhooks():
+        if others:
             self.detector.webhooks_changed()
-        if news:
+        if news or others:
             self.delivery.changed()
 
     def start(self, nursery: trio.Nursery, connected: Callable[[], bool]) -> None:

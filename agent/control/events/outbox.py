@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.control.events.pending import Pending, Standing
 from agent.control.mesh.table import Table
 from policies.hashing import hash64
 from policies.kinds.webhook.document import Hook, Webhook
@@ -23,23 +24,23 @@ REMEMBERED: Final = 20_000
 _POLICIES: Final = "policies/"
 
 
-class Standing(NamedTuple):
-    """An event that is still to be told."""
-
-    event: Event
-    done: dict[str, str]
-    """By hook: what came of it there."""
-    revision: int
-    trying: dict[str, str]
-    """By hook: why it was not told yet."""
-
-
 class Documents(NamedTuple):
     """The webhooks of a pattern."""
 
     revision: int
     hooks: dict[str, Hook]
     audit: bool
+
+
+class News(NamedTuple):
+    """What has changed since it was asked last: by pattern, and event."""
+
+    fresh: list[tuple[str, str]]
+    noted: list[tuple[str, str]]
+    """Of which more is known than before."""
+    gone: list[tuple[str, str]]
+    indexed: bool
+    """Whether other patterns have webhooks: any event may be another's."""
 
 
 class Outbox:
@@ -56,6 +57,12 @@ class Outbox:
         """By subject: the revision at which it was put."""
         self.malformed = 0
         self._seen: dict[str, None] = {}
+        self._pending: dict[str, Pending] = {}
+        self._of: dict[str, str] = {}
+        """By event: whose it is, empty where no webhook is for it."""
+        self._webhooks: dict[str, int] = {}
+        self._documents: dict[str, Documents] = {}
+        self._news = News([], [], [], False)
 
     def apply(self, changes: Iterable[Change]) -> bool:
         """Take changes; whether any of them is of this outbox."""
@@ -76,9 +83,55 @@ class Outbox:
             touched = True
         return touched
 
+    def refresh(self) -> bool:
+        """Look at the webhooks in force; whether there are other ones."""
+        webhooks = {pattern: policy.revision for pattern, policy in self._table.policies.get("webhook", {}).items()}
+        if webhooks == self._webhooks:
+            return False
+        patterns = self._webhooks.keys() != webhooks.keys()
+        self._webhooks = webhooks
+        self._documents = {
+            pattern: Documents(policy.revision, policy.document.hooks, policy.document.mode == "audit")
+            for pattern, policy in self._table.policies.get("webhook", {}).items()
+            if isinstance(policy.document, Webhook)
+        }
+        if patterns:
+            self._pending, self._of = {}, {}
+            for id, standing in self.events.items():
+                self._file(id, standing)
+            self._news = News([], [], [], True)
+        return True
+
+    def _file(self, id: str, standing: Standing) -> None:
+        """Put it where who tells it finds it."""
+        event = standing.event
+        pattern = self._of.get(id)
+        if pattern is None:
+            pattern = self._of[id] = self.pattern_of(event.service, event.subject) or ""
+        pending = self._pending.get(pattern)
+        if pending is None:
+            pending = self._pending[pattern] = Pending()
+        (self._news.fresh if pending.put(id, standing) else self._news.noted).append((pattern, id))
+
+    def _unfile(self, id: str) -> None:
+        pattern = self._of.pop(id, None)
+        if pattern is not None:
+            self._pending[pattern].remove(id)
+            self._news.gone.append((pattern, id))
+
+    def take_news(self) -> News:
+        """What has changed; asked after each change."""
+        news, self._news = self._news, News([], [], [], False)
+        return news
+
+    def pending(self, pattern: str) -> Pending:
+        """The events of a pattern that are still to be told; of the empty one, those that nobody wants."""
+        return self._pending.get(pattern) or Pending()
+
     def _take_event(self, id: str, change: Change) -> None:
         if change.value is None:
             self.events.pop(id, None)
+            self._unfile(id)
             return
         try:
             record = decode(OutboxEntry, change.value)
@@ -89,7 +142,8 @@ class Outbox:
         self._seen[id] = None
         if len(self._seen) > REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        self.events[id] = Standing(event, record.done, change.revision, record.trying)
+        self.events[id] = standing = Standing(event, record.done, change.revision, record.trying)
+        self._file(id, standing)
 
     def _take_claim(self, pattern: str, change: Change) -> None:
         if change.value is None:
@@ -114,15 +168,7 @@ class Outbox:
 
     def documents(self) -> dict[str, Documents]:
         """Every webhook document in force, by pattern."""
-        return {
-            pattern: Documents(policy.revision, policy.document.hooks, policy.document.mode == "audit")
-            for pattern, policy in self._table.policies.get("webhook", {}).items()
-            if isinstance(policy.document, Webhook)
-        }
-
-    def webhooks(self) -> dict[str, int]:
-        """Revisions of the documents, to see whether there are other ones."""
-        return {pattern: policy.revision for pattern, policy in self._table.policies.get("webhook", {}).items()}
+        return self._documents
 
     def pattern_of(self, service: str, subject: str) -> str | None:
         """Whose webhooks an event is for: the most specific document wins whole; None when there is none."""
