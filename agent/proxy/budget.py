@@ -31,15 +31,26 @@ LOOKED_AT: Final = 64
 class Guest(Connection):
     """A client's connection, which has a place in a budget as long as it is open."""
 
-    __slots__ = ("address", "budget", "outsider")
+    __slots__ = ("_unread", "address", "budget", "outsider")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, budget: Budget, address: str, *, outsider: bool) -> None:
         super().__init__(reactor, sock)
+        self._unread = 0
         self.budget = budget
         self.address = address
         self.outsider = outsider
         """As it was when it came: who is an agent changes."""
         budget.hold(self)
+
+    def count_unread(self, size: int) -> None:
+        """So much came, and nobody has taken it yet."""
+        more = size - self._unread
+        if more and not self.closed:
+            self._unread = size
+            if more > 0:
+                self.reactor.buffers.grow(self, more)
+            else:
+                self.reactor.buffers.shrink(self, -more)
 
     @property
     def waits(self) -> bool:

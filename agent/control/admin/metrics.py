@@ -152,7 +152,10 @@ def _workers(workers: list[dict[str, Any]]) -> list[Metric]:
     late = sum(worker["loop_late_s"] for worker in workers)
     metrics.append(CounterMetricFamily("shoal_worker_loop_late_seconds", "For how long workers were late", value=late))
     # A worker of the version before, which has not gone yet, tells nothing of it.
+    held = sum(worker.get("buffers", {}).get("held", 0) for worker in workers)
+    metrics.append(GaugeMetricFamily("shoal_buffered_bytes", "Held for those who do not take it yet", value=held))
     for name, text, part, field in (
+        ("shoal_connections_cut_off", "Slowest connections, closed as all held too much", "buffers", "cut_off"),
         ("shoal_connections_made_way", "Connections closed for others, without a request", "connections", "made_way"),
         (
             "shoal_given_up_calls",

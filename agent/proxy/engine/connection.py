@@ -6,7 +6,8 @@ BlockingIOError (or ssl.SSLWantReadError, which callers see as "nothing yet") wh
 
 Laws
 - What could not be written at once is held, up to a high-water mark; beyond it whoever feeds this connection is asked
-  to pause, and to go on when it is drained. So memory for a stream is bounded whatever its size.
+  to pause, and to go on when it is drained. So memory for a stream is bounded whatever its size; what all of them
+  hold is counted (`reactor.Buffers`), and has a bound, too.
 - `abort` may be called at any time, any number of times.
 - What the other side has sent is read, also when it takes nothing any more: it may have answered already.
 """
@@ -17,10 +18,8 @@ import socket
 import ssl
 from typing import Final
 
-from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Reactor, Timed
+from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Holder, Reactor
 
-RECEIVE_BYTES: Final = 256 * 1024
-HIGH_WATER_BYTES: Final = 256 * 1024
 _NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -36,7 +35,7 @@ class Tally:
         """There, idle ones included."""
 
 
-class Connection(Timed):
+class Connection(Holder):
     """A registered, non-blocking stream socket."""
 
     __slots__ = ("_events", "_out", "closed", "fd", "mute", "reactor", "sock")
@@ -82,7 +81,7 @@ class Connection(Timed):
             self._flush()
         if events & (READ | BROKEN) and not self.closed:
             try:
-                data = self.sock.recv(RECEIVE_BYTES)
+                data = self.sock.recv(self.reactor.buffers.piece)
             except _NOT_NOW:
                 return
             except OSError as error:
@@ -98,6 +97,7 @@ class Connection(Timed):
         if self._out is not None:
             if not self.mute:
                 self._out += data
+                self.reactor.buffers.grow(self, len(data))
             return
         try:
             sent = self.sock.send(data)
@@ -108,6 +108,7 @@ class Connection(Timed):
             return
         if sent < len(data):
             self._out = bytearray(memoryview(data)[sent:])
+            self.reactor.buffers.grow(self, len(data) - sent)
             self._want(self._events | WRITE)
 
     def _flush(self) -> None:
@@ -121,6 +122,7 @@ class Connection(Timed):
         except OSError as error:
             self.on_write_failed(error)
             return
+        self.reactor.buffers.shrink(self, sent)
         if sent < len(out):
             del out[:sent]
             return
@@ -131,13 +133,15 @@ class Connection(Timed):
     def fall_mute(self) -> None:
         """Write no more, and go on reading."""
         self.mute = True
+        if self._out is not None:
+            self.reactor.buffers.shrink(self, len(self._out))
         self._out = bytearray()
         self._want(READ)
 
     @property
     def full(self) -> bool:
         """Whether whoever writes here should pause."""
-        return self._out is not None and len(self._out) > HIGH_WATER_BYTES
+        return self._out is not None and len(self._out) > self.reactor.buffers.high_water
 
     @property
     def flushed(self) -> bool:
@@ -181,6 +185,8 @@ class Connection(Timed):
             return
         self.closed = True
         self._out = None
+        if self.held:
+            self.reactor.buffers.shrink(self, self.held)
         self.reactor.wheel.forget(self)
         self.reactor.remove(self.fd)
         self.sock.close()

@@ -11,6 +11,8 @@ Laws
   A descriptor number used again within a batch may get a call too many: so a callback that finds nothing to read
   goes back quietly.
 - A callback that raises is a bug: it is logged, and costs that one connection, nothing else.
+- What all connections hold together has one bound. Near it each may hold less; beyond it those go that have held
+  something for longest, which are the slowest.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import heapq
 import logging
 import select
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -50,6 +53,13 @@ class Timed:
         """Called once `deadline` has passed; it is INFINITY again by then."""
         raise NotImplementedError
 
+
+RECEIVE_BYTES: Final = 256 * 1024
+HIGH_WATER_BYTES: Final = 256 * 1024
+TIGHT_RECEIVE_BYTES: Final = 64 * 1024
+TIGHT_HIGH_WATER_BYTES: Final = 32 * 1024
+"""From a quarter of the bound for all on."""
+MOST_HELD_BYTES: Final = 128 * 1024 * 1024
 
 INFINITY: Final = float("inf")
 TICKS_PER_S: Final = 100
@@ -136,6 +146,69 @@ class Wheel:
             self.expire(now)
 
 
+class Holder(Timed):
+    """Something that holds bytes for others."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        """Bytes, as the buffers count them."""
+
+    def abort(self) -> None:
+        """Give it up; what it holds is dropped."""
+        raise NotImplementedError
+
+
+class Buffers:
+    """What is held in one worker."""
+
+    __slots__ = ("_holders", "cut_off", "high_water", "most", "piece", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        """Bytes held now."""
+        self.most = MOST_HELD_BYTES
+        self.cut_off = 0
+        """Connections that were closed because all held too much, since ever."""
+        self.high_water = HIGH_WATER_BYTES
+        """What one connection may hold before whoever feeds it is asked to pause."""
+        self.piece = RECEIVE_BYTES
+        """What is read at once."""
+        self._holders: OrderedDict[Holder, None] = OrderedDict()
+        """Who holds something without a break for longest is first."""
+
+    def grow(self, holder: Holder, size: int) -> None:
+        """It holds more."""
+        if not holder.held:
+            self._holders[holder] = None
+        holder.held += size
+        self.total += size
+        if self.total > self.most // 4:
+            self.high_water = TIGHT_HIGH_WATER_BYTES
+            self.piece = TIGHT_RECEIVE_BYTES
+
+    def shrink(self, holder: Holder, size: int) -> None:
+        """It holds less."""
+        holder.held -= size
+        self.total -= size
+        if not holder.held:
+            self._holders.pop(holder, None)
+        if self.total < self.most // 8:
+            self.high_water = HIGH_WATER_BYTES
+            self.piece = RECEIVE_BYTES
+
+    def relieve(self) -> None:
+        """Give up as many as it takes."""
+        while self.total > self.most and self._holders:
+            holder, _ = self._holders.popitem(last=False)
+            self.cut_off += 1
+            holder.abort()
+            if holder.held:
+                self.shrink(holder, holder.held)
+
+
 class Reactor:
     """The private epoll set. `now` is the monotonic time of the event that is being served."""
 
@@ -143,6 +216,7 @@ class Reactor:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self.wheel = Wheel(self)
+        self.buffers = Buffers()
         self.now = time.monotonic()
 
     def add(self, fd: int, callback: Callable[[int], None], events: int = READ) -> None:
@@ -169,6 +243,7 @@ class Reactor:
         monotonic = time.monotonic
         find = self._callbacks.get
         fd = self._epoll.fileno()
+        buffers = self.buffers
         while True:
             await trio.lowlevel.wait_readable(fd)
             for _ in range(_SPINS):
@@ -184,6 +259,8 @@ class Reactor:
                         except Exception:
                             log.exception("a callback failed; its connection is closed")
                             self._give_up(callback)
+                        if buffers.total > buffers.most:
+                            buffers.relieve()
 
     def _give_up(self, callback: Callable[[int], None]) -> None:
         owner = getattr(callback, "__self__", None)

@@ -98,6 +98,7 @@ class ServerConnection(Guest):
             self._read_body(exchange, data)
         else:
             self._early.feed(data)
+            self.count_unread(len(self._early))
             if len(self._early) > PIPELINE_BYTES:
                 self.pause_reading()
 
@@ -122,6 +123,7 @@ class ServerConnection(Guest):
         try:
             head = early.head()
             if head is None:
+                self.count_unread(len(self._early))
                 self._wait_for_head()
                 return False
             request = parse_request(head)
@@ -141,6 +143,7 @@ class ServerConnection(Guest):
         if self.served == 1:
             self.budget.head_came(self)
         self._head_due = False
+        self.count_unread(len(self._early))
         framing = request.framing
         if framing == LENGTH and not request.length:
             framing = NO_BODY
@@ -157,7 +160,7 @@ class ServerConnection(Guest):
         self.server.begin(stream, exchange)
         if framing != NO_BODY and len(self._early) and self.exchange is exchange:
             self.resume_reading()
-            self._read_body(exchange, self._early.take())
+            self._read_body(exchange, self.take_rest())
 
     def _read_body(self, exchange: RequestHandler, data: bytes) -> None:
         if self._framing == LENGTH:
@@ -246,7 +249,9 @@ class ServerConnection(Guest):
 
     def take_rest(self) -> bytes:
         """What came behind the request, which is none any more."""
-        return self._early.take()
+        rest = self._early.take()
+        self.count_unread(len(self._early))
+        return rest
 
     def on_drained(self) -> None:
         """The client took what was held."""
@@ -274,6 +279,7 @@ class ServerConnection(Guest):
         self.closing = True
         self._lingered = 0
         self._early.clear()
+        self.count_unread(len(self._early))
         self.arm(self.reactor.now + LINGER_S)
         self.resume_reading()
         if self.flushed:

@@ -25,6 +25,11 @@ def metrics(runtime: Runtime) -> dict[str, Any]:
             "accepted": runtime.accepted,
             "made_way": runtime.outbound.made_way + runtime.inbound.made_way,
         },
+        "buffers": {
+            "held": runtime.reactor.buffers.total,
+            "most": runtime.reactor.buffers.most,
+            "cut_off": runtime.reactor.buffers.cut_off,
+        },
         "pool": {
             "open": runtime.pool.opened,
             "idle": runtime.pool.idle,

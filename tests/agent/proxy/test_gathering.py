@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent import build
 from agent.frames import Limits
-from agent.proxy.engine.connection import HIGH_WATER_BYTES
+from agent.proxy.engine.reactor import HIGH_WATER_BYTES
 from agent.proxy.http1 import framing, gathering, head
 from agent.proxy.http1.framing import ChunkedDecoder
 from agent.proxy.http1.gathering import Gathered
