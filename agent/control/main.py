@@ -167,7 +167,9 @@ class Control:
             return
         while not self.parts.fleet.ready:
             await self.parts.fleet.changed()
-        await drain_old(self._previous_workers, seconds(self._settings.drain_timeout))
+        await drain_old(
+            self._previous_workers, seconds(self._settings.drain_timeout), self.parts.fleet.old_worker_ended
+        )
         log.info("the previous workers have ended")
 
     # Ending.
@@ -208,7 +210,8 @@ class Control:
             return False
         workers = (*self.parts.fleet.leave_behind(), *self._previous_workers)
         self.parts.mesh.saved.write()
-        self._end(Stop(handover=msgspec.structs.replace(handover, workers=workers)))
+        counts = self.parts.fleet.hand_over_counts()
+        self._end(Stop(handover=msgspec.structs.replace(handover, workers=workers, counts=counts)))
         return True
 
     async def _leave(self) -> None:

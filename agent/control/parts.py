@@ -58,6 +58,7 @@ class Parts:
             on_store=traffic.requests.store,
             on_peer=traffic.on_peer,
             on_records=traffic.on_records,
+            inherited_counts=handover.counts,
         )
         self.registrar = Registrar(
             settings,

@@ -24,6 +24,7 @@ from agent.proxy.report.stats import count
 from agent.proxy.stream import Server
 from agent.proxy.table.callers import Callers
 from agent.proxy.table.table import Table
+from policies.together import Together
 
 LATE_S: Final = 0.05
 """A loop that is less late than this served an ordinary batch of requests."""
@@ -32,14 +33,17 @@ LATE_S: Final = 0.05
 class Runtime(Server):
     """Of one worker."""
 
-    def __init__(self, seed: int | None = None, given_up: GivenUp | None = None) -> None:
-        """`given_up` is shared by the workers of one agent; without it this one is alone."""
+    def __init__(
+        self, seed: int | None = None, given_up: GivenUp | None = None, together: Together | None = None
+    ) -> None:
+        """`given_up` and `together` are shared by the workers of one agent; without them this one is alone."""
         super().__init__()
         self.rng = random.Random(seed)
         self.pool = Pool(self.reactor)
         self.lateness = Lateness(LATE_S)
         self.news = News()
-        self.table = Table(self.news)
+        self.together = together
+        self.table = Table(self.news, together)
         self.callers = Callers()
         self.recorder = Recorder()
         self.refused: dict[str, int] = {}

@@ -2,8 +2,9 @@
 """A proxy worker: one process, one Trio loop, one reactor. Started by control, which hands it its listening sockets.
 
 Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
-comma separated), SHOAL_GIVEN_UP_FD (memory of all its workers, which a control of before does not have). Control holds
-copies of the listening sockets, so that what waits in their queues outlives a worker.
+comma separated), SHOAL_GIVEN_UP_FD, SHOAL_COUNTS_FD and SHOAL_COUNTS_REGION (memory of all its workers, and which part
+is this one's; a control of before does not have them). Control holds copies of the listening sockets, so that what
+waits in their queues outlives a worker.
 
 When control is gone a worker goes on serving its last table for ORPHAN_S, so that a successor can take over, and then
 drains: a table that nobody keeps true must not be served forever.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -46,6 +48,7 @@ from agent.proxy.stream import RequestHandler, Stream
 from agent.proxy.table.outliers import Judge
 from agent.proxy.table.pressure import CpuWatch
 from agent.questions import EXPLAIN, Explain, read
+from policies.together import MAGIC, WORDS, Together
 
 ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
@@ -59,8 +62,10 @@ log = logging.getLogger("shoal.worker")
 class Worker(Runtime):
     """Who serves: takes connections, hands requests to exchanges, and does what control wants."""
 
-    def __init__(self, seed: int | None = None, given_up: GivenUp | None = None) -> None:
-        super().__init__(seed, given_up)
+    def __init__(
+        self, seed: int | None = None, given_up: GivenUp | None = None, together: Together | None = None
+    ) -> None:
+        super().__init__(seed, given_up, together)
         self.cpu = CpuWatch(self.reactor, self.table)
         self._affordable = affordable(limit())
         self.pool.most = 2 * self._affordable
@@ -391,6 +396,15 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
                 task_status.started(wanted.deadline_s)
 
 
+def _together() -> Together | None:
+    """What all workers of the agent count together; None under a control of before, or without a region."""
+    fds, region = _descriptors("SHOAL_COUNTS_FD"), int(os.environ.get("SHOAL_COUNTS_REGION", "-1"))
+    if region < 0 or not fds:
+        return None
+    words = memoryview(mmap.mmap(fds[0], os.fstat(fds[0]).st_size)).cast("q")
+    return Together(words, region) if len(words) == WORDS and words[0] == MAGIC else None
+
+
 def _descriptors(name: str) -> list[int]:
     return [int(fd) for fd in os.environ.get(name, "").split(",") if fd]
 
@@ -402,7 +416,7 @@ async def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a process group's SIGTERM: control drains its workers
     gc.set_threshold(50_000, 20, 50)
     raise_limit()
-    worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")))
+    worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")), _together())
     for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
         worker.listen(fd, inbound=False)
     for fd in _descriptors("SHOAL_INBOUND_FDS"):

@@ -23,6 +23,7 @@ from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.server import ServerConnection
 from agent.proxy.peer import peer_at
 from agent.proxy.worker import Worker
+from policies.together import Together
 from tests.support.proxy import AGENT, SERVICE, endpoint, staged
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
@@ -158,9 +159,11 @@ class Wire:
 class Playbook:
     """One worker, its clients, its instances, its clock."""
 
-    def __init__(self, seed: int = 1, host: str = "", given_up: GivenUp | None = None) -> None:
-        """`given_up` is what several workers of one agent share."""
-        self.worker = Worker(seed, given_up)
+    def __init__(
+        self, seed: int = 1, host: str = "", given_up: GivenUp | None = None, together: Together | None = None
+    ) -> None:
+        """`given_up` and `together` are what several workers of one agent share."""
+        self.worker = Worker(seed, given_up, together)
         self.worker.table.host = host
         self.worker.agents.learn({"another": AGENT}, host or "here")
         self.worker.pool.make_socket = self._dialled  # type: ignore[assignment]

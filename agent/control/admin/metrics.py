@@ -167,6 +167,9 @@ def _workers(workers: list[dict[str, Any]]) -> list[Metric]:
     ):
         told = sum(worker.get(part, {}).get(field, 0) for worker in workers)
         metrics.append(CounterMetricFamily(name, text, value=told))
+    lost = sum(worker.get("counts_lost", 0) for worker in workers)
+    text = "What a worker counted by itself because there was no place where all of them count"
+    metrics.append(CounterMetricFamily("shoal_counts_lost", text, value=lost))
     lost = sum(worker["records_lost"] for worker in workers)
     metrics.append(CounterMetricFamily("shoal_access_records_lost", "Access records that nobody took", value=lost))
     return metrics

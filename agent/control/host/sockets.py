@@ -58,6 +58,8 @@ class Handover(msgspec.Struct, frozen=True):
     boot: str = ""
     lock: int = -1
     """That of the state directory, which is never let go of in between; -1: there is none."""
+    counts: int = -1
+    """The memory that the workers count together in; -1: there is none."""
 
 
 def received(environment: Mapping[str, str]) -> Handover:

@@ -32,6 +32,7 @@ import trio
 
 from agent import build, frames
 from agent.control.host.sockets import TOLD, OldWorker, share
+from agent.control.workers.shared_counts import NONE, SharedCounts
 from agent.control.workers.worker import Feed, Worker
 from agent.frames import ToControl, ToWorker
 from agent.surroundings import handed_on
@@ -69,11 +70,13 @@ class Fleet:
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[str, bytes, str], tuple[int, bytes]] = lambda path, body, address: (404, b""),
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
+        inherited_counts: int = NONE,
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
         """`count` is of workers. `configuration` gives what a newcomer has to know; `feed` makes what it is told of the
-        table. `hang_s`: how long a worker may be silent, in seconds."""
+        table. `inherited_counts`: of the process before (`SharedCounts`). `hang_s`: how long a worker may be silent, in
+        seconds."""
         self._outbound = outbound
         self._inbound = inbound
         self._count = count
@@ -92,6 +95,8 @@ class Fleet:
         self._left_behind = False
         self._given_up = -1
         """Memory that the workers share, while it runs."""
+        self._inherited_counts = inherited_counts
+        self._counts: SharedCounts | None = None
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self.mishandled: Counter[str] = Counter()
@@ -108,11 +113,14 @@ class Fleet:
         self._given_up = os.memfd_create("shoal-given-up")
         try:
             os.ftruncate(self._given_up, GIVEN_UP_BYTES)
+            self._counts = SharedCounts(self._inherited_counts)
             async with trio.open_nursery() as nursery:
                 for index in range(self._count):
                     nursery.start_soon(self._keep, index)
         finally:
             os.close(self._given_up)
+            if self._counts is not None:
+                self._counts.close()
 
     async def _keep(self, index: int) -> None:
         backoff = Backoff(0.05, 5.0)
@@ -131,14 +139,19 @@ class Fleet:
             await trio.sleep(backoff.next_s())
 
     async def _serve(self, index: int) -> None:
+        counts = self._counts
+        assert counts is not None, "the fleet does not run"
         ours, theirs = socket.socketpair()
+        region = counts.allot()
         try:
-            process = await self._start(index, theirs)
+            process = await self._start(index, theirs, counts.fd, region)
         except BaseException:
             ours.close()
+            counts.free(region)
             raise
         finally:
             theirs.close()
+        counts.began(region, process.pid)
         worker = Worker(
             index, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), self._make_feed()
         )  # fmt: skip
@@ -160,14 +173,16 @@ class Fleet:
             if not self._left_behind:
                 with trio.CancelScope(shield=True):
                     await process.wait()
+                counts.free(region)
         if not self._stopping:
             log.error("a worker died", worker=index, pid=process.pid, status=process.returncode)
 
-    async def _start(self, index: int, theirs: socket.socket) -> trio.Process:
+    async def _start(self, index: int, theirs: socket.socket, counts: int, region: int) -> trio.Process:
         fds = {
             "SHOAL_CONTROL_FD": [theirs.fileno()],
             "SHOAL_OUTBOUND_FDS": [sock.fileno() for sock in share(self._outbound, index, self._count)],
             "SHOAL_GIVEN_UP_FD": [self._given_up],
+            "SHOAL_COUNTS_FD": [counts],
             "SHOAL_INBOUND_FDS": [sock.fileno() for sock in share(self._inbound, index, self._count)],
         }
         path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)
@@ -175,7 +190,7 @@ class Fleet:
         return await trio.lowlevel.open_process(
             self._command,
             pass_fds=[fd for numbers in fds.values() for fd in numbers],
-            env={**handed_on(os.environ), "PYTHONPATH": path, **told},
+            env={**handed_on(os.environ), "PYTHONPATH": path, **told, "SHOAL_COUNTS_REGION": str(region)},
             stdin=subprocess.DEVNULL,
         )
 
@@ -386,16 +401,27 @@ class Fleet:
             left.append(OldWorker(worker.process.pid, fd))
         return tuple(left)
 
+    def old_worker_ended(self, pid: int) -> None:
+        """One that the process before left behind holds nothing any more."""
+        if self._counts is not None:
+            self._counts.ended(pid)
 
-async def drain_old(left: list[OldWorker], deadline_s: float) -> None:
-    """End the workers that the process before left behind: they finish what is in flight.
+    def hand_over_counts(self) -> int:
+        """What the process that is executed next counts on in; NONE before it runs."""
+        return self._counts.hand_over() if self._counts is not None else NONE
+
+
+async def drain_old(left: list[OldWorker], deadline_s: float, on_ended: Callable[[int], None]) -> None:
+    """End the workers that the process before left behind: they finish what is in flight. `on_ended`: of each process.
 
     `left` always holds those that are still there, so that they can be handed on when a reload comes meanwhile.
     """
     _tell_to_drain(left, deadline_s)
     ends = trio.current_time() + deadline_s + 2
     while left:
-        left[:] = [worker for worker in left if not _is_gone(worker.pid)]
+        for worker in [worker for worker in left if _is_gone(worker.pid)]:
+            left.remove(worker)
+            on_ended(worker.pid)
         if left and trio.current_time() > ends:
             for worker in left:
                 os.kill(worker.pid, signal.SIGKILL)

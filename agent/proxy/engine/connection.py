@@ -26,13 +26,34 @@ _NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.
 class Tally:
     """How many connections there are of a kind that somebody counts."""
 
-    __slots__ = ("connecting", "open")
+    __slots__ = ("_connecting", "_open")
 
     def __init__(self) -> None:
-        self.connecting = 0
+        self._connecting = 0
+        self._open = 0
+
+    @property
+    def connecting(self) -> int:
         """Being made."""
-        self.open = 0
+        return self._connecting
+
+    @connecting.setter
+    def connecting(self, count: int) -> None:
+        self._connecting = count
+        self.changed()
+
+    @property
+    def open(self) -> int:
         """There, idle ones included."""
+        return self._open
+
+    @open.setter
+    def open(self, count: int) -> None:
+        self._open = count
+        self.changed()
+
+    def changed(self) -> None:
+        """Either of them did."""
 
 
 class Connection(Holder):

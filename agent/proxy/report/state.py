@@ -37,6 +37,7 @@ def metrics(runtime: Runtime) -> dict[str, Any]:
             "reused": runtime.pool.reused,
         },
         "given_up": {"noted": runtime.given_up.noted, "lost": runtime.given_up.lost},
+        "counts_lost": runtime.together.lost if runtime.together is not None else 0,
         "records_lost": runtime.recorder.lost,
         "loop_late_s": runtime.lateness.total_s,
         "loop_late_worst_s": runtime.lateness.worst_s,

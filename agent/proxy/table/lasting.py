@@ -19,6 +19,32 @@ from policies.kinds.ratelimit.buckets import Buckets
 from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.quantile import Recent
 from policies.kinds.shed.limiter import Limiter
+from policies.together import CONNECTIONS, PENDING, Gauge, Together
+
+
+class CountedTally(Tally):
+    """Connections to a service's endpoints, which other workers may have to know of."""
+
+    __slots__ = ("_together",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._together: Gauge | None = None
+
+    def count_together(self, gauge: Gauge | None) -> None:
+        """From now on others are told; None: nobody is."""
+        before, self._together = self._together, gauge
+        if before is not None and before is not gauge:
+            before.set(PENDING, 0)
+            before.set(CONNECTIONS, 0)
+        self.changed()
+
+    def changed(self) -> None:
+        """Tell them."""
+        gauge = self._together
+        if gauge is not None:
+            gauge.set(PENDING, self.connecting)
+            gauge.set(CONNECTIONS, self.open)
 
 
 class Lasting:
@@ -41,10 +67,13 @@ class Lasting:
         "states",
         "stats",
         "tally",
+        "together",
     )
 
-    def __init__(self, name: str, news: News) -> None:
+    def __init__(self, name: str, news: News, together: Together | None = None) -> None:
+        """`together`: what the workers of the agent count together; without it this one is alone."""
         self.name = name
+        self.together = together
         self.news = news
         self.stats = ServiceStats()
         self.budget = Budget()
@@ -52,7 +81,7 @@ class Lasting:
         """Latencies of answers, in seconds; kept where a hedge needs them."""
         self.loads: dict[str, Load] = {}
         self.states: dict[Subset | None, BalanceState] = {}
-        self.tally = Tally()
+        self.tally = CountedTally()
         """Connections to its endpoints."""
         self.copying = 0
         """Copies of its requests that are under way."""

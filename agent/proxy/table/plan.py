@@ -189,8 +189,9 @@ class Plan:
         self.shadow = Copying(state, policies["shadow"], shadow.compile(copied, Scope(state.name))) if copied else None
         self.shed: Sheds | None = None
         let_in = _asked(policies, "shed", Shed)
+        part = share if state.together is None else 1.0
         if let_in is not None:
-            met["shed"] = self.shed = Sheds(state, policies["shed"], shed.compile(let_in, Scope(state.name, share)))
+            met["shed"] = self.shed = Sheds(state, policies["shed"], shed.compile(let_in, Scope(state.name, part)))
         for kind in GUARDS:
             if kind.name in policies:
                 scope = Scope(state.name, share)

@@ -12,15 +12,17 @@ from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.outlier.ejector import Ejector, Record
 from policies.kinds.ratelimit.buckets import Buckets
 from policies.kinds.shed.limiter import Limiter
+from policies.together import Gauge, Together
 
 
 class Service(Lasting):
     """A request reads its plan once."""
 
-    __slots__ = ("_configured", "_keeping_out", "members", "plan")
+    __slots__ = ("_configured", "_gauge", "_keeping_out", "members", "plan")
 
-    def __init__(self, name: str, news: News) -> None:
-        super().__init__(name, news)
+    def __init__(self, name: str, news: News, together: Together | None = None) -> None:
+        super().__init__(name, news, together)
+        self._gauge = Gauge(together, name) if together is not None else None
         self.plan: Plan
         self.members: dict[str, Endpoint] = {}
         """The plan's endpoints, by id. Never changed; another plan has others."""
@@ -60,11 +62,16 @@ class Service(Lasting):
 
     def _adopt_shed(self, plan: Plan) -> None:
         if plan.shed is None:
+            if self.limiter is not None:
+                self.limiter.count_together(None)
             self.limiter = None
-        elif self.limiter is None:
-            self.limiter = Limiter(plan.shed.compiled.rules)
+            return
+        rules = plan.shed.compiled.rules
+        if self.limiter is None:
+            self.limiter = Limiter(rules)
         else:
-            self.limiter.configure(plan.shed.compiled.rules)
+            self.limiter.configure(rules)
+        self.limiter.count_together(self._gauge if rules.fixed else None)
 
     def _adopt_outlier(self, plan: Plan) -> None:
         if plan.outlier is None:
@@ -81,12 +88,18 @@ class Service(Lasting):
     def _adopt_breaker(self, plan: Plan) -> None:
         whole = plan.breaker.compiled.service if plan.breaker is not None else None
         each = plan.breaker.compiled.endpoint if plan.breaker is not None else None
+        gauge = self._gauge if whole is not None and whole.limits() else None
+        self.tally.count_together(gauge)
         if whole is None:
+            if self.circuit is not None:
+                self.circuit.count_together(None)
             self.circuit = None
         elif self.circuit is None:
             self.circuit = Circuit(whole)
         else:
             self.circuit.configure(whole)
+        if self.circuit is not None:
+            self.circuit.count_together(gauge)
         for load in self.loads.values():
             if each is None:
                 load.circuit = None

@@ -30,6 +30,7 @@ from policies.endpoint import Endpoint, Load
 from policies.kinds.balance.entries import Entries
 from policies.language.document import Document, Invalid
 from policies.language.names import parse_service
+from policies.together import Together
 
 _HOSTS: Final = 65536
 _UNKNOWN: Final = Invalid("", "", "$", "nobody knows what it says")
@@ -57,8 +58,10 @@ class Staged:
 class Table:
     """Every service of the mesh. Filled by `stage`, `change` and `gone`, made so by `commit`."""
 
-    def __init__(self, news: News | None = None) -> None:
+    def __init__(self, news: News | None = None, together: Together | None = None) -> None:
+        """`together`: what the workers of the agent count together."""
         self._news = news or News()
+        self._together = together
         self.services: dict[str, Service] = {}
         self.revision = 0
         self.ready = False
@@ -89,7 +92,7 @@ class Table:
     ) -> list[Uncompiled]:
         """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
         staged = self._staged.get(name)
-        service = self.services.get(name) or (staged.service if staged else Service(name, self._news))
+        service = self.services.get(name) or (staged.service if staged else Service(name, self._news, self._together))
         self._staged[name] = made = Staged(service, {}, None)
         self._failed.add(name)
         made.in_force, made.closed, refused = self._documents(policies)

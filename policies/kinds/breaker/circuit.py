@@ -10,6 +10,7 @@ Laws
 - Each opening in a row lasts twice as long as the last, never longer than a maximum, with jitter, so that breakers of
   many workers do not probe in step.
 - Limits on what is under way refuse without opening: they are full, and that is all that is known.
+  What is under way from other workers of the agent counts, too.
 - A clock that jumps back is taken for one that stands still.
 """
 
@@ -17,6 +18,9 @@ from __future__ import annotations
 
 import random
 from typing import Final
+
+from policies.kinds.breaker.figures import Figures
+from policies.together import CONNECTIONS, PENDING, REQUESTS, RETRIES, Gauge
 
 CLOSED: Final = "closed"
 OPEN: Final = "open"
@@ -27,75 +31,6 @@ FORGIVE: Final = 10.0
 """After so many open times without another opening the next one is short again."""
 _SAME_S: Final = 1e-6
 """What rounding may make of two times that are the same."""
-
-
-class Figures:
-    """The figures of a breaker; 0 turns a condition off."""
-
-    __slots__ = (
-        "consecutive",
-        "error_rate",
-        "max_active",
-        "max_connections",
-        "max_open_s",
-        "max_pending",
-        "max_requests_in_window",
-        "max_retries",
-        "min_requests",
-        "open_s",
-        "probes",
-        "retry_after_s",
-        "slow_rate",
-        "slow_s",
-        "successes",
-        "window_s",
-    )
-
-    def __init__(
-        self,
-        *,
-        consecutive: int = 0,
-        error_rate: float = 0.0,
-        slow_rate: float = 0.0,
-        slow_s: float = 0.0,
-        window_s: float = 10.0,
-        min_requests: int = 20,
-        max_requests_in_window: int = 0,
-        probes: int = 1,
-        successes: int = 3,
-        open_s: float = 5.0,
-        max_open_s: float = 60.0,
-        max_active: int = 0,
-        max_pending: int = 0,
-        max_connections: int = 0,
-        max_retries: int = 0,
-        retry_after_s: float = 0.0,
-    ) -> None:
-        self.consecutive = consecutive
-        self.error_rate = error_rate
-        """Share of failures, 0 to 1, over the window."""
-        self.slow_rate = slow_rate
-        self.slow_s = slow_s
-        """What takes longer is slow."""
-        self.window_s = window_s
-        self.min_requests = min_requests
-        self.max_requests_in_window = max_requests_in_window
-        self.probes = probes
-        """Requests at a time while half-open."""
-        self.successes = successes
-        """Good ones in a row that close it."""
-        self.open_s = open_s
-        self.max_open_s = max_open_s
-        self.max_active = max_active
-        self.max_pending = max_pending
-        self.max_connections = max_connections
-        self.max_retries = max_retries
-        self.retry_after_s = retry_after_s
-        """When whoever is refused shall come back; 0: when it is no longer open."""
-
-    def trips(self) -> bool:
-        """Whether anything opens it."""
-        return bool(self.consecutive or self.error_rate or self.slow_rate or self.max_requests_in_window)
 
 
 class Transition:
@@ -130,6 +65,7 @@ class Circuit:
         "_slot",
         "_slot_s",
         "_slow",
+        "_together",
         "_until",
         "active",
         "reason",
@@ -139,6 +75,8 @@ class Circuit:
 
     def __init__(self, rules: Figures) -> None:
         self._rules = rules
+        self._together: Gauge | None = None
+        """Where what is under way is counted over all workers; None: nothing limits it, or this one is alone."""
         self._slot_s = rules.window_s / _SLOTS
         self._requests = [0] * _SLOTS
         """Let through, by when that was; the others by when they ended."""
@@ -180,6 +118,16 @@ class Circuit:
         if not rules.trips():
             self._close("its policy opens it no more")
 
+    def count_together(self, gauge: Gauge | None) -> None:
+        """From now on what limits allow is of all workers; None: of this one."""
+        before, self._together = self._together, gauge
+        if before is not None and before is not gauge:
+            before.set(REQUESTS, 0)
+            before.set(RETRIES, 0)
+        if gauge is not None:
+            gauge.set(REQUESTS, self.active)
+            gauge.set(RETRIES, self._retries)
+
     def enter(self, now: float, rng: random.Random, pending: int, connections: int) -> str:
         """Ask for a request to be let through: empty when it is, and then it is counted until `leave` or `abandon`;
         else why not. `pending` and `connections` are those of the service now."""
@@ -190,14 +138,20 @@ class Circuit:
             refused = self._enter_unclosed(rules)
             if refused:
                 return refused
-        full = self._full(rules, pending, connections)
-        if full:
-            return full
-        if rules.max_requests_in_window and self.state is CLOSED:
+        together = self._together
+        if together is not None:
+            together.set(REQUESTS, self.active + 1)
+        refused = self._full(rules, pending, connections)
+        if not refused and rules.max_requests_in_window and self.state is CLOSED:
             if self._total(self._requests) >= rules.max_requests_in_window:
                 self._open(self._too_many(rules), rng)
-                return self._refusal()
-            self._requests[self._slot % _SLOTS] += 1
+                refused = self._refusal()
+            else:
+                self._requests[self._slot % _SLOTS] += 1
+        if refused:
+            if together is not None:
+                together.set(REQUESTS, self.active)
+            return refused
         self.active += 1
         if self.state is HALF_OPEN:
             self._probed = self._now
@@ -230,11 +184,20 @@ class Circuit:
         return sum([self._requests[(self._slot - n) % _SLOTS] for n in range(max(_SLOTS - max(passed, 0), 0))])
 
     def _full(self, rules: Figures, pending: int, connections: int) -> str:
-        if rules.max_active and self.active >= rules.max_active:
-            return f"{self.active} requests are in flight, as many as there may be"
+        active = self.active
+        together = self._together
+        if together is not None:
+            if rules.max_active or rules.max_connections:
+                active += together.elsewhere(REQUESTS)
+            if rules.max_pending:
+                pending += together.elsewhere(PENDING)
+            if rules.max_connections:
+                connections += together.elsewhere(CONNECTIONS)
+        if rules.max_active and active >= rules.max_active:
+            return f"{active} requests are in flight, as many as there may be"
         if rules.max_pending and pending >= rules.max_pending:
             return f"{pending} requests wait for a connection, as many as there may be"
-        if rules.max_connections and connections >= rules.max_connections and self.active >= connections:
+        if rules.max_connections and connections >= rules.max_connections and active >= connections:
             return f"all of {connections} connections are busy, and there may be no more"
         return ""
 
@@ -261,8 +224,7 @@ class Circuit:
             self._advance(now)
         rules = self._rules
         old = self._old > 0 and self._ends_old(latency_s)
-        if self.active:
-            self.active -= 1
+        self._one_less()
         slow = rules.slow_rate > 0 and latency_s > rules.slow_s
         if old or self.state is OPEN:
             pass
@@ -290,8 +252,13 @@ class Circuit:
             self._advance(now)
         if self._old and self._old == self.active:
             self._old -= 1
+        self._one_less()
+
+    def _one_less(self) -> None:
         if self.active:
             self.active -= 1
+            if self._together is not None:
+                self._together.set(REQUESTS, self.active)
 
     def _ends_old(self, latency_s: float) -> bool:
         """Whether the request that ends was let through before the state was what it is; counted when so."""
@@ -367,11 +334,15 @@ class Circuit:
     @property
     def retry_is_free(self) -> bool:
         """Whether another retry may be under way."""
-        return not self._rules.max_retries or self._retries < self._rules.max_retries
+        most = self._rules.max_retries
+        elsewhere = self._together.elsewhere(RETRIES) if most and self._together is not None else 0
+        return not most or self._retries + elsewhere < most
 
     def may_retry(self) -> bool:
         """Whether another retry may be under way; counted when so, until `retry_ended`."""
+        self._count_retries(self._retries + 1)
         if not self.retry_is_free:
+            self._count_retries(self._retries)
             return False
         self._retries += 1
         return True
@@ -380,6 +351,11 @@ class Circuit:
         """One less."""
         if self._retries:
             self._retries -= 1
+            self._count_retries(self._retries)
+
+    def _count_retries(self, count: int) -> None:
+        if self._together is not None:
+            self._together.set(RETRIES, count)
 
     def retry_after_s(self, now: float) -> float:
         """When to come back: what the rules say, or when it is no longer open; a second where neither is known."""

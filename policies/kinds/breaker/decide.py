@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from policies.decision import Forward, Respond, Subset, respond
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.breaker.circuit import Figures
 from policies.kinds.breaker.document import Breaker, Fallback, Limits, Recovery, Trip
+from policies.kinds.breaker.figures import Figures
 from policies.language.duration import seconds
 from policies.language.names import parse_service
 

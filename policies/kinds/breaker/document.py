@@ -50,7 +50,7 @@ class Trip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may be under way from one worker; beyond it requests are refused, and nothing opens."""
+    """What may be under way from one agent; beyond it requests are refused, and nothing opens."""
 
     requests: Annotated[Count | None, Meta(description="In flight")] = None
     pending: Annotated[Count | None, Meta(description="Waiting for a connection that is being made")] = None

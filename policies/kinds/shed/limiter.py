@@ -23,6 +23,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from policies.together import LET_IN, Gauge
+
 WINDOW_S: Final = 0.1
 """The least time, and ..."""
 SAMPLES: Final = 10
@@ -83,6 +85,7 @@ class Limiter:
         "_pressure",
         "_rules",
         "_sum_s",
+        "_together",
         "active",
         "base_s",
         "latency_s",
@@ -91,6 +94,8 @@ class Limiter:
 
     def __init__(self, rules: Figures) -> None:
         self._rules = rules
+        self._together: Gauge | None = None
+        """Where what is let in is counted over all workers; None: this one's alone counts."""
         self.limit = float(rules.fixed or rules.initial)
         self.active = 0
         self.base_s = 0.0
@@ -122,13 +127,26 @@ class Limiter:
         if not rules.cpu_percent and not rules.most_load:
             self._pressure = 1.0
 
+    def count_together(self, gauge: Gauge | None) -> None:
+        """From now on the limit is of all workers, as a fixed one is; None: of this one."""
+        before, self._together = self._together, gauge
+        if before is not None and before is not gauge:
+            before.set(LET_IN, 0)
+        if gauge is not None:
+            gauge.set(LET_IN, self.active)
+
     def enter(self, priority: int, now: float) -> str:
         """Ask for a request to be let in: empty when it is, and then it is counted until `leave` or `abandon`; else why
         not. `priority`: an index of PARTS."""
         if now > self._now:
             self._now = now
+        together = self._together
+        if together is not None:
+            together.set(LET_IN, self.active + 1)
         refused = self.peek(priority)
         if refused:
+            if together is not None:
+                together.set(LET_IN, self.active)
             return refused
         self.active += 1
         if self.active > self._peak:
@@ -138,23 +156,27 @@ class Limiter:
     def peek(self, priority: int) -> str:
         """What `enter` would say; nothing is counted."""
         allowed = self.limit * PARTS[priority] * self._pressure
-        return self._refusal(priority, allowed) if self.active >= allowed and self.active >= 1 else ""
+        active = self.active
+        if self._together is not None:
+            active += self._together.elsewhere(LET_IN)
+        return self._refusal(active, allowed) if active >= allowed and active >= 1 else ""
 
-    def _refusal(self, priority: int, allowed: float) -> str:
+    def _refusal(self, active: int, allowed: float) -> str:
         why = "" if self._pressure >= 1.0 else f", with {100 * self._pressure:.0f}% left by load"
-        return f"{self.active} requests are under way, of {max(allowed, 1.0):.0f} for this priority{why}"
+        return f"{active} requests are under way, of {max(allowed, 1.0):.0f} for this priority{why}"
 
     def abandon(self) -> None:
         """One ended that says nothing."""
         if self.active:
             self.active -= 1
+            if self._together is not None:
+                self._together.set(LET_IN, self.active)
 
     def leave(self, latency_s: float, now: float) -> None:
         """One was answered well, after so long."""
         if now > self._now:
             self._now = now
-        if self.active:
-            self.active -= 1
+        self.abandon()
         if not self._count:
             self._began = min(self._began or self._now, self._now)
         self._count += 1

@@ -14,15 +14,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
 from agent import frames
 from agent.control.host.sockets import OldWorker, listening
 from agent.control.workers.fleet import Fleet, drain_old
-from agent.frames import Change, Commit, Configure, Stage, ToWorker, encode
+from agent.frames import Change, Commit, Configure, PolicyFrame, Stage, ToWorker, encode
 from agent.settings.address import Address
-from tests.support.proxy import GET, Client, always_ok, endpoint, refusing_port
+from tests.support.proxy import GET, OK, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
 
 ANY = Address("127.0.0.1", 0)
@@ -369,6 +370,85 @@ async def test_draining_finishes_what_is_in_flight() -> None:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def held(count: int, **documents: Any) -> AsyncIterator[tuple[Running, Any]]:
+    """Real workers before an instance that answers when it is let go; and whoever asks one of them."""
+    release = trio.Event()
+
+    async def slow(client: Client) -> None:
+        while True:
+            await client.head()
+            await release.wait()
+            await client.send(OK)
+
+    sock, port = listening_port()
+
+    async def handle(stream: trio.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(AssertionError, trio.BrokenResourceError, trio.ClosedResourceError):
+                await slow(Client(stream))
+
+    async def ask(run: Running) -> Client:
+        client = await run.client()
+        await client.send(GET)
+        return client
+
+    policies = {
+        kind: PolicyFrame("pets.production", 1, msgspec.json.encode(document)) for kind, document in documents.items()
+    }
+    async with trio.open_nursery() as nursery, running(count=count) as run:
+        nursery.start_soon(trio.serve_listeners, handle, [trio.SocketListener(trio.socket.from_stdlib_socket(sock))])
+        run.table = [Stage("pets.production", 1, [endpoint(port, agent="here")], policies), Commit(1)]
+        await run.until(lambda: run.fleet.ready and len(run.pids) == count)
+        yield run, ask
+        release.set()
+        nursery.cancel_scope.cancel()
+
+
+async def refused(client: Client) -> bool:
+    return (await client.head()).startswith(b"HTTP/1.1 503")
+
+
+async def holder(run: Running) -> int:
+    """Which worker has the one request that is under way; the kernel chose it."""
+    with trio.fail_after(60):
+        while True:
+            for index, told in (await run.fleet.ask_each("metrics")).items():
+                if told["services"].get("pets.production", {"active": 0})["active"]:
+                    return index
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("documents", [{"shed": {"concurrency": 1}}, {"breaker": {"limits": {"requests": 1}}}])
+async def test_a_limit_is_of_all_workers(documents: dict[str, Any]) -> None:
+    """One request under way of four real workers; when the one that holds it is killed another may pass."""
+    async with held(4, **documents) as (run, ask):
+        await ask(run)
+        index = await holder(run)
+        assert [await refused(await ask(run)) for _ in range(16)] == [True] * 16
+        os.kill(run.fleet.workers[index].process.pid, signal.SIGKILL)
+        await run.until(lambda: run.fleet.restarts == 1 and run.fleet.ready and len(run.pids) == 4)
+        await ask(run)
+        await holder(run)
+        assert [await refused(await ask(run)) for _ in range(16)] == [True] * 16
+
+
+async def test_old_workers_and_new_ones_have_one_limit() -> None:
+    """While those of the process before drain what they hold counts; and no longer when they are gone."""
+    async with held(2, breaker={"limits": {"requests": 1}}) as (run, ask):
+        await ask(run)
+        index = await holder(run)
+        async with running(count=2, inherited_counts=run.fleet.hand_over_counts()) as later:
+            later.table = run.table
+            await later.until(lambda: later.fleet.ready and len(later.pids) == 2)
+            assert [await refused(await ask(later)) for _ in range(8)] == [True] * 8
+            os.kill(run.fleet.workers[index].process.pid, signal.SIGKILL)
+            await run.until(lambda: run.fleet.restarts == 1)
+            await ask(later)
+            await holder(later)
+            assert [await refused(await ask(later)) for _ in range(8)] == [True] * 8
+
+
 async def test_old_workers_are_drained() -> None:
     """What the process before left behind ends when it is told to, and its death is collected."""
     async with running() as run:
@@ -378,14 +458,15 @@ async def test_old_workers_are_drained() -> None:
         left = run.fleet.leave_behind()
         assert [worker.pid for worker in left] == pids
         with trio.fail_after(60):
-            await drain_old(list(left), 5.0)
+            await drain_old(list(left), 5.0, run.fleet.old_worker_ended)
             await run.until(lambda: not run.fleet.workers)
 
 
 async def test_an_old_worker_that_does_not_end_is_killed() -> None:
     """A worker that never answers its drain is ended with the deadline."""
+    ended: list[int] = []
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     with theirs, trio.fail_after(60):
-        await drain_old([OldWorker(process.pid, ours.detach())], -1.5)
-    assert process.poll() is not None
+        await drain_old([OldWorker(process.pid, ours.detach())], -1.5, ended.append)
+    assert process.poll() is not None and ended == [process.pid]
