@@ -2,7 +2,8 @@
 """What the workers of one agent count together, in memory that they share: whatever their number, a document's limit is
 the agent's. Pure: words of 64 bits that somebody else has mapped.
 
-Python has no atomic addition over processes, so nothing here needs one.
+Python has no atomic addition over processes, so nothing here needs one. Tokens of rate limits stand in the same memory,
+under laws of their own (`policies.kinds.ratelimit.cells`).
 
 Laws
 - Every worker has a region of its own, and nobody else writes there while it lives: what it has under way, by service.
@@ -42,7 +43,10 @@ _PLACE: Final = 8
 REGION: Final = PLACES * _PLACE
 FIRST: Final = 128
 """Word of the first region."""
-WORDS: Final = FIRST + REGIONS * REGION
+LIMIT_CELLS: Final = 1 << 15
+KEYED_CELLS: Final = 1 << 16
+"""Behind the regions: buckets of limits, and of limits' keys, of two words each (`policies.kinds.ratelimit.cells`)."""
+WORDS: Final = FIRST + REGIONS * REGION + 2 * (LIMIT_CELLS + KEYED_CELLS)
 _PROBES: Final = 4
 _KEYS: Final = (1 << 48) - 1
 """Small enough for compiled code to compare in a register."""
@@ -51,6 +55,11 @@ _KEYS: Final = (1 << 48) - 1
 def region_at(region: int) -> int:
     """Its first word."""
     return FIRST + region * REGION
+
+
+def cells_at(keyed: bool) -> int:
+    """The first word of the buckets of limits, or of those of limits' keys."""
+    return FIRST + REGIONS * REGION + (2 * LIMIT_CELLS if keyed else 0)
 
 
 class Together:
@@ -68,7 +77,7 @@ class Together:
         self._holders: dict[int, Gauge] = {}
         """Whose the places of this worker's region are."""
         self.lost = 0
-        """Counts that had no place."""
+        """Counts that had no place, and buckets that lost theirs while they counted."""
 
     def others(self) -> list[int]:
         """First words of the regions of all other workers."""

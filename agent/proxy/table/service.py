@@ -11,6 +11,7 @@ from policies.endpoint import Endpoint
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.outlier.ejector import Ejector, Record
 from policies.kinds.ratelimit.buckets import Buckets
+from policies.kinds.ratelimit.cells import Cells
 from policies.kinds.shed.limiter import Limiter
 from policies.together import Gauge, Together
 
@@ -50,15 +51,19 @@ class Service(Lasting):
             self._adopt_outlier(plan)
 
     def _adopt_limits(self, plan: Plan, share: float, agents: int) -> None:
+        own = share if self.together is None else 1.0
         if plan.limits is None:
             self.buckets = None
             return
         if self.buckets is None:
-            self.buckets = Buckets(share)
+            cells = Cells(self.together) if self.together is not None else None
+            self.buckets = Buckets(own, self.name, cells)
         self.buckets.configure(plan.limits.compiled.names)
         for limit in plan.limits.compiled.limits:
             if limit.shared:
                 self.buckets.begin(limit.name, share / agents)
+            else:
+                self.buckets.set_share(limit.name, own)
 
     def _adopt_shed(self, plan: Plan) -> None:
         if plan.shed is None:

@@ -6,7 +6,9 @@ Laws
 - A request takes from every limit that it matches, or from none. It is refused when any of them is empty.
 - Figures belong to documents, what was counted to `Buckets`, which outlive them: no edit fills a bucket, and what came
   in before a rate or a share changed came in at the smaller of both.
-- A worker has a share of each limit: its buckets have that share of rate and burst, but room for at least one request.
+- The workers of an agent take from the same buckets, in memory that they share (`cells`). Of a limit of the whole mesh,
+  or without such memory, a worker has a share: its buckets have that share of rate and burst, but room for at least one
+  request.
 - Memory is bounded: of a limit with a key the least recently used buckets are forgotten, and a long value is hashed.
 - A clock that jumps back is taken for one that stands still.
 """
@@ -19,6 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from policies.hashing import hash64
+from policies.kinds.ratelimit.cells import MOST_TOKENS, Cells, age_s, key_of, tokens_in, word_of
 from policies.request import RequestView, cookie, query_parameter
 
 LONG: Final = 64
@@ -133,17 +136,68 @@ class Limit:
 
 
 class Bucket:
-    """Tokens, one for each request that may pass now."""
+    """Tokens, one for each request that may pass now. Of one that workers have together: what was seen of it last."""
 
-    __slots__ = ("_rate", "_updated", "tokens")
+    __slots__ = ("_at", "_capacity", "_cells", "_key", "_keyed", "_rate", "_updated", "tokens")
 
     def __init__(self, rate: float, capacity: float, now: float) -> None:
         self.tokens = capacity
         self._rate = rate
+        self._capacity = capacity
         self._updated = now
+        self._cells: Cells | None = None
+        self._key = 0
+        self._keyed = False
+        self._at = -1
+
+    def share(self, cells: Cells | None, key: int, keyed: bool, now: float) -> None:
+        """Have it together with other workers: as it stands there, or else as it is here. None: alone."""
+        self._cells = cells
+        self._key = key
+        self._keyed = keyed
+        self._at = -1
+        if self._cells is not None:
+            self._load(now)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other workers take from it."""
+        return self._cells is not None
+
+    def _load(self, now: float) -> None:
+        cells = self._cells
+        if cells is None:
+            return
+        if self._at >= 0:
+            key: int = cells.words[self._at]
+            if key != self._key:
+                self._at = -1
+        if self._at < 0:
+            self._at = cells.find(self._key, self._keyed)
+            if self._at < 0:
+                self._at = cells.claim(self._key, self._keyed, word_of(self.tokens, self._updated), now)
+                return
+        word: int = cells.words[self._at + 1]
+        self.tokens = tokens_in(word)
+        self._updated = now - age_s(word, now)
+
+    def _store(self, now: float) -> None:
+        if self._cells is not None and self._at >= 0:
+            self._cells.words[self._at + 1] = word_of(self.tokens, now)
+
+    def take(self, now: float) -> None:
+        """One of them, as they are by now: others may have taken some since they were looked at."""
+        if self._cells is not None:
+            self.fill(self._rate, self._capacity, now)
+        self.tokens -= 1.0
+        self._store(now)
 
     def fill(self, rate: float, capacity: float, now: float) -> None:
         """Bring it up to `now`."""
+        if self._cells is not None:
+            self._load(now)
+        edited = rate != self._rate or capacity != self._capacity
+        self._capacity = capacity
         passed = now - self._updated
         if passed > 0:
             self.tokens += passed * (rate if rate < self._rate else self._rate)
@@ -151,21 +205,32 @@ class Bucket:
         self._rate = rate
         if self.tokens > capacity:
             self.tokens = capacity
+        if edited:
+            self._store(now)
 
     def filled(self, rate: float, capacity: float, now: float) -> Bucket:
         """What it would be after `fill`."""
+        if self._cells is not None:
+            self._load(now)
         other = Bucket(self._rate, self.tokens, self._updated)
         other.fill(rate, capacity, now)
         return other
 
 
+def _together(limit: Limit) -> bool:
+    """Whether workers may have the buckets of a limit together."""
+    return not limit.shared and limit.burst <= MOST_TOKENS
+
+
 class Meter:
     """One limit as one worker counts it."""
 
-    __slots__ = ("_keyed", "_only", "demand", "share")
+    __slots__ = ("_cells", "_keyed", "_only", "_service", "demand", "share")
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, service: str = "", cells: Cells | None = None) -> None:
         self.share = share
+        self._service = service
+        self._cells = cells
         self.demand = 0.0
         self._only: Bucket | None = None
         self._keyed: OrderedDict[str, Bucket] = OrderedDict()
@@ -181,21 +246,33 @@ class Meter:
         found = self._only
         if found is None:
             found = self._only = Bucket(rate, capacity, now)
-        else:
-            found.fill(rate, capacity, now)
+            self._join(found, limit, "", now)
+            return found
+        if self._cells is not None and found.shared is not _together(limit):  # its scope is another now
+            self._join(found, limit, "", now)
+        found.fill(rate, capacity, now)
         return found
+
+    def _join(self, bucket: Bucket, limit: Limit, value: str, now: float) -> None:
+        """Of this agent's workers together, unless the limit is of all agents."""
+        cells = self._cells if _together(limit) else None
+        key = key_of(self._service, limit.name, value) if cells is not None else 0
+        bucket.share(cells, key, limit.key is not None, now)
 
     def _of_key(self, limit: Limit, value: str, rate: float, capacity: float, now: float) -> Bucket:
         keyed = self._keyed
         found = keyed.get(value)
         if found is None:
             found = keyed[value] = Bucket(rate, capacity, now)
+            self._join(found, limit, value, now)
             # Two at most: where a document has lowered the bound, no single request pays for all of them.
             for _ in range(2):
                 if len(keyed) > limit.max_keys:
                     keyed.popitem(last=False)
         else:
             keyed.move_to_end(value)
+            if self._cells is not None and found.shared is not _together(limit):
+                self._join(found, limit, value, now)
             found.fill(rate, capacity, now)
         return found
 
@@ -205,8 +282,17 @@ class Meter:
         capacity = limit.burst * self.share
         if capacity < 1.0:
             capacity = 1.0
-        found = self._only if limit.key is None else self._keyed.get(limit.key.value(request))
-        return Bucket(rate, capacity, now) if found is None else found.filled(rate, capacity, now)
+        value = limit.key.value(request) if limit.key is not None else ""
+        found = self._keyed.get(value) if limit.key is not None else self._only
+        if found is None:
+            found = Bucket(rate, capacity, now)
+            if self._cells is None or not _together(limit):
+                return found
+            at = self._cells.find(key_of(self._service, limit.name, value), limit.key is not None)
+            if at < 0:
+                return found
+            self._join(found, limit, value, now)
+        return found.filled(rate, capacity, now)
 
     def size(self) -> int:
         """Keys that have a bucket."""
@@ -216,9 +302,12 @@ class Meter:
 class Buckets:
     """What one worker has counted for one service. Outlives the documents."""
 
-    __slots__ = ("_default_share", "_meters", "latest")
+    __slots__ = ("_cells", "_default_share", "_meters", "_service", "latest")
 
-    def __init__(self, default_share: float = 1.0) -> None:
+    def __init__(self, default_share: float = 1.0, service: str = "", cells: Cells | None = None) -> None:
+        """`cells`: where the workers of the agent have the buckets of a service together."""
+        self._service = service
+        self._cells = cells
         self.latest = -math.inf
         """The latest time that any request came with."""
         self._default_share = default_share
@@ -256,13 +345,13 @@ class Buckets:
         """A limit's own."""
         found = self._meters.get(limit_name)
         if found is None:
-            found = self._meters[limit_name] = Meter(self._default_share)
+            found = self._meters[limit_name] = Meter(self._default_share, self._service, self._cells)
         return found
 
     def look(self, limit_name: str) -> Meter:
         """What `meter` would find; none is kept."""
         found = self._meters.get(limit_name)
-        return Meter(self._default_share) if found is None else found
+        return Meter(self._default_share, self._service, self._cells) if found is None else found
 
 
 class Compiled:
@@ -313,7 +402,7 @@ class Compiled:
             return empty.refusal(longest_s)
         if takes:
             for bucket in buckets:
-                bucket.tokens -= 1.0
+                bucket.take(now)
             for meter in meters:
                 meter.demand += 1.0
         return None

@@ -115,6 +115,25 @@ def test_a_limit_that_comes_later_knows_what_is_under_way(workers: list[Playbook
     assert asks(workers[2]) << FULL
 
 
+@pytest.mark.parametrize("key", [None, {"header": "x-user"}])
+def test_a_rate_is_of_all_workers(workers: list[Playbook], key: Any) -> None:
+    """Five pass, over one kept connection of one worker or over all of them; of a limit with keys, too."""
+    limit = {"name": "all", "rate": "5/h", "burst": 5, **({"key": key} if key else {})}
+    put(workers, ratelimit={"limits": [limit]})
+    kept = workers[2].client()
+    up = None
+    for _ in range(3):
+        assert kept >> GET
+        up = up or workers[2].upstream("one")
+        assert up >> OK and kept << b"HTTP/1.1 200 ..."
+    for play in workers[:2]:
+        client = asks(play)
+        assert play.upstream("one") >> OK and client << b"HTTP/1.1 200 ..."
+    for play in workers:
+        assert asks(play) << b"HTTP/1.1 429 ..."
+    assert kept >> GET and kept << b"HTTP/1.1 429 ..."
+
+
 def test_services_have_limits_of_their_own(workers: list[Playbook]) -> None:
     """One that is full takes nothing from another; and what explains knows of other workers, too."""
     for play in workers:

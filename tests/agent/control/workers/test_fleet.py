@@ -371,9 +371,11 @@ async def test_draining_finishes_what_is_in_flight() -> None:
 
 
 @asynccontextmanager
-async def held(count: int, **documents: Any) -> AsyncIterator[tuple[Running, Any]]:
-    """Real workers before an instance that answers when it is let go; and whoever asks one of them."""
+async def held(count: int, *, holds: bool = True, **documents: Any) -> AsyncIterator[tuple[Running, Any]]:
+    """Real workers before an instance that holds what it is asked, and who asks one of them."""
     release = trio.Event()
+    if not holds:
+        release.set()
 
     async def slow(client: Client) -> None:
         while True:
@@ -431,6 +433,16 @@ async def test_a_limit_is_of_all_workers(documents: dict[str, Any]) -> None:
         await ask(run)
         await holder(run)
         assert [await refused(await ask(run)) for _ in range(16)] == [True] * 16
+
+
+async def test_a_rate_is_of_all_workers() -> None:
+    """Five of forty pass, whichever of four real workers they come to; also where one of them dies in between."""
+    limit = {"name": "all", "rate": "5/h", "burst": 5, "status": 503}
+    async with held(4, holds=False, ratelimit={"limits": [limit]}) as (run, ask):
+        assert [await refused(await ask(run)) for _ in range(20)] == [False] * 5 + [True] * 15
+        os.kill(run.fleet.workers[0].process.pid, signal.SIGKILL)
+        await run.until(lambda: run.fleet.restarts == 1 and run.fleet.ready and len(run.pids) == 4)
+        assert [await refused(await ask(run)) for _ in range(20)] == [True] * 20
 
 
 async def test_old_workers_and_new_ones_have_one_limit() -> None:
