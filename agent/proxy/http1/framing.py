@@ -53,7 +53,7 @@ class ChunkedDecoder:
         line_so_far = self._line
         if line_so_far is not None:
             looked = len(line_so_far) - 1  # a CR that its LF may follow
-            line_so_far += data
+            line_so_far.extend(data)
             if line_so_far.find(b"\r\n", looked) < 0:
                 self._judge_line(line_so_far, looked)
                 return b""

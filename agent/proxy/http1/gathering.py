@@ -9,9 +9,11 @@ Laws
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.proxy.http1.head import check_incomplete
 
-_END = b"\r\n\r\n"
+_END: Final = b"\r\n\r\n"
 
 
 class Gathered:
@@ -42,7 +44,7 @@ class Gathered:
             return
         if not isinstance(buffer, bytearray):
             buffer = self._buffer = bytearray(buffer)
-        buffer += data
+        buffer.extend(data)
         if at:
             del buffer[:at]
             self._looked -= at

@@ -110,7 +110,10 @@ class RingHash:
         members = self._members.all
         taking = self._members.taking
         left = len(self._endpoints)
-        seen = bytearray(len(members)) if taking is None else bytearray([not able for able in taking])
+        seen = bytearray(len(members))
+        if taking is not None:
+            for n in range(len(taking)):
+                seen[n] = not taking[n]
         position = start
         while left:
             index = points[position] & mask
