@@ -156,8 +156,8 @@ class Bucket:
         self._key = key
         self._keyed = keyed
         self._at = -1
-        if self._cells is not None:
-            self._load(now)
+        if cells is not None:
+            self.fill(self._rate, self._capacity, now)
 
     @property
     def shared(self) -> bool:
