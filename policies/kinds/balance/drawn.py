@@ -54,8 +54,8 @@ class Members:
         few = FEW * len(taking) < len(all)
         self.all = taking if few else all
         self.drawn = Drawn() if few or drawn is None else drawn
-        self.taking: bytearray | None = None
-        """By index of `all`, 1 for those that can; None: all of them can."""
+        self.taking: list[bool] | None = None
+        """By index of `all`; None: all of them can."""
         if len(taking) < len(self.all):
             able = {member.id for member in taking}
-            self.taking = bytearray([member.id in able for member in self.all])
+            self.taking = [member.id in able for member in self.all]

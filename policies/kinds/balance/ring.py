@@ -110,15 +110,12 @@ class RingHash:
         members = self._members.all
         taking = self._members.taking
         left = len(self._endpoints)
-        seen = bytearray(len(members))
-        if taking is not None:
-            for n in range(len(taking)):
-                seen[n] = not taking[n]
+        seen = [False] * len(members) if taking is None else [not able for able in taking]
         position = start
         while left:
             index = points[position] & mask
             if not seen[index]:
-                seen[index] = 1
+                seen[index] = True
                 left -= 1
                 endpoint = members[index]
                 if endpoint.load.active < math.ceil(allowed * self._weights[index]):
