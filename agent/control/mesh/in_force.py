@@ -11,7 +11,7 @@ Law 3 of the mesh, and the only mechanism for it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -244,17 +244,9 @@ class InForce:
                     break
         return found
 
-    def documents(self) -> dict[Place, HeldDocument]:
+    def documents(self) -> Mapping[Place, HeldDocument]:
         """What is in force, or refuses requests because nobody knows what it should say."""
-        found = {
-            (kind, pattern): HeldDocument(policy.revision, policy.text, policy.created)
-            for kind, by_pattern in self.policies.items()
-            for pattern, policy in by_pattern.items()
-        }
-        unknown = {
-            at: HeldDocument(refused.revision, refused.value, refused.created) for at, refused in self.unknown().items()
-        }
-        return {**unknown, **found}
+        return _Documents(self)
 
     def unknown(self) -> Mapping[Place, Refused]:
         """Refused policies whose last good state is not known."""
@@ -302,3 +294,33 @@ def _says_less(standing: Standing, should: LastGood) -> bool:
 
 
 _NOTHING: Final = Read(Invalid("", "", "$", "there was no document"), b"")
+
+
+class _Documents(Mapping[Place, HeldDocument]):
+    """Looked up when it is asked for: of ten thousand policies a put of one asks for one."""
+
+    def __init__(self, in_force: InForce) -> None:
+        self._in_force = in_force
+
+    def __getitem__(self, place: Place) -> HeldDocument:
+        kind, pattern = place
+        policy = self._in_force.policies.get(kind, {}).get(pattern)
+        if policy is not None:
+            return HeldDocument(policy.revision, policy.text, policy.created)
+        refused = self._in_force.refused[place]
+        if refused.last_good != NOT_KNOWN:
+            raise KeyError(place)
+        return HeldDocument(refused.revision, refused.value, refused.created)
+
+    def __iter__(self) -> Iterator[Place]:
+        for kind, by_pattern in self._in_force.policies.items():
+            for pattern in by_pattern:
+                yield kind, pattern
+        yield from self._only_unknown()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._in_force.policies.values())) + len(self._only_unknown())
+
+    def _only_unknown(self) -> list[Place]:
+        policies = self._in_force.policies
+        return [(kind, pattern) for kind, pattern in self._in_force.unknown() if pattern not in policies.get(kind, {})]
