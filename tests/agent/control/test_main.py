@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -133,12 +134,13 @@ def start_activated(agent: AgentProcess, sockets: list[socket.socket]) -> None:
 
 @contextlib.contextmanager
 def held_sockets(agent: AgentProcess) -> Iterator[list[socket.socket]]:
-    """systemd's sockets for an agent, at numbers that 3, 4 and 5 do not overwrite."""
+    """systemd's sockets for an agent, at numbers that 3, 4 and 5 do not overwrite, and that nobody else has."""
     with contextlib.ExitStack() as stack:
         held = []
-        for number, port in enumerate((agent.outbound, agent.inbound, agent.admin)):
+        for port in (agent.outbound, agent.inbound, agent.admin):
             with socket.create_server((agent.address, port)) as made:
-                held.append(stack.enter_context(socket.socket(fileno=os.dup2(made.fileno(), 100 + number))))
+                number = fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 100)
+                held.append(stack.enter_context(socket.socket(fileno=number)))
         yield held
 
 
