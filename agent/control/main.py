@@ -218,7 +218,7 @@ class Control:
         """Law 9: nothing is dropped on purpose."""
         parts, settings = self.parts, self._settings
         holder, registrar = parts.here.holder, parts.registrar
-        registrar.drain(registrar.local)
+        registrar.leave()
         if self._record is not None and not self._stop.returns:
             leaving = msgspec.structs.replace(self._record, stopping=True)
             holder.put(parts.here.keys.agent(settings.host), encode(leaving), also=registrar.farewell())

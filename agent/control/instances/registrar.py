@@ -30,6 +30,7 @@ from agent.control.instances.checks import Check, Means, Subject
 from agent.control.instances.permits import Permits
 from agent.control.instances.places import Places
 from agent.control.instances.registration import (
+    Added,
     Identity,
     Local,
     NotYours,
@@ -40,7 +41,7 @@ from agent.control.instances.registration import (
     kept,
     owner_of,
 )
-from agent.control.instances.renewals import LEAST_S, MOST_S, Renewals
+from agent.control.instances.renewals import ABANDONED_S, LEAST_S, MOST_S, Renewals
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.table import Table
 from agent.ports import Ports
@@ -60,8 +61,6 @@ DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 """What is asked of an instance that nobody said anything about: that its port accepts connections."""
 
 EXPIRE_EVERY_S: Final = 30.0
-ABANDONED_S: Final = 1.0
-"""How long word has that an instance which nobody renewed takes nothing new."""
 
 
 class Registrar:
@@ -99,6 +98,7 @@ class Registrar:
         self._running: dict[Identity, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._leaving: set[Identity] = set()
+        self._stopping = False
         self.local: dict[Identity, Local] = {}
         self.renewals = Renewals()
         self._places = Places(self.local, self.renewals, table)
@@ -189,10 +189,7 @@ class Registrar:
                 "$", f"{peer} has registered {most} instances; local.max_instances in agent.toml allows no more"
             )
 
-    def _add(
-        self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False
-    ) -> tuple[Identity, list[Identity]]:
-        """Also those that had to go for it."""
+    def _add(self, declared: InstanceSettings, source: str, uid: int, *, anywhere: bool = False) -> Added:
         service, identity = identity_of(declared, self._settings.host)
         address = declared.address or self._address
         try:
@@ -225,7 +222,6 @@ class Registrar:
         local = Local(record, own_check, source, uid, anywhere)
         replaced = self._places.yields((service, identity), local, operates=anywhere)
         for other in replaced:
-            log.warning("an instance yields its port", instance="/".join(other), to=f"{service}/{identity}")
             self.forget(other, f"{service}/{identity} was registered with its address and port")
         self._put((service, identity), local)
         return (service, identity), replaced
@@ -254,7 +250,8 @@ class Registrar:
         elif before.record != local.record or before.own_check != local.own_check:
             self._checks[identity].subject = Subject(*identity, local.record)
             self.refresh()
-        self._holder.put(self._keys.instance(*identity), encode(local.record))
+        record = msgspec.structs.replace(local.record, state="draining") if self._stopping else local.record
+        self._holder.put(self._keys.instance(*identity), encode(record))
 
     def _begin(self, identity: Identity, local: Local) -> None:
         healthy = self._known_health(identity)
@@ -377,6 +374,11 @@ class Registrar:
                 draining = msgspec.structs.replace(local.record, state="draining")
                 self._holder.put(self._keys.instance(*identity), encode(draining))
 
+    def leave(self) -> None:
+        """The agent stops: all of them drain, whatever is registered or renewed meanwhile."""
+        self._stopping = True
+        self.drain(self.local)
+
     def farewell(self) -> list[Put]:
         """Events that tell that every instance of this host goes, in order."""
         reason = {"orderly": True, "reason": "its agent stopped"}
@@ -384,7 +386,6 @@ class Registrar:
 
     def _on_not_renewed(self, identity: Identity, within_s: float) -> None:
         """Who registered it is not there any more; the program may be, and finishes what it has."""
-        log.warning("an instance was not renewed", service=identity[0], instance=identity[1], within_s=within_s)
         self._leaving.add(identity)
         self.drain([identity])
         assert self._nursery is not None, "it is the one that asks"
@@ -406,6 +407,7 @@ class Registrar:
         scope = self._running.pop(identity, None)
         if scope is not None:
             scope.cancel()
+        log.info("instance gone", service=identity[0], instance=identity[1], reason=reason)
         data: dict[str, Any] = {"orderly": orderly, "reason": reason}
         if local is not None:
             data |= {"version": local.record.version, "zone": local.record.zone}
@@ -440,11 +442,8 @@ class Registrar:
 
     def _save(self) -> None:
         """Write what has to outlive us, when it has changed: registrations are renewed all the time."""
-        data = msgspec.json.encode(
-            {"instances": self._kept(), "tokens": self.tokens.saved(), "renew_within": self.renewals.saved()}
-        )
+        instances = [kept(identity, local) for identity, local in self.local.items() if local.source == "admin"]
+        saved = {"instances": instances, "tokens": self.tokens.saved(), "renew_within": self.renewals.saved()}
+        data = msgspec.json.encode(saved)
         if data != self._saved and disk.write(self._path, data):
             self._saved = data
-
-    def _kept(self) -> list[dict[str, Any]]:
-        return [kept(identity, local) for identity, local in self.local.items() if local.source == "admin"]

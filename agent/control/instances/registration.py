@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ from registry.records import Instance
 
 Identity = tuple[str, str]
 """Service and id."""
+Added: TypeAlias = tuple[Identity, list[Identity]]
+"""An instance, and those that had to go for it."""
 
 
 class Registration(InstanceSettings, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ from agent.control.instances.registration import Identity
 
 LEAST_S: Final = 2.0
 MOST_S: Final = 24 * 3600.0
+ABANDONED_S: Final = 1.0
+"""How long word has that an instance which nobody renewed takes nothing new."""
 OVERDUE: Final = 0.5
 """Of its time: who has not renewed for so long does not seem to be there any more."""
 
@@ -46,10 +48,6 @@ class Renewals:
         """It has left, or stays without that."""
         self._within.pop(identity, None)
         self._until.pop(identity, None)
-
-    def within_s(self, identity: Identity) -> float | None:
-        """How long it lasts without being renewed (s); None: for ever."""
-        return self._within.get(identity)
 
     def left_s(self, identity: Identity) -> float | None:
         """How long until it ends (s)."""

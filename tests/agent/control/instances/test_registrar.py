@@ -557,3 +557,17 @@ async def test_other_hosts_loopback_is_another_place(tmp_path: Path) -> None:
             }
         )
         assert host.register({**BANK, "address": "127.0.0.1"}).replaced == ()
+
+
+async def test_a_renewal_ends_no_draining(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """The agent stops, and `shoal run` goes on saying its registration: nobody is sent there again, and it is not taken
+    for one that nobody renews."""
+    async with running(Host(tmp_path)) as host:
+        host.register(RUN)
+        await host.until("instances/cart/here-80", lambda record: record and record.get("state") is None)
+        host.registrar.leave()
+        for _ in range(20):
+            host.register(RUN)
+            await trio.sleep(2)
+            assert (await host.value("instances/cart/here-80"))["state"] == "draining"
+        assert CART in host.registrar.local
