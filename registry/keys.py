@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from policies.language.names import parse_pattern, parse_service
@@ -180,16 +181,22 @@ class Keys:
             return Unknown(f"not under {self.prefix}")
         if len(key.encode(errors="replace")) > MAX_KEY_BYTES:
             return Unknown(f"longer than {MAX_KEY_BYTES} bytes")
-        room_name, _, rest = key[len(self.prefix) :].partition("/")
-        try:
-            room = Room(room_name)
-        except ValueError:
-            known = ", ".join(room.value for room in Room)
-            return Unknown(f"{room_name[:60]!r} is none of: {known}")
-        try:
-            return _parse_rest(room, rest)
-        except ValueError as error:
-            return Unknown(str(error))
+        return _parse(key[len(self.prefix) :])
+
+
+@lru_cache(maxsize=1024)
+def _parse(rest: str) -> Key | Unknown:
+    """What stands behind the mesh's prefix. Remembered: everybody who takes a change asks."""
+    room_name, _, rest = rest.partition("/")
+    try:
+        room = Room(room_name)
+    except ValueError:
+        known = ", ".join(room.value for room in Room)
+        return Unknown(f"{room_name[:60]!r} is none of: {known}")
+    try:
+        return _parse_rest(room, rest)
+    except ValueError as error:
+        return Unknown(str(error))
 
 
 def _parse_rest(room: Room, rest: str) -> Key:

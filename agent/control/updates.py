@@ -89,7 +89,7 @@ class Updates:
             found=found,
             now_s=trio.current_time(),
             losses=Losses.DOUBTED if update.another else self._losses(whole),
-            source=Source(update.another, update.resync, self._heard_at()),
+            source=Source(update.another, update.resync, self._heard_at() if update.another else ""),
         )
         mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
         self._publish()

@@ -5,8 +5,9 @@ Laws
   that is good, or to where there was none.
 - Nothing waits long for it: a revision is applied, at the latest, when `LOOK_S` is over, and what was not found by then
   is looked for again, beside.
-- Every agent knows the same states and may write them down; one does: each waits a random moment, looks whether another
-  was faster, and writes over nothing that it has not seen.
+- Every agent knows the same states and may write them down; one does: each waits a random while, longer the more agents
+  there are, looks whether another was faster, and writes over nothing that it has not seen. It begins a second after
+  the put, when that is in force everywhere: writing it down is work for every agent too, and nobody waits for it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ from registry.store import Refused as NotAllowed
 
 LOOK_S: Final = 2.0
 AGAIN_S: Final = 5.0
+SETTLED_S: Final = 1.0
 JITTER_S: Final = 0.5
+JITTER_AN_AGENT_S: Final = 0.02
+"""So that the first has been seen by most before the second looks."""
+MAX_JITTER_S: Final = 20.0
 REFUSED_S: Final = 30.0
 """Until the next try, where etcd's roles do not allow it (docs/keys.md)."""
 MAX_STEPS: Final = 20
@@ -56,7 +61,7 @@ class History:
             if not isinstance(refused, Invalid) or place in told or not self._is_news(place, change):
                 continue
             wanted[place] = Refused(refused.path, refused.reason, change.revision, 0, change.created, key=change.key)
-        return await self.look_for(wanted)
+        return await self.look_for(wanted) if wanted else {}
 
     def _parsed(self, changes: Iterable[Change], room: Room) -> Iterator[tuple[Key, Change]]:
         for change in changes:
@@ -142,9 +147,12 @@ class Writer:
             self._changed = trio.Event()
             if not self._table.in_force.unsettled():
                 continue
-            await trio.sleep(self._rng.random() * JITTER_S)
+            await trio.sleep(SETTLED_S + self._rng.random() * self._jitter_s())
             if not await self._in_peace(self._agree):
                 self._changed.set()
+
+    def _jitter_s(self) -> float:
+        return min(MAX_JITTER_S, JITTER_S + JITTER_AN_AGENT_S * len(self._table.agents))
 
     async def _in_peace(self, what: Callable[[], Awaitable[None]]) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from typing import Final
 
 from policies.together import CHANGES, MAGIC, OWNERS, REGION, REGIONS, WORDS, region_at
@@ -12,6 +13,8 @@ from policies.together import CHANGES, MAGIC, OWNERS, REGION, REGIONS, WORDS, re
 _STARTING: Final = 1
 """In place of the process of a worker that is about to start."""
 NONE: Final = -1
+SIZE: Final = WORDS * 8
+"""In bytes. Of pages that nobody wrote to there are none."""
 
 
 class SharedCounts:
@@ -19,18 +22,14 @@ class SharedCounts:
 
     def __init__(self, inherited: int = NONE) -> None:
         """`inherited`: the descriptor that the process before left. Raises OSError."""
-        size = WORDS * 8
         if inherited != NONE:
             os.set_inheritable(inherited, False)
-            if os.fstat(inherited).st_size != size:  # another version's
+            if not _is_ours(inherited):
                 os.close(inherited)
                 inherited = NONE
-        self.fd = inherited if inherited != NONE else os.memfd_create("shoal-counts")
-        os.ftruncate(self.fd, size)
-        self._words = memoryview(mmap.mmap(self.fd, size)).cast("q")
-        if self._words[0] != MAGIC:
-            self._words[:] = memoryview(bytes(size)).cast("q")
-            self._words[0] = MAGIC
+        self.fd = inherited if inherited != NONE else _new()
+        self._memory = mmap.mmap(self.fd, SIZE)
+        self._words = memoryview(self._memory).cast("q")
         for region in range(REGIONS):
             if self._words[OWNERS + region] == _STARTING:
                 self.free(region)
@@ -52,9 +51,16 @@ class SharedCounts:
         """Its worker is gone, and holds nothing any more."""
         if region == NONE:
             return
-        first = region_at(region)
-        self._words[first : first + REGION] = memoryview(bytes(REGION * 8)).cast("q")
+        self._clear(region_at(region) * 8, REGION * 8)
         self._own(region, 0)
+
+    def _clear(self, start: int, length: int) -> None:
+        """Zeros, and what whole pages of it took is the system's again."""
+        end = start + length
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        self._memory.madvise(mmap.MADV_REMOVE, first, last - first)
+        self._memory[start:first] = bytes(first - start)
+        self._memory[last:end] = bytes(end - last)
 
     def ended(self, pid: int) -> None:
         """A process is gone."""
@@ -75,3 +81,15 @@ class SharedCounts:
     def close(self) -> None:
         """Workers keep theirs."""
         os.close(self.fd)
+
+
+def _new() -> int:
+    fd = os.memfd_create("shoal-counts")
+    os.ftruncate(fd, SIZE)
+    os.pwrite(fd, MAGIC.to_bytes(8, sys.byteorder), 0)
+    return fd
+
+
+def _is_ours(fd: int) -> bool:
+    """And not another version's."""
+    return os.fstat(fd).st_size == SIZE and os.pread(fd, 8, 0) == MAGIC.to_bytes(8, sys.byteorder)

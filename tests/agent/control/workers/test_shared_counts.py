@@ -6,7 +6,7 @@ import mmap
 import os
 
 from agent.control.workers.shared_counts import NONE, SharedCounts
-from policies.together import MAGIC, REGIONS, REQUESTS, WORDS, Gauge, Together
+from policies.together import MAGIC, REGION, REGIONS, REQUESTS, WORDS, Gauge, Together, region_at
 
 
 def view(counts: SharedCounts, region: int) -> Gauge:
@@ -70,3 +70,27 @@ def test_memory_of_another_version_is_not_used() -> None:
         words = memoryview(mmap.mmap(counts.fd, 8 * WORDS)).cast("q")
         assert words[0] == MAGIC and counts.allot() == 0
         counts.close()
+
+
+def test_it_takes_what_is_counted_in() -> None:
+    """Seventeen megabytes of places are no memory before somebody has them, nor when he is gone; others keep theirs."""
+    counts = SharedCounts()
+
+    def pages() -> int:
+        return os.fstat(counts.fd).st_blocks * 512 // mmap.PAGESIZE
+
+    new = pages()
+    assert new <= 2
+    words = memoryview(mmap.mmap(counts.fd, 8 * WORDS)).cast("q")
+    for region in range(3):
+        counts.began(counts.allot(), 4711 + region)
+        first = region_at(region)
+        words[first : first + REGION] = memoryview(b"\1" * (8 * REGION)).cast("q")
+    assert pages() > 180
+    counts.ended(4712)
+    assert pages() < 140
+    counts.ended(4713)
+    assert pages() < 80
+    first = region_at(1)
+    assert all(words[region_at(0) : first]) and not any(words[first : first + 2 * REGION])
+    counts.close()
