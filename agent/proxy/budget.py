@@ -13,8 +13,6 @@ Laws
 from __future__ import annotations
 
 import socket
-from collections import OrderedDict
-from itertools import islice
 from typing import Final
 
 from agent.proxy.engine.connection import Connection
@@ -31,7 +29,7 @@ LOOKED_AT: Final = 64
 class Guest(Connection):
     """A client's connection, which has a place in a budget as long as it is open."""
 
-    __slots__ = ("_unread", "address", "budget", "outsider")
+    __slots__ = ("_unread", "address", "budget", "newer", "older", "outsider", "queue")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, budget: Budget, address: str, *, outsider: bool) -> None:
         super().__init__(reactor, sock)
@@ -40,7 +38,11 @@ class Guest(Connection):
         self.address = address
         self.outsider = outsider
         """As it was when it came: who is an agent changes."""
-        budget.hold(self)
+        self.older: Guest | None = None
+        self.newer: Guest | None = None
+        """Its neighbours there."""
+        self.queue = budget.hold(self)
+        """Where it stands among those that may have to make way."""
 
     def count_unread(self, size: int) -> None:
         """So much came, and nobody has taken it yet."""
@@ -67,15 +69,57 @@ class Guest(Connection):
             self.on_event(READ)
 
 
+class Queue:
+    """Guests, the oldest first. Their links are their own: a dictionary's entry would be as large as they are."""
+
+    __slots__ = ("newest", "oldest")
+
+    def __init__(self) -> None:
+        self.oldest: Guest | None = None
+        self.newest: Guest | None = None
+
+    def add(self, guest: Guest) -> None:
+        """At the end."""
+        newest = self.newest
+        guest.older = newest
+        if newest is None:
+            self.oldest = guest
+        else:
+            newest.newer = guest
+        self.newest = guest
+
+    def remove(self, guest: Guest) -> None:
+        """One that stands here."""
+        older, newer = guest.older, guest.newer
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+        guest.older = guest.newer = None
+
+    def first(self, most: int) -> list[Guest]:
+        """The oldest, and so many."""
+        found: list[Guest] = []
+        guest = self.oldest
+        while guest is not None and len(found) < most:
+            found.append(guest)
+            guest = guest.newer
+        return found
+
+
 class _Kind:
-    """The connections of outsiders, or those of the others; the oldest first."""
+    """The connections of outsiders, or those of the others."""
 
     __slots__ = ("kept", "new")
 
     def __init__(self) -> None:
-        self.new: OrderedDict[Guest, None] = OrderedDict()
+        self.new = Queue()
         """They never had a whole head."""
-        self.kept: OrderedDict[Guest, None] = OrderedDict()
+        self.kept = Queue()
 
 
 class Budget:
@@ -114,7 +158,7 @@ class Budget:
     def _make_room(self, kind: _Kind, address: str = "") -> bool:
         """Close one that waits; of those at an address, if one is given. False: there is none."""
         for guests in (kind.new, kind.kept):
-            for guest in list(islice(guests, LOOKED_AT)):
+            for guest in guests.first(LOOKED_AT):
                 if guest.closed:
                     continue  # by what another was just told
                 if guest.waits and (not address or guest.address == address):
@@ -126,31 +170,34 @@ class Budget:
                         guest.make_way()
                         return True
                 if guests is kind.kept:
-                    guests.move_to_end(guest)
+                    guests.remove(guest)
+                    guests.add(guest)
         return False
 
     def _kind(self, guest: Guest) -> _Kind:
         return self._outsiders if guest.outsider else self._others
 
-    def hold(self, guest: Guest) -> None:
-        """It came."""
-        self._kind(guest).new[guest] = None
+    def hold(self, guest: Guest) -> Queue:
+        """It came. Returns where it stands now."""
+        queue = self._kind(guest).new
+        queue.add(guest)
         self.open += 1
         if guest.outsider:
             self.outsiders += 1
             self._addresses[guest.address] = self._addresses.get(guest.address, 0) + 1
+        return queue
 
     def head_came(self, guest: Guest) -> None:
         """Its first, and whole."""
-        kind = self._kind(guest)
-        if kind.new.pop(guest, self) is None:
-            kind.kept[guest] = None
+        kept = self._kind(guest).kept
+        if guest.queue is not kept:
+            guest.queue.remove(guest)
+            kept.add(guest)
+            guest.queue = kept
 
     def leave(self, guest: Guest) -> None:
         """It closed."""
-        kind = self._kind(guest)
-        if kind.new.pop(guest, self) is not None:
-            kind.kept.pop(guest, None)
+        guest.queue.remove(guest)
         self.open -= 1
         if guest.outsider:
             self.outsiders -= 1
