@@ -14,6 +14,8 @@ def compile(document: Outlier, scope: Scope = ANYWHERE) -> Figures:
     return Figures(
         consecutive_5xx=document.consecutive_5xx,
         consecutive_gateway=document.consecutive_gateway,
+        consecutive_local=document.consecutive_local_origin,
+        failure_rate=document.failure_percent / 100,
         success_factor=document.success_factor,
         latency_factor=document.latency_factor,
         latency_floor_s=seconds(document.latency_floor),

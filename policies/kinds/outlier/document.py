@@ -21,6 +21,13 @@ class Outlier(Document, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=1_000_000, description="The same for 502, 503, 504 and tries without an answer; 0 off"),
     ] = 0
+    consecutive_local_origin: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="Tries without an answer in a row, which count for no other row; 0 off"),
+    ] = 0
+    failure_percent: Annotated[
+        float, Meta(ge=0, le=100, description="Failed requests in the interval that eject, whatever others do; 0 off")
+    ] = 0
     success_factor: Annotated[
         float,
         Meta(ge=0, le=10, description="Standard deviations below the mean success rate that eject; 0 off"),
@@ -29,7 +36,7 @@ class Outlier(Document, frozen=True, kw_only=True):
     latency_floor: Annotated[Duration, Meta(description="An average below this is never too slow")] = "50ms"
     interval: Annotated[Duration, Meta(description="How often endpoints are compared")] = "10s"
     min_requests: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Requests to an endpoint without which nothing is concluded")
+        int, Meta(ge=1, le=1_000_000, description="Requests in the interval without which one is not compared")
     ] = 20
     min_endpoints: Annotated[
         int, Meta(ge=2, le=10_000, description="Endpoints with so many requests without which nothing is compared")
@@ -42,7 +49,8 @@ class Outlier(Document, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Everything the types let pass."""
-        if not any((self.consecutive_5xx, self.consecutive_gateway, self.success_factor, self.latency_factor)):
+        in_a_row = self.consecutive_5xx, self.consecutive_gateway, self.consecutive_local_origin
+        if not any((*in_a_row, self.failure_percent, self.success_factor, self.latency_factor)):
             raise Flaw("$", "every detector is off: nobody would ever be ejected; delete the policy instead")
         first = bounded("$.ejection", self.ejection, 0.1, DAY_S)
         if first > bounded("$.max_ejection", self.max_ejection, 0.1, DAY_S):

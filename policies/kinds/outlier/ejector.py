@@ -5,7 +5,10 @@ Laws
 - A worker judges by what it saw itself, and ejects for itself: one host's broken link takes an instance away from that
   host only. When most endpoints look bad from here, it is our link: then nobody is ejected.
 - Never the whole service: at most `max_percent` are out, and never the last one that is in.
-- Little traffic proves nothing: every detector needs `min_requests` of an endpoint within the interval.
+- Little traffic proves nothing: who is compared, or judged by a share, has had `min_requests` within the interval.
+  Failures in a row are proof by themselves.
+- What is asked for can come about: where endpoints are so few that none can be that far from the mean of all, the
+  deviation is the one that chance makes.
 - Ejected again, out for longer; whoever behaves is forgiven step by step.
 - An active health check that turns healthy after the ejection ends it; one that is unhealthy has its own way out.
 - A clock that jumps back is taken for one that stands still.
@@ -30,6 +33,8 @@ MOST_BAD: Final = 0.5
 """Beyond this share of bad endpoints the fault is taken for ours."""
 _LEAST_FAILURES: Final = 3
 """One unlucky request of twenty is far outside of two deviations where nobody else had any."""
+_LOCAL: Final = (CONNECT, RESET, TIMEOUT)
+"""Tries without an answer."""
 _LEAST_DIFFERENCE: Final = 0.001
 """Success rates that lie closer together are the same, however alike the others are."""
 
@@ -41,6 +46,8 @@ class Figures:
         "base_s",
         "consecutive_5xx",
         "consecutive_gateway",
+        "consecutive_local",
+        "failure_rate",
         "interval_s",
         "latency_factor",
         "latency_floor_s",
@@ -56,6 +63,8 @@ class Figures:
         *,
         consecutive_5xx: int = 5,
         consecutive_gateway: int = 0,
+        consecutive_local: int = 0,
+        failure_rate: float = 0.0,
         success_factor: float = 1.9,
         latency_factor: float = 0.0,
         latency_floor_s: float = 0.05,
@@ -68,6 +77,10 @@ class Figures:
     ) -> None:
         self.consecutive_5xx = consecutive_5xx
         self.consecutive_gateway = consecutive_gateway
+        self.consecutive_local = consecutive_local
+        """Tries without an answer; they are no part of the other rows then."""
+        self.failure_rate = failure_rate
+        """Out when so much of its requests fails, 0 to 1, whatever the others do."""
         self.success_factor = success_factor
         """Out when the success rate is below the mean by so many standard deviations."""
         self.latency_factor = latency_factor
@@ -84,7 +97,7 @@ class Figures:
 class Record:
     """What was seen of one endpoint in this interval, and its failures in a row."""
 
-    __slots__ = ("answers", "failures", "gateway_row", "latency_s", "requests", "row", "seen")
+    __slots__ = ("answers", "failures", "gateway_row", "latency_s", "local_row", "requests", "row")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -94,22 +107,31 @@ class Record:
         """Sum over the good answers: failures are quick or run into a time-out, and tell nothing of the others."""
         self.row = 0
         self.gateway_row = 0
-        self.seen = 0
-        """Requests since the last time that it was out, or ever."""
+        self.local_row = 0
 
-    def observe(self, outcome: int, latency_s: float) -> None:
-        """A try ended."""
+    def observe(self, outcome: int, latency_s: float, split: bool = False) -> None:
+        """A try ended. `split`: those without an answer make a row of their own."""
         self.requests += 1
-        self.seen += 1
         if outcome == OK:
             self.answers += 1
             self.latency_s += latency_s
-            self.row = 0
-            self.gateway_row = 0
+            self.end_rows()
             return
         self.failures += 1
+        if outcome in _LOCAL:
+            self.local_row += 1
+            if split:
+                return
+        else:
+            self.local_row = 0
         self.row += 1
         self.gateway_row = 0 if outcome == SERVER_ERROR else self.gateway_row + 1
+
+    def end_rows(self) -> None:
+        """It was good; or is out."""
+        self.row = 0
+        self.gateway_row = 0
+        self.local_row = 0
 
     def clear(self) -> None:
         """A new interval."""
@@ -175,17 +197,19 @@ class Ejector:
         self, id: str, record: Record, outcome: int, latency_s: float, now: float, rng: random.Random, total: int
     ) -> Ejected | None:
         """A try at an endpoint ended. `total` is how many endpoints the service has."""
-        record.observe(outcome, latency_s)
+        rules = self._rules
+        record.observe(outcome, latency_s, rules.consecutive_local > 0)
         if outcome == OK:
             return None
         self._now = max(self._now, now)
-        rules = self._rules
-        if record.seen < rules.min_requests or self.until(id):
+        if self.until(id):
             return None
         if rules.consecutive_5xx and record.row >= rules.consecutive_5xx:
             return self._eject(id, record, f"{record.row} failures in a row", total, rng)
         if rules.consecutive_gateway and record.gateway_row >= rules.consecutive_gateway:
             return self._eject(id, record, f"{record.gateway_row} gateway failures in a row", total, rng)
+        if rules.consecutive_local and record.local_row >= rules.consecutive_local:
+            return self._eject(id, record, f"{record.local_row} tries in a row without an answer", total, rng)
         return None
 
     def judge(
@@ -201,6 +225,7 @@ class Ejector:
         bad = self._bad(enough)
         if len(bad) > MOST_BAD * len(enough):
             bad = {}
+        bad |= self._failing(enough)
         for id, reason in bad.items():
             ejected = self._eject(id, records[id], reason, len(records), rng)
             if ejected is not None:
@@ -230,28 +255,56 @@ class Ejector:
                 del self._outs[id]
         return found
 
+    def _failing(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Whose failures are too many by themselves."""
+        most = self._rules.failure_rate
+        if not most:
+            return {}
+        return {
+            id: f"{record.failures} of {record.requests} requests failed"
+            for id, record in records.items()
+            if record.failures >= most * record.requests
+        }
+
     def _bad(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Who is worse than the others."""
         rules = self._rules
         if len(records) < rules.min_endpoints:
             return {}
+        return {**self._slow(records), **self._failing_more(records)}
+
+    def _failing_more(self, records: Mapping[str, Record]) -> dict[str, str]:
+        factor = self._rules.success_factor
+        if not factor:
+            return {}
+        rates = {id: 1 - record.failures / record.requests for id, record in records.items()}
+        mean = math.fsum(rates.values()) / len(rates)
+        deviation = math.sqrt(math.fsum((rate - mean) ** 2 for rate in rates.values()) / len(rates))
+        # One of n that are alike but for it is sqrt(n - 1) deviations from their mean, and none is ever further.
+        few = factor * factor >= len(rates) - 1
         bad: dict[str, str] = {}
-        if rules.success_factor:
-            rates = {id: 1 - record.failures / record.requests for id, record in records.items()}
-            mean = math.fsum(rates.values()) / len(rates)
-            deviation = math.sqrt(math.fsum((rate - mean) ** 2 for rate in rates.values()) / len(rates))
-            limit = mean - rules.success_factor * deviation
-            for id, rate in rates.items():
-                if rate < limit and mean - rate > _LEAST_DIFFERENCE and records[id].failures >= _LEAST_FAILURES:
-                    bad[id] = f"{rate:.1%} succeed, where {mean:.1%} do on average"
-        if rules.latency_factor:
-            averages = {id: r.latency_s / r.answers for id, r in records.items() if r.answers >= rules.min_requests}
-            if len(averages) < rules.min_endpoints:
-                return bad
-            median = sorted(averages.values())[(len(averages) - 1) // 2]
-            for id, average in averages.items():
-                if average > rules.latency_floor_s and average > rules.latency_factor * median:
-                    bad.setdefault(id, f"{average * 1000:.0f} ms on average, where half need {median * 1000:.0f} ms")
+        for id, rate in rates.items():
+            record = records[id]
+            if few:
+                deviation = math.sqrt(mean * (1 - mean) / record.requests)
+            below = mean - rate
+            if below > factor * deviation and below > _LEAST_DIFFERENCE and record.failures >= _LEAST_FAILURES:
+                bad[id] = f"{rate:.1%} succeed, where {mean:.1%} do on average"
         return bad
+
+    def _slow(self, records: Mapping[str, Record]) -> dict[str, str]:
+        rules = self._rules
+        if not rules.latency_factor:
+            return {}
+        averages = {id: r.latency_s / r.answers for id, r in records.items() if r.answers >= rules.min_requests}
+        if len(averages) < rules.min_endpoints:
+            return {}
+        median = sorted(averages.values())[(len(averages) - 1) // 2]
+        return {
+            id: f"{average * 1000:.0f} ms on average, where half need {median * 1000:.0f} ms"
+            for id, average in averages.items()
+            if average > rules.latency_floor_s and average > rules.latency_factor * median
+        }
 
     def _eject(self, id: str, record: Record, reason: str, total: int, rng: random.Random) -> Ejected | None:
         rules = self._rules
@@ -265,7 +318,5 @@ class Ejector:
         out.unhealthy = False
         length_s = min(rules.base_s * out.times, rules.max_s) * (1 + _JITTER * (2 * rng.random() - 1))
         out.until = self._now + length_s
-        record.row = 0
-        record.gateway_row = 0
-        record.seen = 0
+        record.end_rows()
         return Ejected(id, reason, out.until, length_s)

@@ -138,11 +138,69 @@ def test_when_most_look_bad_it_is_our_link() -> None:
     assert ejector.judge({f"i{n}": seen(50) for n in range(4)}, {"i0", "i1", "i2", "i3"}, 1.0, RNG) == []
 
 
-def test_little_traffic_proves_nothing() -> None:
-    """Five failures of five, where twenty requests are needed."""
-    ejector, record = Ejector(Figures()), Record()
-    for _ in range(5):
-        assert ejector.observe("a", record, SERVER_ERROR, 0.01, 1.0, RNG, 3) is None
+@pytest.mark.parametrize("endpoints", [2, 3, 4, 5, 12])
+@pytest.mark.parametrize("factor", [1.0, 1.9, 3.0])
+def test_what_a_document_asks_for_can_come_about(endpoints: int, factor: float) -> None:
+    """However few they are, one that fails where no other does is out: of n nobody is more than sqrt(n - 1) standard
+    deviations from the mean of all."""
+    records = {f"i-{n}": seen(100, n % 2) for n in range(endpoints - 1)} | {"bad": seen(100, 60)}
+    found = judged(records, success_factor=factor, min_endpoints=2)
+    assert list(found) == ["bad"]
+
+
+@pytest.mark.parametrize("failures", [(3, 0, 1), (2, 0, 0), (5, 3, 4), (1, 3, 2, 2)])
+def test_among_few_chance_ejects_nobody(failures: tuple[int, ...]) -> None:
+    """Of twenty requests each: what lies between them happens by itself."""
+    records = {f"i-{n}": seen(20, count) for n, count in enumerate(failures)}
+    assert judged(records, min_endpoints=2) == {}
+
+
+def test_a_share_of_failures_needs_no_peers() -> None:
+    """Half of them, with enough requests; and where all fail so, as many go as may."""
+    assert judged({"a": seen(20, 10), "b": seen(20), "c": seen(20, 9)}, failure_rate=0.5, success_factor=0) == {
+        "a": "10 of 20 requests failed"
+    }
+    assert judged({"a": seen(19, 19), "b": seen(20)}, failure_rate=0.5, success_factor=0) == {}
+    assert len(judged({id: seen(20, 20) for id in IDS}, failure_rate=1.0, success_factor=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("figures", "outcome", "said"),
+    [
+        ({"consecutive_5xx": 3}, SERVER_ERROR, "3 failures in a row"),
+        ({"consecutive_5xx": 3}, CONNECT, "3 failures in a row"),
+        ({"consecutive_5xx": 0, "consecutive_gateway": 3}, GATEWAY, "3 gateway failures in a row"),
+        ({"consecutive_local": 3}, TIMEOUT, "3 tries in a row without an answer"),
+    ],
+)
+def test_failures_in_a_row_need_no_other_requests(figures: dict[str, int], outcome: int, said: str) -> None:
+    """The third ejects, though it be the third request; and again after its time is over."""
+    ejector, record = Ejector(Figures(**figures)), Record()
+    records = {"a": record, "b": Record(), "c": Record()}
+    for now in (0.0, 100.0):
+        assert [ejector.observe("a", record, outcome, 0.01, now, RNG, 3) for _ in range(2)] == [None, None]
+        found = ejector.observe("a", record, outcome, 0.01, now, RNG, 3)
+        assert found is not None and found.reason == said
+        ejector.judge(records, set(records), now + 50, RNG)
+
+
+def test_what_was_not_answered_is_told_apart() -> None:
+    """With `consecutive_local_origin` refused connections and time-outs are no part of the other rows, nor end them; an
+    answer of whatever kind ends their own."""
+    ejector, record = Ejector(Figures(consecutive_5xx=2, consecutive_gateway=2, consecutive_local=3)), Record()
+
+    def observe(*outcomes: int) -> list[str]:
+        found = [ejector.observe("a", record, outcome, 0.01, 1.0, RNG, 3) for outcome in outcomes]
+        return [each.reason for each in found if each is not None]
+
+    assert observe(CONNECT, TIMEOUT, SERVER_ERROR, CONNECT, TIMEOUT, OK, CONNECT, CONNECT) == []
+    assert observe(SERVER_ERROR, CONNECT, SERVER_ERROR) == ["2 failures in a row"]
+
+
+def test_without_enough_requests_nobody_is_compared() -> None:
+    """Nineteen failures of nineteen with good answers in between, where twenty requests are needed."""
+    records = {"a": seen(19, 19)} | {f"i-{n}": seen(100) for n in range(5)}
+    assert judged(records, failure_rate=0.5) == {}
 
 
 def test_gateway_failures_are_told_apart() -> None:
@@ -200,7 +258,10 @@ def test_what_is_wrong_is_told_with_its_place(text: str, said: str) -> None:
 
 def test_a_document_becomes_figures() -> None:
     """Every field."""
-    document = parse("outlier", "pets", json.dumps({"ejection": "5s", "interval": "1s", "min_endpoints": 2}).encode())
+    asked: dict[str, object] = {"ejection": "5s", "interval": "1s", "min_endpoints": 2}
+    asked |= {"failure_percent": 60, "consecutive_local_origin": 4}
+    document = parse("outlier", "pets", json.dumps(asked).encode())
     assert isinstance(document, Outlier)
     rules = compile(document)
+    assert (rules.failure_rate, rules.consecutive_local) == (0.6, 4)
     assert (rules.base_s, rules.interval_s, rules.min_endpoints, rules.consecutive_5xx) == (5, 1, 2, 5)
