@@ -28,7 +28,7 @@ class Breakers(Phase):
         circuit, tally = self.state.circuit, self.state.tally
         if circuit is None:
             return None
-        now = subject.reactor.now
+        subject.entered_at = now = subject.reactor.now
         reason = circuit.enter(now, subject.rng, tally.connecting, tally.open)
         self.state.tell_transition("", circuit.take_transition(), audit=self.audit)
         return self._refuse(circuit, reason, now) if reason else None
@@ -67,11 +67,20 @@ class Breakers(Phase):
         if circuit is None:
             return
         now = subject.reactor.now
+        inside_s = now - subject.entered_at
         if status:
             ok = not self.compiled.failure(status)
-            self.state.tell_transition("", circuit.leave(ok, latency_s, now, subject.rng), audit=self.audit)
+            self.state.tell_transition("", circuit.leave(ok, latency_s, now, subject.rng, inside_s), audit=self.audit)
         else:
-            circuit.abandon(now)
+            circuit.abandon(now, inside_s)
+
+    def proved(self, subject: Subject, status: int, latency_s: float) -> None:
+        """An answer that goes on for long."""
+        circuit = self.state.circuit
+        if circuit is not None:
+            now, ok = subject.reactor.now, not self.compiled.failure(status)
+            change = circuit.prove(ok, latency_s, now, subject.rng, now - subject.entered_at)
+            self.state.tell_transition("", change, audit=self.audit)
 
 
 def _state(reason: str) -> str:

@@ -60,6 +60,9 @@ class Phase:
     def ended(self, subject: Subject, status: int, latency_s: float) -> None:
         """What it let pass is over: with a status, after so long; 0 and what is negative say nothing."""
 
+    def proved(self, subject: Subject, status: int, latency_s: float) -> None:
+        """The same of what goes on."""
+
     def entry(self, decision: str, reason: str) -> Entry:
         """One decision of this document's."""
         return entry(self.in_force, self.name, self.kind, decision, reason)

@@ -14,7 +14,7 @@ from agent.proxy.stream import RequestHandler
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_view", "caller", "reactor", "started")
+    __slots__ = ("_view", "caller", "entered_at", "reactor", "started")
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
@@ -22,6 +22,8 @@ class Subject(RequestHandler):
         self.caller = ""
         """The service that calls, as far as it is known."""
         self.started = reactor.now
+        self.entered_at = reactor.now
+        """When a breaker let it pass."""
         self._view: HeadView | None = None
 
     @property

@@ -30,13 +30,15 @@ REFUSED_S: Final = 1.0
 class Party(Walk):
     """A request with its client's side, between which and an endpoint things pass."""
 
-    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "whole_deadline")
+    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "sent_at", "whole_deadline")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, request)
         self.down = down
         self.request_id = b""
         self.whole_deadline = INFINITY
+        self.sent_at = self.started
+        """When it had come whole."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -71,9 +73,10 @@ class Party(Walk):
         """
         return self.whole_deadline - self.reactor.now
 
-    def bounded(self, deadline: float) -> float:
-        """A deadline, or the whole request's when that comes first."""
-        return deadline if deadline < self.whole_deadline else self.whole_deadline
+    @property
+    def response_began(self) -> bool:
+        """Whether there is no way back."""
+        raise NotImplementedError
 
     def kept_body(self) -> list[bytes]:
         """The body as far as it has come."""
@@ -143,15 +146,15 @@ class Party(Walk):
         """Who counts the connections to it."""
         raise NotImplementedError
 
-    def judge(self, endpoint: Endpoint, outcome: int, latency_s: float, *, gated: bool) -> None:
-        """A try at it came to an end."""
+    def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
+        """It came to an end, as far as its endpoint is concerned."""
         raise NotImplementedError
 
 
 class Attempt(ResponseHandler):
     """One try."""
 
-    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "held", "latency_s", "number", "unable")
+    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "held", "judged", "latency_s", "number", "unable")
 
     def __init__(self, exchange: Party, endpoint: Endpoint, number: int) -> None:
         super().__init__(exchange.request.method, exchange.request.upgrade)
@@ -168,6 +171,8 @@ class Attempt(ResponseHandler):
         """The inbound phase that let it in, and has to hear of its end."""
         exchange.gated = False
         exchange.held = None
+        self.judged = False
+        """Whether breakers and ejectors were told how it went."""
         self.latency_s = -1.0
         """Until the head of a good answer; negative: there was none."""
         self.unable = False
@@ -197,7 +202,7 @@ class Attempt(ResponseHandler):
         if up is None:
             return
         pool.connects += 1
-        up.arm(exchange.bounded(self.began + (plan.timeouts.connect_s or INFINITY)))
+        up.arm(self.began + (plan.timeouts.connect_s or INFINITY))
         up.connect(exchange.runtime.agents.source(dial[0]) if self.endpoint.via else "")
 
     def on_connected(self) -> None:
@@ -208,10 +213,7 @@ class Attempt(ResponseHandler):
     def _send(self, up: Upstream) -> None:
         self.up = up
         exchange = self.exchange
-        plan = exchange.plan
-        assert plan is not None
-        try_s = plan.timeouts.try_s
-        up.arm(self.began + try_s if try_s else INFINITY)
+        self.arm(self.began if exchange.request_sent else INFINITY)
         request, forward = exchange.request, exchange.forward
         up.send_request(
             self,
@@ -224,13 +226,29 @@ class Attempt(ResponseHandler):
         )
         if self.up is up and not exchange.request_sent:
             if up.full:
-                exchange.down.pause_reading()
+                self.hold_up()
             else:
                 exchange.down.resume_reading()
 
+    def arm(self, since: float) -> None:
+        """Its time runs since then; INFINITY: not as long as the client is waited for."""
+        plan, up = self.exchange.plan, self.up
+        assert plan is not None and up is not None
+        try_s = plan.timeouts.try_s
+        up.arm(since + try_s if try_s else INFINITY)
+
+    def hold_up(self) -> None:
+        """It takes no more of the request now: the client has to wait, and its own time runs."""
+        self.exchange.down.pause_reading()
+        if not self.exchange.response_began:
+            self.arm(self.exchange.reactor.now)
+
     def on_drained(self) -> None:
         """What was held of the request is sent: its client may go on."""
-        self.exchange.down.resume_reading()
+        exchange = self.exchange
+        exchange.down.resume_reading()
+        if self.up is not None and not exchange.request_sent and not exchange.response_began:
+            self.arm(INFINITY)
 
     # The answer.
 
@@ -310,9 +328,24 @@ class Attempt(ResponseHandler):
 
     # The end.
 
-    def observe(self, outcome: int) -> None:
+    def waited_s(self) -> float:
+        """For how long the endpoint has had all of the request; 0 while it has not."""
+        exchange = self.exchange
+        if not exchange.request_sent:
+            return 0.0
+        sent_at, began = exchange.sent_at, self.began
+        return exchange.reactor.now - (sent_at if sent_at > began else began)
+
+    def judge(self, outcome: int, latency_s: float) -> None:
+        """Tell breakers and ejectors how it went, once."""
+        if not self.judged:
+            self.judged = True
+            self.exchange.judge(self, outcome, latency_s)
+            self.gated = False
+
+    def observe(self, outcome: int, *, whole: bool = True) -> None:
         """How it went (outlier.ejector.OK, ...), for the balancer and the breakers. One that failed is over: its load
-        is given back here."""
+        is given back here. Not `whole`: a good answer has begun, and is judged when it ends."""
         if self.unable:
             self.give_back()
         if not self.counted:
@@ -321,14 +354,15 @@ class Attempt(ResponseHandler):
         now = exchange.reactor.now
         load = self.endpoint.load
         ok = outcome == OK
-        exchange.judge(self.endpoint, outcome, now - self.began, gated=self.gated)
-        self.gated = False
+        latency_s = self.waited_s()
+        if whole or not ok:
+            self.judge(outcome, latency_s)
         if exchange.balancer is None:
-            observe(load, now - self.began, ok, now)
+            observe(load, latency_s, ok, now)
         else:
-            exchange.balancer.observe(load, now - self.began, ok, now)
+            exchange.balancer.observe(load, latency_s, ok, now)
         if ok:
-            self.latency_s = now - self.began
+            self.latency_s = latency_s
             load.successes += 1
         else:
             load.failures += 1
@@ -338,6 +372,8 @@ class Attempt(ResponseHandler):
         """The endpoint is through with it."""
         if self.counted:
             self.counted = False
+            if not self.judged and self.latency_s >= 0.0:
+                self.judge(OK, self.latency_s)  # nobody had anything to say against how it went on
             load = self.endpoint.load
             load.active -= 1
             held, self.held = self.held, None
@@ -345,7 +381,8 @@ class Attempt(ResponseHandler):
                 held.ended(self.exchange, 0, self.latency_s)
             if self.gated and load.circuit is not None:
                 self.gated = False
-                load.circuit.abandon(self.exchange.reactor.now)
+                now = self.exchange.reactor.now
+                load.circuit.abandon(now, now - self.began)
 
     def release(self, *, reusable: bool) -> None:
         """Part from the connection, which others may use if the answer was read whole."""

@@ -34,10 +34,10 @@ from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, what
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.relay import Relay
+from agent.proxy.request.judged import Judged
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
-from agent.proxy.table.outliers import outcome_of, outcome_of_failure
+from agent.proxy.table.outliers import outcome_of_failure
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.pressure import note_shed
 from agent.proxy.table.service import Service
@@ -53,14 +53,13 @@ MAX_HOPS: Final = 10
 _NOTHING: Final[list[bytes]] = []
 
 
-class Exchange(Relay):
+class Exchange(Judged):
     """One request on its way. Made for its stream."""
 
-    __slots__ = ("attempts", "why")
+    __slots__ = ("why",)
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
-        self.attempts = 0
         self.why = ""
         """What ended it, other than an endpoint's answer."""
 
@@ -216,7 +215,8 @@ class Exchange(Relay):
     def relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """Pass an answer on."""
         self.status = head.status
-        attempt.observe(outcome_of(head.status))
+        attempt.observe(self.outcome(attempt, head), whole=complete)
+        self.prove(head.status)
         self.begin_answer(head, self.extra_response_fields(head), body, complete)
 
     def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
@@ -265,11 +265,11 @@ class Exchange(Relay):
     ) -> None:
         """An attempt came to nothing, and there is no other."""
         if self.response_began:
-            attempt.observe(ejector.RESET)
-            self._break_off("upstream closed in the middle of its answer")
+            self._break_off("upstream closed in the middle of its answer", attempt, ejector.RESET)
             return
         attempt.observe(outcome_of_failure(failure))
         if timed_out:
+            self.prove(504)
             self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=not sent)))
         elif not sent:
             whose = "endpoint"
@@ -282,14 +282,18 @@ class Exchange(Relay):
 
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
-        attempt.observe(ejector.GATEWAY)
         if self.response_began:
-            self._break_off(reason)
-        else:
-            self.refuse(Refuse(Refusal(502, "http", reason)))
+            self._break_off(reason, attempt, ejector.GATEWAY)
+            return
+        attempt.observe(ejector.GATEWAY)
+        self.prove(502)
+        self.refuse(Refuse(Refusal(502, "http", reason)))
 
-    def _break_off(self, why: str) -> None:
-        """The answer cannot be brought to its end, and must not look as if it had been."""
+    def _break_off(self, why: str, failed: Attempt | None = None, outcome: int = ejector.OK) -> None:
+        """The answer cannot be brought to its end, and must not look as if it had been; `failed`: by the endpoint's
+        fault."""
+        if failed is not None:
+            self.break_proof(failed, outcome)
         self.why = why
         self.end()
         self.down.abort()
@@ -297,16 +301,18 @@ class Exchange(Relay):
     def on_client_timeout(self) -> None:
         """The deadline of the whole request, or of its current phase, has passed."""
         limit = "its deadline" if self.whole_deadline <= self.reactor.now else "the time allowed"
+        whole = self.whole_deadline <= self.reactor.now
+        held_up = self.is_held_up
         attempt = self.cut()
         if self.plan is None:
             self.refuse(Refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True)))
         elif self.response_began:
-            self._break_off(f"the answer did not come whole within {limit}")
-        elif not self.request_sent and self.whole_deadline > self.reactor.now:
+            failed = None if whole or self.switched or self.down.full else attempt
+            self._break_off(f"the answer did not come whole within {limit}", failed, ejector.TIMEOUT)
+        elif not self.request_sent and not whole and not held_up:
             self.refuse(Refuse(Refusal(408, "timeout", "the request's body stopped coming")))
         else:
-            if attempt is not None:
-                attempt.observe(ejector.TIMEOUT)
+            self.give_up(attempt, late=not whole)
             reason = f"no answer within {limit}"
             self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=self.attempts == 0)))
 
@@ -320,7 +326,9 @@ class Exchange(Relay):
 
     def on_client_gone(self) -> None:
         """The client closed: nobody waits for the answer."""
-        self.cut()
+        attempt = self.cut()
+        if not self.response_began:
+            self.give_up(attempt)
         self.why = self.why or "the client went away"
         self.end()
 
@@ -340,6 +348,8 @@ class Exchange(Relay):
             count(self.runtime.refused, refusal.policy)
         elif not refuse.counted:
             count(self.service.stats.refused, refusal.policy)
+        if refusal.policy == "endpoint":
+            self.prove(refusal.status)
         self.why = refusal.reason
         if self.explained is not None:
             policies: story.Policies = self.plan.policies if self.plan is not None else {}
@@ -385,7 +395,7 @@ class Exchange(Relay):
         duration_s = self.reactor.now - self.started
         entered, self.entered = self.entered, None
         if entered is not None:
-            entered.ended(self, self.status, duration_s)
+            entered.ended(self, self.proof, self.proof_s)
         service = self.service
         if service is not None:
             stats = service.stats

@@ -16,7 +16,6 @@ from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.exchange import Exchange
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
-from policies.endpoint import Endpoint
 from policies.kinds.retry.policy import Failure
 
 
@@ -47,7 +46,7 @@ class Inbound(Exchange):
         """Breakers count connections at the callers'."""
         return None
 
-    def judge(self, endpoint: Endpoint, outcome: int, latency_s: float, *, gated: bool) -> None:
+    def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
         """Callers do."""
 
     def on_response(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:

@@ -131,11 +131,12 @@ class Outbound(Shaped):
         """The service whose endpoints are tried."""
         return self.target.tally if self.target is not None else None
 
-    def judge(self, endpoint: Endpoint, outcome: int, latency_s: float, *, gated: bool) -> None:
+    def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
         """By its breaker, and beside the others."""
-        target = self.target
+        target, gated = self.target, attempt.gated
         if target is not None and (gated or target.ejector is not None):
-            observe(target, endpoint, outcome, latency_s, self.reactor.now, self.rng, gated)
+            now = self.reactor.now
+            observe(target, attempt.endpoint, outcome, latency_s, now, self.rng, gated, now - attempt.began)
 
     # Another try.
 
@@ -167,7 +168,7 @@ class Outbound(Shaped):
         if not isinstance(verdict, Again):
             return False
         attempt.release(reusable=complete and self.request_sent)
-        self._again(attempt, verdict, outcome_of(head.status))
+        self._again(attempt, verdict, self.outcome(attempt, head))
         return True
 
     def _heed(self, attempt: Attempt, head: ResponseHead) -> float | None:

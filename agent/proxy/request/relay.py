@@ -19,6 +19,8 @@ from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.plan import Plan
 from policies.kinds.outlier import ejector
 
+FLOWS_S: Final = 10.0
+"""An answer that flows for so long says no more of an endpoint's health than it has said by then."""
 _NOTHING: Final[list[bytes]] = []
 
 
@@ -108,8 +110,9 @@ class Relay(Party):
         self._keep(data, sending=up is not None)
         if up is not None:
             up.send_body(data)
-            if up is self._taking() and up.full:
-                self.down.pause_reading()
+            attempt = self.attempt
+            if attempt is not None and up is attempt.up and up.full:
+                attempt.hold_up()
         elif self._kept is not None and self._kept.size > self.retry.max_body:
             self.on_too_large()
         if not self.response_began:
@@ -132,13 +135,16 @@ class Relay(Party):
     def on_request_end(self, trailers: list[bytes]) -> None:
         """The request has come whole."""
         self.request_sent = True
+        self.sent_at = self.reactor.now
         if self._kept is not None:
             self._kept.trailers = trailers
         up = self._taking()
         if up is not None:
             up.end_body(trailers)
         if not self.response_began:
-            self.arm_phase(self.reactor.now)
+            if up is not None and self.attempt is not None and self.attempt.up is up:
+                self.attempt.arm(self.sent_at)
+            self.arm_phase(self.sent_at)
 
     def on_too_large(self) -> None:
         """More of the body than is kept, and nobody takes it yet."""
@@ -167,9 +173,17 @@ class Relay(Party):
         down = self.down
         down.send_body(data)
         attempt = self.attempt
-        if attempt is not None and attempt.up is not None and down.full:
-            attempt.up.pause_reading()
-        self.arm_phase(self.reactor.now)
+        now = self.reactor.now
+        if attempt is not None:
+            if attempt.up is not None and down.full:
+                attempt.up.pause_reading()
+            if not attempt.judged and now - attempt.began > FLOWS_S:
+                self.settle(attempt)
+        self.arm_phase(now)
+
+    def settle(self, attempt: Attempt) -> None:
+        """Its answer has flowed for so long that it counts as good, whatever becomes of it."""
+        raise NotImplementedError
 
     def on_response_end(self, trailers: list[bytes]) -> None:
         """The answer has come whole."""

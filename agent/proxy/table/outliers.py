@@ -14,6 +14,8 @@ from policies.endpoint import Endpoint
 from policies.kinds.outlier.ejector import CONNECT, GATEWAY, OK, RESET, SERVER_ERROR, TIMEOUT, Ejected, Returned
 from policies.kinds.retry.policy import Failure
 
+HANG_S: Final = 1.0
+_HANG_TIMES: Final = 3.0
 SPARED_S: Final = 30.0
 """For how long an endpoint that asks for it is passed over at most."""
 _OUTCOMES: Final = {Failure.CONNECT: CONNECT, Failure.RESET: RESET, Failure.TIMEOUT: TIMEOUT, Failure.STATUS: GATEWAY}
@@ -31,15 +33,37 @@ def outcome_of_failure(failure: Failure) -> int:
     return _OUTCOMES[failure]
 
 
+def hangs(usual_s: float, waited_s: float) -> bool:
+    """Whether a client that gives up after so long was kept waiting: a client of no patience proves nothing of whom it
+    asked, and one that is never answered gives up some time. `usual_s`: what good answers take; 0: nobody knows."""
+    return waited_s >= max(HANG_S, _HANG_TIMES * usual_s)
+
+
+def usual_s(endpoint: Endpoint) -> float:
+    """What good answers of an endpoint take, as far as somebody judges it."""
+    load = endpoint.load
+    if load.record is not None:
+        return load.record.usual_s
+    return load.circuit.usual_s if load.circuit is not None else 0.0
+
+
 def observe(
-    target: Service, endpoint: Endpoint, outcome: int, latency_s: float, now: float, rng: random.Random, gated: bool
+    target: Service,
+    endpoint: Endpoint,
+    outcome: int,
+    latency_s: float,
+    now: float,
+    rng: random.Random,
+    gated: bool,
+    inside_s: float,
 ) -> None:
-    """A try at an endpoint came to an end. `gated`: its breaker counts it."""
+    """A try at an endpoint, that was begun `inside_s` ago, came to an end. `gated`: its breaker counts it."""
     load = endpoint.load
     if gated and load.circuit is not None:
         breaker = target.plan.breaker
         audit = breaker is not None and breaker.audit
-        target.tell_transition(endpoint.id, load.circuit.leave(outcome == OK, latency_s, now, rng), audit=audit)
+        change = load.circuit.leave(outcome == OK, latency_s, now, rng, inside_s)
+        target.tell_transition(endpoint.id, change, audit=audit)
         if load.circuit.state == "open" and not audit:
             load.refused_until = max(load.refused_until, now + load.circuit.retry_after_s(now))
     ejector = target.ejector

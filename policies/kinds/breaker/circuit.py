@@ -2,7 +2,7 @@
 """Circuit breakers: closed while a service answers, open while it does not, half-open to find out.
 
 Laws
-- What is counted is what was let through; who is refused counts for nothing.
+- What is counted is what was let through, and what the service did of it; who is refused counts for nothing.
 - What was let through before a change of state says nothing about what came after it: an old answer that fails late
   neither opens a breaker again nor takes the place of a request that is to find out.
 - Open ends by time alone, and then by real requests: a few at once, and several good ones in a row before it is closed.
@@ -27,6 +27,7 @@ OPEN: Final = "open"
 HALF_OPEN: Final = "half-open"
 _SLOTS: Final = 10
 _JITTER: Final = 0.2
+_FEW: Final = 8
 FORGIVE: Final = 10.0
 """After so many open times without another opening the next one is short again."""
 _SAME_S: Final = 1e-6
@@ -71,6 +72,7 @@ class Circuit:
         "reason",
         "since",
         "state",
+        "usual_s",
     )
 
     def __init__(self, rules: Figures) -> None:
@@ -103,6 +105,8 @@ class Circuit:
         self.reason = ""
         """Why it is in its state."""
         self.since = 0.0
+        self.usual_s = 0.0
+        """How long good answers take, on average over the last few; 0 before the first."""
 
     def configure(self, rules: Figures) -> None:
         """Take other figures. What was counted stays, unless the window is another; open, it is so no longer than they
@@ -218,17 +222,38 @@ class Circuit:
     def _refusal(self) -> str:
         return f"open for another {max(self._until - self._now, 0.0):.1f} s: {self.reason}"
 
-    def leave(self, ok: bool, latency_s: float, now: float, rng: random.Random) -> Transition | None:
-        """A request that was let through has ended. Returns a change of state, if that made one."""
+    def leave(
+        self, ok: bool, latency_s: float, now: float, rng: random.Random, inside_s: float = -1.0
+    ) -> Transition | None:
+        """A request that was let through has ended. `latency_s` is what the service took, `inside_s` how long ago it
+        was let through, where that is longer. Returns a change of state, if that made one."""
         if now > self._now:
             self._advance(now)
-        rules = self._rules
-        old = self._old > 0 and self._ends_old(latency_s)
+        old = self._old > 0 and self._ends_old(max(latency_s, inside_s))
         self._one_less()
+        if not old:
+            self._learn(ok, latency_s, rng)
+        return self.take_transition()
+
+    def prove(
+        self, ok: bool, latency_s: float, now: float, rng: random.Random, inside_s: float = -1.0
+    ) -> Transition | None:
+        """As `leave`, of a request that goes on, and is given back by `abandon` then."""
+        if now > self._now:
+            self._advance(now)
+        if not self._old or self._now - max(latency_s, inside_s) >= self.since - _SAME_S:
+            self._learn(ok, latency_s, rng)
+        return self.take_transition()
+
+    def _learn(self, ok: bool, latency_s: float, rng: random.Random) -> None:
+        """From what was let through since the state is what it is."""
+        rules = self._rules
         slow = rules.slow_rate > 0 and latency_s > rules.slow_s
-        if old or self.state is OPEN:
-            pass
-        elif self.state is HALF_OPEN:
+        if ok:
+            self.usual_s += (latency_s - self.usual_s) / _FEW if self.usual_s else latency_s
+        if self.state is OPEN:
+            return
+        if self.state is HALF_OPEN:
             self._judge_probe(ok and not slow, rng)
         else:
             slot = self._slot % _SLOTS
@@ -242,16 +267,13 @@ class Circuit:
                 self._slow[slot] += 1
             if slow or not ok:
                 self._judge(rules, rng)
-        if self._pending_transition is None:
-            return None
-        return self.take_transition()
 
-    def abandon(self, now: float) -> None:
-        """A request that was let through ended without telling anything: its client went away."""
+    def abandon(self, now: float, inside_s: float = 0.0) -> None:
+        """A request that was let through ended, `inside_s` later, without telling anything: its client went away."""
         if now > self._now:
             self._advance(now)
-        if self._old and self._old == self.active:
-            self._old -= 1
+        if self._old:
+            self._ends_old(inside_s)
         self._one_less()
 
     def _one_less(self) -> None:

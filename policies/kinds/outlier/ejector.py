@@ -29,6 +29,7 @@ RESET: Final = 4
 TIMEOUT: Final = 5
 
 _JITTER: Final = 0.1
+_FEW: Final = 8
 MOST_BAD: Final = 0.5
 """Beyond this share of bad endpoints the fault is taken for ours."""
 _LEAST_FAILURES: Final = 3
@@ -97,7 +98,7 @@ class Figures:
 class Record:
     """What was seen of one endpoint in this interval, and its failures in a row."""
 
-    __slots__ = ("answers", "failures", "gateway_row", "latency_s", "local_row", "requests", "row")
+    __slots__ = ("answers", "failures", "gateway_row", "latency_s", "local_row", "requests", "row", "usual_s")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -108,6 +109,8 @@ class Record:
         self.row = 0
         self.gateway_row = 0
         self.local_row = 0
+        self.usual_s = 0.0
+        """How long good answers take, on average over the last few; 0 before the first."""
 
     def observe(self, outcome: int, latency_s: float, split: bool = False) -> None:
         """A try ended. `split`: those without an answer make a row of their own."""
@@ -115,6 +118,7 @@ class Record:
         if outcome == OK:
             self.answers += 1
             self.latency_s += latency_s
+            self.usual_s += (latency_s - self.usual_s) / _FEW if self.usual_s else latency_s
             self.end_rows()
             return
         self.failures += 1

@@ -1,0 +1,98 @@
+# mypyc: compiled
+"""What a request tells of the service that it was for, and of the endpoint that it was tried at: their breakers and
+ejectors hear it.
+
+Laws
+- Counted is what the service did, and all of it. How long its client takes to send, or to read, is no part of it, nor
+  is what is done to a request on purpose; an answer that breaks off or stops flowing is.
+- A client that gives up proves nothing, by leaving or by a deadline of its own, unless it was kept waiting: for a
+  second, and for three times as long as good answers take.
+- What counts is counted once: when the answer has come whole, or as soon as it has flowed for long enough.
+"""
+
+from __future__ import annotations
+
+from agent.proxy.messages import words
+from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.request.attempt import Attempt
+from agent.proxy.request.relay import Relay
+from agent.proxy.runtime import Runtime
+from agent.proxy.stream import Stream
+from agent.proxy.table.outliers import hangs, outcome_of, usual_s
+from policies.kinds.outlier import ejector
+
+
+class Judged(Relay):
+    """A request by which others are judged."""
+
+    __slots__ = ("attempts", "proof", "proof_s")
+
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
+        super().__init__(runtime, down, request)
+        self.attempts = 0
+        self.proof = 0
+        """The status that its service's breaker is told; 0: what came of it says nothing of the service."""
+        self.proof_s = 0.0
+        """How long the service took, with all tries."""
+
+    def outcome(self, attempt: Attempt, head: ResponseHead) -> int:
+        """Of an answer; that of an agent whose instance was not reached is none of the instance's."""
+        if head.status == 503 and words.says(head, SHOAL_UNSENT, agent=attempt.endpoint.via):
+            return ejector.CONNECT
+        return outcome_of(head.status)
+
+    def prove(self, status: int) -> None:
+        """It came to this, as far as the service is concerned."""
+        if self.entered is None:
+            return
+        entered_at, sent_at = self.entered_at, self.sent_at
+        self.proof = status
+        if self.request_sent:
+            self.proof_s = self.reactor.now - (sent_at if sent_at > entered_at else entered_at)
+
+    def settle(self, attempt: Attempt) -> None:
+        """Its answer has flowed for so long that it counts as good, whatever becomes of it."""
+        attempt.judge(ejector.OK, attempt.latency_s)
+        if self.entered is not None and self.proof:
+            self.entered.proved(self, self.proof, self.proof_s)
+            self.proof = 0
+
+    def break_proof(self, attempt: Attempt, outcome: int) -> None:
+        """An answer that had begun well does not come to its end."""
+        attempt.observe(outcome)
+        if self.proof and not self.switched:
+            self.proof = 502
+
+    def give_up(self, attempt: Attempt | None, *, late: bool = False) -> None:
+        """Nobody waits any longer for an answer that has not begun. `late`: by no wish of the client's."""
+        if not self.attempts or not (self.request_sent or late):
+            return
+        least_s = self._allowed_s() / 2
+        now = self.reactor.now
+        circuit = self.entered.state.circuit if self.entered is not None else None
+        waited_s = now - max(self.sent_at, self.entered_at)
+        if late or (circuit is not None and _kept_waiting(circuit.usual_s, waited_s, least_s)):
+            self.prove(504)
+        if attempt is None:
+            return
+        if late or _kept_waiting(usual_s(attempt.endpoint), attempt.waited_s(), least_s):
+            attempt.observe(ejector.TIMEOUT)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it is the endpoint that takes no more of the request, and not the client that sends none."""
+        attempt = self.attempt
+        return attempt is not None and attempt.up is not None and attempt.up.full
+
+    def _allowed_s(self) -> float:
+        """What the service's own document allows for all of a request, where that is over; else 0."""
+        plan, now = self.plan, self.reactor.now
+        if plan is None or not plan.bounds_whole_request:
+            return 0.0
+        allowed_s = plan.timeouts.request_s
+        return allowed_s if self.started + allowed_s <= now else 0.0
+
+
+def _kept_waiting(usual_s: float, waited_s: float, least_s: float) -> bool:
+    """`least_s`: half of what the operator allows, where that is what was over; 0: it is not."""
+    return 0 < least_s <= waited_s or hangs(usual_s, waited_s)
