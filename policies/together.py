@@ -28,7 +28,8 @@ PENDING: Final = 2
 CONNECTIONS: Final = 3
 RETRIES: Final = 4
 LET_IN: Final = 5
-_FIGURES: Final = 5
+WAITING: Final = 6
+_FIGURES: Final = 6
 
 MAGIC: Final = 0x53484F414C303031
 """The first word, so that another version's memory is not taken for this one's."""

@@ -184,6 +184,10 @@ class ResponseHandler:
         """The connection is there."""
         raise NotImplementedError
 
+    def on_room(self) -> bool:
+        """It waits for a connection, and there may be one: whether there was."""
+        raise NotImplementedError
+
     def on_drained(self) -> None:
         """What was held of the request is sent."""
         raise NotImplementedError

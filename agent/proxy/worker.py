@@ -232,6 +232,10 @@ class Worker(Runtime):
         unjudged, self.table.unjudged = self.table.unjudged, []
         if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in adopted):
             self.cpu.start()
+        for service in adopted:
+            if service.lets_go:
+                service.lets_go = False
+                self.pool.let_go(service.tally)
         for service in unjudged:
             service.judge = Judge(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()

@@ -12,7 +12,7 @@ from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.breaker.figures import Figures
 from policies.kinds.shed import limiter
 from policies.kinds.shed.limiter import Limiter
-from policies.together import CHANGES, CONNECTIONS, OWNERS, PENDING, REGION, REQUESTS, WORDS, Gauge, Together, region_at
+from policies.together import CHANGES, OWNERS, PENDING, REGION, REQUESTS, WORDS, Gauge, Together, region_at
 
 RNG = random.Random(7)
 
@@ -60,8 +60,8 @@ def test_requests_of_all_workers_are_one_sum(most: int, steps: list[tuple[int, b
         total = sum(c.active for c in breakers)
         assert total == sum(each.active for each in limits) <= most
         if enters:
-            assert bool(breakers[at].peek(1.0, RNG, 0, 0)) is (total >= most)
-            assert bool(breakers[at].enter(1.0, RNG, 0, 0)) is (total >= most)
+            assert bool(breakers[at].peek(1.0, RNG, 0)) is (total >= most)
+            assert bool(breakers[at].enter(1.0, RNG, 0)) is (total >= most)
             assert bool(limits[at].enter(0, 1.0)) is (total >= most)
         elif at % 2:
             breakers[at].leave(True, 0.1, 1.0, RNG)
@@ -84,58 +84,61 @@ def test_pending_connections_and_retries() -> None:
     """Each kind of limit of a breaker."""
     words = memory(3)
     of = gauges(words, 3)
-    a, b, c = circuits(of, Figures(max_pending=2, max_connections=3, max_retries=2))
+    a, b, c = circuits(of, Figures(max_pending=2, max_retries=2))
     gauge = of[2]
     gauge.set(PENDING, 1)
-    assert not a.enter(1.0, RNG, 0, 0) and "2 requests wait" in b.enter(1.0, RNG, 1, 0)
+    assert not a.enter(1.0, RNG, 0) and "2 requests wait" in b.enter(1.0, RNG, 1)
     gauge.set(PENDING, 0)
-    gauge.set(CONNECTIONS, 2)
-    assert b.peek(1.0, RNG, 0, 1) == "", "not all of them are busy"
-    assert not b.enter(1.0, RNG, 0, 1) and not b.enter(1.0, RNG, 0, 1)
-    assert "all of 3 connections" in b.enter(1.0, RNG, 0, 1)
     assert a.may_retry() and b.may_retry() and not c.may_retry() and not c.retry_is_free
     a.retry_ended()
     assert c.may_retry() and not a.may_retry()
+
+
+def test_busy_connections_where_none_may_wait() -> None:
+    """As many requests as there may be connections, whosever they are."""
+    a, b = circuits(gauges(memory(2), 2), Figures(max_connections=3))
+    assert not a.enter(1.0, RNG, 0) and not b.enter(1.0, RNG, 0) and not b.enter(1.0, RNG, 0)
+    assert "all of 3 connections" in a.peek(1.0, RNG, 0) and "all of 3 connections" in b.enter(1.0, RNG, 0)
 
 
 def test_what_is_refused_is_not_held() -> None:
     """A worker that is told no leaves nothing behind that others would be told no for."""
     words = memory(2)
     a, b = circuits(gauges(words, 2), Figures(max_active=1))
-    assert not a.enter(1.0, RNG, 0, 0)
+    assert not a.enter(1.0, RNG, 0)
     for _ in range(5):
-        assert b.enter(1.0, RNG, 0, 0)
+        assert b.enter(1.0, RNG, 0)
     a.abandon(1.0)
-    assert not a.enter(1.0, RNG, 0, 0)
+    assert not a.enter(1.0, RNG, 0)
 
 
 def test_a_policy_that_goes_leaves_nothing_behind() -> None:
     """Nor one that no longer limits; and one that begins to counts what is under way already."""
     words = memory(2)
     a, b = circuits(gauges(words, 2), Figures(max_active=2))
-    a.enter(1.0, RNG, 0, 0)
+    a.enter(1.0, RNG, 0)
     a.count_together(None)
-    assert not b.enter(1.0, RNG, 0, 0) and not b.enter(1.0, RNG, 0, 0)
+    assert not b.enter(1.0, RNG, 0) and not b.enter(1.0, RNG, 0)
     a.count_together(Gauge(Together(words, 0), "pets"))
-    assert "3 requests" in b.enter(1.0, RNG, 0, 0)
+    assert "3 requests" in b.enter(1.0, RNG, 0)
 
 
 def test_a_worker_that_died_holds_nothing() -> None:
     """Once its region is cleared; and one that came is counted as soon as it is there."""
     words = memory(2)
     a, b = circuits(gauges(words, 2), Figures(max_active=1))
-    assert not a.enter(1.0, RNG, 0, 0) and b.enter(1.0, RNG, 0, 0)
+    assert not a.enter(1.0, RNG, 0) and b.enter(1.0, RNG, 0)
     words[region_at(0) : region_at(0) + REGION] = memoryview(bytes(8 * REGION)).cast("q")
     words[OWNERS] = 0
     words[CHANGES] += 1
-    assert not b.enter(1.0, RNG, 0, 0)
+    assert not b.enter(1.0, RNG, 0)
     words[OWNERS + 2] = 102
     words[CHANGES] += 1
     third = Circuit(Figures(max_active=1))
     third.count_together(Gauge(Together(words, 2), "pets"))
-    assert third.enter(1.0, RNG, 0, 0)
+    assert third.enter(1.0, RNG, 0)
     b.abandon(1.0)
-    assert not third.enter(1.0, RNG, 0, 0) and b.enter(1.0, RNG, 0, 0)
+    assert not third.enter(1.0, RNG, 0) and b.enter(1.0, RNG, 0)
 
 
 def test_services_do_not_mix() -> None:

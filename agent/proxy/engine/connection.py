@@ -26,11 +26,13 @@ _NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.
 class Tally:
     """How many connections there are of a kind that somebody counts."""
 
-    __slots__ = ("_connecting", "_open")
+    __slots__ = ("_connecting", "_open", "most")
 
     def __init__(self) -> None:
         self._connecting = 0
         self._open = 0
+        self.most = 0
+        """As many as there may be, and then it hears of each what follows `changed`; 0: any number."""
 
     @property
     def connecting(self) -> int:
@@ -54,6 +56,23 @@ class Tally:
 
     def changed(self) -> None:
         """Either of them did."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there are more than there may be."""
+        raise NotImplementedError
+
+    def on_idle(self, connection: Connection) -> None:
+        """One of them is free."""
+        raise NotImplementedError
+
+    def on_taken(self, connection: Connection) -> None:
+        """One that was free is not."""
+        raise NotImplementedError
+
+    def on_gone(self, connection: Connection) -> None:
+        """One of them is closed, or somebody else's."""
+        raise NotImplementedError
 
 
 class Connection(Holder):

@@ -295,12 +295,26 @@ class ClientConnection(Connection):
             if self.phase is Phase.IDLE and self.attempt is None:
                 self.pool.forget(self)
             self.pool.opened -= 1
-            if self.tally is not None:
+            tally = self.tally
+            if tally is not None:
                 if self.phase is Phase.CONNECTING:
-                    self.tally.connecting -= 1
+                    tally.connecting -= 1
                 else:
-                    self.tally.open -= 1
+                    tally.open -= 1
+                super().close()
+                if tally.most:
+                    tally.on_gone(self)
+                return
         super().close()
+
+    def count_for(self, tally: Tally) -> None:
+        """It was idle, and is used for another service from now on, of which either counts how many there may be."""
+        before, self.tally = self.tally, tally
+        if before is not None:
+            before.open -= 1
+            if before.most:
+                before.on_gone(self)
+        tally.open += 1
 
     def abort(self) -> None:
         """A callback of this connection failed."""

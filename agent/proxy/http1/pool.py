@@ -27,11 +27,11 @@ def tcp_socket(dial: tuple[str, int]) -> socket.socket:
 class Pool(Home):
     """Decides and holds; connecting and closing is done by the connections themselves."""
 
-    __slots__ = ("_idle", "_reactor", "connects", "make_socket", "most", "reused")
+    __slots__ = ("_idle", "connects", "make_socket", "most", "reactor", "reused")
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
-        self._reactor = reactor
+        self.reactor = reactor
         self._idle: dict[tuple[str, int], list[ClientStream]] = {}
         self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
         """For tests, the wire; for TLS, what wraps it."""
@@ -40,17 +40,42 @@ class Pool(Home):
         self.reused = 0
         self.connects = 0
 
-    def take(self, dial: tuple[str, int], *, verify: bool) -> ClientStream | None:
-        """An idle connection to an address. `verify` costs a system call and rules out one that is already closed."""
+    def take(self, dial: tuple[str, int], *, verify: bool, tally: Tally | None = None) -> ClientStream | None:
+        """An idle connection to an address. `verify` costs a system call and rules out one that is already closed.
+        `tally` has it from now on, where that matters."""
         idle = self._idle.get(dial)
         while idle:
             stream = idle.pop()
-            if verify and stream.connection.is_stale():
-                stream.connection.close()
+            connection = stream.connection
+            if verify and connection.is_stale():
+                connection.close()
                 continue
             self.reused += 1
+            counts = connection.tally
+            if counts is not None and counts.most:
+                counts.on_taken(connection)
+            if tally is not counts and tally is not None and (tally.most or (counts is not None and counts.most)):
+                connection.count_for(tally)
             return stream
         return None
+
+    def bring_up(self, dial: tuple[str, int], tally: Tally) -> bool:
+        """Have an idle connection to an address that a tally counts be the next one taken; False: there is none."""
+        idle = self._idle.get(dial)
+        if idle is None:
+            return False
+        for index in range(len(idle) - 1, -1, -1):
+            if idle[index].connection.tally is tally:
+                idle.append(idle.pop(index))
+                return True
+        return False
+
+    def let_go(self, tally: Tally) -> None:
+        """Close every idle connection that a tally counts."""
+        for idle in list(self._idle.values()):
+            for stream in list(idle):
+                if stream.connection.tally is tally:
+                    stream.connection.close()
 
     def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> ClientStream | None:
         """A new one, about to be connected; None where this host has none left, which the handler has heard."""
@@ -64,7 +89,7 @@ class Pool(Home):
                 handler.on_unable(error.strerror or str(error), elsewhere=False)
                 return None
         try:
-            connection = ClientConnection(self._reactor, self, sock, dial, handler, tally)
+            connection = ClientConnection(self.reactor, self, sock, dial, handler, tally)
         except OSError as error:  # epoll takes no more
             sock.close()
             handler.on_unable(error.strerror or str(error), elsewhere=False)
@@ -84,11 +109,19 @@ class Pool(Home):
         idle = self._idle.get(stream.dial)
         if idle is None:
             idle = self._idle[stream.dial] = []
-        if len(idle) >= MAX_IDLE_PER_ADDRESS or self.opened > self.most:
+        tally = stream.connection.tally
+        limited = tally is not None and tally.most > 0
+        if (
+            len(idle) >= MAX_IDLE_PER_ADDRESS
+            or self.opened > self.most
+            or (limited and tally is not None and tally.over)
+        ):
             stream.connection.close()
             return
         idle.append(stream)
-        stream.arm(self._reactor.now + IDLE_S)
+        stream.arm(self.reactor.now + IDLE_S)
+        if limited and tally is not None:
+            tally.on_idle(stream.connection)
 
     def forget(self, connection: ClientConnection) -> None:
         """An idle connection closed."""

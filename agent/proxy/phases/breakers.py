@@ -29,7 +29,7 @@ class Breakers(Phase):
         if circuit is None:
             return None
         subject.entered_at = now = subject.reactor.now
-        reason = circuit.enter(now, subject.rng, tally.connecting, tally.open)
+        reason = circuit.enter(now, subject.rng, tally.pending)
         self.state.tell_transition("", circuit.take_transition(), audit=self.audit)
         return self._refuse(circuit, reason, now) if reason else None
 
@@ -39,7 +39,7 @@ class Breakers(Phase):
         if circuit is None:
             return None
         now = subject.reactor.now
-        reason = circuit.peek(now, subject.rng, tally.connecting, tally.open)
+        reason = circuit.peek(now, subject.rng, tally.pending)
         return self._refuse(circuit, reason, now) if reason else None
 
     def _refuse(self, circuit: Circuit, reason: str, now: float) -> Verdict:

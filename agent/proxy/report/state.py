@@ -89,6 +89,7 @@ def _service(service: Service) -> dict[str, Any]:
         if service.circuit is None
         else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},
         "connections": service.tally.open,
+        "pending": service.tally.pending,
         "endpoints": [
             {
                 "id": e.id,

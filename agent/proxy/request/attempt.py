@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from agent.proxy.engine.connection import Tally
+from agent.proxy.dialling import Dialling
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import RequestHead, ResponseHead
 from agent.proxy.messages.outgoing import own_lines, request_fields, target_of
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
-from agent.proxy.stream import ResponseHandler, Stream, Upstream
+from agent.proxy.stream import Stream, Upstream
+from agent.proxy.table.connections import Connections
 from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
 from policies.kinds.outlier.ejector import OK
@@ -30,7 +31,7 @@ REFUSED_S: Final = 1.0
 class Party(Walk):
     """A request with its client's side, between which and an endpoint things pass."""
 
-    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "sent_at", "whole_deadline")
+    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "sent_at", "tried_at", "whole_deadline")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, request)
@@ -39,6 +40,8 @@ class Party(Walk):
         self.whole_deadline = INFINITY
         self.sent_at = self.started
         """When it had come whole."""
+        self.tried_at = self.started
+        """When the first try at its service began."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -142,7 +145,7 @@ class Party(Walk):
 
     # What is learnt of an endpoint.
 
-    def tally(self) -> Tally | None:
+    def tally(self) -> Connections | None:
         """Who counts the connections to it."""
         raise NotImplementedError
 
@@ -151,18 +154,17 @@ class Party(Walk):
         raise NotImplementedError
 
 
-class Attempt(ResponseHandler):
+class Attempt(Dialling):
     """One try."""
 
-    __slots__ = ("began", "counted", "endpoint", "exchange", "gated", "held", "judged", "latency_s", "number", "unable")
+    __slots__ = ("counted", "endpoint", "exchange", "gated", "held", "judged", "latency_s", "number", "unable")
 
     def __init__(self, exchange: Party, endpoint: Endpoint, number: int) -> None:
-        super().__init__(exchange.request.method, exchange.request.upgrade)
+        super().__init__(exchange.request.method, exchange.request.upgrade, endpoint.dial, exchange.reactor.now)
         self.exchange = exchange
         self.endpoint = endpoint
         self.number = number
         """Counts from 1."""
-        self.began = exchange.reactor.now
         self.counted = True
         """Whether the endpoint's load counts this request."""
         self.gated = exchange.gated
@@ -188,29 +190,35 @@ class Attempt(ResponseHandler):
         return up is not None and up.sent
 
     def start(self) -> None:
-        """On a connection of the pool, or a new one."""
+        """On a connection of the pool, or a new one; as soon as there may be one."""
+        self.find_connection(self.exchange.runtime.pool, self.exchange.tally())
+
+    @property
+    def verifies(self) -> bool:
+        """What cannot be sent twice is not sent by a connection that may be closed."""
+        return self.exchange.request.method not in IDEMPOTENT_BYTES
+
+    def on_waited(self, now: float) -> None:
+        """It has waited, and begins now."""
+        if self.exchange.tried_at == self.began:
+            self.exchange.tried_at = now
+        self.began = now
+
+    def connect(self, up: Upstream) -> None:
+        """By this connection, which is not made yet."""
         exchange = self.exchange
-        pool = exchange.runtime.pool
-        dial = self.endpoint.dial
-        up = pool.take(dial, verify=exchange.request.method not in IDEMPOTENT_BYTES)
-        if up is not None:
-            self._send(up)
-            return
         plan = exchange.plan
         assert plan is not None
-        self.up = up = pool.open(dial, self, exchange.tally())
-        if up is None:
-            return
-        pool.connects += 1
         up.arm(self.began + (plan.timeouts.connect_s or INFINITY))
-        up.connect(exchange.runtime.agents.source(dial[0]) if self.endpoint.via else "")
+        up.connect(exchange.runtime.agents.source(self.dial[0]) if self.endpoint.via else "")
 
     def on_connected(self) -> None:
         """The endpoint's connection is there."""
         assert self.up is not None
-        self._send(self.up)
+        self.send(self.up)
 
-    def _send(self, up: Upstream) -> None:
+    def send(self, up: Upstream) -> None:
+        """The request, by this connection."""
         self.up = up
         exchange = self.exchange
         self.arm(self.began if exchange.request_sent else INFINITY)
@@ -323,7 +331,7 @@ class Attempt(ResponseHandler):
 
     @property
     def _address(self) -> str:
-        host, port = self.endpoint.dial
+        host, port = self.dial
         return f"{host}:{port}"
 
     # The end.
@@ -331,7 +339,7 @@ class Attempt(ResponseHandler):
     def waited_s(self) -> float:
         """For how long the endpoint has had all of the request; 0 while it has not."""
         exchange = self.exchange
-        if not exchange.request_sent:
+        if not exchange.request_sent or self.waits:
             return 0.0
         sent_at, began = exchange.sent_at, self.began
         return exchange.reactor.now - (sent_at if sent_at > began else began)
@@ -383,15 +391,3 @@ class Attempt(ResponseHandler):
                 self.gated = False
                 now = self.exchange.reactor.now
                 load.circuit.abandon(now, now - self.began)
-
-    def release(self, *, reusable: bool) -> None:
-        """Part from the connection, which others may use if the answer was read whole."""
-        up, self.up = self.up, None
-        if up is not None:
-            up.release(reusable=reusable)
-
-    def cut(self) -> None:
-        """Give the connection up: nobody waits for its answer."""
-        up, self.up = self.up, None
-        if up is not None:
-            up.cut()

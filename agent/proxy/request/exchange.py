@@ -149,7 +149,7 @@ class Exchange(Judged):
         """Ask its breaker, which counts the attempt when it lets it pass."""
         target = self.target
         assert target is not None
-        reason = circuit.enter(now, self.rng, 0, 0)
+        reason = circuit.enter(now, self.rng, 0)
         breaker = target.plan.breaker
         audit = breaker is not None and breaker.audit
         target.tell_transition(endpoint.id, circuit.take_transition(), audit=audit)
@@ -175,6 +175,8 @@ class Exchange(Judged):
     def send(self, endpoint: Endpoint) -> None:
         """Try it."""
         self.attempts += 1
+        if self.attempts == 1 or self.tried_at < self.entered_at:
+            self.tried_at = self.reactor.now
         self.attempt = attempt = Attempt(self, endpoint, self.attempts)
         self.before_start(attempt)
         attempt.start()
@@ -313,7 +315,8 @@ class Exchange(Judged):
             self.refuse(Refuse(Refusal(408, "timeout", "the request's body stopped coming")))
         else:
             self.give_up(attempt, late=not whole)
-            reason = f"no answer within {limit}"
+            waits = attempt is not None and attempt.waits
+            reason = f"{'no connection was free' if waits else 'no answer'} within {limit}"
             self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=self.attempts == 0)))
 
     def on_bad_request(self, status: int, reason: str) -> None:

@@ -130,7 +130,7 @@ class Explanation(Walk):
 
     def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
         """Peek."""
-        return circuit.peek(now, self.rng, 0, 0)
+        return circuit.peek(now, self.rng, 0)
 
     def let_go(self) -> None:
         """Nothing was taken."""

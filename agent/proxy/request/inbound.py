@@ -7,13 +7,13 @@ too much (`x-shoal-shed`), and that agent decides.
 
 from __future__ import annotations
 
-from agent.proxy.engine.connection import Tally
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.exchange import Exchange
+from agent.proxy.table.connections import Connections
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.kinds.retry.policy import Failure
@@ -42,7 +42,7 @@ class Inbound(Exchange):
         else:
             self.come_in(self.request.special_value(SHOAL_ENDPOINT))
 
-    def tally(self) -> Tally | None:
+    def tally(self) -> Connections | None:
         """Breakers count connections at the callers'."""
         return None
 

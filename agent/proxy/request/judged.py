@@ -18,7 +18,8 @@ from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
-from agent.proxy.table.outliers import hangs, outcome_of, usual_s
+from agent.proxy.table.connections import Connections
+from agent.proxy.table.outliers import hangs, observe, outcome_of, usual_s
 from policies.kinds.outlier import ejector
 
 
@@ -35,6 +36,17 @@ class Judged(Relay):
         self.proof_s = 0.0
         """How long the service took, with all tries."""
 
+    def tally(self) -> Connections | None:
+        """The service whose endpoints are tried."""
+        return self.target.tally if self.target is not None else None
+
+    def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
+        """By its breaker, and beside the others."""
+        target, gated = self.target, attempt.gated
+        if target is not None and (gated or target.ejector is not None):
+            now = self.reactor.now
+            observe(target, attempt.endpoint, outcome, latency_s, now, self.rng, gated, now - attempt.began)
+
     def outcome(self, attempt: Attempt, head: ResponseHead) -> int:
         """Of an answer; that of an agent whose instance was not reached is none of the instance's."""
         if head.status == 503 and words.says(head, SHOAL_UNSENT, agent=attempt.endpoint.via):
@@ -45,10 +57,10 @@ class Judged(Relay):
         """It came to this, as far as the service is concerned."""
         if self.entered is None:
             return
-        entered_at, sent_at = self.entered_at, self.sent_at
+        tried_at, sent_at = self.tried_at, self.sent_at
         self.proof = status
         if self.request_sent:
-            self.proof_s = self.reactor.now - (sent_at if sent_at > entered_at else entered_at)
+            self.proof_s = self.reactor.now - (sent_at if sent_at > tried_at else tried_at)
 
     def settle(self, attempt: Attempt) -> None:
         """Its answer has flowed for so long that it counts as good, whatever becomes of it."""
@@ -65,12 +77,12 @@ class Judged(Relay):
 
     def give_up(self, attempt: Attempt | None, *, late: bool = False) -> None:
         """Nobody waits any longer for an answer that has not begun. `late`: by no wish of the client's."""
-        if not self.attempts or not (self.request_sent or late):
+        if not self.attempts or not (self.request_sent or late) or (attempt is not None and attempt.waits):
             return
         least_s = self._allowed_s() / 2
         now = self.reactor.now
         circuit = self.entered.state.circuit if self.entered is not None else None
-        waited_s = now - max(self.sent_at, self.entered_at)
+        waited_s = now - max(self.sent_at, self.tried_at)
         if late or (circuit is not None and _kept_waiting(circuit.usual_s, waited_s, least_s)):
             self.prove(504)
         if attempt is None:

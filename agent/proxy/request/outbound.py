@@ -10,7 +10,6 @@ Laws
 from __future__ import annotations
 
 from agent.proxy.control.storing import Storable, record_of
-from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import answers, words
 from agent.proxy.messages.answers import Refusal
@@ -24,7 +23,7 @@ from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.shaped import Shaped
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
-from agent.proxy.table.outliers import observe, outcome_of, outcome_of_failure, spare
+from agent.proxy.table.outliers import outcome_of, outcome_of_failure, spare
 from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
@@ -126,17 +125,6 @@ class Outbound(Shaped):
             return
         self.attempt = None
         self.elsewhere(f"{attempt.endpoint.service}/{attempt.endpoint.id} is overloaded")
-
-    def tally(self) -> Tally | None:
-        """The service whose endpoints are tried."""
-        return self.target.tally if self.target is not None else None
-
-    def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
-        """By its breaker, and beside the others."""
-        target, gated = self.target, attempt.gated
-        if target is not None and (gated or target.ejector is not None):
-            now = self.reactor.now
-            observe(target, attempt.endpoint, outcome, latency_s, now, self.rng, gated, now - attempt.began)
 
     # Another try.
 
@@ -270,23 +258,26 @@ class Outbound(Shaped):
 
     def _hedge(self, attempt: Attempt, now: float) -> None:
         """The first takes long: another beside it, where that cannot do work twice."""
-        plan, balancer, service = self.plan, self.balancer, self.service
-        assert plan is not None and balancer is not None and service is not None
-        if not self.request_sent or not retrying.may_hedge(
-            self.retry,
-            method=self.request.method.decode(),
-            attempts=self.attempts,
-            replayable=self.can_repeat,
-            budget=plan.budget,
-            now=now,
+        plan, balancer, service, target = self.plan, self.balancer, self.service, self.target
+        assert plan is not None and balancer is not None and service is not None and target is not None
+        if (
+            not self.request_sent
+            or target.tally.full
+            or not retrying.may_hedge(
+                self.retry,
+                method=self.request.method.decode(),
+                attempts=self.attempts,
+                replayable=self.can_repeat,
+                budget=plan.budget,
+                now=now,
+            )
         ):
             return
         avoid = [*self.tried, attempt.endpoint]
         endpoint = balancer.pick(self.key(balancer), now, self.rng, avoid)
         if endpoint is None or endpoint in avoid:
             return
-        target = self.target
-        inbound = target.plan.inbound if target is not None and self.is_here(endpoint) else ()
+        inbound = target.plan.inbound if self.is_here(endpoint) else ()
         if any(not phase.audit and phase.peek(self) is not None for phase in inbound):
             return
         if not self.try_enter(endpoint, now):

@@ -6,10 +6,10 @@ A leaf: plans and their phases refer to it, it to none of them.
 
 from __future__ import annotations
 
-from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import ServiceStats, count
+from agent.proxy.table.connections import Connections
 from policies.decision import Subset
 from policies.endpoint import Load
 from policies.kinds.balance.algorithms import BalanceState
@@ -19,32 +19,7 @@ from policies.kinds.ratelimit.buckets import Buckets
 from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.quantile import Recent
 from policies.kinds.shed.limiter import Limiter
-from policies.together import CONNECTIONS, PENDING, Gauge, Together
-
-
-class CountedTally(Tally):
-    """Connections to a service's endpoints, which other workers may have to know of."""
-
-    __slots__ = ("_together",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._together: Gauge | None = None
-
-    def count_together(self, gauge: Gauge | None) -> None:
-        """From now on others are told; None: nobody is."""
-        before, self._together = self._together, gauge
-        if before is not None and before is not gauge:
-            before.set(PENDING, 0)
-            before.set(CONNECTIONS, 0)
-        self.changed()
-
-    def changed(self) -> None:
-        """Tell them."""
-        gauge = self._together
-        if gauge is not None:
-            gauge.set(PENDING, self.connecting)
-            gauge.set(CONNECTIONS, self.open)
+from policies.together import Together
 
 
 class Lasting:
@@ -81,7 +56,7 @@ class Lasting:
         """Latencies of answers, in seconds; kept where a hedge needs them."""
         self.loads: dict[str, Load] = {}
         self.states: dict[Subset | None, BalanceState] = {}
-        self.tally = CountedTally()
+        self.tally = Connections()
         """Connections to its endpoints."""
         self.copying = 0
         """Copies of its requests that are under way."""

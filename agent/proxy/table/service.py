@@ -19,7 +19,7 @@ from policies.together import Gauge, Together
 class Service(Lasting):
     """A request reads its plan once."""
 
-    __slots__ = ("_configured", "_gauge", "_keeping_out", "members", "plan")
+    __slots__ = ("_configured", "_gauge", "_keeping_out", "lets_go", "members", "plan")
 
     def __init__(self, name: str, news: News, together: Together | None = None) -> None:
         super().__init__(name, news, together)
@@ -28,6 +28,8 @@ class Service(Lasting):
         self.members: dict[str, Endpoint] = {}
         """The plan's endpoints, by id. Never changed; another plan has others."""
         self._keeping_out = 0
+        self.lets_go = False
+        """Whether its idle connections are to be closed: from now on they are counted."""
         self._configured: Policies | None = None
         """What loads and limiters were configured by."""
 
@@ -95,6 +97,8 @@ class Service(Lasting):
         each = plan.breaker.compiled.endpoint if plan.breaker is not None else None
         gauge = self._gauge if whole is not None and whole.limits() else None
         self.tally.count_together(gauge)
+        enforced = plan.breaker is not None and not plan.breaker.audit
+        self.lets_go = self.tally.limit(whole.max_connections if whole is not None and enforced else 0) or self.lets_go
         if whole is None:
             if self.circuit is not None:
                 self.circuit.count_together(None)

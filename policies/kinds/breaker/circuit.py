@@ -9,7 +9,8 @@ Laws
   One that takes longer than the open time no longer keeps the next one out: a stream of hours must not hold the door.
 - Each opening in a row lasts twice as long as the last, never longer than a maximum, with jitter, so that breakers of
   many workers do not probe in step.
-- Limits on what is under way refuse without opening: they are full, and that is all that is known.
+- Limits on what is under way refuse without opening: they are full, and that is all that is known. That of connections
+  refuses where none may wait for one; else it is kept where connections are made (`agent.proxy.table.connections`).
   What is under way from other workers of the agent counts, too.
 - A clock that jumps back is taken for one that stands still.
 """
@@ -20,7 +21,7 @@ import random
 from typing import Final
 
 from policies.kinds.breaker.figures import Figures
-from policies.together import CONNECTIONS, PENDING, REQUESTS, RETRIES, Gauge
+from policies.together import PENDING, REQUESTS, RETRIES, Gauge
 
 CLOSED: Final = "closed"
 OPEN: Final = "open"
@@ -132,9 +133,9 @@ class Circuit:
             gauge.set(REQUESTS, self.active)
             gauge.set(RETRIES, self._retries)
 
-    def enter(self, now: float, rng: random.Random, pending: int, connections: int) -> str:
+    def enter(self, now: float, rng: random.Random, pending: int) -> str:
         """Ask for a request to be let through: empty when it is, and then it is counted until `leave` or `abandon`;
-        else why not. `pending` and `connections` are those of the service now."""
+        else why not. `pending` are those that wait for a connection now."""
         rules = self._rules
         if now > self._now:
             self._advance(now)
@@ -145,7 +146,7 @@ class Circuit:
         together = self._together
         if together is not None:
             together.set(REQUESTS, self.active + 1)
-        refused = self._full(rules, pending, connections)
+        refused = self._full(rules, pending)
         if not refused and rules.max_requests_in_window and self.state is CLOSED:
             if self._total(self._requests) >= rules.max_requests_in_window:
                 self._open(self._too_many(rules), rng)
@@ -161,7 +162,7 @@ class Circuit:
             self._probed = self._now
         return ""
 
-    def peek(self, now: float, rng: random.Random, pending: int, connections: int) -> str:
+    def peek(self, now: float, rng: random.Random, pending: int) -> str:
         """What `enter` would say; nothing is moved and nothing counted."""
         rules = self._rules
         now = now if now > self._now else self._now
@@ -174,7 +175,7 @@ class Circuit:
             probing = active - self._old
             if probing >= rules.probes and now - self._probed < rules.open_s:
                 return f"half-open: {probing} requests find out whether it answers again"
-        full = self._full(rules, pending, connections)
+        full = self._full(rules, pending)
         if full:
             return full
         allowed = rules.max_requests_in_window
@@ -187,22 +188,21 @@ class Circuit:
         passed = int(now / self._slot_s) - self._slot
         return sum([self._requests[(self._slot - n) % _SLOTS] for n in range(max(_SLOTS - max(passed, 0), 0))])
 
-    def _full(self, rules: Figures, pending: int, connections: int) -> str:
+    def _full(self, rules: Figures, pending: int) -> str:
         active = self.active
         together = self._together
+        none_waits = rules.max_connections > 0 and not rules.max_pending
         if together is not None:
-            if rules.max_active or rules.max_connections:
+            if rules.max_active or none_waits:
                 active += together.elsewhere(REQUESTS)
             if rules.max_pending:
                 pending += together.elsewhere(PENDING)
-            if rules.max_connections:
-                connections += together.elsewhere(CONNECTIONS)
         if rules.max_active and active >= rules.max_active:
             return f"{active} requests are in flight, as many as there may be"
         if rules.max_pending and pending >= rules.max_pending:
             return f"{pending} requests wait for a connection, as many as there may be"
-        if rules.max_connections and connections >= rules.max_connections and active >= connections:
-            return f"all of {connections} connections are busy, and there may be no more"
+        if none_waits and active >= rules.max_connections:
+            return f"all of {rules.max_connections} connections are busy, and there may be no more"
         return ""
 
     def _too_many(self, rules: Figures) -> str:

@@ -53,8 +53,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What may be under way from one agent; beyond it requests are refused, and nothing opens."""
 
     requests: Annotated[Count | None, Meta(description="In flight")] = None
-    pending: Annotated[Count | None, Meta(description="Waiting for a connection that is being made")] = None
-    connections: Annotated[Count | None, Meta(description="Connections, when all of them are busy")] = None
+    pending: Annotated[Count | None, Meta(description="Waiting for a connection, being made or to be free")] = None
+    connections: Annotated[Count | None, Meta(description="Connections; who finds none free is pending")] = None
     retries: Annotated[Count | None, Meta(description="Retries in flight")] = None
 
     def check(self, path: str) -> None:

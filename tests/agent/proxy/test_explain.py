@@ -147,7 +147,7 @@ def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
     for circuit in circuits:
         if circuit is not None:
             for _ in range(2):
-                if not circuit.enter(now, rng, 0, 0):
+                if not circuit.enter(now, rng, 0):
                     circuit.leave(False, 0.0, now, rng)
             circuit.take_transition()
     for n, load in enumerate(loads):
@@ -155,7 +155,7 @@ def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
             load.refused_until = now + 30
     if service.circuit is not None:
         for _ in range(state["active"]):
-            service.circuit.enter(now, rng, 0, 0)
+            service.circuit.enter(now, rng, 0)
         service.circuit.take_transition()
     if service.limiter is not None:
         for _ in range(state["active"]):

@@ -19,7 +19,7 @@ def circuit(**figures: Any) -> Circuit:
 
 def ask(breaker: Circuit, now: float, ok: bool = True, latency_s: float = 0.01) -> str:
     """One request, if it is let through; how it was answered."""
-    refused = breaker.enter(now, RNG, 0, 0)
+    refused = breaker.enter(now, RNG, 0)
     if refused:
         return "refused"
     breaker.leave(ok, latency_s, now + latency_s, RNG)
@@ -46,7 +46,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         before = self.breaker.state
-        reason = self.breaker.enter(self.now, self.rng, 0, 0)
+        reason = self.breaker.enter(self.now, self.rng, 0)
         change = self.breaker.take_transition()
         if not reason:
             self.inside += 1
@@ -143,10 +143,10 @@ def test_probes_are_few_and_real() -> None:
     """Half-open lets two pass at a time; one bad answer opens it again, for longer."""
     breaker = circuit(consecutive=1, probes=2, successes=2, open_s=5.0)
     ask(breaker, 0.0, False)
-    assert breaker.enter(1.0, RNG, 0, 0).startswith("open for another")
-    assert breaker.enter(7.0, RNG, 0, 0) == ""
-    assert breaker.enter(7.0, RNG, 0, 0) == ""
-    assert breaker.enter(7.0, RNG, 0, 0).startswith("half-open")
+    assert breaker.enter(1.0, RNG, 0).startswith("open for another")
+    assert breaker.enter(7.0, RNG, 0) == ""
+    assert breaker.enter(7.0, RNG, 0) == ""
+    assert breaker.enter(7.0, RNG, 0).startswith("half-open")
     change = breaker.leave(False, 0.1, 7.1, RNG)
     assert change is not None and (change.after, 8 <= change.open_s <= 12) == (OPEN, True)
 
@@ -154,10 +154,10 @@ def test_probes_are_few_and_real() -> None:
 def test_old_answers_say_nothing_of_what_came_after() -> None:
     """What was let through while it was closed neither opens it again nor counts as one that found out."""
     breaker = circuit(consecutive=1, probes=1, successes=1, open_s=5.0)
-    assert breaker.enter(0.0, RNG, 0, 0) == "", "takes ten seconds and fails"
+    assert breaker.enter(0.0, RNG, 0) == "", "takes ten seconds and fails"
     ask(breaker, 1.0, False)
     assert breaker.state == OPEN
-    assert breaker.enter(8.0, RNG, 0, 0) == "", "the one that finds out"
+    assert breaker.enter(8.0, RNG, 0) == "", "the one that finds out"
     breaker.take_transition()
     assert breaker.leave(False, 10.0, 10.0, RNG) is None and breaker.state == HALF_OPEN
     assert breaker.leave(True, 3.0, 11.0, RNG) is not None and breaker.state == CLOSED
@@ -167,9 +167,9 @@ def test_a_stream_does_not_hold_the_door() -> None:
     """A request that takes longer than the open time keeps the next one no longer from finding out."""
     breaker = circuit(consecutive=1, probes=1, successes=1, open_s=5.0)
     ask(breaker, 0.0, False)
-    assert breaker.enter(7.0, RNG, 0, 0) == "", "a stream of hours"
-    assert breaker.enter(8.0, RNG, 0, 0).startswith("half-open")
-    assert breaker.enter(12.5, RNG, 0, 0) == ""
+    assert breaker.enter(7.0, RNG, 0) == "", "a stream of hours"
+    assert breaker.enter(8.0, RNG, 0).startswith("half-open")
+    assert breaker.enter(12.5, RNG, 0) == ""
     breaker.leave(True, 0.1, 12.6, RNG)
     assert breaker.state == CLOSED
 
@@ -179,8 +179,8 @@ def test_an_edit_may_close_it() -> None:
     breaker = circuit(consecutive=1, open_s=60.0)
     ask(breaker, 0.0, False)
     breaker.configure(Figures(consecutive=1, open_s=1.0, max_open_s=2.0))
-    assert breaker.enter(1.0, RNG, 0, 0).startswith("open")
-    assert breaker.enter(2.1, RNG, 0, 0) == ""
+    assert breaker.enter(1.0, RNG, 0).startswith("open")
+    assert breaker.enter(2.1, RNG, 0) == ""
     ask(breaker, 2.2, False)
     breaker.configure(Figures(max_active=9))
     assert breaker.state == CLOSED
@@ -190,25 +190,32 @@ def test_never_open_for_longer_than_the_maximum() -> None:
     """With jitter and all."""
     for _ in range(200):
         breaker = circuit(consecutive=1, open_s=10.0, max_open_s=10.0)
-        breaker.enter(0.0, RNG, 0, 0)
+        breaker.enter(0.0, RNG, 0)
         change = breaker.leave(False, 0.0, 0.0, RNG)
         assert change is not None and 8.0 <= change.open_s <= 10.0
 
 
 @pytest.mark.parametrize(
-    ("figures", "pending", "connections", "said"),
+    ("figures", "pending", "said"),
     [
-        ({"max_pending": 3}, 3, 0, "3 requests wait for a connection"),
-        ({"max_active": 1}, 0, 0, "1 requests are in flight"),
-        ({"max_connections": 1}, 0, 1, "all of 1 connections are busy"),
+        ({"max_pending": 3}, 3, "3 requests wait for a connection"),
+        ({"max_active": 1}, 0, "1 requests are in flight"),
+        ({"max_connections": 1}, 0, "all of 1 connections are busy"),
+        ({"max_connections": 1, "max_pending": 3}, 3, "3 requests wait for a connection"),
     ],
 )
-def test_limits_refuse_and_do_not_open(figures: dict[str, int], pending: int, connections: int, said: str) -> None:
+def test_limits_refuse_and_do_not_open(figures: dict[str, int], pending: int, said: str) -> None:
     """Full is not broken."""
     breaker = circuit(**figures)
-    breaker.enter(0.0, RNG, 0, 0)
-    assert said in breaker.enter(0.0, RNG, pending, connections)
+    assert not breaker.enter(0.0, RNG, 0)
+    assert said in breaker.peek(0.0, RNG, pending) and said in breaker.enter(0.0, RNG, pending)
     assert breaker.state == CLOSED
+
+
+def test_where_some_may_wait_connections_refuse_nobody() -> None:
+    """They do so where connections are made."""
+    breaker = circuit(max_connections=1, max_pending=3)
+    assert [breaker.enter(0.0, RNG, 2) for _ in range(5)] == [""] * 5
 
 
 def test_retries_under_way_are_limited() -> None:
