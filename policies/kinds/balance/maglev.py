@@ -18,7 +18,7 @@ from typing import Final
 
 from policies.endpoint import Endpoint
 from policies.hashing import hashes64
-from policies.kinds.balance.algorithms import Endpoints, weights
+from policies.kinds.balance.algorithms import Endpoints, RandomChoice, weights
 from policies.kinds.balance.drawn import Members
 from policies.kinds.balance.entries import UNBOUNDED, Entries
 
@@ -40,7 +40,7 @@ def table_size(endpoints: int) -> int:
 class Maglev:
     """The endpoint in the request's slot."""
 
-    __slots__ = ("_asked", "_endpoints", "_entries", "_members", "_size", "_table")
+    __slots__ = ("_any", "_asked", "_endpoints", "_entries", "_members", "_size", "_table")
 
     def __init__(
         self, endpoints: Endpoints, size: int, entries: Entries = UNBOUNDED, members: Members | None = None
@@ -53,13 +53,16 @@ class Maglev:
         self._asked = size
         self._entries = entries
         self._size = 0
+        self._any: RandomChoice | None = None
         self._table: list[int] | None = None
 
     def pick(self, key: int | None, now: float, rng: random.Random) -> Endpoint:
-        """The owner of a key; any endpoint without one."""
+        """The owner of a key; any endpoint without one, as their weights are."""
         endpoints = self._endpoints
         if key is None:
-            return endpoints[int(rng.random() * len(endpoints))]
+            if self._any is None:
+                self._any = RandomChoice(endpoints)
+            return self._any.pick(key, now, rng)
         table = self._table
         if table is None:
             table = self._table = self._build()

@@ -7,8 +7,9 @@ on along the ring.
 
 Laws
 - An endpoint's points follow from its id alone, so every agent draws the same ring from any order of endpoints.
-- How many points it has follows from its weight against the mean weight, not from how many others there are: that is
-  what keeps other endpoints' keys where they are. Only the bounds on the ring's size overrule it.
+- How many points it has follows from its weight alone, and from no other endpoint: that is what keeps the others' keys
+  where they are. What there is for a weight changes in steps only: by four where the mean weight does, and by two where
+  `ring_min` asks for more. Only where `ring_max` allows no more it is divided.
 - Who cannot take requests now keeps its points, and what falls to them goes on along the ring: a change of health draws
   nothing, and moves no keys but its own.
 """
@@ -18,22 +19,27 @@ from __future__ import annotations
 import bisect
 import math
 import random
+import sys
 from typing import Final
 
 from policies.endpoint import Endpoint
 from policies.hashing import hashes64
-from policies.kinds.balance.algorithms import Endpoints, weights
+from policies.kinds.balance.algorithms import Endpoints, RandomChoice, weights
 from policies.kinds.balance.drawn import Members
-from policies.kinds.balance.entries import UNBOUNDED, Entries
+from policies.kinds.balance.entries import LEAST, UNBOUNDED, Entries
 
 POINTS: Final = 256
-"""Points of an endpoint of mean weight. The error of a share is about 1/sqrt(POINTS) of it: 6%."""
+"""Points of an endpoint of the usual weight; one of mean weight has half as many at least, and not twice as many. The
+error of a share is about 1/sqrt(POINTS) of it: 6%."""
+_USUAL: Final = 100.0
+"""What an instance weighs of which nobody says."""
 
 
 class RingHash:
     """The owner of the request's point on the ring, unless it is full. Counts what this worker has in flight."""
 
     __slots__ = (
+        "_any",
         "_bound",
         "_endpoints",
         "_entries",
@@ -66,15 +72,18 @@ class RingHash:
         self._max_points = max_points
         self._weights: list[float] = []
         """Of the members, as parts of what those weigh that can take requests."""
+        self._any: RandomChoice | None = None
         self._points: list[int] | None = None
         self._mask = (1 << (len(self._members.all) - 1).bit_length()) - 1
         self._in_flight = 0
         self._stale_in = 0
 
     def pick(self, key: int | None, now: float, rng: random.Random) -> Endpoint:
-        """The owner of a key; any endpoint without one."""
+        """The owner of a key; any endpoint without one, as their weights are."""
         if key is None:
-            return self._endpoints[int(rng.random() * len(self._endpoints))]
+            if self._any is None:
+                self._any = RandomChoice(self._endpoints)
+            return self._any.pick(key, now, rng)
         return self.owner(key)
 
     def mark(self) -> object:
@@ -141,7 +150,7 @@ class RingHash:
 
     def forget(self) -> None:
         """Draw it anew at the next pick: what is granted has changed."""
-        if self._min_points > POINTS * len(self._endpoints):
+        if self._min_points > LEAST:
             self._points = None
 
     def _build(self) -> list[int]:
@@ -152,22 +161,39 @@ class RingHash:
         able = scaled if taking is None else [weight for n, weight in enumerate(scaled) if taking[n]]
         total = math.fsum(able)
         self._weights = [weight / total for weight in scaled]
-        size = len(scaled)
-        ring = min(max(POINTS * size, self._entries.granted(self._min_points)), self._max_points)
+        counts = self._counts(scaled)
+        ring = sum(counts)
         points = members.drawn.again(members.all, ring)
         if points is None:
-            points = self._draw(scaled, ring)
+            points = self._draw(counts)
             members.drawn.keep(members.all, ring, points)
         self._points = points
         return points
 
-    def _draw(self, scaled: list[float], ring: int) -> list[int]:
-        total = math.fsum(scaled)
+    def _counts(self, scaled: list[float]) -> list[int]:
+        """How many points each of the members has."""
+        members, most = self._members.all, self._max_points
+        usual = [min(e.weight, sys.float_info.max) / _USUAL if e.weight > 0 else 0.0 for e in members]
+        heaviest, total = max(usual), math.fsum(scaled)
+        if not heaviest:
+            usual, heaviest = scaled, 1.0
+        # Powers of two, which no rounding makes different for one that has other neighbours.
+        mean = math.log2(heaviest) + math.log2(total / len(members))
+        steps = -2 * math.floor(mean / 2 + 0.5)
+        size = POINTS * math.ldexp(heaviest, steps) * total
+        least = min(self._entries.granted(self._min_points), most)
+        while size < least:
+            steps += 1
+            size *= 2
+        if size > most:
+            return [max(1, round(most * (weight / total))) for weight in scaled]
+        return [max(1, round(POINTS * math.ldexp(weight, steps))) for weight in usual]
+
+    def _draw(self, counts: list[int]) -> list[int]:
         low = self._mask
         high = ~low
         points: list[int] = []
-        for n, (endpoint, weight) in enumerate(zip(self._members.all, scaled, strict=True)):
-            count = max(1, round(ring * (weight / total)))
+        for n, (endpoint, count) in enumerate(zip(self._members.all, counts, strict=True)):
             points += [point & high | n for point in hashes64(endpoint.id, count)]
         points.sort()
         return points

@@ -48,6 +48,18 @@ def test_few_keys_move_when_one_leaves(count: int, data: st.DataObject) -> None:
 
 
 @few
+@given(st.lists(st.sampled_from([1.0, 10.0, 50.0, 100.0, 300.0, 1000.0]), min_size=3, max_size=20), st.data())
+def test_few_keys_move_whatever_they_weigh(weights: list[float], data: st.DataObject) -> None:
+    """No more than with equal weights."""
+    fleet = weighing(weights)
+    gone = data.draw(st.sampled_from(fleet))
+    before = owners(Maglev(fleet, 0), KEYS)
+    after = owners(Maglev([one for one in fleet if one is not gone], 0), KEYS)
+    others = [key for key in KEYS if before[key] != gone.id]
+    assert sum(before[key] != after[key] for key in others) <= len(others) / 5
+
+
+@few
 @given(st.permutations(endpoints(8)))
 def test_order_does_not_matter(fleet: list[Endpoint]) -> None:
     """Every agent fills the same table."""
@@ -78,8 +90,10 @@ def test_one_heavy_among_thousands() -> None:
 
 
 def test_no_key_is_any() -> None:
-    """A request with nothing to hash goes anywhere, and the table is not even built."""
+    """A request with nothing to hash goes anywhere, as the weights are, and the table is not even built."""
     assert len(tally(Maglev(endpoints(5), 0), 100)) == 5
+    found = tally(Maglev(weighing([100, 100, 300]), 0), 5000)
+    assert found["pets-2"] == pytest.approx(3000, rel=0.1)
 
 
 def test_a_key_stays() -> None:

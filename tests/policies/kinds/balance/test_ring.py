@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from policies.endpoint import Endpoint
@@ -55,6 +55,53 @@ def test_only_the_leavers_keys_move(count: int, data: st.DataObject) -> None:
     before = owners(ring(fleet), KEYS)
     after = owners(ring([one for one in fleet if one is not gone]), KEYS)
     assert all(before[key] == gone.id for key in KEYS if before[key] != after[key])
+
+
+WEIGHTS = st.sampled_from([1.0, 2.5, 10.0, 50.0, 100.0, 100.0, 100.0, 150.0, 300.0, 1000.0])
+
+
+@few
+@given(st.lists(WEIGHTS, min_size=3, max_size=12), st.data())
+def test_whatever_they_weigh_only_the_leavers_keys_move(weights: list[float], data: st.DataObject) -> None:
+    """The heaviest's like the lightest's, as long as the mean weight stays within a factor of two of the usual one,
+    times a power of four: beyond, the points of all are four times as many, or a fourth."""
+    fleet = weighing(weights)
+    gone = data.draw(st.sampled_from(fleet))
+    rest = [one for one in fleet if one is not gone]
+    before = owners(RingHash(fleet, 0, 1, 131_072), KEYS)
+    after = owners(RingHash(rest, 0, 1, 131_072), KEYS)
+    moved = [key for key in KEYS if before[key] != after[key]]
+    if _step(fleet) == _step(rest):
+        assert all(before[key] == gone.id for key in moved)
+
+
+def _step(fleet: list[Endpoint]) -> int:
+    mean = math.log(sum(one.weight for one in fleet) / len(fleet) / 100, 4) + 0.5
+    assume(abs(mean - round(mean)) > 1e-9)
+    return math.floor(mean)
+
+
+@pytest.mark.parametrize(
+    ("weights", "gone"),
+    [([100] * 5 + [300], 5), ([100] * 5 + [10], 5), ([100] * 5 + [150] * 5, 0), ([2, 1, 1, 1, 1], 0)],
+)
+@pytest.mark.parametrize("least", [512, 9000])
+def test_a_heavy_or_a_light_one_takes_only_its_own_keys(weights: list[float], gone: int, least: int) -> None:
+    """Also of a ring that is larger by its document, where the number of doublings is the same."""
+    fleet = weighing(weights)
+    before = owners(RingHash(fleet, 0, least, 65_536), KEYS)
+    rest = [one for n, one in enumerate(fleet) if n != gone]
+    after = owners(RingHash(rest, 0, least, 65_536), KEYS)
+    others = [key for key in KEYS if before[key] != fleet[gone].id]
+    assert [key for key in others if before[key] != after[key]] == []
+
+
+def test_a_weight_that_changes_moves_its_own_keys() -> None:
+    """What a canary gains it takes from each of the others; among them nothing moves."""
+    fleet = weighing([100, 100, 100, 10])
+    before = owners(ring(fleet), KEYS)
+    after = owners(ring(weighing([100, 100, 100, 60])), KEYS)
+    assert {after[key] for key in KEYS if before[key] != after[key]} == {"pets-3"}
 
 
 @few
@@ -129,8 +176,10 @@ def test_five_thousand_endpoints() -> None:
 
 
 def test_no_key_is_any() -> None:
-    """A request with nothing to hash goes anywhere."""
+    """A request with nothing to hash goes anywhere, as the weights are."""
     assert len(tally(ring(endpoints(5), 1.25), 100)) == 5
+    found = tally(ring(weighing([100, 100, 300])), 5000)
+    assert found["pets-2"] == pytest.approx(3000, rel=0.1)
 
 
 def test_the_ring_wraps() -> None:
