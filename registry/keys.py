@@ -77,6 +77,8 @@ class Unknown(NamedTuple):
     """A key under our prefix that is none of ours, and why."""
 
     reason: str
+    policy: tuple[str, str] | None = None
+    """Of one that stands where policies do, though it names nothing: kind and pattern, as they are spelled."""
 
 
 def check_id(text: str) -> str:
@@ -172,8 +174,12 @@ class Keys:
         return f"{self.prefix}confirmed/policies"
 
     def rejection(self, kind: str, pattern: str) -> str:
-        """Where the refusal of a policy stands."""
-        return f"{self.prefix}rejected/{_check_kind(kind)}/{parse_pattern(pattern)}"
+        """Where the refusal of a policy stands; of one whose key names nothing, under the same spelling."""
+        return f"{self.room(Room.REJECTED)}{_joined(*_policy_or_spelled(_joined(kind, pattern)))}"
+
+    def spelled(self, kind: str, pattern: str) -> str:
+        """Where a policy stands that is spelled so, though it may name nothing."""
+        return f"{self.room(Room.POLICIES)}{_joined(kind, pattern)}"
 
     def parse(self, key: str) -> Key | Unknown:
         """What a key is about. Never raises, whatever stands in etcd."""
@@ -196,7 +202,7 @@ def _parse(rest: str) -> Key | Unknown:
     try:
         return _parse_rest(room, rest)
     except ValueError as error:
-        return Unknown(str(error))
+        return Unknown(str(error), _split(rest) if room is Room.POLICIES else None)
 
 
 def _parse_rest(room: Room, rest: str) -> Key:
@@ -212,9 +218,10 @@ def _parse_rest(room: Room, rest: str) -> Key:
         if rest != "policies":
             raise ValueError("there is only confirmed/policies")
         return Key(room, rest)
-    if room in (Room.POLICIES, Room.LAST_GOOD, Room.HELD, Room.REJECTED):
-        kind, _, pattern = rest.partition("/")
-        return Key(room, _check_kind(kind), parse_pattern(pattern))
+    if room is Room.REJECTED:
+        return Key(room, *_policy_or_spelled(rest))
+    if room in (Room.POLICIES, Room.LAST_GOOD, Room.HELD):
+        return Key(room, *_policy(rest))
     service, slash, instance = rest.rpartition("/")
     if room is Room.TALLIES:
         if not slash:
@@ -223,6 +230,36 @@ def _parse_rest(room: Room, rest: str) -> Key:
     if not slash:
         raise ValueError(f"no instance id behind the service: {room.value}/<service>/<instance>")
     return Key(room, parse_service(service), check_id(instance))
+
+
+def _policy(rest: str) -> tuple[str, str]:
+    kind, slash, pattern = rest.partition("/")
+    if not slash:
+        raise ValueError(
+            "no service behind the kind: policies/<kind>/<service>, such as policies/route/pets.production"
+        )
+    try:
+        return _check_kind(kind), parse_pattern(pattern)
+    except ValueError as error:
+        hint = "; a pattern is a service, '*.production' or '*'" if "*" in pattern else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _policy_or_spelled(rest: str) -> tuple[str, str]:
+    try:
+        return _policy(rest)
+    except ValueError:
+        return _split(rest)
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """What stands behind `policies/` in two, so that `_joined` makes it again."""
+    kind, _, pattern = rest.partition("/")
+    return (kind, pattern) if pattern else (rest, "")
+
+
+def _joined(kind: str, pattern: str) -> str:
+    return f"{kind}/{pattern}" if pattern else kind
 
 
 def _check_kind(kind: str) -> str:

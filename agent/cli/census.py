@@ -46,6 +46,13 @@ class Policy(msgspec.Struct, frozen=True):
     text: bytes
 
 
+class Misnamed(msgspec.Struct, frozen=True):
+    """A document whose key names nothing, and why."""
+
+    revision: int
+    reason: str
+
+
 class Census(msgspec.Struct):
     """Every key of the mesh at `revision`, by what it names; `malformed` has the keys that cannot be read, and why."""
 
@@ -55,6 +62,8 @@ class Census(msgspec.Struct):
     agents: dict[str, Agent] = msgspec.field(default_factory=dict)
     acks: dict[str, Ack] = msgspec.field(default_factory=dict)
     policies: dict[tuple[str, str], Policy] = msgspec.field(default_factory=dict)
+    misnamed: dict[tuple[str, str], Misnamed] = msgspec.field(default_factory=dict)
+    """By kind and pattern, as they are spelled."""
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     held: dict[tuple[str, str], Held] = msgspec.field(default_factory=dict)
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
@@ -90,7 +99,11 @@ async def take(store: Store, mesh: str, *rooms: str) -> Census:
 def _enter(census: Census, keys: Keys, item: KeyValue) -> None:
     key = keys.parse(item.key)
     if not isinstance(key, Key):
-        census.malformed[item.key] = key.reason
+        if key.policy is None:
+            census.malformed[item.key] = key.reason
+        else:
+            census.misnamed[key.policy] = Misnamed(item.mod_revision, key.reason)
+            census.newest = max(census.newest, item.mod_revision)
         return
     if key.room in ACTED_ON:
         census.newest = max(census.newest, item.mod_revision)

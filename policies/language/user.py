@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from policies.language.plain import Flaw, below
 from policies.request import TOKEN, RequestView, cookie
+
+NO_CLAIMS: Final = "no token is verified so far, so no request has a claim; use a header or a cookie"
+"""Said of `claim` in a document, which could do nothing."""
 
 
 class Sticky(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,9 +27,12 @@ def check_key(path: str, **keys: str) -> None:
     """Exactly one of the keys, with a name that a request can have."""
     given = [name for name, value in keys.items() if value]
     if len(given) != 1:
-        raise Flaw(path, f"exactly one of {', '.join(keys)}; here: {' and '.join(given) or 'none'}")
+        possible = ", ".join(name for name in keys if name != "claim")
+        raise Flaw(path, f"exactly one of {possible}; here: {' and '.join(given) or 'none'}")
     kind = given[0]
-    if kind != "claim" and not TOKEN.match(keys[kind]):
+    if kind == "claim":
+        raise Flaw(below(path, kind), NO_CLAIMS)
+    if not TOKEN.match(keys[kind]):
         raise Flaw(below(path, kind), f"{keys[kind][:60]!r} is no {kind} name")
 
 

@@ -49,6 +49,17 @@ def test_anything_is_parsed_or_refused(text: str) -> None:
         assert KEYS.parse(KEYS.room(found.room) + tail) == found
 
 
+@given(st.text(max_size=60))
+def test_what_stands_among_the_policies_and_names_nothing_is_refused_where_it_stands(rest: str) -> None:
+    """Its refusal is found under the same spelling, and no two of them are one."""
+    found = KEYS.parse(KEYS.room(Room.POLICIES) + rest)
+    if isinstance(found, Unknown):
+        assert found.policy is not None
+        assert KEYS.spelled(*found.policy) == KEYS.room(Room.POLICIES) + rest
+        assert KEYS.rejection(*found.policy) == KEYS.room(Room.REJECTED) + rest
+        assert KEYS.parse(KEYS.rejection(*found.policy)) == Key(Room.REJECTED, *found.policy)
+
+
 def test_slashes_in_a_service_mean_dots() -> None:
     """As people type them; capitals too."""
     prefix = "/shoal/default/"
@@ -74,7 +85,7 @@ def test_slashes_in_a_service_mean_dots() -> None:
         ("/shoal/default/instances/pets/-1", "the first a letter or digit"),
         ("/shoal/default/health/a.b.c.d.e.f/1", "has 6 labels"),
         ("/shoal/default/policies/Route/pets", "'Route' is no policy kind"),
-        ("/shoal/default/policies/route", "not a DNS label"),
+        ("/shoal/default/policies/route", "no service behind the kind"),
         ("/shoal/default/policies/route/pets.*", "not a DNS label"),
         ("/shoal/default/agents/web 1", "is no host name"),
         ("/shoal/default/agents/", "'' is no host name"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True):
     changed: tuple[Source, ...] = ()
     unchanged: tuple[Source, ...] = ()
     pruned: tuple[tuple[str, str], ...] = ()
-    """(kind, service) of what is in etcd and in no file."""
+    """(kind, service) of what is in etcd and in no file; as it is spelled, where the key names nothing."""
 
     @property
     def puts(self) -> tuple[Source, ...]:
@@ -50,7 +50,13 @@ class Plan(msgspec.Struct, frozen=True):
         return len(self.pruned) >= MANY
 
 
-def plan(sources: Sequence[Source], held: dict[tuple[str, str], Policy], *, prune: bool) -> Plan:
+def plan(
+    sources: Sequence[Source],
+    held: dict[tuple[str, str], Policy],
+    *,
+    misnamed: Iterable[tuple[str, str]] = (),
+    prune: bool,
+) -> Plan:
     """The difference between the files and what etcd holds. Pure."""
     sorted_out: dict[str, list[Source]] = {"created": [], "changed": [], "unchanged": []}
     for source in sources:
@@ -62,7 +68,7 @@ def plan(sources: Sequence[Source], held: dict[tuple[str, str], Policy], *, prun
         created=tuple(sorted_out["created"]),
         changed=tuple(sorted_out["changed"]),
         unchanged=tuple(sorted_out["unchanged"]),
-        pruned=tuple(sorted(set(held) - named)) if prune else (),
+        pruned=tuple(sorted({*held, *misnamed} - named)) if prune else (),
     )
 
 
@@ -102,7 +108,7 @@ async def _applied(
     from registry.keys import Keys
 
     census = await take(store, mesh, "policies", *ROOMS)
-    todo = plan(sources, census.policies, prune=prune)
+    todo = plan(sources, census.policies, misnamed=census.misnamed, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(
             f"{todo.size} changes; etcd takes at most {MAX_OPERATIONS} in one transaction (--max-txn-ops). "
@@ -143,12 +149,12 @@ async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> i
     touched = [(source.kind, source.service) for source in todo.puts] + list(todo.pruned)
     compare = []
     for kind, service in touched:
-        held = census.policies.get((kind, service))
-        compare.append(Compare(keys.policy(kind, service), mod_revision=held.revision if held else 0))
+        held = census.policies.get((kind, service)) or census.misnamed.get((kind, service))
+        compare.append(Compare(keys.spelled(kind, service), mod_revision=held.revision if held else 0))
     puts = [Put(keys.policy(source.kind, source.service), source.text) for source in todo.puts]
     if todo.confirms:
         puts.append(Put(keys.confirmed, word()))
-    deletes = [Delete(keys.policy(kind, service)) for kind, service in todo.pruned]
+    deletes = [Delete(keys.spelled(kind, service)) for kind, service in todo.pruned]
     outcome = await store.transact(compare, [*puts, *deletes])
     if not outcome.succeeded:
         raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")

@@ -166,8 +166,14 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
             {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
             for id, record in sorted(census.undelivered.items())
         ],
-        "malformed": [{"key": key, "reason": reason} for key, reason in sorted(census.malformed.items())],
+        "malformed": [{"key": key, "reason": reason} for key, reason in sorted(_malformed(census).items())],
     }
+
+
+def _malformed(census: Census) -> dict[str, str]:
+    """What cannot be read, and keys of policies that name nothing and that no agent has refused so far."""
+    untold = {place: found.reason for place, found in census.misnamed.items() if place not in census.rejected}
+    return census.malformed | {f"policies/{kind}/{service}": reason for (kind, service), reason in untold.items()}
 
 
 def _not_enforced(census: Census) -> list[Unable]:

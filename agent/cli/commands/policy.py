@@ -11,7 +11,7 @@ import typer
 from agent.cli.documents import Problem, Source, check, checked, key, read, report
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
-from agent.cli.printing import field
+from agent.cli.printing import Row, field
 
 if TYPE_CHECKING:
     from registry.keys import Keys
@@ -100,9 +100,8 @@ def rm(context: typer.Context, kind: KindArgument, service: PatternArgument, wai
     from agent.cli.etcd_client import ask
 
     options: Options = context.obj
-    pattern = parsed_pattern(service)
-    revision = ask(options, lambda store: _remove(store, options.mesh, kind, pattern))
-    options.printer.note(f"removed {kind}/{pattern} at revision {revision}")
+    name, revision = ask(options, lambda store: _remove(store, options.mesh, kind, service))
+    options.printer.note(f"removed {name} at revision {revision}")
     if wait:
         wait_until(options, revision)
 
@@ -161,11 +160,17 @@ async def _text(store: Store, mesh: str, kind: str, pattern: str) -> str:
     return found.value.decode("utf-8", "replace")
 
 
-async def _remove(store: Store, mesh: str, kind: str, pattern: str) -> int:
+async def _remove(store: Store, mesh: str, kind: str, pattern: str) -> tuple[str, int]:
+    """What was removed, and at which revision."""
     from registry.keys import Keys
 
-    await _text(store, mesh, kind, pattern)
-    return await store.delete(_key(Keys(mesh), kind, pattern))
+    keys = Keys(mesh)
+    spelled = keys.spelled(kind, pattern)
+    if await store.get(spelled) is not None:  # also where the key names nothing
+        return f"{kind}/{pattern}", await store.delete(spelled)
+    name = parsed_pattern(pattern)
+    await _text(store, mesh, kind, name)
+    return f"{kind}/{name}", await store.delete(_key(keys, kind, name))
 
 
 def _key(keys: Keys, kind: str, pattern: str) -> str:
@@ -180,7 +185,7 @@ def _list(options: Options, kind: str) -> None:
     from agent.cli.etcd_client import ask
 
     census = ask(options, lambda store: take(store, options.mesh, "policies", "rejected"))
-    rows = [
+    rows: list[Row] = [
         {
             "kind": policy.kind,
             "service": policy.service,
@@ -190,6 +195,11 @@ def _list(options: Options, kind: str) -> None:
         }
         for identity, policy in sorted(census.policies.items())
         if not kind or policy.kind == kind
+    ]
+    rows += [
+        {"kind": place[0], "service": place[1], "revision": found.revision, "state": "refused", "bytes": None}
+        for place, found in sorted(census.misnamed.items())
+        if not kind or place[0] == kind
     ]
     columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes")}
     options.printer.rows(rows, columns, empty=f"no policy in the mesh {options.mesh!r}")

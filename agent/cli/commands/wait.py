@@ -35,6 +35,7 @@ class Refused(msgspec.Struct, frozen=True):
 
     policy: str
     path: str
+    """In the document; `key` where it is the key that names nothing."""
     reason: str
 
     def __str__(self) -> str:
@@ -70,6 +71,9 @@ def refusals(census: Census, revision: int) -> list[Refused]:
     for (kind, service), policy in sorted(census.policies.items()):
         if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
             found.append(Refused(f"{kind}/{service}", bad.path, bad.reason))
+    for (kind, service), misnamed in sorted(census.misnamed.items()):
+        if misnamed.revision == revision:
+            found.append(Refused(f"{kind}/{service}" if service else kind, "key", misnamed.reason))
     return found
 
 

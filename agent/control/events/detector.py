@@ -34,7 +34,7 @@ from agent.frames import EndpointFrame, Transition
 from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
-from registry.keys import Keys, Room
+from registry.keys import Keys, Room, Unknown
 from registry.records import Agent, Begun, OutboxEntry, encode
 from registry.store import Change, Compare, Delete, Put, Store, StoreError, TooLarge
 
@@ -230,9 +230,14 @@ class EventDetector:
     def _see_policies(self, changes: Sequence[Change], cluster: int) -> None:
         for change in changes:
             key = self._keys.parse(change.key)
-            if not isinstance(key, tuple) or getattr(key, "room", None) is not Room.POLICIES:
+            if isinstance(key, Unknown):
+                if key.policy is None or change.value is None:
+                    continue
+                kind, pattern = key.policy
+            elif key.room is Room.POLICIES:
+                kind, pattern = key.first, key.second
+            else:
                 continue
-            kind, pattern = key.first, key.second  # type: ignore[union-attr]
             if (kind, pattern) in self._table.distrusted.holding.holds:
                 continue
             refused = self._table.refused.get((kind, pattern))

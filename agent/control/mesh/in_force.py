@@ -32,6 +32,8 @@ NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
 """Kinds that control acts on by itself."""
 KEPT: Final = NOT_FOR_WORKERS | {"ratelimit", "shadow"}
 """Kinds that control acts on: it does not read them again."""
+KEY: Final = "key"
+"""In place of the path in a document: what is wrong is the key."""
 NOT_KNOWN: Final = -1
 """In place of the revision of a last good document."""
 
@@ -136,6 +138,13 @@ class InForce:
             return
         self._forget_refusal(kind, pattern)
         self._put(kind, pattern, Policy(change.revision, text, document if kind in KEPT else None, change.created))
+
+    def take_misnamed(self, spelled: Place, change: Change, reason: str) -> None:
+        """A document whose key names nothing: nothing was in force before it, and nothing is."""
+        if change.value is None:
+            self.refused.pop(spelled, None)
+        else:
+            self.refused[spelled] = Refused(KEY, reason, change.revision, 0, change.created, key=change.key)
 
     def record(self, kind: str, pattern: str, standing: Standing | None) -> None:
         """What `last_good/` says is another, or nothing any more."""

@@ -138,7 +138,9 @@ class Table:
         parsed: list[tuple[Key, Change]] = []
         for change in changes:
             key = self._keys.parse(change.key)
-            if isinstance(key, Unknown):
+            if isinstance(key, Unknown) and key.policy is not None:
+                self.in_force.take_misnamed(key.policy, change, key.reason)
+            elif isinstance(key, Unknown):
                 self._note(change.key, key.reason if change.value is not None else None)
             elif key.room in _TAKERS:
                 parsed.append((key, change))

@@ -20,6 +20,7 @@ from policies.kinds.ratelimit.shares import Shared
 from policies.language.document import Document
 from policies.language.matching import Match, check_ungrouped
 from policies.language.plain import Flaw, below, read_at
+from policies.language.user import NO_CLAIMS
 from policies.request import TOKEN
 
 MAX_KEYS: Final = 10_000
@@ -43,6 +44,8 @@ class KeyRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """Raises Flaw."""
         if not any((self.caller, self.header, self.cookie, self.query, self.claim, self.path)):
             raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, claim and path")
+        if self.claim:
+            raise Flaw(f"{path}.claim", NO_CLAIMS)
         for kind, name in (("header", self.header), ("cookie", self.cookie)):
             if name and not TOKEN.match(name):
                 raise Flaw(f"{path}.{kind}", f"{name[:60]!r} is no {kind} name")

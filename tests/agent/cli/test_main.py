@@ -152,7 +152,7 @@ def test_nobody_there_is_exit_code_3_and_one_line(words: list[str], fix: str) ->
             "no path of a socket such as",
         ),
         (["policy", "schema", "rout"], "there are: ratelimit"),
-        (["policy", "rm", "route", "pets_shop"], "not a DNS label"),
+        (["policy", "get", "route", "pets_shop"], "not a DNS label"),
         (["apply", "/nowhere"], "is no directory"),
     ],
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from agent.cli.census import Census, Policy, take
 from agent.cli.commands.wait import Laggard, laggards, refusals
 from registry.keys import Keys
@@ -32,6 +34,22 @@ def test_a_policy_that_arrived_and_was_refused_is_not_in_force() -> None:
     assert [(found.policy, found.path) for found in refused] == [("route/pets", "$")]
     assert "'active'" in str(refused[0])
     assert refusals(census, 8) == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["retry/pets.*", "retry/**", "route/a.b.c.d.e.f", "Retry/pets", "retry", "retry/", "", "/pets", "retry/pets//x"],
+)
+async def test_a_key_that_names_nothing_is_refused(rest: str) -> None:
+    """As the newest change, though no agent could put it in force: a `*` in the wrong place is easily overlooked."""
+    store = MemoryStore()
+    await store.put(Keys().policy("route", "pets"), b"{}")
+    put = await store.put(f"/shoal/default/policies/{rest}", b"{}")
+    census = await take(store, "default")
+    assert (census.newest, census.wanted) == (put, put)
+    assert [(found.policy, found.path) for found in refusals(census, put)] == [(rest, "key")]
+    assert refusals(census, put - 1) == []
+    await store.aclose()
 
 
 async def test_a_deletion_is_the_newest_change_too() -> None:

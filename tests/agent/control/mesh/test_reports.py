@@ -71,6 +71,37 @@ async def test_a_refused_policy_is_told_and_cleared(autojump_clock: trio.testing
 
 
 @pytest.mark.parametrize(
+    "rest", ["retry/pets.*", "retry/**", "route/a.b.c.d.e.f", "Retry/pets", "retry", "/", "retry/\udcff"]
+)
+async def test_a_policy_whose_key_names_nothing_is_told_and_cleared(
+    rest: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Like any other bad document, under its own spelling; and it is in force nowhere."""
+    store = MemoryStore()
+    watcher, late = Watcher(store, "here"), Watcher(store, "late")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.mirror.run)
+        nursery.start_soon(watcher.rejections.run)
+        await trio.sleep(3)
+        put = await store.put(f"{KEYS.prefix}policies/{rest}", b"attempts: 3")
+        await trio.sleep(3)
+        found = await store.get(f"{KEYS.prefix}rejected/{rest}")
+        assert found is not None
+        told = Rejection(**json.loads(found.value))
+        assert (told.path, told.revision, told.last_good, told.agent) == ("key", put, 0, "here")
+        assert not any(watcher.table.policies.values())
+        nursery.start_soon(late.mirror.run)
+        nursery.start_soon(late.rejections.run)
+        await trio.sleep(3)
+        assert store.revision == put + 1, "the second agent says it again"
+        await store.delete(f"{KEYS.prefix}policies/{rest}")
+        await trio.sleep(3)
+        assert await store.get(f"{KEYS.prefix}rejected/{rest}") is None
+        assert not watcher.table.refused and not late.table.refused
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
     ("theirs", "cleared"),
     [
         ({"agent": "newer", "revision": 0}, True),

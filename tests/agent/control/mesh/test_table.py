@@ -239,9 +239,9 @@ def test_a_key_that_names_nothing_is_told_and_otherwise_ignored(key: str) -> Non
     """Names with `/../`, extra segments and other garbage touch nothing; the agent goes on."""
     etcd = Etcd()
     assert etcd.put({key: instance()}) == set()
-    assert list(etcd.table.malformed) == [P + key]
+    assert [*etcd.table.malformed, *(refused.key for refused in etcd.table.refused.values())] == [P + key]
     etcd.delete(key)
-    assert etcd.table.malformed == {}
+    assert (etcd.table.malformed, etcd.table.refused) == ({}, {})
 
 
 def test_weight_zero_and_a_large_service_pass() -> None:

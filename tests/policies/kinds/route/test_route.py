@@ -125,15 +125,15 @@ def test_a_split_divides_at_random() -> None:
     assert abs(found.count("10% to version v2") / 5000 - 0.1) < 0.02
 
 
-@pytest.mark.parametrize("key", ["header", "cookie", "claim"])
+@pytest.mark.parametrize("key", ["header", "cookie"])
 def test_a_sticky_split_keeps_users_on_their_sides(key: str) -> None:
-    """By header, cookie or claim, whatever chance says; raising 5% to 20% moves nobody back."""
+    """By header or cookie, whatever chance says; raising 5% to 20% moves nobody back."""
 
     def side(weight: int, user: str) -> str | None:
         split = [{"version": "v1", "weight": 100 - weight}, {"version": "v2", "weight": weight}]
         compiled = route(rules=[{"split": split, "sticky": {key: "user"}}])
         headers = {"header": {"user": user}, "cookie": {"cookie": f"user={user}"}}.get(key, {})
-        return version(compiled, "GET", "/", headers, claims={"user": user} if key == "claim" else None)
+        return version(compiled, "GET", "/", headers)
 
     users = [f"u{n}" for n in range(300)]
     few = {user for user in users if side(5, user) == "v2"}
@@ -150,16 +150,6 @@ def test_without_the_sticky_value_requests_are_divided_at_random() -> None:
     for headers in ({}, {"user": ""}):
         assert {version(compiled, "GET", "/", headers) for _ in range(200)} == {"v1", "v2"}
     assert len({version(compiled, "GET", "/", {"user": "ann"}) for _ in range(200)}) == 1
-
-
-def test_a_header_is_no_claim() -> None:
-    """What nobody verified is not believed: the request counts as one without a claim."""
-    compiled = route(
-        groups={"staff": {"claim": "role", "where": "staff"}},
-        rules=[{"match": {"groups": ["staff"]}, "split": [{"version": "v2"}]}],
-    )
-    assert version(compiled, headers={"role": "staff", "authorization": "Bearer e30.eyJyb2xlIjoic3RhZmYifQ."}) is None
-    assert version(compiled, claims={"role": "staff"}) == "v2"
 
 
 def test_sums_do_not_overflow() -> None:
@@ -380,9 +370,13 @@ SET = "$.rules[1].headers.request.set"
          "$.rules[1].split[0].labels.tier: expected text, got a whole number; put it in quotes"),
         (rule(sticky={"header": "user"}),
          "$.rules[1].sticky: without a split over two targets there is nothing to stick to"),
-        (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie, claim; here: none"),
+        (rule(split=CANARY, sticky={"claim": "sub"}), "$.rules[1].sticky.claim: no token is verified so far, so no "
+         "request has a claim; use a header or a cookie"),
+        ({"groups": {"a": {"claim": "sub", "where": "x"}}}, "$.groups.a.claim: no token is verified so far, so no "
+         "request has a claim; use a header or a cookie"),
+        (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie; here: none"),
         (rule(split=CANARY, sticky={"header": "a", "cookie": "b"}),
-         "$.rules[1].sticky: exactly one of header, cookie, claim; here: header and cookie"),
+         "$.rules[1].sticky: exactly one of header, cookie; here: header and cookie"),
         (rule(split=CANARY, sticky={"header": "a b"}), "$.rules[1].sticky.header: 'a b' is no header name"),
         (rule(rewrite={}), "$.rules[1].rewrite: neither path nor host"),
         (rule(rewrite={"path": "new"}),
@@ -428,7 +422,7 @@ SET = "$.rules[1].headers.request.set"
         (rule(headers={"response": {"remove": ["x", "Connection"]}}),
          "$.rules[1].headers.response.remove[1]: Connection belongs to the proxy and cannot be edited"),
         ({"groups": {"a b": {"header": "x"}}}, '$.groups["a b"]: exactly one of where and percent says who is in'),
-        ({"groups": {"a": {"where": "x"}}}, "$.groups.a: exactly one of header, cookie, claim; here: none"),
+        ({"groups": {"a": {"where": "x"}}}, "$.groups.a: exactly one of header, cookie; here: none"),
         ({"groups": {"a": {"cookie": "x;", "percent": 5}}}, "$.groups.a.cookie: 'x;' is no cookie name"),
         ({"groups": {"a": {"header": "x", "percent": 101}}}, "$.groups.a.percent: expected a number <= 100.0"),
         ({"groups": {"a": {"header": "x", "where": {"regex": "["}}}},
