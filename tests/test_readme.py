@@ -163,7 +163,7 @@ def test_the_tour_runs_as_it_stands(shell: Shell) -> None:
             assert "failed" not in output
         else:
             assert says(output, expected), f"$ {line}\n{output}\ninstead of\n" + "\n".join(expected)
-        if "readyz" in line:
+        if line.startswith("shoal ready"):
             shell.use_etcd_of_the_agent()
 
 

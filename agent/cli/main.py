@@ -17,8 +17,22 @@ import typer
 
 import agent
 from agent import build
-from agent.cli.commands import chain, diff, events, explain, mesh, overview, policy, register, replay, run, serve, wait
+from agent.cli.commands import (
+    chain,
+    diff,
+    events,
+    explain,
+    mesh,
+    overview,
+    policy,
+    register,
+    replay,
+    run,
+    serve,
+    wait,
+)
 from agent.cli.commands.apply import apply
+from agent.cli.commands.diagnosis import ready
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, Options, endpoints
 from agent.cli.printing import Output, lines, note, say, stop_printing
@@ -139,6 +153,7 @@ app.command(rich_help_panel=LOOKING)(explain.explain)
 app.command(rich_help_panel=LOOKING)(chain.chain)
 app.command(rich_help_panel=LOOKING)(diff.diff)
 app.command(rich_help_panel=LOOKING)(wait.wait)
+app.command(rich_help_panel=LOOKING)(ready.ready)
 app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try webhooks out.")

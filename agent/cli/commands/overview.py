@@ -68,7 +68,8 @@ def instances(
 def status(context: typer.Context) -> None:
     """Show the agents, the revision that each one's workers run, the state of etcd, and policies that were refused.
 
-    Exit code 1 when an agent lags or cannot enforce a policy, a policy is refused or held, or a key cannot be read.
+    Exit code 1 when no agent is alive, one lags or cannot enforce a policy, that of this host is not ready, a policy
+    is refused or held, or a key cannot be read.
     """
     options: Options = context.obj
     local = _local_agent(options)
@@ -83,8 +84,14 @@ def status(context: typer.Context) -> None:
     else:
         _show(options.printer, told)
     wrong = told["refused"] or told["held"] or told["not_enforced"] or told["malformed"]
-    if wrong or any(agent["state"] != "current" for agent in told["agents"]):
+    agents_well = told["agents"] and all(agent["state"] == "current" for agent in told["agents"])
+    if wrong or not agents_well or _not_ready(local):
         raise typer.Exit(Exit.NO)
+
+
+def _not_ready(local: dict[str, Any] | None) -> str:
+    """Why the agent on this host is not; empty where it is, or there is none."""
+    return str(local["not_ready"]) if local is not None else ""
 
 
 def service_rows(census: Census) -> list[Row]:
@@ -299,10 +306,17 @@ def _show_alone(printer: Printer, local: dict[str, Any] | None, failure: Failure
         printer.value({"etcd": {"error": failure.message}, "local": local})
         return
     table = local["table"]
+    if table["age_s"] is None:
+        printer.text(f"etcd is away; the agent on {local['host']} has never heard of it, and serves nothing")
+        return
     printer.text(
         f"etcd is away; the agent on {local['host']} serves revision {table['revision']}, {age(table['age_s'])} old: "
         f"{table['services']} services, {table['instances']} instances, {table['policies']} policies"
     )
+
+
+def _heard(age_s: float | None) -> str:
+    return "has never heard of etcd" if age_s is None else f"heard of etcd {age(age_s)} ago"
 
 
 def _built(local: dict[str, Any]) -> str:
@@ -337,11 +351,10 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
             printer.text(f"etcd      {said if 'warning' in member else member['url'] + ': ' + said}")
     printer.text(f"newest    revision {told['newest']} is what agents should run")
     if local is not None:
-        table = local["table"]
-        printer.text(
-            f"here      {local['host']}: table of revision {table['revision']}, heard of etcd {age(table['age_s'])} ago"
-            f", {_built(local)}"
-        )
+        table, heard = local["table"], _heard(local["table"]["age_s"])
+        printer.text(f"here      {local['host']}: table of revision {table['revision']}, {heard}, {_built(local)}")
+        if why := _not_ready(local):
+            printer.text(f"here      not ready: {why}")
         has = local.get("descriptors", {"connections": 0, "connections_wanted": 0})
         if has["connections"] < has["connections_wanted"]:
             printer.text(

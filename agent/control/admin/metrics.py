@@ -196,7 +196,7 @@ def _topics(topics: Sequence[Mapping[str, Any]]) -> list[Metric]:
 
 _OWN = {
     "table_revision": "Revision that every worker of this host runs",
-    "table_age_seconds": "Since etcd was last heard of",
+    "table_age_seconds": "Since etcd was last heard of; of an agent that never did, since its start",
     "etcd_connected": "1 while the watch on etcd stands",
     "policies_refused": "Policies that are not in force",
     "policies_unknown": "Of those, the ones whose last good state this agent does not know",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ def figures(parts: Parts) -> dict[str, float]:
     mirror = parts.updates.mirror.state
     return {
         "table_revision": parts.fleet.revision,
-        "table_age_seconds": _age_s(parts),
+        "table_age_seconds": _up_s(parts) if (age_s := _age_s(parts)) is None else age_s,
         "etcd_connected": float(mirror.connected),
         "policies_refused": len(parts.mesh.table.refused),
         "policies_unknown": len(parts.mesh.table.in_force.unknown()),
@@ -48,16 +49,21 @@ def figures(parts: Parts) -> dict[str, float]:
     }
 
 
-def _age_s(parts: Parts) -> float:
+def _age_s(parts: Parts) -> float | None:
+    """Since etcd was heard of, by this agent or the one whose table it found on disk; None: never."""
     mirror = parts.updates.mirror.state
     if mirror.synced or mirror.last_contact:
         return 0.0 if mirror.connected else time.monotonic() - mirror.last_contact
-    return time.time() - parts.mesh.saved.saved_at if parts.mesh.saved.saved_at else 0.0
+    return time.time() - parts.mesh.saved.saved_at if parts.mesh.saved.saved_at else None
+
+
+def _up_s(parts: Parts) -> float:
+    return max(0.0, time.time() - datetime.fromisoformat(parts.here.started).timestamp())
 
 
 def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
     """What /state shows."""
-    table, mirror = parts.mesh.table, parts.updates.mirror.state
+    table, mirror, age_s = parts.mesh.table, parts.updates.mirror.state, _age_s(parts)
     return {
         "host": parts.settings.host,
         "mesh": parts.settings.mesh,
@@ -86,7 +92,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "table": {
             "revision": table.revision,
-            "age_s": round(_age_s(parts), 3),
+            "age_s": None if age_s is None else round(age_s, 3),
             "services": len(table.services),
             "instances": table.instance_count,
             "policies": sum(map(len, table.policies.values())),
@@ -129,6 +135,10 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.unable().items()
         ],
+        "listeners": [
+            {"name": name, "address": address, "port": port}
+            for name, (address, port) in parts.here.listeners.places(parts.here.address)
+        ],
         "descriptors": {
             "limit": limit(),
             "connections": affordable(limit()) * parts.settings.worker_count,
@@ -146,7 +156,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             "failures": list(parts.events.delivery.failures),
         },
         "topics": parts.traffic.requests.as_state(),
-        "standing": msgspec.to_builtins(list(parts.traffic.transitions.standing.values())),
+        "standing": msgspec.to_builtins(parts.traffic.transitions.in_force(table)),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
             for (service, identity), local in parts.registrar.local.items()

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from agent.control.mesh.table import Table
 from agent.frames import Transition
 
 REMEMBERED: Final = 200
@@ -26,6 +27,11 @@ class Transitions:
         self.standing: dict[tuple[str, str, str], Transition] = {}
         """Breakers that are not closed, and endpoints that are out: what was told of each last."""
 
+    def in_force(self, table: Table) -> list[Transition]:
+        """What lasts, of policies that are in force and endpoints that there are. The others are kept: a policy that is
+        put again finds its breakers as they were."""
+        return [event for event in self.standing.values() if _is_in_force(event, table)]
+
     def observe(self, events: list[Transition]) -> None:
         """From a worker."""
         for event in events:
@@ -39,3 +45,11 @@ class Transitions:
                 self.standing[place] = event
         self.latest.extend(events)
         self._tell(events)
+
+
+def _is_in_force(event: Transition, table: Table) -> bool:
+    if event.kind not in table.in_force.of(event.service):
+        return False
+    service = table.services.get(event.service)
+    there = service is not None and (event.endpoint in service.instances or event.endpoint in service.suspects)
+    return there or not event.endpoint

@@ -48,9 +48,9 @@ def metrics(runtime: Runtime) -> dict[str, Any]:
 def _guards(service: Service) -> dict[str, Any]:
     """How the breaker stands, and who is ejected; figures that can be added up over workers."""
     found: dict[str, Any] = {"breaker": {}, "ejected": {}}
-    if service.circuit is not None:
+    if service.circuit is not None and service.plan.breaker is not None:
         found["breaker"][service.circuit.state] = 1
-    if service.ejector is not None:
+    if service.ejector is not None and service.plan.outlier is not None:
         found["ejected"] = dict.fromkeys(service.ejector.ejected(), 1)
     return found
 
@@ -86,7 +86,7 @@ def _service(service: Service) -> dict[str, Any]:
             for kind, policy in plan.policies.items()
         },
         "breaker": None
-        if service.circuit is None
+        if service.circuit is None or plan.breaker is None
         else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},
         "connections": service.tally.open,
         "pending": service.tally.pending,
@@ -108,8 +108,8 @@ def _service(service: Service) -> dict[str, Any]:
                 "successes": e.load.successes,
                 "failures": e.load.failures,
                 "ewma_ms": round(e.load.ewma_s * 1000, 3),
-                "breaker": e.load.circuit.state if e.load.circuit is not None else "",
-                "ejected": service.ejector is not None and service.ejector.until(e.id) > 0,
+                "breaker": e.load.circuit.state if e.load.circuit is not None and plan.breaker is not None else "",
+                "ejected": plan.outlier is not None and service.ejector is not None and service.ejector.until(e.id) > 0,
             }
             for e in plan.endpoints
         ],
