@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Container
 from typing import NamedTuple
 
-from policies.kinds.webhook.event import Effect, Event
+from policies.kinds.webhook.decide import condition_of
+from policies.kinds.webhook.event import Event
 
 
 class Standing(NamedTuple):
@@ -21,11 +22,6 @@ class Standing(NamedTuple):
     revision: int
     trying: dict[str, str]
     """By hook: why it was not told yet."""
-
-
-def condition_of(event: Event) -> str:
-    """What it tells of. What merely tells says nothing about another type of event."""
-    return f"{event.key} {event.type}" if event.effect is Effect.TELLS else event.key
 
 
 class Pending:

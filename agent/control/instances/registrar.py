@@ -30,6 +30,7 @@ from agent.control.instances.checks import Check, Means, Subject
 from agent.control.instances.permits import Permits
 from agent.control.instances.places import Places
 from agent.control.instances.registration import (
+    UNCHECKED,
     Added,
     Identity,
     Local,
@@ -40,6 +41,7 @@ from agent.control.instances.registration import (
     identity_of,
     kept,
     owner_of,
+    state_before,
 )
 from agent.control.instances.renewals import ABANDONED_S, LEAST_S, MOST_S, Renewals
 from agent.control.instances.tokens import Tokens
@@ -59,7 +61,6 @@ from registry.store import Put
 log = structlog.get_logger()
 DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 """What is asked of an instance that nobody said anything about: that its port accepts connections."""
-
 EXPIRE_EVERY_S: Final = 30.0
 
 
@@ -263,7 +264,7 @@ class Registrar:
         check = Check(subject, self._policy(identity, local), healthy, tell, self._means)
         self._checks[identity] = check
         if healthy is None:
-            self._put_health(identity, check.policy.initially, "not checked yet")
+            self._put_health(identity, check.policy.initially, UNCHECKED)
         else:
             self._put_health(identity, healthy, "known from before")
         if self._nursery is not None:
@@ -350,7 +351,7 @@ class Registrar:
         word = "healthy" if transition.healthy else "unhealthy"
         log.info(f"instance {word}", service=identity[0], instance=identity[1], reason=transition.reason)
         local = self.local.get(identity)
-        before = "unhealthy" if transition.healthy else "healthy"
+        before = state_before(self._told.get(identity), transition.healthy)
         data: dict[str, Any] = {"before": before, "after": word, "reason": transition.reason}
         if local is not None:
             data |= {"version": local.record.version, "zone": local.record.zone}

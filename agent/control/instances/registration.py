@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from agent.control.host.rights import ROOT, Peer
 from agent.settings.document import InstanceSettings
 from policies.kinds.health.document import HealthPolicy
+from policies.kinds.webhook.event import FIRST_VERDICT
 from policies.language.document import Document
 from policies.language.duration import Duration
 from policies.language.names import parse_service
@@ -19,6 +20,8 @@ from registry.records import Instance
 
 Identity = tuple[str, str]
 """Service and id."""
+UNCHECKED: Final = "not checked yet"
+"""The reason of a newcomer's health."""
 Added: TypeAlias = tuple[Identity, list[Identity]]
 """An instance, and those that had to go for it."""
 
@@ -108,3 +111,10 @@ def _told(path: str, ask: Callable[[str], str], text: str) -> str:
         return ask(text)
     except ValueError as error:
         raise Flaw(path, str(error)) from None
+
+
+def state_before(told: tuple[bool, str] | None, healthy: bool) -> str:
+    """What an instance was before it changed sides, as events say it; `told`: its health until now, and why."""
+    if told is not None and told[1] == UNCHECKED:
+        return FIRST_VERDICT
+    return "unhealthy" if healthy else "healthy"

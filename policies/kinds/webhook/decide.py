@@ -4,8 +4,10 @@ Laws
 - Nothing is lost here: of each event it is said Send, Wait or Drop, and why. Whoever was told to wait offers the event
   again at that time; until then it lies in the outbox, not here. So a filter that is lost with its agent loses nothing:
   another begins empty, is offered what is left, and at worst tells something twice.
-- What was told is in the end what is so: a recovery whose opening was told is told, and one whose opening was not is
-  not.
+- What was told is in the end what is so: a recovery whose opening was told is told, however the condition ended and
+  whoever told of its beginning (`begun`), and one whose opening was not is not. A first verdict is no recovery.
+- Good news never crowds out bad: what begins has a share of its own of the hour, and the end of what was told is never
+  held back. One service's news never crowd out another's (`share`).
 - Asking again about an event that was told gets the same answer.
 - Events of one condition are first offered in the order of their happening, and have to be delivered in the order of
   their Sends.
@@ -18,14 +20,16 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias
 
 from policies.kinds.webhook.document import Hook
-from policies.kinds.webhook.event import PREFIX, Effect, Event, Value
+from policies.kinds.webhook.event import FIRST_VERDICT, PREFIX, Effect, Event, Value
+from policies.kinds.webhook.share import Share
 from policies.language.duration import seconds
 
-HOUR_S: Final = 3600.0
 MAX_CONDITIONS: Final = 10_000
 MAX_IDS: Final = 20_000
 MAX_DIGEST: Final = 10_000
+MAX_SHARES: Final = 10_000
 _SUBJECTS: Final = 20
+_ENDINGS: Final = (Effect.CLOSES, Effect.ENDS)
 
 
 class Send(NamedTuple):
@@ -54,7 +58,7 @@ Verdict: TypeAlias = Send | Wait | Drop
 class _Condition:
     """What was told of one, and what waits."""
 
-    __slots__ = ("after", "at", "open", "since", "told_type", "waiting")
+    __slots__ = ("after", "at", "digested", "open", "since", "told_type", "waiting")
 
     def __init__(self) -> None:
         self.told_type = ""
@@ -62,29 +66,34 @@ class _Condition:
         self.at = float("-inf")
         self.open = False
         """Whether what was told last opens it."""
+        self.digested = False
+        """Whether that waits in a digest."""
         self.waiting: Event | None = None
         self.since = 0.0
         """When the one that waits, or the first of a row of openings, happened."""
+
+
+def condition_of(event: Event) -> str:
+    """What an event tells of. What merely tells says nothing about another type of event."""
+    return f"{event.key} {event.type}" if event.effect is Effect.TELLS else event.key
 
 
 class Filter:
     """One hook's. Outlives its documents."""
 
     __slots__ = (
+        "_closers",
         "_conditions",
-        "_count",
         "_debounce_s",
-        "_digest",
-        "_due",
         "_for_s",
         "_keeps",
-        "_last_digest",
         "_max",
         "_names",
         "_now",
         "_over",
+        "_recoveries",
+        "_shares",
         "_told",
-        "_window",
     )
 
     def __init__(self, hook: Hook) -> None:
@@ -93,36 +102,43 @@ class Filter:
         self._over: dict[str, str] = {}
         """Ids of events that need not be told, and why."""
         self._told: dict[str, str] = {}
-        self._window = float("-inf")
-        self._count = 0
-        self._digest: dict[str, Event] = {}
-        self._due = 0.0
-        self._last_digest: Send | None = None
+        self._shares: dict[str, Share] = {}
+        """By service."""
         self.configure(hook)
 
     def configure(self, hook: Hook) -> None:
         """Take an edited hook's figures; what was told and counted stays. Offer again what waits."""
         self._names = hook.names()
+        self._closers = hook.closers()
         self._keeps = hook.keeps
+        self._recoveries = bool(hook.events) and not hook.keeps
         self._for_s = seconds(hook.for_)
         self._debounce_s = seconds(hook.debounce)
         self._max = hook.max_per_hour
         if self._keeps:  # it may have told of each event before: what was to be summed up is judged one by one
-            self._digest = {}
+            for share in self._shares.values():
+                share.digest = {}
+
+    def begun(self, key: str, type: str) -> None:
+        """Somebody told that a condition has begun, by an event of a type (in full), and nobody that it has ended."""
+        condition = self._condition(key)
+        condition.open = True
+        condition.told_type = type
 
     def offer(self, event: Event, now: float, age_s: float = 0.0) -> Verdict:
         """What becomes of an event of the hook's services, whatever its type; `age_s`: how long ago it happened."""
         self._now = now = max(now, self._now)
         if event.id in self._over:
             return Drop(self._over[event.id])
-        if self._last_digest is not None and event.id in self._last_digest.covers:
-            return self._last_digest
-        if event.id in self._digest:
-            return self._digested(now)
+        share = self._shares.get(event.service)
+        if share is not None:
+            if event.id in share.covered:
+                return Send(share.last, share.covered) if share.last is not None else Send(event)
+            if event.id in share.digest:
+                return self._digested(share, now)
         if event.id in self._told:
             return Send(event)
-        tells = event.effect is Effect.TELLS
-        condition = self._condition(f"{event.key} {event.type}" if tells else event.key)
+        condition = self._condition(condition_of(event))
         waiting = condition.waiting
         if waiting is None or waiting.id != event.id:
             dropped = self._arrived(condition, event, now - max(0.0, age_s))
@@ -138,7 +154,7 @@ class Filter:
             condition.since = happened
         if waiting is not None:
             condition.waiting = None
-            ended = waiting.effect is Effect.OPENS and effect in (Effect.CLOSES, Effect.ENDS)
+            ended = waiting.effect is Effect.OPENS and effect in _ENDINGS
             _remember(
                 self._over,
                 waiting.id,
@@ -147,11 +163,14 @@ class Filter:
             news = effect is Effect.ENDS and not self._keeps
             if ended and not condition.open and not news:
                 return self._drop(event, "what it ends was not told")
-        if event.name not in self._names:
-            if effect in (Effect.CLOSES, Effect.ENDS):
+        if event.name not in self._names and not (condition.open and event.name in self._closers):
+            if effect in _ENDINGS:
                 condition.open = False
                 condition.told_type = ""
             return self._drop(event, "not one of the hook's events")
+        first = effect is Effect.CLOSES and event.data.get("before") == FIRST_VERDICT
+        if first and not condition.open and not self._recoveries:
+            return self._drop(event, "a first verdict is no recovery")
         return None
 
     def _judge(self, condition: _Condition, event: Event, now: float) -> Verdict:
@@ -168,42 +187,40 @@ class Filter:
         return self._spend(condition, event, now)
 
     def _spend(self, condition: _Condition, event: Event, now: float) -> Verdict:
-        """Within the hour's share, or when the hour is over."""
-        if self._digest and now >= self._due:  # nobody came for it in time: what is newer must not overtake it
-            self._digest[event.id] = event
+        """Within the hour's share of its service, or when the hour is over."""
+        share = self._share(event.service)
+        if share.digest and now >= share.due:  # nobody came for it in time: what is newer must not overtake it
+            share.digest[event.id] = event
             self._tell(condition, event, now)
-            return self._digested(now)
-        if now >= self._window + HOUR_S:
-            self._window = now
-            self._count = 0
-        free = self._keeps and condition.open and event.effect in (Effect.CLOSES, Effect.ENDS)
-        if self._max and self._count >= self._max and not free:
-            until = self._window + HOUR_S
+            return self._digested(share, now)
+        share.roll(now)
+        opens = event.effect is Effect.OPENS
+        ends = condition.open and event.effect in _ENDINGS
+        if ends and not condition.digested:
+            self._tell(condition, event, now)
+            return Send(event)
+        if condition.digested or share.spent(opens, self._max):
+            said = f"{self._max} were told within the hour"
             if self._keeps:
-                return self._wait(condition, event, until, f"{self._max} were told within the hour")
-            if len(self._digest) >= MAX_DIGEST:
-                return self._wait(condition, event, until, "the digest is full")
-            if not self._digest:
-                self._due = until
-            self._digest[event.id] = event
+                return self._wait(condition, event, share.ends, said)
+            if len(share.digest) >= MAX_DIGEST:
+                return self._wait(condition, event, share.ends, "the digest is full")
+            share.defer(event)
             self._tell(condition, event, now)
-            return Wait(self._due, f"{self._max} were told within the hour; it goes into the digest")
-        self._count += not free
+            condition.digested = True
+            return Wait(share.due, f"{said}; it goes into the digest")
+        share.count(opens)
         self._tell(condition, event, now)
         return Send(event)
 
-    def _digested(self, now: float) -> Verdict:
-        if now < self._due:
-            return Wait(self._due, "it goes into the digest")
-        events = list(self._digest.values())
-        self._digest = {}
-        if now >= self._window + HOUR_S:
-            self._window = now
-            self._count = 0
-        self._count += 1
-        covers = tuple(event.id for event in events)
-        self._last_digest = Send(events[0] if len(events) == 1 else digest(events), covers)
-        return self._last_digest
+    def _digested(self, share: Share, now: float) -> Verdict:
+        if now < share.due:
+            return Wait(share.due, "it goes into the digest")
+        events = share.take(now)
+        for event in events:
+            self._condition(condition_of(event)).digested = False
+        share.last = events[0] if len(events) == 1 else digest(events)
+        return Send(share.last, share.covered)
 
     def _tell(self, condition: _Condition, event: Event, now: float) -> None:
         condition.waiting = None
@@ -211,7 +228,8 @@ class Filter:
         condition.after = event.data.get("after")
         condition.at = now
         condition.open = event.effect is Effect.OPENS
-        if event.id not in self._digest:
+        share = self._shares.get(event.service)
+        if share is None or event.id not in share.digest:
             _remember(self._told, event.id, "")
 
     def _wait(self, condition: _Condition, event: Event, until: float, reason: str) -> Wait:
@@ -229,6 +247,13 @@ class Filter:
         if len(self._conditions) > MAX_CONDITIONS:
             del self._conditions[next(iter(self._conditions))]
         return condition
+
+    def _share(self, service: str) -> Share:
+        share = self._shares.pop(service, None) or Share()
+        self._shares[service] = share
+        if len(self._shares) > MAX_SHARES:
+            del self._shares[next(iter(self._shares))]
+        return share
 
 
 def _remember(ids: dict[str, str], id: str, reason: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from policies.kinds.webhook.event import BY_NAME, HEALTH, Effect, selected
+from policies.kinds.webhook.event import BY_NAME, HEALTH, Effect, Event, closing, selected
 from policies.kinds.webhook.template import MAX_PARTS, BadTemplate
 from policies.kinds.webhook.template import check as check_template
 from policies.language.document import Document
@@ -60,7 +60,10 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _REPO: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}/[A-Za-z0-9._-]{1,100}\Z")
 _PROJECT: Final = re.compile(r"[A-Z][A-Z0-9_]{0,99}\Z")
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])\Z")
+_HOST: Final = re.compile(
+    r"(?=.{1,254}\Z)(?:[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])\Z"
+)
+"""Labels between single dots: of an empty one no name can be looked up."""
 _OURS: Final = re.compile(r"(?:host|connection|content-length|content-type|transfer-encoding|webhook-.*|ce-.*)\Z")
 _SECRET: Final = re.compile(r"authorization|cookie|token|secret|password|api-?key")
 _MEDIA: Final = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(?:; ?[A-Za-z0-9_-]+=[A-Za-z0-9._-]+)*\Z")
@@ -173,6 +176,15 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         """The types of events that it is for."""
         found = selected(self.events or (HEALTH[2:] if self.format == "statuspage" else HEALTH))
         return frozenset(n for n in found if BY_NAME[n].effect is not Effect.TELLS) if self.keeps else found
+
+    def closers(self) -> frozenset[str]:
+        """The types of events that it is told besides, when what they end was told: all that end it, for a format that
+        keeps a condition, and for who chose no events."""
+        return closing(self.names()) - self.names() if self.keeps or not self.events else frozenset()
+
+    def remembers(self, event: Event) -> bool:
+        """Whether the hook is to be told of the end of what an event begins."""
+        return event.effect is Effect.OPENS and bool(closing((event.name,)) & (self.names() | self.closers()))
 
     def references(self) -> tuple[Reference, ...]:
         """Every secret that it needs."""

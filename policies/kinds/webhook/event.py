@@ -173,6 +173,8 @@ TYPES: Final = (
 )
 BY_NAME: Final = {kind.name: kind for kind in TYPES}
 HEALTH: Final = ("instance.unhealthy", "instance.healthy", "service.down", "service.recovered")
+FIRST_VERDICT: Final = "not checked"
+"""What an instance was `before` its first verdict."""
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -223,6 +225,12 @@ def _matching(pattern: str) -> Iterable[str]:
     if pattern.endswith("*"):
         return [kind.name for kind in TYPES if kind.name.startswith(pattern[:-1]) and kind.name != "hook.digest"]
     return [pattern] if pattern in BY_NAME and pattern != "hook.digest" else []
+
+
+def closing(names: Iterable[str]) -> frozenset[str]:
+    """The names of the types that close or end what types of these names open."""
+    opened = {BY_NAME[name].subject for name in names if BY_NAME[name].effect is Effect.OPENS}
+    return frozenset(k.name for k in TYPES if k.effect in (Effect.CLOSES, Effect.ENDS) and k.subject in opened)
 
 
 _PART: Final = re.compile(r"\{([a-z]+)\}")

@@ -265,7 +265,7 @@ async def test_what_is_beyond_the_hours_share_comes_as_one(
     memory: MemoryStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A digest, told once, and every event that it stands for is done."""
-    monkeypatch.setattr("policies.kinds.webhook.decide.HOUR_S", 1.0)
+    monkeypatch.setattr("policies.kinds.webhook.share.HOUR_S", 1.0)
     await put_webhook(memory, {"hooks": {"all": hook(receiver, max_per_hour=1, events=["instance.unhealthy"])}})
     async with light_agents([memory], 2) as agents:
         for name in "abcd":

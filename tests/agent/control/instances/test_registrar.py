@@ -16,7 +16,7 @@ from agent.control.host.programs import Programs
 from agent.control.host.rights import Peer
 from agent.control.instances.checks import Means
 from agent.control.instances.registrar import Registrar
-from agent.control.instances.registration import NotYours, Registered, Taken, TooMany
+from agent.control.instances.registration import NotYours, Registered, Taken, TooMany, state_before
 from agent.control.instances.tokens import Tokens, digest
 from agent.control.mesh.table import Table
 from agent.settings.file import parse
@@ -571,3 +571,18 @@ async def test_a_renewal_ends_no_draining(tmp_path: Path, autojump_clock: trio.t
             await trio.sleep(2)
             assert (await host.value("instances/cart/here-80"))["state"] == "draining"
         assert CART in host.registrar.local
+
+
+@pytest.mark.parametrize(
+    ("told", "healthy", "before"),
+    [
+        ((False, "not checked yet"), True, "not checked"),
+        ((True, "not checked yet"), False, "not checked"),
+        ((False, "connection refused"), True, "unhealthy"),
+        ((True, "known from before"), False, "healthy"),
+        (None, False, "healthy"),
+    ],
+)
+def test_what_an_instance_was_before(told: tuple[bool, str] | None, healthy: bool, before: str) -> None:
+    """A first verdict is no recovery: events say so."""
+    assert state_before(told, healthy) == before

@@ -8,9 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from policies.kinds.webhook.decide import HOUR_S, Drop, Filter, Send, Wait, digest
+from policies.kinds.webhook.decide import Drop, Filter, Send, Wait, digest
 from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import PREFIX, Effect, Event, sample
+from policies.kinds.webhook.share import HOUR_S
 
 ISSUES: dict[str, Any] = {"format": "github-issue", "github": {"repo": "a/b"}, "secret": {"file": "token"}}
 
@@ -36,7 +37,87 @@ def test_without_more_words_everything_chosen_is_told_at_once() -> None:
     assert told.offer(event(1), 0) == Send(event(1))
     assert told.offer(healthy(2), 1) == Send(healthy(2))
     assert told.offer(event(3, "service.down"), 2) == Send(event(3, "service.down"))
+    gone = event(5, "instance.gone")
     assert told.offer(event(4, "instance.gone"), 3) == Drop("not one of the hook's events")
+    told.offer(event(6), 4)
+    assert told.offer(gone, 5) == Send(gone), "the end of what was told, however it ends"
+
+
+@pytest.mark.parametrize("name", ["instance.unhealthy", "policy.refused", "agent.lost", "breaker.opened"])
+@pytest.mark.parametrize("format", ["github-issue", "jira", "pagerduty"])
+def test_what_is_kept_elsewhere_is_closed_though_only_its_beginning_was_asked_for(name: str, format: str) -> None:
+    """By each type of event that ends it; and by none that ends nothing of it."""
+    formats: dict[str, Any] = {
+        "github-issue": ISSUES,
+        "jira": {"format": format, "jira": {"api": "https://x.example", "project": "A"}, "secret": {"file": "t"}},
+        "pagerduty": {"format": format, "pagerduty": {"routing_key": {"file": "t"}}},
+    }
+    keeping = msgspec.convert({"events": [name], **formats[format]}, Hook)
+    assert keeping.closers() and keeping.remembers(sample(name))
+    for n, closer in enumerate(sorted(keeping.closers())):
+        told = Filter(keeping)
+        end = sample(closer)
+        assert isinstance(told.offer(end, 0), Drop), "nobody heard of what it ends"
+        end = msgspec.structs.replace(end, id=f"c-{n}-1")
+        told.offer(msgspec.structs.replace(sample(name), id="c-9-9"), 1)
+        assert told.offer(end, 2) == Send(end)
+
+
+def test_a_successor_closes_what_another_opened() -> None:
+    """It is told what has begun; and of an end that the hook is otherwise not told of."""
+    for name in ("instance.healthy", "instance.gone"):
+        told = Filter(hook(max_per_hour=1))
+        assert isinstance(told.offer(event(1, instance="other"), 0), Send)
+        told.begun(event(0).key, event(0).type)
+        assert told.offer(event(2, name), 1) == Send(event(2, name)), "and it is not held back"
+
+
+def test_a_first_verdict_is_no_recovery() -> None:
+    """A hundred and five instances start, and use nothing up; then all fail. Who chose the event is told of it."""
+    for more in ({}, {"format": "slack"}, ISSUES):
+        told = Filter(hook(**more))
+        for n in range(105):
+            first = event(n, "instance.healthy", f"i{n}", before="not checked")
+            assert told.offer(first, n) == Drop("a first verdict is no recovery")
+        failed = [event(200 + n, instance=f"i{n}") for n in range(100)]
+        assert [told.offer(one, 200) for one in failed] == [Send(one) for one in failed]
+    chosen = healthy(1, before="not checked")
+    assert Filter(hook(events=["instance.*"])).offer(chosen, 0) == Send(chosen)
+    told = Filter(hook())
+    told.begun(chosen.key, PREFIX + "instance.unhealthy")
+    assert told.offer(chosen, 0) == Send(chosen), "the agent was started anew; it was unhealthy before"
+
+
+@pytest.mark.parametrize("good", ["instance.healthy", "instance.gone", "instance.registered"])
+def test_good_news_never_crowds_out_bad(good: str) -> None:
+    """Beginnings have a share of their own, whatever else there was; and so have the others, which are bounded too."""
+    told = Filter(hook(events=["instance.*"], max_per_hour=3))
+    news = [type(told.offer(event(n, good, f"i{n}"), n)) for n in range(9)]
+    assert news == [Send] * 3 + [Wait] * 6
+    bad = [event(20 + n, instance=f"j{n}") for n in range(4)]
+    assert [type(told.offer(one, 20)) for one in bad] == [Send, Send, Send, Wait]
+
+
+def test_a_wide_documents_limit_is_a_services() -> None:
+    """One service's flood is not another's silence; each has a digest of its own."""
+    told = Filter(hook(max_per_hour=1))
+
+    def of(service: str, n: int) -> Event:
+        return msgspec.structs.replace(event(n, instance=f"i{n}"), service=service, key=f"m/{service}/{n}")
+
+    assert [type(told.offer(of("a", n), n)) for n in range(3)] == [Send, Wait, Wait]
+    assert told.offer(of("b", 9), 9) == Send(of("b", 9))
+    found = told.offer(of("a", 1), 3600)
+    assert isinstance(found, Send) and found.covers == ("c-1-0", "c-2-0") and found.event.service == "a"
+
+
+def test_what_waits_in_a_digest_ends_there() -> None:
+    """The end does not come before the beginning."""
+    told = Filter(hook(max_per_hour=1))
+    told.offer(event(1, instance="a"), 0)
+    assert isinstance(told.offer(event(2), 1), Wait) and isinstance(told.offer(healthy(3), 2), Wait)
+    found = told.offer(event(2), 3600)
+    assert isinstance(found, Send) and found.covers == ("c-2-0", "c-3-0")
 
 
 def test_asking_again_gets_the_same_answer() -> None:
@@ -155,7 +236,7 @@ def test_beyond_the_hours_share_there_is_a_digest() -> None:
     found = told.offer(events[3], 3600)
     assert isinstance(found, Send) and found.covers == ("c-2-0", "c-3-0", "c-4-0")
     assert found.event.data["count"] == 3 and found.event.id == "c-2-0-digest"
-    assert told.offer(events[2], 3601) is found and told.offer(events[4], 3700) is found
+    assert told.offer(events[2], 3601) == found == told.offer(events[4], 3700)
     assert isinstance(told.offer(event(9, instance="z"), 3602), Send)
     assert isinstance(told.offer(event(10, instance="y"), 3603), Wait), "the digest counts too"
 
@@ -164,8 +245,8 @@ def test_a_digest_of_one_is_that_event() -> None:
     """There is nothing to sum up."""
     told = Filter(hook(max_per_hour=1))
     told.offer(event(1), 0)
-    told.offer(healthy(2), 1)
-    assert told.offer(healthy(2), 3600) == Send(healthy(2), ("c-2-0",))
+    told.offer(event(2, instance="b"), 1)
+    assert told.offer(event(2, instance="b"), 3600) == Send(event(2, instance="b"), ("c-2-0",))
 
 
 def test_no_limit() -> None:
@@ -205,7 +286,7 @@ def test_an_edit_keeps_what_was_told() -> None:
     told.configure(hook(**{"for": "10s", "max_per_hour": 2}))
     assert told.offer(event(1), 10) == Send(event(1))
     told.configure(hook(max_per_hour=1))
-    assert isinstance(told.offer(healthy(2), 11), Wait), "one was told before the edit"
+    assert isinstance(told.offer(event(2, instance="b"), 11), Wait), "one was told before the edit"
 
 
 def test_a_clock_that_jumps_back_stands_still() -> None:
@@ -303,10 +384,13 @@ class Outbox(RuleBasedStateMachine):
 
     @invariant()
     def the_hours_share_is_kept(self) -> None:
-        """In any hour at most the share, twice where two windows meet, with their digests."""
+        """In any hour at most the share, twice where two windows meet, with their digests: of what begins, and of what
+        neither begins nor ends what was told."""
         recent = [one for at, one in self.told if at > self.now - HOUR_S]
+        begun = sum(one.effect is Effect.OPENS for one in recent)
         if self.most and not self.keeps:
-            assert len(recent) <= 2 * self.most + 2
+            assert begun <= 2 * self.most + 2
+            assert len(recent) <= begun + 2 * self.most + 2 + len(self.seen) + begun
 
     def teardown(self) -> None:
         """In the end everything was told or dropped, and what was told last of each condition is so."""
