@@ -21,12 +21,16 @@ Method: TypeAlias = Annotated[
 
 
 class RequestView(Protocol):
-    """Read-only view. ``path`` is percent-encoded as sent, without the query; ``query`` is without its '?'."""
+    """Read-only view. ``path`` is percent-encoded, in its normal form and without parameters where the service's `path`
+    policy keeps no other; ``whole_path`` is what the service is sent, both without the query; ``query`` is without its
+    '?'."""
 
     @property
     def method(self) -> str: ...
     @property
     def path(self) -> str: ...
+    @property
+    def whole_path(self) -> str: ...
     @property
     def query(self) -> str: ...
     @property
@@ -55,7 +59,8 @@ class Request:
         claims: Mapping[str, str] | None = None,
     ) -> None:
         self.method = method
-        self.path, _, self.query = target.partition("?")
+        path, _, self.query = target.partition("?")
+        self.path = self.whole_path = path
         self.caller = caller
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._claims = dict(claims or {})

@@ -15,6 +15,7 @@ import re2
 from msgspec import Meta
 
 from policies.language.names import matches, parse_pattern
+from policies.language.normal_path import normal, normal_encoding
 from policies.language.plain import Flaw, below, read_at
 from policies.language.work import MAX_PATTERN, check_pattern
 from policies.request import TOKEN, Method, RequestView, cookie, query_parameter
@@ -97,11 +98,17 @@ def template_regex(path: str, template: str) -> Any:
     if "{" in rest or "}" in rest:
         raise Flaw(path, "a brace that belongs to no {place}; a place is a name in braces")
     _check_characters(path, rest)
-    pattern = "".join(f"(?P<{p}>[^/]+)" if n % 2 else re.escape(p) for n, p in enumerate(parts))
+    pattern = "".join(f"(?P<{p}>[^/]+)" if n % 2 else _literal(p) for n, p in enumerate(parts))
     if any("/" not in between for between in parts[2:-1:2]):
         return linear_regex(path, pattern)
     # With one place a segment there is nothing to backtrack over, and `re` answers in a fifth of the time.
     return re.compile(pattern)
+
+
+def _literal(text: str) -> str:
+    """As it stands, or in its normal form."""
+    other = normal_encoding(text.encode()).decode()
+    return re.escape(text) if other == text else f"(?:{re.escape(text)}|{re.escape(other)})"
 
 
 # Checking. Each raises Flaw.
@@ -199,16 +206,37 @@ def compile_match(match: Match, groups: dict[str, Predicate]) -> Predicate | Non
 def compile_path(match: PathMatch) -> Predicate:
     """A predicate on the path."""
     if match.exact is not None:
-        exact = match.exact
-        return lambda request: request.path == exact
+        return _exactly(match.exact)
     if match.prefix is not None:
         prefix = match.prefix.rstrip("/")
-        below = prefix + "/"
-        return lambda request: request.path == prefix or request.path.startswith(below)
+        other = _spelt_normally(match.prefix).rstrip("/")
+        return _under(prefix) if other == prefix else _any(_under(prefix), _under(other))
     pattern = path_pattern(match)
     assert pattern is not None
     fullmatch = pattern.fullmatch
     return lambda request: fullmatch(request.path) is not None
+
+
+def _exactly(path: str) -> Predicate:
+    other = _spelt_normally(path)
+    if other == path:
+        return lambda request: request.path == path
+    return lambda request: request.path in (path, other)
+
+
+def _under(prefix: str) -> Predicate:
+    below = prefix + "/"
+    return lambda request: request.path == prefix or request.path.startswith(below)
+
+
+def _any(one: Predicate, other: Predicate) -> Predicate:
+    return lambda request: one(request) or other(request)
+
+
+def _spelt_normally(path: str) -> str:
+    """What a document writes is what its author saw somewhere; requests come by in the normal form, but for a service
+    that keeps every spelling."""
+    return normal(path.encode()).target.decode()
 
 
 def path_pattern(match: PathMatch) -> Any:

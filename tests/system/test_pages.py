@@ -20,7 +20,7 @@ import pytest
 from tests.policies.test_pages import KEY, PUTS
 from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
 
-KINDS = ("balance", "breaker", "fault", "outlier", "ratelimit", "retry", "route", "shadow", "shed", "timeout")
+KINDS = ("path", "balance", "breaker", "fault", "outlier", "ratelimit", "retry", "route", "shadow", "shed", "timeout")
 EXAMPLES = [(kind, command) for kind, command in PUTS if kind in KINDS]
 NAMED = re.compile(r'"?(?:service|to)"?: "?([a-z][a-z-]*\.[a-z]+)')
 NOT_COMPARED = {"date", "x-request-id", "traceparent", "tracestate", "via", "x-shoal-deadline"}
@@ -32,6 +32,8 @@ REQUESTS: list[tuple[str, str, dict[str, str]]] = [
     ("GET", "/pets/7/photo", {}),
     ("GET", "/v1/cats/12?a=b%20c&a=", {}),
     ("GET", "/v2/prices", {}),
+    ("GET", "/x/..//pets;color=red/%37?a=%61", {}),
+    ("GET", "/pets%2f7", {}),
     ("GET", "/robots.txt", {}),
     ("GET", "/old-shop/a?b=c", {}),
     ("GET", "/old-shop/a", {"cookie": "stay=1"}),

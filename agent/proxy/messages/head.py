@@ -135,13 +135,15 @@ class Head:
 class RequestHead(Head):
     """A request head that was accepted."""
 
-    __slots__ = ("has_trail", "has_words", "host", "method", "target", "upgrade")
+    __slots__ = ("has_trail", "has_words", "host", "method", "place", "target", "upgrade")
 
     def __init__(self) -> None:
         super().__init__()
         self.method: bytes = b""
         self.target: bytes = b""
-        """Origin form (`/path?query`), or `*`."""
+        """Origin form (`/path?query`), or `*`. In the path's normal form once it is settled (`policies.kinds.path`)."""
+        self.place: bytes = b""
+        """The path that rules judge; empty where it is that of the target."""
         self.host: bytes = b""
         """As sent: from the target in absolute form, else from the Host field."""
         self.has_trail = False

@@ -38,3 +38,11 @@ class Subject(RequestHandler):
         if view is None:
             view = self._view = HeadView(self.request, self.caller)
         return view
+
+    def see_as(self, target: str) -> None:
+        """Have policies see a request for another path and query."""
+        self._view = HeadView(self.request, self.caller, target)
+
+    def forget_view(self) -> None:
+        """Have policies see the request as it is now."""
+        self._view = None

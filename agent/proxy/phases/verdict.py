@@ -88,7 +88,20 @@ class Copies:
         self.what = ""
 
 
-Verdict: TypeAlias = Decision | Refuse | Hold | FallBack | TurnAway | Copies
+class Settle:
+    """Its path is taken as another spelling of the same place: that is what is judged, and sent."""
+
+    __slots__ = ("place", "target", "what")
+
+    def __init__(self, target: bytes, place: bytes) -> None:
+        self.target = target
+        """Path and query that the service is sent."""
+        self.place = place
+        """What rules judge."""
+        self.what = "normalized"
+
+
+Verdict: TypeAlias = Decision | Refuse | Hold | FallBack | TurnAway | Copies | Settle
 
 
 def what(verdict: Verdict) -> str:

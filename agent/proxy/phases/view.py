@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 from agent.proxy.messages.head import RequestHead
+from policies.language.normal_path import is_plain, normal
 
 
 class HeadView:
     """policies.request.RequestView over a RequestHead. Made only where policies look at more than the host."""
 
-    __slots__ = ("_request", "caller", "method", "path", "query")
+    __slots__ = ("_request", "caller", "method", "path", "query", "whole_path")
 
-    def __init__(self, request: RequestHead, caller: str) -> None:
+    def __init__(self, request: RequestHead, caller: str, rewritten: str | None = None) -> None:
+        """`rewritten`: path and query in place of the request's."""
         self._request = request
         self.caller = caller
         self.method = request.method.decode()
-        self.path, _, self.query = request.target.decode("latin-1").partition("?")
+        target, place = request.target, request.place
+        if rewritten is not None:
+            target = rewritten.encode("latin-1")
+            place = b"" if is_plain(target) else normal(target).place
+        self.whole_path, _, self.query = target.decode("latin-1").partition("?")
+        self.path = place.decode("latin-1") if place else self.whole_path
 
     def header(self, name: str) -> str | None:
         """Value of a header (lower-case name); several fields of one name joined with ', '."""

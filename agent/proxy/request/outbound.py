@@ -278,6 +278,7 @@ class Outbound(Shaped):
         if endpoint is None or endpoint in avoid:
             return
         inbound = target.plan.inbound if self.is_here(endpoint) else ()
+        self.see_rewritten()
         if any(not phase.audit and phase.peek(self) is not None for phase in inbound):
             return
         if not self.try_enter(endpoint, now):

@@ -2,11 +2,12 @@
 """The way of a request, from one decision to the next. The only place that asks phases, tells of them, has them
 counted, and does what they say: requests and `explain` walk it alike, so that an explanation cannot be another story.
 
+    both       what place the path is taken for: all that follows judges that one, and it is what is sent
     outbound   the phases of the service that was asked for ─▶ where that leads ─▶ the phases of that one
                ─▶ an endpoint is picked ─▶ where it is on this host: inbound phases ─▶ send
     inbound    the instance that the calling agent picked ─▶ inbound phases ─▶ send
 
-What a request and an explanation do differently are the methods at the end: an exchange asks phases for good, counts,
+What a request and an explanation do differently are the methods of `hands`: an exchange asks phases for good, counts,
 answers and sends; an explanation peeks, and tells.
 """
 
@@ -19,19 +20,19 @@ import msgspec
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.phase import Phase
-from agent.proxy.phases.subject import Subject
-from agent.proxy.phases.verdict import Copies, FallBack, Hold, Refuse, TurnAway, Verdict
+from agent.proxy.phases.verdict import FallBack, Hold, Refuse, Settle, TurnAway, Verdict
 from agent.proxy.report import story
 from agent.proxy.request.detours import Detours
+from agent.proxy.request.hands import Hands
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.decision import Decision, Forward, Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
-from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.retry import decide as retrying
 from policies.kinds.shed.decide import Store
+from policies.language.normal_path import is_plain
 
 MAX_FALLBACKS: Final = 3
 """Fallbacks of fallbacks that a request may go through."""
@@ -50,7 +51,7 @@ _DEFAULT_RETRY: Final = retrying.compile(None)
 _NONE: Final[list[Endpoint]] = []
 
 
-class Walk(Subject):
+class Walk(Hands):
     """One request's way."""
 
     __slots__ = (
@@ -125,10 +126,22 @@ class Walk(Subject):
         elif isinstance(verdict, TurnAway):
             self.let_go()
             self._turn_away(verdict)
+        elif isinstance(verdict, Settle):
+            self.request.target, self.request.place = verdict.target, verdict.place
+            self.forget_view()
+            return NOTED
         else:
             self.copy(verdict)
             return NOTED
         return ENDED
+
+    def settle(self, plan: Plan) -> bool:
+        """Take the path for what a service's policy says that it is; False: it is none that may be asked for."""
+        if not is_plain(self.request.target):
+            for phase in plan.paths:
+                if self.meet(phase) == ENDED:
+                    return False
+        return True
 
     def _follow(self, action: Forward | Redirect | Respond) -> int:
         if not isinstance(action, Forward):
@@ -151,6 +164,8 @@ class Walk(Subject):
         assert service is not None and plan is not None
         if self.explained is not None and not self._next:
             self.explained.append(story.found(service.name, len(plan.endpoints), self.runtime.table.revision))
+        if not self._next and not self.settle(plan):
+            return
         phases = plan.outbound
         while self._next < len(phases):
             phase = phases[self._next]
@@ -175,6 +190,8 @@ class Walk(Subject):
                 self.refuse(Refuse(found))
                 return
             target = found
+            if target is not service and forward.target is None and not self.settle(target.plan):
+                return
         for phase in target.plan.towards:
             met = self.meet(phase)
             if met == ENDED:
@@ -240,7 +257,11 @@ class Walk(Subject):
 
     def key(self, balancer: Balancer) -> int | None:
         """What says which endpoint it belongs to, where the balancer wants one."""
-        return balancer.key(self.view) if balancer.needs_key else None
+        if not balancer.needs_key:
+            return None
+        if self.forward is not None and self.forward.target is not None:
+            self.forget_view()  # the instance's: a key is drawn from what was asked for
+        return balancer.key(self.view)
 
     def try_enter(self, endpoint: Endpoint, now: float) -> bool:
         """Whether nothing speaks against an endpoint now; if so, its breaker counts on the request."""
@@ -287,22 +308,34 @@ class Walk(Subject):
         if isinstance(endpoint, Refusal):
             self.refuse(Refuse(endpoint))
             return
-        self.target = table.services.get(endpoint.service) or service
-        self.deliver(endpoint)
+        self.target = target = table.services.get(endpoint.service) or service
+        if self.settle(target.plan):
+            self.deliver(endpoint)
 
     def deliver(self, endpoint: Endpoint) -> None:
         """Hand it on; past the inbound phases of its service, where the instance is one of this host's."""
         target = self.target
         assert target is not None
         self.endpoint = endpoint
-        if target.plan.inbound and self.is_here(endpoint):
-            for phase in target.plan.inbound:
-                met = self.meet(phase)
-                if met == ENDED:
-                    return
-                if met == PASSED and phase.holds:
-                    self.held = phase
+        if target.plan.inbound and self.is_here(endpoint) and not self._come_by(target.plan):
+            return
         self.send(endpoint)
+
+    def _come_by(self, plan: Plan) -> bool:
+        """Past the inbound phases, which judge the path that the instance is sent; False: no further."""
+        self.see_rewritten()
+        for phase in plan.inbound:
+            met = self.meet(phase)
+            if met == ENDED:
+                return False
+            if met == PASSED and phase.holds:
+                self.held = phase
+        return True
+
+    def see_rewritten(self) -> None:
+        """Have phases see the request as the instance does, where its route has rewritten the path."""
+        if self.forward is not None and self.forward.target is not None:
+            self.see_as(self.forward.target)
 
     def is_here(self, endpoint: Endpoint) -> bool:
         """Whether no other agent stands before an instance."""
@@ -380,70 +413,3 @@ class Walk(Subject):
     def tried(self) -> list[Endpoint]:
         """Endpoints that are not to be picked again."""
         return self._detours.tried if self._detours is not None else _NONE
-
-    # What a request does, and an explanation only tells.
-
-    @property
-    def inbound(self) -> bool:
-        """Whether it comes in, to an instance of this host."""
-        raise NotImplementedError
-
-    def ask(self, phase: Phase) -> Verdict | None:
-        """What a phase says."""
-        raise NotImplementedError
-
-    def count(self, phase: Phase, verdict: Verdict) -> None:
-        """It had something to say."""
-        raise NotImplementedError
-
-    def count_way(self, outcome: str) -> None:
-        """A way out was taken."""
-        raise NotImplementedError
-
-    def wait(self, delay_s: float) -> bool:
-        """Go on in so long; False: at once."""
-        raise NotImplementedError
-
-    def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
-        """Ask an endpoint's breaker: empty when it lets the request pass."""
-        raise NotImplementedError
-
-    def let_go(self) -> None:
-        """What counts on an attempt that is not made after all does so no longer."""
-        raise NotImplementedError
-
-    def part(self) -> None:
-        """What comes of it says nothing of the service whose breaker let it pass."""
-        raise NotImplementedError
-
-    def copy(self, copies: Copies) -> None:
-        """Send copies along."""
-        raise NotImplementedError
-
-    def begin_session(self, balancer: Balancer, endpoint: Endpoint) -> None:
-        """The client's further requests belong to this endpoint."""
-
-    def depart(self, plan: Plan, balancer: Balancer) -> None:
-        """Its way is decided: to one of the balancer's endpoints."""
-        raise NotImplementedError
-
-    def send(self, endpoint: Endpoint) -> None:
-        """To an endpoint that nothing speaks against."""
-        raise NotImplementedError
-
-    def refuse(self, refuse: Refuse) -> None:
-        """Answer in the mesh's own name."""
-        raise NotImplementedError
-
-    def answer_directly(self, action: Redirect | Respond) -> None:
-        """Answer as a route says."""
-        raise NotImplementedError
-
-    def store(self, way: Store) -> bool:
-        """Store it, if it is one that may be."""
-        raise NotImplementedError
-
-    @property
-    def can_repeat(self) -> bool:
-        """Whether all of the request is there to be sent again."""
-        raise NotImplementedError

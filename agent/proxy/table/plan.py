@@ -1,9 +1,11 @@
 # mypyc: compiled
 """The compiled answer for one service: what is not configured is not in it, and costs nothing.
 
-The order of a request's way is the order of these four rows, and stands nowhere else; within a row it is that of the
+The order of a request's way is the order of these rows, and stands nowhere else; within a row it is that of the
 catalogue.
 
+    paths       of the service that is asked for, and of     path
+                the one that it leads to, before all others
     outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
     towards     of the service that this leads to            breaker
     departing   of the service that was asked for            shadow
@@ -24,6 +26,7 @@ from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
 from agent.proxy.phases.guards import Guards
 from agent.proxy.phases.limits import Limits
+from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.routes import Routes
 from agent.proxy.phases.sheds import Sheds
@@ -45,6 +48,8 @@ from policies.kinds.fault.document import FaultPolicy
 from policies.kinds.outlier import decide as outlier
 from policies.kinds.outlier import ejector
 from policies.kinds.outlier.document import Outlier
+from policies.kinds.path import decide as path
+from policies.kinds.path.document import PathPolicy
 from policies.kinds.ratelimit import decide as ratelimit
 from policies.kinds.ratelimit.document import RateLimit
 from policies.kinds.retry import decide as retry
@@ -61,7 +66,7 @@ from policies.language.document import Document
 
 # Kinds that this page knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
-    ("ratelimit", "fault", "route", "timeout", "breaker", "outlier", "shed", "balance", "retry", "shadow")
+    ("path", "ratelimit", "fault", "route", "timeout", "breaker", "outlier", "shed", "balance", "retry", "shadow")
 )
 GUARDS: Final = tuple([kind for kind in KINDS if kind.side is not Side.ASIDE and kind.name not in _KNOWN])
 
@@ -98,6 +103,7 @@ class Plan:
         "local",
         "outbound",
         "outlier",
+        "paths",
         "policies",
         "retry",
         "revision",
@@ -170,6 +176,7 @@ class Plan:
     ) -> None:
         once = compiled.once
         met: dict[str, Phase] = {}
+        self.paths = _paths(state, policies, once)
         self.limits: Limits | None = None
         if _asked(policies, "ratelimit", RateLimit) is not None:
             met["ratelimit"] = self.limits = Limits(
@@ -213,6 +220,7 @@ class Plan:
 
     def _take_over(self, before: Plan) -> None:
         """All that follows from policies alone."""
+        self.paths = before.paths
         self.outbound, self.towards = before.outbound, before.towards
         self.departing, self.inbound = before.departing, before.inbound
         self.limits, self.breaker, self.route = before.limits, before.breaker, before.route
@@ -260,6 +268,16 @@ class Compiled:
         if known is None or known[0] is not policy.document:
             known = self._made[kind, policy.key] = (policy.document, make(policy.document))
         return known[1]
+
+
+def _paths(state: Lasting, policies: Policies, once: Callable[[str, Policies, Any], Any]) -> tuple[Paths, ...]:
+    """What is in force, and before it what is only watched: that sees paths as they were sent."""
+    document = _asked(policies, "path", PathPolicy)
+    found = Paths(state, policies["path"], once("path", policies, path.compile)) if document is not None else None
+    if found is not None and not found.audit:
+        return (found,)
+    default = Paths(state, None, path.compile(None))
+    return (default,) if found is None else (found, default)
 
 
 def _guard(kind: Kind, document: Document, scope: Scope) -> Guard:

@@ -35,6 +35,7 @@ from policies.kinds.route.split import Split
 from policies.language.answer import DirectResponse
 from policies.language.matching import Predicate, Text, compile_match, compile_text, path_pattern
 from policies.language.names import parse_service
+from policies.language.normal_path import normal
 from policies.language.user import reader, user_of
 from policies.request import RequestView
 
@@ -219,8 +220,7 @@ def _rewriter(rule: Rule) -> Written | None:
     if not path:
         return None
     if match is not None and match.prefix is not None:
-        start, cut = path.rstrip("/"), len(match.prefix.rstrip("/"))
-        return lambda request: (start + request.path[cut:]) or "/"
+        return _in_place_of(match.prefix.rstrip("/"), path.rstrip("/"))
     pattern = path_pattern(match) if match is not None else None
     parts = _PLACES.split(path)
     if pattern is None or len(parts) == 1:
@@ -235,11 +235,28 @@ def _rewriter(rule: Rule) -> Written | None:
     return substituted
 
 
+def _in_place_of(prefix: str, start: str) -> Written:
+    depth = prefix.count("/")
+    normal_depth = normal(prefix.encode() or b"/").target.rstrip(b"/").count(b"/")
+
+    def moved(request: RequestView) -> str:
+        written_so = depth == normal_depth or request.path.startswith(prefix)
+        return start + _below(request.whole_path, depth if written_so else normal_depth) or "/"
+
+    return moved
+
+
+def _below(path: str, depth: int) -> str:
+    """What is behind so many segments of a path: with its parameters, where a prefix was found in a path without."""
+    parts = path.split("/", depth + 1)
+    return f"/{parts[-1]}" if len(parts) == depth + 2 else ""
+
+
 def _located(location: str) -> Written:
     """`//elsewhere.example` as a path would lead the client to another host: leading slashes count as one."""
 
     def located(request: RequestView) -> str:
-        values = {"path": "/" + request.path.lstrip("/"), "query": request.query}
+        values = {"path": "/" + request.whole_path.lstrip("/"), "query": request.query}
         filled = _PLACES.sub(lambda place: values[place[1]], location)
         return quote(filled, safe="!#$%&'()*+,/:;=?@[]~-._")
 

@@ -76,7 +76,9 @@ def test_a_service_may_be_spelt_either_way() -> None:
 
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
     """And with the one that was meant."""
-    assert said("retri", "{}").startswith("$: no policy kind 'retri' (did you mean 'retry'?); there are: ratelimit, ")
+    assert said("retri", "{}").startswith(
+        "$: no policy kind 'retri' (did you mean 'retry'?); there are: path, ratelimit, "
+    )
 
 
 def test_a_key_inside_of_an_object_is_named() -> None:

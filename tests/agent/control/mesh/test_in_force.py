@@ -18,6 +18,7 @@ from registry.store import Change
 
 KEYS = Keys()
 GOOD: dict[str, dict[str, Any]] = {
+    "path": {"action": "refuse"},
     "ratelimit": {"limits": [{"name": "all", "rate": "5/s"}]},
     "fault": {
         "expires": "2099-01-01T00:00:00Z",

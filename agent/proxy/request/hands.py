@@ -1,0 +1,85 @@
+# mypyc: compiled
+"""What is done with a request as it walks its way: for good, or only told, by `explain`."""
+
+from __future__ import annotations
+
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.subject import Subject
+from agent.proxy.phases.verdict import Copies, Refuse, Verdict
+from agent.proxy.table.plan import Plan
+from policies.decision import Redirect, Respond
+from policies.endpoint import Endpoint
+from policies.kinds.balance.decide import Balancer
+from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.shed.decide import Store
+
+
+class Hands(Subject):
+    """Of a walk."""
+
+    __slots__ = ()
+
+    @property
+    def inbound(self) -> bool:
+        """Whether it comes in, to an instance of this host."""
+        raise NotImplementedError
+
+    def ask(self, phase: Phase) -> Verdict | None:
+        """What a phase says."""
+        raise NotImplementedError
+
+    def count(self, phase: Phase, verdict: Verdict) -> None:
+        """It had something to say."""
+        raise NotImplementedError
+
+    def count_way(self, outcome: str) -> None:
+        """A way out was taken."""
+        raise NotImplementedError
+
+    def wait(self, delay_s: float) -> bool:
+        """Go on in so long; False: at once."""
+        raise NotImplementedError
+
+    def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
+        """Ask an endpoint's breaker: empty when it lets the request pass."""
+        raise NotImplementedError
+
+    def let_go(self) -> None:
+        """What counts on an attempt that is not made after all does so no longer."""
+        raise NotImplementedError
+
+    def part(self) -> None:
+        """What comes of it says nothing of the service whose breaker let it pass."""
+        raise NotImplementedError
+
+    def copy(self, copies: Copies) -> None:
+        """Send copies along."""
+        raise NotImplementedError
+
+    def begin_session(self, balancer: Balancer, endpoint: Endpoint) -> None:
+        """The client's further requests belong to this endpoint."""
+
+    def depart(self, plan: Plan, balancer: Balancer) -> None:
+        """Its way is decided: to one of the balancer's endpoints."""
+        raise NotImplementedError
+
+    def send(self, endpoint: Endpoint) -> None:
+        """To an endpoint that nothing speaks against."""
+        raise NotImplementedError
+
+    def refuse(self, refuse: Refuse) -> None:
+        """Answer in the mesh's own name."""
+        raise NotImplementedError
+
+    def answer_directly(self, action: Redirect | Respond) -> None:
+        """Answer as a route says."""
+        raise NotImplementedError
+
+    def store(self, way: Store) -> bool:
+        """Store it, if it is one that may be."""
+        raise NotImplementedError
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether all of the request is there to be sent again."""
+        raise NotImplementedError
