@@ -112,7 +112,7 @@ ALLOWED = {
     "agent.proxy.request": ("agent.proxy.http1.head.parse_request",),
     "registry": ("policies.language.names",),
     "agent.events": ("registry.keys", "registry.records"),
-    "agent.topics": ("registry.backoff", "agent.topics"),
+    "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.

@@ -23,6 +23,9 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
+from agent.process import own_files
+from agent.process.descriptors import OURS
+
 log = structlog.get_logger()
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
@@ -61,8 +64,8 @@ class _Segment:
         self.damaged = False
 
     def recover(self) -> None:
-        """Find out what is in it."""
-        data = self.path.read_bytes()
+        """Find out what is in it. Raises OSError when it cannot be read."""
+        data = own_files.read(self.path)
         position = 0
         while position + _HEAD.size <= len(data):
             length, crc = _HEAD.unpack_from(data, position)
@@ -74,10 +77,7 @@ class _Segment:
         self.size = position
         if position < len(data):
             self._mend(data)
-        try:
-            noted = self.notes.read_bytes()
-        except FileNotFoundError:
-            noted = b""
+        noted = own_files.read_as(self.notes, bytes) or b""
         whole = len(noted) - len(noted) % _NUMBER.size
         self.delivered = {number for (number,) in _NUMBER.iter_unpack(noted[:whole]) if number < self.count}
 
@@ -164,11 +164,15 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._segments: deque[_Segment] = deque()
         self._active: _Segment | None = None
+        if os.path.lexists(folder) and not folder.is_dir():
+            own_files.set_aside(folder, "it is no directory")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        numbers = sorted(int(path.stem) for path in folder.glob("*.records") if path.stem.isdigit())
+        stems = [path.stem for path in folder.glob("*.records")]
+        numbers = sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
         for number in numbers:
             segment = _Segment(folder, number)
-            segment.recover()
+            if not _recovered(segment):
+                continue
             if segment.finished:
                 segment.remove()
             else:
@@ -263,6 +267,18 @@ class Spool:
                 self._drop(segment)
             else:
                 segment.close()
+
+
+def _recovered(segment: _Segment) -> bool:
+    """Whether it could be read; else it is set aside. Raises OSError for what is not its fault."""
+    try:
+        segment.recover()
+    except OSError as error:
+        if error.errno in OURS:
+            raise
+        own_files.set_aside(segment.path, error.strerror or str(error))
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

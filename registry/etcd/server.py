@@ -28,6 +28,10 @@ class NoEtcd(Exception):
     """There is no etcd to start, or it did not start."""
 
 
+class EtcdEnded(NoEtcd):
+    """It gave up by itself: what is in its directory it cannot read, perhaps."""
+
+
 def find_binary(name: str = "etcd") -> str:
     """Path of `etcd` or `etcdctl`. Raises NoEtcd that says where to get it."""
     own = Path(sys.executable).parent
@@ -127,10 +131,11 @@ class EtcdProcess:
         """Wait until it answers. Raises NoEtcd."""
         deadline = time.monotonic() + timeout_s
         while not self._answers():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+            code = self._process.poll() if self._process is not None else None
+            if self._process is None or code is not None or time.monotonic() > deadline:
                 self.stop()
                 tail = (self.data_dir / "etcd.log").read_bytes()[-2000:].decode(errors="replace")
-                raise NoEtcd(f"etcd did not start; the end of its log:\n{tail}")
+                raise (EtcdEnded if code and code > 0 else NoEtcd)(f"etcd did not start; the end of its log:\n{tail}")
             time.sleep(0.03)
 
     def _answers(self) -> bool:

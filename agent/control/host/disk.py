@@ -1,7 +1,7 @@
 """The table on disk, for starting while etcd is away; and the local services with their tokens.
 
 Files are written aside and renamed, so that a crash or a full disk leaves the last good one. What cannot be read back
-exactly as it was written counts as not there.
+counts as not there (`agent.process.own_files`).
 
 Laws
 - What is kept here decides where requests go and who may send them, so nobody else may write here: a directory that is
@@ -18,10 +18,12 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
+
+from agent.process.own_files import read_as, set_aside
 
 log = structlog.get_logger()
 _MAGIC: Final = b"shoal-table-1\n"
@@ -54,6 +56,9 @@ def _replace(path: Path, data: bytes) -> bool:
     aside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in (path, aside):
+            if name.is_dir() and not name.is_symlink():
+                set_aside(name, "it is a directory, where a file is to be written")
         aside.unlink(missing_ok=True)
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
@@ -84,7 +89,7 @@ def lock(directory: Path, inherited: int = -1) -> int | None:
         return None
     _check_ours(directory)
     try:
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = _open_lock(directory / "lock")
     except OSError as error:
         _unusable(error)
         return None
@@ -100,6 +105,13 @@ def lock(directory: Path, inherited: int = -1) -> int | None:
         os.close(fd)
         raise OSError(error.errno, f"another agent uses {directory}; give each its own state_dir") from None
     return fd
+
+
+def _open_lock(path: Path) -> int:
+    """What stands there and is no file of ours cannot be anybody's lock. Raises OSError."""
+    if os.path.lexists(path) and not (stat.S_ISREG(path.lstat().st_mode) and os.access(path, os.R_OK | os.W_OK)):
+        set_aside(path, "it is no file that this agent may write to")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _unusable(error: OSError) -> None:
@@ -129,14 +141,6 @@ def _refuse(directory: Path, reason: str) -> None:
     raise OSError(errno.EPERM, f"the state directory {directory} {reason}")
 
 
-def read(path: Path) -> bytes:
-    """A file of ours. Raises OSError, also for a link, and for what is no file: none of that was written here."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no file")
-        return file.read()
-
-
 def save_table(path: Path, saved: Saved) -> bool:
     """Write the table. False when the disk does not take it."""
     body = msgspec.msgpack.encode(saved)
@@ -144,33 +148,20 @@ def save_table(path: Path, saved: Saved) -> bool:
 
 
 def load_table(path: Path, mesh: str) -> Saved | None:
-    """The table that was saved; None when there is none, it is damaged, or another mesh's."""
-    try:
-        data = read(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        log.warning("cannot read the table on disk", path=str(path), error=error.strerror)
-        return None
+    """The table that was saved; None when there is none, it cannot be read, or is another mesh's."""
+    saved = read_as(path, _parse_table)
+    return saved if saved is not None and saved.mesh == mesh else None
+
+
+def _parse_table(data: bytes) -> Saved:
+    """Raises ValueError."""
     head = len(_MAGIC) + 32
     body = data[head:]
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != data[len(_MAGIC) : head]:
-        log.warning("the table on disk is damaged, and is left aside", path=str(path))
-        return None
-    try:
-        saved = msgspec.msgpack.decode(body, type=Saved)
-    except msgspec.MsgspecError as error:
-        log.warning("the table on disk is of another version, and is left aside", path=str(path), error=str(error))
-        return None
-    return saved if saved.mesh == mesh else None
+        raise ValueError("it is not as it was written")
+    return msgspec.msgpack.decode(body, type=Saved)
 
 
-def load_json(path: Path) -> object:
-    """A small JSON file; None when there is none, or it is damaged."""
-    try:
-        return msgspec.json.decode(read(path))
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        log.warning("cannot read", path=str(path), error=str(error))
-        return None
+def load_object(path: Path) -> dict[str, Any]:
+    """A small JSON file; empty when there is none, or it cannot be read."""
+    return read_as(path, msgspec.json.Decoder(dict[str, Any]).decode) or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -16,12 +18,13 @@ import trio
 
 from agent.control.host.port_holders import holders
 from agent.control.host.sockets import is_taken
+from agent.process.own_files import set_aside
 from agent.settings.address import parse_listen
 from agent.settings.document import Etcd, Settings
 from agent.settings.file import SettingsError
 from policies.language.duration import seconds
 from registry.etcd.releases import known_faults
-from registry.etcd.server import EtcdProcess, find_binary
+from registry.etcd.server import EtcdEnded, EtcdProcess, NoEtcd, find_binary
 from registry.etcd.store import EtcdSettings, EtcdStore
 
 USUAL: Final = "127.0.0.1:2379"
@@ -84,6 +87,26 @@ async def _started(etcd: EtcdProcess) -> None:
         raise failed[0]
 
 
+async def _started_or_anew(etcd: EtcdProcess) -> None:
+    """Where it gives up on what is in its directory, start with another one, and set that aside. When that is no help,
+    all is as it was. Raises NoEtcd and OSError."""
+    had_data = await trio.Path(etcd.data_dir).exists()
+    try:
+        await _started(etcd)
+        return
+    except (EtcdEnded, FileExistsError, NotADirectoryError) as error:
+        lines = str(error).strip().splitlines()
+        aside = set_aside(etcd.data_dir, f"no etcd starts with it: {lines[-1][:300]}") if had_data else None
+        if aside is None:
+            raise
+    try:
+        await _started(etcd)
+    except (NoEtcd, OSError):
+        shutil.rmtree(etcd.data_dir, ignore_errors=True)
+        os.rename(aside, etcd.data_dir)
+        raise
+
+
 async def _tell(settings: Settings, *, taken: bool) -> None:
     """What runs now, and what to know of it."""
     (url,) = settings.etcd.endpoints
@@ -103,7 +126,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Settings]:
     port = 2379 if not is_taken(parse_listen(USUAL)) else 0
     etcd = EtcdProcess(settings.state_path / "dev-etcd", client_port=port)
     try:
-        await _started(etcd)
+        await _started_or_anew(etcd)
         ours = msgspec.structs.replace(settings, etcd=Etcd(endpoints=(etcd.url,), timeout=settings.etcd.timeout))
         await _tell(ours, taken=not port)
         yield ours

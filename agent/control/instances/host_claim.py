@@ -7,6 +7,7 @@ gives up with a message. It serves meanwhile: the name is for others to find us,
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,14 @@ import structlog
 import trio
 
 from agent.control.host import disk
+from agent.process.own_files import read_as
 from registry.backoff import Backoff
 from registry.lease import Holder
 from registry.records import Agent, Malformed, decode, encode
 from registry.store import Compare, Put, Store, StoreError
 
+BOOT: Final = re.compile(r"[!-~]{1,64}")
+"""What tells the runs of agents apart."""
 GRACE_S: Final = 5.0
 MAX_TTL_S: Final = 60.0
 log = structlog.get_logger()
@@ -30,7 +34,7 @@ class HostTaken(Exception):
 
 async def claim_host(store: Store, holder: Holder, key: str, record: Agent, boot_path: Path) -> None:
     """Put our record, once the name is free. Raises HostTaken when it stays taken."""
-    predecessor = _read(boot_path)
+    predecessor = read_as(boot_path, _parse_boot) or "none"
     backoff = Backoff(0.1, 2.0)
     waits_until = None
     while True:
@@ -73,8 +77,9 @@ async def _create(store: Store, key: str, record: Agent) -> bool:
     return outcome.succeeded
 
 
-def _read(path: Path) -> str:
-    try:
-        return disk.read(path).decode().strip() or "none"
-    except (OSError, UnicodeDecodeError):
-        return "none"
+def _parse_boot(data: bytes) -> str:
+    """Raises ValueError."""
+    boot = data.decode().strip()
+    if not BOOT.fullmatch(boot):
+        raise ValueError("it is no boot id")
+    return boot

@@ -22,7 +22,6 @@ import msgspec
 import structlog
 import trio
 
-from agent.control.host import disk
 from agent.control.host.clock import now_text
 from agent.control.host.own_ports import is_here
 from agent.control.host.rights import ROOT, Peer
@@ -39,11 +38,11 @@ from agent.control.instances.registration import (
     Registration,
     TooMany,
     identity_of,
-    kept,
     owner_of,
     state_before,
 )
 from agent.control.instances.renewals import ABANDONED_S, LEAST_S, MOST_S, Renewals
+from agent.control.instances.saved_instances import SavedInstances, owner
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.table import Table
 from agent.ports import Ports
@@ -87,8 +86,7 @@ class Registrar:
         self._keys = keys
         self._holder = holder
         self._table = table
-        self._path = settings.state_path / "instances.json"
-        self._saved = b""
+        self._disk = SavedInstances(settings.state_path / "instances.json")
         self._permits = Permits(commands=settings.checks.commands, ports=Ports(settings.checks.ports))
         self._means = means
         self._told: dict[Identity, tuple[bool, str]] = {}
@@ -111,25 +109,25 @@ class Registrar:
 
     def load(self) -> None:
         """Take what agent.toml declares, and what was registered before a restart."""
-        saved = disk.load_json(self._path)
-        if isinstance(saved, dict):
-            self.tokens.load(saved.get("tokens"), time.time())
-            self.renewals.load(saved.get("renew_within"))
-            instances = saved.get("instances")
-            for raw in instances if isinstance(instances, list) else []:
-                self._load(raw)
+        saved = self._disk.read()
+        self.renewals.load(saved.get("renew_within"))
+        instances = saved.get("instances", [])
+        read = [self.tokens.load(saved.get("tokens", []), time.time()), isinstance(instances, list)]
+        read += map(self._load, instances if read[1] else ())
         for declared in self._settings.instances:
             try:
                 self._add(declared, "agent.toml", ROOT)
             except Flaw as fault:
                 log.error("an instance of agent.toml is not registered", service=declared.service, reason=str(fault))
         self.tokens.keep_only(set(self.local), time.time())
+        if not all(read):
+            self._disk.set_aside()
+            self._save()
 
-    def _load(self, raw: Any) -> None:
-        """As `register`, of what an agent wrote before; a check that it may not do any more is dropped."""
-        uid = raw.pop("uid", ROOT) if isinstance(raw, dict) else ROOT
-        uid = uid if isinstance(uid, int) else ROOT
-        anywhere = isinstance(raw, dict) and raw.pop("anywhere", False) is True
+    def _load(self, raw: Any) -> bool:
+        """As `register`, of what an agent wrote before; a check that it may not do any more is dropped. False, and
+        said, when it is of no use."""
+        uid, anywhere = owner(raw)
         try:
             registration = convert(raw, Registration)
             try:
@@ -143,6 +141,8 @@ class Registrar:
             self.renewals.loaded(identity)
         except (Flaw, ValueError) as error:
             log.warning("a registration on disk is of no use any more", error=str(error))
+            return False
+        return True
 
     def register(self, raw: Any, peer: Peer, *, operates: bool) -> Registered:
         """Register an instance for a user; again is nothing new. Who operates may register what is not on this host.
@@ -442,9 +442,4 @@ class Registrar:
             self.forget(identity)
 
     def _save(self) -> None:
-        """Write what has to outlive us, when it has changed: registrations are renewed all the time."""
-        instances = [kept(identity, local) for identity, local in self.local.items() if local.source == "admin"]
-        saved = {"instances": instances, "tokens": self.tokens.saved(), "renew_within": self.renewals.saved()}
-        data = msgspec.json.encode(saved)
-        if data != self._saved and disk.write(self._path, data):
-            self._saved = data
+        self._disk.write(self.local, self.tokens, self.renewals)

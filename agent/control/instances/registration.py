@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -11,7 +11,6 @@ from agent.control.host.rights import ROOT, Peer
 from agent.settings.document import InstanceSettings
 from policies.kinds.health.document import HealthPolicy
 from policies.kinds.webhook.event import FIRST_VERDICT
-from policies.language.document import Document
 from policies.language.duration import Duration
 from policies.language.names import parse_service
 from policies.language.plain import Flaw
@@ -80,30 +79,6 @@ def identity_of(wanted: InstanceSettings, host: str) -> Identity:
 def owner_of(local: Local) -> str:
     """Who registered it, for people."""
     return "agent.toml" if local.source != "admin" else str(Peer(local.uid))
-
-
-def kept(identity: Identity, local: Local) -> dict[str, Any]:
-    """What an agent writes down of an instance, to register it again after a restart."""
-    service, id = identity
-    record = local.record
-    return {
-        "service": service,
-        "id": id,
-        "port": record.port,
-        "address": record.address,
-        "version": record.version,
-        "zone": record.zone,
-        "weight": record.weight,
-        "metadata": record.metadata,
-        "uid": local.uid,
-        "health": None if local.own_check is None else _plain(local.own_check),
-        **({"anywhere": True} if local.anywhere else {}),
-    }
-
-
-def _plain(document: Document) -> dict[str, Any]:
-    plain = msgspec.to_builtins(document)
-    return {name: value for name, value in plain.items() if value is not None}
 
 
 def _told(path: str, ask: Callable[[str], str], text: str) -> str:

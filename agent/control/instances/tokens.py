@@ -83,21 +83,25 @@ class Tokens:
         """For the disk."""
         return [*self._standing.values(), *self._leaving]
 
-    def load(self, saved: Any, now: float) -> None:
-        """What was saved; nothing where it makes no sense. Raises nothing, whatever it is."""
+    def load(self, saved: Any, now: float) -> bool:
+        """What was saved; nothing where it makes no sense. False where some of it made none. Raises nothing, whatever
+        it is."""
         if isinstance(saved, dict):  # by service, as they were given out before there was one an instance
             given = [(name, text) for name, text in saved.items() if isinstance(name, str) and isinstance(text, str)]
             self._leaving += [Token(name, "", digest(text), now + FROM_BEFORE_S) for name, text in given]
-            return
+            return len(given) == len(saved)
+        whole = isinstance(saved, list)
         for raw in saved if isinstance(saved, list) else []:
             try:
                 token = msgspec.convert(raw, Token)
             except msgspec.ValidationError:
+                whole = False
                 continue
             if token.until is None:
                 self._standing[token.service, token.instance] = token
             else:
                 self._leaving.append(token)
+        return whole
 
     def keep_only(self, instances: set[tuple[str, str]], now: float) -> None:
         """Retire those of instances that are not here any more."""

@@ -11,6 +11,7 @@ Laws
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from agent.control.host import disk
 from agent.hooks.receivers import Receivers
 from agent.hooks.scrubbing import Scrub
 from agent.hooks.targets import Targets
+from agent.process.own_files import read_as, set_aside
 from agent.topics.broker import Broker, BrokerError, Credentials
 from agent.topics.brokers import broker_of
 from agent.topics.relay import Relay
@@ -89,8 +91,8 @@ class RequestStore:
         try:
             async with trio.open_nursery() as nursery:
                 await trio.to_thread.run_sync(self._folder_there)
-                for path in sorted(self._folder.glob(f"*/{ORDER}")):
-                    await self._reopen(path, nursery)
+                for folder in sorted(self._folder.glob("*/")):
+                    await self._reopen(folder / ORDER, nursery)
                 self._nursery = nursery
                 await trio.sleep_forever()
         finally:
@@ -101,15 +103,22 @@ class RequestStore:
 
     def _folder_there(self) -> None:
         try:
+            if os.path.lexists(self._folder) and not self._folder.is_dir():
+                set_aside(self._folder, "it is no directory")
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             log.warning("requests cannot be stored", path=str(self._folder), error=error.strerror)
 
     async def _reopen(self, path: Path, nursery: trio.Nursery) -> None:
         try:
-            order, spool = await trio.to_thread.run_sync(_read, path)
-            topic = self._open(order, spool, nursery)
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            order = await trio.to_thread.run_sync(read_as, path, _parse_order)
+            if order is None:
+                log.error(
+                    "nobody knows where a topic's stored requests go, until one comes again", path=str(path.parent)
+                )
+                return
+            topic = self._open(order, await trio.to_thread.run_sync(Spool, path.parent), nursery)
+        except OSError as error:
             log.error("a topic's stored requests cannot be read", path=str(path), error=str(error))
             return
         if topic.relay.spool.waiting:
@@ -223,5 +232,8 @@ class RequestStore:
             reply(reason)
 
 
-def _read(path: Path) -> tuple[Order, Spool]:
-    return msgspec.json.decode(path.read_bytes(), type=Order), Spool(path.parent)
+def _parse_order(data: bytes) -> Order:
+    """Raises ValueError."""
+    order = msgspec.json.decode(data, type=Order)
+    parse_topic(order.url)
+    return order

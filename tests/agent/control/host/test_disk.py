@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.control.host import disk
+from agent.process.own_files import MOST_ASIDE, set_aside
 
 ITEMS = [("/shoal/default/instances/pets/a", b'{"port": 80}', 7), ("/shoal/default/policies/route/*", b"\xff", 0)]
 
@@ -33,20 +34,69 @@ def test_another_meshs_table_is_left_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [lambda d: d[:-1], lambda d: d[:-1] + bytes([d[-1] ^ 1]), lambda d: b"", lambda d: b"x" * 99]
 )
-def test_a_damaged_table_is_left_aside(tmp_path: Path, damage: object) -> None:
-    """Half a file, a flipped byte, an empty file, another file: none of it is believed, and nothing breaks."""
+def test_a_damaged_table_is_set_aside(tmp_path: Path, damage: object) -> None:
+    """Half a file, a flipped byte, an empty file, another file: none of it is believed, nothing breaks, and it is
+    kept."""
     path = tmp_path / "table"
     disk.save_table(path, disk.Saved("default", 9, time.time(), ITEMS))
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     assert disk.load_table(path, "default") is None
+    assert [each.name for each in tmp_path.iterdir()] == ["table.unreadable-1"]
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     """The first start of an agent."""
     assert disk.load_table(tmp_path / "table", "default") is None
-    assert disk.load_json(tmp_path / "instances.json") is None
-    (tmp_path / "instances.json").write_bytes(b"{")
-    assert disk.load_json(tmp_path / "instances.json") is None
+    assert disk.load_object(tmp_path / "instances.json") == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b'{"instances": ["\xff"]}', b"[" * 100_000, b"", b"[]"])
+def test_json_that_cannot_be_read_is_set_aside(tmp_path: Path, text: bytes) -> None:
+    """As if it were not there; it is kept, and said by its name, each time anew."""
+    path = tmp_path / "instances.json"
+    for number in (1, 2):
+        path.write_bytes(text)
+        with capture_logs() as told:
+            assert disk.load_object(path) == {}
+        assert not path.exists()
+        kept = tmp_path / f"instances.json.unreadable-{number}"
+        assert kept.read_bytes() == text
+        assert (told[0]["path"], told[0]["as_"]) == (str(path), str(kept))
+
+
+def test_what_is_set_aside_is_bounded(tmp_path: Path) -> None:
+    """The first ones are kept, and the last one."""
+    for number in range(MOST_ASIDE + 2):
+        (tmp_path / "boot").write_text(str(number))
+        assert set_aside(tmp_path / "boot", "a test")
+    kept = [(tmp_path / f"boot.unreadable-{number}").read_text() for number in range(1, MOST_ASIDE + 1)]
+    assert kept == [*map(str, range(MOST_ASIDE - 1)), str(MOST_ASIDE + 1)]
+
+
+def test_too_many_open_files_are_not_the_files_fault(tmp_path: Path) -> None:
+    """It stays where it is, for the next time."""
+    path = tmp_path / "instances.json"
+    path.write_text('{"instances": []}')
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert disk.load_object(path) == {}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert disk.load_object(path) == {"instances": []}
+
+
+def test_a_folder_in_the_place_of_a_file_makes_way(tmp_path: Path) -> None:
+    """Of the file itself, of the one that is written aside, and of the lock."""
+    for name in ("table", "table.new", "lock"):
+        (tmp_path / name / "in").mkdir(parents=True)
+    assert disk.save_table(tmp_path / "table", disk.Saved("default", 9, time.time(), ITEMS))
+    fd = disk.lock(tmp_path)
+    assert fd is not None
+    os.close(fd)
+    kept = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert kept == {"table.unreadable-1", "table.new.unreadable-1", "lock.unreadable-1"}
 
 
 def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
@@ -68,7 +118,7 @@ def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
 
 
 def test_no_name_is_followed_elsewhere(tmp_path: Path) -> None:
-    """A link in the place of a file, or of the one that is written aside, is replaced or left alone, never used."""
+    """A link in the place of a file, or of the one that is written aside, is replaced or set aside, never used."""
     (tmp_path / "elsewhere").write_bytes(b"theirs")
     (tmp_path / "table.new").symlink_to("elsewhere")
     assert disk.save_table(tmp_path / "table", disk.Saved("default", 9, time.time(), ITEMS))
@@ -76,10 +126,14 @@ def test_no_name_is_followed_elsewhere(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
     assert disk.load_table(tmp_path / "link", "default") is None
-    assert disk.load_json(tmp_path / "pipe") is None
+    assert disk.load_object(tmp_path / "pipe") == {}
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / "lock").symlink_to("../elsewhere")
-    assert disk.lock(tmp_path / "state") is None
+    fd = disk.lock(tmp_path / "state")
+    assert fd is not None
+    os.close(fd)
+    assert not (tmp_path / "state" / "lock").is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o702])
