@@ -58,6 +58,8 @@ class Explain(msgspec.Struct, frozen=True):
     """The instance (`service/id`) of this host's that another agent picked; None: it goes out from here."""
     shed: dict[str, str] = {}
     """Instances whose agents are taken to let no more in, each with the reason."""
+    address: str = ""
+    """Of the client; empty: not known."""
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -38,6 +38,11 @@ class RequestView(Protocol):
         """Service name of who is calling; empty when unknown."""
         ...
 
+    @property
+    def address(self) -> str:
+        """Of whoever connected; empty where that is another agent, which says so last in X-Forwarded-For."""
+        ...
+
     def header(self, name: str) -> str | None:
         """Value of a header (lower-case name); several fields of one name joined with ', '."""
         ...
@@ -57,11 +62,13 @@ class Request:
         headers: Mapping[str, str] | None = None,
         caller: str = "",
         claims: Mapping[str, str] | None = None,
+        address: str = "",
     ) -> None:
         self.method = method
         path, _, self.query = target.partition("?")
         self.path = self.whole_path = path
         self.caller = caller
+        self.address = address
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._claims = dict(claims or {})
 

@@ -40,6 +40,11 @@ class Peer:
         return self.address not in _THIS_HOST and not self.agent
 
     @property
+    def client(self) -> str:
+        """The address of whoever the request is of; empty where an agent hands it on, which says whose it is."""
+        return "" if self.agent else self.address
+
+    @property
     def sender(self) -> int:
         """Who it is for what its requests may say (`agent.proxy.messages.words`)."""
         if self._agents is None:

@@ -16,6 +16,7 @@ def explain(
     method: Annotated[str, typer.Argument(help="GET, POST, …")],
     url: Annotated[str, typer.Argument(help="http://pets.production/cats?page=2, or pets.production/cats")],
     caller: Annotated[str, typer.Option("--as", metavar="SERVICE", help="The service that calls.")] = "",
+    address: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The client's address.")] = "",
     headers: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; may be repeated.")
     ] = None,
@@ -31,6 +32,8 @@ def explain(
     query = [("method", method.upper()), ("url", url)]
     if caller:
         query.append(("as", caller))
+    if address:
+        query.append(("from", address))
     query += [("header", checked_header(header)) for header in headers or []]
     answer = options.admin.get("/explain", query)
     if options.printer.json:

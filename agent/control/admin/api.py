@@ -93,7 +93,13 @@ class Api:
         headers = [
             [name.strip(), value.strip()] for name, _, value in (h.partition(":") for h in query.getlist("header"))
         ]
-        asked = Explain(query.get("url", ""), query.get("method", "GET"), query.get("as", ""), headers)
+        asked = Explain(
+            query.get("url", ""),
+            query.get("method", "GET"),
+            query.get("as", ""),
+            headers,
+            address=query.get("from", ""),
+        )
         told = await explain(self._parts.fleet, self._parts.mesh.table, asked)
         if told is None:
             return refusal(503, "no worker is ready to be asked; see /readyz")

@@ -1,5 +1,5 @@
 # mypyc: compiled
-"""`ratelimit`: how many requests may pass."""
+"""`ratelimit`: how many requests may pass, on one side: out of the caller's agent, or in to the instance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Refuse, Verdict
 from agent.proxy.report.story import Entry, InForce, header_lines
 from agent.proxy.table.lasting import Lasting
-from policies.kinds.ratelimit import buckets as bucket
-from policies.kinds.ratelimit.buckets import Limited, fields
+from policies.kinds.ratelimit.buckets import Compiled
+from policies.kinds.ratelimit.limit import Limited, Quota, fields
 
 
 class Limits(Phase):
@@ -18,7 +18,7 @@ class Limits(Phase):
 
     __slots__ = ("compiled",)
 
-    def __init__(self, state: Lasting, in_force: InForce, compiled: bucket.Compiled) -> None:
+    def __init__(self, state: Lasting, in_force: InForce, compiled: Compiled) -> None:
         super().__init__("ratelimit", "admit", state, in_force, counts_in_audit=True)
         self.compiled = compiled
 
@@ -28,6 +28,8 @@ class Limits(Phase):
         if buckets is None:
             return None
         limited = self.compiled.decide(buckets, subject.view, subject.reactor.now)
+        if not self.audit:
+            subject.left = _less(subject.left, buckets.left) if limited is None else None
         return None if limited is None else _refuse(limited)
 
     def peek(self, subject: Subject) -> Verdict | None:
@@ -43,6 +45,11 @@ class Limits(Phase):
         if isinstance(verdict, Refuse):
             return self.entry(f"refused by {verdict.what}", verdict.refusal.reason)
         return self.entry("goes on", f"within its limits: {', '.join(self.compiled.names) or 'none'}")
+
+
+def _less(one: Quota | None, other: Quota | None) -> Quota | None:
+    """Of two sides' limits the one that leaves less."""
+    return other if one is None or (other is not None and other.remaining < one.remaining) else one
 
 
 def _refuse(limited: Limited) -> Refuse:

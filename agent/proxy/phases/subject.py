@@ -9,12 +9,13 @@ from agent.proxy.engine.reactor import Reactor
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.view import HeadView
 from agent.proxy.stream import RequestHandler
+from policies.kinds.ratelimit.limit import Quota
 
 
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_view", "caller", "entered_at", "reactor", "started")
+    __slots__ = ("_view", "caller", "entered_at", "left", "reactor", "started")
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
@@ -24,6 +25,8 @@ class Subject(RequestHandler):
         self.started = reactor.now
         self.entered_at = reactor.now
         """When a breaker let it pass."""
+        self.left: Quota | None = None
+        """Of the limits that let it pass, what the one leaves that has least: its answer says so."""
         self._view: HeadView | None = None
 
     @property
@@ -32,16 +35,21 @@ class Subject(RequestHandler):
         raise NotImplementedError
 
     @property
+    def address(self) -> str:
+        """Of whoever connected; empty where that is another agent."""
+        raise NotImplementedError
+
+    @property
     def view(self) -> HeadView:
         """The request as policies see it; decoded when one asks."""
         view = self._view
         if view is None:
-            view = self._view = HeadView(self.request, self.caller)
+            view = self._view = HeadView(self.request, self.caller, self.address)
         return view
 
     def see_as(self, target: str) -> None:
         """Have policies see a request for another path and query."""
-        self._view = HeadView(self.request, self.caller, target)
+        self._view = HeadView(self.request, self.caller, self.address, target)
 
     def forget_view(self) -> None:
         """Have policies see the request as it is now."""

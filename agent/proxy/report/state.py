@@ -58,7 +58,7 @@ def _guards(service: Service) -> dict[str, Any]:
 def demand(runtime: Runtime) -> dict[str, dict[str, float]]:
     """Requests that asked for a token, since ever: by service, by limit."""
     return {
-        name: {limit: service.buckets.demand(limit) for limit in service.plan.limits.compiled.names}
+        name: {limit.name: service.buckets.demand(limit.name) for limit in service.plan.limits.limits}
         for name, service in runtime.table.services.items()
         if service.buckets is not None and service.plan.limits is not None
     }

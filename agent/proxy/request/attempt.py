@@ -55,6 +55,11 @@ class Party(Walk):
         """The worker's."""
         return self.runtime.rng
 
+    @property
+    def address(self) -> str:
+        """Of whoever connected; empty where that is another agent."""
+        return self.down.peer.client
+
     def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
         """What the mesh says of the request to an endpoint; `attempt` counts from 1, `left_s` is for its answer."""
         request = self.request

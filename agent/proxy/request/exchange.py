@@ -226,6 +226,8 @@ class Exchange(Judged):
         extra = [b"via: 1.1 shoal\r\n"]
         if self.explained is not None:
             extra.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+        if self.left is not None:
+            extra.append(self.left.lines())
         if head.status >= 400 and self._was_tried(head):
             extra.append(self.mark_tried())
         return extra
@@ -375,6 +377,8 @@ class Exchange(Judged):
         """Whole, and of the mesh's own."""
         if self.explained is not None:
             fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+        if self.left is not None:
+            fields.append(self.left.lines())
         self.cut()
         self.status = status
         self.down.send_own(status, fields, body)

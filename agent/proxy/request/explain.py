@@ -32,7 +32,9 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
         request = request_of(asked)
     except BadHead as bad:
         return {"decisions": [story.entry(None, "http", "", "answer 400", bad.reason)], "endpoint": None, "status": 400}
-    explanation = Explanation(runtime, request, caller=asked.caller, inbound=asked.inbound, shed=asked.shed)
+    explanation = Explanation(
+        runtime, request, caller=asked.caller, address=asked.address, inbound=asked.inbound, shed=asked.shed
+    )
     explanation.tell()
     return explanation.as_answer()
 
@@ -40,7 +42,7 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
 class Explanation(Walk):
     """A way that nobody goes."""
 
-    __slots__ = ("_instance", "_rng", "_shed", "decisions", "status")
+    __slots__ = ("_address", "_instance", "_rng", "_shed", "decisions", "status")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Explanation(Walk):
         request: RequestHead,
         *,
         caller: str = "",
+        address: str = "",
         inbound: str | None = None,
         shed: dict[str, str] | None = None,
     ) -> None:
@@ -60,6 +63,7 @@ class Explanation(Walk):
         self.explained = self.decisions
         self.status: int | None = None
         """Of an answer that the mesh would give itself."""
+        self._address = address
         self._instance = inbound
         self._shed = shed or {}
 
@@ -67,6 +71,11 @@ class Explanation(Walk):
     def inbound(self) -> bool:
         """Whether another agent picked."""
         return self._instance is not None
+
+    @property
+    def address(self) -> str:
+        """Of whoever would connect."""
+        return self._address
 
     @property
     def rng(self) -> random.Random:
@@ -110,6 +119,7 @@ class Explanation(Walk):
             url=f"http://{host}{target}",
             method=request.method.decode(),
             caller=self.caller,
+            address=self._address,
             headers=[field for field in fields if field[0].lower() != "host"],
             inbound=f"{endpoint.service}/{endpoint.id}",
         )

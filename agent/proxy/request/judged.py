@@ -62,7 +62,7 @@ class Judged(Relay):
         if self.request_sent:
             self.proof_s = self.reactor.now - (sent_at if sent_at > tried_at else tried_at)
 
-    def settle(self, attempt: Attempt) -> None:
+    def count_as_good(self, attempt: Attempt) -> None:
         """Its answer has flowed for so long that it counts as good, whatever becomes of it."""
         attempt.judge(ejector.OK, attempt.latency_s)
         if self.entered is not None and self.proof:

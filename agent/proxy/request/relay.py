@@ -178,10 +178,10 @@ class Relay(Party):
             if attempt.up is not None and down.full:
                 attempt.up.pause_reading()
             if not attempt.judged and now - attempt.began > FLOWS_S:
-                self.settle(attempt)
+                self.count_as_good(attempt)
         self.arm_phase(now)
 
-    def settle(self, attempt: Attempt) -> None:
+    def count_as_good(self, attempt: Attempt) -> None:
         """Its answer has flowed for so long that it counts as good, whatever becomes of it."""
         raise NotImplementedError
 

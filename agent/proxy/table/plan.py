@@ -9,7 +9,7 @@ catalogue.
     outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
     towards     of the service that this leads to            breaker
     departing   of the service that was asked for            shadow
-    inbound     of the instance's, by the agent beside it    guards of the callee's side, shed
+    inbound     of the instance's, by the agent beside it    ratelimit, guards of the callee's side, shed
 
 In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier). A policy that guards, and that
 nobody knows the content of, stands in its row like any other, and lets nothing pass.
@@ -177,11 +177,14 @@ class Plan:
         once = compiled.once
         met: dict[str, Phase] = {}
         self.paths = _paths(state, policies, once)
-        self.limits: Limits | None = None
+        self.limits: ratelimit.Sides | None = None
+        guarding: Phase | None = None
         if _asked(policies, "ratelimit", RateLimit) is not None:
-            met["ratelimit"] = self.limits = Limits(
-                state, policies["ratelimit"], once("ratelimit", policies, ratelimit.compile)
-            )
+            self.limits = limits = once("ratelimit", policies, ratelimit.compile)
+            if limits.caller.limits or not limits.service.limits:
+                met["ratelimit"] = Limits(state, policies["ratelimit"], limits.caller)
+            if limits.service.limits:
+                guarding = Limits(state, policies["ratelimit"], limits.service)
         self.breaker: Breakers | None = None
         if _asked(policies, "breaker", Breaker) is not None:
             self.breaker = Breakers(state, policies["breaker"], once("breaker", policies, breaker.compile))
@@ -207,11 +210,13 @@ class Plan:
                 )
         for each in closed:
             met[each.kind] = Shut(state, each)
+            if each.kind == "ratelimit":
+                guarding = met[each.kind]
         whole = self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
         self.outbound = _in_order(met, Side.CALLER)
         self.towards = _configured(whole)
         self.departing = _configured(self.shadow)
-        self.inbound = _in_order(met, Side.CALLEE)
+        self.inbound = _configured(guarding) + _in_order(met, Side.CALLEE)
 
     def _keeping_out(self) -> int:
         ejects = self.outlier is not None and not self.outlier.audit

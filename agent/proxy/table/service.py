@@ -60,8 +60,9 @@ class Service(Lasting):
         if self.buckets is None:
             cells = Cells(self.together) if self.together is not None else None
             self.buckets = Buckets(own, self.name, cells)
-        self.buckets.configure(plan.limits.compiled.names)
-        for limit in plan.limits.compiled.limits:
+        limits = plan.limits.limits
+        self.buckets.configure({limit.name for limit in limits})
+        for limit in limits:
             if limit.shared:
                 self.buckets.begin(limit.name, share / agents)
             else:

@@ -17,204 +17,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final
 
-from policies.hashing import hash64
-from policies.kinds.ratelimit.cells import MOST_TOKENS, Cells, age_s, key_of, tokens_in, word_of
-from policies.request import RequestView, cookie, query_parameter
+from policies.kinds.ratelimit.bucket import Bucket
+from policies.kinds.ratelimit.cells import MOST_TOKENS, Cells, key_of
+from policies.kinds.ratelimit.limit import Limit, Limited, Quota
+from policies.request import RequestView
 
-LONG: Final = 64
-"""Characters of a key's value that are kept as they are."""
 _ONE: Final = 1 - 1e-9
 """A token, but for what rounding took of it."""
-
-
-class Limited(NamedTuple):
-    """Why a request is refused, and when another may pass."""
-
-    name: str
-    status: int
-    body: str
-    """Empty: the mesh's own."""
-    retry_after_s: int
-    limit: int
-    """Requests in `window_s`, which together say the rate of the whole limit in whole numbers."""
-    window_s: int
-    remaining: int
-    reset_s: int
-    reason: str
-
-
-class Key:
-    """What gets a bucket of its own: everything that is named here, taken together."""
-
-    __slots__ = ("_caller", "_claim", "_cookie", "_header", "_path", "_query")
-
-    def __init__(self, caller: bool, claim: str, header: str, cookie: str, query: str, path: bool) -> None:
-        self._caller = caller
-        self._claim = claim
-        self._header = header.lower()
-        self._cookie = cookie
-        self._query = query
-        self._path = path
-
-    def value(self, request: RequestView) -> str:
-        """A request's key; what it does not have counts as empty."""
-        parts: list[str] = []
-        if self._caller:
-            parts.append(request.caller)
-        if self._claim:
-            parts.append(request.claim(self._claim) or "")
-        if self._header:
-            parts.append(request.header(self._header) or "")
-        if self._cookie:
-            parts.append(cookie(request, self._cookie) or "")
-        if self._query:
-            parts.append(query_parameter(request, self._query) or "")
-        if self._path:
-            parts.append(request.path)
-        found = parts[0] if len(parts) == 1 else "\0".join(parts)
-        return found if len(found) <= LONG else f"\0{hash64(found):016x}"
-
-
-class Limit:
-    """The figures of one limit of a document."""
-
-    __slots__ = (
-        "body",
-        "burst",
-        "key",
-        "matches",
-        "max_keys",
-        "name",
-        "quota",
-        "rate",
-        "reason",
-        "shared",
-        "status",
-        "window_s",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        rate: float,
-        burst: float,
-        *,
-        quota: int = 1,
-        window_s: int = 1,
-        key: Key | None = None,
-        matches: Callable[[RequestView], bool] | None = None,
-        max_keys: int = 10_000,
-        status: int = 429,
-        body: str = "",
-        reason: str = "",
-        shared: bool = False,
-    ) -> None:
-        self.name = name
-        self.rate = rate
-        """Requests a second."""
-        self.burst = burst
-        self.quota = quota
-        self.window_s = window_s
-        self.key = key
-        self.matches = matches
-        self.max_keys = max_keys
-        self.status = status
-        self.body = body
-        self.reason = reason
-        self.shared = shared
-        """Whether all agents have it together."""
-
-    def refusal(self, wait_s: float) -> Limited:
-        """What a request is told that could pass in `wait_s`; no later than after a window, when shares have moved."""
-        wait = max(1, math.ceil(min(wait_s, float(self.window_s)) - 1e-6))
-        return Limited(
-            self.name, self.status, self.body, wait, self.quota, self.window_s, 0, wait, self.reason
-        )  # fmt: skip
-
-
-class Bucket:
-    """Tokens, one for each request that may pass now. Of one that workers have together: what was seen of it last."""
-
-    __slots__ = ("_at", "_capacity", "_cells", "_key", "_keyed", "_rate", "_updated", "tokens")
-
-    def __init__(self, rate: float, capacity: float, now: float) -> None:
-        self.tokens = capacity
-        self._rate = rate
-        self._capacity = capacity
-        self._updated = now
-        self._cells: Cells | None = None
-        self._key = 0
-        self._keyed = False
-        self._at = -1
-
-    def share(self, cells: Cells | None, key: int, keyed: bool, now: float) -> None:
-        """Have it together with other workers: as it stands there, or else as it is here. None: alone."""
-        self._cells = cells
-        self._key = key
-        self._keyed = keyed
-        self._at = -1
-        if cells is not None:
-            self.fill(self._rate, self._capacity, now)
-
-    @property
-    def shared(self) -> bool:
-        """Whether other workers take from it."""
-        return self._cells is not None
-
-    def _load(self, now: float) -> None:
-        cells = self._cells
-        if cells is None:
-            return
-        if self._at >= 0:
-            key: int = cells.words[self._at]
-            if key != self._key:
-                self._at = -1
-        if self._at < 0:
-            self._at = cells.find(self._key, self._keyed)
-            if self._at < 0:
-                self._at = cells.claim(self._key, self._keyed, word_of(self.tokens, self._updated), now)
-                return
-        word: int = cells.words[self._at + 1]
-        self.tokens = tokens_in(word)
-        self._updated = now - age_s(word, now)
-
-    def _store(self, now: float) -> None:
-        if self._cells is not None and self._at >= 0:
-            self._cells.words[self._at + 1] = word_of(self.tokens, now)
-
-    def take(self, now: float) -> None:
-        """One of them, as they are by now: others may have taken some since they were looked at."""
-        if self._cells is not None:
-            self.fill(self._rate, self._capacity, now)
-        self.tokens -= 1.0
-        self._store(now)
-
-    def fill(self, rate: float, capacity: float, now: float) -> None:
-        """Bring it up to `now`."""
-        if self._cells is not None:
-            self._load(now)
-        edited = rate != self._rate or capacity != self._capacity
-        self._capacity = capacity
-        passed = now - self._updated
-        if passed > 0:
-            self.tokens += passed * (rate if rate < self._rate else self._rate)
-            self._updated = now
-        self._rate = rate
-        if self.tokens > capacity:
-            self.tokens = capacity
-        if edited:
-            self._store(now)
-
-    def filled(self, rate: float, capacity: float, now: float) -> Bucket:
-        """What it would be after `fill`."""
-        if self._cells is not None:
-            self._load(now)
-        other = Bucket(self._rate, self.tokens, self._updated)
-        other.fill(rate, capacity, now)
-        return other
 
 
 def _together(limit: Limit) -> bool:
@@ -302,12 +114,14 @@ class Meter:
 class Buckets:
     """What one worker has counted for one service. Outlives the documents."""
 
-    __slots__ = ("_cells", "_default_share", "_meters", "_service", "latest")
+    __slots__ = ("_cells", "_default_share", "_meters", "_service", "latest", "left")
 
     def __init__(self, default_share: float = 1.0, service: str = "", cells: Cells | None = None) -> None:
         """`cells`: where the workers of the agent have the buckets of a service together."""
         self._service = service
         self._cells = cells
+        self.left: Quota | None = None
+        """Of the limit that has least, behind the request that passed last."""
         self.latest = -math.inf
         """The latest time that any request came with."""
         self._default_share = default_share
@@ -355,26 +169,26 @@ class Buckets:
 
 
 class Compiled:
-    """The limits of a document, ready to be asked."""
+    """The limits of a document, ready to be asked: those of the callers' agents, or those of the service's."""
 
     __slots__ = ("limits", "names")
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self.limits = list(limits)
         self.names = [limit.name for limit in limits]
-        """For `Buckets.configure`."""
 
     def peek(self, state: Buckets, request: RequestView, now: float) -> Limited | None:
         """What `decide` would say; nothing is taken and nothing counted."""
         return self.decide(state, request, now, takes=False)
 
     def decide(self, state: Buckets, request: RequestView, now: float, takes: bool = True) -> Limited | None:
-        """None when the request may go on, which then has taken from each limit that it matches; else which limit
-        refuses it: of several the one that is longest empty."""
+        """None when the request may go on, which then has taken from each limit that it matches, and `state.left` is
+        what it leaves; else which limit refuses it: of several the one that is longest empty."""
         if now < state.latest:
             now = state.latest
         elif takes:
             state.latest = now
+        limits: list[Limit] = []
         meters: list[Meter] = []
         buckets: list[Bucket] = []
         empty: Limit | None = None
@@ -396,23 +210,26 @@ class Compiled:
                     empty = limit
                     longest_s = wait_s
             elif empty is None:
+                limits.append(limit)
                 meters.append(meter)
                 buckets.append(bucket)
         if empty is not None:
             return empty.refusal(longest_s)
         if takes:
-            for bucket in buckets:
-                bucket.take(now)
             for meter in meters:
                 meter.demand += 1.0
+            state.left = _take(limits, buckets, now)
         return None
 
 
-def fields(limited: Limited) -> list[tuple[str, str]]:
-    """Header fields of a refusal: Retry-After (RFC 9110 section 10.2.3), and those of
-    draft-ietf-httpapi-ratelimit-headers-10."""
-    return [
-        ("retry-after", str(limited.retry_after_s)),
-        ("ratelimit-policy", f'"{limited.name}";q={limited.limit};w={limited.window_s}'),
-        ("ratelimit", f'"{limited.name}";r={limited.remaining};t={limited.reset_s}'),
-    ]
+def _take(limits: Sequence[Limit], buckets: Sequence[Bucket], now: float) -> Quota | None:
+    """One of each; returns what is left of the one that has least."""
+    least = 0
+    for n in range(len(buckets)):
+        buckets[n].take(now)
+        if buckets[n].tokens < buckets[least].tokens:
+            least = n
+    if not buckets:
+        return None
+    found = buckets[least]
+    return limits[least].left(found.tokens, found.capacity, found.rate)

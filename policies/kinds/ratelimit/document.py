@@ -4,6 +4,8 @@ Laws
 - A request takes from every limit that it matches, or from none; who is refused is told when to come back.
 - A limit for the whole mesh is divided among the live agents by demand (`shares`), a limit for an agent evenly
   among its workers. Who divides is not asked about any request: a worker decides with what it has.
+- A limit is counted where its `side` says: by the callers' agents before a request leaves, or by the agent beside
+  the instance, past which nobody comes.
 - No edit fills a bucket: what was counted lives in `Buckets`, under the name of the limit.
 """
 
@@ -39,13 +41,17 @@ class KeyRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     query: Annotated[str, Meta(max_length=128)] = ""
     claim: Annotated[str, Meta(max_length=128, description="Of a verified token")] = ""
     path: Annotated[bool, Meta(description="Each path, as it was sent, without the query")] = False
+    address: Annotated[bool, Meta(description="Each client address; of IPv6, each /64")] = False
+    trusted_hops: Annotated[int, Meta(ge=0, le=16, description="Proxies of yours in front of the mesh")] = 0
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        if not any((self.caller, self.header, self.cookie, self.query, self.claim, self.path)):
-            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, claim and path")
+        if not any((self.caller, self.header, self.cookie, self.query, self.claim, self.path, self.address)):
+            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, claim, path and address")
         if self.claim:
             raise Flaw(f"{path}.claim", NO_CLAIMS)
+        if self.trusted_hops and not self.address:
+            raise Flaw(f"{path}.trusted_hops", f"does nothing without {path}.address; leave one out or say the other")
         for kind, name in (("header", self.header), ("cookie", self.cookie)):
             if name and not TOKEN.match(name):
                 raise Flaw(f"{path}.{kind}", f"{name[:60]!r} is no {kind} name")
@@ -70,6 +76,10 @@ class LimitRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     scope: Annotated[
         Literal["agent", "mesh"], Meta(description="agent: each allows this much; mesh: all live agents together")
     ] = "agent"
+    side: Annotated[
+        Literal["caller", "service"],
+        Meta(description="Whose agent counts and refuses: that of whoever calls, or the one beside the instance"),
+    ] = "caller"
     key: Annotated[KeyRule | None, Meta(description="What gets a bucket of its own; default one for all")] = None
     max_keys: Annotated[int, Meta(ge=1, le=1_000_000, description="Keys that a worker remembers")] = MAX_KEYS
     match: Annotated[Match, Meta(description="Which requests; default all")] = Match()
@@ -84,6 +94,9 @@ class LimitRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         elif self.max_keys != MAX_KEYS:
             raise Flaw(f"{path}.max_keys", f"does nothing without {path}.key; leave one out or say the other")
         check_ungrouped(self.match, f"{path}.match")
+        if self.side == "service" and self.status >= 500:
+            reason = "callers' agents would take it for a failure of the instance; with side service, from 400 to 499"
+            raise Flaw(f"{path}.status", f"{self.status}; {reason}")
 
 
 class RateLimit(Document, frozen=True, kw_only=True):

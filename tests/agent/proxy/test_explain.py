@@ -24,7 +24,13 @@ modes = st.sampled_from([{}, {}, {}, {"mode": "audit"}])
 percents = st.sampled_from([1, 50, 100])
 matches = st.sampled_from([{}, {"match": {"path": {"prefix": "/a"}}}, {"match": {"headers": {"x-user": "ann"}}}])
 
-limits = st.sampled_from([{"name": "all", "rate": "1/h"}, {"name": "ann", "rate": 2, "key": {"header": "x-user"}}])
+limits = st.sampled_from(
+    [
+        {"name": "all", "rate": "1/h"},
+        {"name": "all", "rate": "1/h", "side": "service"},
+        {"name": "ann", "rate": 2, "key": {"header": "x-user"}},
+    ]
+)
 ratelimits = st.fixed_dictionaries({"limits": st.lists(limits, min_size=1, max_size=1)})
 injections = st.sampled_from(
     [{"delay": "20ms"}, {"abort": {"status": 418}}, {"delay": "20ms", "abort": {"status": 418}}]
@@ -179,7 +185,7 @@ def remembered(play: Playbook) -> list[Any]:
         if service.limiter is not None:
             found.append((service.limiter.active, service.limiter.limit))
         if service.plan.limits is not None and service.buckets is not None:
-            names = service.plan.limits.compiled.names
+            names = [limit.name for limit in service.plan.limits.limits]
             found.append([(service.buckets.demand(name), service.buckets.size(name)) for name in names])
         found.append([group.mark() for group in service.plan._groups.values()])
         found.append((service.budget.allowance(), list(service.budget._retries)))

@@ -13,7 +13,8 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from policies.kinds.ratelimit.buckets import Buckets, Compiled, Limit
+from policies.kinds.ratelimit.buckets import Buckets, Compiled
+from policies.kinds.ratelimit.limit import Limit
 from policies.kinds.ratelimit.shares import GRANT_S, REPORT_S, Ledger, Member, Shared, owner
 from policies.request import Request
 

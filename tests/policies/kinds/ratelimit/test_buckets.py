@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from policies.kinds.ratelimit.buckets import LONG, Buckets, Compiled, Key, Limit, Limited, fields
+from policies.kinds.ratelimit.buckets import Buckets, Compiled
+from policies.kinds.ratelimit.limit import LONG, Key, Limit, Limited, fields
 from policies.request import Request
 
-USER = Key(False, "", "X-User", "", "", False)
+USER = Key(header="X-User")
 ANY = Request()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.kinds.ratelimit.buckets import Buckets, Compiled, Key, Limit
+from policies.kinds.ratelimit.buckets import Buckets, Compiled
 from policies.kinds.ratelimit.cells import Cells, age_s, key_of, tokens_in, word_of
+from policies.kinds.ratelimit.limit import Key, Limit
 from policies.request import Request
 from policies.together import WORDS, Together
 
-USER = Key(False, "", "X-User", "", "", False)
+USER = Key(header="X-User")
 ANY = Request()
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policies.kinds.ratelimit.buckets import Buckets, Compiled, fields
+from policies.kinds.ratelimit.buckets import Buckets, Compiled
 from policies.kinds.ratelimit.decide import compile
 from policies.kinds.ratelimit.document import RateLimit, parse_rate, shared
+from policies.kinds.ratelimit.limit import fields
 from policies.kinds.ratelimit.shares import Shared
 from policies.language.document import convert
 from policies.language.plain import Flaw
@@ -24,7 +25,7 @@ def document(*limits: dict[str, Any]) -> RateLimit:
 
 
 def limits(*limits: dict[str, Any]) -> Compiled:
-    return compile(document(*limits))
+    return compile(document(*limits)).caller
 
 
 def passed(compiled: Compiled, state: Buckets, request: Request, count: int = 20, now: float = 0.0) -> int:
@@ -111,8 +112,8 @@ def test_limits_of_the_mesh_are_named() -> None:
     )
     assert shared(found) == {"all": Shared(1, False), "each": Shared(2, True)}
     state = Buckets()
-    assert passed(compile(found), state, Request(caller="shop")) == 1
-    refused = compile(found).decide(state, Request(caller="shop"), 0.0)
+    assert passed(compile(found).caller, state, Request(caller="shop")) == 1
+    refused = compile(found).caller.decide(state, Request(caller="shop"), 0.0)
     assert refused is not None
     assert refused.reason == "the limit all of all agents together, 60/m, is used up"
 
@@ -144,14 +145,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (one(rate=True), "$.limits[0].rate: expected a number or text, got true or false"),
     (one(burst=0), "$.limits[0].burst: expected a whole number >= 1"),
     (one(scope="global"), "$.limits[0].scope: 'global' is none of: agent, mesh"),
-    (one(key={}), "$.limits[0].key: names nothing; one or more of caller, header, cookie, query, claim and path"),
+    (one(key={}),
+     "$.limits[0].key: names nothing; one or more of caller, header, cookie, query, claim, path and address"),
     (one(key={"header": "a b"}), "$.limits[0].key.header: 'a b' is no header name"),
     (one(key={"cookie": "a=b"}), "$.limits[0].key.cookie: 'a=b' is no cookie name"),
     (one(key={"user": "x"}),
      "$.limits[0].key: no field 'user' here (did you mean 'query'?); "
-     "there are: caller, header, cookie, query, claim, path"),
+     "there are: caller, header, cookie, query, claim, path, address, trusted_hops"),
     (one(max_keys=5), "$.limits[0].max_keys: does nothing without $.limits[0].key; leave one out or say the other"),
     (one(max_keys=0, key={"path": True}), "$.limits[0].max_keys: expected a whole number >= 1"),
+    (one(key={"caller": True, "trusted_hops": 1}),
+     "$.limits[0].key.trusted_hops: does nothing without $.limits[0].key.address; leave one out or say the other"),
+    (one(key={"address": True, "trusted_hops": 17}), "$.limits[0].key.trusted_hops: expected a whole number <= 16"),
+    (one(side="callee"), "$.limits[0].side: 'callee' is none of: caller, service (did you mean 'caller'?)"),
+    (one(side="service", status=503),
+     "$.limits[0].status: 503; callers' agents would take it for a failure of the instance; "
+     "with side service, from 400 to 499"),
     (one(status=200), "$.limits[0].status: expected a whole number >= 400"),
     (one(match={"groups": ["beta"]}),
      "$.limits[0].match.groups: groups belong to a route; here a header, cookie or caller can be named"),
