@@ -3,7 +3,8 @@
 the agent's. Pure: words of 64 bits that somebody else has mapped.
 
 Python has no atomic addition over processes, so nothing here needs one. Tokens of rate limits stand in the same memory,
-under laws of their own (`policies.kinds.ratelimit.cells`).
+under laws of their own (`policies.kinds.ratelimit.cells`), and so does what adaptive limits have found
+(`policies.kinds.shed.common`).
 
 Laws
 - Every worker has a region of its own, and nobody else writes there while it lives: what it has under way, by service.
@@ -31,7 +32,7 @@ LET_IN: Final = 5
 WAITING: Final = 6
 _FIGURES: Final = 6
 
-MAGIC: Final = 0x53484F414C303031
+MAGIC: Final = 0x53484F414C303032
 """The first word, so that another version's memory is not taken for this one's."""
 CHANGES: Final = 1
 """The word that control counts up when a region is given out or taken back."""
@@ -47,7 +48,11 @@ FIRST: Final = 128
 LIMIT_CELLS: Final = 1 << 15
 KEYED_CELLS: Final = 1 << 16
 """Behind the regions: buckets of limits, and of limits' keys, of two words each (`policies.kinds.ratelimit.cells`)."""
-WORDS: Final = FIRST + REGIONS * REGION + 2 * (LIMIT_CELLS + KEYED_CELLS)
+ADAPTIVE: Final = 16
+"""Words of a limit that finds itself (`policies.kinds.shed.common`), behind the buckets."""
+ADAPTIVE_CELLS: Final = 1 << 12
+ADAPTIVE_FIRST: Final = FIRST + REGIONS * REGION + 2 * (LIMIT_CELLS + KEYED_CELLS)
+WORDS: Final = ADAPTIVE_FIRST + ADAPTIVE_CELLS * ADAPTIVE
 _PROBES: Final = 4
 _KEYS: Final = (1 << 48) - 1
 """Small enough for compiled code to compare in a register."""

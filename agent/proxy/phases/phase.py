@@ -58,7 +58,8 @@ class Phase:
         raise NotImplementedError
 
     def ended(self, subject: Subject, status: int, latency_s: float) -> None:
-        """What it let pass is over: with a status, after so long; 0 and what is negative say nothing."""
+        """What it let pass is over: answered with a status, after so long; 0: nobody waited any longer for an answer.
+        Where it says nothing how long it took, that is negative."""
 
     def proved(self, subject: Subject, status: int, latency_s: float) -> None:
         """The same of what goes on."""

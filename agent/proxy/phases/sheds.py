@@ -47,15 +47,20 @@ class Sheds(Phase):
         if isinstance(verdict, TurnAway):
             return self.entry("not let in", verdict.reason)
         limiter = self.state.limiter
-        limit = f"; {limiter.active} under way here, of {limiter.limit:.0f}" if limiter is not None else ""
+        limit = f"; {limiter.under_way} under way, of {limiter.limit:.0f}" if limiter is not None else ""
         return self.entry("let in", f"within the limit{limit}")
 
     def ended(self, subject: Subject, status: int, latency_s: float) -> None:
-        """Good answers move the limit."""
+        """Good answers move the limit, and so does what none came of in a long time."""
         limiter = self.state.limiter
         if limiter is None:
             return
-        if latency_s >= 0.0:
-            limiter.leave(latency_s, subject.reactor.now)
-        else:
+        now = subject.reactor.now
+        if latency_s < 0.0:
             limiter.abandon()
+        elif not status:
+            limiter.give_up(latency_s, now)
+        elif status >= 500:
+            limiter.fail(latency_s, now)
+        else:
+            limiter.leave(latency_s, now)

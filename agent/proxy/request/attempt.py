@@ -15,17 +15,25 @@ from agent.proxy.dialling import Dialling
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import RequestHead, ResponseHead
 from agent.proxy.messages.outgoing import own_lines, request_fields, target_of
+from agent.proxy.phases.phase import Phase
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.connections import Connections
 from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
-from policies.kinds.outlier.ejector import OK
+from policies.kinds.outlier.ejector import CONNECT, OK
 from policies.kinds.retry.policy import IDEMPOTENT_BYTES, Failure
 
 REFUSED_S: Final = 1.0
 """For how long an endpoint that refused a connection is passed over, while there is another."""
+
+UNSAID: Final = 0
+"""Nothing."""
+FAILED: Final = 1
+"""It came to nothing, and took so long."""
+GIVEN_UP: Final = 2
+"""It would have taken longer: nobody waited."""
 
 
 class Party(Walk):
@@ -162,7 +170,7 @@ class Party(Walk):
 class Attempt(Dialling):
     """One try."""
 
-    __slots__ = ("counted", "endpoint", "exchange", "gated", "held", "judged", "latency_s", "number", "unable")
+    __slots__ = ("counted", "end", "endpoint", "exchange", "gated", "held", "judged", "latency_s", "number", "unable")
 
     def __init__(self, exchange: Party, endpoint: Endpoint, number: int) -> None:
         super().__init__(exchange.request.method, exchange.request.upgrade, endpoint.dial, exchange.reactor.now)
@@ -182,6 +190,8 @@ class Attempt(Dialling):
         """Whether breakers and ejectors were told how it went."""
         self.latency_s = -1.0
         """Until the head of a good answer; negative: there was none."""
+        self.end = UNSAID
+        """What its end says of how long the endpoint takes, where there is no good answer."""
         self.unable = False
         """Whether it failed at this host, and tells nothing of the endpoint."""
         load = endpoint.load
@@ -318,6 +328,7 @@ class Attempt(Dialling):
 
     def on_timeout(self, *, connecting: bool) -> None:
         """This attempt took longer than one may."""
+        self._give_up()
         self.up = None
         address = self._address
         kind, reason = Failure.TIMEOUT, f"{address} did not answer in time"
@@ -379,6 +390,8 @@ class Attempt(Dialling):
             load.successes += 1
         else:
             load.failures += 1
+            if self.end == UNSAID and outcome != CONNECT:
+                self.end = FAILED
             self.give_back()
 
     def give_back(self) -> None:
@@ -391,8 +404,30 @@ class Attempt(Dialling):
             load.active -= 1
             held, self.held = self.held, None
             if held is not None:
-                held.ended(self.exchange, 0, self.latency_s)
+                self._tell_end(held)
             if self.gated and load.circuit is not None:
                 self.gated = False
                 now = self.exchange.reactor.now
                 load.circuit.abandon(now, now - self.began)
+
+    def _tell_end(self, held: Phase) -> None:
+        exchange = self.exchange
+        if self.latency_s >= 0.0:
+            held.ended(exchange, 200, self.latency_s)
+        elif self.end == UNSAID:
+            held.ended(exchange, 0, -1.0)
+        elif self.end == GIVEN_UP:
+            held.ended(exchange, 0, self.waited_s())
+        else:
+            held.ended(exchange, 502, exchange.reactor.now - self.began)
+
+    def cut(self) -> None:
+        """Give the connection up: nobody waits for its answer."""
+        self._give_up()
+        super().cut()
+
+    def _give_up(self) -> None:
+        """Where the endpoint has all of the request, it may be working on it."""
+        up = self.up
+        if up is not None and up.sent and self.exchange.request_sent:
+            self.end = GIVEN_UP

@@ -12,6 +12,7 @@ from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.outlier.ejector import Ejector, Record
 from policies.kinds.ratelimit.buckets import Buckets
 from policies.kinds.ratelimit.cells import Cells
+from policies.kinds.shed.common import Common
 from policies.kinds.shed.limiter import Limiter
 from policies.together import Gauge, Together
 
@@ -76,10 +77,10 @@ class Service(Lasting):
             return
         rules = plan.shed.compiled.rules
         if self.limiter is None:
-            self.limiter = Limiter(rules)
+            self.limiter = Limiter(rules, Common(self.together, self.name))
         else:
             self.limiter.configure(rules)
-        self.limiter.count_together(self._gauge if rules.fixed else None)
+        self.limiter.count_together(self._gauge)
 
     def _adopt_outlier(self, plan: Plan) -> None:
         if plan.outlier is None:

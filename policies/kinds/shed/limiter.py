@@ -3,44 +3,85 @@
 
 The adaptive limit is of the family of TCP Vegas. Of M requests under way, M x (1 - base / latency) stand in a queue, if
 `base` is what the service takes without one. Between `a` and `2a` of them the limit stays; below it grows, above it
-shrinks. `a` is the square root of the limit: a larger crowd may have more of a queue, though less of one each.
+shrinks. `a` is the square root of M: a larger crowd may have more of a queue, though less of one each.
+
+Impatient callers hide a queue: nobody hears how long it would have taken, and the service goes on working for those who
+left. So a request that was given up is a sample of at least its age: its time counts, and it is no answer. And it
+counts as under way until the service has answered one that came later: else each that leaves lets another in, and a
+queue grows that nobody sees.
 
 Why not a gradient to a moving average (Netflix's Gradient2): under a lasting overload the average follows the queue,
 and the limit drifts up with it. Why not Envoy's way, the concurrency cut to 3 from time to time to measure the minimum:
 that refuses requests where nothing is wrong. Here a base that is out of date shows by itself: when the limit has shrunk
-by a quarter and the latency has not followed, the queue was none of ours; the service takes longer now, and that is the
-new base. A shrinking limit is the experiment, and it costs a quarter of the limit once.
+by a quarter, and fewer are answered well for it, then the queue was none of ours; the service takes longer now, and
+that is the new base. A shrinking limit is the experiment, and it costs a quarter of the limit once. For the same reason
+a limit that has long been full and has not moved is tried out, by turns a quarter less and a third more: a base that
+was taken from a queue falls, one that was too low rises, and neither does for want of evidence.
 
 Laws
+- The limit is of the agent: its workers count together what is under way, and what they have learnt (`common`).
 - Only what the limit has a part in moves it: it grows only while at least three quarters of it are used.
+- It is moved by what ended after the move before has had its effect, which takes as long as a request does.
 - The least important go first: each priority may fill its own part of the limit, and the most important one all of it.
-- What fails, or is given up, says nothing about latency.
+- What fails says nothing, but that it took so long; what is given up sooner than it could have been answered, nothing.
+- However many were given up, `least` more are let in: so it is found out that the service answers again.
 - A clock that jumps back is taken for one that stands still.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
+from policies.kinds.shed.common import (
+    ADRIFT,
+    BASE_S,
+    BEGAN,
+    CALM,
+    GOOD,
+    LATENCY_S,
+    LIMIT,
+    LOST,
+    MARK_LIMIT,
+    MARK_LOST,
+    MARK_RATE,
+    NEWEST,
+    PEAK,
+    TIME_S,
+    USUAL,
+    Common,
+)
 from policies.together import LET_IN, Gauge
 
 WINDOW_S: Final = 0.1
 """The least time, and ..."""
 SAMPLES: Final = 10
-"""... the least number of answers that the limit is moved by."""
+"""... the least number of requests that the limit is moved by."""
 LONG_S: Final = 1.0
-"""After this time fewer answers do."""
+"""After this time ..."""
+FEW: Final = 3
+"""... so many do; as at first, when nothing is known."""
 USED: Final = 0.75
 STALE: Final = 0.75
 """The limit has shrunk to this part ..."""
-FOLLOWED: Final = 0.9
-"""... and the latency only to this part, or less far: then the base is out of date."""
+FOLLOWED: Final = 0.85
+"""... and no more than this part of what was answered well before still is: then the base is out of date."""
+SURELY: Final = 0.6
+"""... or this one, where it is few that say so."""
 RISE: Final = 1.002
 """By how much the base is doubted each window: 2% a second at most."""
+TRIED: Final = 16.0
+"""After so many windows without a move another limit is tried out."""
+ADRIFT_MOST: Final = 0.25
+"""Of the limit: where more than these were given up, what is answered says nothing of the limit."""
+MANY: Final = 0.1
+"""When so large a part is given up, beyond what is usual, there is a queue."""
 PARTS: Final = [1.0, 0.95, 0.9, 0.75, 0.5]
 """Of the limit, by priority: critical, high, normal, low, bulk."""
 _BACK: Final = 0.05
+_GIVEN_UP: Final = 1 << 24
+"""In the word of those let in each that was given up counts so much, and each that is waited for one."""
 
 
 class Figures:
@@ -75,154 +116,281 @@ class Figures:
 class Limiter:
     """One service's, in one worker. Outlives the documents that give it its rules."""
 
-    __slots__ = (
-        "_began",
-        "_count",
-        "_mark_latency_s",
-        "_mark_limit",
-        "_now",
-        "_peak",
-        "_pressure",
-        "_rules",
-        "_sum_s",
-        "_together",
-        "active",
-        "base_s",
-        "latency_s",
-        "limit",
-    )
+    __slots__ = ("_common", "_given_up", "_now", "_pressure", "_rules", "_together", "active")
 
-    def __init__(self, rules: Figures) -> None:
+    def __init__(self, rules: Figures, common: Common | None = None) -> None:
+        """`common`: what workers share; without it this one is alone."""
         self._rules = rules
         self._together: Gauge | None = None
         """Where what is let in is counted over all workers; None: this one's alone counts."""
-        self.limit = float(rules.fixed or rules.initial)
+        self._common = common if common is not None else Common()
         self.active = 0
-        self.base_s = 0.0
-        """What a request takes without a queue, as far as that is known."""
-        self.latency_s = 0.0
-        """Of the last window, on average."""
+        """Let in, and waited for."""
+        self._given_up: deque[float] = deque()
+        """When those were let in that nobody waits for, and that the service may still be busy with."""
         self._now = 0.0
-        self._began = 0.0
-        self._count = 0
-        self._sum_s = 0.0
-        self._peak = 0
-        """The most under way at a time in this window."""
-        self._mark_limit = 0.0
-        """The limit when it began to shrink, and ..."""
-        self._mark_latency_s = 0.0
-        """... the latency."""
         self._pressure = 1.0
         """Part of the limit that the host's CPU and the instances' own word leave."""
+
+    @property
+    def limit(self) -> float:
+        """Of all workers together."""
+        rules = self._rules
+        if rules.fixed:
+            return float(rules.fixed)
+        found = self._common.read(LIMIT) if self._common.find() else 0.0
+        if not found:
+            found = float(rules.initial)
+        return min(max(found, float(rules.least)), float(rules.most))
+
+    @property
+    def under_way(self) -> int:
+        """Those of all workers that are waited for."""
+        return self.active + self._elsewhere() % _GIVEN_UP
+
+    @property
+    def given_up(self) -> int:
+        """Those of all workers that nobody waits for, and that the service may still be busy with."""
+        return len(self._given_up) + self._elsewhere() // _GIVEN_UP
+
+    def _elsewhere(self) -> int:
+        return self._together.elsewhere(LET_IN) if self._together is not None else 0
 
     def configure(self, rules: Figures) -> None:
         """Take other figures."""
         if rules.fixed:
-            self.limit = float(rules.fixed)
+            self._given_up.clear()
         elif self._rules.fixed:
-            self.limit = float(rules.initial)
+            self._common.write(LIMIT, 0.0)
         self._rules = rules
-        if not rules.fixed:
-            self.limit = min(max(self.limit, float(rules.least)), float(rules.most))
         if not rules.cpu_percent and not rules.most_load:
             self._pressure = 1.0
 
     def count_together(self, gauge: Gauge | None) -> None:
-        """From now on the limit is of all workers, as a fixed one is; None: of this one."""
+        """From now on what is under way is counted over all workers; None: this one's alone."""
         before, self._together = self._together, gauge
         if before is not None and before is not gauge:
             before.set(LET_IN, 0)
-        if gauge is not None:
-            gauge.set(LET_IN, self.active)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._together is not None:
+            self._together.set(LET_IN, self.active + _GIVEN_UP * len(self._given_up))
 
     def enter(self, priority: int, now: float) -> str:
-        """Ask for a request to be let in: empty when it is, and then it is counted until `leave` or `abandon`; else why
-        not. `priority`: an index of PARTS."""
+        """Ask for a request to be let in: empty when it is, and then it is counted until `leave`, `give_up`, `fail` or
+        `abandon`; else why not. `priority`: an index of PARTS."""
         if now > self._now:
             self._now = now
         together = self._together
+        if self._given_up:
+            self._forget()
         if together is not None:
-            together.set(LET_IN, self.active + 1)
-        refused = self.peek(priority)
+            together.set(LET_IN, self.active + 1 + _GIVEN_UP * len(self._given_up))
+        elsewhere = self._elsewhere()
+        refused = self._ask(priority, elsewhere)
         if refused:
-            if together is not None:
-                together.set(LET_IN, self.active)
+            self._tell()
             return refused
         self.active += 1
-        if self.active > self._peak:
-            self._peak = self.active
+        if not self._rules.fixed:
+            self._note_peak(elsewhere)
         return ""
 
     def peek(self, priority: int) -> str:
         """What `enter` would say; nothing is counted."""
-        allowed = self.limit * PARTS[priority] * self._pressure
-        active = self.active
-        if self._together is not None:
-            active += self._together.elsewhere(LET_IN)
-        return self._refusal(active, allowed) if active >= allowed and active >= 1 else ""
+        return self._ask(priority, self._elsewhere())
 
-    def _refusal(self, active: int, allowed: float) -> str:
+    def _ask(self, priority: int, elsewhere: int) -> str:
+        active = self.active + elsewhere % _GIVEN_UP
+        given_up = len(self._given_up) + elsewhere // _GIVEN_UP
+        allowed = self.limit * PARTS[priority] * self._pressure
+        if active + given_up < allowed or active < (1 if not given_up else self._rules.least * PARTS[priority]):
+            return ""
         why = "" if self._pressure >= 1.0 else f", with {100 * self._pressure:.0f}% left by load"
-        return f"{active} requests are under way, of {max(allowed, 1.0):.0f} for this priority{why}"
+        left = "" if not given_up else f", and {given_up} that nobody waits for any more"
+        return f"{active} requests are under way{left}, of {max(allowed, 1.0):.0f} for this priority{why}"
+
+    def _note_peak(self, elsewhere: int) -> None:
+        common = self._common
+        total = float(self.active + len(self._given_up) + elsewhere % _GIVEN_UP + elsewhere // _GIVEN_UP)
+        if total > common.read(PEAK):
+            common.write(PEAK, total)
+        if total <= 1.0 and not common.read(GOOD) and not common.read(LOST):
+            common.write(BEGAN, self._now)  # an idle service's next window begins with its next request
+
+    def _forget(self) -> None:
+        """What was let in before one that has been answered, the service is through with."""
+        newest = self._common.read(NEWEST) if self._common.find() else 0.0
+        given_up = self._given_up
+        while given_up and given_up[0] < newest:
+            given_up.popleft()
+
+    # How it ended.
 
     def abandon(self) -> None:
         """One ended that says nothing."""
         if self.active:
             self.active -= 1
-            if self._together is not None:
-                self._together.set(LET_IN, self.active)
+            self._tell()
 
     def leave(self, latency_s: float, now: float) -> None:
         """One was answered well, after so long."""
+        self._end(latency_s, now, good=True)
+
+    def fail(self, age_s: float, now: float) -> None:
+        """One came to nothing, after so long: the service is through with it."""
+        self._end(age_s, now, good=False)
+
+    def give_up(self, age_s: float, now: float) -> None:
+        """Nobody waits for one any more, after so long; whether the service still works on it is not known."""
+        if self.active and not self._rules.fixed:
+            if len(self._given_up) >= self.limit:
+                self._given_up.popleft()
+            self._given_up.append(max(now, self._now) - age_s)
+            if self._common.find() and self.given_up > self._common.read(ADRIFT):
+                self._common.write(ADRIFT, float(self.given_up))
+        self._end(age_s, now, good=False)
+
+    def _end(self, age_s: float, now: float, *, good: bool) -> None:
         if now > self._now:
             self._now = now
         self.abandon()
-        if not self._count:
-            self._began = min(self._began or self._now, self._now)
-        self._count += 1
-        self._sum_s += latency_s
-        passed_s = self._now - self._began
-        if passed_s >= LONG_S or (passed_s >= WINDOW_S and self._count >= SAMPLES):
-            self._move()
+        if self._rules.fixed:
+            return
+        common = self._common
+        common.find()
+        came = self._now - age_s
+        base_s, began = common.read(BASE_S), common.read(BEGAN)
+        if good:
+            if came > common.read(NEWEST):
+                common.write(NEWEST, came)
+        elif age_s < base_s or came < began - common.read(LATENCY_S):
+            return
+        if self._now < began:
+            return
+        word = GOOD if good else LOST
+        common.write(word, common.read(word) + 1.0)
+        common.write(TIME_S, common.read(TIME_S) + age_s)
+        passed_s = self._now - began
+        if passed_s >= WINDOW_S:
+            count = common.read(GOOD) + common.read(LOST)
+            if count >= (1 if not base_s else SAMPLES if passed_s < LONG_S else FEW):
+                self._move(passed_s)
 
-    def _move(self) -> None:
-        self.latency_s = latency_s = self._sum_s / self._count
-        peak = self._peak
-        self._count = 0
-        self._sum_s = 0.0
-        self._began = self._now
-        self._peak = self.active
-        if not self.base_s or latency_s < self.base_s:
-            self.base_s = latency_s
+    # The limit.
+
+    def _move(self, passed_s: float) -> None:
+        """The window is over: as many requests as are enough were let in and ended in it."""
+        common, rules = self._common, self._rules
+        good, lost, time_s = common.read(GOOD), common.read(LOST), common.read(TIME_S)
+        limit = self.limit
+        peak = max(min(common.read(PEAK), limit), 1.0)
+        used = peak >= USED * limit * self._pressure
+        rate = good / passed_s
+        part = lost / max(good + lost, 1.0)
+        latency_s = time_s / good if good else 0.0
+        clean = common.read(ADRIFT) <= ADRIFT_MOST * limit
+        self._begin_window()
+        base_s = self._learn_base(latency_s, 1.0 if used else RISE)
+        if used and self._judge(limit, rate, part, latency_s, clean, good + lost >= SAMPLES):
+            return
+        allowed = math.sqrt(peak)
+        queued = peak * (1.0 - base_s / latency_s) if latency_s > 0.0 else peak
+        too_long = rules.queue_s > 0.0 and latency_s - base_s > rules.queue_s
+        leaving = part - self._usually_lost(part)
+        if queued > 2.0 * allowed or too_long or leaving > MANY:
+            most = min(limit, peak / USED)
+            less = most * (0.5 if leaving > 0.5 else 0.85)
+            if not too_long and leaving <= MANY:
+                less = max(less, most - (queued - allowed))
+            if common.read(MARK_LIMIT) <= 0.0:
+                self._mark(most, rate, part)
+            self._set(less)
+        elif not used:
+            common.write(MARK_LIMIT, 0.0)
+        elif queued < allowed:
+            common.write(MARK_LIMIT, 0.0)
+            self._set(max(limit * 1.5 if queued < 0.5 * allowed else 0.0, limit + allowed))
         else:
-            self.base_s = min(self.base_s * RISE, latency_s)
-        rules = self._rules
-        if rules.fixed:
-            return
-        allowed = math.sqrt(self.limit)
-        queued = peak * (1.0 - self.base_s / latency_s) if latency_s > 0 else 0.0
-        too_long = rules.queue_s > 0 and latency_s - self.base_s > rules.queue_s
-        if queued > 2.0 * allowed or too_long:
-            self._shrink(latency_s, queued, allowed)
-            return
-        self._mark_limit = 0.0
-        if queued < allowed and peak >= USED * self.limit * self._pressure:
-            self.limit = min(self.limit + allowed, float(rules.most))
+            self._try_out(limit, rate, part)
 
-    def _shrink(self, latency_s: float, queued: float, allowed: float) -> None:
-        if not self._mark_limit:
-            self._mark_limit = self.limit
-            self._mark_latency_s = latency_s
-        elif self.limit <= STALE * self._mark_limit:
-            if latency_s >= FOLLOWED * self._mark_latency_s:
-                self.base_s = latency_s
-                self.limit = self._mark_limit
-                self._mark_limit = 0.0
-                return
-            self._mark_limit = self.limit
-            self._mark_latency_s = latency_s
-        less = max(self.limit * 0.85, self.limit - (queued - allowed))
-        self.limit = max(less, float(self._rules.least))
+    def _usually_lost(self, part: float) -> float:
+        common = self._common
+        usual = common.read(USUAL)
+        if part < usual:
+            usual = max(part, usual * 0.98)
+            common.write(USUAL, usual)
+        return usual
+
+    def _set(self, limit: float) -> None:
+        rules, common = self._rules, self._common
+        common.write(LIMIT, min(max(limit, float(rules.least)), float(rules.most)))
+        common.write(BEGAN, self._now + common.read(LATENCY_S))
+
+    def _mark(self, limit: float, rate: float, part: float) -> None:
+        common = self._common
+        common.write(MARK_LIMIT, limit)
+        common.write(MARK_RATE, rate)
+        common.write(MARK_LOST, part)
+
+    def _try_out(self, limit: float, rate: float, part: float) -> None:
+        """What stays for long is doubted: by turns a quarter less, and a third more."""
+        common = self._common
+        calm = common.read(CALM) + 1.0
+        common.write(CALM, calm)
+        common.write(MARK_LIMIT, 0.0)
+        if calm == TRIED:
+            self._mark(limit, rate, part)
+            self._set(limit * STALE)
+        elif calm >= 2.0 * TRIED:
+            self._mark(-limit, rate, part)
+            common.write(CALM, 0.0)
+            self._set(limit / STALE)
+
+    def _judge(self, limit: float, rate: float, part: float, latency_s: float, clean: bool, enough: bool) -> bool:
+        """What came of another limit than the one that is marked; True: the limit is as it should be for now."""
+        common = self._common
+        marked, before = common.read(MARK_LIMIT), common.read(MARK_RATE)
+        if marked < 0.0:
+            if not common.read(CALM):
+                common.write(CALM, 1.0)  # the window that it rose in has answers of before
+                return True
+            common.write(MARK_LIMIT, 0.0)
+            common.write(CALM, 0.0)
+            if rate * FOLLOWED <= before:
+                self._set(-marked)
+                return True
+            common.write(BASE_S, min(common.read(BASE_S) / STALE, latency_s))
+        elif marked > 0.0 and limit <= STALE * marked:
+            fewer = rate <= (FOLLOWED if enough else SURELY) * before and latency_s > 0.0
+            if fewer and clean and part <= common.read(MARK_LOST) + MANY:
+                common.write(BASE_S, latency_s)
+                common.write(USUAL, part)
+                common.write(MARK_LIMIT, 0.0)
+                self._set(marked)
+                return True
+            if enough:
+                common.write(MARK_LIMIT, 0.0)
+        return False
+
+    def _begin_window(self) -> None:
+        common = self._common
+        adrift = self.given_up
+        common.write(ADRIFT, float(adrift))
+        common.write(PEAK, float(self.under_way + adrift))
+        common.write(BEGAN, self._now)
+        for word in (GOOD, LOST, TIME_S):
+            common.write(word, 0.0)
+
+    def _learn_base(self, latency_s: float, rise: float) -> float:
+        common = self._common
+        base_s = common.read(BASE_S)
+        if latency_s > 0.0:
+            common.write(LATENCY_S, latency_s)
+            base_s = latency_s if not base_s or latency_s < base_s else min(base_s * rise, latency_s)
+            common.write(BASE_S, base_s)
+        return base_s
 
     # What else says that it is too much.
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.playbook import Playbook
 from tests.support.proxy import CREDENTIALS, GET, OK, Client, Proxy, always_ok, endpoint, entrust, running_proxy
 
 POST = b"POST / HTTP/1.1\r\nHost: pets.production\r\nContent-Length: %d\r\n\r\n"
@@ -238,3 +239,31 @@ async def test_a_hedge_has_to_be_let_in_too() -> None:
         with trio.fail_after(60):
             while limiter is not None and limiter.active:
                 await trio.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", ["leaves", "is_cut", "fails", "breaks_off", "is_answered", "leaves_amid_its_body"])
+def test_what_an_end_says_to_an_adaptive_limit(how: str) -> None:
+    """Nobody waits any more: the service may still be at it. It came to nothing, or is answered: it is not. And a
+    request that did not come whole says nothing of the service."""
+    timeout = {"try": "300ms"} if how == "is_cut" else {}
+    retry = {"attempts": 1}
+    with Playbook() as play:
+        play.put("one", shed={}, retry=retry, **({"timeout": timeout} if timeout else {}))
+        limiter = play.worker.table.services["pets.production"].limiter
+        assert limiter is not None
+        client = play.client()
+        whole = b"POST / HTTP/1.1\r\nHost: pets.production\r\nContent-Length: 2\r\n\r\nhi"
+        assert client >> (whole[:-1] if how == "leaves_amid_its_body" else whole)
+        up = play.upstream()
+        assert limiter.active == 1
+        play.passes(0.5)
+        if how.startswith("leaves"):
+            client.ends()
+        elif how == "fails":
+            assert up >> b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
+        elif how == "breaks_off":
+            up.ends()
+        elif how == "is_answered":
+            assert up >> OK
+        assert limiter.active == 0
+        assert limiter.given_up == (1 if how in ("leaves", "is_cut") else 0)
