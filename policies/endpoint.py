@@ -27,6 +27,8 @@ class Load:
         "ewma_s",
         "failures",
         "healthy_since",
+        "penalty",
+        "penalty_at",
         "record",
         "refused_until",
         "requests",
@@ -41,6 +43,9 @@ class Load:
         self.ewma_at = 0.0
         self.healthy_since = healthy_since
         """When this worker saw it turn healthy; -inf for one that was there from the start (no slow start)."""
+        self.penalty = 0.0
+        """What it counts as having in flight beyond that (`balance.penalty`), at `penalty_at`; it fades."""
+        self.penalty_at = 0.0
         self.refused_until = 0.0
         """Until when it is passed over: it refused a connection a moment ago, or was ejected."""
         self.circuit: Circuit | None = None

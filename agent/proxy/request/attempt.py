@@ -22,6 +22,7 @@ from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.connections import Connections
 from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
+from policies.kinds.balance.penalty import penalise
 from policies.kinds.outlier.ejector import CONNECT, OK
 from policies.kinds.retry.policy import IDEMPOTENT_BYTES, Failure
 
@@ -170,7 +171,19 @@ class Party(Walk):
 class Attempt(Dialling):
     """One try."""
 
-    __slots__ = ("counted", "end", "endpoint", "exchange", "gated", "held", "judged", "latency_s", "number", "unable")
+    __slots__ = (
+        "counted",
+        "end",
+        "endpoint",
+        "exchange",
+        "gated",
+        "held",
+        "judged",
+        "latency_s",
+        "number",
+        "refused",
+        "unable",
+    )
 
     def __init__(self, exchange: Party, endpoint: Endpoint, number: int) -> None:
         super().__init__(exchange.request.method, exchange.request.upgrade, endpoint.dial, exchange.reactor.now)
@@ -188,6 +201,8 @@ class Attempt(Dialling):
         exchange.held = None
         self.judged = False
         """Whether breakers and ejectors were told how it went."""
+        self.refused = False
+        """Whether it said that it takes no more for now: no failure, but nothing that should attract more."""
         self.latency_s = -1.0
         """Until the head of a good answer; negative: there was none."""
         self.end = UNSAID
@@ -384,7 +399,7 @@ class Attempt(Dialling):
         if exchange.balancer is None:
             observe(load, latency_s, ok, now)
         else:
-            exchange.balancer.observe(load, latency_s, ok, now)
+            exchange.balancer.observe(load, latency_s, ok and not self.refused, now)
         if ok:
             self.latency_s = latency_s
             load.successes += 1
@@ -398,8 +413,11 @@ class Attempt(Dialling):
         """The endpoint is through with it."""
         if self.counted:
             self.counted = False
-            if not self.judged and self.latency_s >= 0.0:
-                self.judge(OK, self.latency_s)  # nobody had anything to say against how it went on
+            if not self.judged:
+                if self.latency_s >= 0.0:
+                    self.judge(OK, self.latency_s)  # nobody had anything to say against how it went on
+                elif not self.unable:
+                    self._note_cut()
             load = self.endpoint.load
             load.active -= 1
             held, self.held = self.held, None
@@ -431,3 +449,14 @@ class Attempt(Dialling):
         up = self.up
         if up is not None and up.sent and self.exchange.request_sent:
             self.end = GIVEN_UP
+    def _note_cut(self) -> None:
+        """There was no answer that says how long it takes: slowness that nobody waits for must not look like speed."""
+        balancer, waited_s = self.exchange.balancer, self.waited_s()
+        if balancer is not None and waited_s > 0.0:
+            balancer.observe_cut(self.endpoint.load, waited_s, self.exchange.reactor.now)
+
+    def outrun(self) -> None:
+        """Another was begun beside it, and answered first: it may go on for long at the endpoint."""
+        penalise(self.endpoint.load, self.exchange.reactor.now)
+        self.cut()
+        self.give_back()

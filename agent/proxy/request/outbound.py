@@ -101,6 +101,7 @@ class Outbound(Shaped):
             return
         if attempt.held is not None:
             self.note_load(head)
+        attempt.refused = head.status == 429
         if head.status in self.retry.watched:
             if self.hedge is not None:
                 if not self.tried_deeper(attempt.endpoint, head):
@@ -119,6 +120,8 @@ class Outbound(Shaped):
     def _on_shed(self, attempt: Attempt, complete: bool) -> None:
         """The endpoint's agent lets no more in."""
         attempt.release(reusable=complete and self.request_sent)
+        if self.balancer is not None:
+            self.balancer.observe(attempt.endpoint.load, attempt.waited_s(), False, self.reactor.now)
         attempt.give_back()
         if self.hedge is not None:
             self._lose(attempt, ejector.OK)
@@ -305,16 +308,16 @@ class Outbound(Shaped):
 
     def _win(self, attempt: Attempt) -> None:
         """Of two attempts under way one has its answer: nobody waits for the other."""
-        other = self.hedge
-        if other is attempt:
-            other = self.attempt
-            assert self.service is not None
-            count(self.service.stats.failures, "hedges_won")
+        first, hedge = self.attempt, self.hedge
         self.attempt, self.hedge = attempt, None
         self.endpoint = attempt.endpoint
-        if other is not None:
-            other.cut()
-            other.give_back()
+        if hedge is attempt and first is not None:
+            assert self.service is not None
+            count(self.service.stats.failures, "hedges_won")
+            first.outrun()
+        elif hedge is not None:
+            hedge.cut()
+            hedge.give_back()
 
     def on_drained(self) -> None:
         """The client took what was held for it: whoever answers may go on."""

@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 from policies.endpoint import Endpoint, Load
 from policies.kinds.balance.drawn import Drawn
+from policies.kinds.balance.penalty import busier
 
 Endpoints = Sequence[Endpoint]
 
@@ -206,7 +207,8 @@ class SlowStart:
 
 
 class LeastRequest:
-    """Two drawn in proportion to their weights; the one with fewer requests in flight for its weight.
+    """Two drawn in proportion to their weights; the one with fewer requests in flight for its weight, those included
+    that failed a moment ago (`penalty`).
 
     Two choices keep the fullest queue exponentially shorter than one choice does, without a herd: Mitzenmacher, "The
     power of two choices in randomized load balancing", 2001.
@@ -234,14 +236,18 @@ class LeastRequest:
         if size == 1:
             return endpoints[0]
         if now < self._eased_until and self._slow_start is not None:
-            return self._less_busy(self._eased(self._slow_start, now, rng), self._eased(self._slow_start, now, rng))
+            eased = self._slow_start
+            return self._less_busy(self._eased(eased, now, rng), self._eased(eased, now, rng), now)
         if not self._equal:
-            return self._less_busy(self._draw.draw(rng), self._draw.draw(rng))
+            return self._less_busy(self._draw.draw(rng), self._draw.draw(rng), now)
         one = int(rng.random() * size)
         two = int(rng.random() * (size - 1))
         first = endpoints[one]
         second = endpoints[two if two < one else two + 1]
-        return first if first.load.active <= second.load.active else second
+        one_load, two_load = first.load, second.load
+        if one_load.penalty or two_load.penalty:
+            return second if busier(one_load, two_load, 1.0, 1.0, now) else first
+        return first if one_load.active <= two_load.active else second
 
     def mark(self) -> object:
         """There are no turns."""
@@ -257,9 +263,8 @@ class LeastRequest:
                 return drawn
         return self._draw.draw(rng)
 
-    def _less_busy(self, one: int, two: int) -> Endpoint:
+    def _less_busy(self, one: int, two: int, now: float) -> Endpoint:
         first, second = self._endpoints[one], self._endpoints[two]
         if self._equal:
-            return first if first.load.active <= second.load.active else second
-        busier = first.load.active * self._weights[two] > second.load.active * self._weights[one]
-        return second if busier else first
+            return second if busier(first.load, second.load, 1.0, 1.0, now) else first
+        return second if busier(first.load, second.load, self._weights[one], self._weights[two], now) else first

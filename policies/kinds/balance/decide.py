@@ -22,7 +22,7 @@ from policies.kinds.balance.algorithms import (
 from policies.kinds.balance.document import DEFAULT, HASHING, Balance, HashKey
 from policies.kinds.balance.drawn import Members
 from policies.kinds.balance.entries import LEAST, UNBOUNDED, Entries
-from policies.kinds.balance.ewma import DECAY_S, PeakEwma, observe
+from policies.kinds.balance.ewma import DECAY_S, PeakEwma, observe, observe_cut
 from policies.kinds.balance.locality import Tier, candidates, choose, spilled
 from policies.kinds.balance.maglev import Maglev
 from policies.kinds.balance.ring import RingHash
@@ -150,6 +150,10 @@ class Balancer:
     def observe(self, load: Load, latency_s: float, ok: bool, now: float) -> None:
         """Take a try that ended into its endpoint's average, which fades as the document says."""
         observe(load, latency_s, ok, now, self._decay_s)
+
+    def observe_cut(self, load: Load, waited_s: float, now: float) -> None:
+        """Take a try that was given up into it: it would have taken longer."""
+        observe_cut(load, waited_s, now, self._decay_s)
 
     # For whoever asks without a request.
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from policies.endpoint import Endpoint, Load
 from policies.kinds.balance.algorithms import Endpoints, RandomChoice, weights
+from policies.kinds.balance.penalty import forgive, penalise
 
 FAILURE_PENALTY_S: Final = 5.0
 """What a failed try counts as (Linkerd's figure)."""
@@ -66,9 +67,14 @@ class PeakEwma:
 
 
 def observe(load: Load, latency_s: float, ok: bool, now: float, decay_s: float = DECAY_S) -> None:
-    """Take a try that ended into its endpoint's average. A clock that jumped back forgets nothing."""
-    if not ok and latency_s < FAILURE_PENALTY_S:
-        latency_s = FAILURE_PENALTY_S
+    """Take a try that ended into what is known of its endpoint: its average, and what it is penalised for. Not `ok`: it
+    failed, or was refused for too many. A clock that jumped back forgets nothing."""
+    if not ok:
+        penalise(load, now)
+        if latency_s < FAILURE_PENALTY_S:
+            latency_s = FAILURE_PENALTY_S
+    elif load.penalty:
+        forgive(load, now)
     if latency_s < _LEAST_S:
         latency_s = _LEAST_S
     if latency_s >= load.ewma_s:
@@ -77,3 +83,10 @@ def observe(load: Load, latency_s: float, ok: bool, now: float, decay_s: float =
         kept = math.exp(-max(0.0, now - load.ewma_at) / decay_s)
         load.ewma_s = load.ewma_s * kept + latency_s * (1 - kept)
     load.ewma_at = now
+
+
+def observe_cut(load: Load, waited_s: float, now: float, decay_s: float = DECAY_S) -> None:
+    """A try was given up before its answer: it would have taken longer than that."""
+    if waited_s > load.ewma_s * math.exp(-max(0.0, now - load.ewma_at) / decay_s):
+        load.ewma_s = max(waited_s, _LEAST_S)
+        load.ewma_at = now

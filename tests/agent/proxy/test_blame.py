@@ -8,6 +8,7 @@ import pytest
 
 from agent.proxy.table.service import Service
 from policies.endpoint import Load
+from policies.kinds.balance.penalty import burden
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import GET, SERVICE
 
@@ -269,3 +270,53 @@ def test_an_instance_that_its_agent_cannot_reach() -> None:
             _, up = asks(play)
             assert up >> b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n%b\r\n" % unsent
             assert service.ejector is not None and len(service.ejector.ejected()) == out
+
+
+# What should not attract.
+
+
+def burdens(play: Playbook) -> dict[str, float]:
+    service, now = play.worker.table.services[SERVICE], play.worker.reactor.now
+    return {name: round(burden(load, now), 1) for name, load in service.loads.items() if burden(load, now)}
+
+
+@pytest.mark.parametrize(
+    "said", [FAILED, FAILED.replace(b"500", b"429"), FAILED.replace(b"500 Oops", b"503 Full\r\nX-Shoal-Shed: 1")]
+)
+def test_what_fails_or_refuses_at_once(said: bytes) -> None:
+    """It counts on as a request in flight, and fades; a 404 does not."""
+    for answer, found in ((said, 1.0), (FAILED.replace(b"500", b"404"), 0.0)):
+        with Playbook() as play:
+            play.put(play.instance("one", via=True, agent="another"), retry={"attempts": 1})
+            client, up = asks(play)
+            assert up >> answer and client << b"HTTP/1.1 ..."
+            assert burdens(play).get("one", 0.0) == found
+            play.passes(5)
+            assert burdens(play) == {}
+
+
+def test_the_first_of_two_that_was_outrun() -> None:
+    """Its load is remembered, and that it would have taken longer; a hedge that was not needed leaves nothing."""
+    for first_wins in (False, True):
+        with Playbook() as play:
+            play.put("one", "two", retry={"hedge": {"after": "20ms"}, "attempts": 2})
+            client, first = asks(play)
+            play.passes(0.5)
+            hedge = play.upstream()
+            winner, loser = (first, hedge) if first_wins else (hedge, first)
+            assert winner >> OK and client << b"HTTP/1.1 200 ..." and loser.closed
+            assert burdens(play) == ({} if first_wins else {first.name: 1.0})
+            loads = play.worker.table.services[SERVICE].loads
+            assert first_wins or loads[first.name].ewma_s == pytest.approx(0.5, abs=0.05)
+            assert all(load.active == 0 for load in loads.values())
+
+
+def test_slowness_that_no_client_waits_for() -> None:
+    """Each leaves after half a second: the endpoint's average says so, and not nothing."""
+    with Playbook() as play:
+        play.put("one", balance={"algorithm": "peak-ewma"})
+        client, _ = asks(play)
+        play.passes(0.5)
+        client.breaks()
+        load = play.worker.table.services[SERVICE].loads["one"]
+        assert load.ewma_s == pytest.approx(0.5, abs=0.05) and load.failures == 0
