@@ -32,7 +32,7 @@ from agent.cli.commands import (
     wait,
 )
 from agent.cli.commands.apply import apply
-from agent.cli.commands.diagnosis import ready
+from agent.cli.commands.diagnosis import check, ready
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, Options, endpoints
 from agent.cli.printing import Output, lines, note, say, stop_printing
@@ -149,6 +149,7 @@ app.command(rich_help_panel=RUNNING)(register.token)
 app.command(rich_help_panel=LOOKING)(overview.services)
 app.command(rich_help_panel=LOOKING)(overview.instances)
 app.command(rich_help_panel=LOOKING)(overview.status)
+app.command(rich_help_panel=LOOKING)(check.check)
 app.command(rich_help_panel=LOOKING)(explain.explain)
 app.command(rich_help_panel=LOOKING)(chain.chain)
 app.command(rich_help_panel=LOOKING)(diff.diff)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import trio
@@ -93,6 +93,18 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`http://address:port`: etcd is reached through a tunnel (CONNECT) of this proxy; empty: directly."""
     timeout_s: float = 5.0
     """For one call, all its tries included."""
+
+
+class MemberStatus(NamedTuple):
+    """What a member of etcd says of itself."""
+
+    version: str
+    size_bytes: int
+    """Of its file, which its quota bounds."""
+    in_use_bytes: int
+    """Of that: what a defragmentation would leave."""
+    errors: tuple[str, ...]
+    """Alarms, such as `memberID:… alarm:NOSPACE`, and that it has no leader."""
 
 
 class EtcdStore:
@@ -207,7 +219,19 @@ class EtcdStore:
 
     async def version(self) -> str:
         """Of the member that answers: `3.5.18`."""
-        return str((await self._repeatable("Maintenance", "Status", _rpc.StatusRequest())).version)
+        return (await self.status()).version
+
+    async def status(self) -> MemberStatus:
+        """What the member that answers says of itself."""
+        told = await self._repeatable("Maintenance", "Status", _rpc.StatusRequest())
+        return MemberStatus(str(told.version), int(told.dbSize), int(told.dbSizeInUse), tuple(map(str, told.errors)))
+
+    @property
+    def authenticated(self) -> bool | None:
+        """Whether etcd asks who we are, as far as calls that succeeded show it; None: a certificate may say it."""
+        if self._settings.user:
+            return bool(self._token)
+        return None if self._settings.cert else False
 
     async def aclose(self) -> None:
         """Close the channel."""

@@ -39,8 +39,13 @@ def _serialized(source: Path) -> bytes:
 
 
 def _complete(proto: descriptor_pb2.FileDescriptorProto) -> None:
-    """What etcd has learnt since: WatchRequest.progress_request (etcd 3.4)."""
+    """What etcd has learnt since: WatchRequest.progress_request, and what a member says of itself (etcd 3.4)."""
     messages = {message.name: message for message in proto.message_type}
+    status = messages.get("StatusResponse")
+    if status is not None and all(field.name != "errors" for field in status.field):
+        field = descriptor_pb2.FieldDescriptorProto
+        status.field.add(name="errors", number=8, type=field.TYPE_STRING, label=field.LABEL_REPEATED)
+        status.field.add(name="dbSizeInUse", number=9, type=field.TYPE_INT64, label=field.LABEL_OPTIONAL)
     request = messages.get("WatchRequest")
     if request is None or any(field.name == "progress_request" for field in request.field):
         return

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from registry.etcd.server import free_port
+from registry.etcd.store import EtcdSettings, EtcdStore
 from tests.support.mesh import ROOT, AgentProcess, Mesh, running_mesh, until
 
 
@@ -40,6 +42,10 @@ def test_no_agent_at_all_is_said_and_is_no_success(mesh: Mesh) -> None:
     """Nobody would serve a request."""
     told = shoal(mesh, "status")
     assert (told.returncode, told.stderr) == (1, "no agent is alive in this mesh\n")
+    told = shoal(mesh, "check")
+    assert told.returncode == 1 and "error    no-agent  default: no agent is alive in this mesh" in told.stdout
+    told = shoal(mesh, "--etcd", f"127.0.0.1:{free_port()}", "check")
+    assert told.returncode == 3
 
 
 def test_an_agent_that_never_got_into_etcd(mesh: Mesh) -> None:
@@ -88,3 +94,63 @@ def test_who_waits_for_an_agent_is_told_why(mesh: Mesh, tmp_path: Path) -> None:
     )
     died.wait()
     agent.stop()
+
+
+def put(mesh: Mesh, key: str, value: str) -> None:
+    """As `etcdctl put` does."""
+
+    async def once() -> None:
+        async with EtcdStore.open(EtcdSettings(endpoints=(mesh.etcd.url,))) as store:
+            await store.put(key, value.encode())
+
+    trio.run(once)
+
+
+def test_what_is_valid_but_wrong_is_said(mesh: Mesh, tmp_path: Path) -> None:
+    """By `wait` of what was put, by `put` before it puts, and by `check` of everything, keys that nobody reads too."""
+    agent = mesh.agent("looks")
+    port, _ = mesh.service("v1")
+    agent.register("pets.production", port, version="v1")
+    until("registered", lambda: agent.ask().version == "v1")
+    ours = ["--ignore", "etcd-release", "--ignore", "interpreted", "--ignore", "descriptors"]
+    told = shoal(mesh, "check", *ours, admin=agent.socket)
+    assert (told.returncode, told.stderr.rpartition(": ")[2]) == (0, "nothing is wrong\n"), told.stdout
+    put(mesh, "/shoal/default/policies/route/pets.production", '{"active": "v9"}')
+    told = shoal(mesh, "wait")
+    assert told.returncode == 0
+    assert (
+        "no instance of pets.production has version v9 (there is v1): what goes there is answered with 503"
+        in told.stderr
+    )
+    assert agent.ask().status == 503, "as it was said"
+    for key in ("/shoal/default/policy/route/pets", "/shoal/defualt/policies/retry/pets", "shoal/default/x"):
+        put(mesh, key, "{}")
+    (tmp_path / "p.yaml").write_text("kind: timeout\nservice: pets.prodution\nrequest: 2s\n")
+    told = shoal(mesh, "policy", "put", str(tmp_path / "p.yaml"))
+    warned, done = told.stderr.splitlines()
+    assert warned.startswith(
+        "warning: timeout/pets.prodution: there is no service pets.prodution (did you mean 'pets.p"
+    )
+    assert done == "created timeout/pets.prodution"
+    told = shoal(mesh, "-o", "json", "check", *ours, admin=agent.socket)
+    assert told.returncode == 1
+    assert {(found["id"], found["where"]) for found in json.loads(told.stdout) if found["severity"] != "info"} == {
+        ("no-such-version", "route/pets.production $.active"),
+        ("matches-nothing", "timeout/pets.prodution"),
+        ("unknown-key", "/shoal/default/policy/route/pets"),
+        ("unknown-key", "shoal/default/x"),
+        ("empty-mesh", "/shoal/defualt/"),
+    }
+    assert all(found["next"] for found in json.loads(told.stdout))
+
+
+def test_a_key_that_names_nothing_is_refused_and_can_be_taken_away(mesh: Mesh) -> None:
+    """By an agent, in etcd, by `wait` and `status`; `policy rm` knows it by its spelling."""
+    agent = mesh.agents[-1]
+    put(mesh, "/shoal/default/policies/retry/pets.*", "{}")
+    told = shoal(mesh, "wait")
+    assert told.returncode == 1 and "is refused: retry/pets.*: key: '*' in 'pets.*' is not a DNS label" in told.stderr
+    until("refused", lambda: any(found["service"] == "pets.*" for found in agent.state()["refused"]))
+    until("told", lambda: "refused   retry/pets.*: key:" in shoal(mesh, "status").stdout)
+    assert shoal(mesh, "policy", "rm", "retry", "pets.*").returncode == 0
+    until("cleared", lambda: "pets.*" not in shoal(mesh, "status").stdout)

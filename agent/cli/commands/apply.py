@@ -11,12 +11,13 @@ import typer
 
 from agent.cli.commands.mesh import word
 from agent.cli.documents import Source, checked, files_under, key
-from agent.cli.enforcing import ROOMS, Text, silence, silent, unable
+from agent.cli.enforcing import ROOMS, Text, Unable, silence, silent, unable
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
     from agent.cli.census import Census, Policy
+    from agent.cli.findings.finding import Finding
     from registry.keys import Keys
     from registry.store import Store
 
@@ -94,20 +95,20 @@ def apply_sources(options: Options, sources: Sequence[Source], *, prune: bool, d
     from agent.cli.commands.wait import wait_until
     from agent.cli.etcd_client import ask
 
-    done, revision, census = ask(options, lambda store: _applied(store, options.mesh, sources, prune, dry_run))
-    _tell(options, done, revision, dry_run, census)
+    done, revision, warned = ask(options, lambda store: _applied(store, options, sources, prune, dry_run))
+    _tell(options, done, revision, dry_run, warned)
     if wait and revision:
         wait_until(options, revision)
 
 
 async def _applied(
-    store: Store, mesh: str, sources: Sequence[Source], prune: bool, dry_run: bool
-) -> tuple[Plan, int, Census]:
-    """What was done, at which revision (0 when there was nothing to do), and to what."""
+    store: Store, options: Options, sources: Sequence[Source], prune: bool, dry_run: bool
+) -> tuple[Plan, int, Warned]:
+    """What was done, at which revision (0 when there was nothing to do), and what was said before."""
     from agent.cli.census import take
     from registry.keys import Keys
 
-    census = await take(store, mesh, "policies", *ROOMS)
+    census = await take(store, options.mesh, "policies", "instances", "seen", *ROOMS)
     todo = plan(sources, census.policies, misnamed=census.misnamed, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(
@@ -115,29 +116,56 @@ async def _applied(
             "Apply parts of the directory, or single files with `shoal policy put`",
             Exit.USAGE,
         )
+    warned = _warned(census, todo)
+    if todo.size and not options.printer.json:
+        for warning in warned.lines:
+            options.printer.note(f"warning: {warning}")
     if dry_run or not todo.size:
-        return todo, 0, census
-    return todo, await _transacted(store, Keys(mesh), todo, census), census
+        return todo, 0, warned
+    return todo, await _transacted(store, Keys(options.mesh), todo, census), warned
 
 
-def _tell(options: Options, done: Plan, revision: int, dry_run: bool, census: Census) -> None:
+class Warned(msgspec.Struct, frozen=True):
+    """What is wrong with a change that is put nevertheless."""
+
+    not_enforced: list[Unable]
+    silent: list[str]
+    """Hosts of which that is not known; `silence` says so in a sentence."""
+    silence: str
+    findings: list[Finding]
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        return [*map(str, self.not_enforced), *filter(None, [self.silence]), *map(str, self.findings)]
+
+
+def _warned(census: Census, todo: Plan) -> Warned:
+    from agent.cli.findings.checks import warnings
+
+    lacking = unable(census, [Text(source.kind, source.service, source.text) for source in todo.puts])
+    found = warnings(census, todo.puts, todo.pruned)
+    return Warned(lacking, silent(census), silence(census) if todo.puts else "", found)
+
+
+def _tell(options: Options, done: Plan, revision: int, dry_run: bool, warned: Warned) -> None:
     named = {
         "created": [key(source) for source in done.created],
         "changed": [key(source) for source in done.changed],
         "removed": [f"{kind}/{service}" for kind, service in done.pruned],
         "unchanged": [key(source) for source in done.unchanged],
     }
-    lacking = unable(census, [Text(source.kind, source.service, source.text) for source in done.puts])
     if options.printer.json:
-        told = {"not_enforced": msgspec.to_builtins(lacking), "silent": silent(census)}
+        told = {
+            "not_enforced": msgspec.to_builtins(warned.not_enforced),
+            "silent": warned.silent,
+            "warnings": msgspec.to_builtins(warned.findings),
+        }
         options.printer.value({"revision": revision, "dry_run": dry_run, **named, **told})
         return
     for verb, keys in named.items():
         for name in keys:
             options.printer.note(f"{'would be ' if dry_run and verb != 'unchanged' else ''}{verb} {name}")
-    if done.puts:
-        for warning in [*map(str, lacking), *filter(None, [silence(census)])]:
-            options.printer.note(f"warning: {warning}")
     if revision:
         options.printer.text(f"{revision}")
 

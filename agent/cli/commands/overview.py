@@ -274,28 +274,15 @@ def _asked(options: Options) -> tuple[Census, dict[str, Any]]:
 
 async def _members(options: Options) -> list[dict[str, str]]:
     """What each endpoint runs, and what is known to be wrong with that."""
-    import trio
-
-    from agent.cli.etcd_client import settings_of
+    from agent.cli.members import members
     from registry.etcd.releases import warning
-    from registry.etcd.store import EtcdStore
-    from registry.store import StoreError
 
-    found: dict[str, dict[str, str]] = {}
-
-    async def one(url: str) -> None:
-        alone = msgspec.structs.replace(settings_of(options), endpoints=(url,), timeout_s=min(2.0, options.timeout_s))
-        try:
-            async with EtcdStore.open(alone) as store:
-                version = await store.version()
-            found[url] = {"version": version, "warning": warning(version, url)}
-        except StoreError as error:
-            found[url] = {"error": str(error)}
-
-    async with trio.open_nursery() as nursery:
-        for url in options.etcd:
-            nursery.start_soon(one, url)
-    return [{"url": url, **found[url]} for url in options.etcd]
+    return [
+        {"url": member.url, "error": member.error}
+        if member.error
+        else {"url": member.url, "version": member.version, "warning": warning(member.version, member.url)}
+        for member in await members(options)
+    ]
 
 
 def _show_alone(printer: Printer, local: dict[str, Any] | None, failure: Failure) -> None:

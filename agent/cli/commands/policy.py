@@ -132,7 +132,7 @@ def schema(context: typer.Context, kind: KindArgument) -> None:
 
 def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
     from agent.cli.census import take
-    from agent.cli.commands.chain import warnings
+    from agent.cli.chains import warnings
     from agent.cli.etcd_client import ask
 
     census = ask(options, lambda store: take(store, options.mesh, "policies", "seen"))

@@ -9,6 +9,7 @@ import typer
 
 from agent.cli.enforcing import ROOMS, Text, Unable, silence, unable
 from agent.cli.failure import Failure
+from agent.cli.findings.finding import Finding
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Of the same policies: by whom, and why."""
     silent: str = ""
     """Agents of which that is not known; a sentence."""
+    warnings: list[Finding] = []
+    """What is wrong with the same policies, though they are in force: `shoal check` finds it."""
 
 
 def laggards(census: Census, revision: int) -> list[Laggard]:
@@ -120,6 +123,8 @@ def wait_until(options: Options, revision: int = 0, timeout_s: float = TIMEOUT_S
         raise Failure(f"revision {end.revision} has reached {agents}, but {'; '.join(map(str, end.not_enforced))}")
     if end.silent:
         options.printer.note(f"warning: {end.silent}")
+    for warning in end.warnings:
+        options.printer.note(f"warning: {warning}")
     options.printer.note(f"revision {end.revision} is in force on {agents}")
 
 
@@ -139,12 +144,13 @@ async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> O
     import trio
 
     from agent.cli.census import take
+    from agent.cli.findings.checks import about
 
     now = await take(store, mesh)
     wanted, judged = revision or now.wanted, revision or now.newest
     with trio.move_on_after(timeout_s):
         await spread(store, mesh, wanted)
-    census = await take(store, mesh, "policies", *ROOMS)
+    census = await take(store, mesh, "policies", "instances", *ROOMS)
     put = [Text(each.kind, each.service, each.text) for each in census.policies.values() if each.revision == judged]
     return Outcome(
         wanted,
@@ -153,4 +159,5 @@ async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> O
         refusals(census, judged),
         unable(census, put),
         silence(census) if put else "",
+        about(census, put),
     )

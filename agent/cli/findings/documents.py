@@ -1,0 +1,160 @@
+"""Documents that are valid, and hardly meant: they match nothing, or lead nowhere; and those that are not in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from agent.cli.census import Census
+from agent.cli.enforcing import Text, silence, unable
+from agent.cli.findings.facts import Facts
+from agent.cli.findings.finding import Finding, Severity, named
+from agent.cli.findings.places import Place, places
+from policies.catalogue import parse
+from policies.kinds.route.document import Route
+from policies.language.document import Document, meant
+from policies.language.names import candidates, matches
+from registry.records import Instance
+
+
+class Written(NamedTuple):
+    """A valid document, and whom it is for."""
+
+    kind: str
+    pattern: str
+    document: Document
+    in_force_for: tuple[str, ...]
+    """Services that have instances, or that a document alone makes."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.pattern}"
+
+
+def of_documents(facts: Facts) -> Iterator[Finding]:
+    """What documents would do, were they in force; whether they are, others ask."""
+    census = facts.census
+    known = _Known(census)
+    for written in _written(census, known):
+        yield from _matching(written, known)
+        if written.document.mode == "enforce":
+            for place in places(written.document):
+                yield from _leading(written, place, known)
+
+
+def of_refusals(facts: Facts) -> Iterator[Finding]:
+    """What was put and is not in force, everywhere or on some hosts."""
+    census = facts.census
+    for (kind, service), refused in sorted(census.rejected.items()):
+        what = f"refused: {refused.path}: {refused.reason}"
+        yield Finding(
+            "refused", "error", f"{kind}/{service}", what, "mend it and put it again, or `shoal policy rm` it"
+        )
+    for (kind, service), misnamed in sorted(census.misnamed.items()):
+        if (kind, service) not in census.rejected:
+            remove = f"put it under the right key, and remove it: shoal policy rm '{kind}' '{service}'"
+            yield Finding("refused", "error", f"{kind}/{service}", f"key: {misnamed.reason}", remove)
+    for (kind, service), held in sorted(census.held.items()):
+        say = "if etcd is right, `shoal mesh accept`; else put it again"
+        yield Finding("held", "error", f"{kind}/{service}", f"held against what etcd says: {held.reason}", say)
+    documents = [Text(each.kind, each.service, each.text) for each in census.policies.values()]
+    for lacking in unable(census, documents):
+        yield Finding("not-enforced", "error", lacking.policy, str(lacking), "upgrade these agents, or leave that out")
+    if said := silence(census):
+        yield Finding("version-unknown", "info", facts.mesh, said, "upgrade them")
+
+
+class _Known:
+    """Names of services, and what leads to none."""
+
+    def __init__(self, census: Census) -> None:
+        self.instances: dict[str, list[Instance]] = {}
+        for (service, _), instance in census.instances.items():
+            self.instances.setdefault(service, []).append(instance)
+        self.made = {service for service in _exact(census) if _makes(census, service)}
+        """Services that have no instances, and whose route leads elsewhere: second names."""
+        self.services = sorted(self.instances.keys() | self.made)
+
+
+def _exact(census: Census) -> Iterator[str]:
+    return (pattern for kind, pattern in census.policies if kind == "route" and "*" not in pattern)
+
+
+def _makes(census: Census, service: str) -> bool:
+    route = parse("route", service, census.policies["route", service].text)
+    return isinstance(route, Route) and any(
+        rule.redirect is not None or rule.respond is not None or any(target.service for target in rule.split)
+        for rule in route.rules
+    )
+
+
+def _written(census: Census, known: _Known) -> Iterator[Written]:
+    for (kind, pattern), policy in sorted(census.policies.items()):
+        document = parse(kind, pattern, policy.text)
+        if isinstance(document, Document):
+            yield Written(kind, pattern, document, tuple(_covered(kind, pattern, census.policies, known.services)))
+
+
+def _covered(
+    kind: str, pattern: str, policies: Mapping[tuple[str, str], object], services: Iterable[str]
+) -> Iterator[str]:
+    for service in services:
+        if matches(pattern, service):
+            winner = next(wider for wider in candidates(service) if (kind, wider) in policies)
+            if winner == pattern:
+                yield service
+
+
+def _matching(written: Written, known: _Known) -> Iterator[Finding]:
+    pattern = written.pattern
+    if written.in_force_for:
+        return
+    if covered := [service for service in known.services if matches(pattern, service)]:
+        have = "have" if len(covered) > 1 else "has"
+        what = f"in force for nobody: {named(covered)} {have} a more specific {written.kind}"
+        yield Finding(
+            "overridden", "info", written.key, what, f"`shoal policy rm {written.kind} '{pattern}'`, if it is left over"
+        )
+    elif "*" in pattern:
+        what = f"matches no service{meant(pattern[2:], {service.partition('.')[2] for service in known.services})}"
+        yield Finding("matches-nothing", "warning", written.key, what, "`shoal services` lists those that there are")
+    else:
+        what = f"there is no service {pattern}{meant(pattern, known.services)}"
+        yield Finding("matches-nothing", "warning", written.key, what, "`shoal services` lists those that there are")
+
+
+def _leading(written: Written, place: Place, known: _Known) -> Iterator[Finding]:
+    where = f"{written.key} {place.path}"
+    severity: Severity = "error" if place.hard else "warning"
+    if place.service and place.service not in known.instances:
+        if place.service not in known.made:
+            what = f"there is no service {place.service}{meant(place.service, known.services)}: {place.means}"
+            yield Finding("no-such-service", severity, where, what, "start one, or name another: `shoal services`")
+        return
+    lacking: dict[str, list[str]] = {}
+    for service in (place.service,) if place.service else written.in_force_for:
+        instances = known.instances.get(service, [])
+        if instances and not any(_selects(place, instance) for instance in instances):
+            lacking.setdefault(_lacks(place, instances), []).append(service)
+    for lack, services in lacking.items():
+        what = f"no instance of {named(services)} {lack}: {place.means}"
+        yield Finding(
+            "no-such-version", severity, where, what, f"start one, or name another: `shoal instances {services[0]}`"
+        )
+
+
+def _selects(place: Place, instance: Instance) -> bool:
+    return (
+        (not place.version or instance.version == place.version)
+        and (not place.zone or instance.zone == place.zone)
+        and all(instance.metadata.get(name) == value for name, value in place.labels)
+    )
+
+
+def _lacks(place: Place, instances: Iterable[Instance]) -> str:
+    """What they would have to have, and what they have."""
+    wanted = [f"version {place.version}"] * bool(place.version) + [f"zone {place.zone}"] * bool(place.zone)
+    wanted += [f"{name}={value}" for name, value in place.labels]
+    versions = sorted({instance.version for instance in instances} - {""})
+    there = f" (there {'are' if len(versions) > 1 else 'is'} {named(versions)})" if place.version and versions else ""
+    return f"has {' and '.join(wanted)}{there}"

@@ -1,0 +1,56 @@
+"""What checks are given: etcd's content at one revision, and what etcd, this host and its agent say of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agent.cli.census import Census
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint of etcd, as it answered."""
+
+    url: str
+    version: str = ""
+    error: str = ""
+    """Why it did not answer; empty: it did."""
+    size_bytes: int = 0
+    in_use_bytes: int = 0
+    quota_bytes: int | None = None
+    """None: it does not tell."""
+    alarms: tuple[str, ...] = ()
+    ahead_s: float | None = None
+    """By how much its clock is before this host's; None: it does not tell."""
+
+
+class OtherMesh(msgspec.Struct, frozen=True, kw_only=True):
+    """Another mesh in the same etcd, by what stands in it."""
+
+    agents: int = 0
+    policies: int = 0
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known. What was not asked for is empty, and its checks find nothing."""
+
+    census: Census
+    mesh: str = "default"
+    now: float = 0.0
+    """Unix time of this host (s); 0: not asked for."""
+    members: tuple[Member, ...] = ()
+    authenticated: bool | None = None
+    """Whether etcd asks who we are; None: not known."""
+    strangers: dict[str, str] = {}
+    """Keys of this mesh that are none of Shoal's, and why."""
+    meshes: dict[str, OtherMesh] = {}
+    """The others in this etcd, by name."""
+    not_seen: str = ""
+    """Why keys outside of this mesh could not be looked at; empty: they were."""
+    local: dict[str, Any] | None = None
+    """/state of the agent on this host; None: none answers."""
+    place: str = ""
+    """Where that agent was asked."""
+    wide: frozenset[int] = frozenset()
+    """Ports that something on this host listens at on every address."""

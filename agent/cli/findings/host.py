@@ -1,0 +1,85 @@
+"""This host: its agent, by its own word, and what strangers reach here."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+
+from agent.cli.findings.facts import Facts
+from agent.cli.findings.finding import Finding
+
+
+def of_local_agent(facts: Facts) -> Iterator[Finding]:
+    """Whether it is there, serves, and can do what it was asked for."""
+    local = facts.local
+    if local is None and not facts.place:
+        return
+    if local is None:
+        start = "`shoal agent` starts one; --admin names another place"
+        yield Finding("no-local-agent", "info", facts.place, "no agent answers on this host", start)
+        return
+    host = str(local["host"])
+    if local["mesh"] != facts.mesh:
+        say = f"--mesh {local['mesh']}, or change `mesh` in its agent.toml"
+        yield Finding("other-mesh", "warning", host, f"the agent here is of the mesh {local['mesh']!r}", say)
+    if local["not_ready"]:
+        yield Finding("not-ready", "error", host, f"not ready: {local['not_ready']}", "its log says more")
+    elif not local["etcd"]["connected"]:
+        what = f"has lost etcd, and serves revision {local['table']['revision']}: {local['etcd']['error']}"
+        yield Finding("etcd-lost", "error", host, what, "see [etcd] in its agent.toml, and its log")
+    yield from _of_its_means(local, host)
+
+
+def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
+    has = local["descriptors"]
+    if has["connections"] < has["connections_wanted"]:
+        what = f"descriptors for {has['connections']} connections of each listener, not for {has['connections_wanted']}"
+        yield Finding("descriptors", "warning", host, what, "raise LimitNOFILE, or lower limits.max_connections")
+    for unable in local["checks_unable"]:
+        yield Finding("check-unable", "error", f"{unable['service']}/{unable['id']}", unable["reason"], "see this host")
+    for refused in local["checks_refused"]:
+        where = f"{refused['service']}/{refused['id']}"
+        yield Finding(
+            "check-refused",
+            "warning",
+            where,
+            refused["reason"],
+            "allow it in [checks] of agent.toml, or change the check",
+        )
+    if restarts := local["worker_restarts"]:
+        yield Finding("worker-died", "warning", host, f"{restarts} workers died since it started", "its log says why")
+    for topic in local["topics"]:
+        if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
+            yield Finding("topic", "warning", topic["url"], said, f"{topic['waiting']} requests wait on this host")
+    for shadowed in local["shadowed"]:
+        yield Finding("two-spellings", "warning", shadowed["key"], shadowed["reason"], "delete one of the two")
+
+
+def of_open_ports(facts: Facts) -> Iterator[Finding]:
+    """What is meant for this host, and can be reached from others; instances that can be reached around the mesh."""
+    local = facts.local
+    if local is None:
+        return
+    for listener in local.get("listeners", []):
+        address, port, name = listener["address"], listener["port"], listener["name"]
+        if name != "inbound" and not ipaddress.ip_address(address).is_loopback:
+            what = f"{_door(name)} (listens on {address}:{port})"
+            yield Finding(
+                "open-port",
+                "warning",
+                f"{local['host']} {name}",
+                what,
+                f'[{name}] listen = "127.0.0.1:{port}", or a firewall',
+            )
+    for (service, id), instance in sorted(facts.census.instances.items()):
+        loopback = ipaddress.ip_address(instance.address).is_loopback
+        if instance.agent == local["host"] and loopback and instance.port in facts.wide:
+            what = f"reached around the mesh and its policies: port {instance.port} listens on every address"
+            yield Finding("open-port", "info", f"{service}/{id}", what, f"let it listen on {instance.address}")
+
+
+def _door(name: str) -> str:
+    if name == "admin":
+        return "other hosts may look at its state, metrics and explanations"
+    return "other hosts may send requests into the mesh here"

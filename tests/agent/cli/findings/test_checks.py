@@ -1,0 +1,290 @@
+"""Each check: what it finds, and that a mesh in which nothing is wrong has no findings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.cli.census import Census, Misnamed, Policy
+from agent.cli.documents import Source
+from agent.cli.enforcing import Text
+from agent.cli.findings.checks import about, findings, warnings
+from agent.cli.findings.facts import Facts, Member, OtherMesh
+from agent.cli.findings.finding import Finding, ordered
+from registry.records import Ack, Agent, Health, Held, Instance, OutboxEntry, Rejection, Version
+
+ROOT = Path(__file__).resolve().parents[4]
+NOW = 1_800_000_000.0
+SERVICE = "pets.production"
+LOCAL: dict[str, Any] = {
+    "host": "web-1",
+    "mesh": "default",
+    "not_ready": "",
+    "etcd": {"connected": True, "error": ""},
+    "table": {"revision": 9},
+    "descriptors": {"connections": 5, "connections_wanted": 5},
+    "checks_unable": [],
+    "checks_refused": [],
+    "worker_restarts": 0,
+    "topics": [],
+    "shadowed": [],
+    "listeners": [
+        {"name": "outbound", "address": "127.0.0.1", "port": 15001},
+        {"name": "inbound", "address": "0.0.0.0", "port": 15006},
+        {"name": "admin", "address": "::1", "port": 15000},
+    ],
+}
+MEMBER = Member(url="https://10.0.0.9:2379", version="3.5.21", size_bytes=1 << 20, quota_bytes=8 << 30, ahead_s=0.4)
+
+
+def instance(version: str = "v1", agent: str = "web-1", **more: Any) -> Instance:
+    return Instance(address=more.pop("address", "10.0.0.1"), port=8080, version=version, agent=agent, **more)
+
+
+def census(**more: Any) -> Census:
+    """A mesh of one agent with two versions of a service."""
+    policies = more.pop("policies", {})
+    made = Census(
+        revision=9,
+        newest=9,
+        agents={"web-1": Agent(address="10.0.0.1", inbound_port=15006, version="1", started="2026-03-01T12:00:00Z")},
+        acks={"web-1": Ack(revision=9, at="2026-03-01T12:00:00Z")},
+        versions={"web-1": Version(version="1", build="compiled")},
+        instances={
+            (SERVICE, "a"): instance("v1", zone="north"),
+            (SERVICE, "b"): instance("v2", metadata={"tier": "gold"}),
+        },
+        health={(SERVICE, "a"): Health(healthy=True), (SERVICE, "b"): Health(healthy=True)},
+        policies={place: Policy(*place, 5, json.dumps(text).encode()) for place, text in policies.items()},
+    )
+    kinds = {kind: {} for kind, _ in policies}
+    made.versions["web-1"] = Version(version="1", build="compiled", kinds=more.pop("kinds", kinds and _known(kinds)))
+    return msgspec.structs.replace(made, **more)
+
+
+def _known(kinds: dict[str, Any]) -> dict[str, Any]:
+    from policies.vocabulary import vocabulary
+
+    return {kind: msgspec.to_builtins(vocabulary(kind)) for kind in kinds}
+
+
+def facts(**more: Any) -> Facts:
+    fields: dict[str, Any] = {
+        "census": census(),
+        "now": NOW,
+        "members": (MEMBER,),
+        "authenticated": True,
+        "local": LOCAL,
+    }
+    return Facts(**{**fields, **more})
+
+
+def told(found: list[Finding]) -> list[tuple[str, str, str]]:
+    return [(finding.id, finding.severity, finding.where) for finding in found]
+
+
+def documents(**policies: Any) -> Facts:
+    """Of `kind__service` and a document each; `_` in a service is a dot, `any` a star."""
+    named = {tuple(name.split("__")): text for name, text in policies.items()}
+    places = {(kind, service.replace("any", "*").replace("_", ".")): text for (kind, service), text in named.items()}
+    return facts(census=census(policies=places))
+
+
+def local(**more: Any) -> Facts:
+    return facts(local={**LOCAL, **more})
+
+
+def member(**more: Any) -> Facts:
+    return facts(members=(msgspec.structs.replace(MEMBER, **more),))
+
+
+ELSEWHERE = {"rules": [{"split": [{"service": SERVICE}]}]}
+WELL = {
+    "a mesh": facts(),
+    "nothing but a census": Facts(census=census()),
+    "versions that are there": documents(route__pets_production={"active": "v1", "standby": "v2"}),
+    "a wide document": documents(timeout__any_production={"request": "2s"}, retry__any={"attempts": 2}),
+    "labels": documents(route__pets_production={"rules": [{"split": [{"labels": {"tier": "gold"}}]}]}),
+    "a zone": documents(shed__pets_production={"concurrency": 5, "instead": [{"zone": "north"}]}),
+    "a second name": documents(route__cats_production=ELSEWHERE, timeout__cats_production={"request": "2s"}),
+    "a share of none": documents(
+        route__pets_production={"rules": [{"split": [{"version": "v1"}, {"version": "v9", "weight": 0}]}]}
+    ),
+    "only watched": documents(route__pets_production={"mode": "audit", "active": "v9"}),
+    "put by hand": facts(census=census(instances={(SERVICE, "a"): instance(agent="")})),
+    "an etcd of this host": facts(members=(Member(url="http://127.0.0.1:2379", version="3.5.21"),)),
+}
+
+
+@pytest.mark.parametrize("name", WELL)
+def test_where_nothing_is_wrong_nothing_is_found(name: str) -> None:
+    """A check that cries over nothing is soon ignored."""
+    assert told(findings(WELL[name])) == []
+
+
+CASES: list[tuple[Facts, str, str, str, str]] = [
+    # Documents.
+    (documents(route__pets_production={"active": "v9"}), "no-such-version", "error", "route/pets.production $.active",
+     "no instance of pets.production has version v9 (there are v1 and v2): what goes there is answered with 503"),
+    (documents(route__pets_production={"active": "v1", "standby": "v9"}), "no-such-version", "warning",
+     "route/pets.production $.standby", "nothing to switch to"),
+    (documents(route__any_production={"rules": [{"split": [{"version": "v1"}, {"version": "v9"}]}]}), "no-such-version",
+     "error", "route/*.production $.rules[0].split[1]", "no instance of pets.production has version v9"),
+    (documents(route__pets_production={"rules": [{"split": [{"labels": {"tier": "lead"}}]}]}), "no-such-version",
+     "error", "route/pets.production $.rules[0].split[0]", "has tier=lead: what goes there"),
+    (documents(route__pets_production={"rules": [{"split": [{"service": "pet.production"}]}]}), "no-such-service",
+     "error", "route/pets.production $.rules[0].split[0]", "(did you mean 'pets.production'?)"),
+    (documents(breaker__pets_production={"trip": {"consecutive": 3}, "fallback": {"version": "v0"}}), "no-such-version",
+     "warning", "breaker/pets.production $.fallback", "the fallback can take nothing over"),
+    (documents(breaker__pets_production={"trip": {"consecutive": 3}, "fallback": {"service": "dogs"}}),
+     "no-such-service", "warning", "breaker/pets.production $.fallback", "there is no service dogs"),
+    (documents(shed__pets_production={"concurrency": 5, "instead": [{"zone": "south"}]}), "no-such-version",
+     "warning", "shed/pets.production $.instead[0]", "has zone south"),
+    (documents(shadow__pets_production={"copies": [{"to": "pets.staging"}]}), "no-such-service", "warning",
+     "shadow/pets.production $.copies[0]", "nothing is copied there"),
+    (documents(shadow__pets_production={"compare": {"primary": "v1", "candidate": {"version": "v3"}}}),
+     "no-such-version", "warning", "shadow/pets.production $.compare.candidate", "has version v3"),
+    (documents(timeout__pet_production={"request": "2s"}), "matches-nothing", "warning", "timeout/pet.production",
+     "there is no service pet.production (did you mean 'pets.production'?)"),
+    (documents(timeout__any_prodution={"request": "2s"}), "matches-nothing", "warning", "timeout/*.prodution",
+     "matches no service (did you mean 'production'?)"),
+    (documents(route__cats={"active": "v1"}), "matches-nothing", "warning", "route/cats", "there is no service cats"),
+    (documents(timeout__any={"request": "2s"}, timeout__pets_production={"request": "1s"}), "overridden", "info",
+     "timeout/*", "pets.production has a more specific timeout"),
+    # What is not in force.
+    (facts(census=census(rejected={("route", SERVICE): Rejection(path="$.activ", reason="no", revision=5, agent="a",
+     at="")})), "refused", "error", "route/pets.production", "$.activ: no"),
+    (facts(census=census(misnamed={("retry", "pets.*"): Misnamed(7, "no pattern")})), "refused", "error",
+     "retry/pets.*", "key: no pattern"),
+    (facts(census=census(held={("route", SERVICE): Held(revision=5, reason="another etcd")})), "held", "error",
+     "route/pets.production", "another etcd"),
+    (facts(census=census(policies={("timeout", SERVICE): {"request": "1s"}}, kinds={"retry": {"fields": {}}})),
+     "not-enforced", "error", "timeout/pets.production", "web-1 (1)"),
+    (facts(census=census(versions={})), "version-unknown", "info", "default", "web-1"),
+    # Instances and agents.
+    (facts(census=census(health={(SERVICE, id): Health(healthy=False) for id in "ab"})), "nobody-healthy", "error",
+     SERVICE, "none of its instances"),
+    (facts(census=census(instances={(SERVICE, "a"): instance(state="draining")})), "nobody-healthy", "error", SERVICE,
+     "none of its instances"),
+    (facts(census=census(instances={(SERVICE, id): instance(agent="web-7") for id in "ab"})), "agent-gone", "warning",
+     "web-7", "pets.production/a and pets.production/b stand"),
+    (facts(census=census(agents={}, instances={})), "no-agent", "error", "default", "no agent is alive"),
+    (facts(census=census(acks={})), "agent-lags", "error", "web-1", "runs nothing so far, and not 9"),
+    (facts(census=census(acks={"web-1": Ack(revision=8)})), "agent-lags", "error", "web-1", "runs revision 8"),
+    (facts(census=census(versions={"web-1": Version(version="1", build="interpreted")})), "interpreted", "warning",
+     "web-1", "not compiled"),
+    (facts(census=census(acks={"web-1": Ack(revision=9, at="2027-01-15T08:01:40Z")})), "clock", "warning", "web-1",
+     "100 s before"),
+    # Keys and meshes.
+    (facts(strangers={"/shoal/default/policy/x": "none"}), "unknown-key", "error", "/shoal/default/policy/x", "none"),
+    (facts(census=census(malformed={"/shoal/default/agents/x": "not JSON"})), "unknown-key", "error",
+     "/shoal/default/agents/x", "not JSON"),
+    (facts(census=census(undelivered={"e1": OutboxEntry(event={}, done={"*/chat": "410"})})), "undelivered", "warning",
+     "e1", "*/chat: 410"),
+    (facts(meshes={"defualt": OtherMesh(policies=2)}), "empty-mesh", "warning", "/shoal/defualt/",
+     "(did you mean 'default'?)"),
+    (facts(meshes={"policies": OtherMesh()}), "empty-mesh", "warning", "/shoal/policies/", "/shoal/default/policies/"),
+    (facts(not_seen="permission denied"), "not-looked", "info", "default", "permission denied"),
+    # etcd.
+    (member(error="timed out"), "etcd-member", "error", MEMBER.url, "does not answer: timed out"),
+    (member(version="3.5.9"), "etcd-release", "warning", MEMBER.url, "can lose watch events"),
+    (member(alarms=("memberID:1 alarm:NOSPACE ",)), "etcd-alarm", "error", MEMBER.url, "NOSPACE"),
+    (member(alarms=("memberID:1 alarm:CORRUPT ",)), "etcd-alarm", "error", MEMBER.url, "CORRUPT"),
+    (member(size_bytes=7 << 30, in_use_bytes=1 << 30), "etcd-quota", "warning", MEMBER.url, "7168 MiB of 8192"),
+    (member(size_bytes=2 << 30, quota_bytes=None), "etcd-quota", "warning", MEMBER.url, "etcd's default"),
+    (member(ahead_s=-30.0), "clock", "warning", MEMBER.url, "30 s behind"),
+    (member(url="http://10.0.0.9:2379"), "etcd-plain", "warning", "http://10.0.0.9:2379", "without TLS"),
+    (facts(authenticated=False), "etcd-open", "warning", MEMBER.url, "asks nobody"),
+    (facts(authenticated=False, members=(Member(url="http://127.0.0.1:2379", version="3.5.21"),)), "etcd-open", "info",
+     "http://127.0.0.1:2379", "asks nobody"),
+    # This host.
+    (facts(local=None, place="/run/shoal/agent.sock"), "no-local-agent", "info", "/run/shoal/agent.sock", "no agent"),
+    (local(mesh="other"), "other-mesh", "warning", "web-1", "'other'"),
+    (local(not_ready="waiting for the workers"), "not-ready", "error", "web-1", "waiting for the workers"),
+    (local(etcd={"connected": False, "error": "refused"}), "etcd-lost", "error", "web-1", "serves revision 9: refused"),
+    (local(descriptors={"connections": 4, "connections_wanted": 5}), "descriptors", "warning", "web-1", "not for 5"),
+    (local(checks_unable=[{"service": "s", "id": "i", "reason": "no"}]), "check-unable", "error", "s/i", "no"),
+    (local(checks_refused=[{"service": "s", "id": "i", "reason": "a"}]), "check-refused", "warning", "s/i", "a"),
+    (local(worker_restarts=2), "worker-died", "warning", "web-1", "2 workers"),
+    (local(topics=[{"url": "redis://r", "problem": "away", "broker_refused": "", "warning": "", "waiting": 3}]),
+     "topic", "warning", "redis://r", "away"),
+    (local(shadowed=[{"key": "/k", "reason": "another spelling"}]), "two-spellings", "warning", "/k", "another"),
+    (local(listeners=[{"name": "admin", "address": "0.0.0.0", "port": 15000}]), "open-port", "warning", "web-1 admin",
+     "state, metrics"),
+    (local(listeners=[{"name": "outbound", "address": "10.0.0.1", "port": 15001}]), "open-port", "warning",
+     "web-1 outbound", "send requests into the mesh"),
+    (facts(census=census(instances={(SERVICE, "a"): instance(address="127.0.0.1")}), wide=frozenset({8080})),
+     "open-port", "info", f"{SERVICE}/a", "around the mesh"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "id", "severity", "where", "what"), CASES)
+def test_what_is_wrong_is_found(given: Facts, id: str, severity: str, where: str, what: str) -> None:
+    """And nothing else; each says what to do."""
+    (found,) = findings(given)
+    assert told([found]) == [(id, severity, where)]
+    assert what in found.what
+    assert found.next and str(found) == f"{where}: {found.what}; {found.next}"
+
+
+def test_two_agents_find_what_one_does_not() -> None:
+    """An address that is everybody's own, several versions, and agents in another mesh than was asked about."""
+    two = {host: Agent(address=address, inbound_port=1, version=version)
+           for host, address, version in (("web-1", "127.0.0.1", "1"), ("web-2", "10.0.0.2", "2"))}  # fmt: skip
+    acks, versions = dict.fromkeys(two, Ack(revision=9)), dict.fromkeys(two, Version(version="1", build="compiled"))
+    found = findings(facts(census=census(agents=two, acks=acks, versions=versions)))
+    assert told(found) == [("agent-loopback", "error", "web-1"), ("versions", "info", "default")]
+    found = findings(facts(census=Census(), meshes={"prod": OtherMesh(agents=2), "old": OtherMesh(agents=1)}, mesh="x"))
+    assert ("other-mesh", "warning", "/shoal/prod/") in told(found)
+    assert ("no-agent", "error", "x") in told(found)
+
+
+def test_what_is_wrong_along_a_chain_is_found_once() -> None:
+    """Where it is, however many roots lead there."""
+    calls = {"a": {"c"}, "b": {"c"}, "c": {SERVICE}}
+    policies = {("timeout", SERVICE): {"request": "20s"}}
+    found = findings(facts(census=census(calls=calls, policies=policies)))
+    chain = [finding for finding in found if finding.id == "chain-timeout"]
+    assert {finding.where for finding in chain} == {SERVICE} and all("20 s" in finding.what for finding in chain)
+    assert len({finding.what for finding in chain}) == len(chain)
+
+
+def source(kind: str, service: str, **document: Any) -> Source:
+    return Source("-", kind, service, json.dumps(document).encode())
+
+
+def test_a_put_warns_of_what_it_makes_wrong_and_of_nothing_else() -> None:
+    """Of its own documents always; of others where it changes what they find; not of what was wrong before."""
+    before = census(policies={("timeout", "tosy"): {"request": "1s"}, ("retry", "cats"): {}})
+    found = warnings(before, [source("route", SERVICE, active="v9")], [])
+    assert told(found) == [("no-such-version", "error", "route/pets.production $.active")]
+    assert told(warnings(before, [source("timeout", "tosy", request="2s")], [])) == [
+        ("matches-nothing", "warning", "timeout/tosy")
+    ]
+    assert warnings(before, [source("timeout", SERVICE, request="2s")], []) == []
+    assert warnings(before, [], [("timeout", "tosy")]) == []
+    named = census(policies={("route", "cats"): ELSEWHERE, ("retry", "cats"): {}})
+    assert told(warnings(named, [], [("route", "cats")])) == [("matches-nothing", "warning", "retry/cats")]
+    assert told(about(before, [Text("retry", "cats", b"{}")])) == [("matches-nothing", "warning", "retry/cats")]
+    assert about(before, []) == []
+
+
+def test_the_worst_comes_first_and_nothing_twice() -> None:
+    """In the order in which they were found."""
+    made = [Finding(name, severity, "", "", "") for name, severity in
+            (("a", "info"), ("b", "warning"), ("c", "error"), ("b", "warning"), ("d", "warning"))]  # fmt: skip
+    assert [finding.id for finding in ordered(made)] == ["c", "b", "d", "a"]
+
+
+def test_the_page_has_every_finding_and_a_case_is_tried_of_each() -> None:
+    """A new check is a function, its line in the page, and a case here."""
+    text = "".join(path.read_text() for path in (ROOT / "agent/cli/findings").glob("*.py"))
+    ids = set(re.findall(r'Finding\(\s*"([a-z-]+)"', text))
+    page = (ROOT / "docs/command-line.md").read_text().partition("## `shoal check`")[2].partition("\n## ")[0]
+    assert ids <= set(re.findall(r"`([a-z-]+)`", page))
+    assert ids - {case[1] for case in CASES} == {"agent-loopback", "versions"}, "these are tried above"
