@@ -158,7 +158,7 @@ class Ask(msgspec.Struct, tag_field="t", tag="ask"):
 
     id: int
     what: str
-    """ping, state, metrics, demand or explain."""
+    """ping, state, metrics, demand, keys or explain."""
     args: dict[str, Any] = {}
 
 
@@ -179,10 +179,26 @@ class Stored(msgspec.Struct, tag_field="t", tag="stored"):
     """Empty: it is on disk."""
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """An agent's, of a limit of the whole mesh, that its workers take from together."""
+
+    share: float
+    least: float = 0.0
+    """Of the burst it has at least this part."""
+    rest: float = 0.0
+    """Of the rate this part comes in while nobody asks."""
+
+
 class Shares(msgspec.Struct, tag_field="t", tag="shares"):
-    """This worker's parts of rate limits: by service, by limit."""
+    """Parts of rate limits: by service, by limit."""
 
     shares: dict[str, dict[str, float]]
+    """This worker's; of what it does not count together with others."""
+    parts: dict[str, dict[str, Part]] = {}
+    keys: dict[str, dict[str, dict[str, float]]] = {}
+    """Of limits with keys: the agent's parts of those keys that have one of their own, by their hashes. All of them."""
+    tokens: dict[str, dict[str, dict[str, float]]] = {}
+    """What such keys get at once."""
 
 
 class Drain(msgspec.Struct, tag_field="t", tag="drain"):

@@ -1,7 +1,8 @@
 """What agents ask each other: small messages of msgpack over their inbound listeners, to the host `agent.shoal`.
 
-    POST /shares   Demand   → Grants       to the owner of rate limits (`agent.control.traffic.shared_limits`)
-    POST /explain  Explain  → Explained    to the agent beside an instance (`agent.proxy.request.explain`)
+    POST /shares   Demand     → Grants      to the owner of rate limits (`agent.control.traffic.shared_limits`)
+    POST /keys     KeyDemand  → KeyGrants   to the owner of hot keys of these (`agent.control.traffic.shared_keys`)
+    POST /explain  Explain    → Explained   to the agent beside an instance (`agent.proxy.request.explain`)
 
 Laws
 - Hosts are upgraded one by one. Fields that an end does not know are ignored; what came later has a default.
@@ -17,8 +18,9 @@ import msgspec
 HOST: Final = "agent.shoal"
 """Under which an agent itself is asked; no service can have it."""
 SHARES: Final = "/shares"
+KEYS: Final = "/keys"
 EXPLAIN: Final = "/explain"
-PATHS: Final = (EXPLAIN, SHARES)
+PATHS: Final = (EXPLAIN, KEYS, SHARES)
 MAX_WORDS: Final = 200
 
 
@@ -29,6 +31,7 @@ class Figures(msgspec.Struct, frozen=True, array_like=True):
     held: float
     for_s: float
     using: float
+    rests: bool = False
 
 
 class Demand(msgspec.Struct, frozen=True, array_like=True):
@@ -40,6 +43,23 @@ class Demand(msgspec.Struct, frozen=True, array_like=True):
 
 Grants: TypeAlias = dict[str, float]
 """By limit: the part of it that the member may let pass."""
+
+
+class KeyDemand(msgspec.Struct, frozen=True, array_like=True):
+    """Who asks, and its report of each hot key, by service, limit and the key's hash."""
+
+    member: str
+    reports: dict[str, Figures]
+
+
+class KeyPart(msgspec.Struct, frozen=True, array_like=True):
+    """What a member may let pass of a key: `policies.kinds.ratelimit.hot.Granted`, in the order of its fields."""
+
+    fraction: float
+    tokens: float
+
+
+KeyGrants: TypeAlias = dict[str, KeyPart]
 
 Header: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=2)]
 
@@ -98,7 +118,7 @@ def read(body: bytes, wanted: type[T]) -> T | str:
 
 def not_known(path: str, version: str) -> bytes:
     """The words of a 404, of an agent of some version."""
-    return f"the agent here ({version}) knows no question {path[:60]}, but {' and '.join(PATHS)}".encode()
+    return f"the agent here ({version}) knows no question {path[:60]}, but {', '.join(PATHS)}".encode()
 
 
 def refused(status: int, body: bytes) -> str:

@@ -187,7 +187,7 @@ class Worker(Runtime):
         elif isinstance(wanted, frames.Stored):
             self.stores.answer(wanted.id, wanted.name, wanted.reason)
         elif isinstance(wanted, frames.Shares):
-            self._share(wanted.shares)
+            self._share(wanted)
         elif isinstance(wanted, frames.Drain):
             self.drain()
         return []
@@ -215,13 +215,14 @@ class Worker(Runtime):
         self.agents.believe(told.agents)
         self.recorder.wanted = told.access_log
 
-    def _share(self, shares: dict[str, dict[str, float]]) -> None:
-        """This worker's parts of limits: by service, by limit."""
-        for name, by_limit in shares.items():
+    def _share(self, told: frames.Shares) -> None:
+        """Parts of limits: by service, by limit."""
+        for name, shares in told.shares.items():
             service = self.table.services.get(name)
-            if service is not None and service.buckets is not None:
-                for limit, share in by_limit.items():
-                    service.buckets.set_share(limit, share)
+            if service is not None:
+                service.share_out(shares, told.parts.get(name, {}), told.keys.get(name, {}))
+                if name in told.tokens:
+                    service.give(told.tokens[name], self.reactor.now)
 
     def _commit(self, revision: int, agents: int) -> list[ToControl]:
         first = not self.table.ready
@@ -266,6 +267,8 @@ class Worker(Runtime):
             return state.services(self, args.get("service"))
         if what == "demand":
             return state.demand(self)
+        if what == "keys":
+            return state.keys(self)
         if what == "explain":
             return explain(self, msgspec.convert(args, Explain))
         raise ValueError(f"nothing is known here of {what!r}")

@@ -28,8 +28,8 @@ def ask(play: Playbook, path: str, body: bytes) -> Wire:
 
 def test_what_a_newer_agent_says_besides_is_ignored() -> None:
     """Fields of maps, and the ends of arrays."""
-    assert read(encode(["there", {"a": [1, 2, 3, 4, 5]}, "more"]), Demand) == Demand(
-        "there", {"a": Figures(1, 2, 3, 4)}
+    assert read(encode(["there", {"a": [1, 2, 3, 4, True, 5]}, "more"]), Demand) == Demand(
+        "there", {"a": Figures(1, 2, 3, 4, True)}
     )
     assert read(encode({"url": "pets/", "mood": "good"}), Explain) == Explain("pets/")
     decision = {"phase": "shed", "decision": "let in", "reason": "", "mood": "good"}
@@ -74,7 +74,7 @@ def test_a_question_of_a_newer_version_is_answered_in_words() -> None:
     """404, with what is known here."""
     sharing = SharedLimits(Table(Keys(), "here"), "here")
     status, body = asked("/mood?of=day", b"", sharing, "127.0.0.1")
-    assert status == 404 and b"/mood?of=day" in body and b"/explain and /shares" in body
+    assert status == 404 and b"/mood?of=day" in body and b"/explain, /keys, /shares" in body
     assert questions.refused(status, body).startswith("it answers 404: the agent here (")
     with Playbook() as play:
         play.put("one")

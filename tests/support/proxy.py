@@ -14,6 +14,7 @@ import trio
 
 from agent.frames import EndpointFrame, Limits, PolicyFrame
 from agent.proxy.worker import Worker
+from policies.together import Together
 
 SERVICE = "pets.production"
 CREDENTIALS = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(b"shop.production:s3cret")
@@ -169,9 +170,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def running_proxy(**limits: Any) -> AsyncIterator[Proxy]:
+async def running_proxy(together: Together | None = None, **limits: Any) -> AsyncIterator[Proxy]:
     """A worker that runs as long as the block does."""
-    worker = Worker(seed=1)
+    worker = Worker(seed=1, together=together)
     worker.limits = Limits(**limits)
     worker.agents.learn({"another": AGENT}, "here")
     try:

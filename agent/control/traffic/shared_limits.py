@@ -7,7 +7,7 @@ inbound listener, and gets its part back. With no such limit nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Final, cast
 
@@ -19,10 +19,12 @@ import trio
 import agent
 from agent import frames, questions
 from agent.control.mesh.table import Table
+from agent.control.traffic.shared_keys import SEPARATOR, Handed, SharedKeys
 from agent.control.workers.fleet import Fleet
-from agent.questions import HOST, SHARES, Demand, Figures
+from agent.questions import HOST, KEYS, SHARES, Demand, Figures, KeyDemand, KeyGrants, KeyPart
 from agent.trust import Agents, is_here, source_for
 from policies.kinds.ratelimit.document import RateLimit, shared
+from policies.kinds.ratelimit.hot import Granted
 from policies.kinds.ratelimit.shares import Ledger, Member, Report, Shared, divide, owner
 from policies.language.document import Document
 from policies.language.names import candidates
@@ -36,7 +38,8 @@ MAX_SHARED: Final = 2000
 beyond it each agent has an equal part, as of those whose owner is not heard."""
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """Of an owner: who answers under an agent's address need not be it any more."""
-_SEPARATOR: Final = "\0"
+MAX_TOLD: Final = 400
+"""Limits or keys in one question: it fits into what a listener takes."""
 log = structlog.get_logger()
 
 
@@ -50,6 +53,7 @@ class SharedLimits:
         self._host = host
         self._member = Member()
         self._ledger = Ledger()
+        self._keys = SharedKeys(host)
         self._parsed: dict[str, tuple[int, dict[str, Shared]]] = {}
         self._known: tuple[int, dict[str, Shared]] = (-1, {})
         self._counted: dict[int, dict[str, float]] = {}
@@ -59,13 +63,14 @@ class SharedLimits:
         async with Clients() as clients:
             while True:
                 limits = self._limits()
-                if limits and self._member.due(trio.current_time()):
+                now = trio.current_time()
+                if limits and (self._member.due(now) or self._keys.due(now)):
                     await self._round(fleet, limits, clients)
                 await trio.sleep(TICK_S if limits else IDLE_S)
 
-    def answer(self, body: bytes, address: str) -> tuple[int, bytes]:
+    def answer(self, path: str, body: bytes, address: str) -> tuple[int, bytes]:
         """As an owner, to a member's report that came from an address: status and body."""
-        question = questions.read(body, Demand)
+        question: Demand | KeyDemand | str = questions.read(body, Demand if path == SHARES else KeyDemand)
         if isinstance(question, str):
             return 400, question.encode("utf-8", "replace")
         record = self._table.agents.get(question.member)
@@ -74,11 +79,21 @@ class SharedLimits:
         if not self._agents.from_agent(address, record.address):
             return 403, b"that agent is registered elsewhere"
         limits = self._limits()
+        if isinstance(question, KeyDemand):
+            return 200, msgspec.msgpack.encode(self._divide_keys(question.member, question.reports, limits))
         # What is no limit here may be one that this agent has not heard of yet.
         known = {name: told for name, told in question.reports.items() if name in limits}
-        reports = {name: Report(told.demand, told.held, told.for_s, told.using) for name, told in known.items()}
+        reports = {name: _report(told) for name, told in known.items()}
         self._configure(limits)
         return 200, msgspec.msgpack.encode(self._ledger.report(question.member, reports, trio.current_time()))
+
+    def _divide_keys(self, member: str, told: dict[str, Figures], limits: dict[str, Shared]) -> KeyGrants:
+        reports = {name: _report(figures) for name, figures in told.items()}
+        granted = self._keys.divide(member, reports, _keyed(limits), len(self._members()), trio.current_time())
+        return {name: KeyPart(*each) for name, each in granted.items()}
+
+    def _members(self) -> frozenset[str]:
+        return frozenset({*self._table.agents, self._host})
 
     def _limits(self) -> dict[str, Shared]:
         """Every limit of the whole mesh, by service and name."""
@@ -95,7 +110,7 @@ class SharedLimits:
         for service in self._table.services:
             pattern = next((name for name in candidates(service) if name in by_pattern), "")
             for name, limit in by_pattern.get(pattern, {}).items():
-                found[f"{service}{_SEPARATOR}{name}"] = limit
+                found[f"{service}{SEPARATOR}{name}"] = limit
         if len(found) <= MAX_SHARED:
             return found
         log.warning("more limits of the whole mesh than are shared", limits=len(found), most=MAX_SHARED)
@@ -109,8 +124,8 @@ class SharedLimits:
         return known[1]
 
     def _configure(self, limits: dict[str, Shared]) -> None:
-        members = set(self._table.agents) | {self._host}
-        self._member.configure(limits.keys(), len(members))
+        members = self._members()
+        self._member.configure([name for name, limit in limits.items() if not limit.keyed], len(members))
         mine = {name: limit for name, limit in limits.items() if owner(name, members) == self._host}
         self._ledger.configure(mine, members, trio.current_time())
 
@@ -125,43 +140,77 @@ class SharedLimits:
                     total[name] = total.get(name, 0.0) + counter
         reports = self._member.report(total, trio.current_time())
         serial = self._member.serial
-        members = set(self._table.agents) | {self._host}
+        members = self._members()
         by_owner: dict[str, dict[str, Report]] = {}
         for name, report in reports.items():
             by_owner.setdefault(owner(name, members), {})[name] = report
+        keys = await self._count_keys(fleet, limits, members)
+        key_serial = self._keys.serial
         async with trio.open_nursery() as nursery:
             for host, some in by_owner.items():
-                nursery.start_soon(self._report, host, some, serial, clients)
+                for part in _in_parts(some):
+                    nursery.start_soon(self._report, host, part, serial, clients)
+            for host, some in keys.items():
+                for part in _in_parts(some):
+                    nursery.start_soon(self._report_keys, host, part, key_serial, clients)
         self._hand_out(fleet, counted, limits)
+
+    async def _count_keys(
+        self, fleet: Fleet, limits: dict[str, Shared], members: frozenset[str]
+    ) -> dict[str, dict[str, Report]]:
+        """What owners of keys are to be told."""
+        keyed = _keyed(limits)
+        told = await fleet.ask_each("keys") if keyed else {}
+        now = trio.current_time()
+        self._keys.count(told, keyed, len(members), now)
+        return self._keys.reports(members, now)
 
     async def _report(self, host: str, reports: dict[str, Report], serial: int, clients: Clients) -> None:
         if host == self._host:
             self._member.accept(self._ledger.report(host, reports, trio.current_time()), serial)
             return
+        said = await self._ask(host, SHARES, Demand(self._host, _told(reports)), clients)
+        grants = questions.read(said, dict[str, float]) if said is not None else "nothing"
+        if not isinstance(grants, str):
+            self._member.accept(grants, serial)
+        elif said is not None:
+            log.debug("the owner of a limit gives no grants", host=host, reason=grants)
+
+    async def _report_keys(self, host: str, reports: dict[str, Report], serial: int, clients: Clients) -> None:
+        if host == self._host:
+            grants: KeyGrants | str = self._divide_keys(host, _told(reports), self._limits())
+        else:
+            said = await self._ask(host, KEYS, KeyDemand(self._host, _told(reports)), clients)
+            grants = questions.read(said, dict[str, KeyPart]) if said is not None else "nothing"
+        if not isinstance(grants, str):
+            self._keys.accept({name: Granted(each.fraction, each.tokens) for name, each in grants.items()}, serial)
+
+    async def _ask(self, host: str, path: str, question: Demand | KeyDemand, clients: Clients) -> bytes | None:
+        """Another agent's answer; None where it gives none."""
         record, own = self._table.agents.get(host), self._table.agents.get(self._host)
         if record is None:
-            return  # it left meanwhile
+            return None  # it left meanwhile
         client = clients.from_address(source_for(own.address, record.address) if own is not None else "")
         address = f"[{record.address}]" if ":" in record.address else record.address
-        told = {name: Figures(each.demand, each.held, each.for_s, each.using) for name, each in reports.items()}
-        body = msgspec.msgpack.encode(Demand(self._host, told))
+        body = msgspec.msgpack.encode(question)
         try:
             with trio.move_on_after(ASK_S):
-                url = f"http://{address}:{record.inbound_port}{SHARES}"
+                url = f"http://{address}:{record.inbound_port}{path}"
                 async with client.stream("POST", url, content=body, headers={"host": HOST}) as answer:
                     said = await _whole(answer)
-                status = answer.status_code
-                grants = questions.read(said, dict[str, float]) if status == 200 else questions.refused(status, said)
-                if isinstance(grants, str):
-                    log.debug("the owner of a limit gives no grants", host=host, reason=grants)
-                else:
-                    self._member.accept(grants, serial)
+                if answer.status_code == 200:
+                    return said
+                reason = questions.refused(answer.status_code, said)
+                log.debug("the owner of a limit gives no grants", host=host, reason=reason)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.debug("the owner of a limit does not answer", host=host, error=str(error))
+        return None
 
     def _hand_out(self, fleet: Fleet, counted: dict[int, dict[str, float]], limits: dict[str, Shared]) -> None:
-        """Each worker's part: of the agent's, by what it was asked for since the last round."""
+        """The agent's parts, and for what workers do not count together, each one's: by what it was asked for since the
+        last round."""
         now = trio.current_time()
+        parts: dict[str, dict[str, frames.Part]] = {}
         shares: dict[int, dict[str, dict[str, float]]] = {index: {} for index in counted}
         for name in limits:
             asked = {
@@ -170,12 +219,17 @@ class SharedLimits:
             }
             part = self._member.share(name, now)
             among = _among(asked, part)
-            service, _, limit = name.partition(_SEPARATOR)
+            service, _, limit = name.partition(SEPARATOR)
+            parts.setdefault(service, {})[limit] = frames.Part(
+                part, self._member.fallback, self._member.rest(name, now)
+            )
             for index in counted:
                 shares[index].setdefault(service, {})[limit] = among[str(index)]
         self._counted = counted
+        keys, tokens = self._keys.parts(now), self._keys.tokens(shares)
+        none: Handed = {}
         for index, by_service in shares.items():
-            fleet.tell(index, frames.Shares(by_service))
+            fleet.tell(index, frames.Shares(by_service, parts, keys, tokens.get(index, none)))
 
 
 async def _whole(answer: httpx.Response) -> bytes:
@@ -212,10 +266,27 @@ class Clients:
 
 def _flat(told: dict[str, dict[str, float]]) -> dict[str, float]:
     return {
-        f"{service}{_SEPARATOR}{limit}": counter
-        for service, limits in told.items()
-        for limit, counter in limits.items()
+        f"{service}{SEPARATOR}{limit}": counter for service, limits in told.items() for limit, counter in limits.items()
     }
+
+
+def _keyed(limits: dict[str, Shared]) -> dict[str, Shared]:
+    return {name: limit for name, limit in limits.items() if limit.keyed}
+
+
+def _report(told: Figures) -> Report:
+    return Report(told.demand, told.held, told.for_s, told.using, told.rests)
+
+
+def _told(reports: dict[str, Report]) -> dict[str, Figures]:
+    return {name: Figures(*report) for name, report in reports.items()}
+
+
+def _in_parts(reports: dict[str, Report]) -> Iterator[dict[str, Report]]:
+    """Of MAX_TOLD at most."""
+    names = list(reports)
+    for first in range(0, len(names), MAX_TOLD):
+        yield {name: reports[name] for name in names[first : first + MAX_TOLD]}
 
 
 def _among(asked: dict[str, float], part: float) -> dict[str, float]:
@@ -229,4 +300,8 @@ def _among(asked: dict[str, float], part: float) -> dict[str, float]:
 
 def asked(path: str, body: bytes, sharing: SharedLimits, address: str) -> tuple[int, bytes]:
     """What another agent, at an address, asks this one."""
-    return sharing.answer(body, address) if path == SHARES else (404, questions.not_known(path, agent.VERSION))
+    return (
+        sharing.answer(path, body, address)
+        if path in (KEYS, SHARES)
+        else (404, questions.not_known(path, agent.VERSION))
+    )

@@ -8,6 +8,7 @@ from typing import Any
 from agent.proxy.report.stats import BOUNDS_S
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.service import Service
+from policies.kinds.ratelimit.hot import MOST_KEYS
 
 
 def metrics(runtime: Runtime) -> dict[str, Any]:
@@ -62,6 +63,19 @@ def demand(runtime: Runtime) -> dict[str, dict[str, float]]:
         for name, service in runtime.table.services.items()
         if service.buckets is not None and service.plan.limits is not None
     }
+
+
+def keys(runtime: Runtime) -> dict[str, dict[str, dict[str, int]]]:
+    """Of limits of the whole mesh with keys, how often each key was asked for since the last time: by service, by
+    limit, by the key's hash."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for name, service in runtime.table.services.items():
+        if service.buckets is not None and service.plan.limits is not None:
+            for limit in service.plan.limits.limits:
+                asked = service.buckets.meter(limit.name).take_asked(MOST_KEYS) if limit.shared and limit.key else {}
+                if asked:
+                    found.setdefault(name, {})[limit.name] = asked
+    return found
 
 
 def services(runtime: Runtime, name: str | None) -> dict[str, Any]:

@@ -449,6 +449,7 @@ class Attempt(Dialling):
         up = self.up
         if up is not None and up.sent and self.exchange.request_sent:
             self.end = GIVEN_UP
+
     def _note_cut(self) -> None:
         """There was no answer that says how long it takes: slowness that nobody waits for must not look like speed."""
         balancer, waited_s = self.exchange.balancer, self.waited_s()

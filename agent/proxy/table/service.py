@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from agent.frames import Part
 from agent.proxy.report.news import News
 from agent.proxy.report.story import Policies
 from agent.proxy.table.lasting import Lasting
@@ -10,8 +13,9 @@ from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.outlier.ejector import Ejector, Record
-from policies.kinds.ratelimit.buckets import Buckets
+from policies.kinds.ratelimit.buckets import Buckets, together
 from policies.kinds.ratelimit.cells import Cells
+from policies.kinds.ratelimit.limit import Limit
 from policies.kinds.shed.common import Common
 from policies.kinds.shed.limiter import Limiter
 from policies.together import Gauge, Together
@@ -54,20 +58,48 @@ class Service(Lasting):
             self._adopt_outlier(plan)
 
     def _adopt_limits(self, plan: Plan, share: float, agents: int) -> None:
-        own = share if self.together is None else 1.0
         if plan.limits is None:
             self.buckets = None
             return
         if self.buckets is None:
             cells = Cells(self.together) if self.together is not None else None
-            self.buckets = Buckets(own, self.name, cells)
+            self.buckets = Buckets(1.0, self.name, cells)
         limits = plan.limits.limits
         self.buckets.configure({limit.name for limit in limits})
         for limit in limits:
+            own = 1.0 if self._counts_together(limit) else share
             if limit.shared:
-                self.buckets.begin(limit.name, share / agents)
+                self.buckets.begin(limit.name, own / agents)
             else:
-                self.buckets.set_share(limit.name, own)
+                self.buckets.own(limit.name, own)
+
+    def _counts_together(self, limit: Limit) -> bool:
+        return self.together is not None and together(limit)
+
+    def share_out(
+        self, shares: Mapping[str, float], parts: Mapping[str, Part], keys: Mapping[str, dict[str, float]]
+    ) -> None:
+        """Parts of limits of the whole mesh: this worker's `shares`; the agent's `parts`, and those of some keys."""
+        if self.buckets is None or self.plan.limits is None:
+            return
+        for limit in self.plan.limits.limits:
+            if not limit.shared or limit.name not in shares:
+                continue
+            meter, part = self.buckets.meter(limit.name), parts.get(limit.name)
+            if part is None or not self._counts_together(limit):
+                self.buckets.set_share(limit.name, shares[limit.name])
+                meter.rest, meter.keys = 0.0, {}
+            else:
+                self.buckets.set_share(limit.name, part.share)
+                meter.least, meter.rest, meter.keys = part.least, part.rest, keys.get(limit.name, {})
+
+    def give(self, tokens: Mapping[str, Mapping[str, float]], now: float) -> None:
+        """Tokens for keys that have parts of their own: by limit."""
+        if self.buckets is None or self.plan.limits is None:
+            return
+        for limit in self.plan.limits.limits:
+            if limit.name in tokens and self._counts_together(limit):
+                self.buckets.meter(limit.name).give(limit, tokens[limit.name], now)
 
     def _adopt_shed(self, plan: Plan) -> None:
         if plan.shed is None:

@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from policies.kinds.ratelimit.cells import Cells, age_s, tokens_in, word_of
+
+REST_S: Final = 1.0
+"""After so long without a request a bucket has rested."""
 
 
 class Bucket:
     """Tokens, one for each request that may pass now. Of one that workers have together: what was seen of it last."""
 
-    __slots__ = ("_at", "_cells", "_key", "_keyed", "_updated", "capacity", "rate", "tokens")
+    __slots__ = ("_at", "_cells", "_key", "_keyed", "_updated", "asked", "capacity", "id", "rate", "tokens")
 
-    def __init__(self, rate: float, capacity: float, now: float) -> None:
+    def __init__(self, rate: float, capacity: float, now: float, id: str = "") -> None:
+        """`id`: of the key whose it is, for those who are told of it."""
+        self.id = id
+        self.asked = 0
+        """Requests of its key since somebody wanted to know."""
         self.tokens = capacity
         self.rate = rate
         self.capacity = capacity
@@ -63,15 +72,23 @@ class Bucket:
         self.tokens -= 1.0
         self._store(now)
 
-    def fill(self, rate: float, capacity: float, now: float) -> None:
-        """Bring it up to `now`."""
+    def add(self, tokens: float, now: float) -> None:
+        """So many more, as far as there is room for them; of one that is filled by now."""
+        self.tokens = min(self.tokens + tokens, self.capacity)
+        self._store(now)
+
+    def fill(self, rate: float, capacity: float, now: float, rest: float = 0.0) -> None:
+        """Bring it up to `now`. `rest`: how fast it has filled if it has rested."""
         if self._cells is not None:
             self._load(now)
         edited = rate != self.rate or capacity != self.capacity
         self.capacity = capacity
         passed = now - self._updated
         if passed > 0:
-            self.tokens += passed * (rate if rate < self.rate else self.rate)
+            pace = rate if rate < self.rate else self.rate
+            if rest > pace and passed > REST_S:
+                pace, edited = rest, True  # whoever looks next sees no rest any more
+            self.tokens += passed * pace
             self._updated = now
         self.rate = rate
         if self.tokens > capacity:
@@ -79,10 +96,10 @@ class Bucket:
         if edited:
             self._store(now)
 
-    def filled(self, rate: float, capacity: float, now: float) -> Bucket:
+    def filled(self, rate: float, capacity: float, now: float, rest: float) -> Bucket:
         """What it would be after `fill`."""
         if self._cells is not None:
             self._load(now)
         other = Bucket(self.rate, self.tokens, self._updated)
-        other.fill(rate, capacity, now)
+        other.fill(rate, capacity, now, rest)
         return other

@@ -6,9 +6,12 @@ Laws
 - A request takes from every limit that it matches, or from none. It is refused when any of them is empty.
 - Figures belong to documents, what was counted to `Buckets`, which outlive them: no edit fills a bucket, and what came
   in before a rate or a share changed came in at the smaller of both.
-- The workers of an agent take from the same buckets, in memory that they share (`cells`). Of a limit of the whole mesh,
-  or without such memory, a worker has a share: its buckets have that share of rate and burst, but room for at least one
-  request.
+- The workers of an agent take from the same buckets, in memory that they share (`cells`). Of a limit of the whole mesh
+  an agent has a share, and without such memory a worker has: its buckets have that share of rate and burst, but room
+  for at least one request. What an agent may hold is never less than the burst's equal part, so that it has something
+  to begin with after a silence, however little comes in.
+- Of a limit of the whole mesh with a key each agent has an equal part of every key, but of those that have parts of
+  their own (`hot`). Who is told of keys is told their hashes: what stands in a header or a cookie leaves no host.
 - Memory is bounded: of a limit with a key the least recently used buckets are forgotten, and a long value is hashed.
 - A clock that jumps back is taken for one that stands still.
 """
@@ -17,98 +20,143 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from policies.hashing import hash64
 from policies.kinds.ratelimit.bucket import Bucket
 from policies.kinds.ratelimit.cells import MOST_TOKENS, Cells, key_of
 from policies.kinds.ratelimit.limit import Limit, Limited, Quota
 from policies.request import RequestView
 
+MOST_TOUCHED: Final = 4096
+"""Keys whose requests are counted until somebody wants to know."""
 _ONE: Final = 1 - 1e-9
 """A token, but for what rounding took of it."""
 
 
-def _together(limit: Limit) -> bool:
-    """Whether workers may have the buckets of a limit together."""
-    return not limit.shared and limit.burst <= MOST_TOKENS
+def together(limit: Limit) -> bool:
+    """Whether the workers of an agent may have the buckets of a limit together."""
+    return limit.burst <= MOST_TOKENS
 
 
 class Meter:
     """One limit as one worker counts it."""
 
-    __slots__ = ("_cells", "_keyed", "_only", "_service", "demand", "share")
+    __slots__ = ("_cells", "_keyed", "_only", "_service", "_touched", "demand", "keys", "least", "rest", "share")
 
     def __init__(self, share: float, service: str = "", cells: Cells | None = None) -> None:
         self.share = share
+        """Of its rate, and of its burst ..."""
+        self.least = 0.0
+        """... of which it has at least this part ..."""
+        self.rest = 0.0
+        """... and this part of its rate comes in while nobody asks."""
+        self.keys: dict[str, float] = {}
+        """Parts of keys that have one of their own, by the ids of their buckets."""
         self._service = service
         self._cells = cells
         self.demand = 0.0
         self._only: Bucket | None = None
         self._keyed: OrderedDict[str, Bucket] = OrderedDict()
+        self._touched: list[Bucket] = []
 
     def bucket(self, limit: Limit, request: RequestView, now: float) -> Bucket:
         """The bucket of a request, brought up to `now`."""
-        rate = limit.rate * self.share
-        capacity = limit.burst * self.share
-        if capacity < 1.0:
-            capacity = 1.0
         if limit.key is not None:
-            return self._of_key(limit, limit.key.value(request), rate, capacity, now)
+            return self._of_key(limit, limit.key.value(request), now)
         found = self._only
+        rate, capacity = limit.rate * self.share, self._capacity(limit, self.share)
         if found is None:
             found = self._only = Bucket(rate, capacity, now)
             self._join(found, limit, "", now)
             return found
-        if self._cells is not None and found.shared is not _together(limit):  # its scope is another now
+        if self._cells is not None and found.shared is not together(limit):
             self._join(found, limit, "", now)
-        found.fill(rate, capacity, now)
+        found.fill(rate, capacity, now, limit.rate * self.rest)
         return found
 
+    def _capacity(self, limit: Limit, part: float) -> float:
+        return max(limit.burst * max(part, self.least), 1.0)
+
     def _join(self, bucket: Bucket, limit: Limit, value: str, now: float) -> None:
-        """Of this agent's workers together, unless the limit is of all agents."""
-        cells = self._cells if _together(limit) else None
+        """Of this agent's workers together, if that can be."""
+        cells = self._cells if together(limit) else None
         key = key_of(self._service, limit.name, value) if cells is not None else 0
         bucket.share(cells, key, limit.key is not None, now)
 
-    def _of_key(self, limit: Limit, value: str, rate: float, capacity: float, now: float) -> Bucket:
+    def _of_key(self, limit: Limit, value: str, now: float) -> Bucket:
         keyed = self._keyed
         found = keyed.get(value)
         if found is None:
-            found = keyed[value] = Bucket(rate, capacity, now)
+            id = f"{hash64(value):016x}" if limit.shared else ""
+            part = self.keys.get(id, self.share)
+            found = keyed[value] = Bucket(limit.rate * part, self._capacity(limit, part), now, id)
             self._join(found, limit, value, now)
             # Two at most: where a document has lowered the bound, no single request pays for all of them.
             for _ in range(2):
                 if len(keyed) > limit.max_keys:
                     keyed.popitem(last=False)
-        else:
-            keyed.move_to_end(value)
-            if self._cells is not None and found.shared is not _together(limit):
-                self._join(found, limit, value, now)
-            found.fill(rate, capacity, now)
+            return found
+        keyed.move_to_end(value)
+        if self._cells is not None and found.shared is not together(limit):
+            self._join(found, limit, value, now)
+        if limit.shared and not found.id:
+            found.id = f"{hash64(value):016x}"
+        part = self.keys.get(found.id, self.share) if self.keys else self.share
+        found.fill(limit.rate * part, self._capacity(limit, part), now)
         return found
 
     def look(self, limit: Limit, request: RequestView, now: float) -> Bucket:
         """What `bucket` would find; nothing is made or moved."""
-        rate = limit.rate * self.share
-        capacity = limit.burst * self.share
-        if capacity < 1.0:
-            capacity = 1.0
         value = limit.key.value(request) if limit.key is not None else ""
+        part = self.keys.get(f"{hash64(value):016x}", self.share) if self.keys else self.share
+        rate, capacity = limit.rate * part, self._capacity(limit, part)
         found = self._keyed.get(value) if limit.key is not None else self._only
         if found is None:
             found = Bucket(rate, capacity, now)
-            if self._cells is None or not _together(limit):
+            if self._cells is None or not together(limit):
                 return found
             at = self._cells.find(key_of(self._service, limit.name, value), limit.key is not None)
             if at < 0:
                 return found
             self._join(found, limit, value, now)
-        return found.filled(rate, capacity, now)
+        return found.filled(rate, capacity, now, limit.rate * self.rest if limit.key is None else 0.0)
+
+    def ask(self, limit: Limit, bucket: Bucket) -> None:
+        """A request wants a token of a bucket."""
+        self.demand += 1.0
+        if limit.shared and limit.key is not None:
+            if not bucket.asked and len(self._touched) < MOST_TOUCHED:
+                self._touched.append(bucket)
+            bucket.asked += 1
+
+    def take_asked(self, most: int) -> dict[str, int]:
+        """By the ids of keys: how often each was asked for since this was called last; those that were most often."""
+        touched, self._touched = self._touched, []
+        touched.sort(key=_by_asked)
+        found: dict[str, int] = {}
+        for bucket in touched:
+            if len(found) < most:
+                found[bucket.id] = bucket.asked
+            bucket.asked = 0
+        return found
+
+    def give(self, limit: Limit, tokens: Mapping[str, float], now: float) -> None:
+        """Tokens for keys that have parts of their own, by their ids."""
+        for bucket in list(self._keyed.values()):
+            if bucket.id in tokens:
+                part = self.keys.get(bucket.id, self.share)
+                bucket.fill(limit.rate * part, self._capacity(limit, part), now)
+                bucket.add(tokens[bucket.id], now)
 
     def size(self) -> int:
         """Keys that have a bucket."""
         return len(self._keyed)
+
+
+def _by_asked(bucket: Bucket) -> int:
+    return -bucket.asked
 
 
 class Buckets:
@@ -132,9 +180,16 @@ class Buckets:
         self._meters = {name: meter for name, meter in self._meters.items() if name in names}
 
     def begin(self, limit_name: str, share: float) -> None:
-        """The part of a limit that nobody has handed out a part of yet."""
+        """The part of a limit that nobody has handed out a part of yet; of its burst it is the least from now on."""
         if limit_name not in self._meters:
             self.set_share(limit_name, share)
+        self.meter(limit_name).least = share
+
+    def own(self, limit_name: str, share: float) -> None:
+        """The part of a limit that nobody but this agent's workers has."""
+        self.set_share(limit_name, share)
+        meter = self.meter(limit_name)
+        meter.least, meter.rest, meter.keys = 0.0, 0.0, {}
 
     def set_share(self, limit_name: str, share: float) -> None:
         """This worker's part of a limit, from 0 to 1."""
@@ -203,9 +258,8 @@ class Compiled:
                 if takes:
                     # Whom another limit alone refuses asks nothing of this one: a flood that is held back elsewhere
                     # must not draw shares to where it cannot use them.
-                    meter.demand += 1.0
-                rate = limit.rate * meter.share
-                wait_s = (1.0 - bucket.tokens) / rate if rate > 0.0 else math.inf
+                    meter.ask(limit, bucket)
+                wait_s = (1.0 - bucket.tokens) / bucket.rate if bucket.rate > 0.0 else math.inf
                 if empty is None or wait_s > longest_s:
                     empty = limit
                     longest_s = wait_s
@@ -216,8 +270,8 @@ class Compiled:
         if empty is not None:
             return empty.refusal(longest_s)
         if takes:
-            for meter in meters:
-                meter.demand += 1.0
+            for n in range(len(meters)):
+                meters[n].ask(limits[n], buckets[n])
             state.left = _take(limits, buckets, now)
         return None
 

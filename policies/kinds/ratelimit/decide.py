@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.ratelimit.buckets import Compiled
-from policies.kinds.ratelimit.document import KeyRule, LimitRule, RateLimit, parse_rate
+from policies.kinds.ratelimit.document import KeyRule, LimitRule, RateLimit, burst_of, parse_rate
 from policies.kinds.ratelimit.limit import Key, Limit
 from policies.language.matching import compile_match
 
@@ -42,7 +42,7 @@ def _limit(rule: LimitRule) -> Limit:
     return Limit(
         rule.name,
         found.per_s,
-        float(rule.burst) if rule.burst is not None else max(1.0, found.per_s),
+        burst_of(rule, found.per_s),
         quota=found.quota,
         window_s=found.window_s,
         key=None if key is None else _key(key),

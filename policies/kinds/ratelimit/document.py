@@ -151,10 +151,15 @@ def _whole(count: Fraction, unit_s: int) -> tuple[int, int]:
     return 1, round(unit_s / count)
 
 
+def burst_of(limit: LimitRule, per_s: float) -> float:
+    """How many may pass at once, of a limit with such a rate."""
+    return float(limit.burst) if limit.burst is not None else max(1.0, per_s)
+
+
 def shared(document: RateLimit) -> dict[str, Shared]:
     """The limits of a document that are divided among agents, by name."""
     return {
-        limit.name: Shared(parse_rate(limit.rate).per_s, limit.key is not None)
+        limit.name: Shared(rate := parse_rate(limit.rate).per_s, limit.key is not None, burst_of(limit, rate))
         for limit in document.limits
         if limit.scope == "mesh"
     }

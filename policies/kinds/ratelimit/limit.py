@@ -13,6 +13,7 @@ from policies.request import RequestView, cookie, query_parameter
 
 LONG: Final = 64
 """Characters of a key's value that are kept as they are."""
+_LONGEST_S: Final = 1e9
 _ROUNDING: Final = 1e-9
 """Of a token."""
 
@@ -142,7 +143,7 @@ class Limit:
         """What a request is told that passed: so many more may, and in how many seconds there are as many as can be."""
         missing = capacity - tokens
         wait = float(self.window_s) if rate <= 0.0 else missing / rate
-        return Quota(self, int(max(tokens, 0.0) + _ROUNDING), max(1, math.ceil(wait - 1e-6)))
+        return Quota(self, int(max(tokens, 0.0) + _ROUNDING), max(1, math.ceil(min(wait, _LONGEST_S) - 1e-6)))
 
 
 class Quota:

@@ -110,7 +110,12 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Ask(1, "state", {"service": "pets.production"}),
     frames.PeerAnswer(1, 200, b"\xff"),
     frames.Stored(1, "n", ""),
-    frames.Shares({"pets.production": {"all": 0.5}}),
+    frames.Shares(
+        {"pets.production": {"all": 0.5}},
+        {"pets.production": {"all": frames.Part(0.5, 0.25, 0.1)}},
+        {"pets.production": {"each": {"7f": 1.0}}},
+        {"pets.production": {"each": {"7f": 4.0}}},
+    ),
     frames.Drain(5.0),
     frames.Ready(1, "compiled", changes=True),
     frames.Runs(7, [frames.Uncompiled("*", "$.rules", "no", "route")]),

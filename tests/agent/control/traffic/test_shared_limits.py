@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -11,12 +12,15 @@ import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent import questions
 from agent.control.mesh.table import Table
-from agent.control.traffic.shared_limits import SharedLimits, _among, asked
+from agent.control.traffic.shared_limits import SharedLimits, _among, _in_parts, _told, asked
 from agent.frames import Peer, ToWorker
+from agent.proxy.control.peers import MAX_BYTES
 from agent.proxy.report import state
-from agent.questions import SHARES, Demand, Figures
-from policies.kinds.ratelimit.shares import owner
+from agent.questions import SHARES, Demand, Figures, KeyDemand
+from policies.kinds.ratelimit.shares import Report, owner
+from policies.together import OWNERS, WORDS, Together
 from registry.keys import Keys
 from registry.store import Change
 from tests.support.proxy import GET, Client, Proxy, always_ok, endpoint, refusing_port, running_proxy
@@ -46,12 +50,18 @@ class Workers:
         self._worker = proxy.worker
 
     async def ask_each(self, what: str) -> dict[int, Any]:
-        assert what == "demand"
-        return {0: state.demand(self._worker)}
+        return {0: state.demand(self._worker) if what == "demand" else state.keys(self._worker)}
 
     def tell(self, index: int, frame: ToWorker) -> None:
         assert index == 0
         self._worker.take(frame)
+
+
+def together() -> Together:
+    """Of one worker."""
+    words = memoryview(bytearray(8 * WORDS)).cast("q")
+    words[OWNERS] = 1
+    return Together(words, 0)
 
 
 def answer_by(proxy: Proxy, sharing: SharedLimits) -> None:
@@ -233,6 +243,46 @@ async def test_two_agents_and_one_limit() -> None:
                 assert buckets[0].share("all") + buckets[1].share("all") <= 1 + 1e-9
                 await trio.sleep(0.005)
         nursery.cancel_scope.cancel()
+
+
+async def test_two_agents_and_a_limit_for_each_key() -> None:
+    """A user that comes in at one of them gets all of his limit there, though all the others come in at the other."""
+    document = {"limits": [{"name": "all", "rate": "20/s", "scope": "mesh", "key": {"header": "x-user"}}]}
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        proxies = [await stack.enter_async_context(running_proxy(together=together())) for _ in range(2)]
+        ports = {f"host{n}": proxy.inbound_port for n, proxy in enumerate(proxies)}
+        meters = []
+        for name, proxy in zip(ports, proxies, strict=True):
+            workers: Any = Workers(proxy)
+            sharing = SharedLimits(table(name, ports, **{"pets.production": document}), name)
+            answer_by(proxy, sharing)
+            proxy.agents = 2
+            proxy.put(endpoint(await proxy.upstream(always_ok)), ratelimit=document)
+            buckets = proxy.worker.table.services["pets.production"].buckets
+            assert buckets is not None and buckets.share("all") == 0.5
+            meters.append(buckets.meter("all"))
+            nursery.start_soon(sharing.run, workers)
+        clients = [await proxy.client() for proxy in proxies]
+        with trio.fail_after(60):
+            while list(meters[0].keys.values()) != [1.0]:
+                for client, users in zip(clients, ([b"ann"], [b"bob", b"eve"]), strict=True):
+                    for user in users:
+                        await client.ask(GET[:-2] + b"x-user: %b\r\n\r\n" % user, b"\r\n\r\n")
+                        client.received = b""
+                await trio.sleep(0.005)
+        assert meters[0].share == meters[1].share == 0.5, "of any other key"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("path", [SHARES, questions.KEYS])
+def test_a_long_report_is_told_in_parts(path: str) -> None:
+    """Each of which a listener takes."""
+    many = {f"{'x' * 60}.production\0{n:016x}\0{n:016x}": Report(1e6, 0.5) for n in range(2000)}
+    parts = list(_in_parts(many))
+    assert sum(map(len, parts)) == 2000
+    kind = Demand if path == SHARES else KeyDemand
+    assert all(len(msgspec.msgpack.encode(kind("h" * 60, _told(part)))) <= MAX_BYTES for part in parts)
 
 
 async def test_an_owner_that_is_gone() -> None:

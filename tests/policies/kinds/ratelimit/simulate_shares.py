@@ -21,7 +21,6 @@ from policies.request import Request
 LIMIT = "all"
 RATE = 1000.0
 BURST = 1000.0
-WORKERS = 2
 TICK_S = 0.02
 REQUEST = Request()
 
@@ -39,6 +38,20 @@ class Load(NamedTuple):
         if agent == int(now / self.moves_s) % self.agents:
             return self.total * self.skew
         return self.total * (1 - self.skew) / (self.agents - 1)
+
+
+class Bursts(Load):
+    """All of it for `moves_s`, then nothing for as long, and so on: at one agent, another one each time; or, with a
+    `skew` of 0, at all of them alike."""
+
+    def rate(self, agent: int, now: float) -> float:
+        """Requests a second of one agent."""
+        turn, off = divmod(int(now / self.moves_s), 2)
+        if off:
+            return 0.0
+        if not self.skew:
+            return self.total / self.agents
+        return self.total if agent == turn % self.agents else 0.0
 
 
 class Outcome(NamedTuple):
@@ -60,24 +73,24 @@ class Outcome(NamedTuple):
 
 
 class Agent:
-    """One agent with its workers."""
+    """One agent, whose workers take together."""
 
     def __init__(self, name: str, agents: int) -> None:
         self.name = name
         self.member = Member()
         self.ledger = Ledger()
         self.member.configure([LIMIT], agents)
-        self.workers = [Buckets(1 / WORKERS / agents) for _ in range(WORKERS)]
+        self.buckets = Buckets()
+        self.buckets.begin(LIMIT, 1 / agents)
 
     def demand(self) -> float:
-        """Of all workers."""
-        return sum(worker.demand(LIMIT) for worker in self.workers)
+        """Requests, since ever."""
+        return self.buckets.demand(LIMIT)
 
     def share_out(self, now: float) -> None:
-        """Among the workers."""
-        share = self.member.share(LIMIT, now)
-        for worker in self.workers:
-            worker.set_share(LIMIT, share / WORKERS)
+        """To the workers."""
+        self.buckets.set_share(LIMIT, self.member.share(LIMIT, now))
+        self.buckets.meter(LIMIT).rest = self.member.rest(LIMIT, now)
 
 
 class Simulation:
@@ -122,7 +135,7 @@ class Simulation:
         if not rate:
             self._later(0.1, lambda: self._ask(n, agent))
             return
-        if self._now and self.limits.decide(self.rng.choice(agent.workers), REQUEST, self._now) is None:
+        if self._now and self.limits.decide(agent.buckets, REQUEST, self._now) is None:
             self._passed.append(self._now)
         self._later(self.rng.expovariate(rate), lambda: self._ask(n, agent))
 

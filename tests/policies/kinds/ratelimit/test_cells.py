@@ -114,17 +114,33 @@ def test_what_came_in_before_a_rate_changed_came_in_at_the_smaller_one() -> None
     assert passed(fast, agent.workers[1], 6.1, 50) == 10
 
 
-def test_a_limit_of_all_agents_is_counted_by_shares() -> None:
-    """Control hands these out to each worker; where its scope changes what was counted stays."""
+def test_a_limit_of_all_agents_is_counted_together_too() -> None:
+    """What control hands out is the agent's; where its scope changes what was counted stays."""
     agent, own, mesh = Agent(2), Compiled([Limit("all", 4, 4)]), Compiled([Limit("all", 4, 4, shared=True)])
     for worker in agent.workers:
         worker.set_share("all", 0.5)
-    assert [passed(mesh, worker, 5.0, 9) for worker in agent.workers] == [2, 2]
+    assert [passed(mesh, worker, 5.0, 9) for worker in agent.workers] == [2, 0]
     for worker in agent.workers:
         worker.set_share("all", 1.0)
     assert [passed(own, worker, 5.0, 9) for worker in agent.workers] == [0, 0]
     assert [passed(own, worker, 5.5, 9) for worker in agent.workers] == [2, 0]
     assert [passed(mesh, worker, 5.5, 9) for worker in agent.workers] == [0, 0]
+    assert [passed(mesh, worker, 6.0, 9) for worker in agent.workers] == [2, 0]
+
+
+def test_what_came_in_while_an_agent_rested_is_all_workers() -> None:
+    """And no more of it than its equal part of the burst, nor once it is asked."""
+    agent, mesh = Agent(2), Compiled([Limit("all", 8, 8, shared=True)])
+    for worker in agent.workers:
+        worker.begin("all", 0.5)
+        worker.set_share("all", 0.0)
+    assert [passed(mesh, worker, 5.0, 9) for worker in agent.workers] == [4, 0]
+    assert [passed(mesh, worker, 6.4, 9) for worker in agent.workers] == [0, 0]
+    for worker in agent.workers:
+        worker.meter("all").rest = 0.25
+    assert [passed(mesh, worker, 6.5, 9) for worker in reversed(agent.workers)] == [3, 0]
+    assert [passed(mesh, worker, 7.4, 9) for worker in agent.workers] == [0, 0]
+    assert [passed(mesh, worker, 99.0, 9) for worker in agent.workers] == [4, 0]
 
 
 def test_what_explains_takes_nothing() -> None:

@@ -110,7 +110,7 @@ def test_limits_of_the_mesh_are_named() -> None:
         {"name": "all", "rate": "60/m", "scope": "mesh"},
         {"name": "each", "rate": 2, "scope": "mesh", "key": {"caller": True}},
     )
-    assert shared(found) == {"all": Shared(1, False), "each": Shared(2, True)}
+    assert shared(found) == {"all": Shared(1, False, 1), "each": Shared(2, True, 2)}
     state = Buckets()
     assert passed(compile(found).caller, state, Request(caller="shop")) == 1
     refused = compile(found).caller.decide(state, Request(caller="shop"), 0.0)

@@ -15,6 +15,7 @@ from policies.kinds.ratelimit.shares import (
     IDLE,
     QUIET_GRANT_S,
     REPORT_S,
+    REST,
     SOON_S,
     Ledger,
     Member,
@@ -23,7 +24,7 @@ from policies.kinds.ratelimit.shares import (
     divide,
     owner,
 )
-from tests.policies.kinds.ratelimit.simulate_shares import BURST, RATE, Load, Simulation
+from tests.policies.kinds.ratelimit.simulate_shares import BURST, RATE, Bursts, Load, Simulation
 
 LIMITS = st.floats(1e-3, 1e9)
 DEMANDS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0, 1e9), min_size=1, max_size=30)
@@ -281,6 +282,63 @@ def test_a_quiet_member_says_so_at_once_and_then_seldom() -> None:
     assert len(told) <= 12
     m.configure(["all"], 5)
     assert "all" in m.report({"all": 7.0}, 200.0)
+
+
+@pytest.mark.parametrize("agents", [2, 5, 40])
+@pytest.mark.parametrize("total", [900.0, 3000.0])
+def test_what_is_quiet_is_not_reserved(agents: int, total: float) -> None:
+    """After a pause of all, a lone agent has what it asks for: but for a round, nine tenths of it."""
+    for seed in range(2):
+        outcome = Simulation(Bursts(agents, total, moves_s=4.0), seed, lost=0.0).run(20.0)
+        for begin in (8, 16):
+            assert outcome.within(begin + 1, begin + 4) >= 0.9 * min(total, RATE) * 3
+        assert outcome.highest <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("agents", [2, 5, 40])
+def test_after_a_pause_all_of_them_have_their_parts(agents: int) -> None:
+    """Of an even load: at first of what came in while they rested."""
+    for seed in range(2):
+        outcome = Simulation(Bursts(agents, 900.0, 0.0, 4.0), seed, lost=0.0).run(20.0)
+        assert min(outcome.within(begin, begin + 4) for begin in (8, 16)) >= 0.9 * 3600
+
+
+def test_what_rested_passes_once() -> None:
+    """Never more than twice the burst and the rate, whoever is asked when."""
+    for skew in (0.0, 1.0):
+        outcome = Simulation(Bursts(5, 9000.0, skew, 3.0), 1, lost=0.0).run(24.0)
+        for begin in range(4, 20):
+            for length in (1, 2, 4):
+                assert outcome.within(begin, begin + length) <= 2 * BURST + RATE * length * 1.02
+
+
+def test_a_quiet_member_of_the_version_before_keeps_its_part() -> None:
+    """It cannot rest."""
+    owned = ledger(2)
+    for now in (1.0, 1.25, 1.5):
+        reports = [("m0", Report(5.0, 0.5, rests=True)), ("m1", Report(0.0, 0.5, 12.0))]
+        grants = [owned.report(name, {"all": report}, now)["all"] for name, report in reports]
+    assert grants[1] > 0.4
+    for now in (1.75, 2.0):
+        reports = [("m0", Report(5.0, 0.5, rests=True)), ("m1", Report(0.0, 0.4, 12.0, rests=True))]
+        grants = [owned.report(name, {"all": report}, now)["all"] for name, report in reports]
+    assert grants[1] == IDLE / 2
+
+
+def test_who_rests_is_told_what_comes_in() -> None:
+    """While nobody at all is asked; with nonsense for it nobody rests."""
+    owned, names = ledger(2), ("m0", "m1")
+    for now in (1.0, 1.25):
+        told = [owned.report(name, {"all": Report(0.0, 0.01, 12.0, rests=True)}, now) for name in names]
+    assert all(grants == {"all": IDLE / 2, f"all{REST}": 0.5} for grants in told)
+    owned.report("m0", {"all": Report(9.0, 0.01, rests=True)}, 1.5)
+    assert owned.report("m1", {"all": Report(0.0, 0.01, 12.0, rests=True)}, 1.6) == {"all": IDLE / 2}
+    m = member()
+    for rest, found in ((0.2, 0.2), (0.9, 0.25), (-1.0, 0.0), (math.nan, 0.0)):
+        m.report({"all": 0}, 10.0)
+        m.accept({"all": 0.01, f"all{REST}": rest}, m.serial)
+        assert m.rest("all", 10.0) == found
+    assert m.rest("all", 99.0) == m.rest("other", 10.0) == 0.0
 
 
 class Mesh(RuleBasedStateMachine):
