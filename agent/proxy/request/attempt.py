@@ -8,17 +8,15 @@ that made them is a Party.
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 from agent.proxy.dialling import Dialling
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.messages.head import RequestHead, ResponseHead
-from agent.proxy.messages.outgoing import own_lines, request_fields, target_of
+from agent.proxy.messages.head import ResponseHead
+from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.phases.phase import Phase
-from agent.proxy.request.walk import Walk
-from agent.proxy.runtime import Runtime
-from agent.proxy.stream import Stream, Upstream
+from agent.proxy.request.served import Served
+from agent.proxy.stream import Upstream
 from agent.proxy.table.connections import Connections
 from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
@@ -37,58 +35,10 @@ GIVEN_UP: Final = 2
 """It would have taken longer: nobody waited."""
 
 
-class Party(Walk):
-    """A request with its client's side, between which and an endpoint things pass."""
+class Party(Served):
+    """One between whose client and an endpoint things pass."""
 
-    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "sent_at", "tried_at", "whole_deadline")
-
-    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
-        super().__init__(runtime, request)
-        self.down = down
-        self.request_id = b""
-        self.whole_deadline = INFINITY
-        self.sent_at = self.started
-        """When it had come whole."""
-        self.tried_at = self.started
-        """When the first try at its service began."""
-        self.bytes_in = 0
-        self.bytes_out = 0
-
-    @property
-    def inbound(self) -> bool:
-        """By which listener it came."""
-        return self.down.inbound
-
-    @property
-    def rng(self) -> random.Random:
-        """The worker's."""
-        return self.runtime.rng
-
-    @property
-    def address(self) -> str:
-        """Of whoever connected; empty where that is another agent."""
-        return self.down.peer.client
-
-    def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
-        """What the mesh says of the request to an endpoint; `attempt` counts from 1, `left_s` is for its answer."""
-        request = self.request
-        return own_lines(
-            request,
-            endpoint,
-            trail=self.down.peer.trail(request),
-            request_id=self.request_id,
-            caller=self.caller,
-            attempt=attempt,
-            left_s=left_s,
-        )
-
-    def left_s(self) -> float:
-        """What is left of the time that somebody set for the whole request; INFINITY where nobody did.
-
-        Only that travels. A default bounds one step on one host: taken for the whole, it would cut what lasts longer on
-        the next host, while its bytes flow.
-        """
-        return self.whole_deadline - self.reactor.now
+    __slots__ = ()
 
     @property
     def response_began(self) -> bool:

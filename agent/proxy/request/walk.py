@@ -22,7 +22,6 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import FallBack, Hold, Refuse, Settle, TurnAway, Verdict
 from agent.proxy.report import story
-from agent.proxy.request.detours import Detours
 from agent.proxy.request.hands import Hands
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
@@ -49,6 +48,19 @@ ENDED: Final = 2
 
 _DEFAULT_RETRY: Final = retrying.compile(None)
 _NONE: Final[list[Endpoint]] = []
+
+
+class Detours:
+    """What has come of a request that did not go straight; most have none."""
+
+    __slots__ = ("fallbacks", "tried", "ways")
+
+    def __init__(self) -> None:
+        self.tried: list[Endpoint] = []
+        """Endpoints that are not to be picked again."""
+        self.fallbacks = 0
+        self.ways = 0
+        """Ways out of an overload that were looked at."""
 
 
 class Walk(Hands):
