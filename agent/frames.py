@@ -56,6 +56,10 @@ class Limits(msgspec.Struct, frozen=True):
     max_waiting: int = 1024
     """Requests held until the first table is there."""
     waiting_s: float = 10.0
+    head_bytes: int = 60 * 1024
+    head_fields: int = 100
+    underscores: str = "allow"
+    """In names of header fields: allow, drop the field, or refuse the request."""
 
 
 class EndpointFrame(msgspec.Struct, frozen=True, array_like=True):

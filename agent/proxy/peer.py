@@ -53,10 +53,10 @@ class Peer:
         return words.AGENT if self.agent else words.STRANGER
 
     def trail(self, request: RequestHead) -> bytes:
-        """Via and X-Forwarded lines for the next hop; the same for all requests that come without their own. An agent
-        is no link of the chain that services see; whoever else comes to its door is."""
+        """Via and X-Forwarded lines for the next hop; the same for all HTTP/1.1 requests that come without their own.
+        An agent is no link of the chain that services see; whoever else comes to its door is."""
         hidden = self.agent
-        if request.has_trail:
+        if request.has_trail or request.http10:
             return trail(request, self.address, inbound=hidden)
         if self._trail is None or hidden != self._hidden:
             self._trail = trail(None, self.address, inbound=hidden)

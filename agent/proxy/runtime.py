@@ -39,7 +39,7 @@ class Runtime(Server):
         """`given_up` and `together` are shared by the workers of one agent; without them this one is alone."""
         super().__init__()
         self.rng = random.Random(seed)
-        self.pool = Pool(self.reactor)
+        self.pool = Pool(self.reactor, self.heads)
         self.lateness = Lateness(LATE_S)
         self.news = News()
         self.together = together

@@ -19,7 +19,7 @@ from agent.proxy.budget import Budget
 from agent.proxy.engine.connection import Connection
 from agent.proxy.engine.reactor import Reactor, Timed
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.messages.head import RequestHead, ResponseHead
+from agent.proxy.messages.head import HeadRules, RequestHead, ResponseHead
 from agent.proxy.peer import Peer
 from agent.trust import Agents
 from policies.decision import Edits
@@ -316,6 +316,7 @@ class Server:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.limits = Limits()
+        self.heads = HeadRules()
         self.reserve = Reserve()
         self.draining = False
         self.agents = Agents()

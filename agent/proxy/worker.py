@@ -211,7 +211,8 @@ class Worker(Runtime):
         self.table.zone = told.zone
         self.table.share = told.share
         self.callers.configure(told.callers)
-        self.limits = told.limits
+        self.limits = limits = told.limits
+        self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
         self.recorder.wanted = told.access_log
 

@@ -92,6 +92,11 @@ class Limits(Part, frozen=True, kw_only=True):
     max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1024
     """Requests of each listener that are held until the first table is there."""
     waiting_timeout: Duration = "10s"
+    max_head_bytes: Annotated[int, Meta(ge=4096, le=262_144)] = 61_440
+    """Of a request or an answer: its first line and its fields."""
+    max_head_fields: Annotated[int, Meta(ge=16, le=1000)] = 100
+    underscores: Literal["allow", "drop", "refuse"] = "allow"
+    """What becomes of a request's fields with an underscore in their name."""
 
 
 class Hooks(Part, frozen=True, kw_only=True):

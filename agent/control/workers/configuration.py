@@ -25,6 +25,9 @@ def configuration(settings: Settings, callers: Mapping[str, str]) -> Configure:
             head_s=seconds(limits.head_timeout),
             idle_s=seconds(limits.idle_timeout),
             max_waiting=max(1, limits.max_waiting // count),
+            head_bytes=limits.max_head_bytes,
+            head_fields=limits.max_head_fields,
+            underscores=limits.underscores,
             waiting_s=seconds(limits.waiting_timeout),
         ),
     )

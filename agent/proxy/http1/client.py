@@ -20,13 +20,24 @@ from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.http1.gathering import Gathered
 from agent.proxy.http1.head import parse_response
-from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, BadHead, RequestHead, ResponseHead
+from agent.proxy.messages.head import (
+    CHUNKED,
+    LENGTH,
+    NO_BODY,
+    UNTIL_CLOSE,
+    BadHead,
+    HeadRules,
+    RequestHead,
+    ResponseHead,
+)
 from agent.proxy.stream import ResponseHandler, Upstream
 from agent.trust import bind_source
 
 MAX_INTERIM: Final = 100
 """Interim answers to a request. A service that says every ten seconds that it is at work may say so for a quarter of an
 hour; one that says nothing else is broken."""
+
+_WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD"})
 
 
 class Phase(IntEnum):
@@ -43,9 +54,10 @@ class Phase(IntEnum):
 class Home:
     """Where connections come from, and go back to when they are free (`agent.proxy.http1.pool`)."""
 
-    __slots__ = ("opened",)
+    __slots__ = ("heads", "opened")
 
-    def __init__(self) -> None:
+    def __init__(self, heads: HeadRules) -> None:
+        self.heads = heads
         self.opened = 0
         """Upstream connections open now, busy or idle."""
 
@@ -92,7 +104,7 @@ class ClientConnection(Connection):
         self.phase = Phase.CONNECTING
         self.sent = False
         """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
-        self._heads = Gathered()
+        self._heads = Gathered(pool.heads)
         self.interim = 0
         """Interim answers (1xx) to the current request so far."""
         self._framing = NO_BODY
@@ -159,7 +171,7 @@ class ClientConnection(Connection):
             text = heads.head()
             if text is None:
                 return
-            head = parse_response(text, attempt.method)
+            head = parse_response(text, attempt.method, self.pool.heads)
             if head.status >= 200:
                 break
             if head.status == 101:
@@ -360,7 +372,9 @@ class ClientStream(Upstream):
         connection.attempt = handler
         connection.phase = Phase.HEAD
         connection.sent = False
-        connection.reusable = True
+        # A server that looks for no body in these would take it for its next request.
+        has_body = request.length > 0 or request.framing == CHUNKED
+        connection.reusable = not has_body or request.method not in _WITHOUT_BODY
         connection.interim = 0
         lines = [request.method, b" ", target, b" HTTP/1.1\r\n"]
         lines += fields

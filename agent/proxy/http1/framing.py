@@ -11,9 +11,26 @@ import re
 from typing import Final
 
 from agent.proxy.http1.head import parse_field
-from agent.proxy.messages.head import CONTENT_LENGTH, HOP_BY_HOP, HOST, BadHead, is_word
+from agent.proxy.messages.head import CONTENT_LENGTH, HOST, PLAIN, REBUILT, BadHead, Field, is_word
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t \x21-\x7e\x80-\xff]*)?\Z")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\Z"
+)
+_NO_TRAILERS: Final = frozenset(
+    (
+        *(b"cache-control", b"max-forwards", b"pragma", b"range", b"expect"),
+        *(b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"),
+        *(b"authorization", b"www-authenticate", b"authentication-info", b"proxy-authentication-info"),
+        *(b"cookie", b"set-cookie", b"age", b"expires", b"date", b"location", b"retry-after", b"vary", b"warning"),
+        *(b"content-encoding", b"content-type", b"content-range", b"trailer", b"allow"),
+        *(b"origin", b"forwarded", b"x-real-ip", b"x-http-method-override"),
+    )
+)
+"""What decides how a message is routed, who sent it, whether it is carried out, or how its body is read: whoever merges
+trailers into the head would let a sender say it after it was judged."""
 _MAX_SIZE_LINE: Final = 4096
 _MAX_TRAILER_BYTES: Final = 16 * 1024
 _MAX_TRAILERS: Final = 50
@@ -109,9 +126,13 @@ class ChunkedDecoder:
 
     def _trailer(self, line: bytes) -> None:
         field = parse_field(line)
-        # A trailer that could change how the message is framed or routed is dropped: RFC 9110 section 6.5.1.
-        if field.code not in (HOST, CONTENT_LENGTH) and field.code < HOP_BY_HOP and not is_word(field.code):
+        # What may stand in a head only is dropped: RFC 9110 section 6.5.1, RFC 7230 section 4.1.2.
+        if PLAIN <= field.code < REBUILT and not _is_of_a_head(field):
             self.trailers.append(field.wire)
         self._trailing_bytes += len(line)
         if len(self.trailers) > _MAX_TRAILERS or self._trailing_bytes > _MAX_TRAILER_BYTES:
             raise BadHead("too many trailer fields", 431)
+
+
+def _is_of_a_head(field: Field) -> bool:
+    return field.code in (HOST, CONTENT_LENGTH) or is_word(field.code) or field.name in _NO_TRAILERS

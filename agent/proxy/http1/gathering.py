@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.http1.head import check_incomplete
+from agent.proxy.messages.head import HeadRules
 
 _END: Final = b"\r\n\r\n"
 
@@ -19,9 +20,10 @@ _END: Final = b"\r\n\r\n"
 class Gathered:
     """The bytes of one connection that are part of no message's body."""
 
-    __slots__ = ("_at", "_buffer", "_looked", "_skipped")
+    __slots__ = ("_at", "_buffer", "_looked", "_rules", "_skipped")
 
-    def __init__(self) -> None:
+    def __init__(self, rules: HeadRules) -> None:
+        self._rules = rules
         self._buffer: bytes | bytearray = b""
         """What came in one piece is left as it is; only what has to grow is a bytearray."""
         self._at = 0
@@ -65,7 +67,7 @@ class Gathered:
         looked = self._looked
         end = buffer.find(_END, looked)
         if end < 0:
-            check_incomplete(buffer, at, looked)
+            check_incomplete(buffer, self._rules, at, looked)
             self._looked = max(at, len(buffer) - 3)
             return None
         head = buffer[at:end]

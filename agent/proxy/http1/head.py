@@ -21,30 +21,36 @@ from agent.proxy.messages.head import (
     CODES,
     CONNECTION,
     CONTENT_LENGTH,
+    DATE,
     EXPECT,
     FORWARDED_PROTO,
     HOP_BY_HOP,
     HOST,
     LENGTH,
+    MAX_FORWARDS,
     NO_BODY,
+    ODD_HOST,
     PLAIN,
     REBUILT,
+    REFUSE,
     REQUEST_ID,
     SHOAL,
     TRANSFER_ENCODING,
+    UNDERSCORED,
     UNTIL_CLOSE,
     UPGRADE,
     VIA,
     BadHead,
     Field,
     Head,
+    HeadRules,
     RequestHead,
     ResponseHead,
     is_word,
 )
 
-MAX_HEAD_BYTES: Final = 60 * 1024
-MAX_FIELDS: Final = 100
+RULES: Final = HeadRules()
+"""The defaults."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\Z")
@@ -53,7 +59,9 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t \x21-\x7e\x
 _FIELD_NAME = re.compile(_TOKEN + rb"\Z")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
-_HOST = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+_HOST = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?\Z")
+_MAX_FORWARDS = re.compile(rb"[0-9]{1,9}\Z")
+_AUTHORITY_WITH_PORT = re.compile(rb".+:[0-9]+\Z")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)(.*)\Z", re.DOTALL)
 _FIELD_VALUE_BYTES = bytes(b for b in range(256) if b >= 0x20 and b != 0x7F) + b"\t"
 
@@ -75,12 +83,34 @@ def parse_field(line: bytes) -> Field:
     code = CODES.get(lower, PLAIN)
     if code == PLAIN and lower.startswith(b"x-shoal-"):
         code = SHOAL
+    elif code == PLAIN and lower.find(b"_") >= 0:
+        code = _underscored(lower)
+    elif code == HOST and not is_host(value):
+        code = ODD_HOST
     field = Field(lower, value, b"%b: %b\r\n" % (name, value), code)
     if len(line) <= _REMEMBER_BYTES:
         if len(_remembered) >= _REMEMBER_LINES:
             _remembered.clear()
         _remembered[line] = field
     return field
+
+
+def _underscored(lower: bytes) -> int:
+    """Many servers tell an underscore from a hyphen no more (CGI, WSGI): what a hyphen would give a meaning to a proxy
+    is not passed on, whatever the settings say, or it could say what nobody is believed."""
+    hyphened = lower.replace(b"_", b"-")
+    code = CODES.get(hyphened, PLAIN)
+    if code >= SHOAL or is_word(code) or hyphened.startswith(b"x-shoal-"):
+        return SHOAL
+    return HOP_BY_HOP if code >= REBUILT or code in (HOST, CONTENT_LENGTH) else UNDERSCORED
+
+
+def is_host(value: bytes) -> bool:
+    """Whether it is a host name or an address, with an optional port that there can be."""
+    found = _HOST.match(value)
+    if found is None or value.find(b"..") >= 0:
+        return False
+    return found[1] is None or 0 < int(found[1]) <= 65535
 
 
 def _why_no_field(line: bytes, name: bytes, colon: bytes) -> str:
@@ -95,13 +125,13 @@ def _why_no_field(line: bytes, name: bytes, colon: bytes) -> str:
     return "a header name with a character that is not allowed in one"
 
 
-def _read_fields(head: Head, data: bytes, lines: list[bytes], rebuilt: int) -> None:
+def _read_fields(head: Head, data: bytes, lines: list[bytes], rebuilt: int, rules: HeadRules) -> None:
     """The lines behind the first, and what they say of the body's framing and of the connection; fields whose code is
     `rebuilt` or more are not passed on as they are."""
-    if len(data) > MAX_HEAD_BYTES:
-        raise BadHead(f"a head of more than {MAX_HEAD_BYTES} bytes", 431)
-    if len(lines) > MAX_FIELDS + 1:
-        raise BadHead(f"more than {MAX_FIELDS} header fields", 431)
+    if len(data) > rules.max_bytes:
+        raise BadHead(f"a head of more than {rules.max_bytes} bytes", 431)
+    if len(lines) > rules.max_fields + 1:
+        raise BadHead(f"more than {rules.max_fields} header fields", 431)
     lengths = 0
     chunked = False
     fields = head.fields
@@ -148,18 +178,18 @@ def _read_fields(head: Head, data: bytes, lines: list[bytes], rebuilt: int) -> N
             head.close = False
 
 
-def check_incomplete(data: bytes | bytearray, begins: int = 0, judged: int = 0) -> None:
+def check_incomplete(data: bytes | bytearray, rules: HeadRules = RULES, begins: int = 0, judged: int = 0) -> None:
     """Judges a head whose end has not come yet, and of which nothing is wrong up to `judged`. It is what stands in
     `data` from `begins` on. Raises BadHead for what no further byte can mend."""
-    if len(data) - begins > MAX_HEAD_BYTES:
-        raise BadHead(f"a head of more than {MAX_HEAD_BYTES} bytes", 431)
+    if len(data) - begins > rules.max_bytes:
+        raise BadHead(f"a head of more than {rules.max_bytes} bytes", 431)
     if _BARE_LF.search(data, judged):
         raise BadHead("a line that ends with LF alone; lines end with CR LF")
     if data.find(b"\0", judged) >= 0:
         raise BadHead("a NUL byte in the head")
 
 
-def parse_request(head: bytes) -> RequestHead:
+def parse_request(head: bytes, rules: HeadRules = RULES) -> RequestHead:
     """A whole request head, without the empty line at its end. Raises BadHead.
 
     >>> parse_request(b"GET /x HTTP/1.1\\r\\nHost: pets.production").target
@@ -173,9 +203,9 @@ def parse_request(head: bytes) -> RequestHead:
     request.method, target, minor = line.groups()
     if minor == b"0":
         request.http10 = request.close = True
-    _read_fields(request, head, lines, REBUILT)
-    _judge_request(request)
-    if target[:1] == b"/" and b"#" not in target and request.host:
+    _read_fields(request, head, lines, REBUILT, rules)
+    _judge_request(request, rules)
+    if target[:1] == b"/" and target.find(b"#") < 0 and request.host and request.method != b"CONNECT":
         request.target = target
     else:
         _judge_target(request, target)
@@ -188,8 +218,9 @@ def _why_no_request_line(line: bytes) -> BadHead:
     return BadHead("a request line that is not 'METHOD target HTTP/1.1'")
 
 
-def _judge_request(request: RequestHead) -> None:
+def _judge_request(request: RequestHead, rules: HeadRules) -> None:
     hosts = 0
+    underscored = False
     upgrade = b""
     for field in request.special:
         code = field.code
@@ -199,16 +230,22 @@ def _judge_request(request: RequestHead) -> None:
         elif code <= REQUEST_ID:
             if code == EXPECT and field.value.lower() != b"100-continue":
                 raise BadHead("an Expect that is not 100-continue", 417)
+            if code == ODD_HOST:
+                raise BadHead("a Host that is no host name with an optional port")
+            if code == UNDERSCORED:
+                underscored = True
         elif VIA <= code <= FORWARDED_PROTO:
             request.has_trail = True
         elif code == UPGRADE:
             upgrade = field.value
+        elif code == MAX_FORWARDS:
+            _read_max_forwards(request, field.value)
         elif is_word(code):
             request.has_words = True
+    if underscored and rules.underscores:
+        _judge_underscores(request, rules)
     if hosts > 1:
         raise BadHead("two Host fields")
-    if hosts and not _HOST.match(request.host):
-        raise BadHead("a Host that is no host name with an optional port")
     if upgrade and b"upgrade" in request.connection and not request.http10:
         tunnels = request.framing == NO_BODY or (request.framing == LENGTH and request.length == 0)
         # h2c would hand the rest of the connection to a protocol that nobody here has judged.
@@ -216,14 +253,31 @@ def _judge_request(request: RequestHead) -> None:
             request.upgrade = upgrade
 
 
+def _judge_underscores(request: RequestHead, rules: HeadRules) -> None:
+    if rules.underscores == REFUSE:
+        name = next(field.name for field in request.special if field.code == UNDERSCORED)
+        raise BadHead(f"an underscore in the header name {name[:80].decode()}, which this agent's settings refuse")
+    request.fields = [field for field in request.fields if field.code != UNDERSCORED]
+    request.special = [field for field in request.special if field.code != UNDERSCORED]
+    request.wires = [field.wire for field in request.fields if field.code < REBUILT]
+
+
+def _read_max_forwards(request: RequestHead, value: bytes) -> None:
+    """It means something for two methods; for others, and where it is no number, it is a field like any other."""
+    if request.method in (b"OPTIONS", b"TRACE") and _MAX_FORWARDS.match(value):
+        request.max_forwards = int(value)
+
+
 def _judge_target(request: RequestHead, target: bytes) -> None:
     """Any but the usual `/path` of a request with a Host."""
+    if request.method == b"CONNECT":
+        if not is_host(target) or not _AUTHORITY_WITH_PORT.match(target):
+            raise BadHead("a CONNECT whose target is not host:port")
+        raise BadHead("CONNECT: this proxy speaks HTTP to services of the mesh and opens no tunnels", 405)
     if target[:1] == b"/":
         if b"#" in target:
             raise BadHead("a fragment in the request target")
         raise BadHead("no Host field" if not request.http10 else "no Host field: a request needs one to be routed")
-    if request.method == b"CONNECT":
-        raise BadHead("CONNECT: this proxy speaks HTTP to services of the mesh and opens no tunnels", 405)
     if target == b"*" and request.method == b"OPTIONS" and request.host:
         request.target = target
         return
@@ -233,7 +287,7 @@ def _judge_target(request: RequestHead, target: bytes) -> None:
     scheme, authority, rest = absolute.groups()
     if scheme.lower() != b"http":
         raise BadHead("only http:// targets are proxied here; https is the mesh's own business")
-    if not _HOST.match(authority):
+    if not is_host(authority):
         raise BadHead("an authority that is no host name with an optional port")
     if not request.http10 and not request.host:
         raise BadHead("no Host field")
@@ -241,7 +295,10 @@ def _judge_target(request: RequestHead, target: bytes) -> None:
     fields = [field for field in request.fields if field.code != HOST]
     request.fields = [Field(b"host", authority, b"host: %b\r\n" % authority, HOST), *fields]
     request.wires = [field.wire for field in request.fields if field.code < REBUILT]
-    request.target = rest if rest[:1] == b"/" else b"/" + rest
+    if not rest and request.method == b"OPTIONS":
+        request.target = b"*"  # of the server, and not of one of its paths: RFC 9112 section 3.2.4
+    else:
+        request.target = rest if rest[:1] == b"/" else b"/" + rest
 
 
 def _length(value: bytes) -> int:
@@ -274,7 +331,15 @@ def _parse_status_line(line: bytes) -> tuple[int, bytes, bool]:
     return known
 
 
-def parse_response(head: bytes, request_method: bytes) -> ResponseHead:
+def _drop_length(response: ResponseHead) -> None:
+    """These have no body, and no length of one (RFC 9110 section 8.6). Who says that there are bytes may send some."""
+    if response.length:
+        response.close = True
+    response.fields = [field for field in response.fields if field.code != CONTENT_LENGTH]
+    response.wires = [field.wire for field in response.fields if field.code < HOP_BY_HOP]
+
+
+def parse_response(head: bytes, request_method: bytes, rules: HeadRules = RULES) -> ResponseHead:
     """A whole response head, judged as strictly as a request. Raises BadHead."""
     lines = head.split(b"\r\n")
     response = ResponseHead()
@@ -285,7 +350,12 @@ def parse_response(head: bytes, request_method: bytes) -> ResponseHead:
     status = response.status
     if response.http10:
         response.close = True
-    _read_fields(response, head, lines, HOP_BY_HOP)
+    _read_fields(response, head, lines, HOP_BY_HOP, rules)
+    for field in response.special:
+        if field.code == DATE:
+            response.dated = True
+    if response.framing == LENGTH and (status < 200 or status == 204):
+        _drop_length(response)
     if request_method == b"HEAD" or status < 200 or status == 204 or status == 304:
         response.framing = NO_BODY
     elif response.framing == NO_BODY:

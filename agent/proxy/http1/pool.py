@@ -11,11 +11,15 @@ from agent.process.descriptors import NONE_LEFT
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.http1.client import ClientConnection, ClientStream, Home
+from agent.proxy.messages.head import HeadRules
 from agent.proxy.stream import ResponseHandler
 
 MAX_IDLE_PER_ADDRESS: Final = 256
 IDLE_S: Final = 55.0
 """Below the 60 s after which many servers close."""
+FRESH_S: Final = 0.001
+"""For so long after its last answer an idle connection is taken for one that is open."""
+_LOOKED_AFTER: Final = IDLE_S - FRESH_S
 
 
 def tcp_socket(dial: tuple[str, int]) -> socket.socket:
@@ -29,8 +33,8 @@ class Pool(Home):
 
     __slots__ = ("_idle", "connects", "make_socket", "most", "reactor", "reused")
 
-    def __init__(self, reactor: Reactor) -> None:
-        super().__init__()
+    def __init__(self, reactor: Reactor, heads: HeadRules) -> None:
+        super().__init__(heads)
         self.reactor = reactor
         self._idle: dict[tuple[str, int], list[ClientStream]] = {}
         self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
@@ -41,13 +45,14 @@ class Pool(Home):
         self.connects = 0
 
     def take(self, dial: tuple[str, int], *, verify: bool, tally: Tally | None = None) -> ClientStream | None:
-        """An idle connection to an address. `verify` costs a system call and rules out one that is already closed.
-        `tally` has it from now on, where that matters."""
+        """An idle connection to an address. One that is closed already is ruled out, by a system call: always where
+        nothing may be sent twice (`verify`), else where it has been idle for more than a moment; what is used again at
+        once costs a comparison, and is a matter of retries. `tally` has it from now on, where that matters."""
         idle = self._idle.get(dial)
         while idle:
             stream = idle.pop()
             connection = stream.connection
-            if verify and connection.is_stale():
+            if (verify or self.reactor.now + _LOOKED_AFTER > connection.deadline) and connection.is_stale():
                 connection.close()
                 continue
             self.reused += 1

@@ -1,6 +1,6 @@
 # mypyc: compiled
 """A client that speaks HTTP/1: requests in, answers out, one at a time, in order (RFC 9112 section 9). The connection
-reads requests, its stream writes answers.
+reads requests, its stream writes answers (`agent.proxy.http1.answering`).
 
 Laws
 - The next request is read only after the answer to the one before is complete; what comes early waits in the buffer,
@@ -13,36 +13,28 @@ Laws
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Final
 
-from agent.proxy.budget import Budget, Guest
-from agent.proxy.http1.answers import closing_answer, status_line
-from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
+from agent.proxy.budget import Budget
+from agent.proxy.http1.answering import Answered, ServerStream
+from agent.proxy.http1.answers import closing_answer
+from agent.proxy.http1.framing import ChunkedDecoder
 from agent.proxy.http1.gathering import Gathered
 from agent.proxy.http1.head import parse_request
 from agent.proxy.messages.answers import FULL, Refusal
-from agent.proxy.messages.head import (
-    CHUNKED,
-    HOP_BY_HOP,
-    LENGTH,
-    NO_BODY,
-    UNTIL_CLOSE,
-    BadHead,
-    RequestHead,
-    ResponseHead,
-    forwarded_fields,
-)
-from agent.proxy.messages.outgoing import edited
+from agent.proxy.messages.head import CHUNKED, LENGTH, NO_BODY, BadHead, RequestHead
 from agent.proxy.peer import Peer
-from agent.proxy.stream import RequestHandler, Server, Stream
-from policies.decision import Edits
+from agent.proxy.stream import RequestHandler, Server
 
 PIPELINE_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0
-LINGER_BYTES: Final = 1024 * 1024
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""To close is to reset: where the end of the answer is the end of the connection, nothing else says that it was cut."""
 
 
-class ServerConnection(Guest):
+class ServerConnection(Answered):
     """One client's connection."""
 
     __slots__ = (
@@ -51,10 +43,8 @@ class ServerConnection(Guest):
         "_framing",
         "_head_due",
         "_left",
-        "_lingered",
+        "_lingers",
         "_looping",
-        "closing",
-        "exchange",
         "served",
         "server",
         "stream",
@@ -65,9 +55,8 @@ class ServerConnection(Guest):
         self.server = server
         self.stream: ServerStream | None = ServerStream(self, peer)
         """Where its requests come by; None once it is closed."""
-        self.exchange: RequestHandler | None = None
         self.served = 0
-        self._early = Gathered()
+        self._early = Gathered(server.heads)
         """What no exchange has taken: of the next request, and of those behind it."""
         self._head_due = True
         """Whether the time for the head that is awaited runs. It runs over the whole of it, and once."""
@@ -75,10 +64,8 @@ class ServerConnection(Guest):
         """Of the request body that is being read; NO_BODY once it is whole."""
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
-        self.closing = False
-        """No further request is read here."""
-        self._lingered = -1
-        """Bytes thrown away since the connection was closed for writing; -1 before that."""
+        self._lingers = False
+        """It is closed for writing, and what still comes is thrown away."""
         self._looping = False
         self.arm(server.reactor.now + server.limits.head_s)
 
@@ -87,9 +74,9 @@ class ServerConnection(Guest):
     def on_data(self, data: bytes) -> None:
         """Bytes from the client."""
         exchange = self.exchange
-        if self._lingered >= 0:
-            self._linger(len(data))
-        elif exchange is None:
+        if self._lingers:
+            return
+        if exchange is None:
             self._early.feed(data)
             self._read_requests()
         elif exchange.switched:
@@ -125,8 +112,9 @@ class ServerConnection(Guest):
             if head is None:
                 self.count_unread(len(self._early))
                 self._wait_for_head()
+                self.resume_reading()  # one may be longer than what is read early
                 return False
-            request = parse_request(head)
+            request = parse_request(head, self.server.heads)
         except BadHead as bad:
             self.give_up(Refusal(bad.status, "http", bad.reason))
             return False
@@ -213,7 +201,7 @@ class ServerConnection(Guest):
         """Too slow with a head, too long without a request, or the current request's time is up."""
         if self.exchange is not None:
             self.exchange.on_client_timeout()
-        elif self._lingered >= 0 or not len(self._early):
+        elif self._lingers or not len(self._early):
             self.close()
         else:
             self.give_up(Refusal(408, "http", f"no whole request head within {self.server.limits.head_s:g} s"))
@@ -255,7 +243,7 @@ class ServerConnection(Guest):
 
     def on_drained(self) -> None:
         """The client took what was held."""
-        if self._lingered >= 0:
+        if self._lingers:
             self.finish_writing()
         elif self.exchange is not None:
             self.exchange.on_drained()
@@ -272,23 +260,18 @@ class ServerConnection(Guest):
         self.close_soon()
 
     def close_soon(self) -> None:
-        """Close for writing once all is written, and throw away what still comes: closing at once, with bytes unread,
-        would have the kernel take the answer back (RFC 9112 section 9.6)."""
-        if self.closed or self._lingered >= 0:
+        """Close for writing once all is written, and throw away what still comes, for LINGER_S: closing at once, with
+        bytes unread, would have the kernel take the answer back (RFC 9112 section 9.6)."""
+        if self.closed or self._lingers:
             return
         self.closing = True
-        self._lingered = 0
+        self._lingers = True
         self._early.clear()
         self.count_unread(len(self._early))
         self.arm(self.reactor.now + LINGER_S)
         self.resume_reading()
         if self.flushed:
             self.finish_writing()
-
-    def _linger(self, size: int) -> None:
-        self._lingered += size
-        if self._lingered > LINGER_BYTES:
-            self.close()
 
     def close(self) -> None:
         """Close, wherever it stands."""
@@ -313,136 +296,8 @@ class ServerConnection(Guest):
         """Give the connection up: the client sees that the answer did not come whole."""
         self.closing = True
         exchange = self.exchange
+        if self.stream is not None and self.stream.ends_by_closing:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.close()
         if exchange is not None:
             exchange.on_client_gone()
-
-
-class ServerStream(Stream):
-    """Where the requests of one connection come by, one after the other, and their answers go."""
-
-    __slots__ = ("_body_framing", "_connection", "_eof")
-
-    def __init__(self, connection: ServerConnection, peer: Peer) -> None:
-        super().__init__(connection.reactor, peer, connection.budget)
-        self._connection = connection
-        self._body_framing = NO_BODY
-        """Of the answer's body, towards the client."""
-        self._eof = 0
-        """In a tunnel: 1 the client is through, 2 the upstream is, 3 both."""
-
-    # The client's side.
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody is there any more."""
-        return self._connection.closed
-
-    @property
-    def full(self) -> bool:
-        """Whether whoever answers should pause."""
-        return self._connection.full
-
-    def arm(self, deadline: float) -> None:
-        """The connection's deadline is its request's, as long as there is one."""
-        self._connection.arm(deadline)
-
-    def pause_reading(self) -> None:
-        """Take no more of the request for now."""
-        self._connection.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Go on."""
-        self._connection.resume_reading()
-
-    # The answer.
-
-    def send_continue(self) -> None:
-        """100 Continue, of our own."""
-        self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def send_informational(self, head: ResponseHead) -> None:
-        """Relay 100 Continue, 103 Early Hints: to those who know them."""
-        exchange = self._connection.exchange
-        if exchange is None or not exchange.request.http10:
-            self._connection.write(b"".join([head.status_line, *forwarded_fields(head), b"\r\n"]))
-
-    def send_response(
-        self, head: ResponseHead, extra: list[bytes], body: bytes, complete: bool, edits: Edits | None
-    ) -> None:
-        """Relay an answer's head, and its body if that is complete."""
-        connection = self._connection
-        framing = head.framing
-        lines = [head.status_line]
-        lines += forwarded_fields(head)
-        if edits is not None:
-            lines = [lines[0], *edited(lines[1:], edits)]
-        lines += extra
-        if framing in (CHUNKED, UNTIL_CLOSE):
-            if connection.exchange is not None and connection.exchange.request.http10:
-                framing = UNTIL_CLOSE
-                connection.closing = True
-            else:
-                framing = CHUNKED
-                lines.append(b"transfer-encoding: chunked\r\n")
-        self._body_framing = framing
-        lines.append(connection.persistence())
-        lines.append(b"\r\n")
-        if body:
-            lines.append(body)
-        connection.write(b"".join(lines))
-
-    def send_body(self, data: bytes) -> None:
-        """A piece of the answer's body."""
-        if self._body_framing == CHUNKED:
-            data = chunk(data)
-        self._connection.write(data)
-
-    def end_body(self, trailers: list[bytes]) -> None:
-        """The end of the answer's body."""
-        if self._body_framing == CHUNKED:
-            self._connection.write(last_chunk(trailers))
-
-    def send_own(self, status: int, fields: list[bytes], body: bytes) -> None:
-        """An answer of the mesh's own, whole."""
-        connection = self._connection
-        lines = [status_line(status), *fields, b"content-length: %d\r\n" % len(body), connection.persistence(), b"\r\n"]
-        if connection.exchange is None or connection.exchange.request.method != b"HEAD":
-            lines.append(body)
-        connection.write(b"".join(lines))
-
-    # Upgrade.
-
-    def begin_tunnel(self, head: ResponseHead) -> None:
-        """Relay a 101; from here on bytes go both ways, unread."""
-        connection = self._connection
-        connection.closing = True
-        self._body_framing = NO_BODY
-        upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
-        fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
-        connection.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
-        connection.resume_reading()
-        rest = connection.take_rest()
-        if rest and connection.exchange is not None:
-            connection.exchange.on_tunnel_data(rest)
-
-    def half_close(self, *, from_upstream: bool) -> bool:
-        """One side of the tunnel is through. True when both are."""
-        self._eof |= 2 if from_upstream else 1
-        if from_upstream and self._connection.flushed:
-            self._connection.finish_writing()
-        return self._eof == 3
-
-    # The end.
-
-    def on_handler_end(self) -> None:
-        """The request is over: the next one, or the end of the connection."""
-        self._connection.on_handler_end()
-
-    def close_soon(self) -> None:
-        """No other request comes by here."""
-        self._connection.close_soon()
-
-    def abort(self) -> None:
-        """Give the connection up: the client sees that the answer did not come whole."""
-        self._connection.abort()

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 _HEADER_BYTES: Final = 400
+ALLOW: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+"""Of an agent itself; services may take others, which it passes on."""
 
 
 class Refusal(NamedTuple):
@@ -63,6 +65,8 @@ def refusal_fields(refusal: Refusal, *, typed: bool = True) -> list[bytes]:
         fields.append(b"content-type: application/json\r\n")
     if refusal.retry_after_s:
         fields.append(b"retry-after: %d\r\n" % refusal.retry_after_s)
+    if refusal.status == 405:
+        fields.append(ALLOW)
     if refusal.status == 407:
         fields.append(b'proxy-authenticate: Basic realm="shoal"\r\n')
     if refusal.unsent:

@@ -27,6 +27,10 @@ class Field:
 
 # Codes of fields that mean something to a proxy. Below REBUILT they are passed on as they are; from REBUILT on they
 # are passed on in a form of the proxy's own; from HOP_BY_HOP on, never.
+UNDERSCORED: Final = -2
+"""A name with an underscore, which many servers take for a hyphen."""
+ODD_HOST: Final = -1
+"""A Host that is no host name: no request's. To anybody else it is a plain field, as all below 0 are."""
 PLAIN: Final = 0
 HOST: Final = 1
 CONTENT_LENGTH: Final = 2
@@ -36,6 +40,8 @@ SHOAL_SHADOW: Final = 5
 SHOAL_PRIORITY: Final = 6
 SHOAL_REPLAY: Final = 7
 """These three words of the mesh go along the whole chain, and services see them and may pass them on."""
+DATE: Final = 8
+MAX_FORWARDS: Final = 9
 REBUILT: Final = 10
 VIA: Final = 11
 FORWARDED_FOR: Final = 12
@@ -66,6 +72,8 @@ CODES: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
     b"expect": EXPECT,
+    b"date": DATE,
+    b"max-forwards": MAX_FORWARDS,
     b"via": VIA,
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
@@ -99,6 +107,31 @@ class BadHead(Exception):
         super().__init__(reason)
         self.reason = reason
         self.status = status
+
+
+# What becomes of names with an underscore.
+ALLOW: Final = 0
+DROP: Final = 1
+REFUSE: Final = 2
+_UNDERSCORES: Final = {"drop": DROP, "refuse": REFUSE}
+
+
+class HeadRules:
+    """What heads may be, as the agent's settings say. One of a worker, which all its connections look at."""
+
+    __slots__ = ("max_bytes", "max_fields", "underscores")
+
+    def __init__(self) -> None:
+        self.max_bytes = 60 * 1024
+        self.max_fields = 100
+        self.underscores = ALLOW
+        """Of requests."""
+
+    def configure(self, max_bytes: int, max_fields: int, underscores: str) -> None:
+        """As of the next head."""
+        self.max_bytes = max_bytes
+        self.max_fields = max_fields
+        self.underscores = _UNDERSCORES.get(underscores, ALLOW)
 
 
 # Framing of the body that follows a head.
@@ -135,7 +168,7 @@ class Head:
 class RequestHead(Head):
     """A request head that was accepted."""
 
-    __slots__ = ("has_trail", "has_words", "host", "method", "place", "target", "upgrade")
+    __slots__ = ("has_trail", "has_words", "host", "max_forwards", "method", "place", "target", "upgrade")
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,6 +179,8 @@ class RequestHead(Head):
         """The path that rules judge; empty where it is that of the target."""
         self.host: bytes = b""
         """As sent: from the target in absolute form, else from the Host field."""
+        self.max_forwards = -1
+        """Of OPTIONS and TRACE: how many may still hand it on; -1: it does not say."""
         self.has_trail = False
         """Whether there are Via or X-Forwarded fields, to which the proxy adds its own."""
         self.has_words = False
@@ -165,11 +200,13 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """A response head that was accepted."""
 
-    __slots__ = ("status", "status_line")
+    __slots__ = ("dated", "status", "status_line")
 
     def __init__(self) -> None:
         super().__init__()
         self.status = 0
+        self.dated = False
+        """Whether it says when it was made."""
         self.status_line: bytes = b""
         """Rewritten to HTTP/1.1, with its CRLF."""
 
@@ -180,5 +217,5 @@ def forwarded_fields(response: ResponseHead) -> list[bytes]:
     """
     connection = response.connection
     if connection and connection - _CONNECTION_OPTIONS:
-        return [f.wire for f in response.fields if f.code < HOP_BY_HOP and (f.code or f.name not in connection)]
+        return [f.wire for f in response.fields if f.code < HOP_BY_HOP and (f.code > 0 or f.name not in connection)]
     return response.wires

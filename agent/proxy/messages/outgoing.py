@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import (
     FORWARDED_FOR,
     FORWARDED_PROTO,
     HOST,
+    MAX_FORWARDS,
     REBUILT,
     REQUEST_ID,
     VIA,
+    Field,
     RequestHead,
 )
 from policies.decision import Edits, Forward
 from policies.endpoint import Endpoint
+
+_COMMENT: Final = re.compile(rb"\([^()]*\)")
+_OURS: Final = re.compile(rb"(?:\A|,)[ \t]*[^ \t,]+[ \t]+shoal[ \t]*(?=,|\Z)")
 
 
 def target_of(request: RequestHead, forward: Forward | None) -> bytes:
@@ -57,7 +64,7 @@ def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]
     connection = request.connection
     fields = request.wires
     if connection:
-        fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code or f.name not in connection)]
+        fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code > 0 or f.name not in connection)]
     if forward is None:
         return fields
     if forward.host is not None:
@@ -83,6 +90,21 @@ def _addressed_to(endpoint: Endpoint, caller: str) -> bytes:
     return line + b"x-shoal-caller: %b\r\n" % caller.encode() if caller else line
 
 
+def hops(via: bytes) -> int:
+    """How many agents a Via field names: not who has `shoal` in a name or a comment (RFC 9110 section 7.6.3)."""
+    return 0 if via.find(b"shoal") < 0 else len(_OURS.findall(_COMMENT.sub(b"", via)))
+
+
+def count_forward(request: RequestHead) -> None:
+    """One less may hand it on (RFC 9110 section 7.6.2)."""
+    request.max_forwards -= 1
+    left = b"%d" % request.max_forwards
+    fewer = Field(b"max-forwards", left, b"Max-Forwards: %b\r\n" % left, MAX_FORWARDS)
+    request.fields = [fewer if f.code == MAX_FORWARDS else f for f in request.fields]
+    request.special = [f for f in request.fields if f.code]
+    request.wires = [f.wire for f in request.fields if f.code < REBUILT]
+
+
 def trail(request: RequestHead | None, peer: str, *, inbound: bool) -> bytes:
     """Via, X-Forwarded-For and X-Forwarded-Proto for the next hop; of a request without any, when None.
 
@@ -96,7 +118,8 @@ def trail(request: RequestHead | None, peer: str, *, inbound: bool) -> bytes:
     if not inbound:
         forwarded = [*forwarded, peer.encode()]
         proto = proto or [b"http"]
-    lines = [b"via: %b\r\n" % b", ".join([*by_code[VIA], b"1.1 shoal"])]
+    ours = b"1.0 shoal" if request is not None and request.http10 else b"1.1 shoal"
+    lines = [b"via: %b\r\n" % b", ".join([*by_code[VIA], ours])]
     if forwarded:
         lines.append(b"x-forwarded-for: %b\r\n" % b", ".join(forwarded))
     if proto:

@@ -29,6 +29,7 @@ from agent.proxy.messages.head import (
     ResponseHead,
 )
 from agent.proxy.messages.origin import origins
+from agent.proxy.messages.outgoing import count_forward, hops
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, what
 from agent.proxy.report import story
@@ -79,7 +80,19 @@ class Exchange(Judged):
         self.plan = plan = service.plan
         service.stats.active += 1
         self.begin_clock(plan)
+        if request.max_forwards >= 0:
+            if not request.max_forwards:
+                self._answer_as_last()
+                return
+            count_forward(request)
         self.begin(plan, refusal)
+
+    def _answer_as_last(self) -> None:
+        """An OPTIONS or TRACE that nobody may hand on any more is for us (RFC 9110 section 7.6.2)."""
+        if self.request.method == b"OPTIONS":
+            self.answer(200, [b"server: shoal\r\n", answers.ALLOW], b"")
+        else:
+            self.refuse(Refuse(Refusal(405, "http", "Max-Forwards: 0, and agents echo no TRACE", unsent=True)))
 
     def _sender(self) -> int:
         """Who it is for what its requests may say."""
@@ -101,7 +114,7 @@ class Exchange(Judged):
     def _read_own_fields(self) -> Refusal | None:
         """The fields of the request that are for the agent."""
         inbound = self.inbound
-        hops = 0
+        agents = 0
         for field in self.request.special:
             code = field.code
             if code == REQUEST_ID:
@@ -113,7 +126,7 @@ class Exchange(Judged):
             elif code == SHOAL_EXPLAIN:
                 self.explained = []
             elif code == VIA:
-                hops += field.value.count(b"shoal")
+                agents += hops(field.value)
             elif code == PROXY_AUTHORIZATION and not inbound:
                 caller = self.runtime.callers.caller(field.value)
                 if isinstance(caller, Refusal):
@@ -123,8 +136,8 @@ class Exchange(Judged):
                 self.caller = field.value.decode("ascii", "replace")
         if not self.request_id:
             self.request_id = self.runtime.next_request_id()
-        if hops >= MAX_HOPS:
-            return Refusal(508, "agent", f"the request passed {hops} agents: it goes in a circle", unsent=True)
+        if agents >= MAX_HOPS:
+            return Refusal(508, "agent", f"the request passed {agents} agents: it goes in a circle", unsent=True)
         return None
 
     # What its walk has done for good.
@@ -223,7 +236,7 @@ class Exchange(Judged):
 
     def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
         """What the mesh adds to an answer."""
-        extra = [b"via: 1.1 shoal\r\n"]
+        extra = [b"via: 1.0 shoal\r\n" if head.http10 else b"via: 1.1 shoal\r\n"]
         if self.explained is not None:
             extra.append(story.explain_field(self.explained, self.endpoint, self.inbound))
         if self.left is not None:
@@ -299,8 +312,8 @@ class Exchange(Judged):
         if failed is not None:
             self.break_proof(failed, outcome)
         self.why = why
+        self.down.abort()  # first: the end alone would close the connection as behind a whole answer
         self.end()
-        self.down.abort()
 
     def on_client_timeout(self) -> None:
         """The deadline of the whole request, or of its current phase, has passed."""

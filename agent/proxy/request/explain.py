@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from agent.proxy.http1.head import parse_request
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.messages.head import BadHead, RequestHead
+from agent.proxy.messages.head import BadHead, HeadRules, RequestHead
 from agent.proxy.messages.outgoing import request_fields
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Copies, Refuse, Verdict
@@ -29,7 +29,7 @@ from policies.kinds.shed.decide import Store
 def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
     """What makes an `agent.questions.Explained`."""
     try:
-        request = request_of(asked)
+        request = request_of(asked, runtime.heads)
     except BadHead as bad:
         return {"decisions": [story.entry(None, "http", "", "answer 400", bad.reason)], "endpoint": None, "status": 400}
     explanation = Explanation(
@@ -205,13 +205,13 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def request_of(asked: Explain) -> RequestHead:
+def request_of(asked: Explain, rules: HeadRules) -> RequestHead:
     """The request that is asked about. Raises BadHead."""
     parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [f"{asked.method.upper() or 'GET'} {target} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{field[0]}: {field[1]}" for field in asked.headers if field[0].lower() != "host"]
     try:
-        return parse_request("\r\n".join(lines).encode("latin-1"))
+        return parse_request("\r\n".join(lines).encode("latin-1"), rules)
     except UnicodeEncodeError:
         raise BadHead("a URL or header that is not ASCII: percent-encode it") from None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.frames import Peer, PolicyFrame
-from agent.proxy.http1.server import ServerStream
+from agent.proxy.http1.answering import ServerStream
 from agent.proxy.request.exchange import MAX_HOPS
 from agent.proxy.request.explain import explain
 from agent.questions import Explain

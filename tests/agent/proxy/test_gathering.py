@@ -16,7 +16,7 @@ from agent.proxy.http1 import framing, gathering, head
 from agent.proxy.http1.framing import ChunkedDecoder
 from agent.proxy.http1.gathering import Gathered
 from agent.proxy.http1.server import PIPELINE_BYTES
-from agent.proxy.messages.head import BadHead
+from agent.proxy.messages.head import BadHead, HeadRules
 from tests.agent.proxy.test_conversations import GET, OK, RELAYED, talk
 from tests.support.playbook import Playbook
 
@@ -142,7 +142,7 @@ def test_many_heads_in_one_piece_cost_what_their_bytes_cost(side: str, work: Cal
     one = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" if side == "requests" else b"HTTP/1.1 103 Early Hints\r\n\r\n"
 
     def read(number: int) -> int:
-        heads = Gathered()
+        heads = Gathered(HeadRules())
         heads.feed(one[:5])
         heads.feed(one[5:] + one * (number - 1))
         found = 0
@@ -165,7 +165,7 @@ HEADS = st.lists(
 
 
 def gathered(pieces: list[bytes], *, skip: bool) -> list[bytes | str]:
-    heads = Gathered()
+    heads = Gathered(HeadRules())
     found: list[bytes | str] = []
     try:
         for piece in pieces:
