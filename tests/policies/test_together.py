@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.breaker.figures import Figures
-from policies.kinds.shed import limiter
+from policies.kinds.shed import figures as shed_figures
 from policies.kinds.shed.limiter import Limiter
 from policies.together import CHANGES, OWNERS, PENDING, REGION, REQUESTS, WORDS, Gauge, Together, region_at
 
@@ -41,7 +41,7 @@ def circuits(of: list[Gauge], figures: Figures) -> list[Circuit]:
 def limiters(of: list[Gauge], most: int) -> list[Limiter]:
     made = []
     for gauge in of:
-        one = Limiter(limiter.Figures(fixed=most))
+        one = Limiter(shed_figures.Figures(fixed=most))
         one.count_together(gauge)
         made.append(one)
     return made

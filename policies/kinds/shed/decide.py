@@ -11,7 +11,7 @@ import msgspec
 from policies.decision import Forward, Respond, Subset, respond
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.shed.document import NAMES, Adaptive, Shed, Way
-from policies.kinds.shed.limiter import Figures
+from policies.kinds.shed.figures import Figures
 from policies.kinds.shed.topic import parse_topic
 from policies.language.duration import seconds
 from policies.language.matching import compile_match

@@ -52,6 +52,7 @@ from policies.kinds.shed.common import (
     USUAL,
     Common,
 )
+from policies.kinds.shed.figures import Figures
 from policies.together import LET_IN, Gauge
 
 WINDOW_S: Final = 0.1
@@ -62,6 +63,8 @@ LONG_S: Final = 1.0
 """After this time ..."""
 FEW: Final = 3
 """... so many do; as at first, when nothing is known."""
+SYNC_S: Final = 0.01
+"""For so long a worker knows and sums up by itself."""
 USED: Final = 0.75
 STALE: Final = 0.75
 """The limit has shrunk to this part ..."""
@@ -84,39 +87,25 @@ _GIVEN_UP: Final = 1 << 24
 """In the word of those let in each that was given up counts so much, and each that is waited for one."""
 
 
-class Figures:
-    """The figures; 0 turns one off."""
-
-    __slots__ = ("cpu_percent", "fixed", "initial", "least", "most", "most_load", "queue_s")
-
-    def __init__(
-        self,
-        *,
-        fixed: int = 0,
-        initial: int = 20,
-        least: int = 2,
-        most: int = 1000,
-        queue_s: float = 0.0,
-        cpu_percent: float = 0.0,
-        most_load: float = 0.0,
-    ) -> None:
-        self.fixed = fixed
-        """A limit that does not move; 0: it finds itself."""
-        self.initial = initial
-        self.least = least
-        self.most = most
-        self.queue_s = queue_s
-        """More waiting than this shrinks the limit, however few wait."""
-        self.cpu_percent = cpu_percent
-        """Of the host; beyond it less and less is let in."""
-        self.most_load = most_load
-        """Of an instance's own word."""
-
-
 class Limiter:
     """One service's, in one worker. Outlives the documents that give it its rules."""
 
-    __slots__ = ("_common", "_given_up", "_now", "_pressure", "_rules", "_together", "active")
+    __slots__ = (
+        "_began",
+        "_common",
+        "_given_up",
+        "_good",
+        "_limit",
+        "_newest",
+        "_now",
+        "_peak",
+        "_pressure",
+        "_read_at",
+        "_rules",
+        "_time_s",
+        "_together",
+        "active",
+    )
 
     def __init__(self, rules: Figures, common: Common | None = None) -> None:
         """`common`: what workers share; without it this one is alone."""
@@ -129,6 +118,14 @@ class Limiter:
         self._given_up: deque[float] = deque()
         """When those were let in that nobody waits for, and that the service may still be busy with."""
         self._now = 0.0
+        self._read_at = -1.0
+        """When what is common was read and written last; between it is known, and summed up, as follows."""
+        self._limit = float(rules.fixed or rules.initial)
+        self._began = 0.0
+        self._good = 0
+        self._time_s = 0.0
+        self._newest = 0.0
+        self._peak = 0
         self._pressure = 1.0
         """Part of the limit that the host's CPU and the instances' own word leave."""
 
@@ -163,6 +160,7 @@ class Limiter:
         elif self._rules.fixed:
             self._common.write(LIMIT, 0.0)
         self._rules = rules
+        self._read_at = -1.0
         if not rules.cpu_percent and not rules.most_load:
             self._pressure = 1.0
 
@@ -204,24 +202,46 @@ class Limiter:
     def _ask(self, priority: int, elsewhere: int) -> str:
         active = self.active + elsewhere % _GIVEN_UP
         given_up = len(self._given_up) + elsewhere // _GIVEN_UP
-        allowed = self.limit * PARTS[priority] * self._pressure
-        if active + given_up < allowed or active < (1 if not given_up else self._rules.least * PARTS[priority]):
+        rules = self._rules
+        if not rules.fixed and self._now - self._read_at >= SYNC_S:
+            self._sync()
+        limit = float(rules.fixed) if rules.fixed else self._limit
+        allowed = limit * PARTS[priority] * self._pressure
+        if active + given_up < allowed or active < (1 if not given_up else rules.least * PARTS[priority]):
             return ""
         why = "" if self._pressure >= 1.0 else f", with {100 * self._pressure:.0f}% left by load"
         left = "" if not given_up else f", and {given_up} that nobody waits for any more"
         return f"{active} requests are under way{left}, of {max(allowed, 1.0):.0f} for this priority{why}"
 
     def _note_peak(self, elsewhere: int) -> None:
+        total = self.active + len(self._given_up) + elsewhere % _GIVEN_UP + elsewhere // _GIVEN_UP
+        if total > self._peak:
+            self._peak = total
+        if total <= 1 and not self._good:
+            common = self._common
+            if not common.read(GOOD) and not common.read(LOST):
+                common.write(BEGAN, self._now)  # an idle service's next window begins with its next request
+                self._began = self._now
+
+    def _sync(self) -> None:
+        """Add what was summed up to what is common, and read that."""
         common = self._common
-        total = float(self.active + len(self._given_up) + elsewhere % _GIVEN_UP + elsewhere // _GIVEN_UP)
-        if total > common.read(PEAK):
-            common.write(PEAK, total)
-        if total <= 1.0 and not common.read(GOOD) and not common.read(LOST):
-            common.write(BEGAN, self._now)  # an idle service's next window begins with its next request
+        self._limit = self.limit
+        if self._good:
+            common.write(GOOD, common.read(GOOD) + self._good)
+            common.write(TIME_S, common.read(TIME_S) + self._time_s)
+            self._good, self._time_s = 0, 0.0
+        if self._newest > common.read(NEWEST):
+            common.write(NEWEST, self._newest)
+        if self._peak > common.read(PEAK):
+            common.write(PEAK, float(self._peak))
+        self._peak = 0
+        self._began = common.read(BEGAN)
+        self._read_at = self._now
 
     def _forget(self) -> None:
         """What was let in before one that has been answered, the service is through with."""
-        newest = self._common.read(NEWEST) if self._common.find() else 0.0
+        newest = max(self._newest, self._common.read(NEWEST) if self._common.find() else 0.0)
         given_up = self._given_up
         while given_up and given_up[0] < newest:
             given_up.popleft()
@@ -258,25 +278,36 @@ class Limiter:
         self.abandon()
         if self._rules.fixed:
             return
-        common = self._common
-        common.find()
         came = self._now - age_s
-        base_s, began = common.read(BASE_S), common.read(BEGAN)
         if good:
-            if came > common.read(NEWEST):
-                common.write(NEWEST, came)
-        elif age_s < base_s or came < began - common.read(LATENCY_S):
-            return
-        if self._now < began:
-            return
-        word = GOOD if good else LOST
-        common.write(word, common.read(word) + 1.0)
-        common.write(TIME_S, common.read(TIME_S) + age_s)
-        passed_s = self._now - began
+            if came > self._newest:
+                self._newest = came
+            if self._now >= self._began:
+                self._good += 1
+                self._time_s += age_s
+            if self._now - self._read_at < SYNC_S:
+                return
+            self._sync()
+        else:
+            self._sync()
+            if not self._note_lost(age_s, came):
+                return
+        common = self._common
+        passed_s = self._now - self._began
         if passed_s >= WINDOW_S:
             count = common.read(GOOD) + common.read(LOST)
-            if count >= (1 if not base_s else SAMPLES if passed_s < LONG_S else FEW):
+            if count >= (1 if not common.read(BASE_S) else SAMPLES if passed_s < LONG_S else FEW):
                 self._move(passed_s)
+                self._sync()
+
+    def _note_lost(self, age_s: float, came: float) -> bool:
+        """Whether it says anything: that it took longer than an answer does, since the limit is what it is."""
+        common = self._common
+        if age_s < common.read(BASE_S) or came < self._began - common.read(LATENCY_S) or self._now < self._began:
+            return False
+        common.write(LOST, common.read(LOST) + 1.0)
+        common.write(TIME_S, common.read(TIME_S) + age_s)
+        return True
 
     # The limit.
 

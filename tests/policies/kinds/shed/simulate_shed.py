@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from policies.kinds.shed.common import Common
-from policies.kinds.shed.limiter import Figures, Limiter
+from policies.kinds.shed.figures import Figures
+from policies.kinds.shed.limiter import Limiter
 from policies.together import CHANGES, OWNERS, WORDS, Gauge, Together
 
 

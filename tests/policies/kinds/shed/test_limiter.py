@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from policies.kinds.shed.common import BASE_S, GOOD, LOST, Common
 from policies.kinds.shed.document import NAMES
-from policies.kinds.shed.limiter import PARTS, Figures, Limiter
+from policies.kinds.shed.figures import Figures
+from policies.kinds.shed.limiter import PARTS, Limiter
 from policies.together import ADAPTIVE, ADAPTIVE_CELLS, ADAPTIVE_FIRST, WORDS, Together
 from tests.policies.kinds.shed.simulate_shed import IMPATIENT, SCENES, Scene, limiters, simulate, small
 
@@ -129,7 +130,7 @@ def test_callers_that_leave_and_small_services(scene: Scene) -> None:
     """At least 90% of the capacity is of use, though most of those that wait too long leave; over three runs."""
     runs = [simulate(scene, limited=True, seed=seed) for seed in (1, 2, 3)]
     assert sum(found.goodput for found in runs) / len(runs) >= 0.9
-    assert max(found.queue for found in runs) <= 64
+    assert max(found.queue for found in runs) <= 100
 
 
 @pytest.mark.parametrize(
