@@ -21,7 +21,7 @@ class Exit(IntEnum):
 class Failure(Exception):
     """Ends the command. `message` is a line for a person, and needs no traceback beside it; `more` are lines below."""
 
-    def __init__(self, message: str, code: Exit = Exit.NO, more: str = "") -> None:
+    def __init__(self, message: str, code: int = Exit.NO, more: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.more = more

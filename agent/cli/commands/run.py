@@ -34,11 +34,11 @@ from agent.cli.commands.register import (
 from agent.cli.commands.wait import spread
 from agent.cli.etcd_client import asked
 from agent.cli.failure import Exit, Failure
+from agent.cli.job import Job, adopt_orphans, exit_code, left_behind, told, watched
 from agent.cli.options import Options
 from agent.surroundings import handed_on
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
-PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 RENEW_EVERY_S = 2.0
 """How often a registration is said again: an agent that was restarted learns of its instances from this."""
 RENEW_WITHIN = "20s"
@@ -109,14 +109,16 @@ class Instance:
         self._body |= {"id": self._registered.id, "token": self._registered.token}
         identity = f"{self._body['service']}/{self._body['id']}"
         self._options.printer.note(f"shoal run: {identity} on port {self._body['port']}")
-        code = 1
-        with trio.open_signal_receiver(*ENDING, *PASSED_ON) as signals:
+        adopt_orphans()
+        with trio.open_signal_receiver(*ENDING, *watched()) as signals:
             try:
-                code = await self._run(command, signals)
+                returncode = await self._run(command, signals)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._leave()
-        return code
+        if left := left_behind():
+            self._options.printer.note(f"shoal run: {told(left, returncode)}")
+        return returncode if returncode >= 0 else 128 - returncode
 
     def _register(self) -> Registered:
         """Registered with a token: one of a program before us, that was killed, is nobody's any more."""
@@ -135,31 +137,35 @@ class Instance:
             # Its own process group: Ctrl-C reaches this process alone, which then ends the program in the right order.
             child = await trio.lowlevel.open_process(words, env=environment, process_group=0)
         except OSError as error:
-            raise Failure(f"cannot run {words[0]!r}: {error.strerror}", Exit.USAGE) from None
+            raise Failure(f"cannot run {words[0]!r}: {error.strerror}", exit_code(error)) from None
+        job = Job(child)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._obey, signals, child)
+                nursery.start_soon(self._obey, signals, child, job)
                 nursery.start_soon(self._renew)
                 returncode = await child.wait()
                 nursery.cancel_scope.cancel()
         finally:
             if child.returncode is None:
                 child.kill()  # whatever went wrong with us: a program without its place in the mesh is nobody's
-        return returncode if returncode >= 0 else 128 - returncode
+            job.close()
+        return returncode
 
-    async def _obey(self, signals: Any, child: trio.Process) -> None:
+    async def _obey(self, signals: Any, child: trio.Process, job: Job) -> None:
         ending = False
         async with trio.open_nursery() as nursery:
             async for number in signals:
-                if number in PASSED_ON or ending:
-                    child.send_signal(number)
+                if number not in ENDING:
+                    job.take(number)
+                elif ending:
+                    job.end(number)
                 else:
                     ending = True
-                    nursery.start_soon(self._end, number, child)
+                    nursery.start_soon(self._end, number, child, job)
 
-    async def _end(self, number: int, child: trio.Process) -> None:
+    async def _end(self, number: int, child: trio.Process, job: Job) -> None:
         await self._leave()
-        child.send_signal(number)
+        job.end(number)
         await trio.sleep(self._grace_s)
         self._options.printer.note(f"shoal run: killed, for it did not end within {self._grace_s:g} s of the signal")
         child.kill()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -26,12 +26,13 @@ time.sleep(60)
 
 
 class Admin(BaseHTTPRequestHandler):
-    """POST registers, DELETE deregisters at revision 7."""
+    """POST registers, DELETE deregisters at revision 7; answers while the gate is open."""
 
     def answer(self) -> None:
         told = {"id": "one", "token": "t", "proxy": ""} if self.command == "POST" else {"revision": 7}
         self.rfile.read(int(self.headers.get("content-length", "0")))
         self.server.asked.append((self.command, self.path))  # type: ignore[attr-defined]
+        self.server.gate.wait(60)  # type: ignore[attr-defined]
         body = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -48,15 +49,19 @@ class Admin(BaseHTTPRequestHandler):
 def admin() -> Iterator[HTTPServer]:
     server = HTTPServer(("127.0.0.1", 0), Admin)
     server.asked = []  # type: ignore[attr-defined]
+    server.gate = threading.Event()  # type: ignore[attr-defined]
+    server.gate.set()  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield server
+    server.gate.set()  # type: ignore[attr-defined]
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def run(admin: HTTPServer, log: Path, *program: str) -> subprocess.Popen[bytes]:
+def run(admin: HTTPServer, log: Path, *program: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """`before`: what starts it, such as `nohup`."""
     environment = {
         **os.environ,
         "SHOAL_ADMIN": f"http://127.0.0.1:{admin.server_address[1]}",
@@ -64,7 +69,7 @@ def run(admin: HTTPServer, log: Path, *program: str) -> subprocess.Popen[bytes]:
     }
     with open(log, "wb") as stderr:
         return subprocess.Popen(
-            [*SHOAL, "run", "--service", "pets", "--etcd-timeout", "0.2", "--", *program],
+            [*before, *SHOAL, "run", "--service", "pets", "--etcd-timeout", "0.2", "--", *program],
             cwd=ROOT,
             env=environment,
             stderr=stderr,
@@ -92,9 +97,25 @@ def test_a_killed_program_tells_as_a_shell_would(admin: HTTPServer, tmp_path: Pa
     assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
 
 
-def test_a_program_that_cannot_be_started_leaves_nothing_behind(admin: HTTPServer, tmp_path: Path) -> None:
-    """It was registered first, for it needs its credentials; so it is deregistered."""
-    process = run(admin, tmp_path / "log", "/no/such/program")
-    assert process.wait(30) == 2
-    assert "cannot run '/no/such/program': No such file or directory" in (tmp_path / "log").read_text()
+@pytest.mark.parametrize(
+    ("name", "content", "code", "said"),
+    [
+        ("missing", None, 127, "No such file or directory"),
+        ("plain", "#!/bin/sh\n", 126, "Permission denied"),
+        ("no/folder", None, 127, "No such file or directory"),
+        ("noise", "\x00\x01", 126, "Exec format error"),
+    ],
+)
+def test_a_program_that_cannot_be_started_ends_as_elsewhere(
+    admin: HTTPServer, tmp_path: Path, name: str, content: str | None, code: int, said: str
+) -> None:
+    """127 where there is none, 126 where it cannot be run. It was registered first, for it needs its credentials; so it
+    is deregistered."""
+    program = tmp_path / name
+    if content is not None:
+        program.write_text(content)
+        program.chmod(0o755 if said.startswith("Exec") else 0o644)
+    process = run(admin, tmp_path / "log", str(program))
+    assert process.wait(30) == code
+    assert f"cannot run '{program}': {said}" in (tmp_path / "log").read_text()
     assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
