@@ -43,7 +43,7 @@ class Table:
     def __init__(self, keys: Keys, host: str, own: OwnPorts | None = None, places: Places | None = None) -> None:
         """`own`: what no request is dialled to as to an instance. `places`: the index to keep of who is dialled."""
         self._keys = keys
-        self._host = host
+        self.host = host
         self._own = own or OwnPorts()
         self.places = places or Places()
         self.revision = 0
@@ -227,7 +227,7 @@ class Table:
         service = self._service(name, identity)
         record = service.instances[identity]
         owner = self.agents.get(record.agent) or self.suspects.agents.get(record.agent)
-        owner = None if record.agent == self._host else owner
+        owner = None if record.agent == self.host else owner
         endpoint = endpoint_of(identity, record, service.health.get(identity), owner)
         del service.instances[identity]
         self.instance_count -= 1
@@ -351,7 +351,7 @@ class Table:
     def agents_frame(self) -> Where:
         """Who lives, and where; who may live, too."""
         known = {**self.suspects.agents, **self.agents}
-        return Where(self._host, {host: a.address for host, a in known.items()})
+        return Where(self.host, {host: a.address for host, a in known.items()})
 
     def frame(self, name: str) -> Stage | Gone:
         """A service as a worker gets it that does not have it; its endpoints by id, suspects last."""
@@ -367,7 +367,7 @@ class Table:
         record = service.instances.get(identity)
         if record is None:
             return service.suspects.get(identity)
-        owner = None if record.agent == self._host else self.agents.get(record.agent)
+        owner = None if record.agent == self.host else self.agents.get(record.agent)
         made = endpoint_of(identity, record, service.health.get(identity), owner)
         return None if self._is_inward(name, made) else made
 

@@ -12,8 +12,10 @@ import msgspec
 
 from agent import questions
 from agent.control.mesh.table import Table
+from agent.control.traffic.shared_limits import Clients
 from agent.control.workers.fleet import Fleet
 from agent.questions import EXPLAIN, HOST, Decision, Explain, Explained
+from agent.trust import source_for
 
 ASK_S: Final = 2.0
 MOST_HOPS: Final = 5
@@ -24,7 +26,7 @@ async def explain(fleet: Fleet, table: Table, asked: Explain) -> dict[str, Any] 
     """An `Explained`, as plain data; decisions of another agent have `host`. None: no worker can be asked."""
     shed: dict[str, str] = {}
     decisions: list[dict[str, Any]] = []
-    async with httpx.AsyncClient(timeout=ASK_S, trust_env=False) as client:
+    async with Clients(ASK_S) as clients:
         for _ in range(MOST_HOPS):
             args = msgspec.to_builtins(msgspec.structs.replace(asked, shed=shed))
             answers = await fleet.ask("explain", args, one=True)
@@ -36,7 +38,7 @@ async def explain(fleet: Fleet, table: Table, asked: Explain) -> dict[str, Any] 
             if here.hop is None or here.endpoint is None:
                 return told
             host = str(here.endpoint["via"])
-            there = await _ask(client, table, host, here.hop)
+            there = await _ask(clients, table, host, here.hop)
             decisions += [{**msgspec.to_builtins(decision), "host": host} for decision in there.decisions]
             if there.status is None:
                 return told
@@ -48,14 +50,16 @@ async def explain(fleet: Fleet, table: Table, asked: Explain) -> dict[str, Any] 
     return told
 
 
-async def _ask(client: httpx.AsyncClient, table: Table, host: str, hop: Explain) -> Explained:
+async def _ask(clients: Clients, table: Table, host: str, hop: Explain) -> Explained:
     """What another agent says; where it says nothing, that."""
     record = table.agents.get(host)
     found: Explained | str = "no such agent lives in this mesh"
     if record is not None:
         address = f"[{record.address}]" if ":" in record.address else record.address
+        own = table.agents.get(table.host)
+        source = source_for(own.address, record.address) if own is not None else ""
         try:
-            answer = await client.post(
+            answer = await clients.from_address(source).post(
                 f"http://{address}:{record.inbound_port}{EXPLAIN}",
                 content=msgspec.msgpack.encode(hop),
                 headers={"host": HOST},

@@ -60,7 +60,7 @@ class SharedLimits:
 
     async def run(self, fleet: Fleet) -> None:
         """Ask owners, and hand out parts to the workers of a fleet, until cancelled."""
-        async with Clients() as clients:
+        async with Clients(ASK_S) as clients:
             while True:
                 limits = self._limits()
                 now = trio.current_time()
@@ -244,7 +244,8 @@ async def _whole(answer: httpx.Response) -> bytes:
 class Clients:
     """By the address that questions leave from: owners believe an agent where it is registered."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._clients: dict[str, httpx.AsyncClient] = {}
         self._stack = AsyncExitStack()
 
@@ -259,7 +260,8 @@ class Clients:
         client = self._clients.get(source)
         if client is None:
             transport = httpx.AsyncHTTPTransport(local_address=source if source and is_here(source) else None)
-            client = self._clients[source] = httpx.AsyncClient(transport=transport, timeout=ASK_S, trust_env=False)
+            client = httpx.AsyncClient(transport=transport, timeout=self._timeout_s, trust_env=False)
+            self._clients[source] = client
             self._stack.push_async_callback(client.aclose)
         return client
 

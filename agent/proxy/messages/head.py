@@ -61,6 +61,8 @@ SHOAL_UNSENT: Final = 45
 SHOAL_NO_RETRY: Final = 46
 SHOAL_SHED: Final = 47
 SHOAL_NO_FAULT: Final = 48
+SHOAL_POLICY: Final = 49
+SHOAL_REASON: Final = 50
 
 
 def is_word(code: int) -> bool:
@@ -94,6 +96,8 @@ CODES: Final = {
     b"x-shoal-no-retry": SHOAL_NO_RETRY,
     b"x-shoal-shed": SHOAL_SHED,
     b"x-shoal-no-fault": SHOAL_NO_FAULT,
+    b"x-shoal-policy": SHOAL_POLICY,
+    b"x-shoal-reason": SHOAL_REASON,
     b"x-shoal-shadow": SHOAL_SHADOW,
     b"x-shoal-priority": SHOAL_PRIORITY,
     b"x-shoal-replay": SHOAL_REPLAY,

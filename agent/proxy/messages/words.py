@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agent.proxy.messages.answers import header_text
 from agent.proxy.messages.head import (
     REBUILT,
     SHOAL_CALLER,
@@ -20,7 +21,9 @@ from agent.proxy.messages.head import (
     SHOAL_EXPLAIN,
     SHOAL_NO_FAULT,
     SHOAL_NO_RETRY,
+    SHOAL_POLICY,
     SHOAL_PRIORITY,
+    SHOAL_REASON,
     SHOAL_REPLAY,
     SHOAL_SHADOW,
     SHOAL_SHED,
@@ -68,6 +71,8 @@ CALLEE: Final = 2
 ANSWERS: Final = {
     SHOAL_UNSENT: CALLEE,
     SHOAL_SHED: CALLEE,
+    SHOAL_POLICY: CALLEE,
+    SHOAL_REASON: CALLEE,
     SHOAL_NO_RETRY: SERVICE | CALLEE,  # of a service: see `says_tried`
 }
 
@@ -106,3 +111,26 @@ def says(response: ResponseHead, code: int, *, agent: bool) -> bool:
     """Whether an answer says a word, and is believed; `agent`: an agent gave it, or passed it on."""
     sender = CALLEE if agent else SERVICE
     return bool(ANSWERS.get(code, 0) & sender) and any(field.code == code for field in response.special)
+
+
+DECIDES: Final = "; the calling agent decides about another try"
+"""Behind the reason of a failure that the agent beside an instance tells."""
+
+
+def passed_on(response: ResponseHead, attempts: int, enough: str) -> list[bytes]:
+    """What another agent says of its refusal, for whoever called: policy, reason, after how many `attempts`, and why
+    there was no other (`enough`, if there is anything to say). Empty where the answer is the service's own."""
+    policy, reason = b"", b""
+    for field in response.special:
+        if field.code == SHOAL_POLICY:
+            policy = field.value
+        elif field.code == SHOAL_REASON:
+            reason = field.value
+    if not policy:
+        return []
+    told = reason.decode("latin-1").removesuffix(DECIDES)
+    return [
+        b"x-shoal-policy: %b\r\n" % policy,
+        b"x-shoal-reason: %b\r\n" % header_text(f"{told}; {enough}" if enough else told),
+        b"x-shoal-attempts: %d\r\n" % attempts,
+    ]

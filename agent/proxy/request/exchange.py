@@ -57,10 +57,12 @@ _NOTHING: Final[list[bytes]] = []
 class Exchange(Judged):
     """One request on its way. Made for its stream."""
 
-    __slots__ = ("why",)
+    __slots__ = ("enough", "why")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
+        self.enough = ""
+        """Why there is no other try, once that was asked."""
         self.why = ""
         """What ended it, other than an endpoint's answer."""
 
@@ -241,8 +243,11 @@ class Exchange(Judged):
             extra.append(story.explain_field(self.explained, self.endpoint, self.inbound))
         if self.left is not None:
             extra.append(self.left.lines())
-        if head.status >= 400 and self._was_tried(head):
-            extra.append(self.mark_tried())
+        if head.status >= 400:
+            if self._was_tried(head):
+                extra.append(self.mark_tried())
+            if self.attempt is not None and self.attempt.endpoint.via:
+                extra += words.passed_on(head, self.attempts, self.enough)
         return extra
 
     def _was_tried(self, head: ResponseHead) -> bool:

@@ -7,6 +7,7 @@ too much (`x-shoal-shed`), and that agent decides.
 
 from __future__ import annotations
 
+from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
 from agent.proxy.phases.verdict import Refuse
@@ -64,5 +65,5 @@ class Inbound(Exchange):
             count(self.service.stats.failures, attempt.what(failure))
             if failure is Failure.CONNECT and not attempt.unable:
                 attempt.endpoint.load.refused_until = self.reactor.now + REFUSED_S
-            reason = f"{reason}; the calling agent decides about another try"
+            reason += words.DECIDES
         super().on_failed(attempt, failure, reason, sent=sent, timed_out=timed_out)

@@ -230,6 +230,7 @@ class Outbound(Shaped):
             tried_deeper=deeper,
             breaker_free=counting is None or counting.retry_is_free,
         )
+        self.enough = "" if isinstance(found, Again) else found.reason
         if isinstance(found, Again):
             if counting is not None:
                 self._counts_retry = counting.may_retry()
