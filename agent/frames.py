@@ -206,9 +206,12 @@ class Shares(msgspec.Struct, tag_field="t", tag="shares"):
 
 
 class Drain(msgspec.Struct, tag_field="t", tag="drain"):
-    """Stop accepting, finish, leave."""
+    """Stop accepting, finish, leave. Told again it only comes sooner."""
 
     deadline_s: float
+    """For who has said nothing, or not yet all of a request; and for what is under way, unless `alive_s` is longer."""
+    alive_s: float = 0.0
+    """For what is under way: streams, upgraded connections, long answers."""
 
 
 ToWorker: TypeAlias = Configure | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
@@ -342,6 +345,9 @@ class Compared(msgspec.Struct, tag_field="t", tag="compared"):
 class Drained(msgspec.Struct, tag_field="t", tag="drained"):
     """Nothing is in flight any more; it ends."""
 
+    metrics: dict[str, Any] = {}
+    """What it has counted, to the last."""
+
 
 ToControl: TypeAlias = Ready | Runs | Answer | Peer | Store | Happened | Records | Compared | Drained
 
@@ -415,10 +421,15 @@ def encode(frame: ToWorker | ToControl) -> bytes:
 class Decoder(Generic[T]):
     """Bytes in, frames out; no I/O."""
 
-    def __init__(self, read: Callable[[bytes], T]) -> None:
-        """`read`: `to_worker` or `to_control`."""
+    def __init__(self, read: Callable[[bytes], T], rest: bytes = b"") -> None:
+        """`read`: `to_worker` or `to_control`. `rest`: of another one, which goes no further."""
         self._read = read
-        self._buffer = bytearray()
+        self._buffer = bytearray(rest)
+
+    @property
+    def rest(self) -> bytes:
+        """The beginning of a frame."""
+        return bytes(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[T]:
         """Every frame that `data` completes. Raises ValueError for what is none: beyond the limit, or no map."""

@@ -73,6 +73,26 @@ def test_systemd_waits_longer_than_the_agent_drains() -> None:
     assert int(unit("shoal.service")["Service"]["TimeoutStopSec"]) > longest_s
 
 
+def test_a_crash_of_control_leaves_the_workers(activated: Activated, service: int) -> None:
+    """With the shipped unit systemd ends nobody but control; they serve while there is none, and until the next."""
+    assert unit("shoal.service")["Service"]["KillMode"] == "process"
+    activated.start()
+    until("ready", activated.ready)
+    register(service)
+    until("healthy", lambda: answered(asked(activated.port("outbound"))) == 200)
+    crashed = activated.process
+    assert crashed is not None
+    crashed.kill()
+    crashed.wait()
+    try:
+        assert [answered(asked(activated.port("outbound"))) for _ in range(20)] == [200] * 20
+        activated.start()
+        until("ready", activated.ready)
+        assert [answered(asked(activated.port("outbound"))) for _ in range(20)] == [200] * 20
+    finally:
+        end_group(crashed)
+
+
 def test_a_worker_may_open_what_the_limits_promise() -> None:
     """Two descriptors a connection, at each of two listeners, and some to spare."""
     most = int(unit("shoal.service")["Service"]["LimitNOFILE"])

@@ -30,7 +30,7 @@ from agent.control.host.sockets import HANDOVER, Handover, received
 from agent.control.instances.host_claim import HostTaken, claim_host
 from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
-from agent.control.workers.fleet import drain_old
+from agent.process import held_signals
 from agent.process.descriptors import affordable, limit, raise_limit
 from agent.settings.document import Settings
 from agent.settings.file import SettingsError, load
@@ -63,8 +63,6 @@ class Control:
         self._settings = settings
         self._config = config
         self._handover = handover
-        self._previous_workers = list(handover.workers)
-        """Workers of the process before that are still there."""
         self._record: Agent | None = None
         """As it stands in etcd, once the host's name is ours."""
         self._owning = trio.CancelScope()
@@ -89,7 +87,7 @@ class Control:
         parts = self.parts
         await self._remember()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._signals)
+            await nursery.start(self._signals)
             self._serve_people(nursery)
             nursery.start_soon(parts.fleet.run)
             parts.updates.start(nursery)
@@ -101,7 +99,13 @@ class Control:
             if self._stop.handover is None:
                 await self._leave()
             nursery.cancel_scope.cancel()
+        if self._stop.handover is not None:
+            return Stop(handover=self._with_workers(self._stop.handover))
         return self._stop
+
+    def _with_workers(self, handover: Handover) -> Handover:
+        fleet = self.parts.fleet
+        return msgspec.structs.replace(handover, workers=fleet.left_behind(), retired=fleet.hand_over_retired())
 
     async def _remember(self) -> None:
         """The table, and the instances, of before a restart."""
@@ -162,27 +166,32 @@ class Control:
             nursery.start_soon(acknowledge, parts.fleet, holder, keys, host)
 
     async def _relieve(self) -> None:
-        """The workers of the process before end once ours serve."""
-        if not self._previous_workers:
+        """The workers of the process before take nothing new once ours serve."""
+        fleet, settings = self.parts.fleet, self._settings
+        if not self._handover.workers:
             return
-        while not self.parts.fleet.ready:
-            await self.parts.fleet.changed()
-        await drain_old(
-            self._previous_workers, seconds(self._settings.drain_timeout), self.parts.fleet.old_worker_ended
-        )
+        while not fleet.ready:
+            await fleet.changed()
+        fleet.previous.relieve(seconds(settings.drain_timeout), seconds(settings.reload_timeout))
+        while fleet.previous.workers:
+            await fleet.changed()
         log.info("the previous workers have ended")
 
     # Ending.
 
-    async def _signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
+    async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, *held_signals.HELD) as signals:
+            held_signals.hand_on()
+            task_status.started()
             async for number in signals:
-                if number != signal.SIGHUP:
+                if number == signal.SIGUSR1:
+                    self.parts.traffic.reopen()
+                elif number != signal.SIGHUP:
                     returns = number == signal.SIGUSR2 and self.parts.here.listeners.stays
                     log.info("stopping", signal=signal.Signals(number).name, keeps_registrations=returns)
                     self._end(Stop(returns=returns))
                     return
-                if await self._reload():
+                elif await self._reload():
                     return
 
     def _end(self, stop: Stop) -> None:
@@ -208,10 +217,10 @@ class Control:
         except (OSError, SettingsError) as error:
             log.error("the settings are not reloaded", reason=getattr(error, "strerror", None) or str(error))
             return False
-        workers = (*self.parts.fleet.leave_behind(), *self._previous_workers)
+        self.parts.fleet.leave_behind()
         self.parts.mesh.saved.write()
         counts = self.parts.fleet.hand_over_counts()
-        self._end(Stop(handover=msgspec.structs.replace(handover, workers=workers, counts=counts)))
+        self._end(Stop(handover=msgspec.structs.replace(handover, counts=counts)))
         return True
 
     async def _leave(self) -> None:
@@ -285,10 +294,12 @@ def main(settings: Settings, *, config: Path | None = None, dev: bool = False) -
     """The process of `shoal agent`; its exit code. On SIGHUP it is executed anew, and this does not return."""
     configure_logging(settings.log_level)
     raise_limit()
+    held_signals.hold()
     stop = trio.run(partial(run_agent, settings, config=config, dev=dev))
     if stop.handover is None:
         return stop.code
     os.environ[HANDOVER] = json.dumps(msgspec.to_builtins(stop.handover))
     sys.stdout.flush()
     sys.stderr.flush()
+    held_signals.leave_to_successor()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started

@@ -59,6 +59,8 @@ class Parts:
             on_peer=traffic.on_peer,
             on_records=traffic.on_records,
             inherited_counts=handover.counts,
+            inherited=handover.workers,
+            inherited_retired=handover.retired,
         )
         self.registrar = Registrar(
             settings,

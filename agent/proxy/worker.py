@@ -28,10 +28,11 @@ import trio
 from agent import build, frames, portions
 from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
 from agent.process.descriptors import affordable, limit, raise_limit
-from agent.proxy.budget import Budget
+from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
 from agent.proxy.control.storing import MAX_WAITING
+from agent.proxy.draining import ORPHAN_S, Draining
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
 from agent.proxy.listener import Listener, speak, turn_away
@@ -50,7 +51,6 @@ from agent.proxy.table.pressure import CpuWatch
 from agent.questions import EXPLAIN, Explain, read
 from policies.together import MAGIC, WORDS, Together
 
-ORPHAN_S: Final = 10.0
 FLUSH_S: Final = 0.1
 FLUSH_ROWS: Final = 200
 MAX_COMPARED: Final = 64
@@ -295,10 +295,22 @@ class Worker(Runtime):
         if not self.connections:
             self.drained.set()
 
-    def close(self) -> None:
-        """Close what is left."""
+    def let_go(self) -> None:
+        """Close who is between two requests."""
+        for connection in list(self.connections):
+            if isinstance(connection, Guest) and connection.waits:
+                connection.catch_up()
+                if connection.waits and not connection.closed:
+                    connection.close()
+
+    def cut(self) -> None:
+        """Close who is left: each request that was under way is counted, and has its record."""
         for connection in list(self.connections):
             connection.abort()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.cut()
         self.pool.close()
         self.reserve.close()
         self.reactor.close()
@@ -364,21 +376,20 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         for channel in (for_control, compared, for_store):
             nursery.start_soon(pass_on, channel)
         nursery.start_soon(flush)
-        deadline_s = await nursery.start(_obey, worker, stream, send)
-        with trio.move_on_after(deadline_s):
-            await worker.drained.wait()
+        draining = Draining()
+        nursery.start_soon(_obey, worker, stream, send, draining)
+        await draining.over(worker.drained, worker.let_go)
+        worker.cut()
         while records := worker.recorder.take(FLUSH_ROWS):
             await send([records])
-        await send([frames.Drained()])
+        await send([frames.Drained(state.metrics(worker))])
         nursery.cancel_scope.cancel()
     worker.close()
 
 
-async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_status: trio.TaskStatus[float]) -> None:
-    """Do what control wants, until it is gone. Started once it wants us to drain, or is gone: with how long that may
-    take, in seconds."""
+async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, draining: Draining) -> None:
+    """Do what control wants, until it is gone."""
     decoder = frames.Decoder(frames.to_worker)
-    draining = False
     while True:
         try:
             data = await stream.receive_some(1024 * 1024)
@@ -386,11 +397,11 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
             data = b""
         if not data:
             worker.stores.connect(None)
-            if not draining:
+            if not worker.draining:
                 log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
                 await trio.sleep(ORPHAN_S)
                 worker.drain()
-                task_status.started(ORPHAN_S)
+            draining.orphan()
             return
         for wanted in decoder.feed(data):
             for portion in portions.sliced(wanted) if isinstance(wanted, frames.Stage) else [wanted]:
@@ -399,9 +410,8 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, *, task_st
                     await send(answers)
                 if isinstance(portion, frames.Stage | frames.Change):
                     await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
-            if isinstance(wanted, frames.Drain) and not draining:
-                draining = True
-                task_status.started(wanted.deadline_s)
+            if isinstance(wanted, frames.Drain):
+                draining.tell(wanted)
 
 
 def _together() -> Together | None:
@@ -421,7 +431,9 @@ async def main() -> None:
     """The process that control starts with `python -m agent.proxy`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is control's to handle
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a process group's SIGTERM: control drains its workers
+    # So is what a whole process group is sent, or all of a unit (`systemctl kill`): control drains its workers.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     gc.set_threshold(50_000, 20, 50)
     raise_limit()
     worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")), _together())

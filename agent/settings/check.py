@@ -104,6 +104,7 @@ _TIMES: dict[str, tuple[float, float]] = {
     "lease_ttl": (2, 3600),  # etcd grants no lease shorter than its election time-out allows
     "spread_timeout": (0, 60),
     "drain_timeout": (0, 3600),
+    "reload_timeout": (0, 7 * 86400),
     "etcd.timeout": (0.1, 60),
     "limits.head_timeout": (0.1, 600),
     "limits.idle_timeout": (0.1, 86400),

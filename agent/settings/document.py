@@ -182,6 +182,8 @@ class Settings(Part, frozen=True, kw_only=True):
     """Stopping: how long to wait for the other agents to hear of it."""
     drain_timeout: Duration = "30s"
     """Stopping: how long requests in flight may take."""
+    reload_timeout: Duration = "4h"
+    """Reloading: how long what is alive may go on under the previous workers."""
     etcd: Etcd = Etcd()
     outbound: Outbound = Outbound()
     inbound: Inbound = Inbound()

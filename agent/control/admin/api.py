@@ -75,7 +75,7 @@ class Api:
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
         parts = self._parts
-        workers = await parts.fleet.ask("metrics")
+        workers = await parts.fleet.metrics()
         outcomes, topics = parts.events.delivery.outcomes, parts.traffic.requests.as_state()
         page = metrics.render(workers, figures(parts), outcomes, topics)
         return Response(page, media_type="text/plain; version=0.0.4")

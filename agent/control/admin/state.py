@@ -101,6 +101,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             {"index": w.index, "pid": w.process.pid, "ready": w.ready, "revision": w.revision, "build": w.build}
             for w in parts.fleet.workers.values()
         ],
+        "previous_workers": [it.pid for it in parts.fleet.previous.workers],
         "worker_restarts": parts.fleet.restarts,
         "recent_commits": [list(commit) for commit in parts.fleet.recent_commits],
         "agents": {host: msgspec.to_builtins(record) for host, record in table.agents.items()},

@@ -42,7 +42,11 @@ class OldWorker(msgspec.Struct, frozen=True):
 
     pid: int
     fd: int
-    """Control's end of its socket pair; TOLD once it was told to drain."""
+    """Control's end of its socket pair; TOLD by a version that hears nothing more of those it told to drain."""
+    rest: int = -1
+    """A file in memory with what was half read and not written yet (`agent.control.workers.previous`); -1: nothing."""
+    until: float = 0.0
+    """When it has to have ended, on the monotonic clock; 0 before it is told to drain."""
 
 
 class Handover(msgspec.Struct, frozen=True):
@@ -60,6 +64,8 @@ class Handover(msgspec.Struct, frozen=True):
     """That of the state directory, which is never let go of in between; -1: there is none."""
     counts: int = -1
     """The memory that the workers count together in; -1: there is none."""
+    retired: int = -1
+    """A file in memory with what workers had counted that are gone; -1: nothing."""
 
 
 def received(environment: Mapping[str, str]) -> Handover:

@@ -33,6 +33,7 @@ class AccessLog:
         self._waiting_bytes = 0
         self._given = trio.Event()
         self._ending = False
+        self._moved = False
         self._patience = trio.CancelScope(shield=True)
         self.lost = 0
         """Lines that could not be written."""
@@ -44,6 +45,11 @@ class AccessLog:
             return
         self._waiting.append((_shown(lines), count))
         self._waiting_bytes += len(lines)
+        self._given.set()
+
+    def reopen(self) -> None:
+        """The file was moved away: lines from now on go into another one of its name, and none is lost."""
+        self._moved = True
         self._given.set()
 
     async def run(self) -> None:
@@ -63,15 +69,23 @@ class AccessLog:
             self._fd = sys.stdout.fileno()
             return
         try:
-            self._fd = _opened(self._path)
+            before, self._fd = self._fd, _opened(self._path)
         except OSError as error:
             log.error("cannot open the access log", path=self._path, error=error.strerror)
+            return
+        if before >= 0:
+            os.close(before)
+            log.info("the access log is opened anew", path=self._path)
 
     async def _write(self) -> None:
         """All that waits and all that comes. A stuck write is left behind, with the file that it may still write to."""
         with self._patience:
             while True:
-                while self._waiting:
+                while self._waiting or self._moved:
+                    if self._moved:
+                        self._moved = False
+                        self._open()
+                        continue
                     lines, count = self._waiting.popleft()
                     self._waiting_bytes -= len(lines)
                     reason = await trio.to_thread.run_sync(_append, self._fd, lines, abandon_on_cancel=True)

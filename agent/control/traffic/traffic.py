@@ -45,6 +45,11 @@ class Traffic:
         if self.access is not None:
             self.access.write(lines, count)
 
+    def reopen(self) -> None:
+        """The access log's file was moved away: go on in another one of its name."""
+        if self.access is not None:
+            self.access.reopen()
+
     def on_peer(self, path: str, body: bytes, address: str) -> tuple[int, bytes]:
         """What another agent, at an address, asks this one: status and body."""
         return asked(path, body, self.limits, address)

@@ -7,34 +7,32 @@ Laws
 - Control never waits for a worker before it goes on with another.
 - A worker that has not yet taken into force what it was told of the table is told no more of it; then it is told how
   the table is by that time. So a worker that is behind costs no memory, and compiles nothing that is outdated already.
-- A worker is killed for what it says only where that makes no sense as a frame of any version. What control fails to
-  handle is control's own mistake: told, counted, answered where an answer is waited for, and nobody's death.
+- Nothing that a worker said or counted is lost over a re-execution: what is between it and control is handed over.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 import trio
 
-from agent import build, frames
-from agent.control.host.sockets import TOLD, OldWorker, share
+from agent import frames
+from agent.control.host.sockets import OldWorker, share
+from agent.control.workers.conversation import Conversation
+from agent.control.workers.previous import NOTHING, PreviousWorkers, in_memory, left, taken
 from agent.control.workers.shared_counts import NONE, SharedCounts
 from agent.control.workers.worker import Feed, Worker
-from agent.frames import ToControl, ToWorker
+from agent.frames import ToWorker
 from agent.surroundings import handed_on
 from registry.backoff import Backoff
 
@@ -44,14 +42,8 @@ ASK_S: Final = 3.0
 LAST_WORDS_S: Final = 2.0
 GIVEN_UP_BYTES: Final = 512 * 1024
 """What workers remember together of calls that came to nothing (`agent/proxy/given_up.py`)."""
-MAX_UNKNOWN: Final = 16
-"""Kinds of frames of a worker's that are told of; each once."""
 _ROOT: Final = str(Path(__file__).resolve().parents[3])
 log = structlog.get_logger()
-
-
-class Senseless(Exception):
-    """What a worker said is no frame."""
 
 
 class Fleet:
@@ -71,36 +63,44 @@ class Fleet:
         on_peer: Callable[[str, bytes, str], tuple[int, bytes]] = lambda path, body, address: (404, b""),
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         inherited_counts: int = NONE,
+        inherited: Sequence[OldWorker] = (),
+        inherited_retired: int = NOTHING,
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
         """`count` is of workers. `configuration` gives what a newcomer has to know; `feed` makes what it is told of the
-        table. `inherited_counts`: of the process before (`SharedCounts`). `hang_s`: how long a worker may be silent, in
-        seconds."""
+        table. `inherited…`: of the process before (`SharedCounts`, its workers, `Retired`). `hang_s`: how long a worker
+        may be silent, in seconds."""
         self._outbound = outbound
         self._inbound = inbound
         self._count = count
         self._configuration = configuration
         self._make_feed = feed
-        self._on_records = on_records
-        self._on_happened = on_happened
-        self._on_compared = on_compared
-        self._on_peer = on_peer
-        self._on_store = on_store
+        self._talk = Conversation(
+            on_records=on_records,
+            on_happened=on_happened,
+            on_compared=on_compared,
+            on_peer=on_peer,
+            on_store=on_store,
+            on_turn=self._recount,
+        )
+        self.previous = PreviousWorkers(inherited, self._talk, self._old_worker_ended)
+        self._inherited_retired = inherited_retired
         self._command = list(command)
         self._hang_s = hang_s
-        self._asks = itertools.count(1)
+        # No number that the process before used: workers that it left answer what it asked.
+        self._asks = itertools.count(int(time.monotonic() * 1000))
         self._changed = trio.Event()
         self._stopping = False
         self._left_behind = False
+        self._left: list[Worker] = []
         self._given_up = -1
         """Memory that the workers share, while it runs."""
         self._inherited_counts = inherited_counts
         self._counts: SharedCounts | None = None
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
-        self.mishandled: Counter[str] = Counter()
-        """Frames that control failed at, by kind."""
+        self.mishandled = self._talk.mishandled
         self.revision = 0
         """The lowest that every ready worker runs."""
         self.recent_commits: deque[tuple[int, float]] = deque(maxlen=100)
@@ -114,9 +114,12 @@ class Fleet:
         try:
             os.ftruncate(self._given_up, GIVEN_UP_BYTES)
             self._counts = SharedCounts(self._inherited_counts)
+            self._talk.retired.load(taken(self._inherited_retired))
+            self.previous.adopt()
             async with trio.open_nursery() as nursery:
                 for index in range(self._count):
                     nursery.start_soon(self._keep, index)
+                nursery.start_soon(self.previous.run)
         finally:
             os.close(self._given_up)
             if self._counts is not None:
@@ -152,18 +155,16 @@ class Fleet:
         finally:
             theirs.close()
         counts.began(region, process.pid)
-        worker = Worker(
-            index, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), self._make_feed()
-        )  # fmt: skip
+        worker = Worker(index, process, trio.socket.from_stdlib_socket(ours), self._make_feed())
         self.workers[index] = worker
         self._recount()
         worker.send(frames.encode(self._configuration()))
         worker.feed()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, worker)
+                nursery.start_soon(worker.write)
                 nursery.start_soon(self._watch, worker)
-                nursery.start_soon(self._read, worker)
+                nursery.start_soon(self._talk.listen, worker)
                 await process.wait()
                 with trio.move_on_after(LAST_WORDS_S):
                     await worker.heard.wait()  # its last access records
@@ -199,96 +200,13 @@ class Fleet:
             worker.process.kill()
         if self.workers.get(worker.index) is worker:
             del self.workers[worker.index]
-        worker.close()
+        if not self._left_behind:
+            worker.close()
         for answer in worker.answers.values():
             answer.close()
         self._recount()
 
     # Talking.
-
-    async def _write(self, worker: Worker) -> None:
-        try:
-            async for data in worker.sending:
-                await worker.stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the death of the process tells the rest
-
-    async def _read(self, worker: Worker) -> None:
-        decoder = frames.Decoder(frames.to_control)
-        try:
-            while True:
-                try:
-                    data = await worker.stream.receive_some(256 * 1024)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # the death of the process tells the rest
-                if not data:
-                    return
-                worker.last_word = time.monotonic()
-                for told in decoder.feed(data):
-                    if isinstance(told, frames.Unknown):
-                        self._pass_over(worker, told)
-                    else:
-                        self._on_frame(worker, told)
-        except Exception:  # what a worker says must not end control, nor the other workers with it
-            log.exception("a worker does not make sense, and is killed", worker=worker.index, pid=worker.process.pid)
-            worker.process.kill()
-        finally:
-            worker.heard.set()
-
-    def _pass_over(self, worker: Worker, told: frames.Unknown) -> None:
-        """What a worker of another version says besides: an upgrade on disk gives an old control new workers. Raises
-        Senseless for what no version says."""
-        if told.broken:
-            raise Senseless(f"{told.kind}: {told.reason}")
-        if told.kind not in worker.unknown and len(worker.unknown) < MAX_UNKNOWN:
-            worker.unknown.add(told.kind)
-            log.error("a worker says what is not known here", worker=worker.index, what=told.kind, reason=told.reason)
-
-    def _on_frame(self, worker: Worker, told: ToControl) -> None:
-        """Handle a sound frame. What goes wrong in here is not the worker's doing, which only passes on what came."""
-        try:
-            self._handle(worker, told)
-        except Exception:
-            kind = str(told.__struct_config__.tag)
-            self.mishandled[kind] += 1
-            log.exception("control failed at what a worker told it", what=kind, worker=worker.index)
-            if isinstance(told, frames.Peer):
-                self._answer_peer(worker, told, 500, b"this agent failed at that question")
-            elif isinstance(told, frames.Store):
-                self._stored(worker, told.id, told.name, "control failed at it")
-
-    def _answer_peer(self, worker: Worker, asked: frames.Peer, status: int, body: bytes) -> None:
-        worker.send(frames.encode(frames.PeerAnswer(asked.id, status, body)))
-
-    def _handle(self, worker: Worker, told: ToControl) -> None:
-        if isinstance(told, frames.Runs):
-            for refused in told.refused:
-                fields = msgspec.structs.asdict(refused)
-                log.error("a worker refused what control accepted", worker=worker.index, **fields)
-            worker.on_commit(told)
-            self._recount()
-        elif isinstance(told, frames.Ready):
-            worker.on_ready(told)
-            if worker.build != build.kind():
-                log.error("a worker is not built as control is", worker=worker.index, build=worker.build)
-            self._recount()
-        elif isinstance(told, frames.Records):
-            self._on_records(told.lines, told.count)
-        elif isinstance(told, frames.Peer):
-            self._answer_peer(worker, told, *self._on_peer(told.path, told.body, told.address))
-        elif isinstance(told, frames.Store):
-            self._on_store(told.topic, told.record, partial(self._stored, worker, told.id, told.name))
-        elif isinstance(told, frames.Compared):
-            self._on_compared(told)
-        elif isinstance(told, frames.Happened):
-            self._on_happened(told.events)
-        elif isinstance(told, frames.Answer):
-            answer = worker.answers.pop(told.id, None)
-            if answer is not None:
-                answer.send_nowait(told)
-
-    def _stored(self, worker: Worker, number: int, name: str, reason: str) -> None:
-        worker.send(frames.encode(frames.Stored(number, name, reason)))
 
     async def _watch(self, worker: Worker) -> None:
         while True:
@@ -330,6 +248,15 @@ class Fleet:
                 for worker in [worker for worker in self.workers.values() if worker.ready]:
                     nursery.start_soon(one, worker)
         return answers
+
+    async def metrics(self) -> list[dict[str, Any]]:
+        """The figures of every worker, those of the process before too; and what those counted that are gone."""
+        found: list[Any] = []
+        with trio.move_on_after(ASK_S):
+            async with trio.open_nursery() as nursery:
+                for worker in (*(w for w in self.workers.values() if w.ready), *self.previous.heard):
+                    nursery.start_soon(self._ask_one, worker, "metrics", {}, found)
+        return [*found, *self._talk.retired.as_worker()]
 
     def reconfigure(self) -> None:
         """Send the configuration again."""
@@ -384,65 +311,36 @@ class Fleet:
     # Ending.
 
     async def drain(self, deadline_s: float) -> None:
-        """Have every worker finish what is in flight, and end."""
+        """Have every worker, those of the process before too, finish what is in flight, and end."""
         self._stopping = True
         self.publish([frames.Drain(deadline_s)])
+        self.previous.drain(deadline_s)
         with trio.move_on_after(deadline_s + 2):
-            while self.workers:
+            while self.workers or self.previous.workers:
                 await self.changed()
 
-    def leave_behind(self) -> tuple[OldWorker, ...]:
-        """Let the workers live on, for the process that is executed next; returns how to reach them."""
+    def leave_behind(self) -> None:
+        """Let the workers live on, for the process that is executed next: nothing more is heard of them here."""
         self._stopping = self._left_behind = True
-        left = []
-        for worker in self.workers.values():
-            fd = os.dup(worker.stream.socket.fileno())
-            os.set_inheritable(fd, True)
-            left.append(OldWorker(worker.process.pid, fd))
-        return tuple(left)
+        self._left = [*self.workers.values()]
+        for worker in self._left:
+            worker.hush()
+        self.previous.hush()
 
-    def old_worker_ended(self, pid: int) -> None:
+    def left_behind(self) -> tuple[OldWorker, ...]:
+        """How to reach them; asked when everything here has ended."""
+        return (*map(left, self._left), *self.previous.left())
+
+    def hand_over_retired(self) -> int:
+        """What workers counted that are gone, for the process that is executed next."""
+        return in_memory(self._talk.retired.saved())
+
+    def _old_worker_ended(self, pid: int) -> None:
         """One that the process before left behind holds nothing any more."""
         if self._counts is not None:
             self._counts.ended(pid)
+        self._recount()
 
     def hand_over_counts(self) -> int:
         """What the process that is executed next counts on in; NONE before it runs."""
         return self._counts.hand_over() if self._counts is not None else NONE
-
-
-async def drain_old(left: list[OldWorker], deadline_s: float, on_ended: Callable[[int], None]) -> None:
-    """End the workers that the process before left behind: they finish what is in flight. `on_ended`: of each process.
-
-    `left` always holds those that are still there, so that they can be handed on when a reload comes meanwhile.
-    """
-    _tell_to_drain(left, deadline_s)
-    ends = trio.current_time() + deadline_s + 2
-    while left:
-        for worker in [worker for worker in left if _is_gone(worker.pid)]:
-            left.remove(worker)
-            on_ended(worker.pid)
-        if left and trio.current_time() > ends:
-            for worker in left:
-                os.kill(worker.pid, signal.SIGKILL)
-        await trio.sleep(0.1)
-
-
-def _tell_to_drain(left: list[OldWorker], deadline_s: float) -> None:
-    for at, worker in enumerate(left):
-        if worker.fd == TOLD:
-            continue
-        with socket.socket(fileno=worker.fd) as sock:
-            try:
-                sock.sendall(frames.encode(frames.Drain(deadline_s)))
-            except OSError:
-                pass  # it died meanwhile
-        left[at] = OldWorker(worker.pid, TOLD)
-
-
-def _is_gone(pid: int) -> bool:
-    """Whether a child has ended; collects it."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+import msgspec
 import trio
 
 from agent import frames
+from agent.control.workers.process import Process
 from agent.frames import ToWorker
 
 
@@ -24,10 +26,23 @@ class Feed(Protocol):
         ...
 
 
+class Rest(msgspec.Struct, frozen=True):
+    """What is between a worker and control when control is executed anew."""
+
+    heard: bytes = b""
+    """Of the worker, not yet whole."""
+    unsaid: bytes = b""
+    """To the worker; the beginning of it may have been sent."""
+
+
 class Worker:
     """One worker process and our end of its socket pair."""
 
-    def __init__(self, index: int, process: trio.Process, stream: trio.SocketStream, feed: Feed) -> None:
+    def __init__(
+        self, index: int, process: Process, sock: trio.socket.SocketType, feed: Feed, rest: Rest | None = None
+    ) -> None:
+        """`rest`: of the process before, which talked to it."""
+        rest = rest or Rest()
         self._feed = feed
         self._behind = False
         """Whether there is a commit that it has not yet taken into force."""
@@ -37,8 +52,15 @@ class Worker:
         """Whether it has all that it was told."""
         self.index = index
         self.process = process
-        self.stream = stream
+        self.socket = sock
+        self.decoder = frames.Decoder(frames.to_control, rest.heard)
+        self._unsaid = rest.unsaid
+        """Of what is being written, what is not yet."""
+        self.reading = trio.CancelScope()
+        self.writing = trio.CancelScope()
         self.ready = False
+        self.retired = False
+        """Whether its last figures were heard."""
         self.revision = 0
         self.build = ""
         """As it said when it was ready: what runs, not what was meant to."""
@@ -70,11 +92,43 @@ class Worker:
             self._behind = True
             self.send(b"".join(map(frames.encode, told)))
 
+    async def write(self) -> None:
+        """Send what is queued, until it is gone or nobody is to talk to it any more."""
+        with self.writing:
+            try:
+                while True:
+                    while self._unsaid:
+                        self._unsaid = self._unsaid[await self.socket.send(self._unsaid) :]
+                    self._unsaid = await self.sending.receive()
+            except (OSError, trio.ClosedResourceError, trio.EndOfChannel):
+                self._unsaid = b""  # the death of the process tells the rest
+
+    async def receive(self) -> bytes:
+        """What it says next; empty when it says no more."""
+        try:
+            return await self.socket.recv(256 * 1024)
+        except (OSError, trio.ClosedResourceError):
+            return b""  # the death of the process tells the rest
+
+    def hush(self) -> None:
+        """Nothing more is read from it or written to it by this process."""
+        self.reading.cancel()
+        self.writing.cancel()
+
+    def rest(self) -> Rest:
+        """What the process that is executed next has to go on with."""
+        unsaid = [self._unsaid]
+        try:
+            while True:
+                unsaid.append(self.sending.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return Rest(self.decoder.rest, b"".join(unsaid))
+
     def close(self) -> None:
         """It is gone."""
         self._feed.close()
         self.to_send.close()
-        self.stream.socket.close()
+        self.socket.close()
 
     def send(self, data: bytes) -> None:
         """Queue bytes of whole frames."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from registry.etcd.server import free_port
+from tests.support.local import ask
 from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, Traffic, running_mesh, until
 
 
@@ -290,3 +294,146 @@ def test_readiness_says_what_it_waits_for(mesh: Mesh) -> None:
     mesh.etcd.start()
     until("ready", agent.ready)
     assert agent.ask("nobody").status == 404
+
+
+# What is alive, and what is said, over a reload.
+
+
+@contextlib.contextmanager
+def streaming(agent: AgentProcess, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """An upgraded connection from a client by way of the agent to a server of the test's: both ends of it."""
+    with socket.create_server((agent.address, port)) as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection((agent.address, agent.outbound), 30))
+        client.sendall(b"GET /ws HTTP/1.1\r\nHost: stream\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while True:
+            far = stack.enter_context(server.accept()[0])
+            far.settimeout(30)
+            if far.recv(65536).startswith(b"GET /ws"):  # else the check, which only connects
+                break
+        far.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 101")
+        yield client, far
+
+
+def goes_on(client: socket.socket, far: socket.socket) -> bool:
+    client.sendall(b"ping")
+    far.sendall(b"pong")
+    return far.recv(4) == b"ping" and client.recv(4) == b"pong"
+
+
+def stream(mesh: Mesh, agent: AgentProcess) -> int:
+    """Register a service whose instance is this test; the port."""
+    port = free_port()
+    agent.register("stream", port, health={"ttl": "1h"})
+    assert ask(agent.socket, "PUT", f"/instances/stream/{agent.host}-{port}/health", {"healthy": True}).status == 200
+    until("there", lambda: mesh.healthy(agent, "stream", port))
+    return port
+
+
+def test_reloads_do_not_cut_what_is_alive(mesh: Mesh) -> None:
+    """An upgraded connection goes on under its worker over two reloads and long after drain_timeout; who is idle is let
+    go with that; and when the agent stops, the connection ends with the agent, as does its worker."""
+    agent = mesh.agent(extra="workers = 1")
+    with streaming(agent, stream(mesh, agent)) as (client, far):
+        with socket.create_connection((agent.address, agent.outbound), 30) as idle:
+            for _ in range(2):
+                reload(agent, 'drain_timeout = "', 'drain_timeout = "0')
+                assert goes_on(client, far)
+            assert idle.recv(1) == b""  # after drain_timeout (3 s)
+        assert goes_on(client, far)
+        (old,) = agent.state()["previous_workers"]
+        assert agent.stop() == 0
+        assert client.recv(1) == b""
+        until("ended", lambda: gone(old))
+
+
+def test_what_is_alive_has_a_limit(mesh: Mesh) -> None:
+    """reload_timeout: then it is cut, has its record, and is counted."""
+    log = mesh.folder / "access.log"
+    agent = mesh.agent(extra=f'workers = 1\nreload_timeout = "4s"\naccess_log = "{log}"')
+    with streaming(agent, stream(mesh, agent)) as (client, far):
+        reload(agent, "workers = 1", "workers = 2")
+        assert goes_on(client, far)
+        assert client.recv(1) == b""
+    until("ended", lambda: not agent.state()["previous_workers"])
+    until("its record", lambda: '"target":"/ws"' in log.read_text())
+    assert 'shoal_requests_total{service="stream"' in agent.text("/metrics")
+    assert 'shoal_requests_active{service="stream"} 0' in agent.text("/metrics")
+
+
+def records(folder: Path) -> list[str]:
+    return [line for path in folder.glob("access*") for line in path.read_text().splitlines()]
+
+
+def counted(agent: AgentProcess) -> int:
+    found = re.findall(r'shoal_requests_total\{service="pets.production".*?\} (\S+)', agent.text("/metrics"))
+    return sum(int(float(number)) for number in found)
+
+
+def test_no_line_and_no_count_is_lost_over_reloads(mesh: Mesh, tmp_path: Path) -> None:
+    """Under load, with the file moved away each time: a line a request, all of them whole, and the counters agree."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    agent = mesh.agent(extra=f'workers = 2\naccess_log = "{folder}/access.log"')
+    mesh.instance(agent)
+    before = len(records(folder))
+    with Traffic(agent) as traffic:
+        for number in range(3):
+            traffic.more(100)
+            (folder / "access.log").rename(folder / f"access.{number}")
+            reload(agent, 'drain_timeout = "', 'drain_timeout = "0')
+        traffic.more(100)
+    assert traffic.failures == []
+    both = 2 * traffic.done  # of each: outbound and inbound
+    until("every line", lambda: len(records(folder)) - before >= traffic.done)
+    until("the previous workers have ended", lambda: not agent.state()["previous_workers"])
+    lines = records(folder)
+    assert all(json.loads(line)["service"] for line in lines)
+    assert len(lines) - before == counted(agent) in (traffic.done, both)
+
+
+def test_a_signal_that_only_reopens_the_access_log(mesh: Mesh, tmp_path: Path) -> None:
+    """SIGUSR1, sent to the whole group as `systemctl kill` does: the same workers, a new file, and no line lost. Where
+    it cannot be opened the old one goes on."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    agent = mesh.agent(extra=f'workers = 2\naccess_log = "{folder}/access.log"')
+    mesh.instance(agent)
+    workers = pids(agent)
+    assert agent.process is not None
+    with Traffic(agent) as traffic:
+        traffic.more(50)
+        (folder / "access.log").rename(folder / "access.1")
+        os.killpg(agent.process.pid, signal.SIGUSR1)
+        until("a new file", (folder / "access.log").exists)
+        traffic.more(50)
+        (folder / "access.log").rename(folder / "access.2")
+        (folder / "access.log").mkdir()
+        agent.tell(signal.SIGUSR1)
+        until("said", lambda: "cannot open the access log" in agent.log.read_text())
+        traffic.more(50)
+    until("every line", lambda: len(lines_of(folder)) == counted(agent))
+    assert traffic.failures == []
+    assert pids(agent) == workers
+    assert "shoal_access_log_lines_lost 0" in agent.text("/metrics")
+
+
+def lines_of(folder: Path) -> list[str]:
+    return [line for name in ("access.1", "access.2") for line in (folder / name).read_text().splitlines()]
+
+
+def test_signals_that_come_while_it_is_executed_anew(mesh: Mesh) -> None:
+    """They wait for the next process: a second reload, and a word to reopen the log, end nobody."""
+    agent = mesh.agent(extra="workers = 1")
+    mesh.instance(agent)
+    first = pids(agent)
+    agent.tell(signal.SIGHUP)
+    until("reloading", lambda: "reloading" in agent.log.read_text())
+    for _ in range(20):
+        agent.tell(signal.SIGUSR1)
+        agent.tell(signal.SIGHUP)
+        time.sleep(0.05)  # over the whole of it
+    until("twice", lambda: agent.log.read_text().count("event=reloading") >= 2)
+    until("others", lambda: agent.ready() and not pids(agent) & first)
+    until("served", lambda: agent.ask().status == 200)
+    assert agent.stop() == 0
