@@ -4,6 +4,8 @@
     /shoal/<mesh>/agents/<host>                     a live agent                       on the agent's lease
     /shoal/<mesh>/claims/<pattern>                  who tells a pattern's webhooks     on the agent's lease
     /shoal/<mesh>/conditions/<subject>              what has begun and not ended
+    /shoal/<mesh>/conditions/mesh                   what tells this mesh from others of its name
+    /shoal/<mesh>/conditions/opened/<pattern>/<hook>/<subject>   what a webhook opened, and is to close
     /shoal/<mesh>/confirmed/policies                an operator: what stands in etcd is meant
     /shoal/<mesh>/events/<id>                       outbox: what is still to be told
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
@@ -34,6 +36,9 @@ from policies.language.names import parse_pattern, parse_service
 
 ROOT = "/shoal"
 MAX_KEY_BYTES = 1024
+MESH_ID = "mesh"
+OPENED = "opened/"
+"""Of what follows `conditions/`; no subject of a condition is called so."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
 _MESH = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -151,6 +156,15 @@ class Keys:
     def condition(self, subject: str) -> str:
         """Where it stands that something has begun."""
         return f"{self.prefix}conditions/{subject}"
+
+    @property
+    def mesh_id(self) -> str:
+        """Where it stands what tells this mesh from others of its name."""
+        return self.condition(MESH_ID)
+
+    def opened(self, hook: str, subject: str) -> str:
+        """Where it stands what a hook (`<pattern>/<name>`) opened about a subject."""
+        return self.condition(f"{OPENED}{hook}/{subject}")
 
     def event(self, id: str, room: Room = Room.EVENTS) -> str:
         """Where an event stands: in EVENTS, TOLD or UNDELIVERED."""

@@ -166,6 +166,34 @@ class Begun(Record, frozen=True, kw_only=True):
     at: str = ""
 
 
+class MeshId(Record, frozen=True, kw_only=True):
+    """`conditions/mesh`: what tells this mesh from another one of its name, where both tell the same service."""
+
+    id: Annotated[str, Meta(max_length=32)]
+    at: str = ""
+
+
+class Opened(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """`conditions/opened/<pattern>/<hook>/<subject>`: a webhook was told that something has begun, and is to be told
+    that it has ended. What a newer agent tells besides is ignored."""
+
+    event: str
+    """Id of the event that told it."""
+    type: str
+    """Of that event, in full."""
+    service: str = ""
+    state: Literal["opening", "open", "closed"] = "open"
+    """`opening`: it was asked for, and whether that came about is not known. `closed`: it may be opened again."""
+    at: str = ""
+    """RFC 3339, UTC: since when that is so."""
+    place: str = ""
+    """Where it was opened: an address without secrets."""
+    id: str = ""
+    """What it is called there, as the answer said."""
+    asked: int = 0
+    """How often it was asked for without an answer."""
+
+
 class OutboxEntry(Record, frozen=True, kw_only=True):
     """`events/<id>`, `told/<id>` and `undelivered/<id>`: an event, and what came of it."""
 

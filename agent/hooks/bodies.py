@@ -1,6 +1,6 @@
-"""What each format sends: CloudEvents, Slack, PagerDuty, Statuspage, a template, a program; issues.py has the rest.
+"""What each format sends: CloudEvents, Slack, PagerDuty, a template, a program; issues.py has the rest.
 
-PagerDuty: Events API v2. Statuspage: REST API v1. Slack: incoming webhooks, with Block Kit.
+PagerDuty: Events API v2. Slack: incoming webhooks, with Block Kit.
 """
 
 from __future__ import annotations
@@ -9,24 +9,28 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agent.events import STRUCTURED, binary, cut, structured
-from agent.hooks import signing, templates
-from agent.hooks.issues import GitHubIssue, JiraTicket, facts, mark
+from agent.hooks import signing, statuspage, templates
+from agent.hooks.github import GitHubIssue
+from agent.hooks.issues import facts, mark
+from agent.hooks.jira import JiraTicket
 from agent.hooks.receivers import Receivers
 from agent.hooks.steps import (
     Action,
     Answer,
     Done,
+    Exited,
+    Intend,
     Problem,
     Request,
-    Response,
     Run,
     Secrets,
     Steps,
     json_request,
 )
-from policies.kinds.webhook.document import PAGERDUTY, STATUSPAGE, Hook, PagerDuty, Statuspage
+from policies.kinds.webhook.document import PAGERDUTY, Hook, PagerDuty
 from policies.kinds.webhook.event import Effect, Event
 from policies.language.secret import Reference
+from registry.records import Opened
 
 __all__ = ["STRUCTURED", "steps"]
 
@@ -37,58 +41,87 @@ _DOTS: Final = {Effect.OPENS: ":red_circle: ", Effect.CLOSES: ":large_green_circ
 
 
 def steps(
-    event: Event, hook: Hook, secrets: Mapping[Reference, str], timestamp: int, receivers: Receivers | None = None
+    event: Event,
+    hook: Hook,
+    secrets: Mapping[Reference, str],
+    timestamp: int,
+    receivers: Receivers | None = None,
+    before: Opened | None = None,
 ) -> Steps:
     """The delivery of an event to a hook: `next()` begins it.
 
     `secrets` are those of `hook.references()` that could be read, `receivers` who may be sent them; `timestamp` is now,
-    in seconds since 1970. Make new steps for each attempt. With the format template `next()` renders: call it in a
-    thread, with a deadline.
+    in seconds since 1970; `before` what is remembered of what the hook opened for this condition. Make new steps for
+    each attempt. With the format template `next()` renders: call it in a thread, with a deadline.
     """
-    return _Delivery(event, hook, Secrets(secrets, receivers or Receivers()), timestamp)
+    return _Delivery(event, hook, Secrets(secrets, receivers or Receivers()), timestamp, before)
 
 
 class _Delivery(Steps):
     """The way of most formats: one request, or one program. Issues are conversations of their own."""
 
-    __slots__ = ("_event", "_hook", "_inner", "_secrets")
+    __slots__ = ("_before", "_event", "_hook", "_inner", "_resolve", "_secrets")
 
-    def __init__(self, event: Event, hook: Hook, secrets: Secrets, timestamp: int) -> None:
+    def __init__(self, event: Event, hook: Hook, secrets: Secrets, timestamp: int, before: Opened | None) -> None:
         super().__init__(timestamp)
         self._event = event
         self._hook = hook
+        self._before = before
+        self._resolve: list[str] = []
         self._secrets = secrets
         self._inner: Steps | None = None
 
     def begin(self) -> Action:
         hook, event = self._hook, self._event
-        if hook.format == "github-issue" or hook.format == "jira":
-            kind = GitHubIssue if hook.format == "github-issue" else JiraTicket
-            self._inner = kind(event, hook, self._secrets, self.timestamp)
+        kind = _kind(hook)
+        if kind is not None:
+            self._inner = kind(event, hook, self._secrets, self.timestamp, self._before)
             return self._onward(self._inner.next())
         if hook.keeps and event.effect is Effect.TELLS:
             return Done(f"{event.name} opens and closes nothing")
         if hook.exec is not None:
             return self.ask(_run(event, hook.exec.command), self._ran)
         if hook.pagerduty is not None:
-            return self.ask(_pagerduty(event, hook.pagerduty, self._secrets), self._sent)
+            return self._page(hook.pagerduty)
         if hook.statuspage is not None:
-            return self.ask(_statuspage(event, hook.statuspage, hook.secret, self._secrets), self._sent)
+            headers = statuspage.headers_of(hook, self._secrets)
+            return self.ask(statuspage.component(event, hook.statuspage, headers), self._sent)
         return self.ask(self._posted(), self._sent)
 
     def _onward(self, action: Action) -> Action:
-        return self.ask(action, self._answered) if isinstance(action, Request | Run) else action
+        return self.ask(action, self._answered) if isinstance(action, Request | Run | Intend) else action
 
     def _answered(self, answer: Answer) -> Action:
         assert self._inner is not None
         return self._onward(self._inner.next(answer))
 
+    def _page(self, pagerduty: PagerDuty) -> Action:
+        """What was opened is resolved by the key that the answer said; where that is not known, by those that it may
+        have: versions that did not know of other meshes of this name had another one."""
+        event, before = self._event, self._before
+        known = before.id if before is not None and before.place == pagerduty.api else ""
+        keys = [known or _dedup_key(event)]
+        if event.effect is not Effect.OPENS and not known:
+            keys.append(_dedup_key(event, f"{event.mesh}/{event.subject}"))
+        self._resolve = keys[1:]
+        return self.ask(_pagerduty(event, pagerduty, self._secrets, keys[0]), self._paged)
+
+    def _paged(self, answer: Answer) -> Action:
+        pagerduty = self._hook.pagerduty
+        assert pagerduty is not None
+        status = self.accepted(answer).status
+        if self._resolve:
+            return self.ask(_pagerduty(self._event, pagerduty, self._secrets, self._resolve.pop()), self._paged)
+        known = self._before.id if self._before is not None and self._before.place == pagerduty.api else ""
+        opens = self._event.effect is Effect.OPENS
+        return Done(f"status {status}", pagerduty.api, (known or _dedup_key(self._event)) if opens else "")
+
     def _sent(self, answer: Answer) -> Action:
         return Done(f"status {self.accepted(answer).status}")
 
     def _ran(self, answer: Answer) -> Action:
-        if isinstance(answer, Response):
-            raise Problem("a response where an exit status was expected", again=True)
+        if not isinstance(answer, Exited):
+            raise Problem("something else where an exit status was expected", again=True)
         if answer.status != 0:
             raise Problem(f"exit status {answer.status}", again=True)
         return Done("exit status 0")
@@ -132,13 +165,27 @@ def _run(event: Event, command: tuple[str, ...]) -> Run:
     return Run(command, structured(event)[1], {**environ, "SHOAL_EVENT_EFFECT": event.effect.value})
 
 
-def _pagerduty(event: Event, pagerduty: PagerDuty, secrets: Secrets) -> Request:
+def _kind(hook: Hook) -> type[GitHubIssue | JiraTicket | statuspage.StatuspageIncident] | None:
+    """Those that are conversations of their own."""
+    if hook.github is not None:
+        return GitHubIssue
+    if hook.jira is not None:
+        return JiraTicket
+    return statuspage.StatuspageIncident if hook.statuspage is not None and hook.statuspage.incident else None
+
+
+def _dedup_key(event: Event, key: str = "") -> str:
+    key = key or event.key
+    return key if len(key) <= _MAX_DEDUP else f"{event.mesh}/{mark(key)}"
+
+
+def _pagerduty(event: Event, pagerduty: PagerDuty, secrets: Secrets, dedup_key: str) -> Request:
     closing = event.effect is not Effect.OPENS
     url = f"{pagerduty.api}/v2/enqueue"
     body: dict[str, Any] = {
         "routing_key": secrets.find(pagerduty.routing_key, url, fixed=PAGERDUTY),
         "event_action": "resolve" if closing else "trigger",
-        "dedup_key": event.key if len(event.key) <= _MAX_DEDUP else f"{event.mesh}/{mark(event.key)}",
+        "dedup_key": dedup_key,
     }
     if not closing:
         said = f": {event.reason}" if event.reason else ""
@@ -158,25 +205,19 @@ def _pagerduty(event: Event, pagerduty: PagerDuty, secrets: Secrets) -> Request:
     return json_request("POST", url, {"user-agent": "shoal"}, body)
 
 
-def _statuspage(event: Event, statuspage: Statuspage, secret: Reference | str | None, secrets: Secrets) -> Request:
-    url = f"{statuspage.api}/v1/pages/{statuspage.page}/components/{statuspage.component}"
-    status = statuspage.down if event.effect is Effect.OPENS else statuspage.up
-    token = secrets.find(secret, url, fixed=STATUSPAGE)
-    headers = {"authorization": f"OAuth {token}", "user-agent": "shoal"}
-    return json_request("PATCH", url, headers, {"component": {"status": status}})
-
-
 def _slack(event: Event) -> dict[str, Any]:
-    """`text` is what notifications show; mrkdwn has three characters to escape."""
+    """`text` is what notifications show; mrkdwn has three characters to escape. What a program said is plain text."""
     title, reason = _escaped(event.title), _escaped(cut(event.reason, _MAX_REASON))
     dot = _DOTS.get(event.effect, "")
-    section = f"{dot}*{title}*" + (f"\n{reason}" if reason else "")
+    said = [{"type": "section", "text": {"type": "plain_text", "text": cut(event.reason, _MAX_REASON), "emoji": False}}]
     link = f" · <{_escaped(event.link)}|shoal>" if event.link and "|" not in event.link else ""
     context = f"{_escaped(event.name)} · {_escaped(event.subject)} · {_escaped(event.time)}{link}"
     return {
         "text": f"{dot}{title}" + (f": {reason}" if reason else ""),
+        "mrkdwn": False,
         "blocks": [
-            {"type": "section", "text": {"type": "mrkdwn", "text": section}},
+            {"type": "section", "text": {"type": "mrkdwn", "text": f"{dot}*{title}*"}},
+            *(said if event.reason else []),
             {"type": "context", "elements": [{"type": "mrkdwn", "text": context}]},
         ],
     }

@@ -1,47 +1,50 @@
-"""Issues and tickets: one for each condition, found again by a mark, commented on, and closed with the condition.
+"""Issues, tickets and incidents: one for each condition, commented on, and closed with the condition.
 
-What is looked for is made from the event's key. What was already said about an event is found by its id, so that a
-delivery that is begun again does not say it twice.
+What was opened is known by what the answer called it, and not looked for: lists lag, labels are dropped, somebody takes
+one off. It is looked for, by a mark made from the event's key, where that is not known: nothing is remembered, or the
+answer to an opening never came. What was already said about an event is found by its id, so that a delivery that is
+begun again does not say it twice.
 
-GitHub: docs.github.com/rest/issues (version 2022-11-28). Jira: REST API 2, Cloud and Data Center.
+Laws
+- Before something is opened it is said so (`Intend`), and when the answer is lost nothing else is opened until a search
+  must have found it (`lag_s`).
+- Where there may be two of a condition, for one was asked for twice, both are closed.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
+from collections import deque
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
 from agent.hooks.steps import (
     Action,
     Answer,
     Done,
+    Intend,
     Problem,
     Request,
     Response,
-    Run,
-    Secrets,
     Steps,
-    decoded,
     json_request,
 )
-from policies.kinds.webhook.document import GITHUB, GitHub, Hook, Jira
 from policies.kinds.webhook.event import Effect, Event
+from registry.records import Opened
 
-_PAGES: Final = 10
-_PER_PAGE: Final = 100
-_MAX_TITLE: Final = 250
-_TICKET: Final = re.compile(r"[A-Z][A-Z0-9_]{0,99}-[0-9]{1,12}\Z")
-_TRANSITION: Final = re.compile(r"[0-9]{1,12}\Z")
+MAX_TITLE: Final = 250
+GONE: Final = (404, 410)
 
 
 def mark(key: str) -> str:
     """What a condition is looked for by."""
     return hashlib.sha256(key.encode()).hexdigest()[:20]
+
+
+def marks(event: Event) -> tuple[str, str]:
+    """Of an event's condition: as it is, and as versions made it that did not know of other meshes of this name."""
+    return mark(event.key), mark(f"{event.mesh}/{event.subject}")
 
 
 def facts(event: Event) -> list[tuple[str, str]]:
@@ -51,245 +54,150 @@ def facts(event: Event) -> list[tuple[str, str]]:
     return first + rest
 
 
-def _listed(event: Event, indent: str) -> str:
+def listed(event: Event, indent: str) -> str:
     """Indented: within a block of code nothing is markup, mentions somebody, or looks like one of our marks."""
     lines = [f"{name}: {value}" for name, value in facts(event)]
     return "\n".join(indent + line for text in lines for line in text.splitlines())
 
 
-class _Keeping(Steps):
-    """What both have in common: find it, then open, comment, close."""
+def lines(text: object) -> list[str]:
+    """Of what should be a text."""
+    return text.splitlines() if isinstance(text, str) else []
 
-    __slots__ = ("closing", "event", "headers")
 
-    def __init__(self, event: Event, headers: Mapping[str, str], timestamp: int) -> None:
+class Keeping(Steps):
+    """What all have in common: know it or find it, then open, comment, close."""
+
+    __slots__ = ("before", "closing", "event", "found", "headers", "id", "place", "reopen_s")
+
+    lag_s: float
+    """For so long a search may not find what was opened."""
+    what: str
+    """What it is called."""
+
+    def __init__(
+        self,
+        event: Event,
+        before: Opened | None,
+        place: str,
+        headers: Mapping[str, str],
+        timestamp: int,
+        reopen_s: float,
+    ) -> None:
         super().__init__(timestamp)
         self.event = event
+        self.before = before
+        self.place = place
         self.headers = dict(headers)
         self.closing = event.effect in (Effect.CLOSES, Effect.ENDS)
+        self.reopen_s = reopen_s
+        """After it was closed, for so long it is opened again instead of another one."""
+        self.id = ""
+        self.found: deque[str] = deque()
+        """Others of the condition, still to be closed."""
 
     def begin(self) -> Action:
         if self.event.effect is Effect.TELLS:
             return Done(f"{self.event.name} opens and closes nothing")
-        return self.search()
+        self.found.clear()
+        known = self.before if self.before is not None and self.before.place == self.place else None
+        if known is None or not known.id:
+            return self.search()
+        self.id = known.id
+        if known.state == "closed" and (self.closing or self._age_s(known.at) > self.reopen_s):
+            return Done(f"{self.what} {self.id} is closed") if self.closing else self.not_found()
+        return self.look()
 
-    def search(self) -> Action:
-        """The first request."""
+    def _age_s(self, at: str) -> float:
+        try:
+            return max(0.0, self.timestamp - datetime.fromisoformat(at).timestamp())
+        except ValueError:
+            return float("inf")
+
+    # What each of them does.
+
+    def look(self) -> Action:
+        """The first request, for what is known by its id."""
         raise NotImplementedError
 
+    def search(self) -> Action:
+        """The first request, where nothing is known."""
+        raise NotImplementedError
+
+    def create(self) -> Request:
+        """What opens it."""
+        raise NotImplementedError
+
+    def created(self, answer: Answer) -> Action:
+        """Its answer."""
+        raise NotImplementedError
+
+    # What they have in common.
+
+    def searched(self, ids: list[str]) -> Action:
+        """What a search has found, of this condition."""
+        others = deque(id for id in ids if id != self.id)
+        if self.closing and self.id:  # the known one is closed already
+            self.found = others
+            return self.next_one()
+        if not ids:
+            return self.not_found()
+        self.id, self.found = ids[0], deque(ids[1:])
+        return self.look()
+
+    def not_found(self) -> Action:
+        """Nothing is open."""
+        if self.closing:
+            return Done(f"no {self.what} was open")
+        before = self.before
+        if before is not None and before.state == "opening" and before.place == self.place:
+            left_s = self.lag_s - self._age_s(before.at)
+            if left_s > 0:
+                said = f"no answer told whether the {self.what} was opened; it is looked for before another one is"
+                raise Problem(said, again=True, after_s=left_s)
+        return self.ask(Intend(self.place), self._intended)
+
+    def _intended(self, answer: Answer) -> Action:
+        return self.ask(self.create(), self.created)
+
+    def closed(self) -> Action:
+        """The one at hand is. Where an answer was lost twice there may be another."""
+        first = self.before is not None and self.id == self.before.id
+        if first and self.before is not None and self.before.asked > 1:
+            return self.search()
+        return self.next_one()
+
+    def next_one(self) -> Action:
+        """Close the next of them, if there is one."""
+        if self.found:
+            self.id = self.found.popleft()
+            return self.look()
+        return Done(f"closed {self.what} {self.id}", self.place, self.id)
+
+    def was_closed(self) -> Action:
+        """By somebody, before it was over."""
+        if self.closing:
+            return (
+                self.next_one()
+                if self.found
+                else Done(f"{self.what} {self.id} was closed already", self.place, self.id)
+            )
+        return self.not_found()
+
+    def is_gone(self, answer: Answer) -> bool:
+        """Whether what is known by its id is not there any more: deleted, or moved to where we do not see it."""
+        return isinstance(answer, Response) and answer.status in GONE
+
+    def gone(self) -> Action:
+        """What then. An opening is not searched for: the search may still show it."""
+        if self.closing:
+            return self.next_one() if self.found else Done(f"{self.what} {self.id} is not there any more")
+        return self.not_found()
+
     def get(self, url: str) -> Request:
+        """A request that reads."""
         return json_request("GET", url, self.headers)
 
     def send(self, method: str, url: str, body: Any) -> Request:
+        """A request that writes."""
         return json_request(method, url, self.headers, body)
-
-
-class GitHubIssue(_Keeping):
-    """github-issue."""
-
-    __slots__ = ("_base", "_github", "_number", "_page")
-
-    def __init__(self, event: Event, hook: Hook, secrets: Secrets, timestamp: int) -> None:
-        assert hook.github is not None
-        self._github: GitHub = hook.github
-        self._base = f"{self._github.api}/repos/{self._github.repo}/issues"
-        self._page = 1
-        self._number = 0
-        headers = {
-            "authorization": f"Bearer {secrets.find(hook.secret, self._base, fixed=GITHUB)}",
-            "accept": "application/vnd.github+json",
-            "x-github-api-version": "2022-11-28",
-            "user-agent": "shoal",
-        }
-        super().__init__(event, headers, timestamp)
-
-    def search(self) -> Action:
-        self._page = 1
-        return self._list()
-
-    def _list(self) -> Request | Run:
-        query = urlencode(
-            {"state": "open", "labels": self._github.labels[0], "per_page": _PER_PAGE, "page": self._page}
-        )
-        return self.ask(self.get(f"{self._base}?{query}"), self._found)
-
-    def _found(self, answer: Answer) -> Action:
-        issues = decoded(self.accepted(answer), list)
-        ours = f"<!-- shoal {mark(self.event.key)} -->"
-        for issue in issues:
-            if isinstance(issue, dict) and "pull_request" not in issue and ours in _lines(issue.get("body")):
-                return self._go_on(issue)
-        if len(issues) >= _PER_PAGE and self._page < _PAGES:
-            self._page += 1
-            return self._list()
-        if self.closing:
-            return Done("no issue was open")
-        body = {"title": self.event.title[:_MAX_TITLE], "body": self._text(ours), "labels": list(self._github.labels)}
-        return self.ask(self.send("POST", self._base, body), self._opened)
-
-    def _go_on(self, issue: dict[str, Any]) -> Action:
-        self._number = _number(issue)
-        if self._said() in _lines(issue.get("body")):
-            return Done(f"issue {self._number} was opened already")
-        url = f"{self._base}/{self._number}/comments?{urlencode({'per_page': _PER_PAGE, **self._since()})}"
-        return self.ask(self.get(url), self._commented_before)
-
-    def _commented_before(self, answer: Answer) -> Action:
-        comments = decoded(self.accepted(answer), list)
-        if any(isinstance(one, dict) and self._said() in _lines(one.get("body")) for one in comments):
-            return self._commented(answer)
-        url = f"{self._base}/{self._number}/comments"
-        return self.ask(self.send("POST", url, {"body": self._text()}), self._commented)
-
-    def _commented(self, answer: Answer) -> Action:
-        self.accepted(answer)
-        if not self.closing:
-            return Done(f"issue {self._number} was open; commented on it")
-        body = {"state": "closed", "state_reason": "completed"}
-        return self.ask(self.send("PATCH", f"{self._base}/{self._number}", body), self._closed)
-
-    def _opened(self, answer: Answer) -> Action:
-        return Done(f"opened issue {_number(decoded(self.accepted(answer), dict))}")
-
-    def _closed(self, answer: Answer) -> Action:
-        self.accepted(answer)
-        return Done(f"closed issue {self._number}")
-
-    def _said(self) -> str:
-        return f"<!-- shoal event {self.event.id} -->"
-
-    def _since(self) -> dict[str, str]:
-        """Comments of the time since the event, with an hour for clocks that differ."""
-        try:
-            happened = datetime.fromisoformat(self.event.time) - timedelta(hours=1)
-        except (ValueError, OverflowError):
-            return {}
-        return {"since": happened.strftime("%Y-%m-%dT%H:%M:%SZ")}
-
-    def _text(self, *marks: str) -> str:
-        link = [f"<{self.event.link}>", ""] if re.match(r"https?://[^\s<>]+\Z", self.event.link) else []
-        listed = _listed(self.event, "    ")
-        return "\n".join([f"**{self.event.title}**", "", listed, "", *link, *marks, self._said()])
-
-
-class JiraTicket(_Keeping):
-    """jira."""
-
-    __slots__ = ("_base", "_hook", "_jira", "_old_search", "_ticket")
-
-    def __init__(self, event: Event, hook: Hook, secrets: Secrets, timestamp: int) -> None:
-        assert hook.jira is not None
-        self._jira: Jira = hook.jira
-        self._base = f"{self._jira.api}/rest/api/2"
-        self._old_search = False
-        self._ticket = ""
-        token = secrets.find(hook.secret, self._base)
-        basic = base64.b64encode(f"{self._jira.user}:{token}".encode()).decode()
-        authorization = f"Basic {basic}" if self._jira.user else f"Bearer {token}"
-        super().__init__(event, {"authorization": authorization, "user-agent": "shoal"}, timestamp)
-
-    @property
-    def label(self) -> str:
-        """Labels have no spaces."""
-        return f"shoal-{mark(self.event.key)}"
-
-    def search(self) -> Action:
-        self._old_search = False
-        return self._search()
-
-    def _search(self) -> Request | Run:
-        """Cloud has /search/jql, and took /search away in 2025; Data Center has only that."""
-        jql = f'project = "{self._jira.project}" AND labels = "{self.label}" AND statusCategory != Done'
-        query = urlencode({"jql": jql, "fields": "description,comment", "maxResults": 10})
-        path = "search" if self._old_search else "search/jql"
-        return self.ask(self.get(f"{self._base}/{path}?{query}"), self._found)
-
-    def _found(self, answer: Answer) -> Action:
-        if isinstance(answer, Response) and answer.status in (404, 405, 410) and not self._old_search:
-            self._old_search = True
-            return self._search()
-        issues = decoded(self.accepted(answer), dict).get("issues")
-        issue = next((one for one in issues or () if isinstance(one, dict)), None) if isinstance(issues, list) else None
-        if issue is not None:
-            return self._go_on(issue)
-        if self.closing:
-            return Done("no ticket was open")
-        fields = {
-            "project": {"key": self._jira.project},
-            "issuetype": {"name": self._jira.issuetype},
-            "summary": self.event.title[:_MAX_TITLE],
-            "description": self._text(),
-            "labels": ["shoal", self.label],
-        }
-        return self.ask(self.send("POST", f"{self._base}/issue", {"fields": fields}), self._opened)
-
-    def _go_on(self, issue: dict[str, Any]) -> Action:
-        self._ticket = _ticket(issue)
-        fields = issue.get("fields")
-        fields = fields if isinstance(fields, dict) else {}
-        if self._said() in _lines(fields.get("description")):
-            return Done(f"{self._ticket} was opened already")
-        comment = fields.get("comment")
-        comments = comment.get("comments") if isinstance(comment, dict) else None
-        if any(self._said() in _lines(one.get("body")) for one in comments or () if isinstance(one, dict)):
-            return self._after_comment()
-        url = f"{self._base}/issue/{self._ticket}/comment"
-        return self.ask(self.send("POST", url, {"body": self._text()}), self._commented)
-
-    def _commented(self, answer: Answer) -> Action:
-        self.accepted(answer)
-        return self._after_comment()
-
-    def _after_comment(self) -> Action:
-        if not self.closing or not self._jira.transition:
-            return Done(f"{self._ticket} was open; commented on it")
-        return self.ask(self.get(f"{self._base}/issue/{self._ticket}/transitions"), self._choose)
-
-    def _choose(self, answer: Answer) -> Action:
-        found = decoded(self.accepted(answer), dict).get("transitions")
-        wanted, names = self._jira.transition.casefold(), []
-        for one in found if isinstance(found, list) else ():
-            to = one.get("to") if isinstance(one, dict) else None
-            own = [str(one.get("name", ""))] if isinstance(one, dict) else []
-            both = own + ([str(to.get("name", ""))] if isinstance(to, dict) else [])
-            id = str(one.get("id", "")) if isinstance(one, dict) else ""
-            if wanted in [name.casefold() for name in both] and _TRANSITION.match(id):
-                url = f"{self._base}/issue/{self._ticket}/transitions"
-                return self.ask(self.send("POST", url, {"transition": {"id": id}}), self._moved)
-            names += own
-        listed = ", ".join(names)[:200] or "none"
-        raise Problem(f"{self._ticket} has no transition {self._jira.transition!r}; there are: {listed}", again=True)
-
-    def _opened(self, answer: Answer) -> Action:
-        return Done(f"opened {_ticket(decoded(self.accepted(answer), dict))}")
-
-    def _moved(self, answer: Answer) -> Action:
-        self.accepted(answer)
-        return Done(f"closed {self._ticket}")
-
-    def _said(self) -> str:
-        return f"shoal event {self.event.id}"
-
-    def _text(self) -> str:
-        listed = _listed(self.event, "  ").replace("{noformat}", "(noformat)")
-        return "\n".join(
-            ["{noformat}", listed, "{noformat}", *([self.event.link] if self.event.link else []), self._said()]
-        )
-
-
-def _lines(text: object) -> list[str]:
-    return text.splitlines() if isinstance(text, str) else []
-
-
-def _number(issue: dict[str, Any]) -> int:
-    number = issue.get("number")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise Problem("an issue without a number", again=True)
-    return number
-
-
-def _ticket(issue: dict[str, Any]) -> str:
-    key = issue.get("key")
-    if not isinstance(key, str) or not _TICKET.match(key):
-        raise Problem("a ticket without a key", again=True)
-    return quote(key)

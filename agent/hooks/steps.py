@@ -23,6 +23,7 @@ from policies.language.secret import Reference
 
 MAX_WAIT_S: Final = 3600.0
 _SAID: Final = 200
+MAX_LIMIT_BYTES: Final = 2000
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -64,30 +65,45 @@ class Exited(msgspec.Struct, frozen=True):
     status: int
 
 
+class Intend(msgspec.Struct, frozen=True):
+    """Something is about to be opened at a place: to be remembered before, since the answer may be lost."""
+
+    place: str
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """It is remembered."""
+
+
 class Done(msgspec.Struct, frozen=True):
-    """Delivered, or found delivered."""
+    """Delivered, or found delivered. `id`: what that which is open now is called at its `place`, if it has a name."""
 
     what: str
+    place: str = ""
+    id: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Not delivered. `again`: whether another try could help, after `after_s` if that was said."""
+    """Not delivered. `again`: whether another try could help, after `after_s` if that was said. `limited`: the service
+    named a limit, which is not only this delivery's. `asked`: whether anybody was asked; else it was no try."""
 
     reason: str
     again: bool
     after_s: float | None = None
+    limited: bool = False
+    asked: bool = True
 
 
-Answer: TypeAlias = Response | Exited
-Action: TypeAlias = Request | Run | Done | Failed
+Answer: TypeAlias = Response | Exited | Noted
+Action: TypeAlias = Request | Run | Intend | Done | Failed
 
 
 class Problem(Exception):
     """Ends a conversation with Failed."""
 
-    def __init__(self, reason: str, *, again: bool, after_s: float | None = None) -> None:
+    def __init__(self, reason: str, *, again: bool, after_s: float | None = None, limited: bool = False) -> None:
         super().__init__(reason)
-        self.failed = Failed(reason, again, after_s)
+        self.failed = Failed(reason, again, after_s, limited)
 
 
 class Secrets:
@@ -161,15 +177,15 @@ class Steps:
         """The first step."""
         raise NotImplementedError
 
-    def ask(self, request: Request | Run, then: Callable[[Answer], Action]) -> Request | Run:
-        """Send it, and go on there."""
+    def ask(self, action: Request | Run | Intend, then: Callable[[Answer], Action]) -> Action:
+        """Have it done, and go on there."""
         self._then = then
-        return request
+        return action
 
     def accepted(self, answer: Answer) -> Response:
         """A response with a 2xx status; any other ends the conversation."""
         if not isinstance(answer, Response):
-            raise Problem("an exit status where a response was expected", again=True)
+            raise Problem("something else where a response was expected", again=True)
         if 200 <= answer.status < 300:
             return answer
         raise problem_of(answer, self.timestamp)
@@ -188,7 +204,16 @@ def problem_of(response: Response, timestamp: int) -> Problem:
     again = response.status not in _FINAL
     said = "".join(c if c.isprintable() else " " for c in response.body[:_SAID].decode("utf-8", "replace")).strip()
     reason = f"status {response.status}" + (f": {said}" if said else "")
-    return Problem(reason, again=again, after_s=_after_s(response.headers, timestamp) if again else None)
+    after_s = _after_s(response.headers, timestamp) if again else None
+    return Problem(reason, again=again, after_s=after_s, limited=again and _is_limit(response, after_s))
+
+
+def _is_limit(response: Response, after_s: float | None) -> bool:
+    """Whether it is more than this request that the service has enough of. GitHub tells its secondary limits with 403,
+    and not always when to come again."""
+    if response.status == 429 or after_s is not None:
+        return True
+    return response.status == 403 and b"rate limit" in response.body[:MAX_LIMIT_BYTES].lower()
 
 
 def _after_s(headers: Mapping[str, str], timestamp: int) -> float | None:

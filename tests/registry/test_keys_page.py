@@ -29,6 +29,8 @@ from registry.records import (
     Instance,
     LastGood,
     Malformed,
+    MeshId,
+    Opened,
     OutboxEntry,
     Record,
     Rejection,
@@ -59,19 +61,21 @@ RECORDS: dict[Room, type[Record]] = {
     Room.TOLD: OutboxEntry,
     Room.UNDELIVERED: OutboxEntry,
 }
+INSIDE: dict[str, type[Record]] = {"conditions/opened": Opened, "conditions/mesh": MeshId}
+"""Of keys that stand in a room of others."""
 SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "array": "texts"}
 PUTS = [shlex.split(line) for line in re.findall(r"^    (etcdctl put .*)$", PAGE, re.MULTILINE)]
 
 
-def section(room: Room) -> str:
-    (found,) = (
-        part for title, part in SECTIONS.items() if title.startswith((f"`{room.value}/<", f"`{room.value}/policies"))
-    )
+def section(room: Room | str) -> str:
+    begin = f"`{room}" if isinstance(room, str) else f"`{room.value}/<"
+    more = () if isinstance(room, str) else (f"`{room.value}/policies",)
+    (found,) = (part for title, part in SECTIONS.items() if title.startswith((begin, *more)))
     return found
 
 
-def rows(kind: Room) -> dict[str, tuple[str, str]]:
+def rows(kind: Room | str) -> dict[str, tuple[str, str]]:
     found = re.findall(r"^\| `(\w+)` \| (.+?) \| (\S+) \|", section(kind), re.MULTILINE)
     return {name: (type_, default) for name, type_, default in found}
 
@@ -81,7 +85,7 @@ def test_every_room_is_in_the_list() -> None:
     listed = dict(re.findall(r"^\| \[`(\w+)/.*\| (yes|no) \|$", PAGE, re.MULTILINE))
     start, end = KEYS.watched
     assert listed == {room.value: "yes" if start <= KEYS.room(room) < end else "no" for room in Room}
-    assert set(RECORDS.values()) == set(Record.__subclasses__())
+    assert {*RECORDS.values(), *INSIDE.values()} == set(Record.__subclasses__())
 
 
 def test_the_links_of_the_list_lead_somewhere() -> None:
@@ -90,10 +94,10 @@ def test_the_links_of_the_list_lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]*)\)", PAGE)) <= anchors
 
 
-@pytest.mark.parametrize("room", RECORDS, ids=lambda room: room.value)
-def test_every_field_is_in_the_example_and_the_table(room: Room) -> None:
+@pytest.mark.parametrize("room", [*RECORDS, *INSIDE], ids=str)
+def test_every_field_is_in_the_example_and_the_table(room: Room | str) -> None:
     """The example is a record as agents read it; types and defaults of the table are those of the code."""
-    kind = RECORDS[room]
+    kind = INSIDE[room] if isinstance(room, str) else RECORDS[room]
     found = re.search(r"```json\n(.*?)```", section(room), re.DOTALL)
     assert found is not None
     decode(kind, found[1].encode())

@@ -33,12 +33,14 @@ class LightAgent:
         allow: Sequence[str] = ("127.0.0.1",),
         ttl_s: int = 5,
         secrets: Mapping[str, Sequence[str]] | None = None,
+        run: int = 0,
     ) -> None:
         self.host = host
+        self.boot = f"boot{run}-{host}"
         self.table = Table(KEYS, host)
         self.holder = Holder(store, ttl_s)
         client = HookClient(allow, Path("/nowhere"), receivers=Receivers(secrets))
-        self.events = Events(self.table, store, KEYS, self.holder, client, host=host, boot=f"boot-{host}")
+        self.events = Events(self.table, store, KEYS, self.holder, client, host=host, boot=self.boot)
         self.outbox, self.detector, self.delivery = self.events.outbox, self.events.detector, self.events.delivery
         self.mirror = Mirror(store, *KEYS.watched, self._on_update)
         self.scope = trio.CancelScope()
@@ -49,7 +51,7 @@ class LightAgent:
 
     async def run(self) -> None:
         """Until killed."""
-        record = Agent(address="127.0.0.1", inbound_port=1, boot=self.host)
+        record = Agent(address="127.0.0.1", inbound_port=1, boot=self.boot)
         self.holder.put(KEYS.agent(self.host), encode(record))
         with self.scope:
             async with trio.open_nursery() as nursery:

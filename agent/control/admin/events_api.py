@@ -47,7 +47,7 @@ class EventsApi:
             hook, event = self._asked(body)
         except Flaw as fault:
             return refusal(404 if fault.path == "$.hook" else 400, fault.reason, fault.path)
-        found = await self._delivery.client.deliver(event, hook)
+        found = await self._delivery.client.deliver(self._delivery.outward(event), hook)
         if isinstance(found, Done):
             return Answer({"delivered": True, "what": found.what, "event": event.id})
         return Answer({"delivered": False, "what": found.reason, "event": event.id})

@@ -150,6 +150,7 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "happened": msgspec.to_builtins(list(parts.traffic.transitions.latest)),
         "events": {
             "waiting": parts.events.delivery.waiting,
+            "slowed": parts.events.delivery.slowed,
             "pending": len(parts.events.outbox.events),
             "claims": parts.events.outbox.claims,
             "conditions": sorted(parts.events.outbox.conditions),

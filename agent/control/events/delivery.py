@@ -7,23 +7,30 @@ Laws
   is done with is noted before, so that a successor does not tell it twice.
 - Events of one condition are told to a hook one after the other. A hook that hangs holds up nobody but itself.
 - What is given up stands in `undelivered/` until somebody deletes or replays it.
+- What a hook opened elsewhere stands in `conditions/opened/`, put in the transaction that notes that it was told; and
+  before it is asked for, since the answer may be lost. Whoever tells next knows it.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 import structlog
 import trio
 
+from agent.control.events.endings import Ending, ending_of
 from agent.control.events.hook_http import HookClient
-from agent.control.events.hook_runner import GIVEN_UP, HookRunner
+from agent.control.events.hook_runner import GIVEN_UP, HookRunner, Label
+from agent.control.events.opened import Memory
 from agent.control.events.outbox import Documents, Outbox, rank
+from agent.control.events.settling import Settling
 from agent.control.host.clock import now_text
+from agent.control.mesh.table import Table
 from agent.hooks.steps import Done, Failed
 from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import Event
@@ -31,7 +38,7 @@ from registry.backoff import Backoff
 from registry.claim import Claim, give_up, take
 from registry.keys import Keys, Room
 from registry.lease import Holder
-from registry.records import Claimed, OutboxEntry, encode
+from registry.records import Claimed, MeshId, Opened, OutboxEntry, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
 
 MOST_WAITING: Final = 1000
@@ -53,11 +60,13 @@ class Delivery:
     """This agent's part in telling."""
 
     def __init__(
-        self, outbox: Outbox, hosts: Callable[[], Iterable[str]], store: Store, keys: Keys, holder: Holder, host: str,
-        client: HookClient,
-    ) -> None:  # fmt: skip
+        self, outbox: Outbox, table: Table, store: Store, keys: Keys, holder: Holder, host: str, client: HookClient
+    ) -> None:
         self._outbox = outbox
-        self._hosts = hosts
+        self._table = table
+        self._hosts: Callable[[], Iterable[str]] = lambda: table.agents
+        self.cluster = 0
+        """Id of the etcd."""
         self._store = store
         self._keys = keys
         self._holder = holder
@@ -75,6 +84,8 @@ class Delivery:
         self.failures: deque[dict[str, str]] = deque(maxlen=KEPT_FAILURES)
         self.waiting: dict[str, str] = {}
         """Events that some hook has not been told yet, and why."""
+        self.slowed: dict[str, str] = {}
+        """Hooks whose service named a limit."""
         self.merged = 0
         """Events that were not told because there was a newer one of their condition, and too many waited."""
 
@@ -110,6 +121,7 @@ class Delivery:
                     tasks[pattern] = scope = trio.CancelScope()
                     nursery.start_soon(self._pattern, pattern, scope)
                 await self._drop_orphans()
+                await self._forget_hooks()
                 await self._changed.wait()
 
     async def _drop_orphans(self) -> None:
@@ -119,6 +131,21 @@ class Delivery:
             return
         for at in range(0, len(orphans), AT_A_TIME):
             await self._quietly([Delete(self._keys.event(id)) for id in orphans[at : at + AT_A_TIME]])
+
+    async def _forget_hooks(self) -> None:
+        """What a hook opened that is in no document any more, once it is over: nobody can close it."""
+        hooks = {f"{pattern}/{name}" for pattern, each in self._outbox.documents().items() for name in each.hooks}
+        gone = [label for label in self._outbox.opened.labels() if label not in hooks]
+        if not gone or rank("orphans", self._host, self._hosts()) > 0:
+            return
+        for label in gone:
+            over = [subject for subject, memory in self.opened(label).items() if self._is_of_no_use(subject, memory)]
+            for at in range(0, len(over), AT_A_TIME):
+                keys = [self._keys.opened(label, subject) for subject in over[at : at + AT_A_TIME]]
+                await self._quietly([Delete(key) for key in keys])
+
+    def _is_of_no_use(self, subject: str, memory: Memory) -> bool:
+        return memory.record.state == "closed" or self.ending(subject, memory) is not None
 
     async def _quietly(self, operations: list[Put | Delete]) -> None:
         try:
@@ -175,6 +202,7 @@ class Delivery:
         noted = self._noted[pattern] = set()
         before: Documents | None = None
         try:
+            await self._name_mesh(claim)
             async with trio.open_nursery() as nursery:
                 while not reason:
                     documents = self._outbox.documents().get(pattern)
@@ -201,6 +229,28 @@ class Delivery:
                 log.debug("a claim is left to its lease", error=str(error))
         return reason
 
+    async def _name_mesh(self, claim: Claim) -> None:
+        """Make up what tells this mesh from others of its name. Clusters of etcd have ids, but every etcd that was
+        started alone with its defaults has the same one."""
+        backoff = Backoff(0.1, 2.0)
+        while self._outbox.mesh_id is None:
+            key = self._keys.mesh_id
+            absent = [Compare(key, create_revision=0)]
+            made = MeshId(id=secrets.token_hex(4), at=now_text())
+            try:
+                if not (await self._store.transact(absent, [Put(key, encode(made))])).succeeded:
+                    await self._pause(1.0)
+                elif self._outbox.mesh_id is None:
+                    self._outbox.mesh_id = made.id
+            except StoreError as error:
+                log.debug("etcd did not take it", error=str(error))
+                await trio.sleep(backoff.next_s())
+
+    def outward(self, event: Event) -> Event:
+        """As it is told: with a key that is of this mesh, and of no other of its name."""
+        mesh = f"{self.cluster:x}-{self._outbox.mesh_id}" if self._outbox.mesh_id else f"{self.cluster:x}"
+        return msgspec.structs.replace(event, key=f"{mesh}/{event.key}")
+
     def _keep_runners(
         self,
         pattern: str,
@@ -214,7 +264,8 @@ class Delivery:
         for name, hook in documents.hooks.items():
             runner = runners.get(name)
             if runner is None:
-                runner = runners[name] = HookRunner(self, pattern, name, hook, claim)
+                settling = Settling(self._keys.mesh, self._host)
+                runner = runners[name] = HookRunner(self, Label(pattern, name), hook, claim, settling)
                 nursery.start_soon(runner.run)
             runner.configure(hook, documents.audit)
 
@@ -265,42 +316,78 @@ class Delivery:
 
     # What came of it.
 
-    async def note(self, pattern: str, name: str, event: Event, outcome: str, claim: Claim) -> None:
-        """A hook is done with an event. Retried until etcd takes it; not done again when the claim is not ours."""
-        hook = f"{pattern}/{name}"
+    def opened(self, hook: str) -> Mapping[str, Memory]:
+        """What a hook opened, by subject."""
+        return self._outbox.opened.of(hook)
+
+    def ending(self, subject: str, memory: Memory) -> Ending | None:
+        """How something that was opened has ended; None: it lasts, or nobody knows."""
+        return ending_of(subject, memory.record, self._table, self._outbox.conditions)
+
+    async def note(self, label: Label, event: Event, outcome: str, claim: Claim, news: Opened | bool) -> None:
+        """A hook is done with an event; `news`: what is remembered of its condition from now on, True: as before,
+        False: nothing. Retried until etcd takes it; not done again when the claim is not ours."""
         backoff = Backoff(0.1, 2.0)
+        record = news if isinstance(news, Opened) else None
         while True:
             try:
-                standing = self._outbox.events.get(event.id)
-                if standing is None:
+                documents = self._outbox.documents().get(label.pattern)
+                if event.id not in self._outbox.events or documents is None:
+                    if news is not True:
+                        await self.remember(label, event.subject, record, claim)
                     return
-                documents = self._outbox.documents().get(pattern)
-                if documents is None or await self._finish(pattern, event, {hook: outcome}, claim, documents):
+                also = [] if news is True else [self._memory(label, event.subject, record)]
+                revision = await self._finish(label.pattern, event, {str(label): outcome}, claim, documents, also)
+                if revision:
+                    if news is not True:
+                        self._outbox.opened.note(str(label), event.subject, record, revision)
                     return
             except StoreError:
                 pass
             await trio.sleep(backoff.next_s())
 
+    async def remember(self, label: Label, subject: str, record: Opened | None, claim: Claim) -> bool:
+        """Have it stand in etcd what a hook opened, or nothing; False: the claim is not ours. Raises StoreError."""
+        fence = [Compare(claim.key, create_revision=claim.fence)]
+        outcome = await self._store.transact(fence, [self._memory(label, subject, record)])
+        if outcome.succeeded:
+            self._outbox.opened.note(str(label), subject, record, outcome.revision)
+        return outcome.succeeded
+
+    async def forget(self, label: Label, subject: str, claim: Claim) -> None:
+        """What was closed is not to be opened again any more; no matter if that fails, for it is asked again."""
+        try:
+            await self.remember(label, subject, None, claim)
+        except StoreError as error:
+            log.debug("etcd did not take it", error=str(error))
+
+    def _memory(self, label: Label, subject: str, record: Opened | None) -> Put | Delete:
+        key = self._keys.opened(str(label), subject)
+        return Delete(key) if record is None else Put(key, encode(record))
+
     async def _finish(
-        self, pattern: str, event: Event, news: dict[str, str], claim: Claim, documents: Documents
-    ) -> bool:
-        """Write down what came of an event; delete it when every hook is done. False: it has changed meanwhile."""
+        self, pattern: str, event: Event, news: dict[str, str], claim: Claim, documents: Documents,
+        also: Iterable[Put | Delete] = (),
+    ) -> int:  # fmt: skip
+        """Write down what came of an event; delete it when every hook is done. The revision; 0: it has changed
+        meanwhile, or is gone."""
         standing = self._outbox.events.get(event.id)
         if standing is None:
-            return True
+            return 0
         done = {**standing.done, **news}
         key = self._keys.event(event.id)
         trying = {hook: reason for hook, reason in standing.trying.items() if hook not in done}
         record = encode(OutboxEntry(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text()))
-        operations: list[Put | Delete] = [Put(key, record)]
+        operations: list[Put | Delete] = [Put(key, record), *also]
         if all(f"{pattern}/{name}" in done for name in documents.hooks):
-            operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), record, await self._lease())]
+            operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), record, await self._lease()), *also]
         if any(outcome.startswith(GIVEN_UP) for outcome in news.values()):
             lost = {hook: outcome for hook, outcome in done.items() if outcome.startswith(GIVEN_UP)}
             dead = encode(OutboxEntry(event=msgspec.to_builtins(event), done=lost, at=now_text()))
             operations.append(Put(self._keys.event(event.id, Room.UNDELIVERED), dead))
         fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
-        return (await self._store.transact(fences, operations)).succeeded
+        outcome = await self._store.transact(fences, operations)
+        return outcome.revision if outcome.succeeded else 0
 
     async def note_trying(self, event: Event, hook: str, reason: str, claim: Claim) -> None:
         """Have it stand in etcd why a hook was not told yet, for people; no matter if that fails."""
@@ -332,10 +419,22 @@ class Delivery:
         """For people."""
         self.failures.append({"hook": hook, "event": event.id, "type": event.name, "reason": reason, "at": now_text()})
 
-    async def attempt(self, event: Event, hook: Hook) -> Done | Failed:
+    async def attempt(self, event: Event, label: Label, hook: Hook, claim: Claim) -> Done | Failed:
         """One try at a hook, when it is its turn."""
-        async with self._limiter:
-            return await self.client.deliver(event, hook)
+        memory = self._outbox.opened.find(str(label), event.subject)
+        before = memory.record if memory is not None else None
+
+        async def intend(place: str) -> str:
+            asked = 1 + (before.asked if before is not None and before.state == "opening" else 0)
+            record = Opened(event=event.id, type=event.type, service=event.service, state="opening", at=now_text(),
+                            place=place, asked=asked)  # fmt: skip
+            try:
+                return "" if await self.remember(label, event.subject, record, claim) else "another agent tells it now"
+            except StoreError as error:
+                return f"etcd: {error}"
+
+        async with self.client.turn(hook), self._limiter:
+            return await self.client.deliver(self.outward(event), hook, before, intend)
 
 
 def digest(outcomes: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:

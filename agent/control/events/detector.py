@@ -213,7 +213,8 @@ class EventDetector:
         gone = bool(endpoint.agent) and endpoint.agent not in self._table.agents
         reason = f"the agent {endpoint.agent} is gone, and its lease ran out" if gone else "its key was deleted"
         data: Data = {"orderly": False, "reason": reason, "version": endpoint.version, "zone": endpoint.zone}
-        self._derived("instance.gone", _parts(identity), data, cluster, revision)
+        absent = [Compare(self._keys.instance(*identity), create_revision=0)]  # it may be back before our turn has come
+        self._derived("instance.gone", _parts(identity), data, cluster, revision, absent)
 
     def _see_agents(self) -> None:
         for host, record in self._agents.items():
@@ -302,16 +303,17 @@ class EventDetector:
     # Putting it.
 
     def _derived(
-        self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], cluster: int, revision: int
-    ) -> None:
-        """An event that all agents name alike."""
+        self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], cluster: int, revision: int,
+        still: Iterable[Compare] = (),
+    ) -> None:  # fmt: skip
+        """An event that all agents name alike; `still`: what has to be so yet when it is put."""
         mark = hash64(f"{name} {sorted(parts.items())}") & 0xFFFFFF
         made = self._made(name, parts, data, id=f"{identify(cluster, revision, mark)}")
         if made is None or self._outbox.seen(made.id):
             return
         rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
         absent = [Compare(self._keys.event(made.id, room), create_revision=0) for room in rooms]
-        self._enqueue(Proposal(self._turn_s(made.id), made.id, absent, [self._put(made)]))
+        self._enqueue(Proposal(self._turn_s(made.id), made.id, [*absent, *still], [self._put(made)]))
 
     def _begins(
         self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value], lasts: Callable[[], bool]

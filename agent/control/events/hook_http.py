@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import httpcore
+import msgspec
 import structlog
 import trio
 
@@ -26,12 +28,13 @@ from agent.control.host.programs import Failure, Programs
 from agent.hooks.bodies import steps
 from agent.hooks.receivers import Receivers
 from agent.hooks.scrubbing import Scrub
-from agent.hooks.steps import Answer, Done, Exited, Failed, Request, Response, Run
+from agent.hooks.steps import Answer, Done, Exited, Failed, Intend, Noted, Request, Response, Run
 from agent.hooks.targets import Targets
 from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import Event
 from policies.language.duration import seconds
 from policies.language.secret import Reference
+from registry.records import Opened
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 MAX_PLAIN_BYTES: Final = 64 * 1024
@@ -42,7 +45,8 @@ LEAST_PIECE_BYTES: Final = 64
 """What pieces of an answer have to have on average, beyond the first few."""
 FEW: Final = 256
 MAX_SECRET_BYTES: Final = 64 * 1024
-MAX_STEPS: Final = 20
+MAX_STEPS: Final = 40
+BETWEEN_WRITES_S: Final = 1.0
 RENDER_S: Final = 5.0
 log = structlog.get_logger()
 
@@ -172,22 +176,49 @@ class HookClient:
         self._secrets_dir = secrets_dir
         self._programs = programs
         self._tls = ssl.create_default_context()
+        self._locks: dict[Reference, trio.Lock] = {}
+        """By GitHub's token; as many as documents name."""
+        self._wrote: dict[Reference, float] = {}
 
-    async def deliver(self, event: Event, hook: Hook) -> Done | Failed:
-        """One attempt, whole. What comes of it has no piece of a secret in it."""
+    @asynccontextmanager
+    async def turn(self, hook: Hook) -> AsyncIterator[None]:
+        """Its turn has come: GitHub asks for one request at a time from who has a token."""
+        if hook.github is None or not isinstance(hook.secret, Reference):
+            yield
+            return
+        lock = self._locks.setdefault(hook.secret, trio.Lock())
+        async with lock:
+            yield
+
+    async def deliver(
+        self,
+        event: Event,
+        hook: Hook,
+        before: Opened | None = None,
+        intend: Callable[[str], Awaitable[str]] | None = None,
+    ) -> Done | Failed:
+        """One attempt, whole. What comes of it has no piece of a secret in it. `before`: what is remembered of the
+        condition; `intend` remembers that something is about to be opened at a place, and says what is against it."""
         secrets = self._secrets(hook.references())
         scrub = Scrub(secrets.values(), (hook.jira.user,) if hook.jira is not None else ())
         try:
-            found = await self._deliver(event, hook, secrets)
+            found = await self._deliver(event, hook, secrets, before, intend)
         except Exception as error:  # a mistake of ours must not end the agent, nor lose the event
             log.exception("a delivery failed by an internal error", id=event.id)
             return Failed(f"an internal error, see the agent's log: {type(error).__name__}", again=True)
         if isinstance(found, Done):
-            return Done(scrub.clean(found.what))
-        return Failed(scrub.clean(found.reason), found.again, found.after_s)
+            return msgspec.structs.replace(found, what=scrub.clean(found.what))
+        return msgspec.structs.replace(found, reason=scrub.clean(found.reason))
 
-    async def _deliver(self, event: Event, hook: Hook, secrets: dict[Reference, str]) -> Done | Failed:
-        conversation = steps(event, hook, secrets, int(time.time()), self.receivers)
+    async def _deliver(
+        self,
+        event: Event,
+        hook: Hook,
+        secrets: dict[Reference, str],
+        before: Opened | None,
+        intend: Callable[[str], Awaitable[str]] | None,
+    ) -> Done | Failed:
+        conversation = steps(event, hook, secrets, int(time.time()), self.receivers, before)
         timeout_s = seconds(hook.timeout)
         answer: Answer | None = None
         renders = hook.template is not None
@@ -200,11 +231,31 @@ class HookClient:
                 action = conversation.next(answer)
             if isinstance(action, Done | Failed):
                 return action
-            found = await (self._run if isinstance(action, Run) else self._ask)(action, timeout_s, hook)
+            if isinstance(action, Intend):
+                against = await intend(action.place) if intend is not None else ""
+                if against:
+                    return Failed(against, again=True, asked=False)
+                answer = Noted()
+                continue
+            writes = isinstance(action, Request) and action.method != "GET"
+            async with self._spaced(hook if writes and hook.github is not None else None):
+                found = await (self._run if isinstance(action, Run) else self._ask)(action, timeout_s, hook)
             if isinstance(found, Failed):
                 return found
             answer = found
         return Failed(f"no end after {MAX_STEPS} requests", again=False)
+
+    @asynccontextmanager
+    async def _spaced(self, hook: Hook | None) -> AsyncIterator[None]:
+        """GitHub asks for a second between two requests that write."""
+        if hook is None or not isinstance(hook.secret, Reference):
+            yield
+            return
+        await trio.sleep_until(self._wrote.get(hook.secret, 0.0) + BETWEEN_WRITES_S)
+        try:
+            yield
+        finally:
+            self._wrote[hook.secret] = trio.current_time()
 
     def _secrets(self, references: Iterable[Reference]) -> dict[Reference, str]:
         """Those that can be read; the others are missed where they are needed."""

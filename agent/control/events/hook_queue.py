@@ -61,6 +61,10 @@ class HookQueue:
         """All of them."""
         return list(self._of)
 
+    def has(self, key: str) -> bool:
+        """Whether anything of a key is still to be told."""
+        return key in self._rows
+
     def row(self, key: str) -> list[Event]:
         """What is to be told of a key, in its order."""
         return list(self._rows.get(key, {}).values())

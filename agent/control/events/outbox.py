@@ -10,14 +10,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.control.events.opened import Memories
 from agent.control.events.pending import Pending, Standing
 from agent.control.mesh.table import Table
 from policies.hashing import hash64
 from policies.kinds.webhook.document import Hook, Webhook
 from policies.kinds.webhook.event import BY_NAME, Effect, Event
 from policies.language.names import candidates, parse_pattern
-from registry.keys import Key, Keys, Room
-from registry.records import Claimed, Malformed, OutboxEntry, decode
+from registry.keys import MESH_ID, OPENED, Key, Keys, Room
+from registry.records import Claimed, Malformed, MeshId, OutboxEntry, decode
 from registry.store import Change
 
 REMEMBERED: Final = 20_000
@@ -55,6 +56,9 @@ class Outbox:
         """By pattern: the host whose agent tells."""
         self.conditions: dict[str, int] = {}
         """By subject: the revision at which it was put."""
+        self.opened = Memories()
+        self.mesh_id: str | None = None
+        """What tells this mesh from others of its name; None where nobody has made it up yet."""
         self.malformed = 0
         self._seen: dict[str, None] = {}
         self._pending: dict[str, Pending] = {}
@@ -155,10 +159,20 @@ class Outbox:
             self.claims[pattern] = ""  # somebody's: only its deletion makes it free
 
     def _take_condition(self, subject: str, change: Change) -> None:
-        if change.value is None:
+        if subject.startswith(OPENED):
+            self.opened.take(subject, change)
+        elif subject == MESH_ID:
+            self._take_mesh_id(change)
+        elif change.value is None:
             self.conditions.pop(subject, None)
         else:
             self.conditions[subject] = change.revision
+
+    def _take_mesh_id(self, change: Change) -> None:
+        try:
+            self.mesh_id = decode(MeshId, change.value).id if change.value is not None else None
+        except Malformed:
+            self.mesh_id = ""  # whatever it is, it stays so
 
     def seen(self, id: str) -> bool:
         """Whether an event is there, or was not long ago."""

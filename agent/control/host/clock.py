@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 
 def now_text() -> str:
     """Now, as RFC 3339 in UTC."""
-    return _text(datetime.now(UTC))
+    return text_of(time.time())
 
 
 def text_of(unix_s: float) -> str:
     """A Unix time (s), likewise."""
-    return _text(datetime.fromtimestamp(unix_s, UTC))
-
-
-def _text(when: datetime) -> str:
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -59,6 +59,8 @@ _TOKENED: Final = frozenset(("github-issue", "jira", "statuspage"))
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _REPO: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}/[A-Za-z0-9._-]{1,100}\Z")
 _PROJECT: Final = re.compile(r"[A-Z][A-Z0-9_]{0,99}\Z")
+_FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}\Z")
+_OWN_FIELDS: Final = ("project", "issuetype", "summary", "description", "labels", "priority")
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 _HOST: Final = re.compile(
     r"(?=.{1,254}\Z)(?:[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])\Z"
@@ -95,6 +97,7 @@ class GitHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         tuple[Annotated[str, Meta(min_length=1, max_length=50)], ...],
         Meta(min_length=1, max_length=10, description="Issues are looked for by the first"),
     ] = ("shoal",)
+    reopen: Annotated[Duration, Meta(description="So long after it was closed it is opened again; 0s: never")] = "1h"
     api: str = GITHUB
 
 
@@ -104,9 +107,18 @@ class Jira(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     api: Annotated[str, Meta(description="https://<site>.atlassian.net, or a Data Center's address")]
     project: Annotated[str, Meta(description="Its key, such as OPS")]
     issuetype: Annotated[str, Meta(min_length=1, max_length=100)] = "Task"
+    priority: Annotated[str, Meta(max_length=100, description="Its name, of a new ticket")] = ""
+    labels: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^\S+$")], ...], Meta(max_length=10)
+    ] = ("shoal",)
+    fields: Annotated[
+        dict[str, Any], Meta(max_length=50, description="Other fields of a new ticket, as Jira's API has them")
+    ] = msgspec.field(default_factory=dict)
     transition: Annotated[
         str, Meta(max_length=100, description="On recovery: a transition's or a status's name; empty: a comment only")
     ] = "Done"
+    resolution: Annotated[str, Meta(max_length=100, description="Its name, which the transition sets")] = ""
+    reopen: Annotated[Duration, Meta(description="So long after it was closed it is opened again; 0s: never")] = "1h"
     user: Annotated[str, Meta(max_length=255, description="Whose token it is (Cloud); empty: a bearer token")] = ""
 
 
@@ -122,12 +134,13 @@ ComponentStatus = Literal["operational", "degraded_performance", "partial_outage
 
 
 class Statuspage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """statuspage: sets the status of one component."""
+    """statuspage: sets the status of one component, and opens an incident beside it."""
 
     page: str
     component: str
     down: ComponentStatus = "major_outage"
     up: ComponentStatus = "operational"
+    incident: Annotated[bool, Meta(description="Open an incident too, and resolve it")] = False
     api: str = STATUSPAGE
 
 
@@ -185,6 +198,12 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def remembers(self, event: Event) -> bool:
         """Whether the hook is to be told of the end of what an event begins."""
         return event.effect is Effect.OPENS and bool(closing((event.name,)) & (self.names() | self.closers()))
+
+    @property
+    def reopen_s(self) -> float:
+        """For so long what was closed is opened again, instead of another one; 0: never."""
+        kept = self.github or self.jira
+        return seconds(kept.reopen) if kept is not None else 0.0
 
     def references(self) -> tuple[Reference, ...]:
         """Every secret that it needs."""
@@ -260,6 +279,11 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise Flaw(f"{path}.github.labels", "a label with a comma cannot be looked for")
         if self.jira is not None and not _PROJECT.match(self.jira.project):
             raise Flaw(f"{path}.jira.project", f"{self.jira.project[:80]!r} is no project's key, such as OPS")
+        if self.jira is not None:
+            for name in self.jira.fields:
+                if not _FIELD.match(name) or name in _OWN_FIELDS:
+                    what = "set by this hook" if name in _OWN_FIELDS else "no field's id, such as customfield_10010"
+                    raise Flaw(below(f"{path}.jira.fields", name), what)
         if self.jira is not None and (":" in self.jira.user or not self.jira.user.isprintable()):
             raise Flaw(f"{path}.jira.user", "no account's e-mail address")
         if self.statuspage is not None:
@@ -300,6 +324,10 @@ class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             ("give_up_after", self.give_up_after, 60.0, 30 * 86400.0),
         ):
             bounded(f"{path}.{name}", value, least, most)
+        for option in ("github", "jira"):
+            part = getattr(self, option)
+            if part is not None:
+                bounded(f"{path}.{option}.reopen", part.reopen, 0.0, 7 * 86400.0)
         if seconds(self.give_up_after) <= seconds(self.for_):
             raise Flaw(f"{path}.give_up_after", "not longer than for: nothing would ever be told")
 

@@ -77,8 +77,10 @@ def test_slack(name: str, reason: str) -> None:
     sent = request(event, hook(format="slack", target={"url": {"file": "url"}}))
     assert sent.url == "https://hooks.slack.com/services/T/B/x" and sent.headers["content-type"] == "application/json"
     body = json.loads(sent.body)
-    section, context = body["blocks"]
-    assert section["type"] == "section" and section["text"]["type"] == "mrkdwn"
+    section, *said, context = body["blocks"]
+    assert section["type"] == "section" and section["text"]["type"] == "mrkdwn" and body["mrkdwn"] is False
+    assert [one["text"]["type"] for one in said] == ["plain_text"] * bool(reason)
+    assert all(0 < len(one["text"]["text"]) <= 500 for one in said)
     assert 0 < len(section["text"]["text"]) <= 3000 and 0 < len(context["elements"][0]["text"]) <= 3000
     assert "<" not in section["text"]["text"] and "<" not in body["text"]
     assert event.title in body["text"]

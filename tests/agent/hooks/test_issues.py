@@ -1,11 +1,8 @@
 """Issues and tickets, against doubles that follow the documented APIs of GitHub and Jira."""
 
-import base64
-import json
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -15,12 +12,16 @@ from hypothesis import strategies as st
 from agent.hooks.bodies import steps
 from agent.hooks.issues import mark
 from agent.hooks.receivers import Receivers
-from agent.hooks.steps import Action, Done, Failed, Request, Response
+from agent.hooks.steps import Action, Done, Failed, Intend, Noted, Request, Response
 from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import Event, sample
 from policies.language.secret import Reference
+from registry.records import Opened
+from tests.support.trackers import GitHubDouble, JiraDouble, answer
 
 NOW = 1_767_322_800
+PLACE = "https://api.github.com/repos/acme/ops/issues"
+PROJECT = "https://acme.atlassian.net/projects/OPS"
 SECRETS = {Reference(file="token"): "t0ken\n"}
 RECEIVERS = Receivers({"token": ["api.github.com", "acme.atlassian.net", "jira.corp"]})
 GITHUB = msgspec.convert(
@@ -48,134 +49,22 @@ def event(n: int = 1, name: str = "instance.unhealthy", instance: str = "web-1",
     return msgspec.structs.replace(made, id=f"c-{n}-0", subject=subject, key=f"m/{subject}", data=data)
 
 
-def answer(status: int, body: Any = None) -> Response:
-    return Response(status, {"content-type": "application/json"}, b"" if body is None else json.dumps(body).encode())
-
-
 class Double(Protocol):
     def handle(self, request: Request) -> Response: ...
     def open(self) -> int: ...
     def all(self) -> list[dict[str, Any]]: ...
 
 
-class GitHubDouble:
-    """Lists with state, labels and pages; creates, comments, updates. Everything lower-cased that GitHub leaves so."""
-
-    def __init__(self, crowd: int = 0) -> None:
-        self.issues: list[dict[str, Any]] = []
-        self.comments: dict[int, list[str]] = {}
-        for _ in range(crowd):
-            self.create({"title": "other", "body": "", "labels": ["shoal"]})
-
-    def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        issue = {**body, "number": len(self.issues) + 1, "state": "open"}
-        self.issues.append(issue)
-        self.comments[issue["number"]] = []
-        return issue
-
-    def open(self) -> int:
-        return sum(issue["state"] == "open" for issue in self.issues if issue["title"] != "other")
-
-    def all(self) -> list[dict[str, Any]]:
-        return [{**issue, "said": self.comments[issue["number"]]} for issue in self.issues if issue["title"] != "other"]
-
-    def handle(self, request: Request) -> Response:
-        url = urlsplit(request.url)
-        assert url.netloc == "api.github.com" and url.path.startswith("/repos/acme/ops/issues")
-        assert request.headers["authorization"] == "Bearer t0ken" and request.headers["user-agent"]
-        assert request.headers["accept"] == "application/vnd.github+json"
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        match [request.method, *url.path.removeprefix("/repos/acme/ops/issues").strip("/").split("/")]:
-            case ["GET", ""]:
-                assert set(query) == {"state", "labels", "per_page", "page"}
-                found = [i for i in self.issues if i["state"] == query["state"] and query["labels"] in i["labels"]]
-                size, page = int(query["per_page"]), int(query["page"])
-                return answer(200, found[::-1][size * (page - 1) : size * page])
-            case ["POST", ""]:
-                body = json.loads(request.body)
-                assert set(body) == {"title", "body", "labels"} and len(body["title"]) <= 256
-                return answer(201, self.create(body))
-            case ["GET", number, "comments"]:
-                assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", query["since"])
-                return answer(200, [{"body": text} for text in self.comments[int(number)]])
-            case ["POST", number, "comments"]:
-                self.comments[int(number)].append(json.loads(request.body)["body"])
-                return answer(201, {"id": 1})
-            case ["PATCH", number]:
-                self.issues[int(number) - 1] |= json.loads(request.body)
-                return answer(200, self.issues[int(number) - 1])
-        return answer(404, {"message": "Not Found"})
-
-
-class JiraDouble:
-    """Cloud searches at /search/jql and answers 410 at /search; Data Center has only /search."""
-
-    def __init__(self, cloud: bool = True) -> None:
-        self.cloud = cloud
-        self.issues: list[dict[str, Any]] = []
-
-    def open(self) -> int:
-        return sum(issue["status"] != "Done" for issue in self.issues)
-
-    def all(self) -> list[dict[str, Any]]:
-        return self.issues
-
-    def handle(self, request: Request) -> Response:
-        url = urlsplit(request.url)
-        assert url.netloc == "acme.atlassian.net"
-        basic = base64.b64encode(b"bot@acme.example:t0ken").decode()
-        assert request.headers["authorization"] == (f"Basic {basic}" if self.cloud else "Bearer t0ken")
-        body = json.loads(request.body) if request.body else {}
-        match [request.method, *url.path.removeprefix("/rest/api/2/").split("/")]:
-            case ["GET", "search", "jql"] if self.cloud:
-                return self.search(parse_qs(url.query))
-            case ["GET", "search"]:
-                return answer(410, {"errorMessages": ["removed"]}) if self.cloud else self.search(parse_qs(url.query))
-            case ["POST", "issue"]:
-                fields = body["fields"]
-                assert fields["project"] == {"key": "OPS"} and fields["issuetype"] == {"name": "Task"}
-                assert all(" " not in label for label in fields["labels"])
-                issue = {**fields, "key": f"OPS-{len(self.issues) + 1}", "status": "To Do", "said": []}
-                self.issues.append(issue)
-                return answer(201, {"id": "1", "key": issue["key"]})
-            case ["POST", "issue", key, "comment"]:
-                self.find(key)["said"].append(body["body"])
-                return answer(201, {"id": "1"})
-            case ["GET", "issue", key, "transitions"]:
-                self.find(key)
-                names = [("11", "Start", "In Progress"), ("31", "Resolve", "Done")]
-                return answer(200, {"transitions": [{"id": i, "name": n, "to": {"name": to}} for i, n, to in names]})
-            case ["POST", "issue", key, "transitions"]:
-                assert body == {"transition": {"id": "31"}}
-                self.find(key)["status"] = "Done"
-                return answer(204)
-        return answer(404, {"errorMessages": ["no such thing"]})
-
-    def find(self, key: str) -> dict[str, Any]:
-        return next(issue for issue in self.issues if issue["key"] == key)
-
-    def search(self, query: dict[str, list[str]]) -> Response:
-        jql = re.fullmatch(r'project = "OPS" AND labels = "(\S+)" AND statusCategory != Done', query["jql"][0])
-        assert jql is not None and query["fields"] == ["description,comment"]
-        found = [
-            {
-                "key": issue["key"],
-                "fields": {
-                    "description": issue["description"],
-                    "comment": {"comments": [{"body": text} for text in issue["said"]]},
-                },
-            }
-            for issue in self.issues
-            if issue["status"] != "Done" and jql[1] in issue["labels"]
-        ]
-        return answer(200, {"issues": found})
-
-
-def deliver(one: Event, hook: Hook, double: Double, requests: int = 99) -> Action:
+def deliver(
+    one: Event, hook: Hook, double: Double, requests: int = 99, before: Opened | None = None, now: int = NOW
+) -> Action:
     """To the end, or as far as so many requests, the last of which was carried out and its answer lost."""
-    delivery = steps(one, hook, SECRETS, NOW, RECEIVERS)
+    delivery = steps(one, hook, SECRETS, now, RECEIVERS, before)
     action = delivery.next()
-    while isinstance(action, Request) and requests:
+    while isinstance(action, Request | Intend) and requests:
+        if isinstance(action, Intend):
+            action = delivery.next(Noted())
+            continue
         requests -= 1
         response = double.handle(action)
         if not requests:
@@ -257,7 +146,7 @@ def test_an_issue_is_found_among_many() -> None:
     deliver(event(1), GITHUB, there)
     for _ in range(250):
         there.create({"title": "other", "body": "", "labels": ["shoal"]})
-    assert deliver(event(2, "instance.healthy"), GITHUB, there) == Done("closed issue 1")
+    assert deliver(event(2, "instance.healthy"), GITHUB, there) == Done("closed issue 1", PLACE, "1")
 
 
 def test_nobody_is_mentioned_and_no_mark_is_forged_by_what_a_program_says() -> None:
@@ -274,8 +163,8 @@ def test_nobody_is_mentioned_and_no_mark_is_forged_by_what_a_program_says() -> N
         f"<!-- shoal {mark(event().key)} -->",
         "<!-- shoal event c-1-0 -->",
     ]
-    assert deliver(event(2, instance="web-2"), GITHUB, there) == Done("opened issue 2")
-    assert deliver(event(9, "instance.healthy"), GITHUB, there) == Done("closed issue 1")
+    assert deliver(event(2, instance="web-2"), GITHUB, there) == Done("opened issue 2", PLACE, "2")
+    assert deliver(event(9, "instance.healthy"), GITHUB, there) == Done("closed issue 1", PLACE, "1")
 
 
 def test_pull_requests_and_other_things_are_no_issues() -> None:
@@ -304,8 +193,8 @@ def test_data_center_searches_the_old_way() -> None:
     assert JIRA.jira is not None
     hook = msgspec.structs.replace(JIRA, jira=msgspec.structs.replace(JIRA.jira, user=""))
     there = JiraDouble(cloud=False)
-    assert deliver(event(1), hook, there) == Done("opened OPS-1")
-    assert deliver(event(2, "instance.healthy"), hook, there) == Done("closed OPS-1")
+    assert deliver(event(1), hook, there) == Done("opened ticket OPS-1", PROJECT, "OPS-1")
+    assert deliver(event(2, "instance.healthy"), hook, there) == Done("closed ticket OPS-1", PROJECT, "OPS-1")
 
 
 def test_a_transition_that_is_not_there() -> None:
@@ -313,12 +202,13 @@ def test_a_transition_that_is_not_there() -> None:
     assert JIRA.jira is not None
     hook = msgspec.structs.replace(JIRA, jira=msgspec.structs.replace(JIRA.jira, transition="Close"))
     there = JiraDouble()
+    there.transitions.pop()
     deliver(event(1), hook, there)
     assert deliver(event(2, "instance.healthy"), hook, there) == Failed(
-        "OPS-1 has no transition 'Close'; there are: Start, Resolve", True
+        "ticket OPS-1 has no transition 'Close', nor one to a status that is done; there are: Start, Back", True
     )
     silent = msgspec.structs.replace(JIRA, jira=msgspec.structs.replace(JIRA.jira, transition=""))
-    assert deliver(event(2, "instance.healthy"), silent, there) == Done("OPS-1 was open; commented on it")
+    assert deliver(event(2, "instance.healthy"), silent, there) == Done("ticket OPS-1 was open; commented on it")
     assert len(there.issues[0]["said"]) == 1
 
 
@@ -367,5 +257,226 @@ def test_any_answers_lead_to_an_end(hook: Hook, name: str, answers: list[tuple[i
             break
         assert urlsplit(action.url).netloc in ("api.github.com", "acme.atlassian.net")
         action = delivery.next(answer(status, body))
-    assert isinstance(action, Request | Done | Failed)
+    assert isinstance(action, Request | Intend | Done | Failed)
     assert len(answers) < 25 or not isinstance(action, Request)
+
+
+# What is remembered.
+
+AGAIN = "2026-01-02T03:00:00Z"
+"""As NOW, in text."""
+
+
+def remembered(hook: Hook, id: str, state: Any = "open", asked: int = 0, at: str = AGAIN) -> Opened:
+    place = PLACE if hook.github is not None else PROJECT
+    return Opened(
+        event="c-1-0", type="io.shoal.instance.unhealthy", state=state, at=at, place=place, id=id, asked=asked
+    )
+
+
+def opened(hook: Hook, there: Any, one: Event, **more: Any) -> Opened:
+    """As the answer called it."""
+    found = deliver(one, hook, there, **more)
+    assert isinstance(found, Done) and found.id, found
+    return remembered(hook, found.id)
+
+
+@BOTH
+def test_what_was_opened_is_closed_by_its_own_id(hook: Hook, double: MakeDouble) -> None:
+    """Though no list shows it: it lags, the label was dropped or taken off, its text was edited."""
+    there: Any = double()
+    there.drops_labels = True
+    there.lag_s = 1e9
+    known = opened(hook, there, event(1))
+    there.all()[0] |= {"labels": [], "body": "edited", "description": "edited"}
+    assert "closed" in str(deliver(event(2, "instance.gone"), hook, there, before=known))
+    assert there.open() == 0
+
+
+def test_labels_that_github_dropped_are_said() -> None:
+    """Whose token may not set them is not told so."""
+    there = GitHubDouble()
+    there.drops_labels = True
+    assert "did not set its labels" in str(deliver(event(1), GITHUB, there))
+
+
+@BOTH
+def test_who_was_not_answered_opens_nothing_else_until_a_search_must_have_found_it(
+    hook: Hook, double: MakeDouble
+) -> None:
+    """The POST was carried out, its answer lost, and the search lags."""
+    there: Any = double()
+    deliver(event(1), hook, there, requests=2)
+    assert len(there.all()) == 1
+    there.lag_s = 1e9
+    asked = remembered(hook, "", "opening", 1)
+    found = deliver(event(1), hook, there, before=asked, now=NOW + 10)
+    assert (
+        isinstance(found, Failed)
+        and found.again
+        and found.after_s
+        and found.after_s > 40
+        and "looked for" in str(found)
+    )
+    there.lag_s = 0
+    assert "opened already" in str(deliver(event(1), hook, there, before=asked, now=NOW + 10))
+    assert len(there.all()) == 1
+
+
+@BOTH
+def test_two_that_were_opened_for_one_are_both_closed(hook: Hook, double: MakeDouble) -> None:
+    """It was asked for again after all, and the search was later still."""
+    there: Any = double()
+    there.lag_s = 1e9
+    opened(hook, there, event(1))
+    second = opened(hook, there, event(1), before=remembered(hook, "", "opening", 1), now=NOW + 1000)
+    assert there.open() == 2
+    there.lag_s = 0
+    known = remembered(hook, second.id, asked=2)
+    assert "closed" in str(deliver(event(2, "instance.healthy"), hook, there, before=known))
+    assert there.open() == 0
+
+
+@BOTH
+def test_without_memory_all_that_are_found_are_closed(hook: Hook, double: MakeDouble) -> None:
+    """Where etcd lost it."""
+    there: Any = double()
+    there.lag_s = 1e9
+    opened(hook, there, event(1))
+    opened(hook, there, event(1))
+    there.lag_s = 0
+    deliver(event(2, "instance.healthy"), hook, there)
+    assert there.open() == 0 and len(there.all()) == 2
+
+
+@BOTH
+def test_what_somebody_closed_or_deleted_is_no_trouble(hook: Hook, double: MakeDouble) -> None:
+    """The end has nothing to do; what begins anew is another one."""
+    there: Any = double()
+    known = opened(hook, there, event(1))
+    deliver(event(2, "instance.healthy"), hook, there, before=known)
+    assert "closed already" in str(deliver(event(3, "instance.gone"), hook, there, before=known))
+    assert "opened" in str(deliver(event(4), hook, there, before=known)) and len(there.all()) == 2
+    missing = remembered(hook, "999" if hook.github else "OPS-999")
+    there.handle = lambda request, handle=there.handle: answer(404, {}) if "999" in request.url else handle(request)
+    assert "not there any more" in str(deliver(event(5, "instance.healthy"), hook, there, before=missing))
+    assert "opened" in str(deliver(event(6, instance="x"), hook, there, before=missing))
+
+
+@BOTH
+def test_within_a_time_it_is_opened_again(hook: Hook, double: MakeDouble) -> None:
+    """Instead of one a flap; after that another one is opened."""
+    there: Any = double()
+    known = opened(hook, there, event(1))
+    deliver(event(2, "instance.healthy"), hook, there, before=known)
+    closed = remembered(hook, known.id, "closed")
+    again = deliver(event(3), hook, there, before=closed, now=NOW + 3000)
+    assert isinstance(again, Done) and again.id == known.id and there.open() == len(there.all()) == 1
+    deliver(event(4, "instance.healthy"), hook, there, before=known)
+    assert "is closed" in str(deliver(event(5, "instance.gone"), hook, there, before=closed))
+    deliver(event(6), hook, there, before=closed, now=NOW + 3700)
+    assert there.open() == 1 and len(there.all()) == 2
+
+
+@BOTH
+def test_another_place_is_another_matter(hook: Hook, double: MakeDouble) -> None:
+    """The document names another repository or project now: its numbers are others."""
+    there: Any = double()
+    opened(hook, there, event(9, instance="other"))
+    elsewhere = msgspec.structs.replace(remembered(hook, "1" if hook.github else "OPS-1"), place="https://x.example")
+    assert "no " in str(deliver(event(2, "instance.healthy"), hook, there, before=elsewhere)) and there.open() == 1
+
+
+@BOTH
+def test_what_versions_before_opened_is_found(hook: Hook, double: MakeDouble) -> None:
+    """By the mark that they made, without the mesh's own id."""
+    there: Any = double()
+    before = msgspec.structs.replace(event(1), key=f"{event().mesh}/{event().subject}")
+    deliver(before, hook, there)
+    deliver(msgspec.structs.replace(event(2, "instance.healthy"), key="c1-ab/default/x"), hook, there)
+    assert there.open() == 0
+
+
+@BOTH
+def test_two_meshes_of_one_name_are_told_apart(hook: Hook, double: MakeDouble) -> None:
+    """Neither closes the other's."""
+    there: Any = double()
+    for mesh in ("c1-aa", "c1-bb"):
+        one = event(1)
+        deliver(msgspec.structs.replace(one, key=f"{mesh}/{one.mesh}/{one.subject}"), hook, there)
+    assert there.open() == 2
+    over = event(2, "instance.healthy")
+    deliver(msgspec.structs.replace(over, key=f"c1-aa/{over.mesh}/{over.subject}"), hook, there)
+    assert there.open() == 1
+
+
+# GitHub and Jira, as they are.
+
+
+@pytest.mark.parametrize("status", ["open", "closed"])
+def test_a_repository_that_was_renamed_is_followed(status: str) -> None:
+    """By its number, at the same API, with GET and with POST."""
+    there = GitHubDouble()
+    known = opened(GITHUB, there, event(1))
+    there.renamed = "acme/operations"
+    if status == "open":
+        assert "opened issue 2" in str(deliver(event(3, instance="b"), GITHUB, there))
+    assert "closed" in str(deliver(event(2, "instance.healthy"), GITHUB, there, before=known))
+    assert there.open() == (status == "open")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.example/repositories/77/issues",
+        "https://api.github.com.evil.example/repositories/77/issues",
+        "https://api.github.com@evil.example/repositories/77/issues",
+        "https://api.github.com/repositories/77x/issues",
+        "https://api.github.com/repos/acme/other/issues",
+        "//evil.example/repositories/77/issues",
+        "/repositories/../user",
+        "",
+    ],
+)
+def test_a_redirect_elsewhere_is_not_followed(location: str) -> None:
+    """Nothing of it becomes part of an address but a number."""
+    delivery = steps(event(1), GITHUB, SECRETS, NOW, RECEIVERS)
+    delivery.next()
+    found = delivery.next(Response(301, {"location": location}, b"{}"))
+    assert isinstance(found, Failed) and "redirects are not followed" in found.reason
+
+
+def test_redirects_in_a_row_are_not_followed() -> None:
+    """One is a rename."""
+    delivery = steps(event(1), GITHUB, SECRETS, NOW, RECEIVERS)
+    moved = Response(301, {"location": "https://api.github.com/repositories/77/issues"}, b"{}")
+    delivery.next()
+    assert isinstance(delivery.next(moved), Request)
+    assert isinstance(delivery.next(moved), Failed)
+
+
+def test_any_transition_to_done_will_do() -> None:
+    """Workflows have names of their own."""
+    there = JiraDouble()
+    there.transitions = [("11", "Los", "In Progress"), ("5", "Schließen", "Closed")]
+    known = opened(JIRA, there, event(1))
+    assert "closed" in str(deliver(event(2, "instance.healthy"), JIRA, there, before=known)) and there.open() == 0
+
+
+def test_fields_that_jira_requires() -> None:
+    """What is missing is said, and where to put it; then it is sent."""
+    there = JiraDouble()
+    there.required = ("customfield_10010", "priority")
+    found = deliver(event(1), JIRA, there)
+    assert isinstance(found, Failed) and found.again
+    assert "customfield_10010 is required" in found.reason and "jira.fields" in found.reason
+    assert JIRA.jira is not None
+    fields = {"customfield_10010": {"value": "Mesh"}, "components": [{"name": "net"}]}
+    full = msgspec.structs.replace(JIRA.jira, fields=fields, priority="High", labels=("ops",), resolution="Fixed")
+    hook = msgspec.structs.replace(JIRA, jira=full)
+    known = opened(hook, there, event(1))
+    assert there.issues[0]["components"] == [{"name": "net"}] and there.issues[0]["priority"] == {"name": "High"}
+    assert there.issues[0]["labels"][0] == "ops"
+    there.resolution = True
+    assert "Resolution is required" in str(deliver(event(2, "instance.healthy"), JIRA, there, before=known))
+    assert "closed" in str(deliver(event(2, "instance.healthy"), hook, there, before=known))
