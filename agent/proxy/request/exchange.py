@@ -57,14 +57,12 @@ _NOTHING: Final[list[bytes]] = []
 class Exchange(Judged):
     """One request on its way. Made for its stream."""
 
-    __slots__ = ("enough", "why")
+    __slots__ = ("enough",)
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.enough = ""
         """Why there is no other try, once that was asked."""
-        self.why = ""
-        """What ended it, other than an endpoint's answer."""
 
     # The beginning.
 
@@ -429,27 +427,5 @@ class Exchange(Judged):
             stats.bytes_out += self.bytes_out
             stats.observe(self.status, duration_s)
         if self.runtime.recorder.wanted:
-            self._record(duration_s)
+            self.record(duration_s)
         self.down.on_handler_end()
-
-    def _record(self, duration_s: float) -> None:
-        request, recorder = self.request, self.runtime.recorder
-        recorder.record(
-            (
-                recorder.epoch + self.started,
-                self.inbound,
-                self.caller,
-                self.service.name if self.service is not None else "",
-                self.endpoint.id if self.endpoint is not None else "",
-                request.method,
-                request.host,
-                request.target,
-                self.status,
-                duration_s,
-                self.bytes_in,
-                self.bytes_out,
-                self.attempts,
-                self.request_id,
-                self.why,
-            )
-        )

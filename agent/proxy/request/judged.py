@@ -1,6 +1,6 @@
 # mypyc: compiled
 """What a request tells of the service that it was for, and of the endpoint that it was tried at: their breakers and
-ejectors hear it.
+ejectors hear it; and what the access log says of it.
 
 Laws
 - Counted is what the service did, and all of it. How long its client takes to send, or to read, is no part of it, nor
@@ -26,7 +26,7 @@ from policies.kinds.outlier import ejector
 class Judged(Relay):
     """A request by which others are judged."""
 
-    __slots__ = ("attempts", "proof", "proof_s")
+    __slots__ = ("attempts", "proof", "proof_s", "why")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
@@ -35,6 +35,8 @@ class Judged(Relay):
         """The status that its service's breaker is told; 0: what came of it says nothing of the service."""
         self.proof_s = 0.0
         """How long the service took, with all tries."""
+        self.why = ""
+        """What ended it, other than an endpoint's answer."""
 
     def tally(self) -> Connections | None:
         """The service whose endpoints are tried."""
@@ -103,6 +105,29 @@ class Judged(Relay):
             return 0.0
         allowed_s = plan.timeouts.request_s
         return allowed_s if self.started + allowed_s <= now else 0.0
+
+    def record(self, duration_s: float) -> None:
+        """Its line in the access log, once it is over."""
+        request, recorder = self.request, self.runtime.recorder
+        recorder.record(
+            (
+                recorder.epoch + self.started,
+                self.inbound,
+                self.caller,
+                self.service.name if self.service is not None else "",
+                self.endpoint.id if self.endpoint is not None else "",
+                request.method,
+                request.host,
+                request.target,
+                self.status,
+                duration_s,
+                self.bytes_in,
+                self.bytes_out,
+                self.attempts,
+                self.request_id,
+                self.why,
+            )
+        )
 
 
 def _kept_waiting(usual_s: float, waited_s: float, least_s: float) -> bool:
