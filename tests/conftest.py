@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from hypothesis import settings
 
 import registry.etcd.server
+
+# A shell starts background jobs with SIGINT ignored, and what tests start would inherit that, and never end by it. What
+# is handled here is at its default in a new program.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example of more than 200 ms would fail otherwise: an assertion about wall time, on a machine that others use too.
 settings.register_profile("shoal", deadline=None)

@@ -32,6 +32,10 @@ class Admin:
         encoded = urllib.parse.urlencode(list(query))
         return self._ask("GET", f"{path}?{encoded}" if encoded else path)
 
+    def text(self, path: str) -> str:
+        """A page that is no JSON."""
+        return self._bytes("GET", path).decode("utf-8", "replace")
+
     def post(self, path: str, value: Any) -> Any:
         return self._ask("POST", path, value)
 
@@ -42,6 +46,9 @@ class Admin:
         return self._ask("DELETE", path)
 
     def _ask(self, method: str, path: str, value: Any = None) -> Any:
+        return _decoded(self._bytes(method, path, value))
+
+    def _bytes(self, method: str, path: str, value: Any = None) -> bytes:
         body = None if value is None else json.dumps(value).encode()
         headers = {"content-type": "application/json"} if body else {}
         connection = _connection(self.place, self._timeout_s)
@@ -62,7 +69,7 @@ class Admin:
             connection.close()
         if not 200 <= answer.status < 300:
             raise Failure(_refusal(answer, told))
-        return _decoded(told)
+        return told
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -34,14 +34,14 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a document cannot be used. Prints as `place:path: reason`."""
+    """Why a document cannot be used. Prints as `place:path: reason`; of a file, without a path."""
 
     place: str
     path: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.place}:{self.path}: {self.reason}"
+        return ": ".join(filter(None, [f"{self.place}:{self.path}" if self.path else self.place, self.reason]))
 
 
 def files_under(directory: Path) -> list[Path]:

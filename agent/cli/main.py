@@ -6,7 +6,6 @@ needs it.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import typer
 
 import agent
 from agent import build
+from agent.cli import completion
 from agent.cli.commands import (
     chain,
     diff,
@@ -32,10 +32,10 @@ from agent.cli.commands import (
     wait,
 )
 from agent.cli.commands.apply import apply
-from agent.cli.commands.diagnosis import check, ready
+from agent.cli.commands.diagnosis import bundle, check, ready
 from agent.cli.failure import Exit, Failure
-from agent.cli.options import DEFAULT_ETCD, Options, endpoints
-from agent.cli.printing import Output, lines, note, say, stop_printing
+from agent.cli.options import DEFAULT_ETCD, given
+from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing
 
 TAKE_A_VALUE = frozenset(
     {
@@ -124,18 +124,17 @@ def shared(
     Begin with `shoal agent --dev` in one terminal, and `shoal run --service hello -- CMD` in another. The options
     below belong to every command, and may stand before or after its name.
     """
-    context.obj = Options(
-        etcd=endpoints(etcd),
+    context.obj = given(
+        etcd=etcd,
         mesh=mesh,
-        place=admin,
+        admin=admin,
         output=output,
         user=user,
-        password=os.environ.get("SHOAL_ETCD_PASSWORD", ""),
         password_file=password_file,
-        proxy=proxy,
         ca=ca,
         certificate=certificate,
         key=key,
+        proxy=proxy,
         timeout_s=timeout_s,
     )
 
@@ -153,6 +152,7 @@ app.command(rich_help_panel=LOOKING)(check.check)
 app.command(rich_help_panel=LOOKING)(explain.explain)
 app.command(rich_help_panel=LOOKING)(chain.chain)
 app.command(rich_help_panel=LOOKING)(diff.diff)
+app.command(rich_help_panel=LOOKING)(bundle.bundle)
 app.command(rich_help_panel=LOOKING)(wait.wait)
 app.command(rich_help_panel=LOOKING)(ready.ready)
 app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
@@ -213,11 +213,22 @@ def _command(hoisted: Sequence[str]) -> str:
     return ""
 
 
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether an answer is to be JSON, also when it is no."""
+    words = hoist(arguments)
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return "--output=json" in words or any(word in ("-o", "--output") and value == "json" for word, value in pairs)
+
+
 def main() -> None:
     """The entry point: whatever goes wrong in an expected way ends as one line and an exit code."""
     try:
+        if completion.is_asked():
+            completion.widen(typer.main.get_command(app))(prog_name="shoal")
         app(checked(sys.argv[1:]))
     except Failure as failure:
+        if not answered and _wants_json(sys.argv[1:]):
+            Printer("json").value({"error": failure.message, "exit_code": int(failure.code)})
         note(f"shoal: {failure.message}")
         if failure.more:
             lines(failure.more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from agent.cli.agent_client import Admin, check_place, find_socket
@@ -39,6 +41,37 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def admin(self) -> Admin:
         return Admin(check_place(self.place) if self.place else find_socket())
+
+
+def given(
+    *,
+    etcd: str,
+    mesh: str,
+    admin: str,
+    output: Output,
+    user: str,
+    password_file: str,
+    ca: str,
+    certificate: str,
+    key: str,
+    proxy: str,
+    timeout_s: float,
+) -> Options:
+    """Options as they stood on the command line or in the environment. Raises Failure."""
+    return Options(
+        etcd=endpoints(etcd),
+        mesh=mesh,
+        place=admin,
+        output=output,
+        user=user,
+        password=os.environ.get("SHOAL_ETCD_PASSWORD", ""),
+        password_file=password_file,
+        proxy=proxy,
+        ca=ca,
+        certificate=certificate,
+        key=key,
+        timeout_s=timeout_s,
+    )
 
 
 def endpoints(text: str) -> tuple[str, ...]:

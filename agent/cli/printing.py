@@ -38,6 +38,10 @@ STYLES = {
     "unchecked": "dim",
     "-": "dim",
 }
+GAP = 2
+"""Characters between two columns."""
+answered: list[bool] = []
+"""Whether there was an answer in JSON."""
 PIPE_WIDTH = 4096
 """Characters: a table that is piped is never folded, so that grep and awk see whole rows."""
 
@@ -59,6 +63,7 @@ class Printer:
 
     def value(self, value: Any) -> None:
         """One thing, as JSON."""
+        answered.append(True)
         _write(sys.stdout, visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
     def text(self, text: str) -> None:
@@ -79,13 +84,36 @@ class Printer:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for name in columns:
-            table.add_column(name.upper(), overflow="fold")
-        for row in rows:
-            cells = [visible(cell(row)) for cell in columns.values()]
-            table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in cells))
-        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, emoji=False).print(table)
+        cells = [[visible(cell(row)) for cell in columns.values()] for row in rows]
+        terminal = Console().width if sys.stdout.isatty() else PIPE_WIDTH
+        fitting = widths([[name.upper() for name in columns], *cells], terminal)
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+        for number, name in enumerate(columns):
+            table.add_column(name.upper(), overflow="fold", width=fitting[number] if fitting else None)
+        for row in cells:
+            table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
+        Console(width=terminal if fitting else PIPE_WIDTH, highlight=False, emoji=False).print(table)
+
+
+def widths(cells: Sequence[Sequence[str]], terminal: int) -> list[int] | None:
+    """How wide each column is, so that lines end between words and never in one; None where a terminal of that many
+    characters has no room for that: then no line is folded, and the terminal goes on in the next."""
+    columns = [list(column) for column in zip(*cells, strict=True)]
+    natural = [max(map(_width, column)) for column in columns]
+    least = [max(_width(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    room = terminal - GAP * len(columns)
+    if sum(natural) <= room:
+        return natural
+    if sum(least) > room:
+        return None
+    wanted = sum(natural) - sum(least)
+    return [low + (room - sum(least)) * (high - low) // wanted for low, high in zip(least, natural, strict=True)]
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def say(text: str) -> None:

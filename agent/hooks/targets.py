@@ -89,7 +89,8 @@ class Targets:
             name = "not of the public internet"
         if name is None:
             return None
-        return f"{host[:80]} is {address}, which is {name}; the agent's settings may allow it (hooks.allow)"
+        which = address if host.strip("[]") == address else f"{host[:80]} is {address}, which"
+        return f"{which} is {name}; the agent's settings may allow it (hooks.allow)"
 
     def _allows(self, host: str, address: Address) -> bool:
         host = host.lower().rstrip(".")

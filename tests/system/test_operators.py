@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,3 +155,64 @@ def test_a_key_that_names_nothing_is_refused_and_can_be_taken_away(mesh: Mesh) -
     until("told", lambda: "refused   retry/pets.*: key:" in shoal(mesh, "status").stdout)
     assert shoal(mesh, "policy", "rm", "retry", "pets.*").returncode == 0
     until("cleared", lambda: "pets.*" not in shoal(mesh, "status").stdout)
+
+
+def test_the_answer_is_json_also_when_it_is_no(mesh: Mesh) -> None:
+    """Of what there is not, of what lags, and where etcd is away; exit code and words are those that people get."""
+    away = f"127.0.0.1:{free_port()}"
+    for words, code in (
+        (["policy", "get", "route", "nosuch"], 1),
+        (["chain", "nosuch"], 1),
+        (["wait", "999999999", "--timeout", "0"], 1),
+        (["instances", "nosuch"], 1),
+        (["instances", "--etcd", away], 3),
+        (["ready", "--timeout", "0"], 3),
+    ):
+        told = shoal(mesh, *words, "-o", "json")
+        assert told.returncode == code, words
+        answer = json.loads(told.stdout)
+        if isinstance(answer, dict) and "error" in answer:
+            assert answer["exit_code"] == code and f"shoal: {answer['error']}" in told.stderr
+    told = shoal(mesh, "chain", "pets.productoin")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "there is no service pets.productoin (did you mean 'pets.production'?)" in told.stderr
+
+
+def test_there_is_a_history_without_a_webhook(mesh: Mesh) -> None:
+    """Agents, instances, refusals, by their time; and what the agent here remembers."""
+    agent = mesh.agents[-1]
+    put(mesh, "/shoal/default/policies/route/pets.production", "{}")
+    put(mesh, "/shoal/default/policies/breaker/gone.production", '{"trip": {"consecutive": 1}}')
+    put(mesh, "/shoal/default/policies/retry/gone.production", '{"attempts": 1}')
+    put(mesh, "/shoal/default/instances/gone.production/x", f'{{"address": "127.0.0.1", "port": {free_port()}}}')
+    until("its breaker opens", lambda: agent.ask("gone.production") and agent.state()["happened"])
+    rows = json.loads(shoal(mesh, "-o", "json", "events", admin=agent.socket).stdout)
+    assert {("stands", "agent.joined"), ("stands", "instance.healthy"), ("here", "breaker.open")} <= {
+        (row["state"], row["type"]) for row in rows
+    }
+    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+    rows = json.loads(shoal(mesh, "-o", "json", "events", "--service", "gone.production", admin=agent.socket).stdout)
+    assert {row["service"] for row in rows} == {"gone.production"}
+
+
+def test_a_bundle_has_what_a_report_needs_and_no_secrets(mesh: Mesh, tmp_path: Path) -> None:
+    """Also of a document that is refused, and of one that nobody can read; and nothing is written over."""
+    agent = mesh.agents[-1]
+    hook = {"url": "https://hooks.slack.com/services/T0/B0/hunter2", "events": ["service.down"],
+            "headers": {"authorization": "Bearer hunter2"}}  # fmt: skip
+    put(mesh, "/shoal/default/policies/webhook/pets.production", json.dumps({"hooks": {"chat": hook}}))
+    put(mesh, "/shoal/default/policies/webhook/cats.production", "{hooks: token: hunter2")
+    path = tmp_path / "b.tar.gz"
+    told = shoal(mesh, "bundle", "-f", str(path), admin=agent.socket)
+    assert (told.returncode, told.stdout) == (0, f"{path}\n")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as archive:
+        parts = {Path(member.name).name: archive.extractfile(member) for member in archive.getmembers()}
+        texts = {name: file.read().decode() for name, file in parts.items() if file is not None}
+    assert not [name for name, text in texts.items() if "hunter2" in text]
+    assert "hooks.slack.com" in texts["keys.json"] and "/shoal/default/agents/looks" in texts["keys.json"]
+    assert json.loads(texts["state.json"])["host"] == "looks"
+    assert "shoal_build_info" in texts["metrics.txt"] and json.loads(texts["check.json"])
+    assert shoal(mesh, "bundle", "-f", str(path), admin=agent.socket).returncode == 2
+    told = shoal(mesh, "--etcd", f"127.0.0.1:{free_port()}", "-o", "json", "bundle", "-f", str(tmp_path / "away"))
+    assert told.returncode == 0 and json.loads(told.stdout)["parts"] == list(texts)

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.completion import services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
+    from agent.cli.census import Census
     from policies.chain import Finding, Node
 
 
 def chain(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="Where the chain begins, such as `shop.production`.")],
+    service: Annotated[
+        str, typer.Argument(help="Where the chain begins, such as `shop.production`.", autocompletion=services)
+    ],
 ) -> None:
     """Show what a request for a service may set off: limits of time, tries and breakers along the chain of calls.
 
@@ -36,7 +40,8 @@ def chain(
         root_name = parse_service(service)
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
-    census = ask(options, lambda store: take(store, options.mesh, "policies", "seen"))
+    census = ask(options, lambda store: take(store, options.mesh, "policies", "instances", "seen"))
+    check_known(census, root_name)
     calls, hops = calls_of(census), hops_of(census, root_name)
     root = tree(root_name, calls, hops, default_hop())
     found = findings(root, hops)
@@ -51,6 +56,19 @@ def chain(
             options.printer.note("no agent has seen this service call another; callers are known by their credentials")
     if found:
         raise typer.Exit(Exit.NO)
+
+
+def check_known(census: Census, service: str) -> None:
+    """Raises Failure for a service that nothing is known of: neither an instance nor a call nor a policy."""
+    from policies.language.document import meant
+
+    called = {name for services in census.calls.values() for name in services}
+    own = {pattern for _, pattern in census.policies if "*" not in pattern}
+    known = {name for name, _ in census.instances} | set(census.calls) | called | own
+    if service not in known:
+        raise Failure(
+            f"there is no service {service}{meant(service, known)}; `shoal services` lists those that there are"
+        )
 
 
 # For people and scripts.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.completion import services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
@@ -22,7 +23,9 @@ MAX_ROWS = 50
 
 def diff(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="Whose candidate it is, such as `pets.production`.")],
+    service: Annotated[
+        str, typer.Argument(help="Whose candidate it is, such as `pets.production`.", autocompletion=services)
+    ],
 ) -> None:
     """Show which fields a candidate answers otherwise, beyond the noise; counted by all agents, and added up here.
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from agent.cli.completion import patterns, services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
@@ -24,9 +25,9 @@ COLUMNS = {name: field(name) for name in ("time", "state", "type", "subject", "r
 def events(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, with what happens from now on.")] = False,
-    service: Annotated[str, typer.Option(help="Only those of a service.")] = "",
+    service: Annotated[str, typer.Option(help="Only those of a service.", autocompletion=services)] = "",
 ) -> None:
-    """Show what happened, as far as webhooks want to know: waiting, told within a day, and undelivered.
+    """Show what happened: what webhooks want to know, what stands in etcd, and what the agent here remembers.
 
     Example:  shoal events --follow
     """
@@ -39,8 +40,9 @@ def events(
     if follow:
         ask(options, lambda store: _follow(store, options, name))
         return
-    rows = [row for row in ask(options, lambda store: listed(store, options.mesh)) if _is_of(row, name)]
-    options.printer.rows(rows, COLUMNS, empty="nothing happened that a webhook wants to know")
+    found = [*ask(options, lambda store: listed(store, options.mesh)), *_without_webhooks(options)]
+    rows = sorted((row for row in found if _is_of(row, name)), key=lambda row: (row["time"], row["id"]))
+    options.printer.rows(rows, COLUMNS, empty="nothing happened that anybody knows of")
 
 
 @app.command()
@@ -63,7 +65,7 @@ def replay(
 @hook_app.command()
 def test(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="Whose webhook; a service or a pattern.")],
+    service: Annotated[str, typer.Argument(help="Whose webhook; a service or a pattern.", autocompletion=patterns)],
     name: Annotated[str, typer.Argument(help="The hook's name in the document.")],
     event: Annotated[str, typer.Option(help="The type of event to send an example of.")] = "",
 ) -> None:
@@ -81,6 +83,18 @@ def test(
         options.printer.text(f"{'delivered' if told['delivered'] else 'failed'}: {told['what']}")
     if not told["delivered"]:
         raise typer.Exit(Exit.NO)
+
+
+def _without_webhooks(options: Options) -> list[Row]:
+    from agent.cli.census import take
+    from agent.cli.commands.diagnosis.history import remembered, standing
+    from agent.cli.etcd_client import ask
+
+    rows: list[Row] = list(standing(ask(options, lambda store: take(store, options.mesh))))
+    try:
+        return [*rows, *remembered(options.admin.get("/state", [("services", "0")]))]
+    except Failure:
+        return rows  # no agent on this host
 
 
 def _service(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agent.cli.completion import services, urls
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
@@ -14,8 +15,12 @@ from agent.cli.printing import Printer, Row, field
 def explain(
     context: typer.Context,
     method: Annotated[str, typer.Argument(help="GET, POST, …")],
-    url: Annotated[str, typer.Argument(help="http://pets.production/cats?page=2, or pets.production/cats")],
-    caller: Annotated[str, typer.Option("--as", metavar="SERVICE", help="The service that calls.")] = "",
+    url: Annotated[
+        str, typer.Argument(help="http://pets.production/cats?page=2, or pets.production/cats", autocompletion=urls)
+    ],
+    caller: Annotated[
+        str, typer.Option("--as", metavar="SERVICE", help="The service that calls.", autocompletion=services)
+    ] = "",
     address: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The client's address.")] = "",
     headers: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; may be repeated.")

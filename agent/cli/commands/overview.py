@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from agent.cli.completion import services as completed
 from agent.cli.enforcing import Text, Unable, silence, unable
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
@@ -39,7 +40,8 @@ def services(context: typer.Context) -> None:
 
 
 def instances(
-    context: typer.Context, service: Annotated[str, typer.Argument(help="pets.production; without it: all.")] = ""
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="pets.production; without it: all.", autocompletion=completed)] = "",
 ) -> None:
     """List instances: where they are, whose they are, and how they are."""
     options: Options = context.obj

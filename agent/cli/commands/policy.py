@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.cli.completion import kinds as kinds_of_policy
+from agent.cli.completion import patterns
 from agent.cli.documents import Problem, Source, check, checked, key, read, report
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
@@ -22,10 +24,18 @@ app = typer.Typer(no_args_is_help=True, help="Check, put, get and remove policie
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE…", help="YAML (one document or several) or JSON; - is stdin.")
 ]
-KindOption = Annotated[str, typer.Option("--kind", help="For documents that do not name their kind.")]
-ServiceOption = Annotated[str, typer.Option("--service", help="For documents that do not name their service.")]
-KindArgument = Annotated[str, typer.Argument(help="route, balance, … (see `shoal policy kinds`)")]
-PatternArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="`pets.production`, `'*.production'` or `'*'`")]
+KindOption = Annotated[
+    str, typer.Option("--kind", help="For documents that do not name their kind.", autocompletion=kinds_of_policy)
+]
+ServiceOption = Annotated[
+    str, typer.Option("--service", help="For documents that do not name their service.", autocompletion=patterns)
+]
+KindArgument = Annotated[
+    str, typer.Argument(help="route, balance, … (see `shoal policy kinds`)", autocompletion=kinds_of_policy)
+]
+PatternArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="`pets.production`, `'*.production'` or `'*'`", autocompletion=patterns)
+]
 ChainOption = Annotated[bool, typer.Option("--chain", help="Ask etcd, and warn of what would go wrong along chains.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")]
 
@@ -72,8 +82,10 @@ def put(
 @app.command()
 def get(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="Without it: a list of all.")] = "",
-    service: Annotated[str, typer.Argument(help="`pets.production`, `'*.production'` or `'*'`")] = "",
+    kind: Annotated[str, typer.Argument(help="Without it: a list of all.", autocompletion=kinds_of_policy)] = "",
+    service: Annotated[
+        str, typer.Argument(help="`pets.production`, `'*.production'` or `'*'`", autocompletion=patterns)
+    ] = "",
 ) -> None:
     """Print a policy as it stands in etcd, or list those that there are.
 

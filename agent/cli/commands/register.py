@@ -9,10 +9,13 @@ import msgspec
 import typer
 
 from agent.cli.agent_client import Admin
+from agent.cli.completion import ids, services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
-ServiceOption = Annotated[str, typer.Option("--service", "-s", help="Its service, such as pets.production.")]
+ServiceOption = Annotated[
+    str, typer.Option("--service", "-s", help="Its service, such as pets.production.", autocompletion=services)
+]
 VersionOption = Annotated[str, typer.Option("--version", "-v", help="Its version, such as v2.")]
 HealthOption = Annotated[
     str,
@@ -159,8 +162,10 @@ def register(
 
 def deregister(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="pets.production")],
-    id: Annotated[str, typer.Argument(help="The id that `register` printed, or `shoal instances` shows.")],
+    service: Annotated[str, typer.Argument(help="pets.production", autocompletion=services)],
+    id: Annotated[
+        str, typer.Argument(help="The id that `register` printed, or `shoal instances` shows.", autocompletion=ids)
+    ],
 ) -> None:
     """Take an instance out of the mesh: no agent sends it another request; those in flight are finished.
 
@@ -173,8 +178,8 @@ def deregister(
 
 def token(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="pets.production")],
-    id: Annotated[str, typer.Argument(help="The id of an instance of this host.")],
+    service: Annotated[str, typer.Argument(help="pets.production", autocompletion=services)],
+    id: Annotated[str, typer.Argument(help="The id of an instance of this host.", autocompletion=ids)],
 ) -> None:
     """Make a new token for an instance: one that agent.toml declares, or one whose token was lost or became known.
 

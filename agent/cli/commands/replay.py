@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from agent.cli.completion import services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer
@@ -24,7 +25,9 @@ DEFAULT_PROXY = "http://127.0.0.1:15001"
 
 def replay(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="SERVICE|URL", help="A service, or the URL of a topic.")],
+    what: Annotated[
+        str, typer.Argument(metavar="SERVICE|URL", help="A service, or the URL of a topic.", autocompletion=services)
+    ],
     rate: Annotated[float, typer.Option(min=0.001, max=100_000, help="Requests a second.")] = 10.0,
     most: Annotated[int, typer.Option("--max", min=0, help="Stop after so many; 0: all there are.")] = 0,
     attempts: Annotated[int, typer.Option(min=1, max=1000, help="At each, before it is left in the topic.")] = 5,

@@ -89,6 +89,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_like_any_other(tmp_path: Path) 
     names = ["absent.yaml", "latin.yaml", "good.yaml"]
     sources, problems = documents.read([tmp_path / name for name in names])
     assert len(sources) == 1
+    assert str(problems[0]) == f"{problems[0].place}: No such file or directory"
     assert [problem.reason for problem in problems] == ["No such file or directory", "not UTF-8: byte 16 is 0xe9"]
 
 

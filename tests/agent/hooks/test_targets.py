@@ -97,6 +97,9 @@ def test_the_reason_says_what_it_is_and_who_may_allow_it() -> None:
     assert Targets().refused("meta.example", "169.254.169.254") == (
         "meta.example is 169.254.169.254, which is link-local; the agent's settings may allow it (hooks.allow)"
     )
+    for host, address, said in (("127.0.0.1", "127.0.0.1", "127.0.0.1 is "), ("[::1]", "::1", "::1 is ")):
+        assert str(Targets().refused(host, address)).startswith(said)
+        assert f"is {address}" not in str(Targets().refused(host, address)), "which says nothing"
 
 
 @pytest.mark.parametrize(
