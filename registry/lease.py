@@ -8,7 +8,7 @@ a thread, so that a loop that is late loses no lease; without one (a store in me
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -17,7 +17,7 @@ import trio
 
 from registry.backoff import Backoff
 from registry.renewal import Renewal
-from registry.store import Delete, LeaseGone, Put, Store, StoreError, TooLarge
+from registry.store import Delete, LeaseGone, NoSpace, Put, Store, StoreError, TooLarge
 
 log = structlog.get_logger()
 _BATCH: Final = 100
@@ -212,12 +212,21 @@ class Holder:
             await self._flush(keys[:middle])
             await self._flush(keys[middle:])
             return
+        except NoSpace:
+            await self._delete_alone(key for key, value in values.items() if value is None)
+            raise
         for key, puts in also.items():
             left = self._also[key][len(puts) :]
             if left:
                 self._also[key] = left
             else:
                 del self._also[key]
+
+    async def _delete_alone(self, keys: Iterable[str]) -> None:
+        """What is to be gone goes at least: an etcd without space takes deletes and no puts. It is said again with
+        what else has to be put."""
+        for key in keys:
+            self.revision = await self._store.delete(key)  # a full etcd of 3.5.1 refuses any transaction
 
     async def release(self) -> None:
         """Give the lease up, and with it every key that stands on it."""

@@ -25,6 +25,10 @@ class Unavailable(StoreError):
     """No member answers in time, or the cluster has no leader. Worth trying again."""
 
 
+class NoSpace(Unavailable):
+    """etcd is full (its alarm NOSPACE): it takes deletes, and no puts."""
+
+
 class Refused(StoreError):
     """Wrong user, password or certificate, or no permission. Trying again does not help."""
 

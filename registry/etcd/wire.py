@@ -16,6 +16,7 @@ from registry.store import (
     Delete,
     KeyValue,
     LeaseGone,
+    NoSpace,
     NotTrusted,
     Put,
     Refused,
@@ -54,7 +55,7 @@ def translate(error: Any, about: str = "") -> StoreError:
     if "required revision has been compacted" in details:
         return Compacted(0)
     if "space exceeded" in details:
-        return Unavailable(f"etcd is full: {details}")
+        return NoSpace(f"etcd is full: {details}")
     if any(words in details for words in ("too large", "too many operations", "larger than max")):
         return TooLarge(details)
     if "user name is empty" in details:

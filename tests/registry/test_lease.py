@@ -6,6 +6,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -17,7 +18,7 @@ from registry.backoff import Backoff
 from registry.etcd.server import EtcdProcess
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.lease import Holder
-from registry.store import Compare, Delete, Outcome, Put, Store, TooLarge, Unavailable, prefix_end
+from registry.store import Compare, Delete, NoSpace, Outcome, Put, Store, TooLarge, Unavailable, prefix_end
 from tests.support.memory import MemoryStore
 
 
@@ -312,3 +313,60 @@ async def leases(store: Store, prefix: str) -> dict[int, int]:
     for kv in (await store.range(prefix, prefix_end(prefix))).items:
         found[kv.lease] = found.get(kv.lease, 0) + 1
     return found
+
+
+class Full(MemoryStore):
+    """As an etcd with the alarm NOSPACE: no transaction with a put in it."""
+
+    full = False
+
+    async def transact(
+        self, compare: Sequence[Compare], success: Sequence[Put | Delete], failure: Sequence[Put | Delete] = ()
+    ) -> Outcome:
+        if self.full and any(isinstance(operation, Put) for operation in success):
+            raise NoSpace("etcdserver: mvcc: database space exceeded")
+        return await super().transact(compare, success, failure)
+
+
+async def test_deletes_get_through_where_there_is_no_space(autojump_clock: trio.testing.MockClock) -> None:
+    """Beside puts that wait, and with an event that goes along, which is put when there is space again."""
+    store = Full()
+    async with running(Holder(store, 10)) as holder:
+        for key in ("a", "b", "c"):
+            holder.put(key, b"1")
+        await holder.settled()
+        store.full = True
+        holder.put("a", b"2")
+        holder.drop("b")
+        holder.drop("c", also=[Put("event", b"c left")])
+        await trio.sleep(5)
+        assert {key: kv.value for key, kv in store._keys.items()} == {"a": b"1"}
+        store.full = False
+        await holder.settled()
+        assert {key: kv.value for key, kv in store._keys.items()} == {"a": b"2", "event": b"c left"}
+
+
+async def test_deletes_get_through_a_full_etcd(tmp_path: Path) -> None:
+    """A real one, filled up to its quota."""
+    process = EtcdProcess(tmp_path, arguments=["--quota-backend-bytes", "1000000"])
+    await trio.to_thread.run_sync(process.start)
+    try:
+        async with EtcdStore.open(EtcdSettings(endpoints=(process.url,))) as store, trio.open_nursery() as nursery:
+            holder = Holder(store, 10)
+            nursery.start_soon(holder.run)
+            with trio.fail_after(60):
+                holder.put("/a", b"1")
+                holder.put("/b", b"1")
+                await holder.settled()
+                with pytest.raises(NoSpace):
+                    for number in range(100):
+                        await store.put(f"/filler/{number}", b"x" * 200_000)
+                holder.put("/a", b"2")
+                holder.drop("/b")
+                while await store.get("/b") is not None:
+                    await trio.sleep(0.1)
+                left = await store.get("/a")
+                assert left is not None and left.value == b"1"
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.to_thread.run_sync(process.stop)
