@@ -98,8 +98,8 @@ def _options(ctx: Any) -> Any:
 
     told: dict[str, Any] = dict(ctx.find_root().params)
     for param in ctx.command.params:
-        value = ctx.params.get(param.name)
-        if param.name in told and value is not None and value != param.default:
-            told[param.name] = value
+        source = ctx.get_parameter_source(param.name)
+        if param.name in told and source is not None and source.name == "COMMANDLINE":
+            told[param.name] = ctx.params[param.name]
     told.pop("version", None)
     return given(**told)
