@@ -47,7 +47,7 @@ class KeyRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     def check(self, path: str) -> None:
         """Raises Flaw."""
         if not any((self.caller, self.header, self.cookie, self.query, self.claim, self.path, self.address)):
-            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, claim, path and address")
+            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, path and address")
         if self.claim:
             raise Flaw(f"{path}.claim", NO_CLAIMS)
         if self.trusted_hops and not self.address:
