@@ -26,6 +26,8 @@ class Side(Enum):
     """The one beside the caller, about each request that leaves."""
     CALLEE = "callee"
     """The one beside the instance, about each request that arrives."""
+    LEAVING = "leaving"
+    """The one beside the caller, about each request that leaves the mesh; its documents are the caller's."""
     ASIDE = "aside"
     """Control, beside all requests."""
 

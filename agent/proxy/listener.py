@@ -39,7 +39,7 @@ def turn_away(sock: socket.socket, refusal: Refusal) -> None:
 class Listener(Timed):
     """A listening socket that is served by the reactor; pauses when the process is out of descriptors."""
 
-    __slots__ = ("budget", "inbound", "server", "sock")
+    __slots__ = ("budget", "inbound", "port", "server", "sock")
 
     def __init__(self, server: Server, fd: int, budget: Budget) -> None:
         super().__init__()
@@ -48,6 +48,7 @@ class Listener(Timed):
         self.inbound = budget.inbound
         self.sock = socket.socket(fileno=fd)
         self.sock.setblocking(False)
+        self.port = int(self.sock.getsockname()[1])
         server.reactor.add(self.sock.fileno(), self.on_event)
 
     def on_event(self, events: int) -> None:

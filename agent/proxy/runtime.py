@@ -21,8 +21,10 @@ from agent.proxy.pacing import Pace
 from agent.proxy.report.access import Recorder
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import count
+from agent.proxy.resolver import Resolver
 from agent.proxy.stream import Server
 from agent.proxy.table.callers import Callers
+from agent.proxy.table.foreign import Foreign
 from agent.proxy.table.table import Table
 from policies.together import Together
 
@@ -45,6 +47,7 @@ class Runtime(Server):
         self.together = together
         self.table = Table(self.news, together)
         self.callers = Callers()
+        self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
         self.refused: dict[str, int] = {}
         """Answers of the mesh's own that no service stands behind, by policy."""

@@ -82,7 +82,9 @@ class Worker(Runtime):
 
     def listen(self, fd: int, *, inbound: bool) -> None:
         """Serve a listening socket."""
-        self.listeners.append(Listener(self, fd, self.inbound if inbound else self.outbound))
+        listener = Listener(self, fd, self.inbound if inbound else self.outbound)
+        self.listeners.append(listener)
+        self.foreign.own_ports.add(listener.port)
 
     def on_accepted(self, sock: socket.socket, peer: Peer, budget: Budget) -> None:
         """A client connected, to the listener that the budget is of."""

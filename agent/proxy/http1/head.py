@@ -292,6 +292,7 @@ def _judge_target(request: RequestHead, target: bytes) -> None:
     if not request.http10 and not request.host:
         raise BadHead("no Host field")
     request.host = authority
+    request.absolute = True
     fields = [field for field in request.fields if field.code != HOST]
     request.fields = [Field(b"host", authority, b"host: %b\r\n" % authority, HOST), *fields]
     request.wires = [field.wire for field in request.fields if field.code < REBUILT]

@@ -172,7 +172,7 @@ class Head:
 class RequestHead(Head):
     """A request head that was accepted."""
 
-    __slots__ = ("has_trail", "has_words", "host", "max_forwards", "method", "place", "target", "upgrade")
+    __slots__ = ("absolute", "has_trail", "has_words", "host", "max_forwards", "method", "place", "target", "upgrade")
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,6 +185,8 @@ class RequestHead(Head):
         """As sent: from the target in absolute form, else from the Host field."""
         self.max_forwards = -1
         """Of OPTIONS and TRACE: how many may still hand it on; -1: it does not say."""
+        self.absolute = False
+        """Whether it was asked for in absolute form: by a client that knows it speaks to a proxy."""
         self.has_trail = False
         """Whether there are Via or X-Forwarded fields, to which the proxy adds its own."""
         self.has_words = False

@@ -46,6 +46,12 @@ def no_service(host: bytes) -> Refusal:
     )
 
 
+def leaves(host: bytes) -> Entry:
+    """No service of the mesh is asked for, and its caller may ask others."""
+    name = host.decode("latin-1")[:200]
+    return entry(None, "egress", "", f"leaves the mesh, to {name}", "no service of the mesh has this name")
+
+
 def no_endpoint(service: str, forward: Forward | None) -> Refusal:
     """The service is known, but nothing can take the request."""
     name = (forward.service if forward is not None else None) or service

@@ -73,18 +73,24 @@ class Exchange(Judged):
             words.disbelieve(request, self._sender())
         service = self.find_service()
         refusal = self._read_own_fields()
-        if service is None:
-            self.refuse(Refuse(refusal or story.no_service(request.host)))
-            return
+        if service is not None:
+            self.set_off(service, refusal)
+        elif refusal is not None:
+            self.refuse(Refuse(refusal))
+        else:
+            self.on_no_service()
+
+    def set_off(self, service: Service, refusal: Refusal | None) -> None:
+        """To a service; by its plan as it is now."""
         self.service = service
         self.plan = plan = service.plan
         service.stats.active += 1
         self.begin_clock(plan)
-        if request.max_forwards >= 0:
-            if not request.max_forwards:
+        if self.request.max_forwards >= 0:
+            if not self.request.max_forwards:
                 self._answer_as_last()
                 return
-            count_forward(request)
+            count_forward(self.request)
         self.begin(plan, refusal)
 
     def _answer_as_last(self) -> None:
@@ -106,6 +112,10 @@ class Exchange(Judged):
     def find_service(self) -> Service | None:
         """The one that is asked for."""
         return self.runtime.table.find(self.request.host)
+
+    def on_no_service(self) -> None:
+        """None of this name is in the mesh."""
+        self.refuse(Refuse(story.no_service(self.request.host)))
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """On its way, or refused at once."""

@@ -15,6 +15,7 @@ from agent.proxy.messages.outgoing import request_fields
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Copies, Refuse, Verdict
 from agent.proxy.report import story
+from agent.proxy.request.leaving import caller_of, is_named, may_leave
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
@@ -86,7 +87,10 @@ class Explanation(Walk):
         """Walk."""
         service = self.runtime.table.find(self.request.host)
         if service is None:
-            self.refuse(Refuse(story.no_service(self.request.host)))
+            if self.inbound or caller_of(self) is None:
+                self.refuse(Refuse(story.no_service(self.request.host)))
+            elif may_leave(self):
+                self._leave()
             return
         self.service = service
         self.plan = plan = service.plan
@@ -95,6 +99,13 @@ class Explanation(Walk):
             return
         self.retry = plan.retry
         self.go_out()
+
+    def _leave(self) -> None:
+        found = self.runtime.foreign.find(self.request.host, is_named(self), self.reactor.now)
+        if isinstance(found, Refusal):
+            self.refuse(Refuse(found))
+        else:
+            self.decisions.append(story.leaves(self.request.host))
 
     def as_answer(self) -> dict[str, Any]:
         """For control."""

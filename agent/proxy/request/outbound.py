@@ -20,7 +20,7 @@ from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import REFUSED_S, Attempt
-from agent.proxy.request.shaped import Shaped
+from agent.proxy.request.leaving import Leaving
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import outcome_of, outcome_of_failure, spare
@@ -34,7 +34,7 @@ from policies.kinds.retry.policy import Failure
 from policies.kinds.shed.decide import Store
 
 
-class Outbound(Shaped):
+class Outbound(Leaving):
     """A request of a caller on this host."""
 
     __slots__ = ("_counts_retry", "_no_retry", "_storing", "_waits", "hedge")

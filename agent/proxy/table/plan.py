@@ -4,6 +4,7 @@
 The order of a request's way is the order of these rows, and stands nowhere else; within a row it is that of the
 catalogue.
 
+    leaving     of the service that calls, and nothing else  egress, where no service of the mesh is asked for
     paths       of the service that is asked for, and of     path
                 the one that it leads to, before all others
     outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
@@ -99,6 +100,7 @@ class Plan:
         "endpoints",
         "inbound",
         "keeping_out",
+        "leaving",
         "limits",
         "local",
         "outbound",
@@ -213,6 +215,7 @@ class Plan:
             if each.kind == "ratelimit":
                 guarding = met[each.kind]
         whole = self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
+        self.leaving = _in_order(met, Side.LEAVING)
         self.outbound = _in_order(met, Side.CALLER)
         self.towards = _configured(whole)
         self.departing = _configured(self.shadow)
@@ -225,7 +228,7 @@ class Plan:
 
     def _take_over(self, before: Plan) -> None:
         """All that follows from policies alone."""
-        self.paths = before.paths
+        self.paths, self.leaving = before.paths, before.leaving
         self.outbound, self.towards = before.outbound, before.towards
         self.departing, self.inbound = before.departing, before.inbound
         self.limits, self.breaker, self.route = before.limits, before.breaker, before.route

@@ -1,0 +1,99 @@
+# mypyc: compiled
+"""A request to a host outside the mesh, of a program that has the mesh for its proxy (`HTTP_PROXY`).
+
+Laws
+- Only who means a proxy (absolute form) and proves to be a service of this host gets out: an agent is no open proxy.
+- What the mesh says of a request stays in the mesh. Outside nobody hears of its caller, its deadline or its priority.
+- What answers is judged like any answer, and believed in nothing.
+"""
+
+from __future__ import annotations
+
+from agent.proxy.messages import words
+from agent.proxy.messages.answers import Refusal
+from agent.proxy.messages.head import VIA, RequestHead
+from agent.proxy.phases.verdict import Refuse
+from agent.proxy.report import story
+from agent.proxy.request.shaped import Shaped
+from agent.proxy.request.walk import ENDED, Walk
+from agent.proxy.runtime import Runtime
+from agent.proxy.stream import Stream
+from agent.proxy.table.foreign import RESOLVE_S
+from agent.proxy.table.service import Service
+from policies.endpoint import Endpoint
+
+
+def caller_of(walk: Walk) -> Service | None:
+    """The service that calls, whose documents say what may leave."""
+    return walk.runtime.table.services.get(walk.caller) if walk.caller else None
+
+
+def may_leave(walk: Walk) -> bool:
+    """Have the caller's phases their say; False: the request was answered."""
+    caller = caller_of(walk)
+    assert caller is not None
+    return all(walk.meet(phase) != ENDED for phase in caller.plan.leaving)
+
+
+def is_named(walk: Walk) -> bool:
+    """Whether a document that is enforced has allowed the very host that is asked for."""
+    caller = caller_of(walk)
+    return caller is not None and any(phase.kind == "egress" and not phase.audit for phase in caller.plan.leaving)
+
+
+class Leaving(Shaped):
+    """What a request to the mesh has none of."""
+
+    __slots__ = ("_leaves", "_resolving")
+
+    def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
+        super().__init__(runtime, down, request)
+        self._leaves = False
+        self._resolving = False
+
+    def on_no_service(self) -> None:
+        """None of this name is in the mesh: out of it, if it may."""
+        caller = caller_of(self)
+        if caller is None or not self.request.absolute:
+            super().on_no_service()
+            return
+        if not may_leave(self):
+            return
+        self._leaves = True
+        words.disbelieve(self.request, 0)
+        named = is_named(self)
+        found = self.runtime.foreign.find(self.request.host, named, self.reactor.now)
+        if found is not None:
+            self._on_found(found)
+            return
+        self._resolving = True
+        self.down.arm(self.reactor.now + RESOLVE_S)
+        self.runtime.foreign.ask(self.request.host, named, self.reactor.now, self._on_resolved)
+
+    def _on_resolved(self, found: Service | Refusal) -> None:
+        if self._resolving and not self.over:
+            self._resolving = False
+            self._on_found(found)
+
+    def _on_found(self, found: Service | Refusal) -> None:
+        if isinstance(found, Refusal):
+            self.refuse(Refuse(found))
+            return
+        if self.explained is not None:
+            self.explained.append(story.leaves(self.request.host))
+        self.set_off(found, None)
+
+    def on_client_timeout(self) -> None:
+        """Its host's address is not found in time, or as for any request."""
+        if self._resolving:
+            self._resolving = False
+            self.refuse(Refuse(Refusal(504, "egress", "no address was found in time", unsent=True)))
+        else:
+            super().on_client_timeout()
+
+    def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
+        """What is said of it outside: that a proxy was there (RFC 9110 section 7.6.3)."""
+        if not self._leaves:
+            return super().lines_for(endpoint, attempt, left_s)
+        said = [field.value for field in self.request.special if field.code == VIA]
+        return [b"via: %b\r\n" % b", ".join([*said, b"1.1 shoal"])]
