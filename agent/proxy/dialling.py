@@ -37,7 +37,11 @@ class Dialling(ResponseHandler):
         up = pool.take(self.dial, verify=self.verifies, tally=tally)
         if up is not None:
             self.send(up)
-            return
+        else:
+            self.open_one(pool, tally)
+
+    def open_one(self, pool: Pool, tally: Connections | None) -> None:
+        """Have `connect` called with a new connection."""
         self.up = up = pool.open(self.dial, self, tally)
         if up is not None:
             pool.connects += 1

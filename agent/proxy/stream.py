@@ -267,6 +267,10 @@ class Upstream:
         `own`: those of the mesh; `trailers`: what comes behind the body, None: more of it is to come."""
         raise NotImplementedError
 
+    def open_tunnel(self, handler: ResponseHandler) -> None:
+        """Send nothing: from here on bytes go both ways, unread."""
+        raise NotImplementedError
+
     def send_body(self, data: bytes) -> None:
         """A piece of the request's body; or of what the client says after a switch."""
         raise NotImplementedError

@@ -164,7 +164,8 @@ class ServerStream(Stream):
         self._body_framing = NO_BODY
         upgrade = next((f.wire for f in head.special if f.name == b"upgrade"), b"")
         fields = [f.wire for f in head.fields if f.code < HOP_BY_HOP]
-        connection.write(b"".join([head.status_line, *fields, upgrade, b"connection: upgrade\r\n\r\n"]))
+        end = b"connection: upgrade\r\n\r\n" if head.status == 101 else b"\r\n"
+        connection.write(b"".join([head.status_line, *fields, upgrade, end]))
         connection.resume_reading()
         rest = connection.take_rest()
         if rest and connection.exchange is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from enum import IntEnum
 from typing import Final
 
 from agent.process.descriptors import OURS
@@ -20,6 +19,7 @@ from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
 from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
 from agent.proxy.http1.gathering import Gathered
 from agent.proxy.http1.head import parse_response
+from agent.proxy.http1.phase import Phase
 from agent.proxy.messages.head import (
     CHUNKED,
     LENGTH,
@@ -38,17 +38,6 @@ MAX_INTERIM: Final = 100
 hour; one that says nothing else is broken."""
 
 _WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD"})
-
-
-class Phase(IntEnum):
-    """Where an upstream connection stands."""
-
-    CONNECTING = 0
-    IDLE = 1
-    HEAD = 2
-    """A request was sent, its answer's head has not come whole."""
-    BODY = 3
-    TUNNEL = 4
 
 
 class Home:
@@ -393,6 +382,14 @@ class ClientStream(Upstream):
             lines += body
         connection.write(b"".join(lines))
         connection.sent = not connection.closed
+
+    def open_tunnel(self, handler: ResponseHandler) -> None:
+        """Send nothing: from here on bytes go both ways, unread."""
+        connection = self.connection
+        connection.attempt = handler
+        connection.phase = Phase.TUNNEL
+        connection.sent = True
+        connection.reusable = self._chunked = False
 
     def send_body(self, data: bytes) -> None:
         """A piece of the request's body."""

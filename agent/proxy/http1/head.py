@@ -271,9 +271,8 @@ def _read_max_forwards(request: RequestHead, value: bytes) -> None:
 def _judge_target(request: RequestHead, target: bytes) -> None:
     """Any but the usual `/path` of a request with a Host."""
     if request.method == b"CONNECT":
-        if not is_host(target) or not _AUTHORITY_WITH_PORT.match(target):
-            raise BadHead("a CONNECT whose target is not host:port")
-        raise BadHead("CONNECT: this proxy speaks HTTP to services of the mesh and opens no tunnels", 405)
+        _judge_tunnel(request, target)
+        return
     if target[:1] == b"/":
         if b"#" in target:
             raise BadHead("a fragment in the request target")
@@ -293,13 +292,27 @@ def _judge_target(request: RequestHead, target: bytes) -> None:
         raise BadHead("no Host field")
     request.host = authority
     request.absolute = True
-    fields = [field for field in request.fields if field.code != HOST]
-    request.fields = [Field(b"host", authority, b"host: %b\r\n" % authority, HOST), *fields]
+    request.fields = [Field(b"host", authority, b"host: %b\r\n" % authority, HOST), *_but_host(request)]
     request.wires = [field.wire for field in request.fields if field.code < REBUILT]
     if not rest and request.method == b"OPTIONS":
         request.target = b"*"  # of the server, and not of one of its paths: RFC 9112 section 3.2.4
     else:
         request.target = rest if rest[:1] == b"/" else b"/" + rest
+
+
+def _judge_tunnel(request: RequestHead, target: bytes) -> None:
+    """CONNECT host:port (RFC 9110 section 9.3.6)."""
+    if not is_host(target) or not _AUTHORITY_WITH_PORT.match(target):
+        raise BadHead("CONNECT wants a host and a port: CONNECT api.example.com:443")
+    if request.framing != NO_BODY:
+        raise BadHead("a CONNECT with a body")
+    request.host = request.target = target
+    request.fields = [Field(b"host", target, b"host: %b\r\n" % target, HOST), *_but_host(request)]
+    request.absolute = True
+
+
+def _but_host(request: RequestHead) -> list[Field]:
+    return [field for field in request.fields if field.code != HOST]
 
 
 def _length(value: bytes) -> int:

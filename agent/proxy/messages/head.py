@@ -217,6 +217,14 @@ class ResponseHead(Head):
         """Rewritten to HTTP/1.1, with its CRLF."""
 
 
+def connected() -> ResponseHead:
+    """The answer to CONNECT once the other side is there."""
+    head = ResponseHead()
+    head.status = 200
+    head.status_line = b"HTTP/1.1 200 Connection established\r\n"
+    return head
+
+
 def forwarded_fields(response: ResponseHead) -> list[bytes]:
     """The wire form of every end-to-end field: hop-by-hop ones, those that Connection names, and the mesh's own are
     left out (RFC 9110 section 7.6.1). Framing fields stay out of Connection's reach.

@@ -46,6 +46,12 @@ def no_service(host: bytes) -> Refusal:
     )
 
 
+def no_tunnel() -> Refusal:
+    """CONNECT, to a service of the mesh or by somebody who does not get out of it."""
+    reason = "CONNECT: services of the mesh are spoken HTTP to; tunnels lead out of it, for a service of this host"
+    return Refusal(405, "http", reason, unsent=True)
+
+
 def leaves(host: bytes) -> Entry:
     """No service of the mesh is asked for, and its caller may ask others."""
     name = host.decode("latin-1")[:200]

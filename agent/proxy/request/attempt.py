@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.proxy.dialling import Dialling
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.messages.head import ResponseHead
+from agent.proxy.messages.head import ResponseHead, connected
 from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.phases.phase import Phase
 from agent.proxy.request.served import Served
@@ -171,7 +171,11 @@ class Attempt(Dialling):
 
     def start(self) -> None:
         """On a connection of the pool, or a new one; as soon as there may be one."""
-        self.find_connection(self.exchange.runtime.pool, self.exchange.tally())
+        pool, tally = self.exchange.runtime.pool, self.exchange.tally()
+        if self.exchange.request.method == b"CONNECT":
+            self.open_one(pool, tally)
+        else:
+            self.find_connection(pool, tally)
 
     @property
     def verifies(self) -> bool:
@@ -203,6 +207,10 @@ class Attempt(Dialling):
         exchange = self.exchange
         self.arm(self.began if exchange.request_sent else INFINITY)
         request, forward = exchange.request, exchange.forward
+        if request.method == b"CONNECT":
+            up.open_tunnel(self)
+            exchange.on_switched(self, connected())
+            return
         up.send_request(
             self,
             request,

@@ -71,7 +71,7 @@ class Exchange(Judged):
         request = self.request
         if request.has_words:
             words.disbelieve(request, self._sender())
-        service = self.find_service()
+        service = self.find_service() if request.method != b"CONNECT" else None
         refusal = self._read_own_fields()
         if service is not None:
             self.set_off(service, refusal)
@@ -115,7 +115,8 @@ class Exchange(Judged):
 
     def on_no_service(self) -> None:
         """None of this name is in the mesh."""
-        self.refuse(Refuse(story.no_service(self.request.host)))
+        tunnel = self.request.method == b"CONNECT"
+        self.refuse(Refuse(story.no_tunnel() if tunnel else story.no_service(self.request.host)))
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """On its way, or refused at once."""

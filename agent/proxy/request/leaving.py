@@ -54,7 +54,9 @@ class Leaving(Shaped):
     def on_no_service(self) -> None:
         """None of this name is in the mesh: out of it, if it may."""
         caller = caller_of(self)
-        if caller is None or not self.request.absolute:
+        request = self.request
+        inside = request.method == b"CONNECT" and self.runtime.table.find(request.host) is not None
+        if caller is None or inside or not request.absolute:
             super().on_no_service()
             return
         if not may_leave(self):

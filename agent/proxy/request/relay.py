@@ -13,7 +13,6 @@ from typing import Final
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import NO_BODY, RequestHead, ResponseHead
 from agent.proxy.request.attempt import Attempt, Party
-from agent.proxy.request.tunnel import Tunnel
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.plan import Plan
@@ -21,7 +20,55 @@ from policies.kinds.outlier import ejector
 
 FLOWS_S: Final = 10.0
 """An answer that flows for so long says no more of an endpoint's health than it has said by then."""
+TUNNEL_IDLE_S: Final = 3600.0
 _NOTHING: Final[list[bytes]] = []
+
+
+class Tunnel:
+    """After 101, or CONNECT: bytes go both ways, unread, with back-pressure, until both sides are through."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Party) -> None:
+        self._exchange = exchange
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        exchange = self._exchange
+        exchange.bytes_out += len(data)
+        exchange.down.send_body(data)
+        up = exchange.upstream()
+        if up is not None and exchange.down.full:
+            up.pause_reading()
+        self.touch()
+
+    def on_client_data(self, data: bytes) -> None:
+        """Bytes from the client."""
+        exchange = self._exchange
+        up = exchange.upstream()
+        if up is None:
+            return
+        exchange.bytes_in += len(data)
+        up.send_body(data)
+        if up.full and exchange.upstream() is up:
+            exchange.down.pause_reading()
+        self.touch()
+
+    def on_eof(self, *, from_upstream: bool) -> None:
+        """One side has said all it has to say. The other may finish; when both have, it is over."""
+        exchange = self._exchange
+        if exchange.down.half_close(from_upstream=from_upstream):
+            exchange.end_tunnel()
+            return
+        up = exchange.upstream()
+        if not from_upstream and up is not None:
+            up.finish_writing()
+
+    def touch(self) -> None:
+        """It is not idle."""
+        exchange = self._exchange
+        if not exchange.down.closed:
+            exchange.down.arm(exchange.reactor.now + TUNNEL_IDLE_S)
 
 
 class Kept:
@@ -211,8 +258,8 @@ class Relay(Party):
     # Upgrade.
 
     def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
-        """101: from here on bytes go both ways, unread."""
-        self.status = 101
+        """101, or 200 to CONNECT: from here on bytes go both ways, unread."""
+        self.status = head.status
         attempt.observe(ejector.OK)
         self._tunnel = Tunnel(self)
         self.down.begin_tunnel(head)

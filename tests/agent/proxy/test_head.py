@@ -93,7 +93,10 @@ def test_ambiguous_is_400(head: bytes, word: str) -> None:
     [
         (request(first=b"GET / HTTP/2.0"), 505),
         (request(first=b"GET / HTTP/1.2"), 505),
-        (request(first=b"CONNECT pets.production:443 HTTP/1.1"), 405),
+        (request(first=b"CONNECT pets.production HTTP/1.1"), 400),
+        (request(first=b"CONNECT http://pets.production:443/ HTTP/1.1"), 400),
+        (request(first=b"CONNECT *:443 HTTP/1.1"), 400),
+        (request(b"Content-Length: 1", first=b"CONNECT pets.production:443 HTTP/1.1"), 400),
         (request(b"Expect: something"), 417),
         (request(*[b"X: 1"] * 100), 431),
         (request(b"X: " + b"a" * 61440), 431),

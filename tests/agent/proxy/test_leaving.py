@@ -306,6 +306,79 @@ def test_explained_as_it_is_done(play: Playbook, host: str, egress: dict[str, ob
     assert (set(policies) == {"egress/web.production"}) == wanted
 
 
+CONNECT = b"CONNECT h.example.com:443"
+
+
+def test_a_tunnel_leads_out(play: Playbook, names: Names) -> None:
+    """Bytes both ways, unread, those too that came early; nobody else gets the connection."""
+    play.client() >> request(b"GET http://h.example.com:443/")
+    first = play.upstream()
+    first >> OK
+    client = play.client()
+    client >> request(CONNECT) + b"hello"
+    up = play.upstream()
+    assert up << b"hello"
+    assert client << b"HTTP/1.1 200 Connection established\r\n\r\n"
+    up >> b"GET / HTTP/1.1\r\n\r\n"
+    assert client << b"GET / HTTP/1.1\r\n\r\n"
+    client >> b"more"
+    assert up << b"more"
+    up.ends()
+    client.ends()
+    assert up.closed
+    play.client() >> request(b"GET http://h.example.com:443/")
+    assert play.idle
+    assert names.asked == [("h.example.com", 443)]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "policy"),
+    [
+        (request(b"CONNECT pets.production:443"), 405, "http"),
+        (b"CONNECT h.example.com:443 HTTP/1.1\r\nHost: h\r\n\r\n", 405, "http"),
+        (request(b"CONNECT /"), 400, "http"),
+        (request(b"CONNECT 169.254.169.254:80"), 403, "egress"),
+        (request(b"CONNECT nosuch.example.com:443"), 404, "egress"),
+    ],
+)
+def test_tunnels_that_are_not_opened(play: Playbook, said: bytes, status: int, policy: str) -> None:
+    """Into the mesh, by strangers, to nowhere."""
+    client = play.client()
+    client >> said
+    refused(client, status, policy)
+    assert play.idle
+
+
+def test_no_tunnel_comes_in(play: Playbook) -> None:
+    """Whatever another agent says."""
+    client = play.client(inbound=True)
+    client >> request(b"CONNECT pets.production:443")
+    refused(client, 405, "http")
+    assert play.idle
+
+
+def test_a_tunnel_meets_egress(play: Playbook, names: Names) -> None:
+    """By host and port."""
+    play.put("two", service="web.production", egress={"allow": ["h.example.com:443"]})
+    client = play.client()
+    client >> request(b"CONNECT h.example.com:444")
+    refused(client, 403)
+    client >> request(CONNECT)
+    assert play.upstream()
+    assert client << b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def test_a_tunnel_that_finds_nobody(play: Playbook) -> None:
+    """Says so, and the client may ask for another."""
+    client = play.client()
+    client >> request(CONNECT)
+    play.dialled().refuses()
+    play.passes(2)
+    if not play.idle:
+        play.dialled().refuses()
+    assert client << b"HTTP/1.1 503 Service Unavailable\r\n...cannot connect to 192.0.2.1:443..."
+
+
 async def test_names_are_looked_up_in_threads() -> None:
     """By the host's resolver; one that has no such name says so, and what is asked of it has a bound."""
     import trio
