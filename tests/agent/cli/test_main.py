@@ -93,11 +93,12 @@ def test_a_state_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     """Which file is in the way, and no traceback."""
     config = tmp_path / "agent.toml"
     listeners = "".join(f'[{name}]\nlisten = "127.0.0.1:0"\n' for name in ("outbound", "inbound", "admin"))
-    config.write_text(f'state_dir = "{tmp_path}"\n{listeners}')
-    (tmp_path / "dev-etcd").write_text("in the way")
+    state = tmp_path / "state"
+    state.write_text("in the way")
+    config.write_text(f'state_dir = "{state}"\n{listeners}')
     told = shoal("agent", "--dev", "--config", str(config))
     assert told.returncode == Exit.USAGE
-    assert told.stderr.splitlines()[-1] == f"shoal: the agent cannot start: {tmp_path / 'dev-etcd'}: File exists"
+    assert told.stderr.splitlines()[-1] == f"shoal: the agent cannot start: {state / 'dev-etcd'}: Not a directory"
 
 
 def test_help_names_every_command() -> None:
