@@ -61,6 +61,11 @@ class HookQueue:
         """All of them."""
         return list(self._of)
 
+    def event(self, id: str) -> Event | None:
+        """One of them."""
+        key = self._of.get(id)
+        return self._rows[key][id] if key is not None else None
+
     def has(self, key: str) -> bool:
         """Whether anything of a key is still to be told."""
         return key in self._rows

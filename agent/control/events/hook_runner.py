@@ -137,7 +137,7 @@ class HookRunner:
         self._finished &= events.keys()
         for id in self._queue.ids():
             if id not in events and id not in self._own:
-                self._queue.remove(id)
+                self.forget(id)
         known = set(self._queue.ids())
         for id in events:
             if id not in known:
@@ -154,6 +154,9 @@ class HookRunner:
 
     def forget(self, id: str) -> None:
         """It is not in the outbox any more."""
+        event = self._queue.event(id)
+        if event is not None:
+            self._filter.settled(event, told=False)
         self._finished.discard(id)
         self._tries.pop(id, None)
         self._again.pop(id, None)
@@ -288,6 +291,7 @@ class HookRunner:
         if event.id not in self._own:
             self._finished.add(event.id)
         self._queue.remove(event.id)
+        self._filter.settled(event, told=True)
         self._delivery.waiting.pop(event.id, None)
         await self._delivery.note(self._of, event, outcome.said, self._claim, self._news(event, outcome))
         self._own.pop(event.id, None)

@@ -84,6 +84,7 @@ class Filter:
     __slots__ = (
         "_closers",
         "_conditions",
+        "_counted",
         "_debounce_s",
         "_for_s",
         "_keeps",
@@ -102,6 +103,8 @@ class Filter:
         self._over: dict[str, str] = {}
         """Ids of events that need not be told, and why."""
         self._told: dict[str, str] = {}
+        self._counted: dict[str, Share] = {}
+        """Ids of events that were let through and are not settled, and the share that each is counted in."""
         self._shares: dict[str, Share] = {}
         """By service."""
         self.configure(hook)
@@ -211,7 +214,15 @@ class Filter:
             return Wait(share.due, f"{said}; it goes into the digest")
         share.count(opens)
         self._tell(condition, event, now)
+        self._counted[event.id] = share
         return Send(event)
+
+    def settled(self, event: Event, *, told: bool) -> None:
+        """Nothing more becomes of an event. One that was let through and never told is not of the hour's share: a
+        receiver that is away for long would else use it up with what is not told any more."""
+        share = self._counted.pop(event.id, None)
+        if share is not None and not told:
+            share.uncount(event.effect is Effect.OPENS)
 
     def _digested(self, share: Share, now: float) -> Verdict:
         if now < share.due:

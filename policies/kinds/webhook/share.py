@@ -53,6 +53,13 @@ class Share:
         else:
             self._others += 1
 
+    def uncount(self, opens: bool) -> None:
+        """One that was counted was not told after all."""
+        if opens:
+            self._opened = max(0, self._opened - 1)
+        else:
+            self._others = max(0, self._others - 1)
+
     def defer(self, event: Event) -> None:
         """It is told at the end of the hour."""
         if not self.digest:

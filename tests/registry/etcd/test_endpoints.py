@@ -13,7 +13,7 @@ import trio
 from registry.etcd.server import EtcdProcess, free_port
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.etcd.wire import translate
-from registry.store import Compacted, LeaseGone, Put, Refused, StoreError, TooLarge, Unavailable, prefix_end
+from registry.store import Compacted, LeaseGone, NoSpace, Put, Refused, StoreError, TooLarge, Unavailable, prefix_end
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ class Failed(grpc.RpcError):
     [
         ("NOT_FOUND", "etcdserver: requested lease not found", LeaseGone),
         ("OUT_OF_RANGE", "etcdserver: mvcc: required revision has been compacted", Compacted),
-        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", Unavailable),
+        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", NoSpace),
         ("RESOURCE_EXHAUSTED", "etcdserver: too many requests", Unavailable),
         ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (2 vs. 1)", TooLarge),
         ("INVALID_ARGUMENT", "etcdserver: request is too large", TooLarge),

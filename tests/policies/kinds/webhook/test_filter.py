@@ -98,6 +98,20 @@ def test_good_news_never_crowds_out_bad(good: str) -> None:
     assert [type(told.offer(one, 20)) for one in bad] == [Send, Send, Send, Wait]
 
 
+def test_what_was_never_told_is_not_of_the_share() -> None:
+    """A receiver that is away for long: what it was to be told is merged, and the newest is told when it is back."""
+    told = Filter(hook(max_per_hour=2))
+    for n in range(0, 20, 2):
+        for one in (event(n), healthy(n + 1)):
+            assert isinstance(told.offer(one, n), Send)
+            told.settled(one, told=False)
+    last = [event(30 + n, instance=f"i{n}") for n in range(3)]
+    assert [type(told.offer(one, 30)) for one in last] == [Send, Send, Wait]
+    told.settled(last[0], told=True)
+    told.settled(last[0], told=False)
+    assert isinstance(told.offer(event(40, instance="i9"), 40), Wait)
+
+
 def test_a_wide_documents_limit_is_a_services() -> None:
     """One service's flood is not another's silence; each has a digest of its own."""
     told = Filter(hook(max_per_hour=1))
