@@ -256,7 +256,7 @@ def test_what_a_policy_writer_may_not_do(mesh: Mesh, receiver: Receiver) -> None
     turn(port, "unhealthy")
     until("given up", lambda: len(left(mesh, "undelivered")) >= 1 and quiet(mesh))
     listed = mesh.shoal("--admin", str(alpha.socket), "--output", "json", "events").stdout
-    assert "which is loopback" in listed and "allow no programs" in listed
+    assert "127.0.0.1 is loopback" in listed and "allow no programs" in listed
     assert receiver.received == [] and not (mesh.folder / "touched").exists()
     tried = mesh.shoal("--admin", str(alpha.socket), "hook", "test", SERVICE, "inside", check=False)
     assert tried.returncode == 1 and "loopback" in tried.stdout + tried.stderr

@@ -116,10 +116,14 @@ def test_garbage_in_every_key(mesh: Mesh) -> None:
     mesh.put("policies/timeout/pets.production", {"request": "7s"})
     state = alpha.state()
     told = {entry["key"].removeprefix("/shoal/default/"): entry["reason"] for entry in state["malformed"]}
-    expected = set(keys) - {"policies/nonsense/pets.production", "acks/"}
+    refused = {"policies/nonsense/pets.production", "policies/route/no!such"}
+    expected = set(keys) - refused - {"acks/"}
     assert expected - set(told) <= {"nowhere/at/all"}, "what lies outside of the watched range is nobody's business"
+    for key in refused:
+        written = f"/shoal/default/{key.replace('policies/', 'rejected/')}"
+        until("it is said why", lambda: mesh.etcdctl("get", "--print-value-only", written))  # noqa: B023
     assert "no IPv4 or IPv6 address" in told["instances/pets.production/z"]
-    assert [refused["kind"] for refused in state["refused"]] == ["nonsense"]
+    assert sorted(refused["kind"] for refused in state["refused"]) == ["nonsense", "route"]
     assert alpha.ask().status == 200
     assert [e["port"] for e in state["services"]["pets.production"]["endpoints"]] == [port]
 
