@@ -151,7 +151,7 @@ def test_commands_name_hosts_of_the_version_before(mesh: Mesh, tree: Path, tmp_p
     document = tmp_path / "timeout.json"
     document.write_text(json.dumps({"kind": "timeout", "service": PETS, "request": "5s"}))
     done = mesh.shoal("policy", "put", "--wait", str(document))
-    assert done.stderr.splitlines()[1].startswith("warning: old (0.1.0) says nothing of what its version knows")
+    assert "\nwarning: old (0.1.0) says nothing of what its version knows" in done.stderr
     assert done.stderr.splitlines()[-1].endswith("is in force on 2 agents")
     done = mesh.shoal("status")
     assert "version   old (0.1.0) says nothing of what its version knows" in done.stdout
