@@ -17,8 +17,9 @@ from agent.proxy.stream import ResponseHandler
 MAX_IDLE_PER_ADDRESS: Final = 256
 IDLE_S: Final = 55.0
 """Below the 60 s after which many servers close."""
-FRESH_S: Final = 0.001
-"""For so long after its last answer an idle connection is taken for one that is open."""
+FRESH_S: Final = 0.1
+"""For so long after its last answer an idle connection is taken for one that is open: servers close what has been idle
+for longer, and the reactor hears of it with its next events. Looking costs a system call that raises."""
 _LOOKED_AFTER: Final = IDLE_S - FRESH_S
 
 

@@ -303,7 +303,7 @@ def test_a_connection_that_was_closed_meanwhile_is_not_taken(method: bytes) -> N
         assert client >> b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
         up = play.upstream("one")
         assert up >> OK
-        play.passes(0.01)
+        play.passes(0.2)
         up._said.append(b"")
         client.heard = b""
         assert client >> method + b" / HTTP/1.1\r\n" + HOST + b"\r\n"
