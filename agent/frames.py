@@ -1,6 +1,6 @@
 """The frames between control and a worker: the only place where the two meet.
 
-A frame is a msgpack map with a `t` that names its kind, behind a 4-byte big-endian length. Both ends make and take them
+A frame is a msgpack map with a `t` that names its kind, as `agent.framing` writes it. Both ends make and take them
 as the types below: `ToWorker`, what control wants, and `ToControl`, what a worker says. Control sends what it wants to
 be so; a worker stages it and makes it so at the next `commit`, whole.
 
@@ -11,16 +11,11 @@ Laws
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
 
 from policies.kinds.shadow.answer import Answer as ShadowAnswer
-
-HEADER = struct.Struct(">I")
-MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
 class Record(msgspec.Struct):
@@ -408,42 +403,3 @@ def to_worker(body: bytes) -> ToWorker | Unknown:
 def to_control(body: bytes) -> ToControl | Unknown:
     """What a worker says. Raises ValueError for what is no map of msgpack."""
     return _TO_CONTROL.read(body)
-
-
-def encode(frame: ToWorker | ToControl) -> bytes:
-    """Length and body. Raises ValueError for a frame beyond the limit."""
-    body = msgspec.msgpack.encode(frame)
-    if len(body) > MAX_FRAME_BYTES:
-        raise ValueError(f"a frame of {len(body)} bytes; the limit is {MAX_FRAME_BYTES}")
-    return HEADER.pack(len(body)) + body
-
-
-class Decoder(Generic[T]):
-    """Bytes in, frames out; no I/O."""
-
-    def __init__(self, read: Callable[[bytes], T], rest: bytes = b"") -> None:
-        """`read`: `to_worker` or `to_control`. `rest`: of another one, which goes no further."""
-        self._read = read
-        self._buffer = bytearray(rest)
-
-    @property
-    def rest(self) -> bytes:
-        """The beginning of a frame."""
-        return bytes(self._buffer)
-
-    def feed(self, data: bytes) -> Iterator[T]:
-        """Every frame that `data` completes. Raises ValueError for what is none: beyond the limit, or no map."""
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= HEADER.size:
-            (size,) = HEADER.unpack_from(buffer, start)
-            if size > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {size} bytes; the limit is {MAX_FRAME_BYTES}")
-            end = start + HEADER.size + size
-            if len(buffer) < end:
-                break
-            yield self._read(memoryview(buffer)[start + HEADER.size : end].tobytes())
-            start = end
-        if start:
-            del buffer[:start]

@@ -76,7 +76,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.proxy.report": (*NOT_IN_A_WORKER, *inner("http1 listener phases control request worker")),
     "agent.proxy.runtime": (*NOT_IN_A_WORKER, *inner("listener request worker")),
     "agent.proxy.request": (*NOT_IN_A_WORKER, *inner("http1 listener worker")),
-    "agent.proxy.worker": (*NOT_IN_A_WORKER, *inner("http1")),
+    "agent.proxy.worker": (*NOT_IN_A_WORKER, *inner("http1 process")),
+    "agent.proxy.process": (*NOT_IN_A_WORKER, *inner("http1")),
     "agent.settings": ("agent.control", "agent.cli", "agent.proxy", "agent.frames", "trio"),
     "agent.control": ("agent.proxy", "agent.cli"),
     "agent.control.host": (
@@ -103,6 +104,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.cli.commands": ("agent.proxy", "agent.control", "agent.cli.main"),
     "agent.cli.commands.serve": ("agent.proxy", "agent.cli.main"),
     "agent.frames": ("registry", "agent", "trio"),
+    "agent.framing": ("registry", "agent", "trio"),
     "agent.questions": ("registry", "agent", "trio"),
     "agent.events": (*PURE, "agent"),
     "agent.hooks": (*PURE, "agent"),
@@ -112,6 +114,7 @@ ALLOWED = {
     "agent.proxy.request": ("agent.proxy.http1.head.parse_request",),
     "registry": ("policies.language.names",),
     "agent.events": ("registry.keys", "registry.records"),
+    "agent.framing": ("agent.frames",),
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
 }

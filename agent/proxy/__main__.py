@@ -5,7 +5,7 @@ import sys
 
 import trio
 
-from agent.proxy.worker import main
+from agent.proxy.process import main
 from agent.visible import VisibleFormatter
 
 # Not structlog: it imports rich where that is installed, and memory is per worker.

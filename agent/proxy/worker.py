@@ -1,38 +1,24 @@
 # mypyc: compiled
-"""A proxy worker: one process, one Trio loop, one reactor. Started by control, which hands it its listening sockets.
-
-Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
-comma separated), SHOAL_GIVEN_UP_FD, SHOAL_COUNTS_FD and SHOAL_COUNTS_REGION (memory of all its workers, and which part
-is this one's; a control of before does not have them). Control holds copies of the listening sockets, so that what
-waits in their queues outlives a worker.
-
-When control is gone a worker goes on serving its last table for ORPHAN_S, so that a successor can take over, and then
-drains: a table that nobody keeps true must not be served forever.
-"""
+"""A proxy worker: one reactor, its connections and requests, and what control wants of it. Its process is `process`."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import mmap
 import os
-import signal
 import socket
 import time
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import trio
 
-from agent import build, frames, portions
+from agent import build, frames
 from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
-from agent.process.descriptors import affordable, limit, raise_limit
+from agent.process.descriptors import affordable, limit
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
-from agent.proxy.control.storing import MAX_WAITING
-from agent.proxy.draining import ORPHAN_S, Draining
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
 from agent.proxy.listener import Listener, speak, turn_away
@@ -40,7 +26,6 @@ from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
 from agent.proxy.report import state
-from agent.proxy.report.news import MAX_EVENTS
 from agent.proxy.request.explain import explain
 from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
@@ -49,12 +34,7 @@ from agent.proxy.stream import RequestHandler, Stream
 from agent.proxy.table.outliers import Judge
 from agent.proxy.table.pressure import CpuWatch
 from agent.questions import EXPLAIN, Explain, read
-from policies.together import MAGIC, WORDS, Together
-
-FLUSH_S: Final = 0.1
-FLUSH_ROWS: Final = 200
-MAX_COMPARED: Final = 64
-"""Requests whose answers wait to be compared: each may hold three bodies."""
+from policies.together import Together
 
 log = logging.getLogger("shoal.worker")
 
@@ -316,132 +296,3 @@ class Worker(Runtime):
         self.pool.close()
         self.reserve.close()
         self.reactor.close()
-
-
-def encoded(frame: ToControl) -> bytes:
-    """A frame for control; empty, and told, where it is none that could be sent: it costs nothing but itself."""
-    try:
-        return frames.encode(frame)
-    except Exception:
-        log.exception("a frame for control cannot be sent: %r", frame.__struct_config__.tag)
-        return b""
-
-
-async def serve(worker: Worker, stream: trio.SocketStream) -> None:
-    """Run until drained, or until control's deadline for it."""
-    trio.lowlevel.add_instrument(worker.lateness)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker.reactor.run)
-        nursery.start_soon(worker.reactor.wheel.run)
-        sending = trio.Lock()
-
-        async def send(answers: list[ToControl]) -> None:
-            async with sending:
-                try:
-                    for answer in answers:
-                        data = encoded(answer)
-                        if data:
-                            await stream.send_all(data)
-                except trio.BrokenResourceError:
-                    pass  # control is gone; listening to it tells the same
-
-        async def flush() -> None:
-            while True:
-                await trio.sleep(FLUSH_S)
-                # In small portions, with requests served in between: formatting a second's rows at once would show in
-                # the latencies that they record.
-                while records := worker.recorder.take(FLUSH_ROWS):
-                    await send([records])
-                if worker.news.events:
-                    await send([frames.Happened(worker.news.take())])
-
-        to_control, for_control = trio.open_memory_channel[ToControl](MAX_EVENTS)
-        to_compare, compared = trio.open_memory_channel[ToControl](MAX_COMPARED)
-
-        to_store, for_store = trio.open_memory_channel[ToControl](MAX_WAITING)
-
-        def offer(channel: trio.MemorySendChannel[ToControl], frame: ToControl) -> bool:
-            try:
-                channel.send_nowait(frame)
-            except trio.WouldBlock:
-                return False
-            return True
-
-        def send_soon(frame: ToControl) -> None:
-            offer(to_control, frame)  # where control is slow, the question's deadline answers it
-
-        async def pass_on(channel: trio.MemoryReceiveChannel[ToControl]) -> None:
-            async for frame in channel:
-                await send([frame])
-
-        worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store))
-        for channel in (for_control, compared, for_store):
-            nursery.start_soon(pass_on, channel)
-        nursery.start_soon(flush)
-        draining = Draining()
-        nursery.start_soon(_obey, worker, stream, send, draining)
-        await draining.over(worker.drained, worker.let_go)
-        worker.cut()
-        while records := worker.recorder.take(FLUSH_ROWS):
-            await send([records])
-        await send([frames.Drained(state.metrics(worker))])
-        nursery.cancel_scope.cancel()
-    worker.close()
-
-
-async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, draining: Draining) -> None:
-    """Do what control wants, until it is gone."""
-    decoder = frames.Decoder(frames.to_worker)
-    while True:
-        try:
-            data = await stream.receive_some(1024 * 1024)
-        except trio.BrokenResourceError:
-            data = b""
-        if not data:
-            worker.stores.connect(None)
-            if not worker.draining:
-                log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
-                await trio.sleep(ORPHAN_S)
-                worker.drain()
-            draining.orphan()
-            return
-        for wanted in decoder.feed(data):
-            for portion in portions.sliced(wanted) if isinstance(wanted, frames.Stage) else [wanted]:
-                answers = worker.take(portion)
-                if answers:
-                    await send(answers)
-                if isinstance(portion, frames.Stage | frames.Change):
-                    await trio.lowlevel.checkpoint()  # requests first: a plan is compiled between them
-            if isinstance(wanted, frames.Drain):
-                draining.tell(wanted)
-
-
-def _together() -> Together | None:
-    """What all workers of the agent count together; None under a control of before, or without a region."""
-    fds, region = _descriptors("SHOAL_COUNTS_FD"), int(os.environ.get("SHOAL_COUNTS_REGION", "-1"))
-    if region < 0 or not fds:
-        return None
-    words = memoryview(mmap.mmap(fds[0], os.fstat(fds[0]).st_size)).cast("q")
-    return Together(words, region) if len(words) == WORDS and words[0] == MAGIC else None
-
-
-def _descriptors(name: str) -> list[int]:
-    return [int(fd) for fd in os.environ.get(name, "").split(",") if fd]
-
-
-async def main() -> None:
-    """The process that control starts with `python -m agent.proxy`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is control's to handle
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # So is what a whole process group is sent, or all of a unit (`systemctl kill`): control drains its workers.
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    gc.set_threshold(50_000, 20, 50)
-    raise_limit()
-    worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")), _together())
-    for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
-        worker.listen(fd, inbound=False)
-    for fd in _descriptors("SHOAL_INBOUND_FDS"):
-        worker.listen(fd, inbound=True)
-    control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
-    await serve(worker, trio.SocketStream(trio.socket.from_stdlib_socket(control)))

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from agent import build, frames
+from agent import build, frames, framing
 from agent.control.workers.retired import Retired
 from agent.control.workers.worker import Worker
 from agent.frames import ToControl
@@ -95,7 +95,7 @@ class Conversation:
                 self._stored(worker, told.id, told.name, "control failed at it")
 
     def _answer_peer(self, worker: Worker, asked: frames.Peer, status: int, body: bytes) -> None:
-        worker.send(frames.encode(frames.PeerAnswer(asked.id, status, body)))
+        worker.send(framing.encode(frames.PeerAnswer(asked.id, status, body)))
 
     def _handle(self, worker: Worker, told: ToControl) -> None:
         if isinstance(told, frames.Runs):
@@ -128,4 +128,4 @@ class Conversation:
                 answer.send_nowait(told)
 
     def _stored(self, worker: Worker, number: int, name: str, reason: str) -> None:
-        worker.send(frames.encode(frames.Stored(number, name, reason)))
+        worker.send(framing.encode(frames.Stored(number, name, reason)))

@@ -26,7 +26,7 @@ from typing import Any, Final
 import structlog
 import trio
 
-from agent import frames
+from agent import frames, framing
 from agent.control.host.sockets import OldWorker, share
 from agent.control.workers.conversation import Conversation
 from agent.control.workers.previous import NOTHING, PreviousWorkers, in_memory, left, taken
@@ -158,7 +158,7 @@ class Fleet:
         worker = Worker(index, process, trio.socket.from_stdlib_socket(ours), self._make_feed())
         self.workers[index] = worker
         self._recount()
-        worker.send(frames.encode(self._configuration()))
+        worker.send(framing.encode(self._configuration()))
         worker.feed()
         try:
             async with trio.open_nursery() as nursery:
@@ -211,7 +211,7 @@ class Fleet:
     async def _watch(self, worker: Worker) -> None:
         while True:
             await trio.sleep(min(PING_S, self._hang_s / 4))
-            worker.send(frames.encode(frames.Ask(0, "ping")))
+            worker.send(framing.encode(frames.Ask(0, "ping")))
             if time.monotonic() - worker.last_word > self._hang_s:
                 log.error("a worker hangs, and is killed", worker=worker.index, pid=worker.process.pid)
                 worker.process.kill()
@@ -223,7 +223,7 @@ class Fleet:
 
     def publish(self, changed: Iterable[ToWorker]) -> None:
         """Send frames to every worker."""
-        data = b"".join(map(frames.encode, changed))
+        data = b"".join(map(framing.encode, changed))
         for worker in self.workers.values():
             worker.send(data)
 
@@ -231,7 +231,7 @@ class Fleet:
         """Send a frame to one worker, if it is there."""
         worker = self.workers.get(index)
         if worker is not None:
-            worker.send(frames.encode(frame))
+            worker.send(framing.encode(frame))
 
     async def ask_each(self, what: str) -> dict[int, Any]:
         """What each ready worker answers, by its index; those that do not answer in time are left out."""
@@ -276,7 +276,7 @@ class Fleet:
         number = next(self._asks)
         send, receive = trio.open_memory_channel[frames.Answer](1)
         worker.answers[number] = send
-        worker.send(frames.encode(frames.Ask(number, what, args)))
+        worker.send(framing.encode(frames.Ask(number, what, args)))
         try:
             told = await receive.receive()
         except trio.EndOfChannel:

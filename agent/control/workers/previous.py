@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from agent import frames
+from agent import frames, framing
 from agent.control.host.sockets import TOLD, OldWorker
 from agent.control.workers.conversation import Conversation
 from agent.control.workers.process import InheritedProcess
@@ -60,7 +60,7 @@ class PreviousWorker:
     def end_within(self, drain_s: float, alive_s: float) -> None:
         """It is to end."""
         if self.worker is not None:
-            self.worker.send(frames.encode(frames.Drain(drain_s, alive_s)))
+            self.worker.send(framing.encode(frames.Drain(drain_s, alive_s)))
         until = time.monotonic() + max(drain_s, alive_s)
         self.until = min(self.until or until, until)
         self.told.set()

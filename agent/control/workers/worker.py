@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from agent import frames
+from agent import frames, framing
 from agent.control.workers.process import Process
 from agent.frames import ToWorker
 
@@ -53,7 +53,7 @@ class Worker:
         self.index = index
         self.process = process
         self.socket = sock
-        self.decoder = frames.Decoder(frames.to_control, rest.heard)
+        self.decoder = framing.Decoder(frames.to_control, rest.heard)
         self._unsaid = rest.unsaid
         """Of what is being written, what is not yet."""
         self.reading = trio.CancelScope()
@@ -90,7 +90,7 @@ class Worker:
         told = self._feed.take(parts=self._changes and self._sound)
         if told:
             self._behind = True
-            self.send(b"".join(map(frames.encode, told)))
+            self.send(b"".join(map(framing.encode, told)))
 
     async def write(self) -> None:
         """Send what is queued, until it is gone or nobody is to talk to it any more."""

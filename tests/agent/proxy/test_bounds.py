@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent import frames
+from agent import frames, framing
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.portions import said_once
 from agent.proxy.table.table import Table
@@ -83,10 +83,10 @@ def test_the_text_of_a_pattern_goes_to_a_worker_once() -> None:
         for n in range(1000)
     ]
     said = said_once(made)
-    sent = b"".join(map(frames.encode, said))
+    sent = b"".join(map(framing.encode, said))
     assert len(sent) < len(text) + 1000 * 1000
     table = Table()
-    for frame in frames.Decoder(frames.to_worker).feed(sent):
+    for frame in framing.Decoder(frames.to_worker).feed(sent):
         assert isinstance(frame, frames.Stage)
         assert table.stage(frame.name, 5, THREE, frame.policies, 0.0) == []
     table.commit(5)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.msgpack import encode
 
-from agent import frames
+from agent import frames, framing
 from tests.support.playbook import Playbook
 
 
@@ -50,8 +50,8 @@ def test_what_is_encoded_is_what_is_known() -> None:
     )
     policy = frames.PolicyFrame("*", 3, b"{}")
     told = frames.Stage("pets.production", 3, [endpoint], {"route": policy})
-    sent = frames.encode(told)
-    decoder = frames.Decoder(frames.to_worker)
+    sent = framing.encode(told)
+    decoder = framing.Decoder(frames.to_worker)
     found = [frame for at in range(len(sent)) for frame in decoder.feed(sent[at : at + 1])]
     assert found == [told]
 
@@ -59,8 +59,8 @@ def test_what_is_encoded_is_what_is_known() -> None:
 def test_what_is_on_the_wire_is_msgpack_to_others() -> None:
     """Somebody else's reader finds the same in it: a map with its kind, structs as lists."""
     told = frames.Stage("pets.production", 3, [], {"route": frames.PolicyFrame("*", 3, b"{}")})
-    sent = frames.encode(told)
-    assert msgpack.unpackb(sent[frames.HEADER.size :]) == {
+    sent = framing.encode(told)
+    assert msgpack.unpackb(sent[framing.HEADER.size :]) == {
         "t": "service",
         "name": "pets.production",
         "revision": 3,
@@ -134,9 +134,9 @@ def test_every_frame_arrives_as_it_was_sent(said: frames.ToWorker | frames.ToCon
     """And is what the other direction does not know."""
     there = frames.to_worker if isinstance(said, frames.ToWorker) else frames.to_control
     back = frames.to_control if isinstance(said, frames.ToWorker) else frames.to_worker
-    sent = frames.encode(said)
-    assert list(frames.Decoder(there).feed(sent)) == [said]
-    (found,) = frames.Decoder(back).feed(sent)
+    sent = framing.encode(said)
+    assert list(framing.Decoder(there).feed(sent)) == [said]
+    (found,) = framing.Decoder(back).feed(sent)
     assert isinstance(found, frames.Unknown) and not found.broken
 
 

@@ -13,8 +13,9 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.frames import Answer, Configure, Decoder, encode, to_control, to_worker
-from agent.proxy.worker import encoded
+from agent.frames import Answer, Configure, to_control, to_worker
+from agent.framing import Decoder, encode
+from agent.proxy.process import encoded
 from tests.support.proxy import OK, STRANGER, Client, Proxy, endpoint, running_proxy
 
 EYES: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import frames
+from agent import framing
 from agent.control.mesh.departed import KEEP_S
 from agent.control.mesh.table_frames import TableFrames
 from agent.frames import Change, Commit, Gone, Stage, ToWorker, Where
@@ -56,7 +56,7 @@ def test_a_flap_is_one_endpoint_however_many_there_are(count: int) -> None:
     change = only(told)
     assert [(e.id, e.healthy) for e in change.endpoints] == [("0003", False)]
     assert (change.gone, change.policies, change.more) == ([], None, False)
-    assert len(b"".join(map(frames.encode, told))) < 300
+    assert len(b"".join(map(framing.encode, told))) < 300
 
 
 def test_what_changed_often_is_told_once_as_it_is_by_then() -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from agent import frames
+from agent import frames, framing
 from agent.cli.commands.diff import gathered
 from agent.control.mesh.in_force import Policy
 from agent.control.mesh.reading import read
@@ -50,7 +50,7 @@ def frame(number: int = 0, *, revision: int = 7, service: str = SERVICE, **answe
     request = frames.Asked("GET", f"/pets/{number}?token=secret", f"id-{number}")
     answers = {role: value for role, value in three.items() if value is not None}
     sent = frames.Compared(service, revision, request, answers)
-    (received,) = frames.Decoder(frames.to_control).feed(frames.encode(sent))
+    (received,) = framing.Decoder(frames.to_control).feed(framing.encode(sent))
     assert isinstance(received, frames.Compared)
     return received
 

@@ -19,11 +19,12 @@ import msgspec
 import pytest
 import trio
 
-from agent import frames
+from agent import frames, framing
 from agent.control.host.sockets import TOLD, OldWorker, listening
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import MOST_PREVIOUS, NOTHING
-from agent.frames import Change, Commit, Configure, PolicyFrame, Stage, ToWorker, encode
+from agent.frames import Change, Commit, Configure, PolicyFrame, Stage, ToWorker
+from agent.framing import encode
 from agent.settings.address import Address
 from tests.support.proxy import GET, OK, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
@@ -276,7 +277,8 @@ NEWER: list[Any] = [{"t": "never heard of", "id": 1}, {"t": "records", "lines": 
 ANSWERED = """
 import os, socket, sys
 sys.path.insert(0, os.environ["PYTHONPATH"].split(os.pathsep)[0])
-from agent.frames import Decoder, PeerAnswer, Stored, to_worker
+from agent.frames import PeerAnswer, Stored, to_worker
+from agent.framing import Decoder
 control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
 control.sendall({!r})
 decoder = Decoder(to_worker)
@@ -565,7 +567,7 @@ async def test_what_is_half_written_to_a_worker_is_written_by_the_next_process()
         async with running(count=0, inherited=run.fleet.left_behind()) as run:
             await stand_in(run, process.pid)
             run.fleet.previous.relieve(5, 6)
-            decoder, got = frames.Decoder(frames.to_worker), []
+            decoder, got = framing.Decoder(frames.to_worker), []
             theirs.setblocking(False)
             while len(got) < 3:
                 await trio.lowlevel.wait_readable(theirs)
@@ -592,5 +594,5 @@ async def test_however_often_one_reloads_few_are_left() -> None:
             told = []
             for other in theirs:
                 await trio.lowlevel.wait_readable(other)
-                told += list(frames.Decoder(frames.to_worker).feed(other.recv(65536)))
+                told += list(framing.Decoder(frames.to_worker).feed(other.recv(65536)))
     assert told == [frames.Drain(30, 3600)] * MOST_PREVIOUS + [frames.Drain(30, 0)] * 2
