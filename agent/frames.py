@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, get_args
 import msgspec
 
 from policies.kinds.shadow.answer import Answer as ShadowAnswer
+from policies.kinds.shadow.answer import Asked
 
 
 class Record(msgspec.Struct):
@@ -309,21 +310,6 @@ class Records(msgspec.Struct, tag_field="t", tag="records"):
 
     count: int
     lines: bytes
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A request that was copied."""
-
-    method: str
-    target: str
-    id: str
-    version: str = ""
-    """Of the instance that gave the request's own answer; empty: not known."""
-
-    @property
-    def shown(self) -> str:
-        """Without the query, which may hold what nobody is to see."""
-        return f"{self.method} {self.target.partition('?')[0]}"
 
 
 class Compared(msgspec.Struct, tag_field="t", tag="compared"):

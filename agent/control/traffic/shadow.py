@@ -176,6 +176,8 @@ def _unusable(message: frames.Compared, state: State) -> str:
     """Why a message says nothing about the candidate; empty: it does."""
     if message.revision != state.revision:
         return "another revision"
+    if message.request.unusable:
+        return message.request.unusable
     if not all(role in message.answers for role in ROLES):
         return "not all answered"
     if message.answers[PRIMARY].error:

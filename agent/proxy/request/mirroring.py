@@ -6,6 +6,8 @@ Laws
   collected is bounded, and beyond the bounds copies are dropped and counted.
 - A copy is sent once: no retry, no redirect, no copy of a copy. Its answer is read to its end, or to a limit, and
   thrown away, unless answers are compared; then they go to control, which compares.
+- What is compared with the primary's answer to see the noise was given by another process: an instance that answers
+  twice shows no difference between instances, and is warm. Where there is no other, nothing is compared, and said.
 - Copies count as load of the endpoints they go to, and for nothing else: no breaker, no ejection, no average.
 - What badly behaved targets cost is bounded: so many bytes of answers a moment (`pacing`), and a pause for one that
   only fails.
@@ -25,13 +27,16 @@ from agent.proxy.stream import ResponseHandler
 from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint
 from policies.kinds.shadow.answer import Answer as Told
-from policies.kinds.shadow.decide import Compiled, Order
+from policies.kinds.shadow.answer import Asked
+from policies.kinds.shadow.decide import SECONDARY, Compiled, Order
 
 MAX_DISCARDED: Final = 1024 * 1024
 """Bytes of an answer that nobody wants: read for the connection's sake, and beyond that the connection is closed."""
 FAILURES: Final = 5
 HOLD_S: Final = 1.0
 """After so many failures in a row an endpoint gets one copy in so long: each costs a connection."""
+ALONE: Final = "no other instance to ask a second time"
+SAME: Final = "the instance asked a second time answered in the end"
 
 
 class Answer:
@@ -98,8 +103,10 @@ class Mirror(Timed):
         "_orders",
         "_pending",
         "_primary",
+        "_secondary",
         "_size",
         "_trailers",
+        "_unusable",
     )
 
     def __init__(self, exchange: Party, service: Service, orders: Sequence[Order], copies: Compiled) -> None:
@@ -112,6 +119,9 @@ class Mirror(Timed):
         self._max_body = copies.max_body
         self._launched = False
         self._pending = len(orders)
+        self._secondary: Endpoint | None = None
+        self._unusable = ""
+        """Why nothing is compared."""
         compared = any(order.compared for order in orders)
         self._primary = Answer(copies.max_answer if compared else 0)
         self._compared: dict[str, Answer] | None = {"primary": self._primary} if compared else None
@@ -151,6 +161,8 @@ class Mirror(Timed):
         body, self._body = self._body, []
         for order in self._orders:
             endpoint = None if too_large or exchange.runtime.draining else self._pick(order)
+            if order.role == SECONDARY:
+                self._secondary = endpoint
             if endpoint is None:
                 self._over(order, None, "dropped")
             else:
@@ -160,7 +172,7 @@ class Mirror(Timed):
         exchange = self._exchange
         runtime = exchange.runtime
         service = runtime.table.services.get(order.service) if order.service else exchange.service
-        if service is None:
+        if service is None or (order.compared and self._unusable):
             return None
         balancer = service.plan.group(order.subset)
         key = None
@@ -168,6 +180,11 @@ class Mirror(Timed):
             key = balancer.key(exchange.view)
         now = runtime.reactor.now
         endpoint = balancer.pick(key, now, runtime.rng, [])
+        if order.role == SECONDARY and endpoint is not None and _same(endpoint, exchange.endpoint):
+            endpoint = balancer.pick(key, now, runtime.rng, [endpoint])
+            if endpoint is None or _same(endpoint, exchange.endpoint):
+                self._unusable = ALONE
+                return None
         if endpoint is None or endpoint.load.copies_from > now:
             return None
         if endpoint.load.copies_failed >= FAILURES:
@@ -213,20 +230,36 @@ class Mirror(Timed):
 
     def _count_down(self) -> None:
         self._pending -= 1
-        if self._pending == 0 and self._compared is not None and len(self._compared) == 3:
-            exchange, compared = self._exchange, self._compared
-            service = exchange.service
-            assert service is not None
-            request = frames.Asked(
-                exchange.request.method.decode(),
-                exchange.request.target.decode("latin-1"),
-                exchange.request_id.decode("latin-1"),
-                exchange.endpoint.version if exchange.endpoint is not None else "",
-            )
-            revision = service.plan.policies["shadow"].revision if "shadow" in service.plan.policies else 0
-            answers = {role: each.as_told() for role, each in compared.items()}
-            if not exchange.runtime.send_comparison(frames.Compared(service.name, revision, request, answers)):
-                service.stats.copied("uncompared", 1)
+        if self._pending or self._compared is None:
+            return
+        if _same(self._secondary, self._exchange.endpoint):
+            self._unusable = SAME
+        if self._unusable or len(self._compared) == 3:
+            self._tell(self._compared)
+
+    def _tell(self, compared: dict[str, Answer]) -> None:
+        """Control, which compares; or which counts that nothing can be."""
+        exchange = self._exchange
+        service = exchange.service
+        assert service is not None
+        request = Asked(
+            exchange.request.method.decode(),
+            exchange.request.target.decode("latin-1"),
+            exchange.request_id.decode("latin-1"),
+            exchange.endpoint.version if exchange.endpoint is not None else "",
+            self._unusable,
+        )
+        revision = service.plan.policies["shadow"].revision if "shadow" in service.plan.policies else 0
+        answers = {} if self._unusable else {role: each.as_told() for role, each in compared.items()}
+        if not exchange.runtime.send_comparison(frames.Compared(service.name, revision, request, answers)):
+            service.stats.copied("uncompared", 1)
+
+
+def _same(one: Endpoint | None, other: Endpoint | None) -> bool:
+    """Whether they are one process; it may be an instance of two services."""
+    if one is None or other is None:
+        return False
+    return (one.agent, one.address, one.port) == (other.agent, other.address, other.port)
 
 
 class Copy(ResponseHandler):

@@ -106,7 +106,7 @@ class Compiled:
     __slots__ = ("comparer", "max_samples", "primary", "thresholds")
 
     def __init__(self, compare: Compare) -> None:
-        self.comparer = Comparer(compare.ignore, compare.redact)
+        self.comparer = Comparer(compare.ignore, compare.redact, compare.unordered)
         self.max_samples = compare.max_samples
         self.thresholds = compare.thresholds
         self.primary = compare.primary

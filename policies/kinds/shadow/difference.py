@@ -20,6 +20,7 @@ import msgspec
 
 from policies.kinds.shadow.answer import Answer
 from policies.kinds.shadow.fieldpath import ANSWER, BODY, ELEMENT, HEADERS, STATUS, FieldSet, field_name, step
+from policies.kinds.shadow.unordered import Unordered
 
 MAX_VALUES: Final = 50_000
 MAX_DEPTH: Final = 64
@@ -90,18 +91,20 @@ def _inflated(body: bytes, encoding: str) -> bytes:
 
 
 class Comparer:
-    """Compares, and shows what differs; `ignore` is not compared, `redact` never shown."""
+    """Compares, and shows what differs; `ignore` is not compared, `redact` never shown, and of `unordered` lists the
+    order says nothing."""
 
-    __slots__ = ("_ignore", "_redact")
+    __slots__ = ("_ignore", "_redact", "_unordered")
 
-    def __init__(self, ignore: Sequence[str] = (), redact: Sequence[str] = ()) -> None:
+    def __init__(self, ignore: Sequence[str] = (), redact: Sequence[str] = (), unordered: Sequence[str] = ()) -> None:
         self._ignore = FieldSet(ignore)
         self._redact = FieldSet(redact)
+        self._unordered = Unordered(unordered, self._ignore)
 
     def differences(self, left: Parsed, right: Parsed) -> dict[str, Difference]:
         """By field; at most MAX_DIFFERENCES."""
         found: dict[str, Difference] = {}
-        for steps, a, b in _fields(left, right):
+        for steps, a, b in _fields(left, right, self._unordered):
             if self._ignore.covers(steps):
                 continue
             name = steps[0] if steps[0] != "$" else field_name(steps[1:])
@@ -121,7 +124,7 @@ def comparable(one: Answer, other: Answer) -> bool:
 Found = tuple[tuple[str, ...], Any, Any]
 
 
-def _fields(left: Parsed, right: Parsed) -> Iterator[Found]:
+def _fields(left: Parsed, right: Parsed, unordered: Unordered) -> Iterator[Found]:
     one, other = left.answer, right.answer
     if one.error or other.error:
         if bool(one.error) != bool(other.error):
@@ -137,13 +140,13 @@ def _fields(left: Parsed, right: Parsed) -> Iterator[Found]:
         a, b = left.headers.get(name, _MISSING), right.headers.get(name, _MISSING)
         if a != b:
             yield (HEADERS + name,), a, b
-    yield from _bodies(left, right)
+    yield from _bodies(left, right, unordered)
 
 
-def _bodies(left: Parsed, right: Parsed) -> Iterator[Found]:
+def _bodies(left: Parsed, right: Parsed, unordered: Unordered) -> Iterator[Found]:
     if left.is_json and right.is_json:
         if left.content != right.content:
-            yield from _trees(left.tree, right.tree)
+            yield from _trees(left.tree, right.tree, unordered)
         return
     a, b = left.content, right.content
     if left.answer.truncated and right.answer.truncated:
@@ -159,7 +162,7 @@ def _digest(parsed: Parsed) -> str:
     return f"{len(parsed.content)} bytes{more}, {kind}, {hashlib.blake2b(parsed.content, digest_size=4).hexdigest()}"
 
 
-def _trees(left: Any, right: Any) -> Iterator[Found]:
+def _trees(left: Any, right: Any, unordered: Unordered) -> Iterator[Found]:
     """Where two JSON values differ."""
     stack: list[Found] = [(("$",), left, right)]
     room = MAX_VALUES
@@ -174,6 +177,13 @@ def _trees(left: Any, right: Any) -> Iterator[Found]:
             room -= len(a) + len(b)
             if len(a) != len(b):
                 yield steps, a, b
+            if unordered and unordered.holds(steps):
+                found = unordered.paired(steps, a, b, room)
+                if found is None:
+                    if not _same(a, b):
+                        yield steps, a, b
+                    continue
+                a, b, room = found
             inner = (*steps, ELEMENT)
             stack.extend((inner, x, y) for x, y in zip(a, b, strict=False))
         elif not _same(a, b):

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from policies.kinds.shadow.fieldpath import check_field
+from policies.kinds.shadow.fieldpath import FieldSet, check_field, parse_field
 from policies.language.document import Document
 from policies.language.duration import Duration, positive
 from policies.language.matching import Match, check_ungrouped
@@ -85,6 +85,7 @@ class Compare(Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     primary: Annotated[Version, Meta(description="The version that serves; only its answers are compared")] = ""
     secondary: Annotated[Place | None, Meta(description="Who shows the noise; default the primary's version")] = None
     ignore: Annotated[Fields, Meta(description="Fields that are not compared, with all below them")] = ()
+    unordered: Annotated[Fields, Meta(description="Lists in JSON bodies whose order says nothing")] = ()
     redact: Annotated[Fields, Meta(description="Fields whose values are never kept, with all below them")] = ()
     thresholds: Thresholds = Thresholds()
     max_answer: Annotated[
@@ -109,9 +110,12 @@ class Compare(Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 raise Flaw(below(path, "secondary"), "the candidate itself: every regression would pass for noise")
             if not secondary.to and secondary.version == self.primary:
                 raise Flaw(below(path, "secondary"), "says nothing that is not so: it is the primary's version anyway")
-        for name, fields in (("ignore", self.ignore), ("redact", self.redact)):
+        for name, fields in (("ignore", self.ignore), ("unordered", self.unordered), ("redact", self.redact)):
             for n, field in enumerate(fields):
                 check_field(field, below(path, name, n))
+        ignored = FieldSet(self.ignore)
+        for n, field in enumerate(self.unordered):
+            _check_unordered(field, ignored, below(path, "unordered", n))
         if self.redact and not self.max_samples:
             raise Flaw(below(path, "redact"), "does nothing with max_samples 0: no value is kept")
 
@@ -157,6 +161,14 @@ class Shadow(Document, frozen=True, kw_only=True):
         """Not the service itself, where a file says whose policy it is."""
         if to and not version and self.service and parse_pattern(self.service) == parse_service(to):
             raise Flaw(path, f"{to!r} is this service itself; name another, or a version")
+
+
+def _check_unordered(field: str, ignored: FieldSet, path: str) -> None:
+    steps = parse_field(field)
+    if steps[0] != "$":
+        raise Flaw(path, f"{field[:60]!r} is no list in a JSON body; write its place, such as $.items")
+    if ignored.covers(steps):
+        raise Flaw(path, f"does nothing: {field[:60]!r} is not compared, ignore says so")
 
 
 def _check_place(path: str, to: str, version: str) -> None:

@@ -97,3 +97,13 @@ class FieldSet:
             len(pattern) <= len(steps) and all(a in (ANY, b) for a, b in zip(pattern, steps, strict=False))
             for pattern in self._patterns
         )
+
+    def names(self, steps: Sequence[str]) -> bool:
+        """Whether a field is one of them itself."""
+        return any(
+            len(pattern) == len(steps) and all(a in (ANY, b) for a, b in zip(pattern, steps, strict=True))
+            for pattern in self._patterns
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.msgpack import encode
 
 from agent import frames, framing
+from policies.kinds.shadow.answer import Asked
 from tests.support.playbook import Playbook
 
 
@@ -124,7 +125,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Store(1, "n", frames.Topic("redis://r/0?stream=s", "me", {"file": "f"}), b"{}"),
     frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
     frames.Records(1, b"{}\n"),
-    frames.Compared("s", 7, frames.Asked("GET", "/", "id"), {}),
+    frames.Compared("s", 7, Asked("GET", "/", "id"), {}),
     frames.Drained(),
 ]
 

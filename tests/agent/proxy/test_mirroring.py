@@ -249,12 +249,13 @@ async def test_three_answers_go_to_control() -> None:
 
         proxy.worker.connect(lambda frame: None, compare, lambda frame: False)
         candidate = Stage(b"HTTP/1.1 418 Teapot\r\nX-Pot: small\r\nContent-Length: 2000\r\n\r\n" + b"y" * 2000)
-        ports = [await proxy.upstream(always_ok), await proxy.upstream(candidate)]
+        ports = [await proxy.upstream(always_ok) for _ in range(2)] + [await proxy.upstream(candidate)]
         document = {
             "compare": {"primary": "v1", "candidate": {"version": "v2"}, "max_answer": 1024, "timeout": "200ms"}
         }
         route = {"rules": [{"split": [{"version": "v1"}]}]}
-        proxy.put(endpoint(ports[0]), endpoint(ports[1], version="v2"), shadow=document, route=route)
+        serving = [endpoint(port) for port in ports[:2]]
+        proxy.put(*serving, endpoint(ports[2], version="v2"), shadow=document, route=route)
         client = await proxy.client()
         await client.ask(GET.replace(b"GET / ", b"GET /cats?secret=1 "))
         await eventually(lambda: len(sent) == 1)
@@ -271,3 +272,111 @@ async def test_three_answers_go_to_control() -> None:
         await client.ask(GET)
         await eventually(lambda: copies(proxy).get("uncompared") == 1)
         await settled(proxy)
+
+
+COMPARE: dict[str, Any] = {"primary": "v1", "candidate": {"version": "v2"}, "timeout": "200ms"}
+TWIN = "pets.twin"
+BY_USER: dict[str, Any] = {"hash": [{"header": "x-user"}]}
+
+
+class Served:
+    """An instance that says which one it is, and counts what it was asked for by role."""
+
+    def __init__(self, name: str, pause_s: float = 0.0) -> None:
+        self.name = name
+        self.pause_s = pause_s
+        self.asked: list[str] = []
+
+    async def __call__(self, client: Client) -> None:
+        while True:
+            head = await client.head()
+            role = next((line[16:] for line in head.split(b"\r\n") if line.startswith(b"x-shoal-shadow: ")), b"primary")
+            self.asked.append(role.decode())
+            await trio.sleep(self.pause_s if role == b"primary" else 0.0)
+            await client.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self.name), self.name.encode()))
+
+
+class Comparing:
+    """A proxy whose comparisons are caught."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.sent: list[Compared] = []
+        proxy.worker.connect(lambda frame: None, self._compare, lambda frame: False)
+
+    def _compare(self, frame: Compared) -> bool:
+        self.sent.append(frame)
+        return True
+
+    async def ask(self, mark: bytes, count: int = 1) -> None:
+        """So many requests, and what control is told of each."""
+        client = await self.proxy.client()
+        for _ in range(count):
+            before = len(self.sent)
+            await client.ask(GET[:-2] + b"X-User: ann\r\n\r\n", mark)
+            await eventually(lambda before=before: len(self.sent) > before)  # type: ignore[misc]
+        await settled(self.proxy)
+
+
+@pytest.mark.parametrize(
+    "balance",
+    [
+        {"algorithm": "least-request"},
+        {"algorithm": "round-robin"},
+        {"algorithm": "weighted"},
+        {"algorithm": "ring-hash", **BY_USER},
+        {"algorithm": "maglev", **BY_USER},
+        {"sticky": {"header": "x-user"}},
+    ],
+    ids=str,
+)
+async def test_the_secondary_is_another_instance(balance: dict[str, Any]) -> None:
+    """However endpoints are chosen, also where a user's requests all belong to one."""
+    async with running_proxy() as proxy:
+        comparing = Comparing(proxy)
+        served = [Served("v1-a"), Served("v1-b"), Served("v2-c")]
+        places = [endpoint(await proxy.upstream(each), version=each.name[:2]) for each in served]
+        route = {"rules": [{"split": [{"version": "v1"}]}]}
+        proxy.put(*places, shadow={"compare": COMPARE}, balance=balance, route=route)
+        await comparing.ask(b"v1-", 20)
+        for frame in comparing.sent:
+            assert frame.request.unusable == "" and set(frame.answers) == {"primary", "secondary", "candidate"}
+            assert {frame.answers[role].body for role in ("primary", "secondary")} == {b"v1-a", b"v1-b"}
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["alone", "the twin is the very process"])
+async def test_where_nobody_else_could_be_asked_nothing_is(twin: bool) -> None:
+    """No copy is sent, to the candidate neither, and control hears why; one process is never two answers."""
+    async with running_proxy() as proxy:
+        comparing = Comparing(proxy)
+        one, other = Served("v1-a"), Served("v2-c")
+        places = [endpoint(await proxy.upstream(one)), endpoint(await proxy.upstream(other), version="v2")]
+        if twin:
+            proxy.put(endpoint(places[0].port, "of-the-twin"), service=TWIN)
+        compare = {**COMPARE, **({"secondary": {"to": TWIN}} if twin else {})}
+        route = {"rules": [{"split": [{"version": "v1"}]}]}
+        proxy.put(*places, shadow={"compare": compare}, route=route)
+        await comparing.ask(b"v1-a", 3)
+        assert [(frame.request.unusable, frame.answers) for frame in comparing.sent] == [(mirroring.ALONE, {})] * 3
+        assert one.asked == ["primary"] * 3 and other.asked == []
+        assert copies(proxy) == {"dropped": 6}
+
+
+async def test_a_secondary_that_answers_the_request_itself_in_the_end_is_none() -> None:
+    """The first try breaks after the copies have left, and the next goes to where the second copy went."""
+    async with running_proxy() as proxy:
+        comparing = Comparing(proxy)
+
+        async def breaks(client: Client) -> None:
+            await client.head()
+            await eventually(lambda: "secondary" in good.asked)
+
+        good, other = Served("v1-b"), Served("v2-c")
+        bad = endpoint(await proxy.upstream(breaks), weight=1_000_000.0)
+        places = [endpoint(await proxy.upstream(good), weight=0.001)]
+        candidate = endpoint(await proxy.upstream(other), version="v2")
+        route = {"rules": [{"split": [{"version": "v1"}]}]}
+        proxy.put(bad, *places, candidate, shadow={"compare": COMPARE}, route=route, balance={"algorithm": "weighted"})
+        await comparing.ask(b"v1-b")
+        assert [frame.request.unusable for frame in comparing.sent] == [mirroring.SAME]
+        assert sorted(good.asked) == ["primary", "secondary"]

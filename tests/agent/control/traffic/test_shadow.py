@@ -17,6 +17,7 @@ from agent.control.mesh.reading import read
 from agent.control.mesh.table import Table
 from agent.control.traffic import shadow
 from agent.control.traffic.shadow import MAX_WAITING, MAX_WAITING_BYTES, ShadowTallies
+from policies.kinds.shadow.answer import Asked
 from policies.kinds.shadow.comparison import Tally, note
 from policies.kinds.shadow.difference import Difference
 from registry.etcd.server import EtcdProcess
@@ -47,7 +48,7 @@ def answer(body: Any = None, status: int = 200, **more: Any) -> dict[str, Any]:
 def frame(number: int = 0, *, revision: int = 7, service: str = SERVICE, **answers: Any) -> frames.Compared:
     """As a worker sends it, through the very encoding."""
     three = {"primary": answer({"a": 1}), "secondary": answer({"a": 1}), "candidate": answer({"a": 1}), **answers}
-    request = frames.Asked("GET", f"/pets/{number}?token=secret", f"id-{number}")
+    request = Asked("GET", f"/pets/{number}?token=secret", f"id-{number}")
     answers = {role: value for role, value in three.items() if value is not None}
     sent = frames.Compared(service, revision, request, answers)
     (received,) = framing.Decoder(frames.to_control).feed(framing.encode(sent))
@@ -106,6 +107,16 @@ async def test_what_says_nothing_is_not_counted(table: Table, sent: dict[str, An
         made.observe(frame(**sent))
         await until(lambda: (made.report(SERVICE) or {}).get("skipped") == {why: 1})
         assert made.compared == 0
+
+
+async def test_what_a_worker_found_unusable_is_counted_by_its_reason(table: Table) -> None:
+    """As there was no other instance to ask a second time; and a request that could be compared is."""
+    async with running(table) as made:
+        told = frame(primary=None, secondary=None, candidate=None)
+        made.observe(replace(told, request=replace(told.request, unusable="no other instance")))
+        made.observe(frame())
+        await until(lambda: made.compared == 1)
+        assert (made.report(SERVICE) or {})["skipped"] == {"no other instance": 1}
 
 
 async def test_answers_of_another_version_are_none_of_the_primary(table: Table) -> None:

@@ -26,6 +26,7 @@ from agent.control.workers.previous import MOST_PREVIOUS, NOTHING
 from agent.frames import Change, Commit, Configure, PolicyFrame, Stage, ToWorker
 from agent.framing import encode
 from agent.settings.address import Address
+from policies.kinds.shadow.answer import Asked
 from tests.support.proxy import GET, OK, Client, always_ok, endpoint, refusing_port
 from tests.support.proxy import listening as listening_port
 
@@ -269,7 +270,7 @@ SOUND = [
     frames.Peer(7, "/shares", b"\x92\xa1\xff\x80", "10.0.0.9"),
     frames.Store(8, "n", frames.Topic("?"), b"{}"),
     frames.Happened([]),
-    frames.Compared("s", 1, frames.Asked("GET", "/", ""), {}),
+    frames.Compared("s", 1, Asked("GET", "/", ""), {}),
     frames.Records(0, b""),
 ]
 LAST = encode(frames.Runs(9, [])) + encode(frames.Ready(1, "compiled"))

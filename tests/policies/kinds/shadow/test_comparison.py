@@ -122,6 +122,49 @@ def test_compressed_bodies_are_looked_into(encoding: str, pack: Any) -> None:
     assert set(found(*broken)) == {"body"}
 
 
+CATS: list[Any] = [{"id": n, "at": n * 7, "tags": ["a", "b"]} for n in range(3)]
+LATER: list[Any] = [{"id": n, "at": n * 7 + 1, "tags": ["b", "a"]} for n in (2, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "unordered", "ignore", "fields"),
+    [
+        ([1, 2, 3], [3, 1, 2], ["$"], [], {}),
+        ([1, 2, 3], [3, 1, 2], [], [], {"$[*]": ("3", "2")}),
+        ([1, 1, 2], [1, 2, 2], ["$"], [], {"$[*]": ("1", "2")}),
+        ([1, 1, 2], [2, 1], ["$"], [], {"$": ("a list of 3", "a list of 2")}),
+        ([1.0, 2, True], [True, 2.0, 1], ["$"], [], {}),
+        ([1, True], [1, 1], ["$"], [], {"$[*]": ("true", "1")}),
+        ({"a": [1, 2], "b": [1, 2]}, {"a": [2, 1], "b": [2, 1]}, ["$.a"], [], {"$.b[*]": ("2", "1")}),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [2, 1]}}, ["$.a"], [], {"$.a.b[*]": ("2", "1")}),
+        ({"x": [1, 2], "y": [3, 4]}, {"x": [2, 1], "y": [4, 3]}, ["$.*"], [], {}),
+        ([[1, 2], [3]], [[3], [2, 1]], ["$", "$[*]"], [], {}),
+        ([[1, 2], [3]], [[2, 1], [3]], ["$[*]"], [], {}),
+        (CATS, LATER, ["$", "$[*].tags"], ["$[*].at"], {}),
+        (CATS, LATER, ["$"], ["$[*].at", "$[*].tags"], {}),
+        (CATS, [*LATER[:2], {**LATER[2], "id": 9}], ["$", "$[*].tags"], ["$[*].at"], {"$[*].id": ("1", "9")}),
+        ({"a": [1, 2]}, {"a": {"b": 1}}, ["$.a"], [], {"$.a": ("a list of 2", "an object of 1")}),
+    ],
+)
+def test_lists_whose_order_says_nothing(
+    left: Any, right: Any, unordered: list[str], ignore: list[str], fields: dict[str, tuple[str, str]]
+) -> None:
+    """Multisets, at exactly the places that are named; what is ignored tells none apart; what is left is paired."""
+    assert found(answer(left), answer(right), unordered=unordered, ignore=ignore) == fields
+
+
+@pytest.mark.parametrize("size", [20_000, 30_000])
+def test_what_is_too_much_to_put_in_order_is_compared_as_a_whole(size: int) -> None:
+    """No more values are looked at than without."""
+    one, other = list(range(size)), list(range(size))[::-1]
+    assert found(answer(one), answer(other), unordered=["$"]) == {"$": (f"a list of {size}", f"a list of {size}")}
+    assert found(answer(one), answer(list(one)), unordered=["$"]) == {}
+    deep: Any = []
+    for _ in range(400):
+        deep = [deep]
+    assert found(answer([deep, 1]), answer([2, deep]), unordered=["$"])
+
+
 def test_what_is_ignored_and_what_is_never_shown() -> None:
     """By the very names that are reported, with all below them."""
     left = answer({"at": 1, "user": {"name": "Ann", "mail": "a@x"}, "m": {"k": 1}, "items": [{"id": 1, "p": 1}]})
@@ -190,6 +233,17 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
     max_leaves=20,
 )
+
+
+@given(st.lists(VALUES, max_size=6), st.randoms(use_true_random=False))
+def test_a_shuffled_list_is_the_same(values: list[Any], rng: Any) -> None:
+    """Whatever it holds; and one more or one other of its elements is a difference."""
+    shuffled = list(values)
+    rng.shuffle(shuffled)
+    assert found(answer(values), answer(shuffled), unordered=["$"]) == {}
+    assert found(answer(values), answer([*shuffled, "more"]), unordered=["$"]).keys() >= {"$"}
+    if values:
+        assert found(answer(values), answer([*shuffled[1:], "another one"]), unordered=["$"])
 
 
 @settings(max_examples=50)

@@ -213,6 +213,15 @@ def test_a_document_for_many_never_leads_a_service_to_itself() -> None:
         ({"compare": {**COMPARE, "secondary": {"version": "v1"}}}, "$.compare.secondary: says nothing that is not so"),
         ({"compare": {**COMPARE, "ignore": ["$.a[0]"]}}, "$.compare.ignore[0]: '[0]' is no step"),
         ({"compare": {**COMPARE, "ignore": ["price"]}}, "$.compare.ignore[0]: 'price' is no field"),
+        (
+            {"compare": {**COMPARE, "unordered": ["headers.vary"]}},
+            "$.compare.unordered[0]: 'headers.vary' is no list",
+        ),
+        ({"compare": {**COMPARE, "unordered": ["$.a[0]"]}}, "$.compare.unordered[0]: '[0]' is no step"),
+        (
+            {"compare": {**COMPARE, "ignore": ["$.a"], "unordered": ["$.b", "$.a.items"]}},
+            "$.compare.unordered[1]: does nothing: '$.a.items' is not compared, ignore says so",
+        ),
         ({"compare": {**COMPARE, "redact": ["headers.a b"]}}, "$.compare.redact[0]: 'a b' is no header name"),
         (
             {"compare": {**COMPARE, "max_samples": 0, "redact": ["$.a"]}},
