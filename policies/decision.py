@@ -55,6 +55,8 @@ class Forward(msgspec.Struct, frozen=True):
     response_headers: Edits | None = None
     retry: RetryPolicy | None = None
     """In place of the service's own."""
+    cookie: str | None = None
+    """What a Set-Cookie of the answer says, where it may: the user has none yet that keeps him where he is."""
 
 
 class Redirect(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ _SPAN: Final = float(1 << 53)
 
 
 def draw(key: str, target: str) -> float:
-    """A number in (0, 1), always the same for a key and a target."""
+    """A number in (0, 1), always the same for a key and a target. The target has the kind and the service that is drawn
+    for in its name: who is among the first of one document's users would else be among those of all."""
     digest = hashlib.blake2b(f"{key}\0{target}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return ((int.from_bytes(digest, "big") >> 11) + 0.5) / _SPAN

@@ -27,7 +27,7 @@ class Faults(Phase):
 
     def decide(self, subject: Subject) -> Verdict | None:
         """The first rule that matches, for its share of the requests."""
-        injected = self.compiled.decide(subject.view, time.time(), subject.rng)
+        injected = self.compiled.decide(subject.view, time.time(), subject.rng, self.state.name)
         return None if injected is None else _hold(injected)
 
     def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:

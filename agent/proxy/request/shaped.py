@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.engine.reactor import Timed
+from agent.proxy.messages.cookies import may_set
 from agent.proxy.messages.head import RequestHead, ResponseHead
 from agent.proxy.phases.verdict import Copies
 from agent.proxy.request import mirroring
@@ -109,8 +110,13 @@ class Shaped(Exchange):
     # The answer.
 
     def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
-        """With the cookie of a session that begins."""
+        """With the cookie of a session that begins, and with that of a user who has a side of a split from now on."""
         extra = super().extra_response_fields(head)
+        forward = self.forward
+        if forward is not None and forward.cookie is not None:
+            cookie = forward.cookie.encode("latin-1")
+            if may_set(head, cookie):
+                extra.append(b"set-cookie: %b\r\n" % cookie)
         if self._sets_cookie is not None:
             extra.append(b"set-cookie: %b\r\n" % self._sets_cookie.encode("latin-1"))
         return extra

@@ -195,7 +195,8 @@ class Plan:
         self.route: Routes | None = None
         routing = _asked(policies, "route", Route)
         if routing is not None:
-            found = route.compile(routing, Scope(state.name), once("route", policies, route.predicates))
+            asked = None if route.is_drawn(routing) else once("route", policies, route.predicates)
+            found = route.compile(routing, Scope(state.name), asked)
             met["route"] = self.route = Routes(state, policies["route"], found)
         copied = _asked(policies, "shadow", Shadow)
         self.shadow = Copying(state, policies["shadow"], shadow.compile(copied, Scope(state.name))) if copied else None

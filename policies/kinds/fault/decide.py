@@ -50,22 +50,22 @@ class Compiled:
         """Unix seconds."""
         self._rules = [_compiled(rule, n) for n, rule in enumerate(document.rules)]
 
-    def decide(self, request: RequestView, wall: float, rng: random.Random) -> Injected | None:
-        """What is done to a request at `wall` (Unix seconds); None: nothing."""
+    def decide(self, request: RequestView, wall: float, rng: random.Random, service: str = "") -> Injected | None:
+        """What is done to a request for a service at `wall` (Unix seconds); None: nothing."""
         if wall >= self.expires or request.header(SPARED) is not None:
             return None
         for rule in self._rules:
             if rule.matches is None or rule.matches(request):
-                return _injected(rule, rng) if _drawn(rule, request, rng) else None
+                return _injected(rule, rng) if _drawn(rule, request, rng, service) else None
         return None
 
 
-def _drawn(rule: _Rule, request: RequestView, rng: random.Random) -> bool:
+def _drawn(rule: _Rule, request: RequestView, rng: random.Random, service: str) -> bool:
     share = rule.rule.percent / 100
     if share >= 1:
         return True
     user = rule.user(request) if rule.user is not None else None
-    return (draw(user, rule.name) if user else rng.random()) < share
+    return (draw(user, f"fault/{service}/{rule.name}") if user else rng.random()) < share
 
 
 def _injected(rule: _Rule, rng: random.Random) -> Injected:

@@ -32,6 +32,7 @@ from policies.kinds.route.rules import (
     Target,
 )
 from policies.kinds.route.split import Split
+from policies.kinds.route.stickiness import issuer
 from policies.language.answer import DirectResponse
 from policies.language.matching import Predicate, Text, compile_match, compile_text, path_pattern
 from policies.language.names import parse_service
@@ -63,15 +64,20 @@ class Compiled:
         return self._default(request, rng)
 
 
-def predicates(document: Route) -> list[Predicate | None]:
-    """What its rules ask of requests: the same for every service that has the document."""
-    groups = {name: _member(name, group) for name, group in document.groups.items()}
+def is_drawn(document: Route) -> bool:
+    """Whether its predicates are a service's own: they draw shares of its users."""
+    return any(group.percent is not None for group in document.groups.values())
+
+
+def predicates(document: Route, service: str = "") -> list[Predicate | None]:
+    """What its rules ask of requests: the same for every service that has the document, unless `is_drawn`."""
+    groups = {name: _member(name, group, service) for name, group in document.groups.items()}
     return [compile_match(rule.match, groups) for rule in document.rules]
 
 
 def compile(document: Route, scope: Scope, matches: Sequence[Predicate | None] | None = None) -> Compiled:
     """A checked document, ready for requests to a service; `matches`: its predicates, when they are made already."""
-    return Compiled(document, scope.service, predicates(document) if matches is None else matches)
+    return Compiled(document, scope.service, predicates(document, scope.service) if matches is None else matches)
 
 
 def decide(compiled: Compiled, request: RequestView, rng: random.Random) -> Decision:
@@ -148,16 +154,18 @@ def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forw
         share = f"{100 * weights[identity] / total:.4g}% to {_described(target, other)}"
         action = msgspec.structs.replace(forward, service=other or None, subset=_subset(target, other, release))
         decisions[identity] = Decision(name, share, action)
-    split = Split([(identity, weights[identity], decision) for identity, decision in decisions.items()])
+    split = Split([(f"route/{service}/{identity}", weights[identity], each) for identity, each in decisions.items()])
     if split.only is not None:
         return _always(split.only)
     if rule.sticky is None:
         return lambda request, rng: split.at_random(rng)
-    user = user_of(rule.sticky)
+    user, issued = user_of(rule.sticky), issuer(rule.sticky)
 
     def stuck(request: RequestView, rng: random.Random) -> Decision:
         key = user(request)
-        return split.sticky(key) if key else split.at_random(rng)
+        if key:
+            return split.sticky(key)
+        return split.at_random(rng) if issued is None else issued.begin(split, rng)
 
     return stuck
 
@@ -267,15 +275,15 @@ def _shown(preview: Preview) -> Predicate:
     return _where(reader(preview.header, preview.cookie, ""), preview.where)
 
 
-def _member(name: str, group: Group) -> Predicate:
+def _member(name: str, group: Group, service: str) -> Predicate:
     read = reader(group.header, group.cookie, group.claim)
     if group.percent is None:
         return _where(read, group.where)
-    share = group.percent / 100
+    share, salt = group.percent / 100, f"route/{service}/groups/{name}"
 
     def drawn(request: RequestView) -> bool:
         value = read(request)
-        return bool(value) and draw(value or "", name) < share
+        return bool(value) and draw(value or "", salt) < share
 
     return drawn
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from policies.kinds.retry.document import RetryRule
 from policies.language.answer import LINES, DirectResponse, check_bodiless, check_header, printable
+from policies.language.duration import DAY_S, Duration, bounded
 from policies.language.matching import Match, PathMatch, Text, check_match, check_text, path_pattern
 from policies.language.names import parse_service
 from policies.language.plain import Flaw, below, read_at
@@ -24,6 +25,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::[0-9]{
 _REWRITTEN: Final = re.compile(r"/(?:[!$&'()*+,./:;=@_~0-9A-Za-z-]|%[0-9A-Fa-f]{2}|\{[A-Za-z0-9_]+\})*\Z")
 _LOCATION: Final = re.compile(r"/|\{path\}|[A-Za-z][A-Za-z0-9+.-]*:")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+MAX_TTL_S: Final = 366 * DAY_S
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -88,13 +90,20 @@ class RedirectTo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     status: Annotated[int, Meta(description="301, 302, 303, 307 or 308")] = 302
 
 
+class StickySplit(Sticky, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What keeps a user on a side of a split; one without the cookie is given it."""
+
+    issue: Annotated[bool, Meta(description="With cookie: the answer to a client without it sets it")] = True
+    ttl: Annotated[Duration, Meta(description="With cookie: its Max-Age; 0 is until the browser closes")] = 0
+
+
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to do with the requests that match."""
 
     name: Annotated[str, Meta(max_length=128, description="For people: shown by explain; default rules[n]")] = ""
     match: Match = Match()
     split: Annotated[tuple[Target, ...], Meta(max_length=64)] = ()
-    sticky: Sticky | None = None
+    sticky: StickySplit | None = None
     rewrite: Rewrite | None = None
     headers: Headers | None = None
     retry: Annotated[RetryRule | None, Meta(description="In place of the service's retry policy")] = None
@@ -172,9 +181,20 @@ def _check_split(rule: Rule, path: str) -> None:
     if rule.split and math.fsum(target.weight for target in rule.split) <= 0:
         raise Flaw(below(path, "split"), "the weights add up to 0: nothing could be chosen; give one target a weight")
     if rule.sticky is not None:
-        check_sticky(rule.sticky, below(path, "sticky"))
+        _check_sticky(rule.sticky, below(path, "sticky"))
         if len(rule.split) < 2:
             raise Flaw(below(path, "sticky"), "without a split over two targets there is nothing to stick to")
+
+
+def _check_sticky(sticky: StickySplit, path: str) -> None:
+    check_sticky(sticky, path)
+    age_s = bounded(below(path, "ttl"), sticky.ttl, 0, MAX_TTL_S)
+    if not sticky.issue and not sticky.cookie:
+        raise Flaw(below(path, "issue"), "does nothing without cookie: a client sends headers by itself")
+    if age_s and not (sticky.cookie and sticky.issue):
+        raise Flaw(below(path, "ttl"), "does nothing where no cookie is set; it goes with cookie, and issue true")
+    if 0 < age_s < 1:
+        raise Flaw(below(path, "ttl"), "less than a second; at least 1s, or 0 for until the browser closes")
 
 
 def _check_rewrite(rewrite: Rewrite, match: PathMatch | None, path: str) -> None:

@@ -64,7 +64,7 @@ class Order:
 class Sample:
     """Some requests, and what is ordered for each."""
 
-    __slots__ = ("_matches", "_name", "_orders", "_user", "_writes", "share")
+    __slots__ = ("_matches", "_name", "_orders", "_salt", "_user", "_writes", "share")
 
     def __init__(
         self,
@@ -75,8 +75,11 @@ class Sample:
         writes: bool = False,
         matches: Callable[[RequestView], bool] | None = None,
         user: Callable[[RequestView], str | None] | None = None,
+        service: str = "",
     ) -> None:
+        """`service`: whose users are drawn."""
         self._name = name
+        self._salt = f"shadow/{service}/{name}"
         self._orders = list(orders)
         self.share = share
         """0 to 1."""
@@ -100,7 +103,7 @@ class Sample:
         if self._user is None:
             return True
         key = self._user(request)
-        return (draw(key, self._name) if key else drawn) < self.share
+        return (draw(key, self._salt) if key else drawn) < self.share
 
     def __str__(self) -> str:
         return f"{self._name}: {100 * self.share:.4g}% {', '.join(map(str, self._orders))}"
@@ -161,7 +164,7 @@ def compile(document: Shadow, scope: Scope = ANYWHERE) -> Compiled:
     for n, copy in enumerate(document.copies):
         order = _order(copy.to, copy.version, service, timeout_s=seconds(copy.timeout))
         if order is not None:
-            samples.append(_sample(copy, f"copies[{n}]", order))
+            samples.append(_sample(copy, f"copies[{n}]", service, order))
     compare = document.compare
     compared = _compared(compare, service) if compare is not None else None
     if compared is not None:
@@ -189,10 +192,10 @@ def _compared(compare: Compare, service: str) -> Sample | None:
     if secondary is None:
         subset = Subset(compare.primary) if compare.primary else None
         secondary = Order("", subset, role=SECONDARY, timeout_s=timeout_s, max_answer=room)
-    return _sample(compare, "compare", secondary, candidate)
+    return _sample(compare, "compare", service, secondary, candidate)
 
 
-def _sample(sampled: Sampled, name: str, *orders: Order) -> Sample:
+def _sample(sampled: Sampled, name: str, service: str, *orders: Order) -> Sample:
     """With what is ordered for each request."""
     return Sample(
         name,
@@ -201,6 +204,7 @@ def _sample(sampled: Sampled, name: str, *orders: Order) -> Sample:
         writes=sampled.writes,
         matches=compile_match(sampled.match, {}),
         user=user_of(sampled.sticky) if sampled.sticky is not None else None,
+        service=service,
     )
 
 

@@ -12,8 +12,12 @@ from policies.catalogue import parse
 from policies.decision import Decision, Edits, Forward, Redirect, Respond, Subset
 from policies.endpoint import Endpoint
 from policies.kind import Scope
+from policies.kinds.fault import decide as fault
+from policies.kinds.fault.document import FaultPolicy
 from policies.kinds.route.decide import Compiled, compile, decide
 from policies.kinds.route.document import Route
+from policies.kinds.shadow import decide as shadow
+from policies.kinds.shadow.document import Shadow
 from policies.language.document import Invalid
 from policies.request import Request
 
@@ -142,6 +146,85 @@ def test_a_sticky_split_keeps_users_on_their_sides(key: str) -> None:
     assert {user for user in users if side(5, user) == "v2"} == few
     assert 5 <= len(few) <= 30
     assert 40 <= len(more) <= 85
+
+
+def first_tenth(kind: str, service: str) -> set[str]:
+    """The users whom a tenth takes in, of a document of some kind that a thousand services might have."""
+    users = [f"user-{n}" for n in range(4000)]
+    asked = [(user, Request("GET", "/", {"user": user})) for user in users]
+    sticky: dict[str, Any] = {"percent": 10, "sticky": {"header": "user"}}
+    if kind == "fault":
+        fields = {"expires": "2099-01-01T00:00:00Z", "rules": [{"name": "v2", **sticky, "reset": True}]}
+        found = parse("fault", "*", json.dumps(fields).encode())
+        assert isinstance(found, FaultPolicy)
+        faults = fault.compile(found)
+        return {user for user, each in asked if faults.decide(each, 0.0, RNG, service) is not None}
+    if kind == "shadow":
+        found = parse("shadow", "*", json.dumps({"copies": [{"to": "lab", **sticky}]}).encode())
+        assert isinstance(found, Shadow)
+        shadows = shadow.compile(found, Scope(service))
+        return {user for user, each in asked if shadows.decide(each, RNG)}
+    split = {"split": CANARY, "sticky": {"header": "user"}}
+    group = {"match": {"groups": ["v2"]}, "split": [{"version": "v2"}]}
+    groups = {"groups": {"v2": {"header": "user", "percent": 10}}} if kind == "group" else {}
+    found = parse("route", "*", json.dumps({**groups, "rules": [group if groups else split]}).encode())
+    assert isinstance(found, Route)
+    compiled = compile(found, Scope(service))
+    return {user for user, each in asked if decide(compiled, each, RNG).action == Forward(subset=Subset("v2"))}
+
+
+@pytest.mark.parametrize("kind", ["split", "group", "fault", "shadow"])
+def test_not_the_same_users_are_guinea_pigs_everywhere(kind: str) -> None:
+    """A tenth of a tenth is in two of them: of two services under one document, and of two kinds of one service."""
+    one = first_tenth(kind, "pets.production")
+    assert one == first_tenth(kind, "pets.production")
+    others = [first_tenth(kind, "shop.production")]
+    others += [first_tenth(each, "pets.production") for each in ("split", "group", "fault", "shadow") if each != kind]
+    for other in others:
+        assert 300 < len(one) < 500 and 300 < len(other) < 500
+        assert 10 < len(one & other) < 80
+
+
+def test_within_a_document_users_are_on_the_same_side_of_each_rule() -> None:
+    """A user of the new version has it on every path."""
+    rules: list[Any] = [
+        {"match": {"path": {"prefix": path}}, "split": CANARY, "sticky": {"cookie": "user"}} for path in ("/a", "/b")
+    ]
+    compiled = route(rules=rules)
+    for n in range(200):
+        cookie = {"cookie": f"user=u{n}"}
+        assert version(compiled, "GET", "/a", cookie) == version(compiled, "GET", "/b", cookie)
+
+
+@pytest.mark.parametrize(
+    ("sticky", "attributes"),
+    [
+        ({"cookie": "user"}, "; Path=/; HttpOnly; SameSite=Lax"),
+        ({"cookie": "user", "ttl": "30m"}, "; Path=/; Max-Age=1800; HttpOnly; SameSite=Lax"),
+        ({"cookie": "__Host-user"}, "; Path=/; HttpOnly; Secure; SameSite=Lax"),
+    ],
+)
+def test_who_has_no_cookie_is_given_one(sticky: dict[str, str], attributes: str) -> None:
+    """And is from the first request on where it keeps him; the sides get their shares; who has one keeps that."""
+    compiled = route(rules=[{"split": CANARY, "sticky": sticky}])
+    name, sides = sticky["cookie"], []
+    for _ in range(1000):
+        first = forward(compiled)
+        assert first.cookie is not None and first.subset is not None
+        value, _, rest = first.cookie.partition(";")
+        assert value.startswith(f"{name}=") and f";{rest}" == attributes
+        again = forward(compiled, "GET", "/", {"cookie": value})
+        assert again.subset == first.subset and again.cookie is None
+        sides.append(first.subset.version)
+    assert 60 < sides.count("v2") < 150 and forward(compiled, "GET", "/", {"cookie": f"{name}="}).cookie
+
+
+@pytest.mark.parametrize("sticky", [{"header": "user"}, {"cookie": "user", "issue": False}, None])
+def test_who_needs_no_cookie_gets_none(sticky: Any) -> None:
+    """By header, where the document says no, and where users are not kept together."""
+    compiled = route(rules=[{"split": CANARY, **({"sticky": sticky} if sticky else {})}])
+    assert {version(compiled) for _ in range(100)} == {"v1", "v2"}
+    assert {forward(compiled).cookie for _ in range(20)} == {None}
 
 
 def test_without_the_sticky_value_requests_are_divided_at_random() -> None:
@@ -377,6 +460,14 @@ SET = "$.rules[1].headers.request.set"
         (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie; here: none"),
         (rule(split=CANARY, sticky={"header": "a", "cookie": "b"}),
          "$.rules[1].sticky: exactly one of header, cookie; here: header and cookie"),
+        (rule(split=CANARY, sticky={"header": "a", "issue": False}),
+         "$.rules[1].sticky.issue: does nothing without cookie: a client sends headers by itself"),
+        (rule(split=CANARY, sticky={"header": "a", "ttl": "1h"}),
+         "$.rules[1].sticky.ttl: does nothing where no cookie is set; it goes with cookie, and issue true"),
+        (rule(split=CANARY, sticky={"cookie": "a", "issue": False, "ttl": 60}),
+         "$.rules[1].sticky.ttl: does nothing where no cookie is set; it goes with cookie, and issue true"),
+        (rule(split=CANARY, sticky={"cookie": "a", "ttl": "9000h"}),
+         "$.rules[1].sticky.ttl: 3.24e+07 s; from 0 s to 3.16224e+07 s"),
         (rule(split=CANARY, sticky={"header": "a b"}), "$.rules[1].sticky.header: 'a b' is no header name"),
         (rule(rewrite={}), "$.rules[1].rewrite: neither path nor host"),
         (rule(rewrite={"path": "new"}),
