@@ -63,6 +63,15 @@ class MirrorState:
         self.resyncs = 0
 
 
+class _Absence(NamedTuple):
+    """Of etcd."""
+
+    since: float
+    """When it was last heard of, or first asked for, on Trio's clock."""
+    revision: int
+    """Up to which it was followed; 0: it was not."""
+
+
 class _AnotherEtcd(Exception):
     """The etcd that answers is not the one whose revisions we know."""
 
@@ -103,7 +112,9 @@ class Mirror:
         self._witness = ("", 0)
         """A key, and the revision at which it was put: the newest that is known."""
         self._left = 0.0
-        """When etcd was last there, on Trio's clock."""
+        """When etcd was last there, on Trio's clock; before that, when it was first asked for."""
+        self._absence: _Absence | None = None
+        """While it is away, and that was told."""
         self._held: dict[str, int] = {}
         """Every key, and the revision of its value. The values are the owner's to keep."""
         self.state = MirrorState()
@@ -126,6 +137,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Follow etcd until cancelled, whatever it does."""
+        self._left = trio.current_time()
         while True:
             try:
                 if not self.state.synced:
@@ -143,6 +155,7 @@ class Mirror:
     async def _wait(self, error: StoreError) -> None:
         state = self.state
         if state.connected or not state.error:
+            self._absence = _Absence(self._left, state.revision)
             what = "etcd refuses us" if isinstance(error, Refused) else "etcd is away"
             log.warning(f"{what}; what is known stays in force", error=str(error))
         state.connected = False
@@ -165,6 +178,8 @@ class Mirror:
         state.resyncs += 1
         if another:
             log.warning("this is not the etcd that was left", reason=another)
+            if self._absence is not None:
+                self._absence = self._absence._replace(revision=0)  # its revisions are others
         self._deliver(Update(found.revision, changes, True, another))
         self._contact()
 
@@ -215,14 +230,23 @@ class Mirror:
                     f"cluster {watch.cluster_id:x} at revision {watch.revision}, after "
                     f"cluster {self._cluster_id:x} at revision {self.state.revision}"
                 )
-            if not self.state.connected:
-                log.info("watching etcd", revision=self.state.revision)
             self._contact()
+            self._tell_it_is_back(watch.revision)
             self._plan_audit()
             while True:
                 await self._take(watch)
                 if trio.current_time() >= self._audit_at:
                     await self._audit()
+
+    def _tell_it_is_back(self, revision: int) -> None:
+        """It is watched again, and stands at a revision."""
+        absence, self._absence = self._absence, None
+        if absence is None:
+            return
+        fields: dict[str, object] = {"away_s": round(trio.current_time() - absence.since, 1), "revision": revision}
+        if absence.revision and revision >= absence.revision:
+            fields["revisions_caught_up"] = revision - absence.revision
+        log.info("etcd is back", **fields)
 
     def _plan_audit(self) -> None:
         self._audit_at = trio.current_time() + self._audit_s * (1 + self._rng.random() / 2)

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 from hypothesis import given, settings
@@ -383,3 +384,74 @@ async def test_a_silent_difference_is_found(autojump_clock: trio.testing.MockClo
         await until(owner, {"/m/a": b"1", "/m/c": b"1"}, 200)
         assert mirrored.state.resyncs == 2 and owner.updates[-1].another == ""
         nursery.cancel_scope.cancel()
+
+
+def _absences(events: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Without what a log always says of etcd: that it is back, and what is told of it."""
+    return [
+        {k: v for k, v in event.items() if k not in ("event", "log_level")}
+        for event in events
+        if event["event"] == "etcd is back"
+    ]
+
+
+async def _away(store: MemoryStore, seconds: float) -> None:
+    """Out of reach for so long, while somebody else puts two keys."""
+    store.down = True
+    store.cut()
+    await trio.sleep(seconds)
+    store.down = False
+    await store.put("/m/b", b"1")
+    await store.put("/m/b", b"2")
+    await trio.sleep(5)
+
+
+@pytest.mark.parametrize("seconds", [3, 60])
+async def test_it_is_told_when_etcd_is_back(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+    """For how long it was away, and what was missed: whether the watch goes on or everything is read again."""
+    store, owner = MemoryStore(), Owner()
+    await store.put("/m/a", b"1")
+    with structlog.testing.capture_logs() as events:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirror(store, owner).run)
+            await trio.sleep(1)
+            assert not _absences(events), "nothing was away"
+            left = store.revision
+            await _away(store, seconds)
+            nursery.cancel_scope.cancel()
+    (told,) = _absences(events)
+    assert told["revision"] == store.revision
+    assert told["revisions_caught_up"] == store.revision - left
+    assert seconds <= float(str(told["away_s"])) <= seconds + 5
+    assert [event["event"] for event in events].count("etcd is away; what is known stays in force") == 1
+
+
+async def test_etcd_that_was_away_at_the_start(autojump_clock: trio.testing.MockClock) -> None:
+    """The first word of it is told too; nothing was caught up with, for nothing was known."""
+    store, owner = MemoryStore(), Owner()
+    with structlog.testing.capture_logs() as events:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirror(store, owner).run)
+            await _away(store, 20)
+            nursery.cancel_scope.cancel()
+    (told,) = _absences(events)
+    assert "revisions_caught_up" not in told
+    assert float(str(told["away_s"])) >= 20
+
+
+async def test_another_etcd_is_back(autojump_clock: trio.testing.MockClock) -> None:
+    """Its revisions are not those that were left: nothing is counted with them."""
+    store, owner = MemoryStore(), Owner()
+    with structlog.testing.capture_logs() as events:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirror(store, owner).run)
+            await trio.sleep(1)
+            store.down = True
+            store.cut()
+            await trio.sleep(20)
+            store.replace(cluster_id=7, revision=500)
+            store.down = False
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+    (told,) = _absences(events)
+    assert told == {"away_s": told["away_s"], "revision": 500}

@@ -1,6 +1,9 @@
 """The access log: one JSON object a line, written here, off the request path and off control's loop.
 
-A disk or a pipe that does not keep up costs lines, which are counted; never the agent, and never a request.
+Laws
+- A disk or a pipe that does not keep up costs lines, which are counted; never the agent, and never a request.
+- A line is there whole, or is lost: what was written of one that did not fit is taken back, and where that cannot be
+  (a pipe; somebody else has written behind it), the next line begins behind a line break.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import os
 import stat
 import sys
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -34,6 +37,8 @@ class AccessLog:
         self._given = trio.Event()
         self._ending = False
         self._moved = False
+        self._torn = False
+        """Whether what stands at the end is a piece of a line."""
         self._patience = trio.CancelScope(shield=True)
         self.lost = 0
         """Lines that could not be written."""
@@ -70,6 +75,7 @@ class AccessLog:
             return
         try:
             before, self._fd = self._fd, _opened(self._path)
+            self._torn = _ends_within_a_line(self._path)
         except OSError as error:
             log.error("cannot open the access log", path=self._path, error=error.strerror)
             return
@@ -88,9 +94,12 @@ class AccessLog:
                         continue
                     lines, count = self._waiting.popleft()
                     self._waiting_bytes -= len(lines)
-                    reason = await trio.to_thread.run_sync(_append, self._fd, lines, abandon_on_cancel=True)
-                    if reason:
-                        self._lose(count, reason)
+                    written = await trio.to_thread.run_sync(
+                        _append, self._fd, lines, self._torn, abandon_on_cancel=True
+                    )
+                    self._torn = written.torn
+                    if written.reason:
+                        self._lose(count - written.lines, written.reason)
                 if self._ending:
                     break
                 self._given = trio.Event()
@@ -129,12 +138,53 @@ def _check_whose(found: os.stat_result | None) -> None:
         raise OSError(errno.EPERM, f"it belongs to the user {found.st_uid}, who could read it or send it elsewhere")
 
 
-def _append(fd: int, data: bytes) -> str:
-    """In a thread: all of it. Returns why not, when it cannot be."""
-    left = memoryview(data)
+def _ends_within_a_line(path: str) -> bool:
+    """Whether a file's last line has no end: whoever wrote it was killed."""
     try:
-        while left:
-            left = left[os.write(fd, left) :]
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False  # it may be written only
+
+
+class Written(NamedTuple):
+    """What became of lines."""
+
+    lines: int
+    """So many are there whole."""
+    torn: bool
+    """Whether there is a piece of one behind them."""
+    reason: str
+    """Why not all of them are; empty: they are."""
+
+
+def _append(fd: int, lines: bytes, torn: bool) -> Written:
+    """In a thread. `torn`: what stands at the end is a piece of a line."""
+    data = b"\n" + lines if torn else lines
+    at, reason = 0, ""
+    try:
+        while at < len(data):
+            at += os.write(fd, memoryview(data)[at:])
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        reason = error.strerror or str(error)
+    if at:
+        piece = at - data.rfind(b"\n", 0, at) - 1
+        torn = piece > 0 and not _taken_back(fd, piece)
+    return Written(data.count(b"\n", len(data) - len(lines), at), torn, reason)
+
+
+def _taken_back(fd: int, size: int) -> bool:
+    """Whether the last bytes that were written could be removed: only where they are the last of a file."""
+    try:
+        end = os.lseek(fd, 0, os.SEEK_CUR)
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or os.fstat(fd).st_size != end:
+            return False
+        os.ftruncate(fd, end - size)
+    except OSError:
+        return False
+    return True
