@@ -3,7 +3,8 @@
 
 Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
 comma separated), SHOAL_GIVEN_UP_FD, SHOAL_COUNTS_FD and SHOAL_COUNTS_REGION (memory of all its workers, and which part
-is this one's; a control of before does not have them). Control holds copies of the listening sockets, so that what
+is this one's; a control of before does not have them), SHOAL_LISTEN (`with_table` where others serve these sockets
+until then). Control holds copies of the listening sockets, so that what
 waits in their queues outlives a worker.
 
 When control is gone a worker goes on serving its last table for ORPHAN_S, so that a successor can take over, and then
@@ -163,9 +164,9 @@ async def main() -> None:
     gc.set_threshold(50_000, 20, 50)
     raise_limit()
     worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")), _together())
-    for fd in _descriptors("SHOAL_OUTBOUND_FDS"):
-        worker.listen(fd, inbound=False)
-    for fd in _descriptors("SHOAL_INBOUND_FDS"):
-        worker.listen(fd, inbound=True)
+    outbound, inbound = _descriptors("SHOAL_OUTBOUND_FDS"), _descriptors("SHOAL_INBOUND_FDS")
+    worker.listen_with_table(outbound, inbound)
+    if os.environ.get("SHOAL_LISTEN") != "with_table":
+        worker.listen_now()
     control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))
     await serve(worker, trio.SocketStream(trio.socket.from_stdlib_socket(control)))

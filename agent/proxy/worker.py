@@ -55,10 +55,16 @@ class Worker(Runtime):
         self.drained = trio.Event()
         self.peers.here[EXPLAIN.encode()] = self._explain_to_peer
         self._waiting: list[RequestHandler] = []
+        self._with_table: list[tuple[int, bool]] = []
+        """Listening sockets that wait for the first table, and whether each is inbound."""
         self._refused: list[Uncompiled] = []
         """What of the staged changes could not be compiled; told with the commit."""
 
     # Connections.
+
+    def listen_with_table(self, outbound: list[int], inbound: list[int]) -> None:
+        """Serve these listening sockets once there is a table; until then others serve them."""
+        self._with_table = [(fd, False) for fd in outbound] + [(fd, True) for fd in inbound]
 
     def listen(self, fd: int, *, inbound: bool) -> None:
         """Serve a listening socket."""
@@ -228,8 +234,16 @@ class Worker(Runtime):
         if first:
             gc.collect()
             gc.freeze()
+            self.listen_now()
             answers.append(frames.Ready(os.getpid(), build.kind(), changes=True))
         return answers
+
+    def listen_now(self) -> None:
+        """Serve what waits for a table, whether there is one or not: requests wait for it then."""
+        waited, self._with_table = self._with_table, []
+        if not self.draining:
+            for fd, inbound in waited:
+                self.listen(fd, inbound=inbound)
 
     def _runs(self) -> frames.Runs:
         refused, self._refused = self._refused, []

@@ -154,6 +154,13 @@ class Fleet:
             raise
         finally:
             theirs.close()
+        if self._left_behind:  # while it was being started: the process that is executed next does not know of it
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            ours.close()
+            counts.free(region)
+            return
         counts.began(region, process.pid)
         worker = Worker(index, process, trio.socket.from_stdlib_socket(ours), self._make_feed())
         self.workers[index] = worker
@@ -191,7 +198,13 @@ class Fleet:
         return await trio.lowlevel.open_process(
             self._command,
             pass_fds=[fd for numbers in fds.values() for fd in numbers],
-            env={**handed_on(os.environ), "PYTHONPATH": path, **told, "SHOAL_COUNTS_REGION": str(region)},
+            env={
+                **handed_on(os.environ),
+                **told,
+                "PYTHONPATH": path,
+                "SHOAL_COUNTS_REGION": str(region),
+                "SHOAL_LISTEN": "with_table" if self.previous.workers else "now",
+            },
             stdin=subprocess.DEVNULL,
         )
 

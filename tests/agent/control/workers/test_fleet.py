@@ -57,9 +57,12 @@ class Feed:
 class Running:
     """A fleet, what it is told, and what it tells."""
 
-    def __init__(self, count: int, command: Sequence[str], hang_s: float, **handlers: Any) -> None:
-        self.outbound = listening(ANY, (), count)
-        self.inbound = listening(ANY, (), count)
+    def __init__(
+        self, count: int, command: Sequence[str], hang_s: float, before: Running | None = None, **handlers: Any
+    ) -> None:
+        """`before`: whose listening sockets these are too."""
+        self.outbound = [sock.dup() for sock in before.outbound] if before else listening(ANY, (), count)
+        self.inbound = [sock.dup() for sock in before.inbound] if before else listening(ANY, (), count)
         self.table: list[ToWorker] = []
         self.takes = 0
         self.parts: list[bool] = []
@@ -493,6 +496,50 @@ async def test_old_workers_are_drained() -> None:
         async with handed_over(run) as later:
             assert [it.pid for it in later.fleet.previous.workers] == pids
             await relieved(later)
+
+
+async def test_nobody_waits_for_the_table_of_a_new_worker_while_an_old_one_serves() -> None:
+    """A new worker takes connections with its first table and not before: the next re-execution may come first."""
+    async with upstream() as port, running() as run:
+        run.table = service(port)
+        await run.until(lambda: run.fleet.ready)
+        run.fleet.leave_behind()
+        async with running(before=run, inherited=run.fleet.left_behind()) as later:
+            await later.until(lambda: later.fleet.workers)
+            worker = later.fleet.workers[0]
+            began = worker.last_word
+            worker.send(encode(frames.Ask(0, "ping")))
+            await trio.sleep(0)
+            while worker.last_word == began:  # it runs, and knows no table
+                await trio.sleep(0.01)
+            for _ in range(12):
+                assert (await (await later.client()).ask(GET)).endswith(b"ok")
+            later.tell(run.table)
+            await later.until(lambda: later.fleet.ready)
+            await relieved(later)
+            assert (await (await later.client()).ask(GET)).endswith(b"ok")
+
+
+async def test_a_worker_that_is_being_started_is_not_forgotten_over_a_re_execution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next process does not know of it, so it ends here, whatever it was about to serve."""
+    started: list[trio.Process] = []
+    start = trio.lowlevel.open_process
+
+    async def slowly(*args: Any, **more: Any) -> trio.Process:
+        with trio.CancelScope(shield=True):
+            run.fleet.leave_behind()
+            started.append(await start(*args, **more))
+        return started[0]
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", slowly)
+    async with running(command=SLEEPER) as run:
+        with trio.fail_after(60):
+            while not started:
+                await trio.sleep(0.01)
+    assert run.fleet.left_behind() == ()
+    assert started[0].returncode is not None
 
 
 async def test_an_old_worker_that_does_not_end_is_killed() -> None:
