@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -43,6 +45,16 @@ class Edits(msgspec.Struct, frozen=True):
     """Lower case."""
 
 
+class Others(Protocol):
+    """Those that share what one of them cannot serve."""
+
+    def choose(
+        self, request: RequestView, cookie: str | None, rng: random.Random, serves: Callable[[Decision], bool]
+    ) -> Decision | None:
+        """Another decision, whose place serves; None: there is none. `cookie`: what the request's answer will set."""
+        ...
+
+
 class Forward(msgspec.Struct, frozen=True):
     """Send it on. None: as it is."""
 
@@ -55,6 +67,8 @@ class Forward(msgspec.Struct, frozen=True):
     response_headers: Edits | None = None
     retry: RetryPolicy | None = None
     """In place of the service's own."""
+    others: Others | None = None
+    """Who takes it where nobody there can serve it."""
     cookie: str | None = None
     """What a Set-Cookie of the answer says, where it may: the user has none yet that keeps him where he is."""
 

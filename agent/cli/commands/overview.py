@@ -171,12 +171,21 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
             {"policy": f"{kind}/{service}", "revision": h.revision, "stands": h.stands, "reason": h.reason, "at": h.at}
             for (kind, service), h in sorted(census.held.items())
         ],
+        "shares": _shares(census),
         "undelivered": [
             {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
             for id, record in sorted(census.undelivered.items())
         ],
         "malformed": [{"key": key, "reason": reason} for key, reason in sorted(_malformed(census).items())],
     }
+
+
+def _shares(census: Census) -> list[dict[str, str]]:
+    """Where routes lead and nobody is."""
+    from agent.cli.findings.documents import of_shares
+    from agent.cli.findings.facts import Facts
+
+    return [{"where": found.where, "what": found.what} for found in of_shares(Facts(census=census))]
 
 
 def _malformed(census: Census) -> dict[str, str]:
@@ -370,6 +379,8 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
             printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
     for refused in told["refused"]:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}; {_instead(refused)}")
+    for share in told["shares"]:
+        printer.text(f"route     {share['where'].removeprefix('route/')}: {share['what']}")
     for unable_ones in told["not_enforced"]:
         printer.text(f"version   {Unable(**unable_ones)}")
     if told["silent"]:

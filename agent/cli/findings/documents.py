@@ -9,7 +9,7 @@ from agent.cli.census import Census
 from agent.cli.enforcing import Text, silence, unable
 from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, Severity, named
-from agent.cli.findings.places import Place, places
+from agent.cli.findings.places import OTHERS, SERVED, Place, places
 from policies.catalogue import parse
 from policies.kinds.route.document import Route
 from policies.language.document import Document, meant
@@ -42,6 +42,14 @@ def of_documents(facts: Facts) -> Iterator[Finding]:
                 yield from _leading(written, place, known)
 
 
+def of_shares(facts: Facts) -> Iterator[Finding]:
+    """Of these, what becomes of requests now: what a route gives to nobody, or to the others of a split."""
+    for found in of_documents(facts):
+        leads_nowhere = found.id in ("no-such-version", "no-such-service") and found.where.startswith("route/")
+        if leads_nowhere and found.what.endswith((SERVED, OTHERS)):
+            yield found
+
+
 def of_refusals(facts: Facts) -> Iterator[Finding]:
     """What was put and is not in force, everywhere or on some hosts."""
     census = facts.census
@@ -69,8 +77,12 @@ class _Known:
 
     def __init__(self, census: Census) -> None:
         self.instances: dict[str, list[Instance]] = {}
-        for (service, _), instance in census.instances.items():
+        self.healthy: dict[str, list[Instance]] = {}
+        for (service, id), instance in census.instances.items():
             self.instances.setdefault(service, []).append(instance)
+            health = census.health.get((service, id))
+            if health is None or health.healthy:
+                self.healthy.setdefault(service, []).append(instance)
         self.made = {service for service in _exact(census) if _makes(census, service)}
         """Services that have no instances, and whose route leads elsewhere: second names."""
         self.services = sorted(self.instances.keys() | self.made)
@@ -134,10 +146,11 @@ def _leading(written: Written, place: Place, known: _Known) -> Iterator[Finding]
     lacking: dict[str, list[str]] = {}
     for service in (place.service,) if place.service else written.in_force_for:
         instances = known.instances.get(service, [])
-        if instances and not any(_selects(place, instance) for instance in instances):
+        able = known.healthy.get(service, []) if place.healthy else instances
+        if instances and not any(_selects(place, instance) for instance in able):
             lacking.setdefault(_lacks(place, instances), []).append(service)
     for lack, services in lacking.items():
-        what = f"no instance of {named(services)} {lack}: {place.means}"
+        what = f"no {'healthy ' * place.healthy}instance of {named(services)} {lack}: {place.means}"
         yield Finding(
             "no-such-version", severity, where, what, f"start one, or name another: `shoal instances {services[0]}`"
         )
@@ -157,4 +170,4 @@ def _lacks(place: Place, instances: Iterable[Instance]) -> str:
     wanted += [f"{name}={value}" for name, value in place.labels]
     versions = sorted({instance.version for instance in instances} - {""})
     there = f" (there {'are' if len(versions) > 1 else 'is'} {named(versions)})" if place.version and versions else ""
-    return f"has {' and '.join(wanted)}{there}"
+    return f"has {' and '.join(wanted)}{there}" if wanted else "is there"

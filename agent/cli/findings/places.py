@@ -14,6 +14,7 @@ from policies.language.names import parse_service
 from policies.language.plain import below
 
 SERVED = "what goes there is answered with 503"
+OTHERS = "its share goes to the others"
 FALLBACK = "the fallback can take nothing over"
 WAY_OUT = "what is too much has no way out there"
 COPIED = "nothing is copied there"
@@ -33,6 +34,8 @@ class Place(NamedTuple):
     version: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     zone: str = ""
+    healthy: bool = False
+    """Whether ill ones are as good as none."""
 
 
 def places(document: Document) -> Iterator[Place]:
@@ -62,7 +65,9 @@ def _of_route(route: Route) -> Iterator[Place]:
             if target.weight > 0:
                 where = below("$", "rules", n, "split", m)
                 labels = tuple(sorted(target.labels.items()))
-                yield Place(where, SERVED, True, _service(target.service), target.version, labels)
+                others = rule.empty == "others"
+                means, service = OTHERS if others else SERVED, _service(target.service)
+                yield Place(where, means, not others, service, target.version, labels, healthy=others)
 
 
 def _of_shadow(shadow: Shadow) -> Iterator[Place]:

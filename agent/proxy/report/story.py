@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from agent.proxy.messages.answers import Refusal
-from policies.decision import Forward, Redirect, Respond
+from policies.decision import Decision, Forward, Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.retry.decide import Again, Enough
@@ -91,6 +91,14 @@ def action(service: str, of: Forward | Redirect | Respond) -> str:
     if isinstance(of, Redirect):
         return f"redirect {of.status} to {of.location}"
     return f"respond {of.status}"
+
+
+def taken_over(policies: Policies, service: str, forward: Forward, found: Decision) -> Entry:
+    """The others of a split have the share of a target that nobody can serve."""
+    empty = forward.service or service
+    subset = f" with {forward.subset}" if forward.subset is not None else ""
+    reason = f"{found.rule}: no instance of {empty}{subset} is healthy, and the others have its share"
+    return entry(policies.get("route"), "route", "route", f"{action(service, found.action)} instead", reason)
 
 
 def balanced(policies: Policies, balancer: Balancer, endpoint: Endpoint, *, sticky: bool, refusing: bool) -> Entry:

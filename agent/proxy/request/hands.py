@@ -14,6 +14,19 @@ from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.shed.decide import Store
 
 
+class Detours:
+    """What has come of a request that did not go straight; most have none."""
+
+    __slots__ = ("fallbacks", "tried", "ways")
+
+    def __init__(self) -> None:
+        self.tried: list[Endpoint] = []
+        """Endpoints that are not to be picked again."""
+        self.fallbacks = 0
+        self.ways = 0
+        """Ways out of an overload that were looked at."""
+
+
 class Hands(Subject):
     """Of a walk."""
 

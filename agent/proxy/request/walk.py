@@ -22,8 +22,9 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import FallBack, Hold, Refuse, Settle, TurnAway, Verdict
 from agent.proxy.report import story
-from agent.proxy.request.hands import Hands
+from agent.proxy.request.hands import Detours, Hands
 from agent.proxy.runtime import Runtime
+from agent.proxy.table.places import Places, takes_over
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.decision import Decision, Forward, Redirect, Respond
@@ -48,19 +49,6 @@ ENDED: Final = 2
 
 _DEFAULT_RETRY: Final = retrying.compile(None)
 _NONE: Final[list[Endpoint]] = []
-
-
-class Detours:
-    """What has come of a request that did not go straight; most have none."""
-
-    __slots__ = ("fallbacks", "tried", "ways")
-
-    def __init__(self) -> None:
-        self.tried: list[Endpoint] = []
-        """Endpoints that are not to be picked again."""
-        self.fallbacks = 0
-        self.ways = 0
-        """Ways out of an overload that were looked at."""
 
 
 class Walk(Hands):
@@ -159,10 +147,22 @@ class Walk(Hands):
         if not isinstance(action, Forward):
             self.answer_directly(action)
             return ENDED
-        self.forward = action
+        self.forward = self._instead(action) if action.others is not None else action
         if action.retry is not None:
             self.retry = action.retry
         return NOTED
+
+    def _instead(self, forward: Forward) -> Forward:
+        """To the others, where nobody there can serve its share."""
+        service, plan = self.service, self.plan
+        assert service is not None and plan is not None
+        found = Places(self.runtime.table, service).instead(forward, self.view, self.rng)
+        if found is None:
+            return forward
+        if self.explained is not None:
+            self.explained.append(story.taken_over(plan.policies, service.name, forward, found))
+        assert isinstance(found.action, Forward)
+        return found.action
 
     def _past_wait(self) -> int:
         then = self.hold.then if self.hold is not None else None
@@ -364,8 +364,8 @@ class Walk(Hands):
 
     def elsewhere(self, reason: str) -> None:
         """The next way out that leads somewhere, or the refusal."""
-        plan = self.plan
-        assert plan is not None
+        plan, service = self.plan, self.service
+        assert plan is not None and service is not None
         self.part()
         shed = plan.shed
         if shed is None or shed.audit:
@@ -386,7 +386,7 @@ class Walk(Hands):
                 refusal = Refusal(way.status, "shed", reason, retry_after_s if way.status >= 500 else 0)
                 self.refuse(Refuse(refusal, story.header_lines(way.headers), way.body or None))
                 return
-            elif self.can_repeat and self._leads_somewhere(way):
+            elif self.can_repeat and takes_over(self.runtime.table, service, way):
                 self._tell_way(way, reason)
                 self.count_way("elsewhere")
                 self._divert(way.service, way)
@@ -396,16 +396,6 @@ class Walk(Hands):
     def _tell_way(self, way: Forward | Respond, reason: str) -> None:
         if self.explained is not None and self.plan is not None:
             self.explained.append(story.way_out(self.plan.policies, way, reason))
-
-    def _leads_somewhere(self, way: Forward) -> bool:
-        assert self.service is not None
-        target = self.runtime.table.target(self.service, way)
-        if isinstance(target, Refusal):
-            return False
-        return any(
-            endpoint.healthy and not endpoint.draining and (way.subset is None or way.subset.selects(endpoint))
-            for endpoint in target.plan.endpoints
-        )
 
     def refuse_shed(self, reason: str, retry_after_s: int) -> None:
         """Say that it is too much."""

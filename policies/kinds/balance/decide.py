@@ -47,6 +47,7 @@ class Balancer:
         "_only",
         "_panic",
         "_pool",
+        "_serves",
         "_sessions",
         "_spilled",
         "_spills_until",
@@ -73,6 +74,8 @@ class Balancer:
         self._tiers, self._pool, self._panic = found.tiers, found.pool, found.panic
         self._levels = [*found.tiers, *found.spares]
         """In the order of preference; those behind the tiers get requests when others spill over."""
+        self._serves = -1
+        """1 or 0, once that was asked."""
         self._spilled: list[Tier] = []
         self._spills_until = float("-inf")
         """Until then `_spilled` says who gets how much, as far as some are passed over."""
@@ -193,6 +196,21 @@ class Balancer:
     def candidates(self) -> list[Endpoint]:
         """Everyone who may be picked, as long as nobody is passed over."""
         return [e for tier in self._tiers for e in tier.endpoints]
+
+    @property
+    def serves(self) -> bool:
+        """Whether any endpoint is healthy, as far as its checks say; asked for no request but of a split."""
+        serves = self._serves
+        if serves < 0:
+            serves = self._serves = int(self._pool in ("serving", "draining") and self._any_healthy())
+        return serves > 0
+
+    def _any_healthy(self) -> bool:
+        for tier in self._levels:
+            for endpoint in tier.endpoints:
+                if endpoint.healthy:
+                    return True
+        return False
 
     def describe(self) -> dict[str, Any]:
         """The algorithm, and who gets how much."""

@@ -23,6 +23,7 @@ from policies.hashing import draw
 from policies.kind import Scope
 from policies.kinds.retry.decide import compile_rule
 from policies.kinds.route.document import Route
+from policies.kinds.route.others import Others
 from policies.kinds.route.rules import (
     Group,
     HeaderEdit,
@@ -154,7 +155,11 @@ def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forw
         share = f"{100 * weights[identity] / total:.4g}% to {_described(target, other)}"
         action = msgspec.structs.replace(forward, service=other or None, subset=_subset(target, other, release))
         decisions[identity] = Decision(name, share, action)
-    split = Split([(f"route/{service}/{identity}", weights[identity], each) for identity, each in decisions.items()])
+    targets = [(f"route/{service}/{identity}", weights[identity], each) for identity, each in decisions.items()]
+    if rule.empty == "others" and len(targets) > 1:
+        others = Others(targets, user_of(rule.sticky) if rule.sticky is not None else None)
+        targets = [(name, weight, _with(others, each)) for name, weight, each in targets]
+    split = Split(targets)
     if split.only is not None:
         return _always(split.only)
     if rule.sticky is None:
@@ -168,6 +173,12 @@ def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forw
         return split.at_random(rng) if issued is None else issued.begin(split, rng)
 
     return stuck
+
+
+def _with(others: Others, decision: Decision) -> Decision:
+    action = decision.action
+    assert isinstance(action, Forward)
+    return Decision(decision.rule, decision.reason, msgspec.structs.replace(action, others=others))
 
 
 def _other(target: Target, service: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -103,6 +103,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: Annotated[str, Meta(max_length=128, description="For people: shown by explain; default rules[n]")] = ""
     match: Match = Match()
     split: Annotated[tuple[Target, ...], Meta(max_length=64)] = ()
+    empty: Annotated[
+        Literal["fail", "others"],
+        Meta(description="What becomes of the share of a target that has no healthy instance"),
+    ] = "fail"
     sticky: StickySplit | None = None
     rewrite: Rewrite | None = None
     headers: Headers | None = None
@@ -180,6 +184,8 @@ def _check_split(rule: Rule, path: str) -> None:
         seen.append(what)
     if rule.split and math.fsum(target.weight for target in rule.split) <= 0:
         raise Flaw(below(path, "split"), "the weights add up to 0: nothing could be chosen; give one target a weight")
+    if rule.empty == "others" and sum(target.weight > 0 for target in rule.split) < 2:
+        raise Flaw(below(path, "empty"), "without a split over two targets there are no others")
     if rule.sticky is not None:
         _check_sticky(rule.sticky, below(path, "sticky"))
         if len(rule.split) < 2:

@@ -48,11 +48,15 @@ targets = st.sampled_from(
         [{"service": CATS}],
         [{"service": "nobody.production"}],
         [{"version": "v9"}],
+        [{"version": "v9", "weight": 50}, {"version": "v2", "weight": 50}],
     ]
 )
 actions = st.one_of(
     st.builds(
-        lambda split, retry: {"split": split, **retry}, targets, st.sampled_from([{}, {"retry": {"attempts": 7}}])
+        lambda split, retry, empty: {"split": split, **retry, **(empty if len(split) > 1 else {})},
+        targets,
+        st.sampled_from([{}, {"retry": {"attempts": 7}}]),
+        st.sampled_from([{}, {"empty": "others"}]),
     ),
     st.just({"respond": {"status": 410}}),
     st.just({"redirect": {"location": "/b"}}),

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from agent.cli.census import Census, Misnamed, Policy
+from agent.cli.commands.overview import status_of
 from agent.cli.documents import Source
 from agent.cli.enforcing import Text
 from agent.cli.findings.checks import about, findings, warnings
@@ -135,6 +136,13 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "route/pets.production $.standby", "nothing to switch to"),
     (documents(route__any_production={"rules": [{"split": [{"version": "v1"}, {"version": "v9"}]}]}), "no-such-version",
      "error", "route/*.production $.rules[0].split[1]", "no instance of pets.production has version v9"),
+    (documents(route__pets_production={"rules": [{"split": [{"version": "v1"}, {"version": "v9"}],
+                                                  "empty": "others"}]}), "no-such-version", "warning",
+     "route/pets.production $.rules[0].split[1]",
+     "no healthy instance of pets.production has version v9 (there are v1 and v2): its share goes to the others"),
+    (documents(route__pets_production={"rules": [{"split": [{"version": "v1"}, {"labels": {"tier": "lead"}}],
+                                                  "empty": "others"}]}), "no-such-version", "warning",
+     "route/pets.production $.rules[0].split[1]", "has tier=lead: its share goes to the others"),
     (documents(route__pets_production={"rules": [{"split": [{"labels": {"tier": "lead"}}]}]}), "no-such-version",
      "error", "route/pets.production $.rules[0].split[0]", "has tier=lead: what goes there"),
     (documents(route__pets_production={"rules": [{"split": [{"service": "pet.production"}]}]}), "no-such-service",
@@ -252,6 +260,21 @@ def test_what_is_wrong_along_a_chain_is_found_once() -> None:
     chain = [finding for finding in found if finding.id == "chain-timeout"]
     assert {finding.where for finding in chain} == {SERVICE} and all("20 s" in finding.what for finding in chain)
     assert len({finding.what for finding in chain}) == len(chain)
+
+
+def test_a_share_without_a_healthy_instance_is_told_of_where_others_take_it() -> None:
+    """Ill ones are as good as none there; where it fails, they are tried, and that is no share without instances."""
+    ill = {(SERVICE, "a"): Health(healthy=True), (SERVICE, "b"): Health(healthy=False)}
+    targets = [{"version": "v1"}, {"version": "v2"}]
+    for empty, wanted in (("others", ["no-such-version"]), ("fail", [])):
+        policies = {("route", SERVICE): {"rules": [{"split": targets, "empty": empty}]}}
+        mesh = census(health=ill, policies=policies)
+        assert [finding.id for finding in findings(facts(census=mesh)) if "route/" in finding.where] == wanted
+        told_of = status_of(mesh, {}, None, NOW)["shares"]
+        assert [share["where"] for share in told_of] == ["route/pets.production $.rules[0].split[1]"] * len(wanted)
+    lost = census(policies={("route", SERVICE): {"active": "v9", "standby": "v8"}})
+    (share,) = status_of(lost, {}, None, NOW)["shares"]
+    assert share["where"] == "route/pets.production $.active" and share["what"].endswith("answered with 503")
 
 
 def source(kind: str, service: str, **document: Any) -> Source:

@@ -460,6 +460,9 @@ SET = "$.rules[1].headers.request.set"
         (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie; here: none"),
         (rule(split=CANARY, sticky={"header": "a", "cookie": "b"}),
          "$.rules[1].sticky: exactly one of header, cookie; here: header and cookie"),
+        (rule(empty="others"), "$.rules[1].empty: without a split over two targets there are no others"),
+        (rule(split=[{"version": "v1"}, {"version": "v2", "weight": 0}], empty="others"),
+         "$.rules[1].empty: without a split over two targets there are no others"),
         (rule(split=CANARY, sticky={"header": "a", "issue": False}),
          "$.rules[1].sticky.issue: does nothing without cookie: a client sends headers by itself"),
         (rule(split=CANARY, sticky={"header": "a", "ttl": "1h"}),
@@ -526,7 +529,7 @@ SET = "$.rules[1].headers.request.set"
         ({"rules": [{}] * 1001}, "$.rules: expected a list of length <= 1000"),
         ({"rules": [{"spilt": []}]},
          "$.rules[0]: no field 'spilt' here (did you mean 'split'?); there are: name, match, split, "
-         "sticky, rewrite, headers, retry, redirect, respond"),
+         "empty, sticky, rewrite, headers, retry, redirect, respond"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
 )  # fmt: skip
