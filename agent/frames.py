@@ -122,6 +122,8 @@ class Stage(msgspec.Struct, tag_field="t", tag="service"):
     revision: int
     endpoints: list[EndpointFrame]
     policies: dict[str, PolicyFrame]
+    audits: dict[str, PolicyFrame] = {}
+    """What is only watched, beside them."""
 
 
 class Change(msgspec.Struct, tag_field="t", tag="change"):
@@ -134,7 +136,8 @@ class Change(msgspec.Struct, tag_field="t", tag="change"):
     gone: list[str] = []
     """Ids of those that are no more."""
     policies: dict[str, PolicyFrame] | None = None
-    """All of them; None: as before."""
+    """All of them; None: as before, and the audits too."""
+    audits: dict[str, PolicyFrame] = {}
     more: bool = False
     """Another of this service follows: it is no use to compile it yet."""
 

@@ -20,7 +20,7 @@ def sliced(stage: Stage) -> Iterator[Stage | Change]:
     if len(endpoints) <= SLICE:
         yield stage
         return
-    yield Stage(name, revision, [], stage.policies)
+    yield Stage(name, revision, [], stage.policies, stage.audits)
     last = (len(endpoints) - 1) // SLICE * SLICE
     for start in range(0, last + 1, SLICE):
         yield Change(name, revision, endpoints[start : start + SLICE], more=start < last)

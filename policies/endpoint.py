@@ -15,12 +15,23 @@ if TYPE_CHECKING:
     from policies.kinds.outlier.ejector import Record
 
 
-class Load:
+class Judgement:
+    """What breakers and ejectors have learnt of an endpoint."""
+
+    __slots__ = ("circuit", "record")
+
+    def __init__(self) -> None:
+        self.circuit: Circuit | None = None
+        """Its breaker, where a policy gives it one."""
+        self.record: Record | None = None
+        """What its ejector has seen of it, where a policy asks for one."""
+
+
+class Load(Judgement):
     """Live figures of one endpoint in one worker. Times are seconds on the worker's monotonic clock."""
 
     __slots__ = (
         "active",
-        "circuit",
         "copies_failed",
         "copies_from",
         "ewma_at",
@@ -29,13 +40,14 @@ class Load:
         "healthy_since",
         "penalty",
         "penalty_at",
-        "record",
         "refused_until",
         "requests",
         "successes",
+        "watched",
     )
 
     def __init__(self, healthy_since: float = float("-inf")) -> None:
+        super().__init__()
         self.active = 0
         """Requests in flight from this worker."""
         self.ewma_s = 0.0
@@ -48,10 +60,8 @@ class Load:
         self.penalty_at = 0.0
         self.refused_until = 0.0
         """Until when it is passed over: it refused a connection a moment ago, or was ejected."""
-        self.circuit: Circuit | None = None
-        """Its breaker, where a policy gives it one."""
-        self.record: Record | None = None
-        """What its ejector has seen of it, where a policy asks for one."""
+        self.watched: Judgement | None = None
+        """By policies that are only watched."""
         self.copies_failed = 0
         """Copies of requests that came to nothing, in a row."""
         self.copies_from = 0.0

@@ -2,6 +2,8 @@
 
     /shoal/<mesh>/acks/<host>                       the revision that host's workers run; agents never watch this
     /shoal/<mesh>/agents/<host>                     a live agent                       on the agent's lease
+    /shoal/<mesh>/audits/<kind>/<service>           written by people: watched, and never enforced
+    /shoal/<mesh>/audits_rejected/<kind>/<service>  why one of these was refused
     /shoal/<mesh>/claims/<pattern>                  who tells a pattern's webhooks     on the agent's lease
     /shoal/<mesh>/conditions/<subject>              what has begun and not ended
     /shoal/<mesh>/conditions/mesh                   what tells this mesh from others of its name
@@ -50,6 +52,8 @@ class Room(Enum):
 
     ACKS = "acks"
     AGENTS = "agents"
+    AUDITS = "audits"
+    AUDITS_REJECTED = "audits_rejected"
     CLAIMS = "claims"
     CONDITIONS = "conditions"
     CONFIRMED = "confirmed"
@@ -174,6 +178,14 @@ class Keys:
         """Where a policy stands."""
         return f"{self.prefix}policies/{_check_kind(kind)}/{parse_pattern(pattern)}"
 
+    def audit(self, kind: str, pattern: str) -> str:
+        """Where a policy stands that is only watched."""
+        return f"{self.prefix}audits/{_check_kind(kind)}/{parse_pattern(pattern)}"
+
+    def audit_rejection(self, kind: str, pattern: str) -> str:
+        """Where the refusal of a watched policy stands."""
+        return f"{self.prefix}audits_rejected/{_check_kind(kind)}/{parse_pattern(pattern)}"
+
     def last_good(self, kind: str, pattern: str) -> str:
         """Where the last good state of a policy stands."""
         return f"{self.prefix}last_good/{_check_kind(kind)}/{parse_pattern(pattern)}"
@@ -234,7 +246,7 @@ def _parse_rest(room: Room, rest: str) -> Key:
         return Key(room, rest)
     if room is Room.REJECTED:
         return Key(room, *_policy_or_spelled(rest))
-    if room in (Room.POLICIES, Room.LAST_GOOD, Room.HELD):
+    if room in (Room.POLICIES, Room.AUDITS, Room.AUDITS_REJECTED, Room.LAST_GOOD, Room.HELD):
         return Key(room, *_policy(rest))
     service, slash, instance = rest.rpartition("/")
     if room is Room.TALLIES:

@@ -29,12 +29,14 @@ ROOMS: Final = (
     "held",
     "instances",
     "policies",
+    "audits",
+    "audits_rejected",
     "rejected",
     "seen",
     "undelivered",
     "versions",
 )
-ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES})
+ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES, Room.AUDITS})
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -65,6 +67,9 @@ class Census(msgspec.Struct):
     misnamed: dict[tuple[str, str], Misnamed] = msgspec.field(default_factory=dict)
     """By kind and pattern, as they are spelled."""
     rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
+    audits: dict[tuple[str, str], Policy] = msgspec.field(default_factory=dict)
+    """Those that are only watched."""
+    audits_rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     held: dict[tuple[str, str], Held] = msgspec.field(default_factory=dict)
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
@@ -126,6 +131,8 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.seen = max(census.seen, ack.revision)
     elif key.room is Room.REJECTED:
         census.rejected[pair] = decode(Rejection, item.value)
+    elif key.room is Room.AUDITS_REJECTED:
+        census.audits_rejected[pair] = decode(Rejection, item.value)
     elif key.room is Room.HELD:
         census.held[pair] = decode(Held, item.value)
     elif key.room is Room.UNDELIVERED:
@@ -135,5 +142,7 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
     elif key.room is Room.SEEN:
         for caller, services in decode(Seen, item.value).calls.items():
             census.calls.setdefault(caller, set()).update(services)
+    elif key.room is Room.AUDITS:
+        census.audits[pair] = Policy(key.first, key.second, item.mod_revision, item.value)
     elif key.room is Room.POLICIES:
         census.policies[pair] = Policy(key.first, key.second, item.mod_revision, item.value)

@@ -21,9 +21,9 @@ from agent.control.instances.registration import Identity
 from agent.control.mesh.distrust.doubts import KEEP_S, Losses
 from agent.control.mesh.distrust.source import Source
 from agent.control.mesh.distrust.suspect_probe import Found, probe_suspects
-from agent.control.mesh.in_force import Place
-from agent.control.mesh.last_good import History, Writer
-from agent.control.mesh.reading import Put, Read, read_ahead
+from agent.control.mesh.documents.in_force import Place
+from agent.control.mesh.documents.last_good import History, Writer
+from agent.control.mesh.documents.reading import Put, Read, read_ahead
 from agent.control.mesh.view import MeshView
 from agent.control.workers.fleet import Fleet
 from registry.mirror import Mirror, Update
@@ -69,6 +69,7 @@ class Updates:
         nursery.start_soon(probe_suspects, self._mesh.table, self._on_probed)
         nursery.start_soon(self._mesh.saved.run)
         nursery.start_soon(self._mesh.rejections.run)
+        nursery.start_soon(self._mesh.audit_rejections.run)
         nursery.start_soon(self._mesh.held.run)
         nursery.start_soon(self._last_good.run)
 
@@ -103,6 +104,7 @@ class Updates:
         mesh.saved.changed()
         self._registrar.refresh()
         mesh.rejections.refresh()
+        mesh.audit_rejections.refresh()
         mesh.held.refresh()
         self._last_good.refresh()
 

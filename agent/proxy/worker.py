@@ -31,8 +31,8 @@ from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import RequestHandler, Stream
-from agent.proxy.table.outliers import Judge
-from agent.proxy.table.pressure import CpuWatch
+from agent.proxy.table.outliers import begin_judging
+from agent.proxy.table.pressure import CpuWatch, cpu_limiters
 from agent.questions import EXPLAIN, Explain, read
 from policies.together import Together
 
@@ -184,10 +184,17 @@ class Worker(Runtime):
         name, revision, now = wanted.name, wanted.revision, time.monotonic()
         try:
             if isinstance(wanted, frames.Stage):
-                self._refused += self.table.stage(name, revision, wanted.endpoints, wanted.policies, now)
+                self._refused += self.table.stage(name, revision, wanted.endpoints, wanted.policies, now, wanted.audits)
             else:
                 self._refused += self.table.change(
-                    name, revision, wanted.endpoints, wanted.gone, wanted.policies, now, more=wanted.more
+                    name,
+                    revision,
+                    wanted.endpoints,
+                    wanted.gone,
+                    wanted.policies,
+                    now,
+                    audits=wanted.audits,
+                    more=wanted.more,
                 )
         except Exception as error:  # one service's plan must cost nothing but that plan
             log.exception("%s cannot be compiled; the plan of before stays in force", name)
@@ -220,14 +227,14 @@ class Worker(Runtime):
             self.agents.learn(*self._believed)
             self._believed = None
         unjudged, self.table.unjudged = self.table.unjudged, []
-        if any(s.plan.shed is not None and s.plan.shed.compiled.cpu for s in adopted):
+        if any(cpu_limiters(service) for service in adopted):
             self.cpu.start()
         for service in adopted:
             if service.lets_go:
                 service.lets_go = False
                 self.pool.let_go(service.tally)
         for service in unjudged:
-            service.judge = Judge(self.reactor, self.rng, self.table, service)
+            begin_judging(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()
         self._serve_waiting()
         answers: list[ToControl] = [self._runs()]

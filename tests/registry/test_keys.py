@@ -76,7 +76,7 @@ def test_slashes_in_a_service_mean_dots() -> None:
         ("/shoal/default2/agents/a", "not under /shoal/default/"),
         (
             "/shoal/default/instance/pets/1",
-            "'instance' is none of: acks, agents, claims, conditions, confirmed, events",
+            "'instance' is none of: acks, agents, audits, audits_rejected, claims, conditions, confirmed, events",
         ),
         ("/shoal/default/", "'' is none of: acks"),
         ("/shoal/default/instances/pets", "no instance id behind the service"),

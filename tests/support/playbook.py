@@ -17,6 +17,7 @@ import os
 import re
 import select
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from agent.frames import EndpointFrame
@@ -182,11 +183,17 @@ class Playbook:
         for wire in self._wires:
             wire.close()
 
-    def put(self, *names: str | EndpointFrame, service: str = SERVICE, **documents: object) -> None:
-        """A service's instances, by name or as they are, and its documents; in force at once."""
+    def put(
+        self,
+        *names: str | EndpointFrame,
+        service: str = SERVICE,
+        audits: Mapping[str, object] | None = None,
+        **documents: object,
+    ) -> None:
+        """A service's instances, by name or as they are, and its documents; in force at once, or only watched."""
         self.revision += 1
         found = [self.instance(each) if isinstance(each, str) else each for each in names]
-        staged(self.worker, self.revision, found, service, documents)
+        staged(self.worker, self.revision, found, service, documents, audits=audits)
 
     def instance(self, name: str, **more: Any) -> EndpointFrame:
         """One with a name."""

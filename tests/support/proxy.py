@@ -72,17 +72,31 @@ def staged(
     service: str,
     documents: Mapping[str, object],
     agents: int = 1,
+    audits: Mapping[str, object] | None = None,
 ) -> None:
-    """A service's endpoints and policy documents, in force at once."""
-    policies = {
-        kind: document
-        if isinstance(document, PolicyFrame)
-        else PolicyFrame(service, revision, msgspec.json.encode(document))
-        for kind, document in documents.items()
-    }
-    refused = worker.table.stage(service, revision, endpoints, policies, worker.reactor.now)
+    """A service's endpoints and policy documents, and those that are only watched, in force at once."""
+
+    def framed(documents: Mapping[str, object]) -> dict[str, PolicyFrame]:
+        return {
+            kind: document
+            if isinstance(document, PolicyFrame)
+            else PolicyFrame(service, revision, msgspec.json.encode(document))
+            for kind, document in documents.items()
+        }
+
+    policies, watched = framed(documents), framed(audits or {})
+    refused = worker.table.stage(service, revision, endpoints, policies, worker.reactor.now, watched)
     assert [each for each in refused if not isinstance(documents[each.kind], PolicyFrame)] == []
     worker._commit(revision, agents)
+
+
+def watched(worker: Worker, service: str = SERVICE) -> dict[str, int]:
+    """By kind, how often a document that is only watched would have done something."""
+    found: dict[str, int] = {}
+    for (kind, _, _, would), number in worker.table.services[service].stats.audited().items():
+        if would != "passed":
+            found[kind] = found.get(kind, 0) + number
+    return found
 
 
 class Client:

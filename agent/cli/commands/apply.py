@@ -187,3 +187,30 @@ async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> i
     if not outcome.succeeded:
         raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")
     return outcome.revision
+
+
+def watch_sources(options: Options, sources: Sequence[Source], *, wait: bool) -> None:
+    """Documents that are only watched, all of them in one revision. Raises Failure."""
+    from agent.cli.commands.wait import wait_until
+    from agent.cli.etcd_client import ask
+    from registry.keys import Keys
+
+    revision = ask(options, lambda store: _put_watched(store, Keys(options.mesh), sources))
+    names = [f"audits/{source.kind}/{source.service}" for source in sources]
+    if options.printer.json:
+        options.printer.value({"revision": revision, "watched": names})
+    else:
+        for name in names:
+            options.printer.note(f"watched {name}")
+        options.printer.text(f"{revision}")
+    if wait:
+        wait_until(options, revision)
+
+
+async def _put_watched(store: Store, keys: Keys, sources: Sequence[Source]) -> int:
+    from registry.store import Put
+
+    outcome = await store.transact([], [Put(keys.audit(each.kind, each.service), each.text) for each in sources])
+    if not outcome.succeeded:
+        raise Failure("etcd did not take them")
+    return outcome.revision

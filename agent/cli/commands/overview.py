@@ -18,9 +18,12 @@ from agent.cli.printing import Printer, Row, age, field
 
 if TYPE_CHECKING:
     from agent.cli.census import Census
+    from registry.records import Rejection
 
 MAX_UNDELIVERED = 5
 """Events that `shoal status` names; `shoal events` has them all."""
+MAX_JUDGED = 30
+"""Pairs of verdicts that it names; `/metrics` has them all."""
 
 
 def services(context: typer.Context) -> None:
@@ -163,7 +166,7 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
                 "at": r.at,
                 "last_good": r.last_good,
             }
-            for (kind, service), r in sorted(census.rejected.items())
+            for (kind, service), r in sorted([*census.rejected.items(), *_audits(census)])
         ],
         "not_enforced": msgspec.to_builtins(_not_enforced(census)),
         "silent": silence(census),
@@ -186,6 +189,10 @@ def _shares(census: Census) -> list[dict[str, str]]:
     from agent.cli.findings.facts import Facts
 
     return [{"where": found.where, "what": found.what} for found in of_shares(Facts(census=census))]
+
+
+def _audits(census: Census) -> list[tuple[tuple[str, str], Rejection]]:
+    return [((f"audits/{kind}", service), found) for (kind, service), found in census.audits_rejected.items()]
 
 
 def _malformed(census: Census) -> dict[str, str]:
@@ -377,6 +384,12 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     for topic in local["topics"] if local is not None else []:
         if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
             printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
+    for judged in local.get("judged", [])[:MAX_JUDGED] if local is not None else []:
+        document = f"{judged['kind']}/{judged['document']}"
+        printer.text(
+            f"audit     {judged['service']}: {judged['requests']} {judged['done']}; "
+            f"by {document} would have been: {judged['would']}"
+        )
     for refused in told["refused"]:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}; {_instead(refused)}")
     for share in told["shares"]:

@@ -37,6 +37,7 @@ PatternArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="`pets.production`, `'*.production'` or `'*'`", autocompletion=patterns)
 ]
 ChainOption = Annotated[bool, typer.Option("--chain", help="Ask etcd, and warn of what would go wrong along chains.")]
+AuditOption = Annotated[bool, typer.Option("--audit", help="Those that are only watched, beside what is in force.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")]
 
 
@@ -66,17 +67,26 @@ def check_files(
 
 @app.command()
 def put(
-    context: typer.Context, files: Files, kind: KindOption = "", service: ServiceOption = "", wait: WaitOption = False
+    context: typer.Context,
+    files: Files,
+    kind: KindOption = "",
+    service: ServiceOption = "",
+    audit: AuditOption = False,
+    wait: WaitOption = False,
 ) -> None:
     """Check documents and put them into etcd, all of them in one revision or none.
 
+    With --audit they are only watched, and act on nothing: what they would do is shown beside what is done.
+
     Example:  shoal policy put pets.yaml
     """
-    from agent.cli.commands.apply import apply_sources
+    from agent.cli.commands.apply import apply_sources, watch_sources
 
-    apply_sources(
-        context.obj, checked(context.obj.printer, files, kind, service), prune=False, dry_run=False, wait=wait
-    )
+    sources = checked(context.obj.printer, files, kind, service)
+    if audit:
+        watch_sources(context.obj, sources, wait=wait)
+    else:
+        apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait)
 
 
 @app.command()
@@ -86,6 +96,7 @@ def get(
     service: Annotated[
         str, typer.Argument(help="`pets.production`, `'*.production'` or `'*'`", autocompletion=patterns)
     ] = "",
+    audit: AuditOption = False,
 ) -> None:
     """Print a policy as it stands in etcd, or list those that there are.
 
@@ -96,14 +107,20 @@ def get(
     options: Options = context.obj
     if kind and service:
         pattern = parsed_pattern(service)
-        text = ask(options, lambda store: _text(store, options.mesh, kind, pattern))
+        text = ask(options, lambda store: _text(store, options.mesh, kind, pattern, audit=audit))
         options.printer.document(text)
         return
-    _list(options, kind)
+    _list(options, kind, audit=audit)
 
 
 @app.command()
-def rm(context: typer.Context, kind: KindArgument, service: PatternArgument, wait: WaitOption = False) -> None:
+def rm(
+    context: typer.Context,
+    kind: KindArgument,
+    service: PatternArgument,
+    audit: AuditOption = False,
+    wait: WaitOption = False,
+) -> None:
     """Remove a policy. Those that are less specific come into force again, or the defaults.
 
     Example:  shoal policy rm route pets.production
@@ -112,7 +129,7 @@ def rm(context: typer.Context, kind: KindArgument, service: PatternArgument, wai
     from agent.cli.etcd_client import ask
 
     options: Options = context.obj
-    name, revision = ask(options, lambda store: _remove(store, options.mesh, kind, service))
+    name, revision = ask(options, lambda store: _remove(store, options.mesh, kind, service, audit=audit))
     options.printer.note(f"removed {name} at revision {revision}")
     if wait:
         wait_until(options, revision)
@@ -163,49 +180,56 @@ def parsed_pattern(text: str) -> str:
         raise Failure(str(error), Exit.USAGE) from None
 
 
-async def _text(store: Store, mesh: str, kind: str, pattern: str) -> str:
+async def _text(store: Store, mesh: str, kind: str, pattern: str, *, audit: bool) -> str:
     from registry.keys import Keys
 
-    found = await store.get(_key(Keys(mesh), kind, pattern))
+    found = await store.get(_key(Keys(mesh), kind, pattern, audit=audit))
     if found is None:
-        raise Failure(f"no policy {kind}/{pattern} in the mesh {mesh!r}; `shoal policy get` lists those there are")
+        what, option = (f"audits/{kind}/{pattern}", " --audit") if audit else (f"policy {kind}/{pattern}", "")
+        raise Failure(f"no {what} in the mesh {mesh!r}; `shoal policy get{option}` lists those there are")
     return found.value.decode("utf-8", "replace")
 
 
-async def _remove(store: Store, mesh: str, kind: str, pattern: str) -> tuple[str, int]:
+async def _remove(store: Store, mesh: str, kind: str, pattern: str, *, audit: bool) -> tuple[str, int]:
     """What was removed, and at which revision."""
     from registry.keys import Keys
 
     keys = Keys(mesh)
+    if audit:
+        name = parsed_pattern(pattern)
+        await _text(store, mesh, kind, name, audit=True)
+        return f"audits/{kind}/{name}", await store.delete(keys.audit(kind, name))
     spelled = keys.spelled(kind, pattern)
     if await store.get(spelled) is not None:  # also where the key names nothing
         return f"{kind}/{pattern}", await store.delete(spelled)
     name = parsed_pattern(pattern)
-    await _text(store, mesh, kind, name)
-    return f"{kind}/{name}", await store.delete(_key(keys, kind, name))
+    await _text(store, mesh, kind, name, audit=False)
+    return f"{kind}/{name}", await store.delete(_key(keys, kind, name, audit=False))
 
 
-def _key(keys: Keys, kind: str, pattern: str) -> str:
+def _key(keys: Keys, kind: str, pattern: str, *, audit: bool) -> str:
     try:
-        return keys.policy(kind, pattern)
+        return keys.audit(kind, pattern) if audit else keys.policy(kind, pattern)
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
 
 
-def _list(options: Options, kind: str) -> None:
+def _list(options: Options, kind: str, *, audit: bool) -> None:
     from agent.cli.census import take
     from agent.cli.etcd_client import ask
 
-    census = ask(options, lambda store: take(store, options.mesh, "policies", "rejected"))
+    rooms = ("audits", "audits_rejected") if audit else ("policies", "rejected")
+    census = ask(options, lambda store: take(store, options.mesh, *rooms))
+    rejected = census.audits_rejected if audit else census.rejected
     rows: list[Row] = [
         {
             "kind": policy.kind,
             "service": policy.service,
             "revision": policy.revision,
-            "state": "refused" if identity in census.rejected else "put",
+            "state": "refused" if identity in rejected else "watched" if audit else "put",
             "bytes": len(policy.text),
         }
-        for identity, policy in sorted(census.policies.items())
+        for identity, policy in sorted((census.audits if audit else census.policies).items())
         if not kind or policy.kind == kind
     ]
     rows += [

@@ -74,6 +74,9 @@ def refusals(census: Census, revision: int) -> list[Refused]:
     for (kind, service), policy in sorted(census.policies.items()):
         if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
             found.append(Refused(f"{kind}/{service}", bad.path, bad.reason))
+    for (kind, service), policy in sorted(census.audits.items()):
+        if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
+            found.append(Refused(f"audits/{kind}/{service}", bad.path, bad.reason))
     for (kind, service), misnamed in sorted(census.misnamed.items()):
         if misnamed.revision == revision:
             found.append(Refused(f"{kind}/{service}" if service else kind, "key", misnamed.reason))
@@ -150,7 +153,7 @@ async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> O
     wanted, judged = revision or now.wanted, revision or now.newest
     with trio.move_on_after(timeout_s):
         await spread(store, mesh, wanted)
-    census = await take(store, mesh, "policies", "instances", *ROOMS)
+    census = await take(store, mesh, "policies", "audits", "instances", *ROOMS)
     put = [Text(each.kind, each.service, each.text) for each in census.policies.values() if each.revision == judged]
     return Outcome(
         wanted,

@@ -11,7 +11,7 @@ from agent.cli.census import Census, Policy
 from agent.cli.documents import Source, key
 from agent.cli.enforcing import Text
 from agent.cli.findings.chains import of_chains
-from agent.cli.findings.documents import of_documents, of_refusals
+from agent.cli.findings.documents import of_audits, of_documents, of_refusals
 from agent.cli.findings.etcd import of_doors, of_members
 from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, ordered
@@ -28,6 +28,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_open_ports,
     of_refusals,
     of_documents,
+    of_audits,
     of_chains,
     of_instances,
     of_keys,

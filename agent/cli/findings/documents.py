@@ -58,6 +58,10 @@ def of_refusals(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "refused", "error", f"{kind}/{service}", what, "mend it and put it again, or `shoal policy rm` it"
         )
+    for (kind, service), refused in sorted(census.audits_rejected.items()):
+        what = f"refused: {refused.path}: {refused.reason}"
+        say = f"mend it and put it again, or `shoal policy rm --audit {kind} {service}`"
+        yield Finding("refused", "error", f"audits/{kind}/{service}", what, say)
     for (kind, service), misnamed in sorted(census.misnamed.items()):
         if (kind, service) not in census.rejected:
             remove = f"put it under the right key, and remove it: shoal policy rm '{kind}' '{service}'"
@@ -70,6 +74,22 @@ def of_refusals(facts: Facts) -> Iterator[Finding]:
         yield Finding("not-enforced", "error", lacking.policy, str(lacking), "upgrade these agents, or leave that out")
     if said := silence(census):
         yield Finding("version-unknown", "info", facts.mesh, said, "upgrade them")
+
+
+def of_audits(facts: Facts) -> Iterator[Finding]:
+    """Documents that are only watched: two for the same name, and those that are for nobody."""
+    census = facts.census
+    known = _Known(census)
+    for kind, pattern in sorted(census.audits):
+        beside = census.policies.get((kind, pattern))
+        document = parse(kind, pattern, beside.text) if beside is not None else None
+        where = f"audits/{kind}/{pattern}"
+        if isinstance(document, Document) and document.mode == "audit":
+            what = f"policies/{kind}/{pattern} is in audit mode too, and is not watched while this one stands"
+            yield Finding("two-audits", "warning", where, what, "keep one of the two")
+        if not any(matches(pattern, service) for service in known.services):
+            what = "matches no service that has instances"
+            yield Finding("matches-nothing", "warning", where, what, "see `shoal services`")
 
 
 class _Known:
@@ -101,15 +121,19 @@ def _makes(census: Census, service: str) -> bool:
 
 
 def _written(census: Census, known: _Known) -> Iterator[Written]:
-    for (kind, pattern), policy in sorted(census.policies.items()):
-        document = parse(kind, pattern, policy.text)
-        if isinstance(document, Document):
-            yield Written(kind, pattern, document, tuple(_covered(kind, pattern, census.policies, known.services)))
+    parsed = {place: parse(*place, policy.text) for place, policy in sorted(census.policies.items())}
+    good = {place: document for place, document in parsed.items() if isinstance(document, Document)}
+    watched = {place: document for place, document in good.items() if document.mode == "audit"}
+    enforced = {place: each for place, each in parsed.items() if place not in watched}  # what is refused may be either
+    for (kind, pattern), document in good.items():
+        beside = watched if (kind, pattern) in watched else enforced
+        yield Written(kind, pattern, document, tuple(_covered(kind, pattern, beside, known.services)))
 
 
 def _covered(
     kind: str, pattern: str, policies: Mapping[tuple[str, str], object], services: Iterable[str]
 ) -> Iterator[str]:
+    """`policies`: those that this one competes with."""
     for service in services:
         if matches(pattern, service):
             winner = next(wider for wider in candidates(service) if (kind, wider) in policies)

@@ -85,7 +85,7 @@ class Api:
         service = request.query_params.get("service")
         asks = request.query_params.get("services", "1") != "0"
         workers = await self._parts.fleet.ask("state", {"service": service} if service else {}) if asks else []
-        return Answer(state(self._parts, workers))
+        return Answer(state(self._parts, workers, await self._parts.fleet.metrics()))
 
     async def explain(self, request: Request) -> Response:
         """Every decision that a request would meet."""

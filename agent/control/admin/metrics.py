@@ -66,7 +66,9 @@ def _services(workers: list[dict[str, Any]]) -> list[Metric]:
     retries = CounterMetricFamily("shoal_retries", "Attempts made again", labels=["service"])
     hedges = CounterMetricFamily("shoal_hedges", "Second attempts beside slow ones", labels=["service", "won"])
     audit = CounterMetricFamily(
-        "shoal_audit", "What documents in audit mode would have done", labels=["service", "kind"]
+        "shoal_audit",
+        "What was done, and what a document that is only watched would have done",
+        labels=["service", "kind", "document", "done", "would"],
     )
     received = CounterMetricFamily("shoal_request_bytes", "Bytes of request bodies", labels=["service"])
     sent = CounterMetricFamily("shoal_response_bytes", "Bytes of response bodies", labels=["service"])
@@ -97,8 +99,10 @@ def _services(workers: list[dict[str, Any]]) -> list[Metric]:
         for kind, number in sorted(service["failures"].items()):
             if kind not in ("retries", "hedges", "hedges_won"):
                 failures.add_metric([name, kind], number)
-        for kind, number in sorted(service["audit"].items()):
-            audit.add_metric([name, kind], number)
+        for words, number in sorted(service["audit"].items()):
+            labels = words.split("\t")
+            if len(labels) == 4:  # a worker of before counts by kind alone
+                audit.add_metric([name, *labels], number)
         for field, metric in by_label.items():
             for label, number in sorted(service[field].items()):
                 metric.add_metric([name, label], number)

@@ -61,8 +61,8 @@ def _up_s(parts: Parts) -> float:
     return max(0.0, time.time() - datetime.fromisoformat(parts.here.started).timestamp())
 
 
-def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What /state shows."""
+def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """What /state shows. `figures`: the workers' metrics."""
     table, mirror, age_s = parts.mesh.table, parts.updates.mirror.state, _age_s(parts)
     return {
         "host": parts.settings.host,
@@ -117,6 +117,11 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
             }
             for (kind, pattern), refused in table.refused.items()
         ],
+        "audits_refused": [
+            {"kind": kind, "service": pattern, "path": refused.path, "reason": refused.reason}
+            for (kind, pattern), refused in table.audits.refused.items()
+        ],
+        "judged": _judged(figures),
         "held": [
             {
                 "kind": kind,
@@ -165,6 +170,22 @@ def state(parts: Parts, workers: list[dict[str, Any]]) -> dict[str, Any]:
         ],
         "services": _merged(workers),
     }
+
+
+def _judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was done, and what documents that are only watched would have done, and how often."""
+    total: dict[tuple[str, ...], int] = {}
+    for worker in figures:
+        for name, service in worker["services"].items():
+            for words, number in service["audit"].items():
+                labels = (name, *words.split("\t"))
+                total[labels] = total.get(labels, 0) + number
+    fields = ("service", "kind", "document", "done", "would")
+    return [
+        {**dict(zip(fields, labels, strict=True)), "requests": number}
+        for labels, number in sorted(total.items())
+        if len(labels) == len(fields)
+    ]
 
 
 def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:

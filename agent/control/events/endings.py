@@ -92,5 +92,5 @@ def _forgotten(table: Table, host: str, opened: Opened) -> str:
 
 
 def _without(table: Table, kind: str, service: str) -> str:
-    known = table.policies.get(kind, {})
+    known = table.in_force.enforced.get(kind, {})
     return "" if any(name in known for name in candidates(service)) else f"no {kind} policy is in force any more"

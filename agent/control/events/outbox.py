@@ -185,11 +185,16 @@ class Outbox:
         return self._documents
 
     def pattern_of(self, service: str, subject: str) -> str | None:
-        """Whose webhooks an event is for: the most specific document wins whole; None when there is none."""
-        known = self._table.policies.get("webhook")
-        if not known:
-            return None
-        return next((pattern for pattern in _patterns(service, subject) if pattern in known), None)
+        """Whose webhooks an event is for: the most specific document wins whole, of those that are enforced; where
+        there is none, of those in audit mode. None when there is neither."""
+        in_force = self._table.in_force
+        for documents in (in_force.enforced, in_force.watched):
+            known = documents.get("webhook")
+            if known:
+                found = next((pattern for pattern in _patterns(service, subject) if pattern in known), None)
+                if found is not None:
+                    return found
+        return None
 
     def cares(self, name: str, service: str, subject: str) -> bool:
         """Whether some webhook wants an event of a type, or has to know of it for what it closes."""

@@ -4,6 +4,7 @@ were refused."""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -13,7 +14,8 @@ import trio
 import agent
 from agent import build, frames, questions
 from agent.control.host.clock import now_text
-from agent.control.mesh.in_force import Refused
+from agent.control.mesh.documents.audits import Audits
+from agent.control.mesh.documents.in_force import InForce, Place, Refused
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
 from policies.catalogue import KINDS
@@ -135,11 +137,22 @@ class Rejections:
     """Keeps rejected/<kind>/<service> in step with what is refused. Every agent refuses the same documents, so each
     waits a random moment and looks whether another has said it already."""
 
-    def __init__(self, store: Store, keys: Keys, table: Table, host: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        table: Table,
+        host: str,
+        of: InForce | Audits,
+        rejections: Mapping[Place, Rejection],
+        key: Callable[[str, str], str],
+    ) -> None:
+        """`of`: what is refused is taken from there. `rejections`: what stands in etcd about it, under each `key`."""
         self._store = store
-        self._keys = keys
         self._table = table
         self._host = host
+        self._of = of
+        self._rejections = rejections
+        self._key = key
         self._changed = trio.Event()
 
     def refresh(self) -> None:
@@ -165,21 +178,21 @@ class Rejections:
     def _missing(self) -> dict[tuple[str, str], Refused]:
         return {
             identity: refused
-            for identity, refused in self._table.refused.items()
-            if not self._said(self._table.rejections.get(identity), refused)
+            for identity, refused in self._of.refused.items()
+            if not self._said(self._rejections.get(identity), refused)
         }
 
     def _outdated(self) -> list[tuple[str, str]]:
         return [
             identity
-            for identity, standing in self._table.rejections.items()
-            if identity not in self._table.refused and self._may_clear(identity, standing)
+            for identity, standing in self._rejections.items()
+            if identity not in self._of.refused and self._may_clear(identity, standing)
         ]
 
     def _may_clear(self, identity: tuple[str, str], standing: Rejection) -> bool:
         """Not while a live agent refuses this very document, though we do not: it may be of another version."""
         kind, pattern = identity
-        policy = self._table.policies.get(kind, {}).get(pattern)
+        policy = self._of.policies.get(kind, {}).get(pattern)
         another = policy is None or policy.revision != standing.revision
         return another or standing.agent == self._host or standing.agent not in self._table.agents
 
@@ -194,9 +207,9 @@ class Rejections:
                 at=now_text(),
                 last_good=refused.last_good,
             )
-            await self._store.put(self._keys.rejection(*identity), encode(record))
+            await self._store.put(self._key(*identity), encode(record))
         for identity in self._outdated():
-            await self._store.delete(self._keys.rejection(*identity))
+            await self._store.delete(self._key(*identity))
 
     def _said(self, standing: Rejection | None, refused: Refused) -> bool:
         """Whether somebody has said it of this revision; two versions need not agree on the words."""

@@ -17,7 +17,7 @@ import trio
 
 from agent.control.host import disk
 from agent.control.mesh.distrust.source import DISK
-from agent.control.mesh.reading import read_ahead
+from agent.control.mesh.documents.reading import read_ahead
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.store import Change

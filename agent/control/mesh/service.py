@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from agent.frames import EndpointFrame
-from registry.records import Agent, Health, Instance
+from registry.keys import Keys
+from registry.records import Agent, Health, Instance, encode
 
 
 class Service:
@@ -31,6 +34,13 @@ class Service:
     def present(self) -> bool:
         """Whether anything runs or is written for it."""
         return bool(self.instances or self.suspects or self.policies)
+
+    def saved(self, keys: Keys, name: str) -> Iterator[tuple[str, bytes, int]]:
+        """As `Table.saved`: what it has registered."""
+        for identity, instance in self.instances.items():
+            yield keys.instance(name, identity), encode(instance), 0
+        for identity, health in self.health.items():
+            yield keys.health(name, identity), encode(health), 0
 
     @property
     def empty(self) -> bool:

@@ -24,9 +24,10 @@ from agent.control.mesh.distrust.doubts import Identity, Losses, is_mass_deletio
 from agent.control.mesh.distrust.policies import FIRST, PolicyDistrust
 from agent.control.mesh.distrust.source import ETCD, Source
 from agent.control.mesh.distrust.suspects import Suspects, record_of
-from agent.control.mesh.in_force import NOT_FOR_WORKERS, InForce, Standing
+from agent.control.mesh.documents.audits import Audits
+from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS, InForce, Standing
+from agent.control.mesh.documents.reading import Put, Read, read
 from agent.control.mesh.places import Places
-from agent.control.mesh.reading import Put, Read, read
 from agent.control.mesh.service import Service, endpoint_of
 from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
@@ -56,6 +57,7 @@ class Table:
         self.moved = False
         """Whether they made an agent come, go, or live elsewhere."""
         self.in_force = InForce(self._read_document, self._policy_changed)
+        self.audits = Audits(self.in_force, self._read_document, self._policy_changed)
         self.policies = self.in_force.policies
         """By kind and pattern."""
         self.refused = self.in_force.refused
@@ -166,6 +168,8 @@ class Table:
             return key.first in self.services and key.second in self.services[key.first].health
         if key.room is Room.POLICIES:
             return key.second in self.policies.get(key.first, {}) or (key.first, key.second) in self.refused
+        if key.room is Room.AUDITS:
+            return self.audits.holds(key.first, key.second)
         if key.room is Room.LAST_GOOD:
             return (key.first, key.second) in self.in_force.recorded
         return False  # hosts have one spelling, and what is said about refusals is only compared
@@ -277,6 +281,9 @@ class Table:
     def _take_policy(self, key: Key, change: Change) -> None:
         self.in_force.take(key.first, key.second, change)
 
+    def _take_audit(self, key: Key, change: Change) -> None:
+        self.audits.take(key.first, key.second, change)
+
     def _take_last_good(self, key: Key, change: Change) -> None:
         record = self._decoded(LastGood, change)
         if record is not None:
@@ -305,10 +312,11 @@ class Table:
 
     def _take_rejection(self, key: Key, change: Change) -> None:
         record = self._decoded(Rejection, change)
+        rejections = self.audits.rejections if key.room is Room.AUDITS_REJECTED else self.rejections
         if record is None:
-            self.rejections.pop((key.first, key.second), None)
+            rejections.pop((key.first, key.second), None)
         else:
-            self.rejections[key.first, key.second] = record
+            rejections[key.first, key.second] = record
 
     # Distrust.
 
@@ -360,7 +368,8 @@ class Table:
             return Gone(name)
         identities = [*sorted(service.instances), *sorted(service.suspects)]
         made = [self.endpoint(name, service, identity) for identity in identities]
-        return Stage(name, self.revision, [each for each in made if each is not None], self.in_force.of(name))
+        endpoints = [each for each in made if each is not None]
+        return Stage(name, self.revision, endpoints, self.in_force.of(name), self.audits.of(name))
 
     def endpoint(self, name: str, service: Service, identity: str) -> EndpointFrame | None:
         """An instance or a suspect as workers get it; None where there is none that could be dialled."""
@@ -384,11 +393,11 @@ class Table:
 
     def health_policy(self, name: str) -> HealthPolicy | None:
         """How instances of a service are checked when they say nothing themselves."""
-        by_pattern = self.policies.get("health", {})
+        by_pattern = self.in_force.enforced.get("health", {})
         for pattern in candidates(name):
             policy = by_pattern.get(pattern)
             if policy is not None and isinstance(policy.document, HealthPolicy):
-                return policy.document if policy.document.mode == "enforce" else None
+                return policy.document
         return None
 
     def shadowed(self) -> list[tuple[str, str]]:
@@ -407,13 +416,9 @@ class Table:
         for name, service in self.services.items():
             for identity, suspect in service.suspects.items():
                 yield keys.instance(name, identity), encode(record_of(suspect)), 0
-            for identity, instance in service.instances.items():
-                yield keys.instance(name, identity), encode(instance), 0
-            for identity, health in service.health.items():
-                yield keys.health(name, identity), encode(health), 0
-        for kind, by_pattern in self.policies.items():
-            for pattern, policy in by_pattern.items():
-                yield keys.policy(kind, pattern), policy.text, policy.revision
+            yield from service.saved(keys, name)
+        yield from self.in_force.saved(keys)
+        yield from self.audits.saved(keys)
         yield from self.distrusted.saved()
         for (kind, pattern), refused in self.in_force.unknown().items():
             yield keys.policy(kind, pattern), refused.value, refused.revision
@@ -432,6 +437,8 @@ _TAKERS: Final = {
     Room.INSTANCES: Table._take_instance,
     Room.HEALTH: Table._take_health,
     Room.AGENTS: Table._take_agent,
+    Room.AUDITS: Table._take_audit,
+    Room.AUDITS_REJECTED: Table._take_rejection,
     Room.CONFIRMED: Table._take_confirmed,
     Room.HELD: Table._take_held,
     Room.LAST_GOOD: Table._take_last_good,

@@ -104,4 +104,7 @@ class Feed:
         while len(put) > SLICE:
             yield Change(name, table.revision, put[:SLICE], more=True)
             put = put[SLICE:]
-        yield Change(name, table.revision, put, gone, table.in_force.of(name) if touch.policies else None)
+        if touch.policies:
+            yield Change(name, table.revision, put, gone, table.in_force.of(name), table.audits.of(name))
+        else:
+            yield Change(name, table.revision, put, gone)

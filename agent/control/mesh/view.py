@@ -22,4 +22,8 @@ class MeshView:
         self.frames = TableFrames(self.table)
         self.saved = SavedTable(self.table, settings.state_path / "table", keys, settings.mesh)
         self.held = HeldRecords(here.store, keys, self.table, settings.host)
-        self.rejections = Rejections(here.store, keys, self.table, settings.host)
+        table, host = self.table, settings.host
+        self.rejections = Rejections(here.store, table, host, table.in_force, table.rejections, keys.rejection)
+        self.audit_rejections = Rejections(
+            here.store, table, host, table.audits, table.audits.rejections, keys.audit_rejection
+        )

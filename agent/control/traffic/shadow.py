@@ -127,7 +127,7 @@ class ShadowTallies:
         return state
 
     def _in_force(self, service: str) -> tuple[int, Compiled | None]:
-        policies = self._table.policies.get("shadow", {})
+        policies = self._table.in_force.enforced.get("shadow", {})
         pattern = next((name for name in candidates(service) if name in policies), None)
         if pattern is None:
             return 0, None
@@ -135,7 +135,7 @@ class ShadowTallies:
         known = self._rules.get(pattern)
         if known is None or known[0] != policy.revision:
             document = policy.document
-            compare = document.compare if isinstance(document, Shadow) and document.mode == "enforce" else None
+            compare = document.compare if isinstance(document, Shadow) else None
             known = (policy.revision, Compiled(compare) if compare is not None else None)
             self._rules[pattern] = known
         return known

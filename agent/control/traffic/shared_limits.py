@@ -102,7 +102,7 @@ class SharedLimits:
         return self._known[1]
 
     def _shared_ones(self) -> dict[str, Shared]:
-        documents = self._table.policies.get("ratelimit", {})
+        documents = self._table.in_force.enforced.get("ratelimit", {})
         if not documents:
             return {}
         by_pattern = {pattern: self._shared(pattern, p.revision, p.document) for pattern, p in documents.items()}
@@ -119,7 +119,7 @@ class SharedLimits:
     def _shared(self, pattern: str, revision: int, document: Document | None) -> dict[str, Shared]:
         known = self._parsed.get(pattern)
         if known is None or known[0] != revision:
-            limits = shared(document) if isinstance(document, RateLimit) and document.mode == "enforce" else {}
+            limits = shared(document) if isinstance(document, RateLimit) else {}
             known = self._parsed[pattern] = (revision, limits)
         return known[1]
 

@@ -24,7 +24,7 @@ class Transitions:
         self._tell = tell
         self.latest: deque[Transition] = deque(maxlen=REMEMBERED)
         """As the workers told it."""
-        self.standing: dict[tuple[str, str, str], Transition] = {}
+        self.standing: dict[tuple[str, str, str, bool], Transition] = {}
         """Breakers that are not closed, and endpoints that are out: what was told of each last."""
 
     def in_force(self, table: Table) -> list[Transition]:
@@ -38,7 +38,7 @@ class Transitions:
             fields = msgspec.structs.asdict(event)
             told = {name: value for name, value in fields.items() if name not in ("kind", "at") and value}
             log.warning(f"{event.kind} {event.after}", **told)
-            place = (event.kind, event.service, event.endpoint)
+            place = (event.kind, event.service, event.endpoint, event.audit)
             if event.after in ("closed", "in"):
                 self.standing.pop(place, None)
             else:
@@ -48,7 +48,8 @@ class Transitions:
 
 
 def _is_in_force(event: Transition, table: Table) -> bool:
-    if event.kind not in table.in_force.of(event.service):
+    known = table.audits if event.audit else table.in_force
+    if event.kind not in known.of(event.service):
         return False
     service = table.services.get(event.service)
     there = service is not None and (event.endpoint in service.instances or event.endpoint in service.suspects)

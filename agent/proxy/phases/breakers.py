@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.phase import REQUEST, Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import FallBack, Refuse, Verdict
 from agent.proxy.report.story import Entry, InForce, header_lines
-from agent.proxy.table.lasting import Lasting
+from agent.proxy.table.lasting import Book, Lasting
 from policies.decision import Forward
 from policies.kinds.breaker import decide as breaker
 from policies.kinds.breaker.circuit import CLOSED, HALF_OPEN, OPEN, Circuit
@@ -19,13 +19,13 @@ class Breakers(Phase):
 
     __slots__ = ("compiled",)
 
-    def __init__(self, state: Lasting, in_force: InForce, compiled: breaker.Compiled) -> None:
-        super().__init__("breaker", "breaker", state, in_force, holds=True)
+    def __init__(self, state: Lasting, in_force: InForce, compiled: breaker.Compiled, book: Book | None = None) -> None:
+        super().__init__("breaker", "breaker", state, in_force, book=book, holds=REQUEST)
         self.compiled = compiled
 
     def decide(self, subject: Subject) -> Verdict | None:
         """Counts what it lets pass, until it ended."""
-        circuit, tally = self.state.circuit, self.state.tally
+        circuit, tally = self.book.circuit, self.state.tally
         if circuit is None:
             return None
         subject.entered_at = now = subject.reactor.now
@@ -35,7 +35,7 @@ class Breakers(Phase):
 
     def peek(self, subject: Subject) -> Verdict | None:
         """Counts nothing."""
-        circuit, tally = self.state.circuit, self.state.tally
+        circuit, tally = self.book.circuit, self.state.tally
         if circuit is None:
             return None
         now = subject.reactor.now
@@ -56,14 +56,18 @@ class Breakers(Phase):
             return self.entry(f"refused: {_state(verdict.reason)}", f"{verdict.reason}; its fallback takes over")
         if isinstance(verdict, Refuse):
             return self.entry(f"refused: {_state(verdict.refusal.reason)}", verdict.refusal.reason)
-        circuit = self.state.circuit
+        circuit = self.book.circuit
         if circuit is None or circuit.state == CLOSED:
             return self.entry(CLOSED, "lets it pass")
         return self.entry(HALF_OPEN, f"lets it pass, to find out: {circuit.reason}")
 
+    def usual_s(self) -> float:
+        """As its circuit has learnt."""
+        return self.book.circuit.usual_s if self.book.circuit is not None else 0.0
+
     def ended(self, subject: Subject, status: int, latency_s: float) -> None:
         """An answer is good or bad; what has none says nothing."""
-        circuit = self.state.circuit
+        circuit = self.book.circuit
         if circuit is None:
             return
         now = subject.reactor.now
@@ -76,7 +80,7 @@ class Breakers(Phase):
 
     def proved(self, subject: Subject, status: int, latency_s: float) -> None:
         """An answer that goes on for long."""
-        circuit = self.state.circuit
+        circuit = self.book.circuit
         if circuit is not None:
             now, ok = subject.reactor.now, not self.compiled.failure(status)
             change = circuit.prove(ok, latency_s, now, subject.rng, now - subject.entered_at)

@@ -22,7 +22,7 @@ class Faults(Phase):
     __slots__ = ("compiled",)
 
     def __init__(self, state: Lasting, in_force: InForce, compiled: fault.Compiled) -> None:
-        super().__init__("fault", "admit", state, in_force, counts_in_audit=True)
+        super().__init__("fault", "admit", state, in_force)
         self.compiled = compiled
 
     def decide(self, subject: Subject) -> Verdict | None:

@@ -8,7 +8,7 @@ from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Refuse, Verdict
 from agent.proxy.report.story import Entry, InForce, header_lines
-from agent.proxy.table.lasting import Lasting
+from agent.proxy.table.lasting import Book, Lasting
 from policies.kinds.ratelimit.buckets import Compiled
 from policies.kinds.ratelimit.limit import Limited, Quota, fields
 
@@ -18,13 +18,13 @@ class Limits(Phase):
 
     __slots__ = ("compiled",)
 
-    def __init__(self, state: Lasting, in_force: InForce, compiled: Compiled) -> None:
-        super().__init__("ratelimit", "admit", state, in_force, counts_in_audit=True)
+    def __init__(self, state: Lasting, in_force: InForce, compiled: Compiled, book: Book | None = None) -> None:
+        super().__init__("ratelimit", "admit", state, in_force, book=book)
         self.compiled = compiled
 
     def decide(self, subject: Subject) -> Verdict | None:
         """Takes from every limit that the request matches, or from none."""
-        buckets = self.state.buckets
+        buckets = self.book.buckets
         if buckets is None:
             return None
         limited = self.compiled.decide(buckets, subject.view, subject.reactor.now)
@@ -34,7 +34,7 @@ class Limits(Phase):
 
     def peek(self, subject: Subject) -> Verdict | None:
         """Takes nothing."""
-        buckets = self.state.buckets
+        buckets = self.book.buckets
         if buckets is None:
             return None
         limited = self.compiled.peek(buckets, subject.view, subject.reactor.now)

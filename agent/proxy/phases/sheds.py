@@ -9,11 +9,11 @@ Laws
 
 from __future__ import annotations
 
-from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.phase import ATTEMPT, Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import TurnAway, Verdict
 from agent.proxy.report.story import Entry, InForce
-from agent.proxy.table.lasting import Lasting
+from agent.proxy.table.lasting import Book, Lasting
 from policies.kinds.shed import decide as shed
 
 
@@ -22,13 +22,13 @@ class Sheds(Phase):
 
     __slots__ = ("compiled",)
 
-    def __init__(self, state: Lasting, in_force: InForce, compiled: shed.Compiled) -> None:
-        super().__init__("shed", "admit", state, in_force, holds=True)
+    def __init__(self, state: Lasting, in_force: InForce, compiled: shed.Compiled, book: Book | None = None) -> None:
+        super().__init__("shed", "admit", state, in_force, book=book, holds=ATTEMPT)
         self.compiled = compiled
 
     def decide(self, subject: Subject) -> Verdict | None:
         """Counts what it lets in, until it ended."""
-        limiter = self.state.limiter
+        limiter = self.book.limiter
         if limiter is None:
             return None
         reason = limiter.enter(self.compiled.priority(subject.view), subject.reactor.now)
@@ -36,7 +36,7 @@ class Sheds(Phase):
 
     def peek(self, subject: Subject) -> Verdict | None:
         """Counts nothing."""
-        limiter = self.state.limiter
+        limiter = self.book.limiter
         if limiter is None:
             return None
         reason = limiter.peek(self.compiled.priority(subject.view))
@@ -46,13 +46,13 @@ class Sheds(Phase):
         """Let in, or not."""
         if isinstance(verdict, TurnAway):
             return self.entry("not let in", verdict.reason)
-        limiter = self.state.limiter
+        limiter = self.book.limiter
         limit = f"; {limiter.under_way} under way, of {limiter.limit:.0f}" if limiter is not None else ""
         return self.entry("let in", f"within the limit{limit}")
 
     def ended(self, subject: Subject, status: int, latency_s: float) -> None:
         """Good answers move the limit, and so does what none came of in a long time."""
-        limiter = self.state.limiter
+        limiter = self.book.limiter
         if limiter is None:
             return
         now = subject.reactor.now

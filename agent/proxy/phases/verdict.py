@@ -104,6 +104,24 @@ class Settle:
 Verdict: TypeAlias = Decision | Refuse | Hold | FallBack | TurnAway | Copies | Settle
 
 
+def outcome(verdict: Verdict | None) -> str:
+    """In a word or two, beside what another document would have done of the same request."""
+    if verdict is None:
+        return "passed"
+    if isinstance(verdict, Decision):
+        return verdict.rule
+    if isinstance(verdict, Hold):
+        return f"faulted by {verdict.what}"
+    if isinstance(verdict, Refuse):
+        by = "" if verdict.what == verdict.refusal.policy else f" by {verdict.what}"
+        return f"refused{by}"
+    if isinstance(verdict, Copies):
+        return "copied"
+    if isinstance(verdict, FallBack):
+        return "refused, to its fallback"
+    return "refused" if isinstance(verdict, TurnAway) else verdict.what
+
+
 def what(verdict: Verdict) -> str:
     """Under which it is counted."""
     return verdict.rule if isinstance(verdict, Decision) else verdict.what

@@ -99,6 +99,10 @@ def _service(service: Service) -> dict[str, Any]:
             kind: {"key": policy.key, "revision": policy.revision, "mode": policy.mode}
             for kind, policy in plan.policies.items()
         },
+        "audits": {
+            kind: {"key": policy.key, "revision": policy.revision, "mode": "audit"}
+            for kind, policy in (plan.watched.policies if plan.watched is not None else {}).items()
+        },
         "breaker": None
         if service.circuit is None or plan.breaker is None
         else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},

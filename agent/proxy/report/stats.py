@@ -48,7 +48,7 @@ class ServiceStats:
         self.failures: dict[str, int] = {}
         """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
         self.audit: dict[str, int] = {}
-        """By kind: how often a document in audit mode would have acted."""
+        """By kind, document, what was done and what would have been (`audited`): what watched documents were asked."""
         self.callers: dict[str, int] = {}
         """By calling service, as far as callers say who they are: requests."""
         self.copies: dict[str, int] = {}
@@ -71,14 +71,23 @@ class ServiceStats:
         }
         """By kind: where it is counted that a phase had something to say."""
 
-    def note_met(self, kind: str, what: str, *, audit: bool, counts_in_audit: bool) -> None:
+    def note_met(self, kind: str, what: str) -> None:
         """A phase had something to say of a request."""
-        if audit:
-            count(self.audit, kind)
-        if not audit or counts_in_audit:
-            counters = self.met.get(kind)
-            if counters is not None:
-                count(counters, what)
+        counters = self.met.get(kind)
+        if counters is not None:
+            count(counters, what)
+
+    def note_audit(self, kind: str, document: str, done: str, would: str) -> None:
+        """A document that is only watched was asked."""
+        count(self.audit, "\t".join((kind, document, done, would)))
+
+    def audited(self) -> dict[tuple[str, str, str, str], int]:
+        """By kind, document, what was done, and what would have been."""
+        found: dict[tuple[str, str, str, str], int] = {}
+        for words, number in self.audit.items():
+            kind, document, done, would = words.split("\t")
+            found[kind, document, done, would] = number
+        return found
 
     def observe(self, status: int, duration_s: float) -> None:
         """A request that ended with a status, after so long."""

@@ -31,7 +31,7 @@ from agent.proxy.messages.head import (
 from agent.proxy.messages.origin import origins
 from agent.proxy.messages.outgoing import count_forward, hops
 from agent.proxy.phases.phase import Phase
-from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, what
+from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, outcome, what
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
@@ -40,7 +40,7 @@ from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import outcome_of_failure
 from agent.proxy.table.plan import Plan
-from agent.proxy.table.pressure import note_shed
+from agent.proxy.table.pressure import note_load, note_shed
 from agent.proxy.table.service import Service
 from policies.decision import Redirect, Respond
 from policies.endpoint import Endpoint
@@ -160,9 +160,13 @@ class Exchange(Judged):
     def count(self, phase: Phase, verdict: Verdict) -> None:
         """Count."""
         state = phase.state
-        state.stats.note_met(phase.kind, what(verdict), audit=phase.audit, counts_in_audit=phase.counts_in_audit)
-        if isinstance(verdict, TurnAway) and not phase.audit:
+        state.stats.note_met(phase.kind, what(verdict))
+        if isinstance(verdict, TurnAway):
             note_shed(self.reactor, state, verdict.reason)
+
+    def count_audit(self, phase: Phase, done: Verdict | None, verdict: Verdict | None) -> None:
+        """Count."""
+        phase.state.stats.note_audit(phase.kind, phase.in_force.key, outcome(done), outcome(verdict))
 
     def count_way(self, outcome: str) -> None:
         """Count."""
@@ -174,9 +178,7 @@ class Exchange(Judged):
         target = self.target
         assert target is not None
         reason = circuit.enter(now, self.rng, 0)
-        breaker = target.plan.breaker
-        audit = breaker is not None and breaker.audit
-        target.tell_transition(endpoint.id, circuit.take_transition(), audit=audit)
+        target.tell_transition(endpoint.id, circuit.take_transition(), audit=False)
         return reason
 
     def let_go(self) -> None:
@@ -222,21 +224,8 @@ class Exchange(Judged):
 
     def note_load(self, head: ResponseHead) -> None:
         """An instance's own word about its load, if it has one."""
-        target = self.target
-        if target is None or target.limiter is None or target.plan.shed is None:
-            return
-        wanted = target.plan.shed.compiled.load_header
-        if not wanted:
-            return
-        for field in head.fields:
-            if field.name == wanted:
-                try:
-                    value = float(field.value[:32])
-                except ValueError:
-                    return
-                if value >= 0:  # and no NaN
-                    target.limiter.note_load(value)
-                return
+        if self.target is not None:
+            note_load(self.target, head)
 
     def relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """Pass an answer on."""

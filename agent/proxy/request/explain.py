@@ -142,6 +142,9 @@ class Explanation(Walk):
     def count(self, phase: Phase, verdict: Verdict) -> None:
         """Nothing."""
 
+    def count_audit(self, phase: Phase, done: Verdict | None, verdict: Verdict | None) -> None:
+        """Nothing."""
+
     def count_way(self, outcome: str) -> None:
         """Nothing."""
 

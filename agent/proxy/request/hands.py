@@ -1,11 +1,20 @@
 # mypyc: compiled
-"""What is done with a request as it walks its way: for good, or only told, by `explain`."""
+"""Phases are asked about a request as it walks its way, and what they say is done; or only told, by `explain`.
+
+Laws
+- One method asks phases, tells of them, and has them counted (`meet`).
+- Of a document that is only watched nothing is done, whatever it says. It is asked right behind what is in force, of
+  which nothing has been done yet: both judge the same request.
+"""
 
 from __future__ import annotations
 
-from agent.proxy.phases.phase import Phase
+from agent.proxy.engine.reactor import Reactor
+from agent.proxy.messages.head import RequestHead
+from agent.proxy.phases.phase import ATTEMPT, Both, Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Copies, Refuse, Verdict
+from agent.proxy.report.story import Explained
 from agent.proxy.table.plan import Plan
 from policies.decision import Redirect, Respond
 from policies.endpoint import Endpoint
@@ -30,7 +39,53 @@ class Detours:
 class Hands(Subject):
     """Of a walk."""
 
-    __slots__ = ()
+    __slots__ = ("entered", "explained", "held")
+
+    def __init__(self, request: RequestHead, reactor: Reactor) -> None:
+        super().__init__(request, reactor)
+        self.entered: Phase | None = None
+        """A breaker that counts the request."""
+        self.held: Phase | None = None
+        """An inbound phase that counts the attempt about to be made."""
+        self.explained: Explained | None = None
+
+    def meet(self, phase: Phase) -> bool:
+        """Ask a phase, tell of it, count it, and do what it says: whether the request goes on."""
+        if phase.audit:
+            self._watch(phase, None)
+            return True
+        verdict = self.ask(phase)
+        if self.explained is not None:
+            self.explained.append(phase.tell(self, verdict))
+        if phase.beside is not None:
+            self._watch(phase.beside, verdict)
+        if verdict is None:
+            if phase.holds:
+                self._hold(phase)
+            return True
+        if phase.counts:
+            self.count(phase, verdict)
+        return self.carry_out(verdict)
+
+    def _watch(self, phase: Phase, done: Verdict | None) -> None:
+        """Ask a phase that acts on nothing. `done`: what the one that is in force says."""
+        verdict = self.ask(phase)
+        if self.explained is not None:
+            self.explained.append(phase.tell(self, verdict))
+        self.count_audit(phase, done, verdict)
+        if verdict is None and phase.holds:
+            self._hold(phase)
+
+    def _hold(self, phase: Phase) -> None:
+        """A phase counts what it has let pass."""
+        if phase.holds == ATTEMPT:
+            self.held = phase if self.held is None else Both(phase, self.held)
+        else:
+            self.entered = phase if self.entered is None else Both(phase, self.entered)
+
+    def carry_out(self, verdict: Verdict) -> bool:
+        """Do what a phase says; whether the request goes on."""
+        raise NotImplementedError
 
     @property
     def inbound(self) -> bool:
@@ -43,6 +98,10 @@ class Hands(Subject):
 
     def count(self, phase: Phase, verdict: Verdict) -> None:
         """It had something to say."""
+        raise NotImplementedError
+
+    def count_audit(self, phase: Phase, done: Verdict | None, verdict: Verdict | None) -> None:
+        """What is only watched would have done something else, or the same."""
         raise NotImplementedError
 
     def count_way(self, outcome: str) -> None:

@@ -45,7 +45,7 @@ class Judged(Relay):
     def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
         """By its breaker, and beside the others."""
         target, gated = self.target, attempt.gated
-        if target is not None and (gated or target.ejector is not None):
+        if target is not None and (gated or target.ejector is not None or target.audits is not None):
             now = self.reactor.now
             observe(target, attempt.endpoint, outcome, latency_s, now, self.rng, gated, now - attempt.began)
 
@@ -83,9 +83,9 @@ class Judged(Relay):
             return
         least_s = self._allowed_s() / 2
         now = self.reactor.now
-        circuit = self.entered.state.circuit if self.entered is not None else None
+        entered = self.entered
         waited_s = now - max(self.sent_at, self.tried_at)
-        if late or (circuit is not None and _kept_waiting(circuit.usual_s, waited_s, least_s)):
+        if late or (entered is not None and _kept_waiting(entered.usual_s(), waited_s, least_s)):
             self.prove(504)
         if attempt is None:
             return

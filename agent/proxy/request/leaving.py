@@ -15,7 +15,7 @@ from agent.proxy.messages.head import VIA, RequestHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.request.shaped import Shaped
-from agent.proxy.request.walk import ENDED, Walk
+from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.foreign import RESOLVE_S
@@ -32,7 +32,7 @@ def may_leave(walk: Walk) -> bool:
     """Have the caller's phases their say; False: the request was answered."""
     caller = caller_of(walk)
     assert caller is not None
-    return all(walk.meet(phase) != ENDED for phase in caller.plan.leaving)
+    return all(walk.meet(phase) for phase in caller.plan.leaving)
 
 
 def is_named(walk: Walk) -> bool:

@@ -288,7 +288,7 @@ class Outbound(Leaving):
         if not self.try_enter(endpoint, now):
             return
         for phase in inbound:
-            if phase.decide(self) is None and phase.holds:
+            if not phase.audit and phase.decide(self) is None and phase.holds:  # what is watched judges requests
                 self.held = phase
         plan.budget.try_withdraw(now)
         count(service.stats.failures, "hedges")

@@ -19,7 +19,6 @@ import msgspec
 
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
-from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import FallBack, Hold, Refuse, Settle, TurnAway, Verdict
 from agent.proxy.report import story
 from agent.proxy.request.hands import Detours, Hands
@@ -40,13 +39,6 @@ PASS_OVER: Final = 16
 """Endpoints that something speaks against, until one is tried all the same."""
 MARK: Final = b"x-shoal-shed: 1\r\n"
 
-PASSED: Final = 0
-"""The phase had nothing to say."""
-NOTED: Final = 1
-"""It had, and the request goes on."""
-ENDED: Final = 2
-"""The request goes on no further from here: it was answered, waits, or took another way."""
-
 _DEFAULT_RETRY: Final = retrying.compile(None)
 _NONE: Final[list[Endpoint]] = []
 
@@ -59,11 +51,8 @@ class Walk(Hands):
         "_next",
         "balancer",
         "endpoint",
-        "entered",
-        "explained",
         "forward",
         "gated",
-        "held",
         "hold",
         "plan",
         "retry",
@@ -85,33 +74,18 @@ class Walk(Hands):
         self.endpoint: Endpoint | None = None
         """The last that was picked."""
         self.retry = _DEFAULT_RETRY
-        self.entered: Phase | None = None
-        """A breaker that counts the request."""
-        self.held: Phase | None = None
-        """An inbound phase that counts the attempt about to be made."""
         self.gated = False
         """Whether the picked endpoint's breaker counts the attempt about to be made."""
-        self.explained: story.Explained | None = None
         self.hold: Hold | None = None
         """How it is held up on purpose, before it goes on and while it is answered."""
         self._next = 0
         """Of the outbound phases; one more than there are: it has departed."""
         self._detours: Detours | None = None
 
-    # Phases.
+    # What phases say.
 
-    def meet(self, phase: Phase) -> int:
-        """Ask a phase, tell of it, count it, and do what it says: PASSED, NOTED or ENDED."""
-        verdict = self.ask(phase)
-        if self.explained is not None:
-            self.explained.append(phase.tell(self, verdict))
-        if verdict is None:
-            return PASSED
-        if phase.counts or phase.audit:
-            self.count(phase, verdict)
-        return NOTED if phase.audit else self._carry_out(verdict)
-
-    def _carry_out(self, verdict: Verdict) -> int:
+    def carry_out(self, verdict: Verdict) -> bool:
+        """Do it; False: the request goes on no further from here, for it was answered, waits, or took another way."""
         if isinstance(verdict, Decision):
             return self._follow(verdict.action)
         if isinstance(verdict, Refuse):
@@ -129,28 +103,28 @@ class Walk(Hands):
         elif isinstance(verdict, Settle):
             self.request.target, self.request.place = verdict.target, verdict.place
             self.forget_view()
-            return NOTED
+            return True
         else:
             self.copy(verdict)
-            return NOTED
-        return ENDED
+            return True
+        return False
 
     def settle(self, plan: Plan) -> bool:
         """Take the path for what a service's policy says that it is; False: it is none that may be asked for."""
         if not is_plain(self.request.target):
             for phase in plan.paths:
-                if self.meet(phase) == ENDED:
+                if not self.meet(phase):
                     return False
         return True
 
-    def _follow(self, action: Forward | Redirect | Respond) -> int:
+    def _follow(self, action: Forward | Redirect | Respond) -> bool:
         if not isinstance(action, Forward):
             self.answer_directly(action)
-            return ENDED
+            return False
         self.forward = self._instead(action) if action.others is not None else action
         if action.retry is not None:
             self.retry = action.retry
-        return NOTED
+        return True
 
     def _instead(self, forward: Forward) -> Forward:
         """To the others, where nobody there can serve its share."""
@@ -164,9 +138,9 @@ class Walk(Hands):
         assert isinstance(found.action, Forward)
         return found.action
 
-    def _past_wait(self) -> int:
+    def _past_wait(self) -> bool:
         then = self.hold.then if self.hold is not None else None
-        return NOTED if then is None else self._carry_out(then)
+        return then is None or self.carry_out(then)
 
     # Outbound.
 
@@ -182,13 +156,13 @@ class Walk(Hands):
         while self._next < len(phases):
             phase = phases[self._next]
             self._next += 1
-            if self.meet(phase) == ENDED:
+            if not self.meet(phase):
                 return
         self._direct()
 
     def go_on(self) -> None:
         """After a wait."""
-        if self._past_wait() != ENDED:
+        if self._past_wait():
             self.go_out()
 
     def _direct(self) -> None:
@@ -205,18 +179,15 @@ class Walk(Hands):
             if target is not service and forward.target is None and not self.settle(target.plan):
                 return
         for phase in target.plan.towards:
-            met = self.meet(phase)
-            if met == ENDED:
+            if not self.meet(phase):
                 return
-            if met == PASSED and phase.holds:
-                self.entered = phase
         self.target = target
         balancer = target.plan.balancer if forward is None else target.plan.group(forward.subset)
         self.balancer = balancer
         if self._next <= len(plan.outbound):
             self._next = len(plan.outbound) + 1
             for phase in plan.departing:
-                if self.meet(phase) == ENDED:
+                if not self.meet(phase):
                     return
         if self.explained is not None:
             rule = forward is not None and forward.retry is not None
@@ -225,6 +196,7 @@ class Walk(Hands):
         self.depart(plan, balancer)
 
     def _fall_back(self, verdict: FallBack) -> None:
+        self.part()
         detours = self.detours
         detours.fallbacks += 1
         if detours.fallbacks > MAX_FALLBACKS:
@@ -287,9 +259,7 @@ class Walk(Hands):
         if not self.enter(endpoint, circuit, now):
             self.gated = True
             return True
-        assert self.target is not None
-        breaker = self.target.plan.breaker
-        return breaker is not None and breaker.audit
+        return False
 
     def _passing_over(self, balancer: Balancer, key: int | None, refusing: Endpoint, now: float) -> Endpoint:
         """Another endpoint than those that refused a connection a moment ago, were ejected, or whose breakers are open;
@@ -336,13 +306,7 @@ class Walk(Hands):
     def _come_by(self, plan: Plan) -> bool:
         """Past the inbound phases, which judge the path that the instance is sent; False: no further."""
         self.see_rewritten()
-        for phase in plan.inbound:
-            met = self.meet(phase)
-            if met == ENDED:
-                return False
-            if met == PASSED and phase.holds:
-                self.held = phase
-        return True
+        return all(self.meet(phase) for phase in plan.inbound)
 
     def see_rewritten(self) -> None:
         """Have phases see the request as the instance does, where its route has rewritten the path."""
@@ -368,7 +332,7 @@ class Walk(Hands):
         assert plan is not None and service is not None
         self.part()
         shed = plan.shed
-        if shed is None or shed.audit:
+        if shed is None:
             self.refuse_shed(reason, 1)
             return
         ways = shed.compiled.ways

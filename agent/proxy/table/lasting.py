@@ -22,17 +22,28 @@ from policies.kinds.shed.limiter import Limiter
 from policies.together import Together
 
 
-class Lasting:
+class Book:
+    """What the documents of one service count in. Those that are only watched have one of their own."""
+
+    __slots__ = ("buckets", "circuit", "ejector", "judge", "limiter")
+
+    def __init__(self) -> None:
+        self.buckets: Buckets | None = None
+        self.circuit: Circuit | None = None
+        self.ejector: Ejector | None = None
+        self.judge: Timed | None = None
+        """Who calls the ejector, at intervals."""
+        self.limiter: Limiter | None = None
+        """Of its instances on this host, as far as this worker hands them requests."""
+
+
+class Lasting(Book):
     """Of one service, in one worker."""
 
     __slots__ = (
-        "buckets",
+        "audits",
         "budget",
-        "circuit",
         "copying",
-        "ejector",
-        "judge",
-        "limiter",
         "loads",
         "name",
         "news",
@@ -47,6 +58,9 @@ class Lasting:
 
     def __init__(self, name: str, news: News, together: Together | None = None) -> None:
         """`together`: what the workers of the agent count together; without it this one is alone."""
+        super().__init__()
+        self.audits: Book | None = None
+        """Where there are documents that are only watched."""
         self.name = name
         self.together = together
         self.news = news
@@ -60,13 +74,6 @@ class Lasting:
         """Connections to its endpoints."""
         self.copying = 0
         """Copies of its requests that are under way."""
-        self.circuit: Circuit | None = None
-        self.buckets: Buckets | None = None
-        self.ejector: Ejector | None = None
-        self.judge: Timed | None = None
-        """Who calls the ejector, at intervals."""
-        self.limiter: Limiter | None = None
-        """Of its instances on this host, as far as this worker hands them requests."""
         self.shed_at = 0.0
         self.relief: Timed | None = None
         """While load is shed."""
@@ -75,7 +82,8 @@ class Lasting:
         """Count and tell that a breaker changed its state. `endpoint` is empty for that of the service."""
         if transition is None:
             return
-        count(self.stats.transitions, transition.after)
+        if not audit:
+            count(self.stats.transitions, transition.after)
         self.news.add(
             "breaker", self.name, endpoint, transition.before, transition.after, transition.reason, audit=audit
         )

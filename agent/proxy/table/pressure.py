@@ -6,8 +6,11 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.engine.reactor import Reactor, Timed
+from agent.proxy.messages.head import ResponseHead
 from agent.proxy.table.lasting import Lasting
+from agent.proxy.table.service import Service
 from agent.proxy.table.table import Table
+from policies.kinds.shed.limiter import Limiter
 
 CALM_S: Final = 10.0
 """After so long without a refusal it is over."""
@@ -20,6 +23,41 @@ def note_shed(reactor: Reactor, state: Lasting, reason: str) -> None:
     if state.relief is None:
         state.relief = Relief(reactor, state)
         state.news.add("shed", state.name, "", "calm", "shedding", reason)
+
+
+def note_load(service: Service, head: ResponseHead) -> None:
+    """An instance's own word about its load, if it has one, for the limiters that want it."""
+    if service.limiter is not None and service.plan.shed is not None:
+        _note_load(service.limiter, service.plan.shed.compiled.load_header, head)
+    audits, watched = service.audits, service.plan.watched
+    if audits is not None and watched is not None and audits.limiter is not None and watched.shed is not None:
+        _note_load(audits.limiter, watched.shed.compiled.load_header, head)
+
+
+def _note_load(limiter: Limiter, wanted: bytes, head: ResponseHead) -> None:
+    if not wanted:
+        return
+    for field in head.fields:
+        if field.name == wanted:
+            try:
+                value = float(field.value[:32])
+            except ValueError:
+                return
+            if value >= 0:  # and no NaN
+                limiter.note_load(value)
+            return
+
+
+def cpu_limiters(service: Service) -> list[Limiter]:
+    """Of a service, those that want to know how busy the host is."""
+    found: list[Limiter] = []
+    if service.limiter is not None and service.plan.shed is not None and service.plan.shed.compiled.cpu:
+        found.append(service.limiter)
+    audits, watched = service.audits, service.plan.watched
+    watches = watched is not None and watched.shed is not None and watched.shed.compiled.cpu
+    if watches and audits is not None and audits.limiter is not None:
+        found.append(audits.limiter)
+    return found
 
 
 class Relief(Timed):
@@ -64,10 +102,9 @@ class CpuWatch(Timed):
 
     def on_deadline(self, now: float) -> None:
         """Look, tell, and come again."""
-        services = self._table.services.values()
-        wanting = [
-            s for s in services if s.limiter is not None and s.plan.shed is not None and s.plan.shed.compiled.cpu
-        ]
+        wanting: list[Limiter] = []
+        for service in self._table.services.values():
+            wanting += cpu_limiters(service)
         if not wanting:
             self.running = False
             return
@@ -75,9 +112,8 @@ class CpuWatch(Timed):
         busy, total = cpu_ticks()
         if self._total and total > self._total:
             percent = 100.0 * (busy - self._busy) / (total - self._total)
-            for service in wanting:
-                if service.limiter is not None:
-                    service.limiter.note_cpu(percent)
+            for limiter in wanting:
+                limiter.note_cpu(percent)
         self._busy, self._total = busy, total
 
 

@@ -8,27 +8,24 @@ from collections.abc import Mapping
 from agent.frames import Part
 from agent.proxy.report.news import News
 from agent.proxy.report.story import Policies
+from agent.proxy.table.asked import Asked
+from agent.proxy.table.books import Keeper, adopt_judgement
 from agent.proxy.table.lasting import Lasting
 from agent.proxy.table.plan import Plan
-from policies.endpoint import Endpoint
-from policies.kinds.breaker.circuit import Circuit
-from policies.kinds.outlier.ejector import Ejector, Record
-from policies.kinds.ratelimit.buckets import Buckets, together
-from policies.kinds.ratelimit.cells import Cells
-from policies.kinds.ratelimit.limit import Limit
-from policies.kinds.shed.common import Common
-from policies.kinds.shed.limiter import Limiter
-from policies.together import Gauge, Together
+from policies.endpoint import Endpoint, Judgement
+from policies.together import Together
 
 
 class Service(Lasting):
     """A request reads its plan once."""
 
-    __slots__ = ("_configured", "_gauge", "_keeping_out", "lets_go", "members", "plan")
+    __slots__ = ("_configured", "_keeper", "_keeping_out", "_watching", "lets_go", "members", "plan")
 
     def __init__(self, name: str, news: News, together: Together | None = None) -> None:
         super().__init__(name, news, together)
-        self._gauge = Gauge(together, name) if together is not None else None
+        self._keeper = Keeper(self, name, together)
+        self._watching: Keeper | None = None
+        """Of what is only watched, as long as there is such a document."""
         self.plan: Plan
         self.members: dict[str, Endpoint] = {}
         """The plan's endpoints, by id. Never changed; another plan has others."""
@@ -50,31 +47,39 @@ class Service(Lasting):
         self.members = members
         if len(self.loads) > len(members):
             self.loads = {key: load for key, load in self.loads.items() if key in members}
-        self._adopt_limits(plan, share, agents)
-        if joined or self._configured is not plan.policies:
+        self._keeper.adopt_limits(plan.enforced, share, agents)
+        changed = self._configured is not plan.policies
+        if joined or changed:
             self._configured = plan.policies
-            self._adopt_breaker(plan)
-            self._adopt_shed(plan)
-            self._adopt_outlier(plan)
+            self._adopt_connections(plan)
+            self._keeper.adopt(plan.enforced)
+            for load in self.loads.values():
+                adopt_judgement(load, plan.enforced)
+        if plan.watched is not None or self._watching is not None:
+            self._adopt_audits(plan.watched, share, agents, joined or changed)
 
-    def _adopt_limits(self, plan: Plan, share: float, agents: int) -> None:
-        if plan.limits is None:
-            self.buckets = None
+    def _adopt_connections(self, plan: Plan) -> None:
+        self.tally.count_together(self._keeper.gauge(plan.enforced))
+        whole = plan.breaker.compiled.service if plan.breaker is not None else None
+        self.lets_go = self.tally.limit(whole.max_connections if whole is not None else 0) or self.lets_go
+
+    def _adopt_audits(self, watched: Asked | None, share: float, agents: int, changed: bool) -> None:
+        """What is only watched counts for itself, in places of its own."""
+        keeper = self._watching
+        if watched is not None and keeper is None:
+            keeper = self._watching = Keeper(watched.book, f"{self.name}\0audit", self.together)
+        if keeper is None:
             return
-        if self.buckets is None:
-            cells = Cells(self.together) if self.together is not None else None
-            self.buckets = Buckets(1.0, self.name, cells)
-        limits = plan.limits.limits
-        self.buckets.configure({limit.name for limit in limits})
-        for limit in limits:
-            own = 1.0 if self._counts_together(limit) else share
-            if limit.shared:
-                self.buckets.begin(limit.name, own / agents)
-            else:
-                self.buckets.own(limit.name, own)
-
-    def _counts_together(self, limit: Limit) -> bool:
-        return self.together is not None and together(limit)
+        keeper.adopt_limits(watched, share, agents)
+        if changed:
+            keeper.adopt(watched)
+            for load in self.loads.values():
+                load.watched = None if watched is None else load.watched or Judgement()
+                if load.watched is not None:
+                    adopt_judgement(load.watched, watched)
+        self.audits = watched.book if watched is not None else None
+        if watched is None:
+            self._watching = None
 
     def share_out(
         self, shares: Mapping[str, float], parts: Mapping[str, Part], keys: Mapping[str, dict[str, float]]
@@ -86,7 +91,7 @@ class Service(Lasting):
             if not limit.shared or limit.name not in shares:
                 continue
             meter, part = self.buckets.meter(limit.name), parts.get(limit.name)
-            if part is None or not self._counts_together(limit):
+            if part is None or not self._keeper.counts_together(limit):
                 self.buckets.set_share(limit.name, shares[limit.name])
                 meter.rest, meter.keys = 0.0, {}
             else:
@@ -98,55 +103,5 @@ class Service(Lasting):
         if self.buckets is None or self.plan.limits is None:
             return
         for limit in self.plan.limits.limits:
-            if limit.name in tokens and self._counts_together(limit):
+            if limit.name in tokens and self._keeper.counts_together(limit):
                 self.buckets.meter(limit.name).give(limit, tokens[limit.name], now)
-
-    def _adopt_shed(self, plan: Plan) -> None:
-        if plan.shed is None:
-            if self.limiter is not None:
-                self.limiter.count_together(None)
-            self.limiter = None
-            return
-        rules = plan.shed.compiled.rules
-        if self.limiter is None:
-            self.limiter = Limiter(rules, Common(self.together, self.name))
-        else:
-            self.limiter.configure(rules)
-        self.limiter.count_together(self._gauge)
-
-    def _adopt_outlier(self, plan: Plan) -> None:
-        if plan.outlier is None:
-            self.ejector = None
-            for load in self.loads.values():
-                load.record = None
-            return
-        if self.ejector is None:
-            self.ejector = Ejector(plan.outlier.rules)
-        self.ejector.configure(plan.outlier.rules)
-        for load in self.loads.values():
-            load.record = load.record or Record()
-
-    def _adopt_breaker(self, plan: Plan) -> None:
-        whole = plan.breaker.compiled.service if plan.breaker is not None else None
-        each = plan.breaker.compiled.endpoint if plan.breaker is not None else None
-        gauge = self._gauge if whole is not None and whole.limits() else None
-        self.tally.count_together(gauge)
-        enforced = plan.breaker is not None and not plan.breaker.audit
-        self.lets_go = self.tally.limit(whole.max_connections if whole is not None and enforced else 0) or self.lets_go
-        if whole is None:
-            if self.circuit is not None:
-                self.circuit.count_together(None)
-            self.circuit = None
-        elif self.circuit is None:
-            self.circuit = Circuit(whole)
-        else:
-            self.circuit.configure(whole)
-        if self.circuit is not None:
-            self.circuit.count_together(gauge)
-        for load in self.loads.values():
-            if each is None:
-                load.circuit = None
-            elif load.circuit is None:
-                load.circuit = Circuit(each)
-            else:
-                load.circuit.configure(each)

@@ -22,7 +22,9 @@ from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.closed import Closed
 from agent.proxy.report.news import News
 from agent.proxy.report.story import InForce
-from agent.proxy.table.plan import Compiled, Plan
+from agent.proxy.table.asked import Compiled
+from agent.proxy.table.lasting import Book
+from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.catalogue import BY_NAME, parse
 from policies.decision import Forward
@@ -32,6 +34,7 @@ from policies.language.document import Document, Invalid
 from policies.language.names import parse_service
 from policies.together import Together
 
+NONE: Final[dict[str, PolicyFrame]] = {}
 _HOSTS: Final = 65536
 _UNKNOWN: Final = Invalid("", "", "$", "nobody knows what it says")
 _HOST_BYTES: Final = 400
@@ -41,7 +44,7 @@ _HOST_BYTES: Final = 400
 class Staged:
     """A service as it will be at the commit."""
 
-    __slots__ = ("closed", "in_force", "joined", "members", "plan", "service")
+    __slots__ = ("audits", "closed", "in_force", "joined", "members", "plan", "service")
 
     def __init__(self, service: Service, members: dict[str, Endpoint], plan: Plan | None) -> None:
         """`plan`: of the same policies; None: they are others."""
@@ -52,6 +55,7 @@ class Staged:
         """Whether any of them is new."""
         self.plan = plan
         self.in_force: dict[str, InForce] = {}
+        self.audits: dict[str, InForce] = {}
         self.closed: list[Closed] = []
 
 
@@ -75,7 +79,7 @@ class Table:
         self._staged: dict[str, Staged | None] = {}
         self._failed: set[str] = set()
         """Services whose staged plan could not be compiled: what is in force stays."""
-        self._wide: dict[tuple[str, str], tuple[bytes, Document | Invalid]] = {}
+        self._wide: dict[tuple[str, str, str], tuple[bytes, Document | Invalid]] = {}
         """Policies for patterns, as parsed: one of them may come with a thousand services."""
         self._compiled = Compiled()
         self._entries = Entries()
@@ -89,13 +93,15 @@ class Table:
         endpoints: Sequence[EndpointFrame],
         policies: Mapping[str, PolicyFrame],
         now: float,
+        audits: Mapping[str, PolicyFrame] = NONE,
     ) -> list[Uncompiled]:
-        """Compile a service's new plan, to be swapped in at the commit. Returns what had to be refused."""
+        """Compile a service's new plan, to be swapped in at the commit. `audits`: what is only watched. Returns what
+        had to be refused."""
         staged = self._staged.get(name)
         service = self.services.get(name) or (staged.service if staged else Service(name, self._news, self._together))
         self._staged[name] = made = Staged(service, {}, None)
         self._failed.add(name)
-        made.in_force, made.closed, refused = self._documents(policies)
+        refused = self._documents(made, policies, audits)
         self._compile(made, revision, endpoints, (), now)
         return refused
 
@@ -108,11 +114,12 @@ class Table:
         policies: Mapping[str, PolicyFrame] | None,
         now: float,
         *,
+        audits: Mapping[str, PolicyFrame] = NONE,
         more: bool = False,
     ) -> list[Uncompiled]:
         """Compile a service's new plan from what it is, or will be at the commit: of the endpoints only those that are
-        named are others, and the policies are as they are where none are given. With `more` that is left to the
-        change that follows. Returns what had to be refused."""
+        named are others, and the policies, and what is only watched, are as they are where no policies are given. With
+        `more` that is left to the change that follows. Returns what had to be refused."""
         if name in self._failed:
             return []  # its base is missing, and that was told
         staged = self._staged.get(name)
@@ -126,7 +133,7 @@ class Table:
         refused: list[Uncompiled] = []
         if policies is not None:
             staged.plan = None
-            staged.in_force, staged.closed, refused = self._documents(policies)
+            refused = self._documents(staged, policies, audits)
         if more:
             self._take(staged, endpoints, gone, now)
             self._failed.discard(name)
@@ -158,38 +165,49 @@ class Table:
             entries=self._entries,
             compiled=self._compiled,
             closed=staged.closed,
+            audits=staged.audits,
             before=before,
         )
         self._failed.discard(staged.service.name)
 
     def _documents(
-        self, policies: Mapping[str, PolicyFrame]
-    ) -> tuple[dict[str, InForce], list[Closed], list[Uncompiled]]:
-        """What is in force; what nobody knows the content of, or this worker does not understand, where that refuses
-        requests; and what this worker does not understand."""
-        in_force: dict[str, InForce] = {}
-        closed: list[Closed] = []
+        self, staged: Staged, policies: Mapping[str, PolicyFrame], audits: Mapping[str, PolicyFrame]
+    ) -> list[Uncompiled]:
+        """What is in force, and what is only watched; what nobody knows the content of, or this worker does not
+        understand, where that refuses requests. Returns what this worker does not understand.
+
+        A control of before does not tell apart what is only watched: then the document says it.
+        """
+        staged.in_force, staged.audits, staged.closed = {}, {}, []
         refused: list[Uncompiled] = []
         for kind, frame in policies.items():
-            document = self._parse(kind, frame) if not frame.unknown else _UNKNOWN
+            document = self._parse(kind, frame, "enforce") if not frame.unknown else _UNKNOWN
             if not isinstance(document, Invalid):
-                in_force[kind] = InForce(frame.key, frame.revision, document.mode, document)
+                into = staged.audits if document.mode == "audit" else staged.in_force
+                into[kind] = InForce(frame.key, frame.revision, document.mode, document)
                 continue
             if not frame.unknown:
                 refused.append(Uncompiled(frame.key, document.path, document.reason, kind))
             if kind in BY_NAME and BY_NAME[kind].fails_closed:
                 reason = frame.unknown or f"policies/{kind}/{frame.key} is not understood by this worker"
-                closed.append(Closed(kind, frame.key, frame.revision, reason))
-        return in_force, closed, refused
+                staged.closed.append(Closed(kind, frame.key, frame.revision, reason))
+        for kind, frame in audits.items():
+            document = self._parse(kind, frame, "audit")
+            if isinstance(document, Invalid):
+                refused.append(Uncompiled(frame.key, document.path, document.reason, kind))
+            else:
+                staged.audits[kind] = InForce(frame.key, frame.revision, "audit", document)
+        return refused
 
-    def _parse(self, kind: str, frame: PolicyFrame) -> Document | Invalid:
+    def _parse(self, kind: str, frame: PolicyFrame, mode: str) -> Document | Invalid:
         if "*" not in frame.key:
             return parse(kind, frame.key, frame.text)
-        known = self._wide.get((kind, frame.key))
+        place = kind, frame.key, mode
+        known = self._wide.get(place)
         if known is not None and not frame.text:
             return known[1]
         if known is None or known[0] != frame.text:
-            known = self._wide[kind, frame.key] = (frame.text, parse(kind, frame.key, frame.text))
+            known = self._wide[place] = (frame.text, parse(kind, frame.key, frame.text))
         return known[1]
 
     def _endpoint(self, service: Service, frame: EndpointFrame, now: float) -> Endpoint:
@@ -243,7 +261,7 @@ class Table:
             self._entries.change(asked, plan.asked)
             service.adopt(plan, staged.members, staged.joined, self.share, agents)
             adopted.append(service)
-            if service.ejector is not None and service.judge is None:
+            if _unjudged(service) or (service.audits is not None and _unjudged(service.audits)):
                 self.unjudged.append(service)
             if name not in self.services:
                 self.services[name] = service
@@ -302,6 +320,10 @@ class Table:
     def _local(self, service: str, identity: str) -> Endpoint | None:
         known = self.services.get(service)
         return known.plan.local.get(identity) if known is not None else None
+
+
+def _unjudged(book: Book) -> bool:
+    return book.ejector is not None and book.judge is None
 
 
 def service_name(host: bytes) -> str:

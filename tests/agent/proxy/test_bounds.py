@@ -12,6 +12,7 @@ import pytest
 from agent import frames, framing
 from agent.frames import EndpointFrame, PolicyFrame
 from agent.portions import said_once
+from agent.proxy.phases.routes import Routes
 from agent.proxy.table.table import Table
 from policies.catalogue import KINDS, parse
 from policies.kinds.balance.entries import LEAST, TOTAL
@@ -68,8 +69,8 @@ def test_a_route_with_every_rule_it_may_have() -> None:
     table = Table()
     assert cpu_s(lambda: table.stage("pets", 5, THREE, {"route": PolicyFrame("*", 5, text)}, 0.0)) < STALL_S
     table.commit(5)
-    route = table.services["pets"].plan.route
-    assert route is not None
+    route = table.services["pets"].plan.enforced.met["route"]
+    assert isinstance(route, Routes)
     request = Request("GET", "/" + "a" * 8000, {"x-a": "no"})
     assert cpu_s(lambda: route.compiled.decide(request, random.Random(1))) < STALL_S
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent import frames, portions
 from agent.frames import Change, Commit, EndpointFrame, PolicyFrame, Stage
-from agent.proxy.table import plan as plans
+from agent.proxy.table import asked
 from agent.proxy.table import table as tables
 from agent.proxy.worker import Worker
 from policies.decision import Subset
@@ -54,8 +54,8 @@ class Work:
         self._count(monkeypatch, tables, "Endpoint", "endpoints")
         self._count(monkeypatch, ring, "hashes64", "hashes")
         self._count(monkeypatch, maglev, "hashes64", "hashes")
-        self._count(monkeypatch, plans, "Routes", "compiled")
-        self._count(monkeypatch, plans, "Breakers", "compiled")
+        self._count(monkeypatch, asked, "Routes", "compiled")
+        self._count(monkeypatch, asked, "Breakers", "compiled")
 
     def _count(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, of: str) -> None:
         real: Callable[..., Any] = getattr(module, name)
@@ -163,10 +163,10 @@ def test_policies_change_without_endpoints() -> None:
     made.take(Change(NAME, 2, policies=SETTINGS["versions"]))
     assert made.take(Commit(2)) == [frames.Runs(2, [])]
     after = made.table.services[NAME].plan
-    assert after.endpoints == before.endpoints and after.route is not None and before.route is None
+    assert after.endpoints == before.endpoints and after.outbound != () and before.outbound == ()
     made.take(Change(NAME, 3, policies={}))
     made.take(Commit(3))
-    assert made.table.services[NAME].plan.route is None
+    assert made.table.services[NAME].plan.outbound == ()
 
 
 def test_what_is_learnt_survives_a_flap() -> None:

@@ -115,6 +115,11 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return found
 
 
+audits = st.sets(st.sampled_from(sorted(KINDS)), max_size=3).flatmap(
+    lambda chosen: st.fixed_dictionaries({kind: KINDS[kind] for kind in sorted(chosen)})
+)
+
+
 @st.composite
 def instances(draw: st.DrawFn) -> list[dict[str, Any]]:
     each = st.fixed_dictionaries(
@@ -151,9 +156,11 @@ def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
     """A service after a while: breakers that are open, endpoints that are out, limits that are used up."""
     worker = play.worker
     now, rng = worker.reactor.now, worker.rng
-    circuits = [service.circuit] if state["open"] else []
+    books = [service, *([service.audits] if service.audits is not None else [])]
+    circuits = [book.circuit for book in books] if state["open"] else []
     loads = [endpoint.load for endpoint in service.plan.endpoints]
     circuits += [load.circuit for n, load in enumerate(loads) if n in state["endpoints_open"]]
+    circuits += [load.watched.circuit for load in loads if load.watched is not None]
     for circuit in circuits:
         if circuit is not None:
             for _ in range(2):
@@ -163,13 +170,14 @@ def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
     for n, load in enumerate(loads):
         if n in state["refused"]:
             load.refused_until = now + 30
-    if service.circuit is not None:
-        for _ in range(state["active"]):
-            service.circuit.enter(now, rng, 0)
-        service.circuit.take_transition()
-    if service.limiter is not None:
-        for _ in range(state["active"]):
-            service.limiter.enter(0, now)
+    for book in books:
+        if book.circuit is not None:
+            for _ in range(state["active"]):
+                book.circuit.enter(now, rng, 0)
+            book.circuit.take_transition()
+        if book.limiter is not None:
+            for _ in range(state["active"]):
+                book.limiter.enter(0, now)
     for _ in range(state["asked"]):
         service.plan.balancer.pick(None, now, rng)
 
@@ -185,12 +193,17 @@ def remembered(play: Playbook) -> list[Any]:
         for endpoint in service.plan.endpoints:
             load = endpoint.load
             found.append((load.active, load.requests, load.failures, load.refused_until, _circuit(load.circuit)))
-        found.append(_circuit(service.circuit))
-        if service.limiter is not None:
-            found.append((service.limiter.active, service.limiter.limit))
-        if service.plan.limits is not None and service.buckets is not None:
-            names = [limit.name for limit in service.plan.limits.limits]
-            found.append([(service.buckets.demand(name), service.buckets.size(name)) for name in names])
+            found.append(_circuit(load.watched.circuit) if load.watched is not None else None)
+        for asked in (service.plan.enforced, service.plan.watched):
+            book = asked.book if asked is not None else None
+            if asked is None or book is None:
+                continue
+            found.append(_circuit(book.circuit))
+            if book.limiter is not None:
+                found.append((book.limiter.active, book.limiter.limit))
+            if asked.limits is not None and book.buckets is not None:
+                names = [limit.name for limit in asked.limits.limits]
+                found.append([(book.buckets.demand(name), book.buckets.size(name)) for name in names])
         found.append([group.mark() for group in service.plan._groups.values()])
         found.append((service.budget.allowance(), list(service.budget._retries)))
     return found
@@ -225,6 +238,7 @@ def asked(play: Playbook, client: Wire, head: bytes) -> tuple[list[dict[str, Any
 @given(
     documents(),
     documents(),
+    st.tuples(audits, audits),
     instances(),
     instances(),
     st.tuples(states, states),
@@ -235,6 +249,7 @@ def asked(play: Playbook, client: Wire, head: bytes) -> tuple[list[dict[str, Any
 def test_an_explanation_and_the_request_after_it_agree(
     ours: dict[str, Any],
     theirs: dict[str, Any],
+    watching: tuple[dict[str, Any], dict[str, Any]],
     pets: list[dict[str, Any]],
     cats: list[dict[str, Any]],
     worn_by: tuple[dict[str, Any], dict[str, Any]],
@@ -243,13 +258,13 @@ def test_an_explanation_and_the_request_after_it_agree(
     seed: int,
 ) -> None:
     """Whatever the mesh, its documents, and the state that it is in; and asking leaves all of it as it was."""
-    if "fallback" in theirs.get("breaker", {}):
-        del theirs["breaker"]["fallback"]
-    theirs.pop("shed", None)
+    for each in (theirs, watching[1]):
+        each.get("breaker", {}).pop("fallback", None)
+        each.get("shed", {}).pop("instead", None)
     with Playbook(seed, host="here") as play:
         play.worker.table.zone = "a"
-        play.put(*framed(play, "pet-", pets), service=SERVICE, **ours)
-        play.put(*framed(play, "cat-", cats), service=CATS, **theirs)
+        play.put(*framed(play, "pet-", pets), service=SERVICE, audits=watching[0], **ours)
+        play.put(*framed(play, "cat-", cats), service=CATS, audits=watching[1], **theirs)
         play.put("dog-1", service="dogs.production")
         services = play.worker.table.services
         for service in services.values():
@@ -257,11 +272,11 @@ def test_an_explanation_and_the_request_after_it_agree(
                 service.plan.group(Subset(version))  # made when first asked for, whoever asks
         worn(play, services[SERVICE], worn_by[0])
         worn(play, services[CATS], worn_by[1])
-        buckets = services[SERVICE].buckets
+        spendable = services[SERVICE].buckets is not None or services[SERVICE].audits is not None
         question = Explain(f"{SERVICE}{path}", headers=[h.split(": ") for h in headers])
         head = "".join([f"GET {path} HTTP/1.1\r\nHost: {SERVICE}\r\n", *(f"{h}\r\n" for h in headers)]).encode()
         client = play.client()
-        for _ in range(worn_by[0]["spent"] if buckets is not None else 0):
+        for _ in range(worn_by[0]["spent"] if spendable else 0):
             spends = play.client()
             assert spends >> head + b"\r\n"
             spends.ends()
@@ -287,9 +302,10 @@ def test_the_inbound_side_agrees_too(
     with Playbook(seed, host="here") as play:
         play.put(*[play.instance(name, agent="here") for name in ("one", "two")], shed={**shed, **mode})
         service = play.worker.table.services[SERVICE]
-        assert service.limiter is not None
+        limiter = service.limiter if service.audits is None else service.audits.limiter
+        assert limiter is not None
         for _ in range(active):
-            service.limiter.enter(0, play.worker.reactor.now)
+            limiter.enter(0, play.worker.reactor.now)
         instance = f"{SERVICE}/{wanted.decode()}" if wanted else ""
         before = remembered(play)
         explained = explain(play.worker, Explain(f"{SERVICE}/a", inbound=instance))

@@ -14,6 +14,7 @@ from agent.proxy.resolver import MOST_WAITING, Resolver
 from agent.proxy.table.foreign import FRESH_S, MOST_ADDRESSES, MOST_HOSTS, RESOLVE_S
 from agent.questions import Explain
 from tests.support.playbook import Playbook, Wire
+from tests.support.proxy import watched
 
 CREDENTIALS = base64.b64encode(b"web.production:token")
 HEAD = (
@@ -127,7 +128,7 @@ def test_a_document_allows_and_refuses(play: Playbook, names: Names) -> None:
     play.put("two", service="web.production", egress={"allow": [], "mode": "audit"})
     play.client() >> request()
     assert play.upstream() << b"GET /x?y HTTP/1.1\r\n..."
-    assert play.worker.table.services["web.production"].stats.audit == {"egress": 1}
+    assert watched(play.worker, "web.production") == {"egress": 1}
 
 
 def test_a_document_is_the_callers_alone(play: Playbook) -> None:

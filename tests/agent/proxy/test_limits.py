@@ -220,7 +220,10 @@ def test_in_audit_it_is_counted_and_refuses_nobody() -> None:
         for _ in range(5):
             assert served(play, play.client(inbound=True), DELIVER % b"").startswith(b"HTTP/1.1 200")
         stats = play.worker.table.services[SERVICE].stats
-        assert stats.audit == {"ratelimit": 3} and stats.limited == {"all": 3}
+        assert stats.limited == {} and stats.audit == {
+            f"ratelimit\t{SERVICE}\tpassed\tpassed": 2,
+            f"ratelimit\t{SERVICE}\tpassed\trefused by all": 3,
+        }
 
 
 def test_a_document_that_nobody_knows_lets_nobody_in() -> None:

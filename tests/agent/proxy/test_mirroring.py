@@ -22,6 +22,7 @@ from tests.support.proxy import (
     entrust,
     refusing_port,
     running_proxy,
+    watched,
 )
 
 STAGE = "pets.staging"
@@ -125,8 +126,7 @@ async def test_what_is_not_copied(request_: bytes, document: dict[str, Any]) -> 
         assert (await (await proxy.client()).ask(request_)).startswith(b"HTTP/1.1 200")
         await trio.sleep(0.05)
         assert stage.requests == [] and copies(proxy) == {}
-        audit = proxy.worker.table.services["pets.production"].stats.audit
-        assert audit == ({"shadow": 1} if "mode" in document else {})
+        assert watched(proxy.worker) == ({"shadow": 1} if "mode" in document else {})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
 from tests.support.playbook import Playbook, Wire
+from tests.support.proxy import watched
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ADMIN = {"match": {"path": {"prefix": "/admin"}}}
@@ -137,7 +138,7 @@ def test_audit_counts_what_would_be_refused_and_the_default_is_in_force() -> Non
         assert status(client) == 418
         assert client >> head("/x")
         assert play.upstream("one") << b"GET /x HTTP/1.1...\r\n\r\n"
-        assert play.worker.table.services["pets.production"].stats.audit == {"path": 1}
+        assert watched(play.worker) == {"path": 1}
 
 
 def test_another_service_has_its_own_word() -> None:

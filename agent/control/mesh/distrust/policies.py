@@ -7,8 +7,8 @@ from typing import Final
 
 from agent.control.mesh.distrust.holding import Holding, Place, Recorded, Word, counts_now
 from agent.control.mesh.distrust.source import Source
-from agent.control.mesh.in_force import InForce
-from agent.control.mesh.reading import Read
+from agent.control.mesh.documents.in_force import InForce
+from agent.control.mesh.documents.reading import Read
 from policies.language.document import Invalid
 from registry.keys import Key, Keys, Room
 from registry.records import Confirmed, Held, Malformed, decode, encode

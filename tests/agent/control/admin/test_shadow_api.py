@@ -9,8 +9,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from agent.control.admin.shadow_api import ShadowApi
-from agent.control.mesh.in_force import Policy
-from agent.control.mesh.reading import read
+from agent.control.mesh.documents.in_force import Policy
+from agent.control.mesh.documents.reading import read
 from agent.control.mesh.table import Table
 from agent.control.traffic.shadow import ShadowTallies
 from policies.kinds.shadow.comparison import note

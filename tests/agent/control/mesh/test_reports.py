@@ -24,7 +24,9 @@ class Watcher:
 
     def __init__(self, store: MemoryStore, host: str) -> None:
         self.table = Table(KEYS, host)
-        self.rejections = Rejections(store, KEYS, self.table, host)
+        self.rejections = Rejections(
+            store, self.table, host, self.table.in_force, self.table.rejections, KEYS.rejection
+        )
         self.mirror = Mirror(store, *KEYS.watched, self.deliver)
 
     def deliver(self, update: Update) -> None:

@@ -279,6 +279,9 @@ def test_health_policies_are_controls_own() -> None:
     assert "health" in etcd.table.in_force.of("pets", all_kinds=True)
     assert isinstance(etcd.table.health_policy("pets"), HealthPolicy)
     etcd.put({"policies/health/pets": b'{"tcp": {}, "mode": "audit"}'})
+    wide = etcd.table.health_policy("pets")
+    assert isinstance(wide, HealthPolicy) and wide.service == "*", "what is only watched displaces nothing"
+    etcd.delete("policies/health/*")
     assert etcd.table.health_policy("pets") is None
 
 

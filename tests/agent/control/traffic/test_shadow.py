@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from agent import frames, framing
 from agent.cli.commands.diff import gathered
-from agent.control.mesh.in_force import Policy
-from agent.control.mesh.reading import read
+from agent.control.mesh.documents.in_force import Policy
+from agent.control.mesh.documents.reading import read
 from agent.control.mesh.table import Table
 from agent.control.traffic import shadow
 from agent.control.traffic.shadow import MAX_WAITING, MAX_WAITING_BYTES, ShadowTallies

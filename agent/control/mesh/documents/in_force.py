@@ -18,11 +18,12 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from agent.control.mesh.distrust.holding import Document as HeldDocument
-from agent.control.mesh.reading import Read
+from agent.control.mesh.documents.reading import Read
 from agent.frames import PolicyFrame
 from policies.catalogue import BY_NAME
 from policies.language.document import Document, Invalid
 from policies.language.names import candidates
+from registry.keys import Keys
 from registry.records import LastGood
 from registry.store import Change
 
@@ -48,6 +49,8 @@ class Policy(msgspec.Struct, frozen=True):
     """Kept for the kinds that control acts on."""
     created: int = 0
     """When the life of its key began; 0: not known."""
+    audit: bool = False
+    """Whether it is only watched."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -64,6 +67,12 @@ class Refused(msgspec.Struct, frozen=True):
     """As it stands, where the last good state is not known."""
     key: str = ""
     """As it is spelled in etcd."""
+
+
+def policy_of(kind: str, change: Change, document: Document, text: bytes) -> Policy:
+    """A good document. `text`: as JSON."""
+    kept = document if kind in KEPT else None
+    return Policy(change.revision, text, kept, change.created, document.mode == "audit")
 
 
 class Standing(NamedTuple):
@@ -113,6 +122,10 @@ class InForce:
         self._changed = changed
         self.policies: dict[str, dict[str, Policy]] = {}
         """By kind and pattern."""
+        self.enforced: dict[str, dict[str, Policy]] = {}
+        """Of these, what is enforced ..."""
+        self.watched: dict[str, dict[str, Policy]] = {}
+        """... and what is only watched: neither stands in for the other."""
         self.refused: dict[Place, Refused] = {}
         self.closed: dict[str, dict[str, str]] = {}
         """What refuses requests because nobody knows what it should say, and why; by kind and pattern."""
@@ -137,7 +150,7 @@ class InForce:
             self._refuse(kind, pattern, change, document.path, document.reason)
             return
         self._forget_refusal(kind, pattern)
-        self._put(kind, pattern, Policy(change.revision, text, document if kind in KEPT else None, change.created))
+        self._put(kind, pattern, policy_of(kind, change, document, text))
 
     def take_misnamed(self, spelled: Place, change: Change, reason: str) -> None:
         """A document whose key names nothing: nothing was in force before it, and nothing is."""
@@ -186,8 +199,8 @@ class InForce:
         stays = held if state is State.HELD else None
         if state is State.RECORDED and recorded is not None:
             record, read = recorded
-            kept = read.document if kind in KEPT and isinstance(read.document, Document) else None
-            stays = Policy(record.revision, read.text, kept)
+            assert isinstance(read.document, Document), "what is recorded was found good"
+            stays = policy_of(kind, Change("", b"", record.revision), read.document, read.text)
         unknown = state is State.UNKNOWN
         last_good = NOT_KNOWN if unknown else stays.revision if stays is not None else 0
         value = change.value or b"" if unknown else b""
@@ -210,8 +223,11 @@ class InForce:
         self._moved.add((kind, pattern))
         by_pattern = self.policies.setdefault(kind, {})
         before = by_pattern.pop(pattern, None)
+        for known in (self.enforced, self.watched):
+            known.setdefault(kind, {}).pop(pattern, None)
         if policy is not None:
             by_pattern[pattern] = policy
+            (self.watched if policy.audit else self.enforced)[kind][pattern] = policy
         if policy is not before:
             self._changed(kind, pattern, (policy is not None) - (before is not None))
 
@@ -237,12 +253,13 @@ class InForce:
     # What is asked.
 
     def of(self, service: str, *, all_kinds: bool = False) -> dict[str, PolicyFrame]:
-        """The most specific policy of each kind for a service; or word that nobody knows what it says."""
+        """The most specific policy of each kind for a service, of those that are enforced; or word that nobody knows
+        what it says."""
         found: dict[str, PolicyFrame] = {}
-        for kind in self.policies.keys() | self.closed.keys():
+        for kind in self.enforced.keys() | self.closed.keys():
             if kind in NOT_FOR_WORKERS and not all_kinds:
                 continue
-            policies, closed = self.policies.get(kind, {}), self.closed.get(kind, {})
+            policies, closed = self.enforced.get(kind, {}), self.closed.get(kind, {})
             for pattern in candidates(service):
                 if pattern in closed:
                     refused = self.refused[kind, pattern]
@@ -256,6 +273,12 @@ class InForce:
     def documents(self) -> Mapping[Place, HeldDocument]:
         """What is in force, or refuses requests because nobody knows what it should say."""
         return _Documents(self)
+
+    def saved(self, keys: Keys) -> Iterator[tuple[str, bytes, int]]:
+        """As `Table.saved`: what is good."""
+        for kind, by_pattern in self.policies.items():
+            for pattern, policy in by_pattern.items():
+                yield keys.policy(kind, pattern), policy.text, policy.revision
 
     def unknown(self) -> Mapping[Place, Refused]:
         """Refused policies whose last good state is not known."""

@@ -50,10 +50,10 @@ async def read_ahead(keys: Keys, changes: Iterable[Change]) -> dict[Put, Read]:
     parsed = [(key, change) for change in changes if not isinstance(key := keys.parse(change.key), Unknown)]
     refused = set()
     for key, change in parsed:
-        if key.room is Room.POLICIES and change.value is not None:
+        if key.room in (Room.POLICIES, Room.AUDITS) and change.value is not None:
             put = key.first, key.second, change.value
             await _read_into(found, put)
-            if isinstance(found[put].document, Invalid):
+            if key.room is Room.POLICIES and isinstance(found[put].document, Invalid):
                 refused.add(put[:2])
     for key, change in parsed:
         if key.room is Room.LAST_GOOD and change.value is not None and (key.first, key.second) in refused:

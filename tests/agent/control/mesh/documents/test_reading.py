@@ -7,7 +7,7 @@ import time
 
 import trio
 
-from agent.control.mesh.reading import read_ahead
+from agent.control.mesh.documents.reading import read_ahead
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.store import Change

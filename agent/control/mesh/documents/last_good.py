@@ -19,8 +19,8 @@ from typing import Final
 import structlog
 import trio
 
-from agent.control.mesh.in_force import Place, Refused
-from agent.control.mesh.reading import Put, Read, read
+from agent.control.mesh.documents.in_force import Place, Refused
+from agent.control.mesh.documents.reading import Put, Read, read
 from agent.control.mesh.table import Table
 from policies.language.document import Invalid
 from registry.keys import Key, Keys, Room, Unknown

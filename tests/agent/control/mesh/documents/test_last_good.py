@@ -10,9 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from agent.control.mesh.in_force import NOT_KNOWN, Place
-from agent.control.mesh.last_good import History, Writer
-from agent.control.mesh.reading import read_ahead
+from agent.control.mesh.documents.in_force import NOT_KNOWN, Place
+from agent.control.mesh.documents.last_good import History, Writer
+from agent.control.mesh.documents.reading import read_ahead
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.mirror import Mirror, Update

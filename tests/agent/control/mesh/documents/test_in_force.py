@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.mesh.in_force import NOT_FOR_WORKERS, NOT_KNOWN, State, state_before
+from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS, NOT_KNOWN, State, state_before
 from agent.control.mesh.table import Table
 from policies.catalogue import BY_NAME, KINDS
 from registry.keys import Keys

@@ -1,0 +1,1 @@
+"""Which documents are in force, and which are only watched."""

@@ -1,0 +1,91 @@
+"""Documents that are only watched: those under `audits/`, and those under `policies/` that say so. Pure.
+
+Laws
+- They displace nothing that is enforced, and nothing that is enforced displaces them: of each kind the most specific
+  one is watched, beside what is in force. Of two for the same name the one under `audits/` is.
+- A refused one replaces none that is good. It is not looked for what was good before, in no history and with nobody:
+  what is not known is not watched, and that opens no door, whatever the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS, InForce, Place, Policy, Refused, policy_of
+from agent.control.mesh.documents.reading import Read
+from agent.frames import PolicyFrame
+from policies.language.document import Invalid
+from policies.language.names import candidates
+from registry.keys import Keys
+from registry.records import Rejection
+from registry.store import Change
+
+
+class Audits:
+    """Of a mesh."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        read: Callable[[str, str, bytes], Read],
+        changed: Callable[[str, str, int], None],
+    ) -> None:
+        """`read` and `changed`: as of `InForce`."""
+        self._in_force = in_force
+        self._read = read
+        self._changed = changed
+        self.policies: dict[str, dict[str, Policy]] = {}
+        """Under `audits/`, by kind and pattern."""
+        self.refused: dict[Place, Refused] = {}
+        self.rejections: dict[Place, Rejection] = {}
+        """What stands in etcd about refused ones, whoever wrote it."""
+
+    def take(self, kind: str, pattern: str, change: Change) -> None:
+        """What stands under a key is another, or nothing any more."""
+        if change.value is None:
+            self.refused.pop((kind, pattern), None)
+            self._put(kind, pattern, None)
+            return
+        document, text = self._read(kind, pattern, change.value)
+        if isinstance(document, Invalid):
+            before = self.policies.get(kind, {}).get(pattern)
+            good = before.revision if before is not None else 0
+            self.refused[kind, pattern] = Refused(
+                document.path, document.reason, change.revision, good, change.created, key=change.key
+            )
+            return
+        self.refused.pop((kind, pattern), None)
+        self._put(kind, pattern, policy_of(kind, change, document, text))
+
+    def _put(self, kind: str, pattern: str, policy: Policy | None) -> None:
+        by_pattern = self.policies.setdefault(kind, {})
+        before = by_pattern.pop(pattern, None)
+        if policy is not None:
+            by_pattern[pattern] = policy
+        if policy is not before:
+            self._changed(kind, pattern, (policy is not None) - (before is not None))
+
+    def holds(self, kind: str, pattern: str) -> bool:
+        """Whether something stands under a key."""
+        return pattern in self.policies.get(kind, {}) or (kind, pattern) in self.refused
+
+    def of(self, service: str) -> dict[str, PolicyFrame]:
+        """The most specific of each kind for a service."""
+        found: dict[str, PolicyFrame] = {}
+        beside = self._in_force.watched
+        for kind in (self.policies.keys() | beside.keys()) - NOT_FOR_WORKERS:
+            own, other = self.policies.get(kind, {}), beside.get(kind, {})
+            if not own and not other:
+                continue
+            for pattern in candidates(service):
+                policy = own.get(pattern) or other.get(pattern)
+                if policy is not None:
+                    found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
+                    break
+        return found
+
+    def saved(self, keys: Keys) -> Iterator[tuple[str, bytes, int]]:
+        """As `Table.saved`."""
+        for kind, by_pattern in self.policies.items():
+            for pattern, policy in by_pattern.items():
+                yield keys.audit(kind, pattern), policy.text, policy.revision

@@ -1,0 +1,161 @@
+# mypyc: compiled
+"""What the documents of a service compile to: a phase for each that is asked about requests, and figures of others.
+
+Made of those that are in force, and once more, with a book of their own, of those that are only watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from agent.proxy.phases.breakers import Breakers
+from agent.proxy.phases.closed import Closed, Shut
+from agent.proxy.phases.copies import Copying
+from agent.proxy.phases.faults import Faults
+from agent.proxy.phases.guards import Guards
+from agent.proxy.phases.limits import Limits
+from agent.proxy.phases.paths import Paths
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.routes import Routes
+from agent.proxy.phases.sheds import Sheds
+from agent.proxy.report.story import InForce, Policies
+from agent.proxy.table.lasting import Book, Lasting
+from policies.catalogue import KINDS
+from policies.decision import Guard
+from policies.kind import Kind, Scope, Side
+from policies.kinds.breaker import decide as breaker
+from policies.kinds.breaker.document import Breaker
+from policies.kinds.fault import decide as fault
+from policies.kinds.fault.document import FaultPolicy
+from policies.kinds.outlier import decide as outlier
+from policies.kinds.outlier import ejector
+from policies.kinds.outlier.document import Outlier
+from policies.kinds.path import decide as path
+from policies.kinds.path.document import PathPolicy
+from policies.kinds.ratelimit import decide as ratelimit
+from policies.kinds.ratelimit.document import RateLimit
+from policies.kinds.route import decide as route
+from policies.kinds.route.document import Route
+from policies.kinds.shadow import decide as shadow
+from policies.kinds.shadow.document import Shadow
+from policies.kinds.shed import decide as shed
+from policies.kinds.shed.document import Shed
+from policies.language.document import Document
+
+# Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
+_KNOWN: Final = frozenset(
+    ("path", "ratelimit", "fault", "route", "timeout", "breaker", "outlier", "shed", "balance", "retry", "shadow")
+)
+GUARDS: Final = tuple([kind for kind in KINDS if kind.side is not Side.ASIDE and kind.name not in _KNOWN])
+
+
+class Ejection:
+    """The figures of an `outlier` document."""
+
+    __slots__ = ("in_force", "rules")
+
+    def __init__(self, in_force: InForce, rules: ejector.Figures) -> None:
+        self.in_force = in_force
+        self.rules = rules
+
+
+class Compiled:
+    """What came of documents for patterns: one of them may come with a thousand services."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str, str], tuple[Document, Any]] = {}
+
+    def once(self, kind: str, policies: Policies, make: Callable[[Any], Any]) -> Any:
+        """A document compiled; the same one when it was compiled before. Never changed by those who use it."""
+        policy = policies[kind]
+        if "*" not in policy.key:
+            return make(policy.document)
+        place = kind, policy.key, policy.mode
+        known = self._made.get(place)
+        if known is None or known[0] is not policy.document:
+            known = self._made[place] = (policy.document, make(policy.document))
+        return known[1]
+
+
+class Asked:
+    """Never changes."""
+
+    __slots__ = ("book", "breaker", "ejection", "limits", "met", "paths", "policies", "serving", "shadow", "shed")
+
+    def __init__(
+        self,
+        state: Lasting,
+        policies: Policies,
+        share: float,
+        compiled: Compiled,
+        closed: Sequence[Closed] = (),
+        book: Book | None = None,
+    ) -> None:
+        """`book`: what watched documents count in; None: these are in force."""
+        once = compiled.once
+        self.book: Book = state if book is None else book
+        self.policies = policies
+        self.met: dict[str, Phase] = {}
+        """By kind, of those rows that are in the order of the catalogue."""
+        self.serving: Phase | None = None
+        """The limits on the side of the service."""
+        self.limits: ratelimit.Sides | None = None
+        if document_of(policies, "ratelimit", RateLimit) is not None:
+            self.limits = limits = once("ratelimit", policies, ratelimit.compile)
+            if limits.caller.limits or not limits.service.limits:
+                self.met["ratelimit"] = Limits(state, policies["ratelimit"], limits.caller, book)
+            if limits.service.limits:
+                self.serving = Limits(state, policies["ratelimit"], limits.service, book)
+        self.paths: Paths | None = None
+        if document_of(policies, "path", PathPolicy) is not None:
+            self.paths = Paths(state, policies["path"], once("path", policies, path.compile))
+        self.breaker: Breakers | None = None
+        if document_of(policies, "breaker", Breaker) is not None:
+            self.breaker = Breakers(state, policies["breaker"], once("breaker", policies, breaker.compile), book)
+        self.ejection: Ejection | None = None
+        if document_of(policies, "outlier", Outlier) is not None:
+            self.ejection = Ejection(policies["outlier"], once("outlier", policies, outlier.compile))
+        if document_of(policies, "fault", FaultPolicy) is not None:
+            self.met["fault"] = Faults(state, policies["fault"], once("fault", policies, fault.compile))
+        routing = document_of(policies, "route", Route)
+        if routing is not None:
+            tests = None if route.is_drawn(routing) else once("route", policies, route.predicates)
+            found = route.compile(routing, Scope(state.name), tests)
+            self.met["route"] = Routes(state, policies["route"], found)
+        copied = document_of(policies, "shadow", Shadow)
+        self.shadow = Copying(state, policies["shadow"], shadow.compile(copied, Scope(state.name))) if copied else None
+        self.shed: Sheds | None = None
+        let_in = document_of(policies, "shed", Shed)
+        if let_in is not None:
+            part = share if state.together is None else 1.0
+            rules = shed.compile(let_in, Scope(state.name, part))
+            self.met["shed"] = self.shed = Sheds(state, policies["shed"], rules, book)
+        for kind in GUARDS:
+            if kind.name in policies:
+                guard = _guard(kind, policies[kind.name].document, Scope(state.name, share))
+                self.met[kind.name] = Guards(kind.name, state, policies[kind.name], guard)
+        for each in closed:
+            self.met[each.kind] = Shut(state, each)
+            if each.kind == "ratelimit":
+                self.serving = self.met[each.kind]
+
+    @property
+    def whole(self) -> Phase | None:
+        """The breaker of the service as a whole."""
+        return self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
+
+
+def _guard(kind: Kind, document: Document, scope: Scope) -> Guard:
+    make = kind.compile
+    assert make is not None, f"policies/kinds/{kind.name}/decide.py makes nothing that could be asked"
+    found: Guard = make(document, scope)
+    return found
+
+
+def document_of(policies: Policies, name: str, kind: type[Any]) -> Any:
+    """The document of a kind, if there is one."""
+    policy: InForce | None = policies.get(name)
+    return policy.document if policy is not None and isinstance(policy.document, kind) else None
