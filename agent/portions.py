@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from agent.frames import Change, Stage, ToWorker
+from agent.frames import Change, PolicyFrame, Stage, ToWorker
 
 SLICE: Final = 256
 """Endpoints that a worker takes without serving requests in between."""
@@ -29,18 +29,29 @@ def sliced(stage: Stage) -> Iterator[Stage | Change]:
 def said_once(frames: Iterable[ToWorker]) -> list[ToWorker]:
     """Frames that are sent to a worker one after the other: the text of a pattern's document, which may come with a
     thousand services, stands in the first of them, and is empty in the others."""
-    said: set[tuple[str, str, int]] = set()
-    return [_said(frame, said) if isinstance(frame, Stage | Change) and frame.policies else frame for frame in frames]
+    said: set[tuple[str, str, int, bool]] = set()
+    return [
+        _said(frame, said) if isinstance(frame, Stage | Change) and (frame.policies or frame.audits) else frame
+        for frame in frames
+    ]
 
 
-def _said(stage: Stage | Change, said: set[tuple[str, str, int]]) -> Stage | Change:
-    policies = dict(stage.policies or {})
+def _said(stage: Stage | Change, said: set[tuple[str, str, int, bool]]) -> Stage | Change:
+    policies = _texts(stage.policies, said, audit=False) if stage.policies is not None else None
+    return msgspec.structs.replace(stage, policies=policies, audits=_texts(stage.audits, said, audit=True))
+
+
+def _texts(
+    policies: dict[str, PolicyFrame], said: set[tuple[str, str, int, bool]], *, audit: bool
+) -> dict[str, PolicyFrame]:
+    """`audit`: documents of the same kind, pattern and revision, put in one transaction, need not be the same."""
+    policies = dict(policies)
     for kind, policy in policies.items():
         if policy.unknown:
             continue
-        place = (kind, policy.key, policy.revision)
+        place = (kind, policy.key, policy.revision, audit)
         if place in said:
             policies[kind] = msgspec.structs.replace(policy, text=b"")
         elif "*" in policy.key:
             said.add(place)
-    return msgspec.structs.replace(stage, policies=policies)
+    return policies

@@ -207,6 +207,10 @@ class Keys:
         """Where a policy stands that is spelled so, though it may name nothing."""
         return f"{self.room(Room.POLICIES)}{_joined(kind, pattern)}"
 
+    def canonical(self, key: Key) -> str:
+        """The spelling of a key that goes before all others."""
+        return f"{self.room(key.room)}{_joined(key.first, key.second)}"
+
     def parse(self, key: str) -> Key | Unknown:
         """What a key is about. Never raises, whatever stands in etcd."""
         if not key.startswith(self.prefix):

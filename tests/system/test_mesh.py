@@ -364,4 +364,5 @@ def test_audit_mode_changes_nothing_and_counts(mesh: Mesh) -> None:
     mesh.instance(alpha)
     mesh.put(ROUTE, {"mode": "audit", "rules": [{"respond": {"status": 403}}]})
     assert alpha.ask().status == 200
-    assert 'shoal_audit_total{kind="route",service="pets.production"} 1.0' in alpha.text("/metrics")
+    verdicts = 'document="pets.production",done="passed",kind="route",service="pets.production",would="rules[0]"'
+    assert f"shoal_audit_total{{{verdicts}}} 1.0" in alpha.text("/metrics")

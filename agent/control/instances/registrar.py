@@ -296,7 +296,7 @@ class Registrar:
 
     def _policy(self, identity: Identity, local: Local) -> HealthPolicy:
         """What is in force for it; its port alone where that is more than may be done here."""
-        found = None if local.own_check else self._table.health_policy(identity[0])
+        found = None if local.own_check else self._table.in_force.health_policy(identity[0])
         fault = self._permits.of_policy(found, local.record.port) if found is not None else None
         if found is None or fault is None:
             self.refused.pop(identity, None)

@@ -31,8 +31,7 @@ from agent.control.mesh.places import Places
 from agent.control.mesh.service import Service, endpoint_of
 from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
-from policies.kinds.health.document import HealthPolicy
-from policies.language.names import candidates, matches
+from policies.language.names import matches
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import Agent, Health, Held, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
@@ -57,7 +56,7 @@ class Table:
         self.moved = False
         """Whether they made an agent come, go, or live elsewhere."""
         self.in_force = InForce(self._read_document, self._policy_changed)
-        self.audits = Audits(self.in_force, self._read_document, self._policy_changed)
+        self.audits = Audits(self.in_force, self._read_document, self._audit_changed)
         self.policies = self.in_force.policies
         """By kind and pattern."""
         self.refused = self.in_force.refused
@@ -131,7 +130,7 @@ class Table:
         held = [key for key, _, _ in self.saved()]
         if not held:
             return []
-        named = {_canonical(self._keys, key) for key, _ in self._parsed(changes)}
+        named = {self._keys.canonical(key) for key, _ in self._parsed(changes)}
         return [Change(key, None, revision) for key in held if key not in named]
 
     def _parsed(self, changes: Sequence[Change]) -> list[tuple[Key, Change]]:
@@ -156,7 +155,7 @@ class Table:
         self.distrusted.take_held((key.first, key.second), change, self._decoded(Held, change))
 
     def _take(self, key: Key, change: Change) -> None:
-        canonical = _canonical(self._keys, key)
+        canonical = self._keys.canonical(key)
         effective = self._aliases.effective(key, canonical, change, held=self._holds(key))
         if effective is not None:
             _TAKERS[key.room](self, key, effective)
@@ -306,8 +305,14 @@ class Table:
             return
         if "*" not in pattern:
             self.services.setdefault(pattern, Service()).policies += by
+        self._audit_changed(kind, pattern)
+
+    def _audit_changed(self, kind: str, pattern: str) -> None:
+        """What is only watched makes no name known."""
+        if kind in NOT_FOR_WORKERS:
+            return
         for name in [pattern] if "*" not in pattern else self.services:
-            if matches(pattern, name):
+            if matches(pattern, name) and name in self.services:
                 self._touch(name).policies = True
 
     def _take_rejection(self, key: Key, change: Change) -> None:
@@ -391,15 +396,6 @@ class Table:
             self.inward.pop(key, None)
         return bool(listener)
 
-    def health_policy(self, name: str) -> HealthPolicy | None:
-        """How instances of a service are checked when they say nothing themselves."""
-        by_pattern = self.in_force.enforced.get("health", {})
-        for pattern in candidates(name):
-            policy = by_pattern.get(pattern)
-            if policy is not None and isinstance(policy.document, HealthPolicy):
-                return policy.document
-        return None
-
     def shadowed(self) -> list[tuple[str, str]]:
         """Keys that another spelling keeps out of force, and why."""
         return self._aliases.shadowed()
@@ -426,11 +422,6 @@ class Table:
 
 def _dialled(agent: Agent | None) -> tuple[str, int] | None:
     return (agent.address, agent.inbound_port) if agent is not None else None
-
-
-def _canonical(keys: Keys, key: Key) -> str:
-    tail = f"{key.first}/{key.second}" if key.second else key.first
-    return f"{keys.room(key.room)}{tail}"
 
 
 _TAKERS: Final = {

@@ -216,9 +216,8 @@ def test_a_control_of_before_says_it_in_the_document() -> None:
     with Playbook() as play:
         play.put("one", ratelimit={**limit("1/h"), "mode": "audit"})
         assert [answered(play) for _ in range(3)] == [200] * 3 and watched(play.worker) == {"ratelimit": 2}
-        play.put(
-            "one", ratelimit={**limit("1/h"), "mode": "audit"}, audits={"ratelimit": limit("1000/s", name="other")}
-        )
+        other = limit("1000/s", name="other")
+        play.put("one", ratelimit={**limit("1/h"), "mode": "audit"}, audits={"ratelimit": other})
         assert answered(play) == 200 and watched(play.worker) == {"ratelimit": 2}
 
 

@@ -28,9 +28,9 @@ class Audits:
         self,
         in_force: InForce,
         read: Callable[[str, str, bytes], Read],
-        changed: Callable[[str, str, int], None],
+        changed: Callable[[str, str], None],
     ) -> None:
-        """`read` and `changed`: as of `InForce`."""
+        """`read`: as of `InForce`. `changed` hears of a kind and a pattern that something else is watched for."""
         self._in_force = in_force
         self._read = read
         self._changed = changed
@@ -63,7 +63,7 @@ class Audits:
         if policy is not None:
             by_pattern[pattern] = policy
         if policy is not before:
-            self._changed(kind, pattern, (policy is not None) - (before is not None))
+            self._changed(kind, pattern)
 
     def holds(self, kind: str, pattern: str) -> bool:
         """Whether something stands under a key."""

@@ -21,6 +21,7 @@ from agent.control.mesh.distrust.holding import Document as HeldDocument
 from agent.control.mesh.documents.reading import Read
 from agent.frames import PolicyFrame
 from policies.catalogue import BY_NAME
+from policies.kinds.health.document import HealthPolicy
 from policies.language.document import Document, Invalid
 from policies.language.names import candidates
 from registry.keys import Keys
@@ -269,6 +270,12 @@ class InForce:
                     found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
                     break
         return found
+
+    def health_policy(self, service: str) -> HealthPolicy | None:
+        """How instances of a service are checked when they say nothing themselves."""
+        by_pattern = self.enforced.get("health", {})
+        policy = next((by_pattern[pattern] for pattern in candidates(service) if pattern in by_pattern), None)
+        return policy.document if policy is not None and isinstance(policy.document, HealthPolicy) else None
 
     def documents(self) -> Mapping[Place, HeldDocument]:
         """What is in force, or refuses requests because nobody knows what it should say."""

@@ -277,12 +277,12 @@ def test_health_policies_are_controls_own() -> None:
     assert etcd.put({"policies/health/*": b"tcp: {}"}) == set()
     assert etcd.table.frame("pets").policies == {}
     assert "health" in etcd.table.in_force.of("pets", all_kinds=True)
-    assert isinstance(etcd.table.health_policy("pets"), HealthPolicy)
+    assert isinstance(etcd.table.in_force.health_policy("pets"), HealthPolicy)
     etcd.put({"policies/health/pets": b'{"tcp": {}, "mode": "audit"}'})
-    wide = etcd.table.health_policy("pets")
+    wide = etcd.table.in_force.health_policy("pets")
     assert isinstance(wide, HealthPolicy) and wide.service == "*", "what is only watched displaces nothing"
     etcd.delete("policies/health/*")
-    assert etcd.table.health_policy("pets") is None
+    assert etcd.table.in_force.health_policy("pets") is None
 
 
 # Mass deletion.
@@ -355,7 +355,7 @@ def test_a_restored_table_is_the_same_table() -> None:
     again = Table(KEYS, "here")
     again.apply([Change(*entry) for entry in etcd.table.saved()], etcd.revision)
     assert [again.frame(f"s{n}") for n in range(3)] == [etcd.table.frame(f"s{n}") for n in range(3)]
-    assert again.health_policy("s0") == etcd.table.health_policy("s0")
+    assert again.in_force.health_policy("s0") == etcd.table.in_force.health_policy("s0")
 
 
 def test_a_restart_keeps_the_last_good_policy() -> None:
