@@ -96,6 +96,14 @@ def documents(**policies: Any) -> Facts:
     return facts(census=census(policies=places))
 
 
+def audits(policies: dict[str, Any], *watched: str) -> Facts:
+    """Of what stands under `policies/` for pets, by kind, and `audits/<kind>/<service>`."""
+    places = {(kind, SERVICE): text for kind, text in policies.items()}
+    pairs = [tuple(each.split("/")) for each in watched]
+    found = {(kind, service): Policy(kind, service, 6, b"{}") for kind, service in pairs}
+    return facts(census=census(policies=places, audits=found))
+
+
 def local(**more: Any) -> Facts:
     return facts(local={**LOCAL, **more})
 
@@ -117,6 +125,7 @@ WELL = {
         route__pets_production={"rules": [{"split": [{"version": "v1"}, {"version": "v9", "weight": 0}]}]}
     ),
     "only watched": documents(route__pets_production={"mode": "audit", "active": "v9"}),
+    "watched beside": audits({"retry": {"attempts": 2}}, f"retry/{SERVICE}", "timeout/*"),
     "put by hand": facts(census=census(instances={(SERVICE, "a"): instance(agent="")})),
     "an etcd of this host": facts(members=(Member(url="http://127.0.0.1:2379", version="3.5.21"),)),
 }
@@ -129,6 +138,14 @@ def test_where_nothing_is_wrong_nothing_is_found(name: str) -> None:
 
 
 CASES: list[tuple[Facts, str, str, str, str]] = [
+    # What is only watched.
+    (audits({"retry": {"mode": "audit"}}, f"retry/{SERVICE}"), "two-audits", "warning", f"audits/retry/{SERVICE}",
+     f"policies/retry/{SERVICE} is in audit mode too, and is not watched while this one stands"),
+    (audits({}, "retry/tosy"), "matches-nothing", "warning", "audits/retry/tosy",
+     "matches no service that has instances"),
+    (facts(census=census(audits_rejected={("retry", SERVICE): Rejection(
+        path="$", reason="no field 'x' here", revision=5, agent="web-1", at="")})), "refused", "error",
+     f"audits/retry/{SERVICE}", "refused: $: no field 'x' here"),
     # Documents.
     (documents(route__pets_production={"active": "v9"}), "no-such-version", "error", "route/pets.production $.active",
      "no instance of pets.production has version v9 (there are v1 and v2): what goes there is answered with 503"),

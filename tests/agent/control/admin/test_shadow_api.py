@@ -9,12 +9,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from agent.control.admin.shadow_api import ShadowApi
-from agent.control.mesh.documents.in_force import Policy
-from agent.control.mesh.documents.reading import read
 from agent.control.mesh.table import Table
 from agent.control.traffic.shadow import ShadowTallies
 from policies.kinds.shadow.comparison import note
 from registry.keys import Keys
+from registry.store import Change
 
 SERVICE = "pets.production"
 DOCUMENT = {"compare": {"primary": "v1", "candidate": {"version": "v2"}, "thresholds": {"min_requests": 10}}}
@@ -23,8 +22,7 @@ DOCUMENT = {"compare": {"primary": "v1", "candidate": {"version": "v2"}, "thresh
 async def test_it_tells_and_begins_anew() -> None:
     """GET and POST, and what there is not."""
     table = Table(Keys(), "here")
-    read_ahead = read("shadow", SERVICE, json.dumps(DOCUMENT).encode())
-    table.policies["shadow"] = {SERVICE: Policy(7, read_ahead.text, read_ahead.document)}
+    table.in_force.take("shadow", SERVICE, Change("", json.dumps(DOCUMENT).encode(), 7))
     tallies = ShadowTallies(table)
     state = tallies._state(SERVICE)
     assert state is not None

@@ -12,8 +12,6 @@ from msgspec.structs import replace
 
 from agent import frames, framing
 from agent.cli.commands.diff import gathered
-from agent.control.mesh.documents.in_force import Policy
-from agent.control.mesh.documents.reading import read
 from agent.control.mesh.table import Table
 from agent.control.traffic import shadow
 from agent.control.traffic.shadow import MAX_WAITING, MAX_WAITING_BYTES, ShadowTallies
@@ -25,6 +23,7 @@ from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.records import Compared, decode
+from registry.store import Change
 from tests.support.memory import MemoryStore
 
 SERVICE = "pets.production"
@@ -34,7 +33,7 @@ COMPARE: dict[str, Any] = {"primary": "v1", "candidate": {"version": "v2"}, "thr
 def put(table: Table, revision: int, pattern: str = SERVICE, mode: str = "enforce", **compare: Any) -> None:
     """A document that control has taken."""
     text = json.dumps({"mode": mode, "compare": {**COMPARE, **compare}}).encode()
-    table.policies.setdefault("shadow", {})[pattern] = Policy(revision, *reversed(read("shadow", pattern, text)))
+    table.in_force.take("shadow", pattern, Change("", text, revision))
 
 
 def answer(body: Any = None, status: int = 200, **more: Any) -> dict[str, Any]:
@@ -141,11 +140,12 @@ async def test_another_revision_begins_anew(table: Table) -> None:
         assert (made.report(SERVICE) or {})["total"] == 1
         put(table, 9, mode="audit")
         assert made.report(SERVICE) is None
-        table.policies["shadow"].clear()
+        for pattern in list(table.policies["shadow"]):
+            table.in_force.take("shadow", pattern, Change("", None, 8))
         assert made.report(SERVICE) is None
         put(table, 10, pattern="*.production")
         assert (made.report(SERVICE) or {})["revision"] == 10
-        table.policies["shadow"]["*"] = Policy(11, *reversed(read("shadow", "*", b'{"copies": [{"version": "v2"}]}')))
+        table.in_force.take("shadow", "*", Change("", b'{"copies": [{"version": "v2"}]}', 11))
         assert made.report("other") is None
 
 
@@ -220,7 +220,8 @@ async def test_tallies_are_told_to_the_mesh(table: Table, autojump_clock: trio.t
         await trio.sleep(60)
         assert (await store.get(key)).version == version  # type: ignore[union-attr]
         assert (await store.get(key)).lease == holder.lease  # type: ignore[union-attr]
-        table.policies["shadow"].clear()
+        for pattern in list(table.policies["shadow"]):
+            table.in_force.take("shadow", pattern, Change("", None, 8))
         await trio.sleep(6)
         assert await told() is None
         nursery.cancel_scope.cancel()
