@@ -34,11 +34,13 @@ class Hop(NamedTuple):
     """Services that get what is too much for it."""
     sources: Mapping[str, str] = {}
     """By kind: the policy that says so, as `retry/*.production`; without one it is the default."""
+    rule_s: float = 0.0
+    """The longest that a rule of its route gives a request, in place of the policy's time; 0: none does."""
 
     @property
     def wait_s(self) -> float:
-        """For how long a caller may wait for this service; 0: without end."""
-        return self.timeouts.request_s
+        """For how long a caller may wait for this service, by the rule that gives most; 0: without end."""
+        return max(self.timeouts.request_s, self.rule_s) if self.timeouts.request_s else 0.0
 
 
 class Node(NamedTuple):

@@ -45,6 +45,13 @@ class Edits(msgspec.Struct, frozen=True):
     """Lower case."""
 
 
+class Limits(NamedTuple):
+    """Times of a rule, in place of the service's; in seconds, 0: the service's."""
+
+    request_s: float = 0.0
+    try_s: float = 0.0
+
+
 class Others(Protocol):
     """Those that share what one of them cannot serve."""
 
@@ -67,6 +74,8 @@ class Forward(msgspec.Struct, frozen=True):
     response_headers: Edits | None = None
     retry: RetryPolicy | None = None
     """In place of the service's own."""
+    limits: Limits | None = None
+    """Too."""
     others: Others | None = None
     """Who takes it where nobody there can serve it."""
     cookie: str | None = None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from agent.cli.census import Census
     from agent.cli.documents import Source
     from policies.chain import Finding, Hop
+    from policies.kinds.route.document import Route
 
 
 def warnings(census: Census, sources: Sequence[Source]) -> list[Finding]:
@@ -61,6 +62,7 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
     from policies.kinds.breaker.document import Breaker
     from policies.kinds.retry import decide as retry
     from policies.kinds.retry.document import Retry
+    from policies.kinds.route.document import Route
     from policies.kinds.shed.document import Shed
     from policies.kinds.timeout import decide as timeout
     from policies.kinds.timeout.document import Timeout
@@ -68,12 +70,16 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
 
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for kind, document in (("timeout", Timeout), ("retry", Retry), ("breaker", Breaker), ("shed", Shed)):
+    kinds = (("timeout", Timeout), ("retry", Retry), ("breaker", Breaker), ("shed", Shed), ("route", Route))
+    for kind, document in kinds:
         pattern, text = _most_specific(kind, service, texts)
         parsed = _parsed(kind, pattern, text)
         if isinstance(parsed, document) and parsed.mode == "enforce":
             found[kind] = parsed
             sources[kind] = f"{kind}/{pattern}"
+    rule_s = _longest_rule_s(found.get("route"))
+    if not rule_s:
+        sources.pop("route", None)
     breaker = found.get("breaker")
     fallback = breaker.fallback.service if breaker is not None and breaker.fallback is not None else ""
     shed = found.get("shed")
@@ -85,7 +91,16 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
         fallback,
         ways_out,
         sources,
+        rule_s,
     )
+
+
+def _longest_rule_s(route: Route | None) -> float:
+    from policies.language.duration import seconds
+
+    rules = route.rules if route is not None else ()
+    times = [rule.timeout.request for rule in rules if rule.timeout is not None and rule.timeout.request is not None]
+    return max(map(seconds, times), default=0.0)
 
 
 def _most_specific(kind: str, service: str, texts: Mapping[tuple[str, str], bytes]) -> tuple[str, bytes]:

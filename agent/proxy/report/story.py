@@ -118,23 +118,34 @@ def balanced(policies: Policies, balancer: Balancer, endpoint: Endpoint, *, stic
     )
 
 
-def limits(policies: Policies, timeouts: Timeouts, retry: RetryPolicy, *, whole: bool, rule: bool) -> list[Entry]:
-    """The time limits and retries that apply. `whole`: one time for the whole request; `rule`: a route's rule has
-    retries of its own."""
+def limits(
+    policies: Policies, timeouts: Timeouts, retry: RetryPolicy, forward: Forward | None, *, whole: bool
+) -> list[Entry]:
+    """The time limits and retries that apply. `whole`: one time for the whole request; `forward` has what a rule puts
+    in their place."""
+    own = forward.limits if forward is not None else None
+    request_s, try_s = timeouts.request_s, timeouts.try_s
+    if own is not None:
+        request_s, try_s = own.request_s or request_s, own.try_s or try_s
+        whole = whole or own.request_s > 0
     times = ", ".join(
         f"{name} {value:g} s" if value else f"{name} unlimited"
         for name, value in (
             ("connect", timeouts.connect_s),
-            ("try", timeouts.try_s),
-            ("request", timeouts.request_s),
+            ("try", try_s),
+            ("request", request_s),
             ("idle", timeouts.idle_s),
         )
     )
     covers = "whole request" if whole else "request sent to first byte of the answer"
     within = "within the service's retry budget"
+    rule = forward is not None and forward.retry is not None
     kind = "route" if rule else "retry"
+    timing = "timeout" if own is None else "route"
+    names = " and ".join([name for name, has in (("request", own.request_s), ("try", own.try_s)) if has]) if own else ""
+    whose = f"; the rule's own {names}" if names else ""
     return [
-        entry(policies.get("timeout"), "timeout", "timeout", times, f"`request` covers: {covers}"),
+        entry(policies.get(timing), "timeout", timing, times, f"`request` covers: {covers}{whose}"),
         entry(
             policies.get(kind),
             "retry",

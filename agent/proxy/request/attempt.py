@@ -228,9 +228,8 @@ class Attempt(Dialling):
 
     def arm(self, since: float) -> None:
         """Its time runs since then; INFINITY: not as long as the client is waited for."""
-        plan, up = self.exchange.plan, self.up
-        assert plan is not None and up is not None
-        try_s = plan.timeouts.try_s
+        up, try_s = self.up, self.exchange.try_s
+        assert up is not None
         up.arm(since + try_s if try_s else INFINITY)
 
     def hold_up(self) -> None:

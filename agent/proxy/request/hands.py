@@ -16,7 +16,7 @@ from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Copies, Refuse, Verdict
 from agent.proxy.report.story import Explained
 from agent.proxy.table.plan import Plan
-from policies.decision import Redirect, Respond
+from policies.decision import Limits, Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.breaker.circuit import Circuit
@@ -115,6 +115,9 @@ class Hands(Subject):
     def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
         """Ask an endpoint's breaker: empty when it lets the request pass."""
         raise NotImplementedError
+
+    def retime(self, limits: Limits) -> None:
+        """A rule has times of its own."""
 
     def let_go(self) -> None:
         """What counts on an attempt that is not made after all does so no longer."""

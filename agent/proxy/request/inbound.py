@@ -7,6 +7,7 @@ too much (`x-shoal-shed`), and that agent decides.
 
 from __future__ import annotations
 
+from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
@@ -35,6 +36,17 @@ class Inbound(Exchange):
             if wanted is not None:
                 service = table.services.get(wanted.decode("latin-1").rpartition("/")[0])
         return service
+
+    def begin_clock(self, plan: Plan) -> None:
+        """The times of a request are its caller's agent's, by policy or by the rule that it met there: it gives up here
+        when that gives up. This one's own are for callers without agent, and where none said how long."""
+        asked = self.whole_deadline
+        super().begin_clock(plan)
+        if (asked != INFINITY or self.try_s) and self.down.peer.agent:
+            self.try_s = 0.0
+            if asked != INFINITY:
+                self.whole_deadline, self.allowed_s = asked, 0.0
+                self.arm_phase(self.started)
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """To the instance."""

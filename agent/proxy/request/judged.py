@@ -101,9 +101,11 @@ class Judged(Relay):
     def _allowed_s(self) -> float:
         """What the service's own document allows for all of a request, where that is over; else 0."""
         plan, now = self.plan, self.reactor.now
-        if plan is None or not plan.bounds_whole_request:
+        forward = self.forward
+        own = forward is not None and forward.limits is not None and forward.limits.request_s > 0
+        if plan is None or not (plan.bounds_whole_request or own):
             return 0.0
-        allowed_s = plan.timeouts.request_s
+        allowed_s = self.allowed_s
         return allowed_s if self.started + allowed_s <= now else 0.0
 
     def record(self, duration_s: float) -> None:

@@ -16,6 +16,7 @@ from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.plan import Plan
+from policies.decision import Limits
 from policies.kinds.outlier import ejector
 
 FLOWS_S: Final = 10.0
@@ -115,17 +116,27 @@ class Relay(Party):
     def begin_clock(self, plan: Plan) -> None:
         """The request's time begins."""
         timeouts = plan.timeouts
+        self.asked_deadline = self.whole_deadline
+        self.allowed_s, self.try_s = timeouts.request_s, timeouts.try_s
         if plan.bounds_whole_request and timeouts.request_s:
             self.whole_deadline = min(self.whole_deadline, self.started + timeouts.request_s)
         self.arm_phase(self.started)
+
+    def retime(self, limits: Limits) -> None:
+        """By its rule, whose times stand in place of the service's; what the caller asked for bounds them as those."""
+        if limits.try_s:
+            self.try_s = limits.try_s
+        if limits.request_s:
+            self.allowed_s = limits.request_s
+            self.whole_deadline = min(self.asked_deadline, self.started + limits.request_s)
+            self.arm_phase(self.reactor.now)
 
     def arm_phase(self, now: float) -> None:
         """The client side's deadline for what comes next: the rest of the body, the answer's head, or its body."""
         plan = self.plan
         if plan is None:
             return  # waiting for the table, with a deadline of its own
-        timeouts = plan.timeouts
-        phase_s = timeouts.idle_s if self.response_began or not self.request_sent else timeouts.request_s
+        phase_s = plan.timeouts.idle_s if self.response_began or not self.request_sent else self.allowed_s
         deadline = now + (phase_s or INFINITY)
         whole = self.whole_deadline
         self.due = whole if whole < deadline else deadline

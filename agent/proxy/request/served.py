@@ -17,13 +17,30 @@ from policies.endpoint import Endpoint
 class Served(Walk):
     """A request with its client's side."""
 
-    __slots__ = ("bytes_in", "bytes_out", "down", "request_id", "sent_at", "tried_at", "whole_deadline")
+    __slots__ = (
+        "allowed_s",
+        "asked_deadline",
+        "bytes_in",
+        "bytes_out",
+        "down",
+        "request_id",
+        "sent_at",
+        "tried_at",
+        "try_s",
+        "whole_deadline",
+    )
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, request)
         self.down = down
         self.request_id = b""
         self.whole_deadline = INFINITY
+        self.asked_deadline = INFINITY
+        """What the caller asked for of that, whatever documents say."""
+        self.allowed_s = 0.0
+        """For the whole, or from the request's last byte to the answer's first, by policy or rule; 0: no limit."""
+        self.try_s = 0.0
+        """For one try; 0: no limit."""
         self.sent_at = self.started
         """When it had come whole."""
         self.tried_at = self.started

@@ -124,6 +124,8 @@ class Walk(Hands):
         self.forward = self._instead(action) if action.others is not None else action
         if action.retry is not None:
             self.retry = action.retry
+        if action.limits is not None:
+            self.retime(action.limits)
         return True
 
     def _instead(self, forward: Forward) -> Forward:
@@ -190,9 +192,8 @@ class Walk(Hands):
                 if not self.meet(phase):
                     return
         if self.explained is not None:
-            rule = forward is not None and forward.retry is not None
             whole = plan.bounds_whole_request
-            self.explained.extend(story.limits(plan.policies, plan.timeouts, self.retry, whole=whole, rule=rule))
+            self.explained.extend(story.limits(plan.policies, plan.timeouts, self.retry, forward, whole=whole))
         self.depart(plan, balancer)
 
     def _fall_back(self, verdict: FallBack) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from policies.decision import Decision, Edits, Forward, Redirect, Respond, Subset
+from policies.decision import Decision, Edits, Forward, Limits, Redirect, Respond, Subset
 from policies.hashing import draw
 from policies.kind import Scope
 from policies.kinds.retry.decide import compile_rule
@@ -31,10 +31,12 @@ from policies.kinds.route.rules import (
     Preview,
     Rule,
     Target,
+    TimeoutRule,
 )
 from policies.kinds.route.split import Split
 from policies.kinds.route.stickiness import issuer
 from policies.language.answer import DirectResponse
+from policies.language.duration import seconds
 from policies.language.matching import Predicate, Text, compile_match, compile_text, path_pattern
 from policies.language.names import parse_service
 from policies.language.normal_path import normal
@@ -125,6 +127,12 @@ def _to(forward: Forward, subset: Subset | None) -> Forward:
 # A rule, compiled.
 
 
+def limits_of(timeout: TimeoutRule) -> Limits:
+    """In seconds."""
+    request_s = seconds(timeout.request) if timeout.request is not None else 0.0
+    return Limits(request_s, seconds(timeout.try_) if timeout.try_ is not None else 0.0)
+
+
 def _chooser(rule: Rule, name: str, service: str, release: _Release) -> Chooser:
     if rule.respond is not None:
         return _always(Decision(name, "answers by itself", _respond(rule.respond)))
@@ -138,6 +146,7 @@ def _chooser(rule: Rule, name: str, service: str, release: _Release) -> Chooser:
         request_headers=_edits(headers.request),
         response_headers=_edits(headers.response),
         retry=compile_rule(rule.retry) if rule.retry is not None else None,
+        limits=limits_of(rule.timeout) if rule.timeout is not None else None,
     )
     chosen = _split(rule, name, service, release, forward) if rule.split else release.chooser(name, forward, "matched")
     rewritten = _rewriter(rule)

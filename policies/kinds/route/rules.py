@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from policies.kinds.retry.document import RetryRule
 from policies.language.answer import LINES, DirectResponse, check_bodiless, check_header, printable
-from policies.language.duration import DAY_S, Duration, bounded
+from policies.language.duration import DAY_S, Duration, bounded, positive
 from policies.language.matching import Match, PathMatch, Text, check_match, check_text, path_pattern
 from policies.language.names import parse_service
 from policies.language.plain import Flaw, below, read_at
@@ -97,6 +97,15 @@ class StickySplit(Sticky, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ttl: Annotated[Duration, Meta(description="With cookie: its Max-Age; 0 is until the browser closes")] = 0
 
 
+class TimeoutRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For the requests of one rule, in place of the service's timeout policy; the rest stays the service's."""
+
+    request: Annotated[Duration | None, Meta(description="For the whole request, retries and bodies included")] = None
+    try_: Annotated[Duration | None, Meta(description="For one try, up to its answer's head")] = msgspec.field(
+        default=None, name="try"
+    )
+
+
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to do with the requests that match."""
 
@@ -111,6 +120,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     rewrite: Rewrite | None = None
     headers: Headers | None = None
     retry: Annotated[RetryRule | None, Meta(description="In place of the service's retry policy")] = None
+    timeout: Annotated[TimeoutRule | None, Meta(description="In place of the service's timeout policy")] = None
     redirect: RedirectTo | None = None
     respond: DirectResponse | None = None
 
@@ -141,15 +151,32 @@ def check_rule(rule: Rule, path: str, groups: frozenset[str]) -> None:
     _check_split(rule, path)
     if rule.retry is not None:
         rule.retry.check(below(path, "retry"))
+    if rule.timeout is not None:
+        _check_timeout(rule.timeout, below(path, "timeout"))
     if rule.rewrite is not None:
         _check_rewrite(rule.rewrite, rule.match.path, below(path, "rewrite"))
     for where, name, value in _header_lines(rule, path):
         check_header(where, name, value)
 
 
+def _check_timeout(timeout: TimeoutRule, path: str) -> None:
+    found = {
+        name: positive(below(path, name), value, DAY_S)
+        for name, value in (("request", timeout.request), ("try", timeout.try_))
+        if value is not None
+    }
+    if not found:
+        raise Flaw(path, "does nothing; one or both of request and try")
+    if len(found) == 2 and found["try"] > found["request"]:
+        raise Flaw(
+            below(path, "try"),
+            f"{found['try']:g} s is longer than the whole request may take ({found['request']:g} s)",
+        )
+
+
 def _check_answer(rule: Rule, path: str) -> None:
     answers = [name for name in ("redirect", "respond") if getattr(rule, name) is not None]
-    beside = [name for name in ("split", "sticky", "rewrite", "headers", "retry") if getattr(rule, name)]
+    beside = [name for name in ("split", "sticky", "rewrite", "headers", "retry", "timeout") if getattr(rule, name)]
     if len(answers) == 2 or (answers and beside):
         other = (answers[1:] + beside)[0]
         raise Flaw(below(path, other), f"does nothing beside {answers[0]}, which answers by itself; take one out")

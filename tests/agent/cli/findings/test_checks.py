@@ -294,6 +294,24 @@ def test_a_share_without_a_healthy_instance_is_told_of_where_others_take_it() ->
     assert share["where"] == "route/pets.production $.active" and share["what"].endswith("answered with 503")
 
 
+@pytest.mark.parametrize(
+    ("export", "asked", "wanted"),
+    [("20s", None, True), ("10s", None, False), ("20s", "30s", False), ("20s", "18s", True), ("1h", 0, False)],
+)
+def test_a_rules_own_time_counts_along_a_chain(export: str, asked: Any, wanted: bool) -> None:
+    """The longest that a service's rules or its policy give: for what it may take, and for how long it waits."""
+    rules = [{"match": {"path": {"prefix": "/export"}}, "timeout": {"request": export}},
+             {"match": {"path": {"prefix": "/quick"}}, "timeout": {"request": "1s", "try": "500ms"}}]  # fmt: skip
+    policies: dict[Any, Any] = {("route", SERVICE): {"rules": rules}}
+    if asked is not None:
+        policies["timeout", "c"] = {"request": "2s" if asked else 0}
+        policies["route", "c"] = {"rules": [{"timeout": {"request": asked or "1s"}}]}
+    mesh = census(calls={"c": {SERVICE}}, policies=policies)
+    chain = [finding for finding in findings(facts(census=mesh)) if finding.id == "chain-timeout"]
+    assert [finding.where for finding in chain] == [SERVICE] * wanted
+    assert all(f"may take {export[:-1]} s" in finding.what for finding in chain)
+
+
 def source(kind: str, service: str, **document: Any) -> Source:
     return Source("-", kind, service, json.dumps(document).encode())
 

@@ -460,6 +460,12 @@ SET = "$.rules[1].headers.request.set"
         (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie; here: none"),
         (rule(split=CANARY, sticky={"header": "a", "cookie": "b"}),
          "$.rules[1].sticky: exactly one of header, cookie; here: header and cookie"),
+        (rule(timeout={}), "$.rules[1].timeout: does nothing; one or both of request and try"),
+        (rule(timeout={"request": 0}), "$.rules[1].timeout.request: 0 s; more than nothing, and at most 86400 s"),
+        (rule(timeout={"request": "2s", "try": "5s"}),
+         "$.rules[1].timeout.try: 5 s is longer than the whole request may take (2 s)"),
+        (rule(respond={}, timeout={"request": "2s"}),
+         "$.rules[1].timeout: does nothing beside respond, which answers by itself; take one out"),
         (rule(empty="others"), "$.rules[1].empty: without a split over two targets there are no others"),
         (rule(split=[{"version": "v1"}, {"version": "v2", "weight": 0}], empty="others"),
          "$.rules[1].empty: without a split over two targets there are no others"),
@@ -529,7 +535,7 @@ SET = "$.rules[1].headers.request.set"
         ({"rules": [{}] * 1001}, "$.rules: expected a list of length <= 1000"),
         ({"rules": [{"spilt": []}]},
          "$.rules[0]: no field 'spilt' here (did you mean 'split'?); there are: name, match, split, "
-         "empty, sticky, rewrite, headers, retry, redirect, respond"),
+         "empty, sticky, rewrite, headers, retry, timeout, redirect, respond"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
 )  # fmt: skip
