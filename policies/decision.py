@@ -98,8 +98,11 @@ class Respond(msgspec.Struct, frozen=True):
 
 
 def respond(answer: DirectResponse) -> Respond:
-    """An answer that a document writes, ready to be sent."""
-    return Respond(answer.status, tuple(answer.headers.items()), answer.body.encode())
+    """An answer that a document writes, ready to be sent; a body says what it is, or browsers guess."""
+    headers = tuple(answer.headers.items())
+    if answer.body and not any(name.lower() == "content-type" for name in answer.headers):
+        headers += (("content-type", "text/plain; charset=utf-8"),)
+    return Respond(answer.status, headers, answer.body.encode())
 
 
 class Denied(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ _PROTECTED: Final = frozenset(
      "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "via", "x-forwarded-for", "x-forwarded-proto",
      "x-request-id")
 )  # fmt: skip
-_BODILESS: Final = (204, 205, 304)
+BODILESS: Final = (204, 205, 304)
 LINES: Final = Meta(max_length=64)
 """Each is written with each message."""
 
@@ -30,7 +30,7 @@ class DirectResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 def check_bodiless(answer: DirectResponse, path: str) -> None:
     """No body where the status has no room for one. Raises Flaw."""
-    if answer.status in _BODILESS and answer.body:
+    if answer.status in BODILESS and answer.body:
         raise Flaw(below(path, "body"), f"an answer with status {answer.status} has no body")
 
 

@@ -148,10 +148,11 @@ class ServerStream(Stream):
         """An answer of the mesh's own, whole."""
         connection = self._connection
         lines = [status_line(status), *fields, date_line()]
-        if status not in (204, 304):  # neither has a body, and a length would be that of another answer
+        bare = status in (204, 304)  # neither has a body, and a length would be that of another answer
+        if not bare:
             lines.append(b"content-length: %d\r\n" % len(body))
         lines += [connection.persistence(), b"\r\n"]
-        if connection.exchange is None or connection.exchange.request.method != b"HEAD":
+        if not bare and (connection.exchange is None or connection.exchange.request.method != b"HEAD"):
             lines.append(body)
         connection.write(b"".join(lines))
 

@@ -14,6 +14,7 @@ from agent.proxy.report.story import Entry, InForce, header_lines
 from agent.proxy.table.lasting import Lasting
 from policies.kinds.fault import decide as fault
 from policies.kinds.fault.decide import Injected
+from policies.language.answer import BODILESS
 
 
 class Faults(Phase):
@@ -50,7 +51,8 @@ def _hold(injected: Injected) -> Hold:
     abort = injected.abort
     if abort is not None:
         refusal = Refusal(abort.status, "fault", injected.reason, unsent=True)
-        then = Refuse(refusal, header_lines(abort.headers), abort.body)
+        bare = abort.status in BODILESS or any(name.lower() == "content-type" for name, _ in abort.headers)
+        then = Refuse(refusal, header_lines(abort.headers), abort.body if abort.body or bare else None)
     elif injected.reset:
         then = Refuse(Refusal(503, "fault", injected.reason, unsent=True), resets=True)
     return Hold(injected.rule, injected.reason, injected.delay_s, then, injected.bytes_per_s)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from policies.decision import Decision, Edits, Forward, Limits, Redirect, Respond, Subset
+from policies.decision import Decision, Edits, Forward, Limits, Redirect, Subset, respond
 from policies.hashing import draw
 from policies.kind import Scope
 from policies.kinds.retry.decide import compile_rule
@@ -35,7 +35,6 @@ from policies.kinds.route.rules import (
 )
 from policies.kinds.route.split import Split
 from policies.kinds.route.stickiness import issuer
-from policies.language.answer import DirectResponse
 from policies.language.duration import seconds
 from policies.language.matching import Predicate, Text, compile_match, compile_text, path_pattern
 from policies.language.names import parse_service
@@ -135,7 +134,7 @@ def limits_of(timeout: TimeoutRule) -> Limits:
 
 def _chooser(rule: Rule, name: str, service: str, release: _Release) -> Chooser:
     if rule.respond is not None:
-        return _always(Decision(name, "answers by itself", _respond(rule.respond)))
+        return _always(Decision(name, "answers by itself", respond(rule.respond)))
     if rule.redirect is not None:
         status, locate = rule.redirect.status, _located(rule.redirect.location)
         return lambda request, rng: Decision(name, "redirects", Redirect(status, locate(request)))
@@ -215,13 +214,6 @@ def _edits(edit: HeaderEdit | None) -> Edits | None:
         return None
     removed = frozenset(name.lower() for name in edit.remove)
     return Edits(tuple(edit.set.items()), tuple(edit.add.items()), removed)
-
-
-def _respond(answer: DirectResponse) -> Respond:
-    headers = tuple(answer.headers.items())
-    if answer.body and not any(name.lower() == "content-type" for name in answer.headers):
-        headers += (("content-type", "text/plain; charset=utf-8"),)
-    return Respond(answer.status, headers, answer.body.encode())
 
 
 # Paths that a rule writes.
