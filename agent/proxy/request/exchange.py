@@ -328,7 +328,7 @@ class Exchange(Judged):
             self.refuse(Refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True)))
         elif self.response_began:
             failed = None if whole or self.switched or self.down.full else attempt
-            self._break_off(f"the answer did not come whole within {limit}", failed, ejector.TIMEOUT)
+            self._break_off(self.unfinished(limit), failed, ejector.TIMEOUT)
         elif not self.request_sent and not whole and not held_up:
             self.refuse(Refuse(Refusal(408, "timeout", "the request's body stopped coming")))
         else:

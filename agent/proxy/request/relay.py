@@ -21,17 +21,18 @@ from policies.kinds.outlier import ejector
 
 FLOWS_S: Final = 10.0
 """An answer that flows for so long says no more of an endpoint's health than it has said by then."""
-TUNNEL_IDLE_S: Final = 3600.0
 _NOTHING: Final[list[bytes]] = []
 
 
 class Tunnel:
-    """After 101, or CONNECT: bytes go both ways, unread, with back-pressure, until both sides are through."""
+    """After 101, or CONNECT: bytes go both ways, unread, with back-pressure, until both sides are through, or nothing
+    has come from either for `idle_s` (0: no limit)."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_exchange", "_idle_s")
 
-    def __init__(self, exchange: Party) -> None:
+    def __init__(self, exchange: Party, idle_s: float) -> None:
         self._exchange = exchange
+        self._idle_s = idle_s
 
     def on_data(self, data: bytes) -> None:
         """Bytes from the upstream."""
@@ -69,7 +70,12 @@ class Tunnel:
         """It is not idle."""
         exchange = self._exchange
         if not exchange.down.closed:
-            exchange.down.arm(exchange.reactor.now + TUNNEL_IDLE_S)
+            exchange.down.arm(exchange.reactor.now + (self._idle_s or INFINITY))
+
+    @property
+    def silent(self) -> str:
+        """Why it ends, when its time is over."""
+        return f"upgraded, and no byte either way for {self._idle_s:g} s (idle)"
 
 
 class Kept:
@@ -268,11 +274,18 @@ class Relay(Party):
 
     # Upgrade.
 
+    def unfinished(self, limit: str) -> str:
+        """Why an answer that has begun ends when its time is over."""
+        return self._tunnel.silent if self._tunnel is not None else f"the answer did not come whole within {limit}"
+
     def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101, or 200 to CONNECT: from here on bytes go both ways, unread."""
         self.status = head.status
         attempt.observe(ejector.OK)
-        self._tunnel = Tunnel(self)
+        assert self.plan is not None
+        self._tunnel = Tunnel(self, self.plan.timeouts.tunnel_s)
+        if attempt.up is not None:
+            attempt.up.arm(INFINITY)  # the try is over
         self.down.begin_tunnel(head)
         self._tunnel.touch()
 

@@ -16,6 +16,8 @@ class Timeouts(msgspec.Struct, frozen=True):
     try_s: float = 0.0
     request_s: float = 15.0
     idle_s: float = 300.0
+    tunnel_s: float = 3600.0
+    """Silence, once a connection was upgraded or leads out of the mesh: what is open on purpose is quiet for longer."""
 
 
 def compile(document: Timeout | None, scope: Scope = ANYWHERE) -> Timeouts:
@@ -32,6 +34,7 @@ def compile(document: Timeout | None, scope: Scope = ANYWHERE) -> Timeouts:
         try_s=limit(document.try_, default.try_s),
         request_s=limit(document.request, default.request_s),
         idle_s=limit(document.idle, default.idle_s),
+        tunnel_s=limit(document.idle, default.tunnel_s),
     )
 
 

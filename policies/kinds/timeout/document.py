@@ -24,7 +24,10 @@ class Timeout(Document, frozen=True, kw_only=True):
         Meta(description="For the whole request, retries and bodies included. Without it: 15s from the request's "
              "last byte to its answer's first"),
     ] = None  # fmt: skip
-    idle: Annotated[Duration | None, Meta(description="Without a byte of a body either way; default 5m")] = None
+    idle: Annotated[
+        Duration | None,
+        Meta(description="Without a byte either way, of a body (default 5m) or an upgraded connection (default 1h)"),
+    ] = None
 
     def check(self) -> None:
         """Every length is one, and none outlasts a day."""
