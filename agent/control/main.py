@@ -23,6 +23,8 @@ import trio
 import agent
 from agent import build
 from agent.control.admin.api import application
+from agent.control.admin.metrics.of_control import saved
+from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.server import serve, serve_local
 from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
@@ -30,6 +32,7 @@ from agent.control.host.sockets import HANDOVER, Handover, received
 from agent.control.instances.host_claim import HostTaken, claim_host
 from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
+from agent.control.workers.previous import in_memory
 from agent.process import held_signals
 from agent.process.descriptors import affordable, limit, raise_limit
 from agent.settings.document import Settings
@@ -105,7 +108,12 @@ class Control:
 
     def _with_workers(self, handover: Handover) -> Handover:
         fleet = self.parts.fleet
-        return msgspec.structs.replace(handover, workers=fleet.left_behind(), retired=fleet.hand_over_retired())
+        return msgspec.structs.replace(
+            handover,
+            workers=fleet.left_behind(),
+            retired=fleet.hand_over_ledger(),
+            counters=in_memory(saved(self.parts)),
+        )
 
     async def _remember(self) -> None:
         """The table, and the instances, of before a restart."""
@@ -121,7 +129,7 @@ class Control:
             await parts.mesh.saved.read()
 
     def _serve_people(self, nursery: trio.Nursery) -> None:
-        listeners, asgi = self.parts.here.listeners, application(self.parts)
+        listeners, asgi = self.parts.here.listeners, application(self.parts, MetricsPage(self.parts))
         nursery.start_soon(serve, asgi, os.dup(listeners.admin.fileno()), self._until_stopped)
         if listeners.local is not None:
             nursery.start_soon(serve_local, asgi, listeners.local)

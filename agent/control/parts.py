@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import trio
 
 from agent.control.events.events import Events
@@ -21,6 +22,7 @@ from agent.control.traffic.traffic import Traffic
 from agent.control.updates import Updates
 from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
+from agent.control.workers.previous import taken
 from agent.hooks.receivers import Receivers
 from agent.settings.document import Settings
 
@@ -60,7 +62,7 @@ class Parts:
             on_records=traffic.on_records,
             inherited_counts=handover.counts,
             inherited=handover.workers,
-            inherited_retired=handover.retired,
+            inherited_ledger=handover.retired,
         )
         self.registrar = Registrar(
             settings,
@@ -75,6 +77,9 @@ class Parts:
         )
         self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet)
         self.stopping = trio.Event()
+        kept = taken(handover.counters)
+        self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
+        """What control itself had counted before it was executed anew, by name and labels."""
 
     @property
     def others_run(self) -> Callable[[int], Awaitable[None]]:

@@ -266,7 +266,7 @@ class Worker(Runtime):
         if what == "ping":
             return {}
         if what == "metrics":
-            return state.metrics(self)
+            return state.metrics(self, args.get("after", ""), args.get("most", 0))
         if what == "state":
             return state.services(self, args.get("service"))
         if what == "demand":

@@ -116,7 +116,7 @@ def test_noise_from_everywhere_kills_nobody(mesh: Mesh) -> None:
         grown.append(resident_kib(before[0]) + resident_kib(control.pid))
     assert grown[2] < grown[0] + 8 * 1024, grown
     assert pids(alpha) == before and alpha.ask().status == 200
-    assert "shoal_frames_mishandled 0.0" in alpha.text("/metrics")
+    assert "shoal_frames_mishandled_total 0.0" in alpha.text("/metrics")
     quiet(alpha)
 
 

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from agent.control.admin import metrics
 from agent.control.admin.door import Answer, Door, guarded, refusal
 from agent.control.admin.events_api import EventsApi
 from agent.control.admin.instances_api import InstancesApi
+from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.shadow_api import ShadowApi
-from agent.control.admin.state import figures, state
+from agent.control.admin.state import state
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
 from agent.control.traffic.explain import explain
@@ -31,11 +31,11 @@ def guarded_doors(parts: Parts) -> list[Door]:
     ]
 
 
-def application(parts: Parts) -> Starlette:
-    """The ASGI application, for both listeners."""
+def application(parts: Parts, page: MetricsPage) -> Starlette:
+    """The ASGI application, for the admin port and the agent's own socket."""
     here = parts.here
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
-    doors = [*Api(parts).doors(), *guarded_doors(parts)]
+    doors = [*Api(parts, page).doors(), *guarded_doors(parts)]
     return Starlette(
         routes=[Route(door.path, guarded(door, here.rights, path), methods=[door.method]) for door in doors],
         exception_handlers={HTTPException: _no_such_thing},
@@ -50,8 +50,9 @@ async def _no_such_thing(request: Request, error: Exception) -> Response:
 class Api:
     """The handlers."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, page: MetricsPage) -> None:
         self._parts = parts
+        self._page = page
 
     def doors(self) -> list[Door]:
         """For whoever can connect."""
@@ -72,13 +73,10 @@ class Api:
         why = self._parts.not_ready()
         return PlainTextResponse(f"{visible(why)}\n" if why else "ready\n", 503 if why else 200)
 
-    async def metrics(self, _: Request) -> Response:
-        """Prometheus' text format."""
-        parts = self._parts
-        workers = await parts.fleet.metrics()
-        outcomes, topics = parts.events.delivery.outcomes, parts.traffic.requests.as_state()
-        page = metrics.render(workers, figures(parts), outcomes, topics)
-        return Response(page, media_type="text/plain; version=0.0.4")
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus, in the format that it asks for."""
+        page, media_type = await self._page.get(request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": media_type})
 
     async def state(self, request: Request) -> Response:
         """What this agent knows and runs. `?service=` for one service; `?services=0` leaves them out."""

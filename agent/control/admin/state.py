@@ -1,9 +1,8 @@
-"""What an agent tells of itself: /state, and control's share of /metrics."""
+"""What an agent tells of itself: /state."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -18,38 +17,7 @@ WORST: Final = {"closed": 0, "half-open": 1, "open": 2}
 """States of a breaker, by how bad they are."""
 
 
-def figures(parts: Parts) -> dict[str, float]:
-    """Control's own metrics."""
-    mirror = parts.updates.mirror.state
-    return {
-        "table_revision": parts.fleet.revision,
-        "table_age_seconds": _up_s(parts) if (age_s := _age_s(parts)) is None else age_s,
-        "etcd_connected": float(mirror.connected),
-        "policies_refused": len(parts.mesh.table.refused),
-        "policies_unknown": len(parts.mesh.table.in_force.unknown()),
-        "policies_held": len(parts.mesh.table.distrusted.holding.holds),
-        "checks_refused": len(parts.registrar.refused),
-        "checks_unable": len(parts.registrar.unable()),
-        "instances": parts.mesh.table.instance_count,
-        "services": len(parts.mesh.table.services),
-        "suspects": len(parts.mesh.table.suspects),
-        "worker_restarts": parts.fleet.restarts,
-        "frames_mishandled": parts.fleet.mishandled.total(),
-        "resyncs": mirror.resyncs,
-        "lease_grants": parts.here.holder.regrants,
-        "control_loop_late": parts.here.watchdog.lateness.count,
-        "control_loop_late_seconds": parts.here.watchdog.lateness.total_s,
-        "control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
-        "events_pending": len(parts.events.outbox.events),
-        "events_merged": parts.events.delivery.merged,
-        "events_lost": parts.events.detector.lost,
-        "comparisons": parts.traffic.shadow.compared,
-        "comparisons_dropped": parts.traffic.shadow.dropped,
-        "access_log_lines_lost": parts.traffic.access.lost if parts.traffic.access is not None else 0,
-    }
-
-
-def _age_s(parts: Parts) -> float | None:
+def table_age_s(parts: Parts) -> float | None:
     """Since etcd was heard of, by this agent or the one whose table it found on disk; None: never."""
     mirror = parts.updates.mirror.state
     if mirror.synced or mirror.last_contact:
@@ -57,13 +25,9 @@ def _age_s(parts: Parts) -> float | None:
     return time.time() - parts.mesh.saved.saved_at if parts.mesh.saved.saved_at else None
 
 
-def _up_s(parts: Parts) -> float:
-    return max(0.0, time.time() - datetime.fromisoformat(parts.here.started).timestamp())
-
-
 def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, Any]]) -> dict[str, Any]:
     """What /state shows. `figures`: the workers' metrics."""
-    table, mirror, age_s = parts.mesh.table, parts.updates.mirror.state, _age_s(parts)
+    table, mirror, age_s = parts.mesh.table, parts.updates.mirror.state, table_age_s(parts)
     return {
         "host": parts.settings.host,
         "mesh": parts.settings.mesh,

@@ -64,8 +64,10 @@ class Handover(msgspec.Struct, frozen=True):
     """That of the state directory, which is never let go of in between; -1: there is none."""
     counts: int = -1
     """The memory that the workers count together in; -1: there is none."""
+    counters: int = -1
+    """A file in memory with what control itself had counted; -1: nothing."""
     retired: int = -1
-    """A file in memory with what workers had counted that are gone; -1: nothing."""
+    """A file in memory with what workers have counted (`agent.control.workers.ledger`); -1: nothing."""
 
 
 def received(environment: Mapping[str, str]) -> Handover:

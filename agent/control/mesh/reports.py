@@ -95,12 +95,12 @@ async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> Non
     said: dict[str, list[str]] = {}
     while True:
         calls: dict[str, set[str]] = {}
-        for worker in await fleet.ask("metrics"):
+        for worker in fleet.counted():
             for service, figures in worker["services"].items():
                 for caller in figures["callers"]:
                     calls.setdefault(caller, set()).add(service)
         for caller, services in said.items():
-            calls.setdefault(caller, set()).update(services)  # a worker that was replaced forgets
+            calls.setdefault(caller, set()).update(services)  # services that are gone are forgotten
         found = {caller: sorted(services)[:MAX_CALLED] for caller, services in sorted(calls.items())}
         if found != said:
             said = found

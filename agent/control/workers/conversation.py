@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from agent import build, frames, framing
-from agent.control.workers.retired import Retired
+from agent.control.workers.ledger import Ledger
 from agent.control.workers.worker import Worker
 from agent.frames import ToControl
 
@@ -51,7 +51,7 @@ class Conversation:
         self._on_peer = on_peer
         self._on_store = on_store
         self._on_turn = on_turn
-        self.retired = Retired()
+        self.ledger = Ledger()
         self.mishandled: Counter[str] = Counter()
         """Frames that control failed at, by kind."""
 
@@ -120,7 +120,7 @@ class Conversation:
         elif isinstance(told, frames.Happened):
             self._on_happened(told.events)
         elif isinstance(told, frames.Drained):
-            self.retired.add(told.metrics)
+            self.ledger.hear_last(worker.process.pid, told.metrics)
             worker.retired = True
         elif isinstance(told, frames.Answer):
             answer = worker.answers.pop(told.id, None)

@@ -40,6 +40,9 @@ PING_S: Final = 5.0
 HANG_S: Final = 30.0
 ASK_S: Final = 3.0
 LAST_WORDS_S: Final = 2.0
+COUNT_EVERY_S: Final = 2.0
+PORTION: Final = 100
+"""Services whose figures a worker tells at a time."""
 GIVEN_UP_BYTES: Final = 512 * 1024
 """What workers remember together of calls that came to nothing (`agent/proxy/given_up.py`)."""
 _ROOT: Final = str(Path(__file__).resolve().parents[3])
@@ -64,12 +67,12 @@ class Fleet:
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         inherited_counts: int = NONE,
         inherited: Sequence[OldWorker] = (),
-        inherited_retired: int = NOTHING,
+        inherited_ledger: int = NOTHING,
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
         """`count` is of workers. `configuration` gives what a newcomer has to know; `feed` makes what it is told of the
-        table. `inherited…`: of the process before (`SharedCounts`, its workers, `Retired`). `hang_s`: how long a worker
+        table. `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how long a worker
         may be silent, in seconds."""
         self._outbound = outbound
         self._inbound = inbound
@@ -85,12 +88,13 @@ class Fleet:
             on_turn=self._recount,
         )
         self.previous = PreviousWorkers(inherited, self._talk, self._old_worker_ended)
-        self._inherited_retired = inherited_retired
+        self._inherited_ledger = inherited_ledger
         self._command = list(command)
         self._hang_s = hang_s
         # No number that the process before used: workers that it left answer what it asked.
         self._asks = itertools.count(int(time.monotonic() * 1000))
         self._changed = trio.Event()
+        self._counting = trio.Lock()
         self._stopping = False
         self._left_behind = False
         self._left: list[Worker] = []
@@ -114,12 +118,13 @@ class Fleet:
         try:
             os.ftruncate(self._given_up, GIVEN_UP_BYTES)
             self._counts = SharedCounts(self._inherited_counts)
-            self._talk.retired.load(taken(self._inherited_retired))
+            self._talk.ledger.load(taken(self._inherited_ledger))
             self.previous.adopt()
             async with trio.open_nursery() as nursery:
                 for index in range(self._count):
                     nursery.start_soon(self._keep, index)
                 nursery.start_soon(self.previous.run)
+                nursery.start_soon(self._keep_counted)
         finally:
             os.close(self._given_up)
             if self._counts is not None:
@@ -215,6 +220,7 @@ class Fleet:
             del self.workers[worker.index]
         if not self._left_behind:
             worker.close()
+            self._talk.ledger.end(worker.process.pid)
         for answer in worker.answers.values():
             answer.close()
         self._recount()
@@ -263,13 +269,37 @@ class Fleet:
         return answers
 
     async def metrics(self) -> list[dict[str, Any]]:
-        """The figures of every worker, those of the process before too; and what those counted that are gone."""
-        found: list[Any] = []
-        with trio.move_on_after(ASK_S):
-            async with trio.open_nursery() as nursery:
-                for worker in (*(w for w in self.workers.values() if w.ready), *self.previous.heard):
-                    nursery.start_soon(self._ask_one, worker, "metrics", {}, found)
-        return [*found, *self._talk.retired.as_worker()]
+        """What all workers have counted by now, those of the process before too, and those that are gone."""
+        async with self._counting:
+            with trio.move_on_after(ASK_S):
+                async with trio.open_nursery() as nursery:
+                    for worker in (*(w for w in self.workers.values() if w.ready), *self.previous.heard):
+                        nursery.start_soon(self._hear_counted, worker)
+        return self.counted()
+
+    def counted(self) -> list[dict[str, Any]]:
+        """The same, as it was heard last."""
+        return self._talk.ledger.figures()
+
+    async def _hear_counted(self, worker: Worker) -> None:
+        """In portions, between which both sides do other things. A worker of the version before tells all at once."""
+        services: dict[str, Any] = {}
+        after: str | None = ""
+        while after is not None:
+            found: list[Any] = []
+            await self._ask_one(worker, "metrics", {"after": after, "most": PORTION}, found)
+            if not found:
+                return
+            services.update(found[0]["services"])
+            after = found[0].pop("next", None)
+        if not worker.closed:
+            self._talk.ledger.hear(worker.process.pid, {**found[0], "services": services})
+
+    async def _keep_counted(self) -> None:
+        """Have what a worker counts heard before it may die."""
+        while True:
+            await trio.sleep(COUNT_EVERY_S)
+            await self.metrics()
 
     def reconfigure(self) -> None:
         """Send the configuration again."""
@@ -344,14 +374,15 @@ class Fleet:
         """How to reach them; asked when everything here has ended."""
         return (*map(left, self._left), *self.previous.left())
 
-    def hand_over_retired(self) -> int:
-        """What workers counted that are gone, for the process that is executed next."""
-        return in_memory(self._talk.retired.saved())
+    def hand_over_ledger(self) -> int:
+        """What workers counted, for the process that is executed next."""
+        return in_memory(self._talk.ledger.saved())
 
     def _old_worker_ended(self, pid: int) -> None:
         """One that the process before left behind holds nothing any more."""
         if self._counts is not None:
             self._counts.ended(pid)
+        self._talk.ledger.end(pid)
         self._recount()
 
     def hand_over_counts(self) -> int:

@@ -61,6 +61,7 @@ class Worker:
         self.ready = False
         self.retired = False
         """Whether its last figures were heard."""
+        self.closed = False
         self.revision = 0
         self.build = ""
         """As it said when it was ready: what runs, not what was meant to."""
@@ -126,6 +127,7 @@ class Worker:
 
     def close(self) -> None:
         """It is gone."""
+        self.closed = True
         self._feed.close()
         self.to_send.close()
         self.socket.close()

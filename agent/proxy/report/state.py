@@ -5,19 +5,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.proxy.report.stats import BOUNDS_S
+from agent.proxy.report.stats import BOUNDS_S, ServiceStats
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.service import Service
 from policies.kinds.ratelimit.hot import MOST_KEYS
 
 
-def metrics(runtime: Runtime) -> dict[str, Any]:
-    """Counters of this worker; those of services that saw no request are left out."""
+def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
+    """Counters of this worker; those of services that saw no request are left out. With `most`: of so many services,
+    those behind the name `after`; `next` is then where the next ones begin, None behind the last."""
+    services = runtime.table.services
+    names = sorted(name for name in services if name > after) if most else list(services)
+    chosen = names[:most] if most else names
+    more = {"next": chosen[-1] if len(chosen) < len(names) else None} if most else {}
     return {
+        **more,
         "services": {
-            name: {**service.stats.as_frame(), **_guards(service)}
-            for name, service in runtime.table.services.items()
-            if any(service.stats.requests) or service.stats.active or service.stats.refused
+            name: {**services[name].stats.as_frame(), **_guards(services[name])}
+            for name in chosen
+            if _counted(services[name].stats)
         },
         "duration_bounds_s": list(BOUNDS_S),
         "refused": runtime.refused,
@@ -44,6 +50,10 @@ def metrics(runtime: Runtime) -> dict[str, Any]:
         "loop_late_worst_s": runtime.lateness.worst_s,
         "revision": runtime.table.revision,
     }
+
+
+def _counted(stats: ServiceStats) -> bool:
+    return any(stats.requests) or bool(stats.active or stats.refused)
 
 
 def _guards(service: Service) -> dict[str, Any]:

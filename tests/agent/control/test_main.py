@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from registry.etcd.server import free_port
 from tests.support.local import ask
@@ -415,7 +416,7 @@ def test_a_signal_that_only_reopens_the_access_log(mesh: Mesh, tmp_path: Path) -
     until("every line", lambda: len(lines_of(folder)) == counted(agent))
     assert traffic.failures == []
     assert pids(agent) == workers
-    assert "shoal_access_log_lines_lost 0" in agent.text("/metrics")
+    assert "shoal_access_log_lines_lost_total 0" in agent.text("/metrics")
 
 
 def lines_of(folder: Path) -> list[str]:
@@ -437,3 +438,39 @@ def test_signals_that_come_while_it_is_executed_anew(mesh: Mesh) -> None:
     until("others", lambda: agent.ready() and not pids(agent) & first)
     until("served", lambda: agent.ask().status == 200)
     assert agent.stop() == 0
+
+
+def counters(agent: AgentProcess) -> dict[tuple[str, ...], float]:
+    """All that may only grow, without what is of one process: by name and labels."""
+    found = text_string_to_metric_families(agent.text("/metrics"))
+    return {
+        (sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))): sample.value
+        for family in found
+        if family.type in ("counter", "histogram") and not family.name.startswith("process_")
+        for sample in family.samples
+    }
+
+
+def test_no_counter_falls(mesh: Mesh) -> None:
+    """Over workers that are killed, reloads, and workers of the process before that are killed; nor does one vanish."""
+    agent = mesh.agent(extra="workers = 2")
+    with streaming(agent, stream(mesh, agent)), Traffic(agent) as traffic:
+        mesh.instance(agent)
+        until("served", lambda: agent.ask().status == 200)
+        shown = counters(agent)
+        killed: set[int] = set()
+        for step in ("reload", "kill an old one", "kill", "reload", "kill"):
+            traffic.more(50)
+            if step == "reload":
+                reload(agent, 'drain_timeout = "', 'drain_timeout = "0')
+            else:
+                workers = pids(agent) if step == "kill" else set(agent.state()["previous_workers"])
+                victim = max(workers - killed)
+                killed.add(victim)
+                os.kill(victim, signal.SIGKILL)
+            for _ in range(5):
+                now = counters(agent)
+                assert {key: (before, now.get(key)) for key, before in shown.items() if now.get(key, -1) < before} == {}
+                shown = now
+            until("ready", lambda: agent.ready())
+    assert shown["shoal_worker_restarts_total",] >= 2

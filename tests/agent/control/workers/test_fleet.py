@@ -474,8 +474,8 @@ async def test_old_workers_and_new_ones_have_one_limit() -> None:
 async def handed_over(run: Running, **more: Any) -> AsyncIterator[Running]:
     """The fleet of the process that is executed next, which is this one."""
     run.fleet.leave_behind()
-    left, retired = run.fleet.left_behind(), run.fleet.hand_over_retired()
-    async with running(count=1, inherited=left, inherited_retired=retired, **more) as later:
+    left, retired = run.fleet.left_behind(), run.fleet.hand_over_ledger()
+    async with running(count=1, inherited=left, inherited_ledger=retired, **more) as later:
         later.table = run.table
         await later.until(lambda: later.fleet.ready)
         yield later
@@ -577,7 +577,7 @@ async def test_what_old_workers_say_is_heard_to_the_last_word() -> None:
     size = -(-len(said) // 7)
     with ours, theirs, trio.fail_after(60):
         for at in range(0, len(said), size):
-            more = {"inherited": left, "inherited_retired": retired, "on_records": lambda line, _: told.append(line)}
+            more = {"inherited": left, "inherited_ledger": retired, "on_records": lambda line, _: told.append(line)}
             async with running(count=0, **more) as run:
                 worker = await stand_in(run, process.pid)
                 before = worker.last_word
@@ -585,10 +585,10 @@ async def test_what_old_workers_say_is_heard_to_the_last_word() -> None:
                 while worker.last_word == before:
                     await trio.sleep(0.01)
                 run.fleet.leave_behind()
-            left, retired = run.fleet.left_behind(), run.fleet.hand_over_retired()
+            left, retired = run.fleet.left_behind(), run.fleet.hand_over_ledger()
         process.kill()
         process.wait()
-        async with running(count=0, inherited=left, inherited_retired=retired) as run:
+        async with running(count=0, inherited=left, inherited_ledger=retired) as run:
             while not (figures := await run.fleet.metrics()) or run.fleet.previous.workers:
                 await trio.sleep(0.01)
             assert figures == [
@@ -644,3 +644,62 @@ async def test_however_often_one_reloads_few_are_left() -> None:
                 await trio.lowlevel.wait_readable(other)
                 told += list(framing.Decoder(frames.to_worker).feed(other.recv(65536)))
     assert told == [frames.Drain(30, 3600)] * MOST_PREVIOUS + [frames.Drain(30, 0)] * 2
+
+
+def requests_of(figures: list[dict[str, Any]]) -> tuple[int, int]:
+    """Requests, and observations of the histogram."""
+    found = [one["services"].get("pets.production") for one in figures if "services" in one]
+    told = [one for one in found if one]
+    return sum(one["requests"].get("2xx", 0) for one in told), sum(sum(one["duration_buckets"]) for one in told)
+
+
+async def test_what_a_killed_worker_counted_stays() -> None:
+    """What was shown never falls: one worker is killed, another one hangs first, the next counts on."""
+    async with upstream() as port, running() as run:
+        run.tell(service(port))
+        shown = 0
+        for signals in ((signal.SIGKILL,), (signal.SIGSTOP, signal.SIGKILL), (signal.SIGKILL,)):
+            await run.until(lambda: run.fleet.ready)
+            (pid,) = run.pids
+            client = await run.client()
+            for _ in range(5):
+                assert (await client.ask(GET)).endswith(b"ok")
+            shown += 5
+            assert requests_of(await run.fleet.metrics()) == (shown, shown)
+            for number in signals:
+                os.kill(pid, number)
+                assert requests_of(await run.fleet.metrics()) == (shown, shown), "it does not answer any more"
+            await run.until(lambda pid=pid: run.pids not in ([], [pid]))
+            assert requests_of(run.fleet.counted()) == (shown, shown)
+
+
+async def test_what_was_counted_is_heard_without_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies before anybody looks at the metrics loses its last moments only."""
+    monkeypatch.setattr("agent.control.workers.fleet.COUNT_EVERY_S", 0.01)
+    async with upstream() as port, running() as run:
+        run.tell(service(port))
+        await run.until(lambda: run.fleet.ready)
+        client = await run.client()
+        assert (await client.ask(GET)).endswith(b"ok")
+        with trio.fail_after(60):
+            while requests_of(run.fleet.counted()) != (1, 1):
+                await trio.sleep(0.01)
+        (pid,) = run.pids
+        os.kill(pid, signal.SIGKILL)
+        await run.until(lambda: run.pids not in ([], [pid]))
+        assert requests_of(await run.fleet.metrics()) == (1, 1)
+
+
+async def test_many_services_are_told_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is missing, and none is told twice."""
+    monkeypatch.setattr("agent.control.workers.fleet.PORTION", 3)
+    names = [f"s{number}" for number in range(10)]
+    async with upstream() as port, running() as run:
+        run.tell([*(Stage(name, 1, [endpoint(port)], {}) for name in names), Commit(1)])
+        await run.until(lambda: run.fleet.ready)
+        client = await run.client()
+        for name in names[1:]:
+            assert (await client.ask(GET.replace(b"pets.production", name.encode()))).endswith(b"ok")
+        (told,) = await run.fleet.metrics()
+        assert {name: one["requests"] for name, one in told["services"].items()} == {n: {"2xx": 1} for n in names[1:]}
+        assert told["connections"]["open"] == 1 and "next" not in told

@@ -1,0 +1,167 @@
+"""What control counts itself, and the processes of the agent."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+
+import agent
+from agent import build
+from agent.control.admin.state import table_age_s
+from agent.control.parts import Parts
+
+Counter: TypeAlias = tuple[str, ...]
+"""A name of `COUNTERS`, and the values of its labels."""
+
+GAUGES: Final = {
+    "shoal_table_revision": "Revision that every worker of this host runs",
+    "shoal_table_age_seconds": "Since etcd was last heard of; of an agent that never did, since its start",
+    "shoal_etcd_connected": "1 while the watch on etcd stands",
+    "shoal_policies_refused": "Policies that are not in force",
+    "shoal_policies_unknown": "Of those, the ones whose last good state this agent does not know",
+    "shoal_policies_held": "Policies that are in force though etcd says otherwise, which nobody has confirmed",
+    "shoal_checks_refused": "Instances of this host whose health policy asks for what this agent may not do",
+    "shoal_checks_unable": "Instances of this host that cannot be asked now, by a fault of this host",
+    "shoal_instances": "Instances in the mesh",
+    "shoal_services": "Services in the mesh",
+    "shoal_suspects": "Endpoints whose record vanished without a word, and that are kept",
+    "shoal_events_pending": "Events that some webhook has still to be told",
+    "shoal_control_loop_late_worst_seconds": "For how long control's loop was late at worst since it started",
+}
+COUNTERS: Final[dict[str, tuple[str, ...]]] = {
+    "shoal_worker_restarts": ("Workers replaced",),
+    "shoal_frames_mishandled": ("What workers told that control failed at, by a mistake of its own",),
+    "shoal_resyncs": ("Snapshots taken from etcd",),
+    "shoal_events_merged": (
+        "Events that were not told, because a newer one of their condition was waiting, and too many did",
+    ),
+    "shoal_events_lost": ("Events that could not be kept, because there were too many at once",),
+    "shoal_comparisons": ("Requests whose answers were compared",),
+    "shoal_comparisons_dropped": ("Requests whose answers were not, because there were too many",),
+    "shoal_access_log_lines_lost": ("Lines that could not be written",),
+    "shoal_lease_grants": ("Leases taken",),
+    "shoal_control_loop_late": ("How often control's loop was late by a quarter of a second or more",),
+    "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
+    "shoal_hook_deliveries": ("What webhooks were told", "hook", "outcome"),
+    "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
+}
+"""By name: the text, and the labels."""
+
+
+class Figures(NamedTuple):
+    """Of one moment, taken on control's loop; what is made of them is made elsewhere."""
+
+    gauges: Mapping[str, float]
+    counters: Mapping[Counter, float]
+    topics: Sequence[Mapping[str, Any]]
+    workers: Sequence[tuple[str, int]]
+    """Index and process of each; those of the process before have no index."""
+
+
+def figures(parts: Parts) -> Figures:
+    """Now."""
+    fleet = parts.fleet
+    return Figures(
+        _gauges(parts),
+        counters(parts),
+        parts.traffic.requests.as_state(),
+        [
+            *((str(worker.index), worker.process.pid) for worker in fleet.workers.values()),
+            *(("previous", it.pid) for it in fleet.previous.workers),
+        ],
+    )
+
+
+def _gauges(parts: Parts) -> dict[str, float]:
+    age_s, table = table_age_s(parts), parts.mesh.table
+    found = (
+        parts.fleet.revision,
+        _up_s(parts) if age_s is None else age_s,
+        float(parts.updates.mirror.state.connected),
+        len(table.refused),
+        len(table.in_force.unknown()),
+        len(table.distrusted.holding.holds),
+        len(parts.registrar.refused),
+        len(parts.registrar.unable()),
+        table.instance_count,
+        len(table.services),
+        len(table.suspects),
+        len(parts.events.outbox.events),
+        parts.here.watchdog.lateness.worst_s,
+    )
+    return dict(zip(GAUGES, found, strict=True))
+
+
+def _up_s(parts: Parts) -> float:
+    return max(0.0, time.time() - datetime.fromisoformat(parts.here.started).timestamp())
+
+
+def counters(parts: Parts) -> dict[Counter, float]:
+    """Since the agent was started, by whichever of its processes; an upgrade and SIGHUP do not start it."""
+    lateness, shadow, access = parts.here.watchdog.lateness, parts.traffic.shadow, parts.traffic.access
+    found: dict[Counter, float] = {
+        ("shoal_worker_restarts",): parts.fleet.restarts,
+        ("shoal_frames_mishandled",): parts.fleet.mishandled.total(),
+        ("shoal_resyncs",): parts.updates.mirror.state.resyncs,
+        ("shoal_events_merged",): parts.events.delivery.merged,
+        ("shoal_events_lost",): parts.events.detector.lost,
+        ("shoal_comparisons",): shadow.compared,
+        ("shoal_comparisons_dropped",): shadow.dropped,
+        ("shoal_access_log_lines_lost",): access.lost if access is not None else 0,
+        ("shoal_lease_grants",): parts.here.holder.regrants,
+        ("shoal_control_loop_late",): lateness.count,
+        ("shoal_control_loop_late_seconds",): lateness.total_s,
+    }
+    for (hook, outcome), number in parts.events.delivery.outcomes.items():
+        found["shoal_hook_deliveries", hook, outcome] = number
+    for topic in parts.traffic.requests.as_state():
+        for outcome in ("stored", "refused", "delivered"):
+            found["shoal_topic_requests", topic["url"], outcome] = topic[outcome]
+    for counter, before in parts.carried.items():
+        if counter[0] in COUNTERS and len(counter) == len(COUNTERS[counter[0]]):
+            found[counter] = found.get(counter, 0) + before
+    return found
+
+
+def saved(parts: Parts) -> bytes:
+    """For the process that is executed next: `Parts.carried` there."""
+    return msgspec.msgpack.encode(list(counters(parts).items()))
+
+
+def of_control(told: Figures) -> list[Metric]:
+    """Its metrics. In a thread: the processes are asked for here."""
+    families = {name: CounterMetricFamily(name, text, labels=labels) for name, (text, *labels) in COUNTERS.items()}
+    for (name, *labels), number in sorted(told.counters.items()):
+        families[name].add_metric(labels, number)
+    info = {"version": agent.VERSION, "build": build.kind(), "python": platform.python_version()}
+    waiting = GaugeMetricFamily("shoal_topic_waiting", "Stored requests that the broker has not", labels=["topic"])
+    size = GaugeMetricFamily("shoal_topic_disk_bytes", "What they take on disk", labels=["topic"])
+    for topic in told.topics:
+        waiting.add_metric([topic["url"]], topic["waiting"])
+        size.add_metric([topic["url"]], topic["bytes"])
+    return [
+        *(GaugeMetricFamily(name, GAUGES[name], value=value) for name, value in told.gauges.items()),
+        *families.values(),
+        waiting,
+        size,
+        InfoMetricFamily("shoal_build", "What runs", value=info),
+        *_processes(told.workers),
+    ]
+
+
+def _processes(workers: Sequence[tuple[str, int]]) -> list[Metric]:
+    """Control's without labels, as those of any program; its workers' with."""
+    found: dict[str, Metric] = {metric.name: metric for metric in ProcessCollector(registry=None).collect()}
+    for index, pid in workers:
+        for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+            for sample in metric.samples:
+                labels = {"worker": index, "pid": str(pid)}
+                found[metric.name].add_sample(sample.name, labels, sample.value)
+    return list(found.values())
