@@ -22,10 +22,10 @@ import trio
 
 import agent
 from agent import build
-from agent.control.admin.api import application
+from agent.control.admin.api import application, metrics_application
 from agent.control.admin.metrics.of_control import saved
 from agent.control.admin.metrics.page import MetricsPage
-from agent.control.admin.server import serve, serve_local
+from agent.control.admin.server import MAX_SCRAPERS, serve, serve_local
 from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
 from agent.control.host.sockets import HANDOVER, Handover, received
@@ -129,13 +129,13 @@ class Control:
             await parts.mesh.saved.read()
 
     def _serve_people(self, nursery: trio.Nursery) -> None:
-        listeners, asgi = self.parts.here.listeners, application(self.parts, MetricsPage(self.parts))
-        nursery.start_soon(serve, asgi, os.dup(listeners.admin.fileno()), self._until_stopped)
+        listeners, page = self.parts.here.listeners, MetricsPage(self.parts)
+        asgi = application(self.parts, page)
+        nursery.start_soon(serve, asgi, listeners.admin)
+        for sock in listeners.metrics:
+            nursery.start_soon(serve, metrics_application(self.parts, page), sock, MAX_SCRAPERS)
         if listeners.local is not None:
             nursery.start_soon(serve_local, asgi, listeners.local)
-
-    async def _until_stopped(self) -> None:
-        await self.parts.stopping.wait()
 
     # What is ours in etcd.
 

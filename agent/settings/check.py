@@ -10,7 +10,7 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.settings.address import Address, parse_listen
-from agent.settings.document import DEFAULT_ETCD, Admin, Etcd, Inbound, InstanceSettings, LocalPart, Outbound, Settings
+from agent.settings.document import DEFAULT_ETCD, Etcd, InstanceSettings, LocalPart, Settings
 from agent.trust import parse_ranges
 from policies.language.duration import seconds
 from policies.language.names import parse_pattern, parse_service
@@ -28,9 +28,8 @@ def check(settings: Settings) -> None:
     _told("$.mesh", lambda: Keys(settings.mesh))
     _told("$.host", lambda: check_host(settings.host))
     _check_ip("$.address", settings.address)
-    for name in ("outbound", "inbound", "admin"):
-        part: Outbound | Inbound | Admin = getattr(settings, name)
-        _told(f"$.{name}.listen", lambda part=part: parse_listen(part.listen))
+    for name, listen in _listened(settings).items():
+        _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
     _check_local(settings.local)
     _check_apart(settings)
     _check_times(settings)
@@ -74,15 +73,21 @@ def _check_user(path: str, name: str) -> None:
 
 
 def _check_apart(settings: Settings) -> None:
-    """Three listeners, three places: SO_REUSEPORT would let two of ours share one."""
+    """As many places as listeners: SO_REUSEPORT would let two of ours share one."""
     seen: dict[str, Address] = {}
-    for name in ("outbound", "inbound", "admin"):
-        address = parse_listen(getattr(settings, name).listen)
+    for name, listen in _listened(settings).items():
+        address = parse_listen(listen)
         for other, taken in seen.items():
             everywhere = any(ipaddress.ip_address(host).is_unspecified for host in (address.host, taken.host))
             if address.port and address.port == taken.port and (address.host == taken.host or everywhere):
                 raise Flaw(f"$.{name}.listen", f"{address} is where {other}.listen is already; give each its own port")
         seen[name] = address
+
+
+def _listened(settings: Settings) -> dict[str, str]:
+    """Where there are listeners, by name."""
+    found = {name: getattr(settings, name).listen for name in ("outbound", "inbound", "admin", "metrics")}
+    return {name: listen for name, listen in found.items() if listen or name != "metrics"}
 
 
 def _told(path: str, ask: Any) -> None:

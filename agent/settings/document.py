@@ -63,6 +63,13 @@ class Admin(Part, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:15000"
 
 
+class MetricsPart(Part, frozen=True, kw_only=True):
+    """`[metrics]`: metrics and readiness for whoever can connect, by whatever name, and nothing else."""
+
+    listen: str = ""
+    """Besides the admin port, which has them too; empty: nowhere."""
+
+
 class LocalPart(Part, frozen=True, kw_only=True):
     """`[local]`: the socket through which users of this host register, and operate."""
 
@@ -188,6 +195,7 @@ class Settings(Part, frozen=True, kw_only=True):
     outbound: Outbound = Outbound()
     inbound: Inbound = Inbound()
     admin: Admin = Admin()
+    metrics: MetricsPart = MetricsPart()
     local: LocalPart = LocalPart()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()

@@ -63,7 +63,7 @@ def of_open_ports(facts: Facts) -> Iterator[Finding]:
         return
     for listener in local.get("listeners", []):
         address, port, name = listener["address"], listener["port"], listener["name"]
-        if name != "inbound" and not ipaddress.ip_address(address).is_loopback:
+        if name not in ("inbound", "metrics") and not ipaddress.ip_address(address).is_loopback:
             what = f"{_door(name)} (listens on {address}:{port})"
             yield Finding(
                 "open-port",

@@ -42,6 +42,27 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
     )
 
 
+def metrics_application(parts: Parts, page: MetricsPage) -> Starlette:
+    """What is to be had on the metrics port: by whatever name it is asked for, since it shows nothing else."""
+
+    async def metrics(request: Request) -> Response:
+        return await _metrics(page, request)
+
+    async def ready(_: Request) -> Response:
+        no = parts.not_ready()
+        return PlainTextResponse("not ready\n" if no else "ready\n", 503 if no else 200)
+
+    return Starlette(
+        routes=[Route("/metrics", metrics), Route("/readyz", ready)],
+        exception_handlers={HTTPException: _no_such_thing},
+    )
+
+
+async def _metrics(page: MetricsPage, request: Request) -> Response:
+    text, media_type = await page.get(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": media_type})
+
+
 async def _no_such_thing(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     return refusal(status, f"no {request.method} {request.url.path} here; see docs/agent-settings.md for what there is")
@@ -75,8 +96,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus, in the format that it asks for."""
-        page, media_type = await self._page.get(request.headers.get("accept", ""))
-        return Response(page, headers={"content-type": media_type})
+        return await _metrics(self._page, request)
 
     async def state(self, request: Request) -> Response:
         """What this agent knows and runs. `?service=` for one service; `?services=0` leaves them out."""

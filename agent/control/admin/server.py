@@ -1,30 +1,33 @@
 """HTTP for the admin API: on a TCP port for anybody, and on the agent's own socket with the word of who asks.
 
-Law: one user cannot have all connections of the socket.
+Law: one user cannot have all connections of the socket, and nobody those of a port (`guests.py`).
 """
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-import hypercorn.trio
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.applications import Starlette
 
 from agent.control.admin.door import PEER
+from agent.control.admin.guests import Connection, Guests
 from agent.control.host.local_socket import LocalSocket, peer_of
 from agent.control.host.rights import Peer
 
 MAX_CONNECTIONS: Final = 256
 MAX_CONNECTIONS_EACH: Final = 64
+IDLE_S: Final = 30
+"""Until the head of a request is there, or between two requests."""
+MAX_SCRAPERS: Final = 64
+"""Of the metrics port."""
 
 
 def configured() -> Config:
@@ -34,24 +37,14 @@ def configured() -> Config:
     config.errorlog = None
     config.graceful_timeout = 1
     config.shutdown_timeout = 1
-    config.keep_alive_timeout = 30
+    config.keep_alive_timeout = IDLE_S
     config.h11_max_incomplete_size = 64 * 1024
     return config
 
 
-async def serve(application: Starlette, fd: int, shutdown: Callable[..., Awaitable[None]]) -> None:
-    """Serve on an inherited listening socket until `shutdown` returns."""
-    config = configured()
-    config.bind = [f"fd://{fd}"]
-    await hypercorn.trio.serve(application, config, shutdown_trigger=shutdown)  # type: ignore[arg-type]
-
-
-class _Connection(TCPServer):
-    """One that ends when its client does: Hypercorn's own stays for as long as an idle one may."""
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
+async def serve(application: Starlette, sock: socket.socket, most: int = MAX_CONNECTIONS) -> None:
+    """Serve anybody on a listening socket until cancelled, `most` of them at a time."""
+    await Guests(application, configured(), most).serve(trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())))
 
 
 async def serve_local(application: Starlette, local: LocalSocket) -> None:
@@ -71,7 +64,7 @@ async def serve_local(application: Starlette, local: LocalSocket) -> None:
         connected[peer.uid] += 1
         try:
             app = ASGIWrapper(partial(_named, application, peer))
-            await _Connection(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+            await Connection(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         finally:
             connected[peer.uid] -= 1
 

@@ -24,6 +24,7 @@ class Listeners:
         self.outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
         self.inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
         (self.admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
+        self.metrics = _for_metrics(settings, handover, moved=moved)
         self.local = local_socket.opened(settings, handover.local)
         self._settings = settings
 
@@ -44,6 +45,7 @@ class Listeners:
             ("outbound", self.outbound),
             ("inbound", self.inbound),
             ("admin", [self.admin]),
+            ("metrics", self.metrics),
         )
         found = [(name, place) for name, each in sockets for place in bound(each)]
         mapped = self._settings.inbound.advertise_port
@@ -62,11 +64,12 @@ class Listeners:
             (settings.outbound.listen, self.outbound),
             (settings.inbound.listen, self.inbound),
             (settings.admin.listen, [self.admin]),
+            *(((settings.metrics.listen, self.metrics),) if settings.metrics.listen else ()),
         )
         own = self.local if self.local is not None and self.local.path == settings.socket_path else None
         of_users = own or local_socket.opened(settings, None)
         try:
-            outbound, inbound, admin = kept([(parse_listen(listen), sockets) for listen, sockets in mine])
+            outbound, inbound, admin, *metrics = kept([(parse_listen(listen), sockets) for listen, sockets in mine])
         except OSError:
             if of_users is not None and of_users is not own:
                 of_users.close()
@@ -77,14 +80,23 @@ class Listeners:
             os.set_inheritable(left, True)
             if of_users is not own:
                 of_users.leave()
-        return Handover(outbound=outbound, inbound=inbound, admin=admin, local=left)
+        return Handover(outbound=outbound, inbound=inbound, admin=admin, metrics=sum(metrics, ()), local=left)
 
     def close(self, *, left: bool) -> None:
         """Listen no more. `left`: a successor has the socket of users."""
-        for sock in (*self.outbound, *self.inbound, self.admin):
+        for sock in (*self.outbound, *self.inbound, self.admin, *self.metrics):
             sock.close()
         if self.local is not None:
             if left:
                 self.local.leave()
             else:
                 self.local.close()
+
+
+def _for_metrics(settings: Settings, handover: Handover, *, moved: bool) -> list[socket.socket]:
+    """One at most; what was handed over and is not wanted is closed."""
+    if settings.metrics.listen:
+        return listening(parse_listen(settings.metrics.listen), handover.metrics, 1, moved=moved)
+    for fd in handover.metrics:
+        os.close(fd)
+    return []

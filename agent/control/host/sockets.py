@@ -55,6 +55,7 @@ class Handover(msgspec.Struct, frozen=True):
     outbound: tuple[int, ...] = ()
     inbound: tuple[int, ...] = ()
     admin: tuple[int, ...] = ()
+    metrics: tuple[int, ...] = ()
     local: int | None = None
     """The agent's own socket."""
     workers: tuple[OldWorker, ...] = ()

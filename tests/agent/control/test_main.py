@@ -474,3 +474,33 @@ def test_no_counter_falls(mesh: Mesh) -> None:
                 shown = now
             until("ready", lambda: agent.ready())
     assert shown["shoal_worker_restarts_total",] >= 2
+
+
+def test_a_port_for_metrics(mesh: Mesh) -> None:
+    """Reached by any name, shows metrics and readiness and nothing else, and changes nothing; it comes, moves and goes
+    with a reload."""
+    ports = [free_port(), free_port()]
+    agent = mesh.agent(extra=f'workers = 1\nmetrics.listen = "127.0.0.1:{ports[0]}"')
+
+    def status(method: str, target: str, port: int = ports[0]) -> int:
+        with socket.create_connection(("127.0.0.1", port), 30) as sock:
+            sock.sendall(
+                f"{method} {target} HTTP/1.1\r\nHost: metrics.corp.example\r\nConnection: close\r\n\r\n".encode()
+            )
+            return int(sock.makefile("rb").readline().split()[1])
+
+    assert (status("GET", "/metrics"), status("GET", "/readyz")) == (200, 200)
+    for method, target in (("GET", "/state"), ("GET", "/healthz"), ("GET", "/explain?url=http://pets/"), ("GET", "/")):
+        assert status(method, target) == 404, target
+    for method in ("POST", "PUT", "DELETE"):
+        assert status(method, "/metrics") == 405, method
+    assert ("metrics", ports[0]) in [(it["name"], it["port"]) for it in agent.state()["listeners"]]
+    reload(agent, f":{ports[0]}", f":{ports[1]}")
+    assert status("GET", "/metrics", ports[1]) == 200
+    with pytest.raises(ConnectionRefusedError):
+        status("GET", "/metrics")
+    reload(agent, f'metrics.listen = "127.0.0.1:{ports[1]}"', "")
+    with pytest.raises(ConnectionRefusedError):
+        status("GET", "/metrics", ports[1])
+    reload(agent, "workers = 1", f'workers = 1\nmetrics.listen = "127.0.0.1:{ports[0]}"')
+    assert status("GET", "/metrics") == 200

@@ -17,6 +17,7 @@ from agent.settings.document import (
     InstanceSettings,
     Limits,
     LocalPart,
+    MetricsPart,
     Outbound,
     ProgramSettings,
     Settings,
@@ -31,6 +32,7 @@ PARTS = {
     "outbound": Outbound,
     "inbound": Inbound,
     "admin": Admin,
+    "metrics": MetricsPart,
     "local": LocalPart,
     "limits": Limits,
     "hooks": Hooks,
@@ -59,6 +61,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "outbound",
         "inbound",
         "admin",
+        "metrics",
         "local",
         "services",
         "limits",
@@ -76,7 +79,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
 
 @pytest.mark.parametrize(
     "part",
-    [Settings, Etcd, Outbound, Inbound, Admin, LocalPart, Limits, Hooks, Topics, Checks, ProgramSettings],
+    [Settings, Etcd, Outbound, Inbound, Admin, MetricsPart, LocalPart, Limits, Hooks, Topics, Checks, ProgramSettings],
     ids=lambda part: part.__name__,
 )
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:
