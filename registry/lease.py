@@ -1,8 +1,9 @@
 """Keys that live as long as their owner: put on a lease, kept alive, and put again when the lease was lost.
 
 Law 7 of the mesh: an expired lease means a new lease and every key put again, promptly. What should stand in etcd is
-kept here; what does stand there is made to agree, whenever etcd lets us. With a Renewal the lease itself is renewed by
-a thread, so that a loop that is late loses no lease; without one (a store in memory) by `run`.
+kept here; what does stand there is made to agree, whenever etcd lets us, and as far as it is ours (`registry.fences`).
+With a Renewal the lease itself is renewed by a thread, so that a loop that is late loses no lease; without one (a store
+in memory) by `run`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import Final
 
 import structlog
 import trio
 
 from registry.backoff import Backoff
+from registry.fences import Fences, NameTaken, Whose, nobodys
 from registry.renewal import Renewal
-from registry.store import Delete, LeaseGone, NoSpace, Put, Store, StoreError, TooLarge
+from registry.store import Change, Delete, LeaseGone, NoSpace, Put, Store, StoreError, TooLarge
 
 log = structlog.get_logger()
 _BATCH: Final = 100
@@ -35,8 +38,11 @@ class Holder:
         lease: int = 0,
         backoff: Backoff | None = None,
         renewal: Renewal | None = None,
+        whose: Whose = nobodys,
     ) -> None:
+        """`whose`: who has a key that only one may have."""
         self._store = store
+        self._fences = Fences(whose)
         self._renewal = renewal
         self._gone = 0
         """The lease that the thread found gone."""
@@ -51,6 +57,8 @@ class Holder:
         meanwhile counts anew, also when it is the same."""
         self._wake = trio.Event()
         self._settled = trio.Event()
+        self._judged = trio.Event()
+        """Set, and made anew, when others are found to have keys, or not to have them any more."""
         self._renewed = -math.inf
         self.lease = lease
         """0 while there is none."""
@@ -59,19 +67,46 @@ class Holder:
         self.error = ""
         self.regrants = 0
 
-    def put(self, key: str, value: bytes, *, also: Sequence[Put] = ()) -> None:
+    def put(self, key: str, value: bytes, *, also: Sequence[Put] = (), of: str = "") -> None:
         """Have a key stand on the lease. `also` is put in the same transaction, without a lease, and not again unless
-        it is not known whether that transaction was made."""
+        it is not known whether that transaction was made.
+
+        `of`: the key that only one may have, and which it is written with or not at all; itself, for that key. While
+        another has that (`taken`) nothing is put, and what was to be put then is once he is gone.
+        """
+        if of:
+            self._fences.join(key, of)
         if self._wanted.get(key) != value or also:
             self._wanted[key] = value
-            self._add(key, also)
-            self._touch(key)
+            if not self._fences.bars(key):
+                self._add(key, also)
+                self._touch(key)
 
     def drop(self, key: str, *, also: Sequence[Put] = ()) -> None:
-        """Have a key gone; `also` as in `put`."""
+        """Have a key gone, unless it is another's; `also` as in `put`."""
         self._wanted.pop(key, None)
-        self._add(key, also)
-        self._touch(key)
+        if not self._fences.bars(key):
+            self._add(key, also)
+        self._touch(key)  # what is on its way may just have made it ours
+
+    def name(self, key: str, value: bytes) -> None:
+        """Have the key stand under which all others are written: none is while another has it (NameTaken)."""
+        self._fences.name = key
+        self.put(key, value, of=key)
+
+    def taken(self, key: str) -> str:
+        """Who else has a key that only one may have, in words; empty: nobody, as far as etcd has said."""
+        return self._fences.taken.get(key, "")
+
+    async def until_taken(self, key: str) -> None:
+        """Wait until somebody else has it."""
+        while not self.taken(key):
+            await self._judged.wait()
+
+    async def until_free(self, key: str) -> None:
+        """Wait until nobody else has it."""
+        while self.taken(key):
+            await self._judged.wait()
 
     def _add(self, key: str, also: Sequence[Put]) -> None:
         if also:
@@ -80,9 +115,17 @@ class Holder:
                 log.error("more happened to a key while etcd was away than can be told", key=key)
             self._also[key] = kept[-MAX_ALSO:]
 
-    def restore(self, key: str) -> None:
-        """Somebody deleted a key in etcd: when it is one of ours it is put again."""
-        if key in self._wanted:
+    def hear(self, change: Change) -> None:
+        """What happened in etcd: a key of ours that somebody deleted is put again, and so is one that is ours alone and
+        that somebody wrote over. One that another had, and that is gone, is had with all that belongs to it."""
+        key = change.key
+        if key not in self._wanted:
+            return
+        if change.value is None or self._fences.bars(key):
+            for member in self._fences.members(key, self._wanted) or [key]:
+                self._touch(member)
+        elif change.value != self._wanted[key] and self._fences.is_written_over(key, change.revision):
+            log.warning("somebody wrote over a key of this agent; it is put again", key=key)
             self._touch(key)
 
     def _touch(self, key: str) -> None:
@@ -134,6 +177,7 @@ class Holder:
             except LeaseGone as gone:
                 log.warning("the lease is gone; every key is put again on a new one", reason=str(gone))
                 self.lease = 0
+                self._fences.forget_lives()
                 self._unsettle()
             except StoreError as error:
                 if not self.error:
@@ -183,14 +227,15 @@ class Holder:
             self._dirty.update(batch)
 
     def _next_batch(self) -> list[str]:
-        """As many keys as fit into a transaction with what goes along with them; one at least."""
+        """As many keys as fit into a transaction with what goes along with them, groups whole; one group at least."""
         batch: list[str] = []
         size = 0
-        for key in sorted(self._dirty):
-            size += 1 + len(self._also.get(key, ()))
+        for _, members in groupby(sorted(self._dirty, key=self._fences.order), key=self._fences.group):
+            group = list(members)
+            size += sum(1 + len(self._also.get(key, ())) for key in group)
             if batch and size > _BATCH:
                 break
-            batch.append(key)
+            batch += group
         return batch
 
     async def _flush(self, keys: Sequence[str]) -> None:
@@ -200,9 +245,11 @@ class Holder:
             Delete(key) if value is None else Put(key, value, self.lease) for key, value in values.items()
         ]
         also = {key: list(self._also[key]) for key in keys if key in self._also}
-        operations += [put for puts in also.values() for put in puts]
+        compares = self._fences.compares(keys)
         try:
-            self.revision = (await self._store.transact((), operations)).revision
+            outcome = await self._store.transact(
+                compares, [*operations, *(put for puts in also.values() for put in puts)]
+            )
         except TooLarge as error:
             if len(keys) == 1:
                 log.error("a key cannot be put, and is left out", key=keys[0], error=str(error))
@@ -215,6 +262,12 @@ class Holder:
         except NoSpace:
             await self._delete_alone(key for key, value in values.items() if value is None)
             raise
+        if not outcome.succeeded:
+            await self._judge(keys, [compare.key for compare in compares])
+            return
+        self.revision = outcome.revision
+        self._fences.done(operations, outcome.revision, self._wanted)
+        self._tell_judged()
         for key, puts in also.items():
             left = self._also[key][len(puts) :]
             if left:
@@ -222,11 +275,43 @@ class Holder:
             else:
                 del self._also[key]
 
-    async def _delete_alone(self, keys: Iterable[str]) -> None:
-        """What is to be gone goes at least: an etcd without space takes deletes and no puts. It is said again with
-        what else has to be put."""
+    async def _judge(self, keys: Sequence[str], fencing: Sequence[str]) -> None:
+        """Some of them are not as we knew them: who has them? What is ours is tried again, what is another's is left to
+        him. Raises NameTaken, and then all of it is tried again later."""
+        for group in fencing:
+            found = await self._store.get(group)
+            self._fences.judge(group, found, self.lease)
+            if found is None:  # others may have come and gone: all that belongs to it is put with it
+                self._dirty.update(self._fences.members(group, self._wanted))
+        self._tell_judged()
+        if who := self.taken(self._fences.name):
+            raise NameTaken(f"the name of this host is another's: {who}")
         for key in keys:
-            self.revision = await self._store.delete(key)  # a full etcd of 3.5.1 refuses any transaction
+            if not self._fences.bars(key):
+                self._dirty.add(key)
+                continue
+            self._also.pop(key, None)
+            if key not in self._wanted:
+                self._fences.leave(key)
+
+    def _tell_judged(self) -> None:
+        self._judged.set()
+        self._judged = trio.Event()
+
+    async def _delete_alone(self, keys: Iterable[str]) -> None:
+        """What is to be gone goes at least: an etcd without space takes deletes and no puts, so that what is seen to be
+        ours cannot become another's meanwhile. It is said again with what else has to be put."""
+        for key in keys:
+            if await self._holds(key):
+                self.revision = await self._store.delete(key)  # a full etcd of 3.5.1 refuses any transaction
+
+    async def _holds(self, key: str) -> bool:
+        """Whether what fences it is as we know it."""
+        for compare in self._fences.compares([key]):
+            found = await self._store.get(compare.key)
+            if (found.create_revision if found is not None else 0) != compare.create_revision:
+                return False
+        return True
 
     async def release(self) -> None:
         """Give the lease up, and with it every key that stands on it."""

@@ -29,7 +29,7 @@ from agent.control.admin.server import MAX_SCRAPERS, serve, serve_local
 from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
 from agent.control.host.sockets import HANDOVER, Handover, received
-from agent.control.instances.host_claim import HostTaken, claim_host
+from agent.control.instances.host_claim import HostTaken, claim_host, keep_name
 from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.previous import in_memory
@@ -152,14 +152,24 @@ class Control:
         key = here.keys.agent(self._settings.host)
         try:
             await claim_host(here.store, here.holder, key, self._record, self._settings.state_path / "boot")
+            if not self._handover.boot:
+                self.parts.events.detector.joined(agent.VERSION)
+            with self._owning:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep_name, key)
+                    nursery.start_soon(self._hold)
         except HostTaken as taken:
-            log.error("this host's name belongs to another agent", reason=str(taken))
-            self._end(Stop(code=1))
-            return
-        if not self._handover.boot:
-            self.parts.events.detector.joined(agent.VERSION)
-        with self._owning:
-            await self._hold()
+            self._give_up(taken)
+
+    async def _keep_name(self, key: str) -> None:
+        try:
+            await keep_name(self.parts.here.holder, key)
+        except HostTaken as taken:
+            self._give_up(taken)
+
+    def _give_up(self, taken: HostTaken) -> None:
+        log.error("this host's name belongs to another agent", reason=str(taken))
+        self._end(Stop(code=1))
 
     async def _hold(self) -> None:
         parts, host = self.parts, self._settings.host

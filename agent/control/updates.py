@@ -97,8 +97,7 @@ class Updates:
         if not mesh.frames.known and not self._registrar.local:
             self.open()
         for change in update.changes:
-            if change.value is None:
-                self._here.holder.restore(change.key)
+            self._here.holder.hear(change)
         self._events.take(update, touched, cluster=self.mirror.cluster_id)
         self._first.set()
         mesh.saved.changed()

@@ -18,7 +18,7 @@ from registry.backoff import Backoff
 from registry.etcd.server import EtcdProcess
 from registry.etcd.store import EtcdSettings, EtcdStore
 from registry.lease import Holder
-from registry.store import Compare, Delete, NoSpace, Outcome, Put, Store, TooLarge, Unavailable, prefix_end
+from registry.store import Change, Compare, Delete, NoSpace, Outcome, Put, Store, TooLarge, Unavailable, prefix_end
 from tests.support.memory import MemoryStore
 
 
@@ -137,8 +137,8 @@ async def test_a_key_that_somebody_deleted(store: Counting, autojump_clock: trio
         holder.put("/a", b"1")
         await holder.settled()
         await store.delete("/a")
-        holder.restore("/a")
-        holder.restore("/other")
+        holder.hear(Change("/a", None, 0))
+        holder.hear(Change("/other", None, 0))
         await holder.settled()
         assert store.standing(holder.lease) == {"/a": b"1"}
         assert await store.get("/other") is None
@@ -151,7 +151,7 @@ async def test_a_key_that_is_deleted_while_it_is_put(store: Counting, autojump_c
         holder.put("/a", b"1")
         await trio.sleep(1)
         await store.delete("/a")
-        holder.restore("/a")
+        holder.hear(Change("/a", None, 0))
         store.answered.set()
         await holder.settled()
         assert store.standing(holder.lease) == {"/a": b"1"}
@@ -267,7 +267,7 @@ def test_in_the_end_etcd_agrees(steps: list[tuple[str, str, int]]) -> None:
                     holder.drop(key)
                 elif action == "delete" and key in store._keys:
                     store._apply([Delete(key)])
-                    holder.restore(key)
+                    holder.hear(Change(key, None, 0))
                 elif action == "expire":
                     store.expire(holder.lease)
                 elif action in ("down", "up"):
@@ -297,7 +297,7 @@ async def test_on_a_real_etcd(etcd: EtcdProcess) -> None:
         await holder.settled()
         lease = holder.lease
         await store.revoke(lease)
-        holder.restore(prefix + "7")
+        holder.hear(Change(prefix + "7", None, 0))
         with trio.fail_after(60):
             while holder.lease in (0, lease):
                 await trio.sleep(0.01)

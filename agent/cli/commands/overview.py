@@ -73,8 +73,8 @@ def instances(
 def status(context: typer.Context) -> None:
     """Show the agents, the revision that each one's workers run, the state of etcd, and policies that were refused.
 
-    Exit code 1 when no agent is alive, one lags or cannot enforce a policy, that of this host is not ready, a policy
-    is refused or held, or a key cannot be read.
+    Exit code 1 when no agent is alive, one lags or cannot enforce a policy, that of this host is not ready or has
+    an instance whose id another has, a policy is refused or held, or a key cannot be read.
     """
     options: Options = context.obj
     local = _local_agent(options)
@@ -90,7 +90,7 @@ def status(context: typer.Context) -> None:
         _show(options.printer, told)
     wrong = told["refused"] or told["held"] or told["not_enforced"] or told["malformed"]
     agents_well = told["agents"] and all(agent["state"] == "current" for agent in told["agents"])
-    if wrong or not agents_well or _not_ready(local):
+    if wrong or not agents_well or _not_ready(local) or (local and local.get("instances_refused")):
         raise typer.Exit(Exit.NO)
 
 
@@ -366,6 +366,8 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
                 f"here      descriptors for {has['connections']} connections of each listener, not for "
                 f"{has['connections_wanted']}: raise LimitNOFILE, or lower limits.max_connections"
             )
+        for left_out in local.get("instances_refused", []):
+            printer.text(f"instance  {left_out['service']}/{left_out['id']}: not in the mesh: {left_out['reason']}")
         for unable_one in local.get("checks_unable", []):
             printer.text(f"check     {unable_one['service']}/{unable_one['id']}: {unable_one['reason']}")
     else:

@@ -36,6 +36,9 @@ def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
     if has["connections"] < has["connections_wanted"]:
         what = f"descriptors for {has['connections']} connections of each listener, not for {has['connections_wanted']}"
         yield Finding("descriptors", "warning", host, what, "raise LimitNOFILE, or lower limits.max_connections")
+    for refused in local.get("instances_refused", []):
+        where, give = f"{refused['service']}/{refused['id']}", "it comes in by itself once the other is gone"
+        yield Finding("instance-refused", "error", where, f"not in the mesh: {refused['reason']}", give)
     for unable in local["checks_unable"]:
         yield Finding("check-unable", "error", f"{unable['service']}/{unable['id']}", unable["reason"], "see this host")
     for refused in local["checks_refused"]:

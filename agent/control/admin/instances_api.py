@@ -52,6 +52,7 @@ class InstancesApi:
             if isinstance(service := body.get("service"), str) and (no := may_not_be(self._rights, peer, service)):
                 return no
             registered = self._registrar.register(body, peer, operates=self._rights.may_operate(peer))
+            await self._registrar.admitted(registered)
         except Flaw as fault:
             return refusal(_status(fault), f"{fault.path}: {fault.reason}", fault.path)
         return Answer(await self._answer(registered))
@@ -124,4 +125,4 @@ def _status(fault: Flaw) -> int:
         return 403
     if isinstance(fault, TooMany):
         return 429
-    return 409 if isinstance(fault, Taken) or "already registered" in fault.reason else 400
+    return 409 if isinstance(fault, Taken) else 400

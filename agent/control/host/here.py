@@ -22,6 +22,7 @@ from registry.etcd.renewer import EtcdRenewer
 from registry.etcd.store import EtcdStore
 from registry.keys import Keys
 from registry.lease import Holder
+from registry.ownership import whose
 from registry.records import Agent
 from registry.renewal import Renewal
 
@@ -44,7 +45,8 @@ class Here:
         self.store = EtcdStore(store_settings(settings))
         ttl_s = int(seconds(settings.lease_ttl))
         renewal = Renewal(EtcdRenewer(store_settings(settings)), ttl_s, self.watchdog.alive)
-        self.holder = Holder(self.store, ttl_s, lease=handover.lease, renewal=renewal)
+        judge = whose(self.keys, settings.host, self.boot)
+        self.holder = Holder(self.store, ttl_s, lease=handover.lease, renewal=renewal, whose=judge)
 
     def record(self) -> Agent:
         """As it stands in etcd."""

@@ -1,9 +1,8 @@
 """The instances beside this agent: registered on its lease, checked, and taken out in order.
 
 Laws
-- An instance is put together with its health, in one transaction: nobody sees it before it has a verdict. A newcomer
-  counts as unhealthy until its first check has passed; one that was known before keeps its verdict.
-- Health is written on transitions only.
+- What stands in etcd, and whose an id is, `published` has. A newcomer counts as unhealthy until its first check has
+  passed; one that was known before keeps its verdict.
 - A check does what its source may have done here (`permits`), and no more. A policy that asks for more costs no
   instance its place in the mesh: its port is checked instead, and that is said wherever its health is.
 - An instance is never where an agent listens, and one that a program beside us registers is on this host.
@@ -15,19 +14,19 @@ Laws
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 import structlog
 import trio
 
-from agent.control.host.clock import now_text
 from agent.control.host.own_ports import is_here
 from agent.control.host.rights import ROOT, Peer
 from agent.control.instances.checks import Check, Means, Subject
 from agent.control.instances.permits import Permits
 from agent.control.instances.places import Places
+from agent.control.instances.published import Events, Published
 from agent.control.instances.registration import (
     UNCHECKED,
     Added,
@@ -36,6 +35,7 @@ from agent.control.instances.registration import (
     NotYours,
     Registered,
     Registration,
+    Taken,
     TooMany,
     identity_of,
     owner_of,
@@ -54,13 +54,16 @@ from policies.language.duration import bounded
 from policies.language.plain import Flaw
 from registry.keys import Keys
 from registry.lease import Holder
-from registry.records import Health, Instance, Malformed, check_address, encode
+from registry.ownership import held
+from registry.records import Instance, Malformed, check_address
 from registry.store import Put
 
 log = structlog.get_logger()
 DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 """What is asked of an instance that nobody said anything about: that its port accepts connections."""
 EXPIRE_EVERY_S: Final = 30.0
+ADMIT_S: Final = 2.0
+"""How long etcd may take to say whose an id is, before a registration counts without."""
 
 
 class Registrar:
@@ -77,20 +80,17 @@ class Registrar:
         tokens: Tokens,
         *,
         on_tokens: Callable[[], None] = lambda: None,
-        events: Callable[[str, Identity, dict[str, Any]], list[Put]] = lambda name, identity, data: [],
+        events: Events = lambda name, identity, data: [],
     ) -> None:
         """`on_tokens` is called when there is another token, or one less; `events` says what a transition has to put
         into etcd beside its own key."""
         self._settings = settings
         self._address = address
         self._keys = keys
-        self._holder = holder
         self._table = table
         self._disk = SavedInstances(settings.state_path / "instances.json")
         self._permits = Permits(commands=settings.checks.commands, ports=Ports(settings.checks.ports))
         self._means = means
-        self._told: dict[Identity, tuple[bool, str]] = {}
-        """The verdict that was put last, and why."""
         self.refused: dict[Identity, str] = {}
         """Instances whose health policy asks for what this agent may not do, and why."""
         self._checks: dict[Identity, Check] = {}
@@ -103,7 +103,7 @@ class Registrar:
         self._places = Places(self.local, self.renewals, table)
         self.tokens = tokens
         self._on_tokens = on_tokens
-        self._events = events
+        self.published = Published(settings.host, keys, holder, events, self.refused)
 
     # Registering.
 
@@ -151,6 +151,7 @@ class Registrar:
         """
         registration = convert(raw, Registration)
         self._refuse_others(registration, peer, operates)
+        self._refuse_foreign(identity_of(registration, self._settings.host))
         standing = self.local.get(identity_of(registration, self._settings.host))
         uid = peer.uid if standing is None else standing.uid
         within = registration.renew_within
@@ -203,7 +204,6 @@ class Registrar:
         if source == "admin" and not anywhere and not self._is_ours(address):
             what = "register it with the agent there, or declare it in agent.toml"
             raise Flaw("$.address", f"{address} is no address of this host; {what}")
-        self._refuse_foreign(service, identity)
         record = Instance(
             address=address,
             port=declared.port,
@@ -232,15 +232,28 @@ class Registrar:
         declared = (instance.address for instance in self._settings.instances)
         return address in (self._address, *declared) or is_here(address)
 
-    def _refuse_foreign(self, service: str, identity: str) -> None:
-        known = self._table.services.get(service)
-        standing = known.instances.get(identity) if known is not None else None
-        if standing is not None and standing.agent not in ("", self._settings.host):
-            owner = standing.agent
-            if owner in self._table.agents:
-                raise Flaw(
-                    "$.id", f"{service}/{identity} is already registered by the agent on {owner!r}; choose another id"
-                )
+    def _refuse_foreign(self, identity: Identity) -> None:
+        """Raises Taken for an id that another has, as far as etcd has told: the transaction has the last word."""
+        if who := self.published.taken(identity):
+            raise Taken("$.id", who)
+        known = self._table.services.get(identity[0])
+        standing = known.instances.get(identity[1]) if known is not None else None
+        if standing is not None and standing.agent != self._settings.host and identity not in self.local:
+            raise Taken("$.id", held(self._keys, *identity, standing))
+
+    async def admitted(self, registered: Registered) -> None:
+        """Wait until etcd has said whether a newcomer may have its id. Raises Taken, and then it is not registered. An
+        etcd that is away says nothing: then it is known later, and `taken` has it."""
+        identity = (registered.service, registered.id)
+        with trio.move_on_after(ADMIT_S):
+            await self.published.settled()
+        if who := self.published.taken(identity):
+            self.forget(identity, who)
+            raise Taken("$.id", who)
+
+    def taken(self) -> dict[Identity, str]:
+        """Instances of this host that are not in the mesh, because another has their id; and who."""
+        return {identity: who for identity in self.local if (who := self.published.taken(identity))}
 
     def _put(self, identity: Identity, local: Local) -> None:
         before = self.local.get(identity)
@@ -251,8 +264,7 @@ class Registrar:
         elif before.record != local.record or before.own_check != local.own_check:
             self._checks[identity].subject = Subject(*identity, local.record)
             self.refresh()
-        record = msgspec.structs.replace(local.record, state="draining") if self._stopping else local.record
-        self._holder.put(self._keys.instance(*identity), encode(record))
+        self.published.put(identity, local.record, draining=self._stopping)
 
     def _begin(self, identity: Identity, local: Local) -> None:
         healthy = self._known_health(identity)
@@ -264,9 +276,9 @@ class Registrar:
         check = Check(subject, self._policy(identity, local), healthy, tell, self._means)
         self._checks[identity] = check
         if healthy is None:
-            self._put_health(identity, check.policy.initially, UNCHECKED)
+            self.published.put_health(identity, check.policy.initially, UNCHECKED)
         else:
-            self._put_health(identity, healthy, "known from before")
+            self.published.put_health(identity, healthy, "known from before")
         if self._nursery is not None:
             self._nursery.start_soon(self._run, identity, check)
 
@@ -275,12 +287,13 @@ class Registrar:
         for identity, check in self._checks.items():
             healthy = self._known_health(identity)
             if healthy is not None and check.adopt_verdict(healthy):
-                self._put_health(identity, healthy, "known from before")
+                self.published.put_health(identity, healthy, "known from before")
 
     def stands(self) -> bool:
         """Whether the table has every instance of this host, with the verdict of a first check."""
         return all(
-            check.asked and self._known_health(identity) is check.healthy for identity, check in self._checks.items()
+            (check.asked and self._known_health(identity) is check.healthy) or self.published.taken(identity)
+            for identity, check in self._checks.items()
         )
 
     def unable(self) -> dict[Identity, str]:
@@ -289,7 +302,8 @@ class Registrar:
 
     def _known_health(self, identity: Identity) -> bool | None:
         service = self._table.services.get(identity[0])
-        if service is None or identity[1] not in service.instances:
+        standing = service.instances.get(identity[1]) if service is not None else None
+        if service is None or standing is None or standing.agent != self._settings.host:
             return None
         health = service.health.get(identity[1])
         return health.healthy if health is not None else None
@@ -336,8 +350,8 @@ class Registrar:
         for identity, check in self._checks.items():
             before = self.refused.get(identity)
             check.adopt(self._policy(identity, self.local[identity]))
-            if self.refused.get(identity) != before and identity in self._told:
-                self._put_health(identity, *self._told[identity])
+            if self.refused.get(identity) != before:
+                self.published.put_verdict_again(identity)
 
     def hear(self, service: str, identity: str, ok: bool, reason: str) -> bool:
         """An instance's own word; False when there is no such instance here."""
@@ -351,19 +365,11 @@ class Registrar:
         word = "healthy" if transition.healthy else "unhealthy"
         log.info(f"instance {word}", service=identity[0], instance=identity[1], reason=transition.reason)
         local = self.local.get(identity)
-        before = state_before(self._told.get(identity), transition.healthy)
+        before = state_before(self.published.verdicts.get(identity), transition.healthy)
         data: dict[str, Any] = {"before": before, "after": word, "reason": transition.reason}
         if local is not None:
             data |= {"version": local.record.version, "zone": local.record.zone}
-        also = self._events(f"instance.{word}", identity, data)
-        self._put_health(identity, transition.healthy, transition.reason, also)
-
-    def _put_health(self, identity: Identity, healthy: bool, reason: str, also: Sequence[Put] = ()) -> None:
-        self._told[identity] = (healthy, reason)
-        refused = self.refused.get(identity)
-        told = f"{reason[:500]}; {refused}" if refused else reason
-        record = Health(healthy=healthy, reason=told[:1000], since=now_text(), agent=self._settings.host)
-        self._holder.put(self._keys.health(*identity), encode(record), also=also)
+        self.published.put_health(identity, transition.healthy, transition.reason, data)
 
     # Leaving.
 
@@ -372,8 +378,7 @@ class Registrar:
         for identity in identities:
             local = self.local.get(identity)
             if local is not None:
-                draining = msgspec.structs.replace(local.record, state="draining")
-                self._holder.put(self._keys.instance(*identity), encode(draining))
+                self.published.put(identity, local.record, draining=True)
 
     def leave(self) -> None:
         """The agent stops: all of them drain, whatever is registered or renewed meanwhile."""
@@ -382,8 +387,7 @@ class Registrar:
 
     def farewell(self) -> list[Put]:
         """Events that tell that every instance of this host goes, in order."""
-        reason = {"orderly": True, "reason": "its agent stopped"}
-        return [put for identity in self.local for put in self._events("instance.gone", identity, dict(reason))]
+        return self.published.farewell(list(self.local))
 
     def _on_not_renewed(self, identity: Identity, within_s: float) -> None:
         """Who registered it is not there any more; the program may be, and finishes what it has."""
@@ -403,17 +407,12 @@ class Registrar:
         self.renewals.forget(identity)
         local = self.local.pop(identity, None)
         self._checks.pop(identity, None)
-        self._told.pop(identity, None)
         self.refused.pop(identity, None)
         scope = self._running.pop(identity, None)
         if scope is not None:
             scope.cancel()
         log.info("instance gone", service=identity[0], instance=identity[1], reason=reason)
-        data: dict[str, Any] = {"orderly": orderly, "reason": reason}
-        if local is not None:
-            data |= {"version": local.record.version, "zone": local.record.zone}
-        self._holder.drop(self._keys.instance(*identity), also=self._events("instance.gone", identity, data))
-        self._holder.drop(self._keys.health(*identity))
+        self.published.drop(identity, local, orderly=orderly, reason=reason)
         self.tokens.retire(*identity, time.time())
         self._save()
 
@@ -427,8 +426,7 @@ class Registrar:
         self.tokens.retire(*identity, time.time())  # whoever takes its name meanwhile gets one of its own
         self.drain([identity])
         with trio.move_on_after(spread_s):
-            await self._holder.settled()
-            revision = self._holder.revision
+            revision = await self.published.settled()
             if self._nursery is not None:
                 self._nursery.start_soon(self._finish_leaving, identity, revision, spread, spread_s)
             return revision

@@ -50,7 +50,7 @@ class NotYours(Flaw):
 
 
 class Taken(Flaw):
-    """Another service stands at its address and port."""
+    """Another has its id, or another service stands at its address and port."""
 
 
 class TooMany(Flaw):

@@ -23,6 +23,7 @@ from agent.settings.file import parse
 from policies.language.plain import Flaw
 from registry.keys import Keys
 from registry.lease import Holder
+from registry.ownership import whose
 from registry.store import Change
 from tests.support.memory import MemoryStore
 from tests.support.proxy import listening
@@ -40,7 +41,7 @@ class Host:
         self.store = store or MemoryStore()
         self.settings = parse(f'host = "here"\nzone = "z"\nstate_dir = "{folder}"\n{settings}', "agent.toml")
         self.table = Table(KEYS, "here")
-        self.holder = Holder(self.store, 10)
+        self.holder = Holder(self.store, 10, whose=whose(KEYS, "here", "boot"))
         means = Means(Programs(), OwnPorts([("admin", ("127.0.0.1", 15000)), ("inbound", ("0.0.0.0", 15006))]))
         self.told: list[list[str]] = []
         """Whose tokens there were each time when it was said that there are others."""
@@ -183,17 +184,55 @@ async def test_what_is_wrong_is_told_with_its_path(tmp_path: Path, body: Any, pa
     assert host.registrar.local == {}
 
 
-async def test_an_id_that_another_live_agent_has_is_refused(tmp_path: Path) -> None:
-    """Two instances cannot have one name; what an agent that has left owned can be had."""
+async def test_an_id_that_another_agent_has_is_refused(tmp_path: Path) -> None:
+    """Two instances cannot have one name, whoever is known to live; nor one that was put by hand."""
     host = Host(tmp_path)
     host.see({
         "agents/there": {"address": "10.0.0.9", "inbound_port": 1},
         "instances/pets/a": {"address": "10.0.0.9", "port": 1, "agent": "there"},
-        "instances/pets/b": {"address": "10.0.0.9", "port": 1, "agent": "left"},
+        "instances/pets/b": {"address": "10.0.0.9", "port": 1},
     })  # fmt: skip
     with pytest.raises(Flaw, match="already registered by the agent on 'there'"):
         host.register({"service": "pets", "port": 80, "id": "a"})
-    host.register({"service": "pets", "port": 80, "id": "b"})
+    with pytest.raises(Taken, match=r"put by hand, at 10\.0\.0\.9:1; .* delete /shoal/default/instances/pets/b"):
+        host.register({"service": "pets", "port": 80, "id": "b"})
+    assert host.registrar.local == {}
+
+
+async def test_who_is_second_in_etcd_is_refused_though_the_table_knew_nothing(tmp_path: Path) -> None:
+    """At the same moment: etcd decides. Nothing is left of the registration, nor told of the first's health."""
+    async with running(Host(tmp_path)) as host:
+        first = {"address": "10.0.0.9", "port": 1, "agent": "there"}
+        await host.store.put(KEYS.instance(*PETS), json.dumps(first).encode())
+        registered = host.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        with pytest.raises(Taken, match=r"already registered by the agent on 'there', at 10\.0\.0\.9:1"):
+            await host.registrar.admitted(registered)
+        await host.holder.settled()
+        assert host.registrar.local == {}
+        assert await host.value("instances/pets/here-80") == first
+        assert await host.value("health/pets/here-80") is None
+        await host.store.delete(KEYS.instance(*PETS))
+        await host.registrar.admitted(host.register({"service": "pets", "port": 80, "health": TTL_CHECK}))
+        assert (await host.value("instances/pets/here-80"))["agent"] == "here"
+
+
+async def test_what_is_declared_waits_for_its_id(tmp_path: Path) -> None:
+    """agent.toml's is refused and not forgotten; the verdict of whoever has the id is not taken for its own."""
+    settings = '[[instances]]\nservice = "pets"\nport = 80\nid = "here-80"\nhealth = { ttl = "1h" }\n'
+    host = Host(tmp_path, settings=settings)
+    first = {"address": "10.0.0.9", "port": 1, "agent": "there"}
+    host.see({"instances/pets/here-80": first, "health/pets/here-80": {"healthy": True, "agent": "there"}})
+    await host.store.put(KEYS.instance(*PETS), json.dumps(first).encode())
+    host.registrar.load()
+    async with running(host):
+        await host.holder.settled()
+        assert list(host.registrar.taken()) == [PETS]
+        assert host.registrar.farewell() == []
+        await host.store.delete(KEYS.instance(*PETS))
+        host.holder.hear(Change(KEYS.instance(*PETS), None, host.store.revision))
+        await host.until("health/pets/here-80", lambda health: health and not health["healthy"])
+        assert (await host.value("instances/pets/here-80"))["agent"] == "here"
+        assert host.registrar.taken() == {}
 
 
 async def test_leaving_is_said_before_it_is_done(tmp_path: Path) -> None:
@@ -239,7 +278,7 @@ async def test_a_lost_lease_is_made_again(tmp_path: Path) -> None:
         lease = host.holder.lease
         host.store.expire(lease)
         assert await host.value("instances/pets/here-80") is None
-        host.holder.restore(KEYS.instance(*PETS))
+        host.holder.hear(Change(KEYS.instance(*PETS), None, host.store.revision))
         await host.until("health/pets/here-80", lambda health: health and health["healthy"])
         assert await host.value("instances/pets/here-80") is not None
         assert host.holder.lease != lease
