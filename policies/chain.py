@@ -36,6 +36,8 @@ class Hop(NamedTuple):
     """By kind: the policy that says so, as `retry/*.production`; without one it is the default."""
     rule_s: float = 0.0
     """The longest that a rule of its route gives a request, in place of the policy's time; 0: none does."""
+    backpressure: bool = False
+    """Whether it lets in what can succeed only, while what it calls has no room."""
 
     @property
     def wait_s(self) -> float:

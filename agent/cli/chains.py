@@ -92,6 +92,7 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
         ways_out,
         sources,
         rule_s,
+        shed is not None and shed.backpressure,
     )
 
 

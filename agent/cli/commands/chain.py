@@ -99,6 +99,8 @@ def _figures(node: Node) -> str:
         )
     parts.append(f"at most {node.requests} requests")
     parts.append("breaker" + (f", else {hop.fallback}" if hop.fallback else "") if hop.breaker else "no breaker")
+    if hop.backpressure:
+        parts.append("back-pressure")
     return ", ".join(parts)
 
 
@@ -114,6 +116,7 @@ def plain(node: Node) -> dict[str, Any]:
         "requests": node.requests,
         "breaker": hop.breaker,
         "fallback": hop.fallback,
+        "backpressure": hop.backpressure,
         "policies": dict(hop.sources),
         "again": node.again,
         "calls": [plain(child) for child in node.children],

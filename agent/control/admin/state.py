@@ -167,6 +167,9 @@ def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
                 continue
             if service["breaker"] and known["breaker"]:
                 known["breaker"] = max(known["breaker"], service["breaker"], key=lambda found: WORST[found["state"]])
+            if service.get("backpressure") and known.get("backpressure"):
+                for figure in ("window", "under_way"):
+                    known["backpressure"][figure] += service["backpressure"][figure]
             loads = {endpoint["id"]: endpoint for endpoint in service["endpoints"]}
             for endpoint in known["endpoints"]:
                 other = loads.get(endpoint["id"], {})

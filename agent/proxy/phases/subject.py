@@ -15,7 +15,7 @@ from policies.kinds.ratelimit.limit import Quota
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_view", "caller", "entered_at", "left", "reactor", "started")
+    __slots__ = ("_view", "branch", "caller", "entered_at", "left", "reactor", "started")
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
@@ -27,6 +27,8 @@ class Subject(RequestHandler):
         """When a breaker let it pass."""
         self.left: Quota | None = None
         """Of the limits that let it pass, what the one leaves that has least: its answer says so."""
+        self.branch = -1
+        """Of its service, as back-pressure tells requests apart; where that does, and how its shed phase notes it."""
         self._view: HeadView | None = None
 
     @property

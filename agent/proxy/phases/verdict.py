@@ -72,10 +72,10 @@ class TurnAway:
 
     __slots__ = ("reason", "retry_after_s", "what")
 
-    def __init__(self, reason: str, retry_after_s: int) -> None:
+    def __init__(self, reason: str, retry_after_s: int, what: str = "refused") -> None:
         self.reason = reason
         self.retry_after_s = retry_after_s
-        self.what = "refused"
+        self.what = what
 
 
 class Copies:

@@ -116,6 +116,9 @@ def _service(service: Service) -> dict[str, Any]:
         "breaker": None
         if service.circuit is None or plan.breaker is None
         else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},
+        "backpressure": None
+        if service.backpressure is None
+        else {"window": service.backpressure.window, "under_way": service.backpressure.under_way},
         "connections": service.tally.open,
         "pending": service.tally.pending,
         "endpoints": [

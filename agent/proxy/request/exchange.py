@@ -369,8 +369,7 @@ class Exchange(Judged):
             count(self.runtime.refused, refusal.policy)
         elif not refuse.counted:
             count(self.service.stats.refused, refusal.policy)
-        if refusal.policy == "endpoint":
-            self.prove(refusal.status)
+        self.learn_of(refusal)
         self.why = refusal.reason
         if self.explained is not None:
             policies: story.Policies = self.plan.policies if self.plan is not None else {}

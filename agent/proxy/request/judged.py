@@ -12,7 +12,10 @@ Laws
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.proxy.messages import words
+from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
@@ -21,6 +24,9 @@ from agent.proxy.stream import Stream
 from agent.proxy.table.connections import Connections
 from agent.proxy.table.outliers import hangs, observe, outcome_of, usual_s
 from policies.kinds.outlier import ejector
+
+NO_ROOM: Final = ("shed", "breaker")
+"""Whose refusals say that a service has no room."""
 
 
 class Judged(Relay):
@@ -63,6 +69,16 @@ class Judged(Relay):
         self.proof = status
         if self.request_sent:
             self.proof_s = self.reactor.now - (sent_at if sent_at > tried_at else tried_at)
+
+    def learn_of(self, refusal: Refusal) -> None:
+        """What the mesh's own answer says: of the service, or to the one that calls it, if it is a call of one."""
+        if refusal.policy == "endpoint":
+            self.prove(refusal.status)
+        elif refusal.policy in NO_ROOM and refusal.status >= 500 and self.caller and not self.inbound:
+            calling = self.runtime.table.services.get(self.caller)
+            if calling is not None and calling.backpressure is not None:
+                called = self.service.name if self.service is not None else ""
+                calling.backpressure.refuse_call(called, self.reactor.now)
 
     def count_as_good(self, attempt: Attempt) -> None:
         """Its answer has flowed for so long that it counts as good, whatever becomes of it."""

@@ -18,6 +18,7 @@ from policies.kinds.outlier.ejector import Ejector
 from policies.kinds.ratelimit.buckets import Buckets
 from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.quantile import Recent
+from policies.kinds.shed.backpressure import Backpressure
 from policies.kinds.shed.limiter import Limiter
 from policies.together import Together
 
@@ -42,6 +43,7 @@ class Lasting(Book):
 
     __slots__ = (
         "audits",
+        "backpressure",
         "budget",
         "copying",
         "loads",
@@ -74,6 +76,8 @@ class Lasting(Book):
         """Connections to its endpoints."""
         self.copying = 0
         """Copies of its requests that are under way."""
+        self.backpressure: Backpressure | None = None
+        """Of its instances on this host, while what they call has no room."""
         self.shed_at = 0.0
         self.relief: Timed | None = None
         """While load is shed."""

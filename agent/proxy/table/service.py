@@ -13,6 +13,8 @@ from agent.proxy.table.books import Keeper, adopt_judgement
 from agent.proxy.table.lasting import Lasting
 from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint, Judgement
+from policies.kinds.shed.backpressure import Backpressure
+from policies.kinds.shed.common import Common
 from policies.together import Together
 
 
@@ -53,6 +55,7 @@ class Service(Lasting):
             self._configured = plan.policies
             self._adopt_connections(plan)
             self._keeper.adopt(plan.enforced)
+            self._adopt_backpressure(plan)
             for load in self.loads.values():
                 adopt_judgement(load, plan.enforced)
         if plan.watched is not None or self._watching is not None:
@@ -62,6 +65,12 @@ class Service(Lasting):
         self.tally.count_together(self._keeper.gauge(plan.enforced))
         whole = plan.breaker.compiled.service if plan.breaker is not None else None
         self.lets_go = self.tally.limit(whole.max_connections if whole is not None else 0) or self.lets_go
+
+    def _adopt_backpressure(self, plan: Plan) -> None:
+        if plan.shed is None or not plan.shed.compiled.backpressure:
+            self.backpressure = None
+        elif self.backpressure is None:
+            self.backpressure = Backpressure(Common(self.together, f"{self.name} calls"))
 
     def _adopt_audits(self, watched: Asked | None, share: float, agents: int, changed: bool) -> None:
         """What is only watched counts for itself, in places of its own."""

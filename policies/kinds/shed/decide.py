@@ -51,7 +51,7 @@ class Store:
 class Compiled:
     """A document, ready to be asked."""
 
-    __slots__ = ("_believes", "_priorities", "cpu", "load_header", "retry_after_s", "rules", "ways")
+    __slots__ = ("_believes", "_priorities", "backpressure", "cpu", "load_header", "retry_after_s", "rules", "ways")
 
     def __init__(
         self,
@@ -62,8 +62,11 @@ class Compiled:
         ways: Sequence[Forward | Respond | Store] = (),
         retry_after_s: int = 1,
         load_header: bytes = b"",
+        backpressure: bool = False,
     ) -> None:
         self.rules = rules
+        self.backpressure = backpressure
+        """Whether it counts that what the service calls has no room."""
         self.cpu = rules.cpu_percent > 0
         self._priorities = list(priorities)
         self._believes = believes
@@ -106,6 +109,7 @@ def compile(document: Shed, scope: Scope = ANYWHERE) -> Compiled:
         ways=[_way(way, scope.service) for way in document.instead],
         retry_after_s=max(1, round(seconds(document.retry_after))),
         load_header=document.load.header.lower().encode() if document.load is not None else b"",
+        backpressure=document.backpressure,
     )
 
 

@@ -103,6 +103,10 @@ class Shed(Document, frozen=True, kw_only=True):
     concurrency: Annotated[int, Meta(ge=1, le=1_000_000, description="A fixed limit, for the agent")] | None = None
     cpu_percent: Annotated[float, Meta(gt=0, le=100, description="Of the host; beyond it less is let in")] | None = None
     load: Annotated[Load | None, Meta(description="The instances' own word")] = None
+    backpressure: Annotated[
+        bool,
+        Meta(description="Let in what can succeed while what it calls sheds load or has its breaker open"),
+    ] = False
     priorities: Annotated[tuple[PriorityRule, ...], Meta(max_length=64)] = ()
     believe_header: Annotated[bool, Meta(description="Whether x-shoal-priority of a request counts")] = True
     instead: Annotated[tuple[Way, ...], Meta(max_length=8, description="Ways out, in order")] = ()

@@ -15,6 +15,7 @@ from agent.proxy.request.explain import explain
 from agent.proxy.table.service import Service
 from agent.questions import Explain, Explained
 from policies.decision import Subset
+from policies.kinds.shed.backpressure import branch
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import SERVICE
 
@@ -72,9 +73,10 @@ breakers = st.builds(
 )
 ways = st.lists(st.sampled_from([{"service": CATS}, {"version": "v2"}]), max_size=2, unique_by=str)
 sheds = st.builds(
-    lambda way, answer: {"concurrency": 2, "instead": [*way, *answer]},
+    lambda way, answer, backpressure: {"concurrency": 2, "instead": [*way, *answer], "backpressure": backpressure},
     ways,
     st.sampled_from([[], [{"respond": {"status": 299}}]]),
+    st.booleans(),
 )
 balances = st.sampled_from(
     [
@@ -144,6 +146,7 @@ states = st.fixed_dictionaries(
         "active": st.integers(0, 3),
         "spent": st.integers(0, 3),
         "asked": st.integers(0, 3),
+        "no_room": st.lists(st.sampled_from(["/", "/a/b", "/x"]), max_size=4),
     }
 )
 
@@ -178,6 +181,11 @@ def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
         if book.limiter is not None:
             for _ in range(state["active"]):
                 book.limiter.enter(0, now)
+    if service.backpressure is not None:
+        for path in state["no_room"]:
+            service.backpressure.enter(branch(path), 2, now)
+            service.backpressure.refuse_call(CATS, now)
+            service.backpressure.leave(branch(path), 0.0, now, 503)
     for _ in range(state["asked"]):
         service.plan.balancer.pick(None, now, rng)
 
@@ -204,6 +212,9 @@ def remembered(play: Playbook) -> list[Any]:
             if asked.limits is not None and book.buckets is not None:
                 names = [limit.name for limit in asked.limits.limits]
                 found.append([(book.buckets.demand(name), book.buckets.size(name)) for name in names])
+        pressure = service.backpressure
+        if pressure is not None:
+            found.append((pressure.window, pressure.under_way, pressure._full, [*pressure._credit, *pressure._new]))
         found.append([group.mark() for group in service.plan._groups.values()])
         found.append((service.budget.allowance(), list(service.budget._retries)))
     return found

@@ -278,3 +278,60 @@ def test_what_an_end_says_to_an_adaptive_limit(how: str) -> None:
             assert up >> OK
         assert limiter.active == 0
         assert limiter.given_up == (1 if how in ("leaves", "is_cut") else 0)
+
+
+SHOP = b"GET /orders/%d HTTP/1.1\r\nHost: shop.production\r\n\r\n"
+FAILS = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "how", ["shed", "breaker", "far away", "there is room", "another's call", "an answer in its place", "does without"]
+)
+def test_who_calls_what_has_no_room_lets_in_what_can_succeed(how: str) -> None:
+    """While what shop calls sheds load, or has its breaker open, and shop fails for it, requests for shop are turned
+    away, and their agent is told why, as of any overload; not for calls that are not shop's, not where something else
+    answers them, and not where shop answers well without."""
+    full: dict[str, Any] = {"shed": {"concurrency": 1}}
+    if how == "breaker":
+        full = {"breaker": {"limits": {"requests": 1}}}
+    elif how == "an answer in its place":
+        full = {"breaker": {"limits": {"requests": 1}, "fallback": {"respond": {"status": 200, "body": "none"}}}}
+    with Playbook() as play:
+        entrust(play.worker)
+        far = play.instance("one", agent="another", via=True) if how == "far away" else "one"
+        play.put(far, **full)
+        play.put("shop", service="shop.production", shed={"backpressure": True})
+        if how not in ("there is room", "far away"):
+            assert play.client() >> GET
+            play.upstream("one")
+        call = GET if how == "another's call" else GET.replace(b"\r\n\r\n", b"\r\n" + CREDENTIALS + b"\r\n")
+        turned_away = 0
+        for n in range(40):
+            play.passes(0.06)
+            coming = play.client(inbound=True)
+            assert coming >> SHOP % n
+            if play.idle:
+                turned_away += 1
+                head = coming.heard.lower()
+                assert head.startswith(b"http/1.1 503") and b"x-shoal-shed: 1\r\n" in head
+                assert b"pets.production, which it calls, has no room" in head and b"retry-after: 1\r\n" in head
+                continue
+            up = play.upstream("shop")
+            calling = play.client()
+            assert calling >> call
+            if how == "there is room":
+                assert play.upstream("one") >> OK.replace(b"Content-", b"Connection: close\r\nContent-")
+            elif how == "far away":
+                shed = FAILS.replace(b"Connection", b"x-shoal-shed: 1\r\nserver: shoal\r\nConnection")
+                assert play.upstream("one") >> shed
+            calling.ends()
+            fails = how != "does without" and not calling.heard.startswith(b"HTTP/1.1 200")
+            assert up >> (FAILS if fails else OK.replace(b"Content-", b"Connection: close\r\nContent-"))
+        shop = play.worker.table.services["shop.production"]
+        assert turned_away >= 20 if how in ("shed", "breaker", "far away") else turned_away == 0
+        assert shop.stats.shed == ({"backpressure": turned_away} if turned_away else {})
+        assert shop.limiter is not None and shop.limiter.active == 0
+        assert shop.backpressure is not None and shop.backpressure.under_way == 0
+        away = shop.backpressure.window > 0.0
+        play.put("shop", service="shop.production", shed={})
+        assert shop.backpressure is None and away == (turned_away > 0)
