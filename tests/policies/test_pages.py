@@ -15,7 +15,7 @@ from policies.language.plain import load
 
 DOCS = Path(__file__).parents[2] / "docs/policies"
 PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
-KEY = re.compile(r"/shoal/default/policies/([a-z]+)/(\S+)\Z")
+KEY = re.compile(r"/shoal/default/(?:policies|audits)/([a-z]+)/(\S+)\Z")
 PUT = re.compile(r"^    (etcdctl put [^\n']*'?[^\n' ]+'? '[^']*')$", re.MULTILINE)
 REFUSAL = re.compile(r"^\| `([^`]*)` \| `(\$.*)` \|$", re.MULTILINE)
 

@@ -7,7 +7,6 @@ too much (`x-shoal-shed`), and that agent decides.
 
 from __future__ import annotations
 
-from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
@@ -38,15 +37,9 @@ class Inbound(Exchange):
         return service
 
     def begin_clock(self, plan: Plan) -> None:
-        """The times of a request are its caller's agent's, by policy or by the rule that it met there: it gives up here
-        when that gives up. This one's own are for callers without agent, and where none said how long."""
-        asked = self.whole_deadline
-        super().begin_clock(plan)
-        if (asked != INFINITY or self.try_s) and self.down.peer.agent:
-            self.try_s = 0.0
-            if asked != INFINITY:
-                self.whole_deadline, self.allowed_s = asked, 0.0
-                self.arm_phase(self.started)
+        """Which rule decided is the calling agent's to know: what it says is left counts, up to the longest of them."""
+        longest = plan.longest
+        self.begin_by(plan, longest if longest is not plan.timeouts and self.down.peer.agent else plan.timeouts)
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """To the instance."""

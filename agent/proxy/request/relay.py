@@ -18,6 +18,7 @@ from agent.proxy.stream import Stream, Upstream
 from agent.proxy.table.plan import Plan
 from policies.decision import Limits
 from policies.kinds.outlier import ejector
+from policies.kinds.timeout.decide import Timeouts
 
 FLOWS_S: Final = 10.0
 """An answer that flows for so long says no more of an endpoint's health than it has said by then."""
@@ -121,7 +122,10 @@ class Relay(Party):
 
     def begin_clock(self, plan: Plan) -> None:
         """The request's time begins."""
-        timeouts = plan.timeouts
+        self.begin_by(plan, plan.timeouts)
+
+    def begin_by(self, plan: Plan, timeouts: Timeouts) -> None:
+        """By these times of a plan."""
         self.asked_deadline = self.whole_deadline
         self.allowed_s, self.try_s = timeouts.request_s, timeouts.try_s
         if plan.bounds_whole_request and timeouts.request_s:

@@ -163,7 +163,7 @@ def _adopt(service: Service, addresses: list[str], port: int) -> None:
             load = service.loads[address] = Load(-float("inf"))
         members[address] = Endpoint(service.name, address, address, port, dial=(address, port), load=load)
     plan = Plan(service, 0, tuple(members.values()), {}, host="", zone="", share=1.0)
-    plan.timeouts = TIMEOUTS
+    plan.timeouts = plan.longest = TIMEOUTS
     plan.retry = RETRY
     plan.paths = ()  # its paths are its own
     service.adopt(plan, members, True, 1.0, 1)

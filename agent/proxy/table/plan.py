@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from agent.proxy.phases.closed import Closed
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
@@ -40,7 +42,10 @@ from policies.kinds.balance.entries import UNBOUNDED, Entries
 from policies.kinds.path import decide as path
 from policies.kinds.retry import decide as retry
 from policies.kinds.retry.document import Retry
+from policies.kinds.route import decide as route
+from policies.kinds.route.document import Route
 from policies.kinds.timeout import decide as timeout
+from policies.kinds.timeout.decide import Timeouts
 from policies.kinds.timeout.document import Timeout
 
 NO_POLICIES: Final[dict[str, InForce]] = {}
@@ -68,6 +73,7 @@ class Plan:
         "leaving",
         "limits",
         "local",
+        "longest",
         "outbound",
         "outlier",
         "paths",
@@ -134,6 +140,8 @@ class Plan:
         """Which policies keep endpoints out, as bits: when one of them goes, those that are out come in at once."""
         times: Timeout | None = document_of(policies, "timeout", Timeout)
         self.timeouts = timeout.compile(times)
+        self.longest = _longest(self.timeouts, document_of(policies, "route", Route))
+        """The longest times that a rule or the policy gives."""
         self.bounds_whole_request = times is not None and times.request is not None
         self.retry = retry.compile(document_of(policies, "retry", Retry))
         state.budget.configure(self.retry)
@@ -172,6 +180,7 @@ class Plan:
         self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
+        self.longest = before.longest
         self.retry = before.retry
 
     def group(self, subset: Subset | None) -> Balancer:
@@ -194,6 +203,18 @@ class Plan:
         if self.asked:
             for balancer in self._groups.values():
                 balancer.forget()
+
+
+def _longest(timeouts: Timeouts, document: Route | None) -> Timeouts:
+    rules = [rule.timeout for rule in document.rules if rule.timeout is not None] if document is not None else []
+    if not rules:
+        return timeouts
+    found = [route.limits_of(rule) for rule in rules]
+    return msgspec.structs.replace(
+        timeouts,
+        request_s=max([timeouts.request_s, *[each.request_s for each in found]]) if timeouts.request_s else 0.0,
+        try_s=max([timeouts.try_s, *[each.try_s for each in found]]) if timeouts.try_s else 0.0,
+    )
 
 
 def _in_order(met: Mapping[str, Phase], side: Side) -> tuple[Phase, ...]:

@@ -72,24 +72,32 @@ def test_the_time_is_for_all_tries_and_for_the_body() -> None:
         assert client.closed
 
 
+TOLD = b"X-Shoal-Deadline: 30000\r\n"
+
+
 @pytest.mark.parametrize(
-    ("timeout", "fields", "peer", "lasts_s"),
+    ("rule_s", "timeout", "fields", "peer", "lasts_s"),
     [
-        ({"request": "2s"}, b"X-Shoal-Deadline: 30000\r\n", "127.0.0.1", 30.0),
-        (None, b"X-Shoal-Deadline: 30000\r\n", "127.0.0.1", 30.0),
-        ({"request": "2s"}, b"", "127.0.0.1", 2.0),
-        ({"request": "2s"}, b"X-Shoal-Deadline: 30000\r\n", "127.0.0.66", 2.0),
-        ({"request": "2s"}, b"X-Shoal-Deadline: 1000\r\n", "127.0.0.1", 1.0),
-        ({"try": "1s", "request": "4s"}, b"", "127.0.0.1", 4.0),
-        ({"try": "1s", "request": "4s"}, b"", "127.0.0.66", 1.0),
+        ("60s", {"request": "2s"}, TOLD, "127.0.0.1", 30.0),
+        ("60s", None, TOLD, "127.0.0.1", 30.0),
+        ("10s", {"request": "2s"}, TOLD, "127.0.0.1", 10.0),
+        ("10s", {"request": "2s"}, b"", "127.0.0.1", 10.0),
+        ("10s", {"request": "20s"}, TOLD, "127.0.0.1", 20.0),
+        (None, {"request": "2s"}, TOLD, "127.0.0.1", 2.0),
+        ("60s", {"request": "2s"}, TOLD, "127.0.0.66", 2.0),
+        ("60s", {"request": "2s"}, b"X-Shoal-Deadline: 1000\r\n", "127.0.0.1", 1.0),
+        ("60s", {"try": "1s", "request": "4s"}, TOLD, "127.0.0.1", 9.0),
+        ("60s", {"try": "1s", "request": "4s"}, b"", "127.0.0.66", 1.0),
     ],
 )
-def test_at_the_instances_agent_the_calling_agents_time_counts(
-    timeout: Any, fields: bytes, peer: str, lasts_s: float
+def test_at_the_instances_agent_the_longest_that_a_rule_gives_bounds_what_is_told(
+    rule_s: str | None, timeout: Any, fields: bytes, peer: str, lasts_s: float
 ) -> None:
-    """It knows which rule decided. Who is no agent gets no longer than the document says, whatever he claims."""
+    """The calling agent knows which rule decided. Who is no agent gets no longer than the policy says, whatever he
+    claims; and without rules the policy bounds agents too."""
     with Playbook(host="here") as play:
-        play.put(play.instance("one", agent="here"), **({"timeout": timeout} if timeout else {}))
+        route = {"route": rule(request=rule_s, **{"try": "9s"})} if rule_s else {}
+        play.put(play.instance("one", agent="here"), **route, **({"timeout": timeout} if timeout else {}))
         client = play.client(inbound=True, peer=peer)
         assert client >> DELIVER % fields
         play.upstream("one")
