@@ -19,28 +19,6 @@ from policies.kinds.shadow.answer import Answer as ShadowAnswer
 from policies.kinds.shadow.answer import Asked
 
 
-class Record(msgspec.Struct):
-    """What is remembered of a request: a line of the access log, as JSON."""
-
-    time: float
-    """Of the start, Unix seconds."""
-    direction: str
-    caller: str
-    service: str
-    endpoint: str
-    method: str
-    host: str
-    target: str
-    status: int
-    duration_s: float
-    bytes_in: int
-    bytes_out: int
-    attempts: int
-    request_id: str
-    why: str
-    """What ended it, other than an endpoint's answer."""
-
-
 class Limits(msgspec.Struct, frozen=True):
     """What a worker allows the clients of each listener, from the agent's settings; counts are this worker's share."""
 
@@ -309,7 +287,7 @@ class Happened(msgspec.Struct, tag_field="t", tag="happened"):
 
 
 class Records(msgspec.Struct, tag_field="t", tag="records"):
-    """Access records: so many JSON objects with the fields of `Record`, one a line."""
+    """Access records: so many JSON objects with the fields of `agent.proxy.report.record.Record`, one a line."""
 
     count: int
     lines: bytes

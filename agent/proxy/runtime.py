@@ -80,6 +80,9 @@ class Runtime(Server):
         self._request_number += 1
         return b"%b-%x" % (self._request_prefix, self._request_number)
 
-    def count_refused(self, refusal: Refusal) -> None:
-        """Count an answer of the mesh's own for which there is no exchange."""
+    def on_refused(self, refusal: Refusal, address: str, inbound: bool, said: bytes) -> None:
+        """A client was refused before there was a request: `said` is what came of one."""
         count(self.refused, refusal.policy)
+        if self.recorder.wanted:
+            now = self.reactor.now
+            self.recorder.record_refused(now, inbound, address, said, refusal.status, refusal.reason)

@@ -342,6 +342,6 @@ class Server:
         """A client's connection closed."""
         raise NotImplementedError
 
-    def count_refused(self, refusal: Refusal) -> None:
-        """Count an answer of the mesh's own for which there is no request."""
+    def on_refused(self, refusal: Refusal, address: str, inbound: bool, said: bytes) -> None:
+        """A client was refused before there was a request: `said` is what came of one."""
         raise NotImplementedError

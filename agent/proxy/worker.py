@@ -79,10 +79,10 @@ class Worker(Runtime):
         outsider = peer.outsider
         most = min(self.limits.max_connections, self._affordable)
         if self.reserve.lent and not self._has_descriptors():
-            self._turn_away(sock, OUT_OF_DESCRIPTORS)
+            self._turn_away(sock, OUT_OF_DESCRIPTORS, peer, budget)
             return
         if not budget.has_room(most, peer.address, outsider=outsider):
-            self._turn_away(sock, FULL)
+            self._turn_away(sock, FULL, peer, budget)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connections.add(speak(self, sock, peer, budget, outsider=outsider))
@@ -93,8 +93,8 @@ class Worker(Runtime):
             self.reserve.take_back()
         return not self.reserve.lent
 
-    def _turn_away(self, sock: socket.socket, refusal: Refusal) -> None:
-        self.count_refused(refusal)
+    def _turn_away(self, sock: socket.socket, refusal: Refusal, peer: Peer, budget: Budget) -> None:
+        self.on_refused(refusal, peer.address, budget.inbound, b"")
         turn_away(sock, refusal)
         self.reserve.take_back()
 

@@ -14,6 +14,7 @@ from typing import Final
 from agent.proxy.http1.head import check_incomplete
 from agent.proxy.messages.head import HeadRules
 
+MAX_BEGIN: Final = 4096
 _END: Final = b"\r\n\r\n"
 
 
@@ -78,6 +79,11 @@ class Gathered:
             self._at = self._looked = end
             self._skipped = False
         return bytes(head) if isinstance(head, bytearray) else head
+
+    def begin(self) -> bytes:
+        """What the next head begins with, for people."""
+        found = self._buffer[self._at : self._at + MAX_BEGIN]
+        return bytes(found) if isinstance(found, bytearray) else found
 
     def take(self) -> bytes:
         """What came behind the last head."""

@@ -107,6 +107,7 @@ class ServerConnection(Answered):
     def _read_head(self) -> bool:
         early = self._early
         early.skip_empty_line()
+        head: bytes | None = None
         try:
             head = early.head()
             if head is None:
@@ -116,7 +117,7 @@ class ServerConnection(Answered):
                 return False
             request = parse_request(head, self.server.heads)
         except BadHead as bad:
-            self.give_up(Refusal(bad.status, "http", bad.reason))
+            self.give_up(Refusal(bad.status, "http", bad.reason), early.begin() if head is None else head)
             return False
         self._begin(request)
         return True
@@ -204,7 +205,8 @@ class ServerConnection(Answered):
         elif self._lingers or not len(self._early):
             self.close()
         else:
-            self.give_up(Refusal(408, "http", f"no whole request head within {self.server.limits.head_s:g} s"))
+            late = Refusal(408, "http", f"no whole request head within {self.server.limits.head_s:g} s")
+            self.give_up(late, self._early.begin())
 
     # Answers, which its stream writes.
 
@@ -252,10 +254,10 @@ class ServerConnection(Answered):
 
     # Closing.
 
-    def give_up(self, refusal: Refusal) -> None:
+    def give_up(self, refusal: Refusal, said: bytes) -> None:
         """Answer what cannot be understood, and close."""
         self.closing = True
-        self.server.count_refused(refusal)
+        self.server.on_refused(refusal, self.address, self.budget.inbound, said)
         self.write(closing_answer(refusal))
         self.close_soon()
 
@@ -289,6 +291,7 @@ class ServerConnection(Answered):
     def make_way(self) -> None:
         """Close, for another; who has begun to say something is told why."""
         if len(self._early):
+            self.server.on_refused(FULL, self.address, self.budget.inbound, self._early.begin())
             self.write(closing_answer(FULL))
         self.close()
 

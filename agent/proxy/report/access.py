@@ -9,14 +9,19 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from agent.frames import Record, Records
+from agent.frames import Records
+from agent.proxy.report.record import Record
 
 RING: Final = 65536
 
+MAX_USER_AGENT: Final = 256
+MAX_LINE: Final = 2048
+"""Of what is said of a request that could not be understood, in bytes."""
+
 Row: TypeAlias = tuple[Any, ...]
 """When it began (Unix s), inbound, caller, service, endpoint, method, host, target, status, duration (s), bytes in,
-bytes out, attempts, request id, why. Kept as it was made: with types of its own it would be taken apart and made again
-each time that it is passed on."""
+bytes out, attempts, request id, why, client's address, protocol, user agent. Kept as it was made: with types of its own
+it would be taken apart and made again each time that it is passed on."""
 
 
 class Recorder:
@@ -37,6 +42,16 @@ class Recorder:
             self.lost += 1
         else:
             self._rows.append(row)
+
+    def record_refused(self, now: float, inbound: bool, client: str, said: bytes, status: int, why: str) -> None:
+        """A client was refused before there was a request; `said`: what came of one."""
+        words = said[:MAX_LINE].split(b"\r\n", 1)[0].split(b" ")
+        protocol = words[2].decode("latin-1")[:16] if len(words) == 3 else ""
+        target = words[1] if len(words) > 1 else b""
+        method, began = words[0][:32], self.epoch + now
+        self.record(
+            (began, inbound, "", "", "", method, b"", target, status, 0.0, 0, 0, 0, b"", why, client, protocol, b"")
+        )
 
     def take(self, most: int) -> Records | None:
         """The oldest records, as a frame for control; None when there is none."""
@@ -65,6 +80,9 @@ def _record(row: Row) -> Record:
         attempts,
         request_id,
         why,
+        client,
+        protocol,
+        user_agent,
     ) = row
     return Record(
         began,
@@ -82,4 +100,7 @@ def _record(row: Row) -> Record:
         attempts,
         request_id.decode("latin-1"),
         why,
+        client,
+        protocol,
+        user_agent.decode("latin-1"),
     )

@@ -17,6 +17,7 @@ from typing import Final
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.report.access import MAX_USER_AGENT
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
@@ -127,6 +128,11 @@ class Judged(Relay):
     def record(self, duration_s: float) -> None:
         """Its line in the access log, once it is over."""
         request, recorder = self.request, self.runtime.recorder
+        user_agent = b""
+        for field in request.fields:
+            if field.name == b"user-agent":
+                user_agent = field.value[:MAX_USER_AGENT]
+                break
         recorder.record(
             (
                 recorder.epoch + self.started,
@@ -144,6 +150,9 @@ class Judged(Relay):
                 self.attempts,
                 self.request_id,
                 self.why,
+                self.down.peer.address,
+                "HTTP/1.0" if request.http10 else "HTTP/1.1",
+                user_agent,
             )
         )
 
