@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,12 +20,21 @@ from agent.hooks.steps import Request, Response
 
 TOKEN: Final = "t0ken"
 HOURS: Final = 3600.0
+RECORD: Final = os.environ.get("SHOAL_RECORD_REQUESTS", "")
+"""A file that every request is added to; empty: none is."""
 
 
 def answer(status: int, body: Any = None, **headers: str) -> Response:
     said = {name.replace("_", "-"): value for name, value in headers.items()}
     said["content-type"] = "application/json"
     return Response(status, said, b"" if body is None else json.dumps(body).encode())
+
+
+def record(request: Request) -> None:
+    """For a validator of the services' own descriptions (`scripts/interop`)."""
+    said = {"method": request.method, "url": request.url, "body": request.body.decode()}
+    with open(RECORD, "a") as file:
+        file.write(json.dumps(said) + "\n")
 
 
 def still() -> float:
@@ -50,6 +60,8 @@ class Double:
         assert request.headers["user-agent"] == "shoal"
         assert (request.headers.get("content-type") == "application/json") == bool(request.body)
         self.requests += 1
+        if RECORD:
+            record(request)
         if self.now() < self.limited_until:
             self.rude.append(f"{request.method} {url.path} in a limit")
             return self.limit()

@@ -1,0 +1,102 @@
+"""Each real part: how it is had, and what is then tried with it. Logs stay in build/interop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+BUILD: Final = ROOT / "build" / "interop"
+FETCH_S: Final = 1800
+USE_S: Final = 1800
+RECORDED: Final = ("tests/agent/hooks", "tests/agent/control/events/test_histories.py")
+
+
+class Attempt(NamedTuple):
+    """One real part."""
+
+    needs: tuple[str, ...]
+    """Programs that have to be there."""
+    fetch: Sequence[str]
+    """Has it, in a folder of its own."""
+    use: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def pulsar(folder: Path) -> Attempt:
+    """Its jars by Maven, and the topics' tests on it as well as on the double."""
+    pom = ROOT / "scripts" / "interoperation" / "pulsar" / "pom.xml"
+    jars = folder / "jars"
+    fetch = ["mvn", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+    fetch += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/system/test_topics.py", "-k", "real"]
+    return Attempt(("mvn", "java"), fetch, use, {"SHOAL_PULSAR_JARS": str(jars)})
+
+
+def hooks(folder: Path) -> Attempt:
+    """The services' own descriptions by npm, and what hooks send to their doubles judged by them."""
+    here = ROOT / "scripts" / "interoperation" / "hooks"
+    shutil.copy(here / "package.json", folder)
+    requests = folder / "requests.jsonl"
+    requests.unlink(missing_ok=True)
+    fetch = ["npm", "install", "--prefix", str(folder), "--no-package-lock", "--no-audit", "--no-fund"]
+    record = [sys.executable, "-m", "pytest", "-q", *RECORDED]
+    use = [*record, "&&", "node", str(here / "validate.mjs"), str(folder), str(requests)]
+    environment = {"SHOAL_RECORD_REQUESTS": str(requests)}
+    return Attempt(("npm", "node"), fetch, ["bash", "-c", " ".join(use)], environment)
+
+
+ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks}
+
+
+def run(command: Sequence[str], log: Path, limit_s: int, environment: Mapping[str, str]) -> bool:
+    """Whether it went well; all that it said is in the log."""
+    with log.open("ab") as file:
+        file.write(f"$ {' '.join(command)}\n".encode())
+        file.flush()
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, **environment}, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired:
+            file.write(f"not done within {limit_s} s\n".encode())
+            return False
+    return done.returncode == 0
+
+
+def attempt(name: str) -> tuple[str, bool]:
+    """What came of one, and whether that is all right."""
+    folder = BUILD / name
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log"
+    log.unlink(missing_ok=True)
+    made = ATTEMPTS[name](folder)
+    if lacking := [program for program in made.needs if shutil.which(program) is None]:
+        return f"not to be had: no {', '.join(lacking)} here", True
+    if not run(made.fetch, log, FETCH_S, {}):
+        return f"not to be had: see {log}", True
+    if not run(made.use, log, USE_S, made.environment):
+        return f"failed: see {log}", False
+    return "goes together", True
+
+
+def main(names: Sequence[str]) -> int:
+    """The exit code."""
+    if unknown := [name for name in names if name not in ATTEMPTS]:
+        print(f"no {', '.join(unknown)}; there are: {', '.join(ATTEMPTS)}", file=sys.stderr)
+        return 2
+    well = True
+    for name in names or ATTEMPTS:
+        said, fine = attempt(name)
+        print(f"{name:10} {said}", flush=True)
+        well = well and fine
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
