@@ -27,7 +27,7 @@ def opened(play: Playbook, *, inbound: bool = False, **documents: Any) -> tuple[
 
 def why(play: Playbook) -> list[str]:
     """What the access log says of those that ended."""
-    return [str(row[-1]) for row in play.worker.recorder._rows]
+    return [str(row[14]) for row in play.worker.recorder._rows]
 
 
 @pytest.mark.parametrize("inbound", [False, True])

@@ -31,7 +31,7 @@ def test_each_field_sets_its_own_limit() -> None:
     assert timeouts(connect="250ms") == Timeouts(0.25, default.try_s, default.request_s, default.idle_s)
     assert timeouts(**{"try": 2}) == Timeouts(default.connect_s, 2, default.request_s, default.idle_s)
     assert timeouts(request="1m") == Timeouts(default.connect_s, default.try_s, 60, default.idle_s)
-    assert timeouts(idle=0) == Timeouts(default.connect_s, default.try_s, default.request_s, 0)
+    assert timeouts(idle=0) == Timeouts(default.connect_s, default.try_s, default.request_s, 0, 0)
 
 
 @pytest.mark.parametrize(
