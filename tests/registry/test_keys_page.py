@@ -126,7 +126,7 @@ def test_every_put_can_be_pasted(command: list[str]) -> None:
     key_text, value = [word for word in command[2:] if not word.startswith("--")]
     key = KEYS.parse(key_text)
     assert isinstance(key, Key)
-    if key.room is Room.POLICIES:
+    if key.room in (Room.POLICIES, Room.AUDITS):
         assert not isinstance(parse(key.first, key.second, value.encode()), Invalid)
         assert key.first in BY_NAME
     else:
@@ -136,7 +136,7 @@ def test_every_put_can_be_pasted(command: list[str]) -> None:
 def test_every_put_was_found() -> None:
     """None escapes the test above, and there is one for each room that people write to."""
     assert len(PUTS) == len(re.findall(r"^ +etcdctl put", PAGE, re.MULTILINE)) >= 6
-    for room in (Room.INSTANCES, Room.HEALTH, Room.POLICIES):
+    for room in (Room.INSTANCES, Room.HEALTH, Room.POLICIES, Room.AUDITS):
         assert any(KEYS.room(room) in " ".join(command) for command in PUTS)
 
 
@@ -175,8 +175,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
 
 
 MAY_WRITE = {
-    "agent": set(Room) - {Room.CONFIRMED, Room.IDENTITY, Room.POLICIES},
-    "operator": {Room.CONFIRMED, Room.POLICIES},
+    "agent": set(Room) - {Room.AUDITS, Room.CONFIRMED, Room.IDENTITY, Room.POLICIES},
+    "operator": {Room.AUDITS, Room.CONFIRMED, Room.POLICIES},
     "reader": set(),
 }
 

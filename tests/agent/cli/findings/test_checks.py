@@ -233,6 +233,8 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
     (local(not_ready="waiting for the workers"), "not-ready", "error", "web-1", "waiting for the workers"),
     (local(etcd={"connected": False, "error": "refused"}), "etcd-lost", "error", "web-1", "serves revision 9: refused"),
     (local(descriptors={"connections": 4, "connections_wanted": 5}), "descriptors", "warning", "web-1", "not for 5"),
+    (local(instances_refused=[{"service": "s", "id": "i", "reason": "web-2 has it"}]), "instance-refused", "error", "s/i",
+     "web-2 has it"),
     (local(checks_unable=[{"service": "s", "id": "i", "reason": "no"}]), "check-unable", "error", "s/i", "no"),
     (local(checks_refused=[{"service": "s", "id": "i", "reason": "a"}]), "check-refused", "warning", "s/i", "a"),
     (local(worker_restarts=2), "worker-died", "warning", "web-1", "2 workers"),
