@@ -67,14 +67,16 @@ class Weather:
         self.deaf_until = 0.0
         """Until then requests are carried out, and no answer comes."""
 
-    async def carry(self, request: Request, timeout_s: float) -> Response | Failed:
+    async def carry(self, request: Request, timeout_s: float, asker: object) -> Response | Failed:
         now = trio.current_time()
         if now < self.away_until:
             await trio.sleep(self._rng.choice((0.1, timeout_s)))
             return answer(503, {}) if self._rng.random() < 0.5 else Failed("no answer", again=True)
         await trio.sleep(self._rng.uniform(0.05, 2.0))
-        response = self.double.handle(request)
+        told = self.double.told.copy()
+        response = self.double.handle(request, asker)
         if now < self.deaf_until or (not self.reliable and self._rng.random() < 0.03):
+            self.double.told = told
             await trio.sleep(timeout_s)
             return Failed("no whole answer in time", again=True)
         return response
@@ -92,7 +94,7 @@ class Client(HookClient):
 
     async def _ask(self, request: Request, timeout_s: float, hook: Hook) -> Response | Failed:
         host = request.url.split("/")[2]
-        return await self._weathers[host].carry(request, timeout_s)
+        return await self._weathers[host].carry(request, timeout_s, self)
 
 
 class History:

@@ -50,10 +50,13 @@ class Double:
         self.now = now
         self.requests = 0
         self.limited_until = 0.0
+        self.told: dict[object, float] = {}
+        """When somebody was told of a limit last; of who heard it."""
         self.rude: list[str] = []
-        """Requests while a limit was in force, and others that a service asks its clients not to make."""
+        """Requests within a minute of having been told of a limit, and others that a service asks its clients not to
+        make."""
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request, asker: object = None) -> Response:
         """Take a request."""
         url = urlsplit(request.url)
         assert url.scheme == "https" and url.netloc == self.host, url.netloc
@@ -63,7 +66,9 @@ class Double:
         if RECORD:
             record(request)
         if self.now() < self.limited_until:
-            self.rude.append(f"{request.method} {url.path} in a limit")
+            if self.now() - self.told.get(asker, float("-inf")) < 60.0:
+                self.rude.append(f"{request.method} {url.path} in a limit")
+            self.told[asker] = self.now()
             return self.limit()
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         body = json.loads(request.body) if request.body else None
