@@ -108,6 +108,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.questions": ("registry", "agent", "trio"),
     "agent.events": (*PURE, "agent"),
     "agent.hooks": (*PURE, "agent"),
+    "agent.identity": (*PURE, "ssl", "secrets", "os", "agent"),
 }
 ALLOWED = {
     # Who asks for an explanation writes the request down as HTTP/1 does.
@@ -117,6 +118,7 @@ ALLOWED = {
     "agent.framing": ("agent.frames",),
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
+    "agent.identity": ("agent.identity",),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.
 TYPES_ONLY = {"policies": ("random",)}
@@ -212,6 +214,8 @@ def test_no_room_imports_what_it_must_not() -> None:
         ("agent.cli.documents", "from agent.cli.commands.policy import parsed_pattern"),
         ("agent.cli.commands.wait", "from agent.control.main import main"),
         ("agent.hooks.bodies", "import httpx"),
+        ("agent.identity.verification", "import time"),
+        ("agent.identity.certificates", "import secrets"),
         ("agent.proxy.worker", "from agent.hooks import bodies"),
         ("agent.proxy.phases.limits", "from agent.proxy.request.exchange import Exchange"),
         ("agent.proxy.http1.server", "from agent.proxy.runtime import Runtime"),
