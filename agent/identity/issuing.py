@@ -15,7 +15,7 @@ from agent.identity.certificates import Issuer, Terms, key_digest, make_svid, re
 from agent.identity.grants import Grants
 from agent.identity.revocations import Revocations, Shown
 from agent.identity.spiffe import SpiffeId
-from agent.identity.verification import Refused
+from agent.identity.verdict import Refused
 
 
 class Issued(NamedTuple):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -25,6 +25,7 @@ from agent.identity.bundles import Bundle
 from agent.identity.certificates import host_of, key_digest
 from agent.identity.revocations import Revocations, Shown
 from agent.identity.spiffe import SpiffeId, parse_id
+from agent.identity.verdict import Identity, Refused
 
 MAX_CHAIN: Final = 4
 """Certificates that are looked at: an SVID and three above it."""
@@ -46,25 +47,6 @@ _UNREADABLE: Final = (
     x509.UnsupportedGeneralNameType,
     x509.InvalidVersion,
 )
-
-
-class Identity(NamedTuple):
-    """Whom a chain proves."""
-
-    id: SpiffeId
-    host: str
-    """The host that its certificate was made for; empty where it does not say."""
-    serial: int
-    ends_s: float
-    """When its chain ends: a connection ends then, too."""
-    shown: tuple[Shown, ...]
-    """Each of its certificates, for revocations that come later."""
-
-
-class Refused(NamedTuple):
-    """Why somebody is not believed, or gets nothing, in words that may be told to him."""
-
-    reason: str
 
 
 class _Unproven(Exception):
@@ -155,14 +137,15 @@ def _check_leaf(leaf: x509.Certificate) -> None:
 def _path(
     leaf: x509.Certificate, others: list[x509.Certificate], bundle: Bundle, identity: SpiffeId, now_s: float
 ) -> list[x509.Certificate]:
-    """What leads from a leaf to a root of the bundle, the root last."""
+    """What leads from a leaf to a root of the bundle, the root last. What is shown besides, or in another order, is
+    passed over (RFC 8446 section 4.4.2)."""
     found: list[x509.Certificate] = []
     below = leaf
     _check_time(leaf, now_s, str(identity))
     while True:
         root = next((root for root in bundle.roots if _signed_by(below, root)), None)
-        above = root if root is not None else others[len(found)] if len(found) < len(others) else None
-        if above is None or (root is None and not _signed_by(below, above)):
+        above = root or next((each for each in others if each not in found and _signed_by(below, each)), None)
+        if above is None:
             raise _Unproven(f"{identity}: its chain does not lead to a root of {bundle.trust_domain}")
         _check_signer(above, len(found), identity)
         _check_time(above, now_s, "the root" if root is not None else "an intermediate")

@@ -30,7 +30,8 @@ from agent.identity.grants import Grant, Grants
 from agent.identity.issuing import Issued, issue
 from agent.identity.revocations import Revocations, Revoked
 from agent.identity.spiffe import SpiffeId, agent_id, service_id
-from agent.identity.verification import Identity, Refused, verify
+from agent.identity.verdict import Identity, Refused
+from agent.identity.verification import verify
 from tests.support.identity import NOW_S, PETS, SHOP, TRUST_DOMAIN, Authority, der, key, key_pem, terms
 
 OURS = Authority()

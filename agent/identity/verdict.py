@@ -1,0 +1,28 @@
+# mypyc: interpreted, because it is made once for a handshake
+"""What comes of looking at who somebody is. Without libraries: workers load it also where nothing is proven."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from agent.identity.revocations import Shown
+from agent.identity.spiffe import SpiffeId
+
+
+class Identity(NamedTuple):
+    """Whom a chain proves."""
+
+    id: SpiffeId
+    host: str
+    """The host that its certificate was made for; empty where it does not say."""
+    serial: int
+    ends_s: float
+    """When its chain ends: a connection ends then, too."""
+    shown: tuple[Shown, ...]
+    """Each of its certificates, for revocations that come later."""
+
+
+class Refused(NamedTuple):
+    """Why somebody is not believed, or gets nothing, in words that may be told to him."""
+
+    reason: str
