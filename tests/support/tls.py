@@ -57,13 +57,15 @@ def services(folder: Path, *names: SpiffeId) -> dict[str, Shown]:
 class Echo:
     """Says again what it hears, and what came of it."""
 
-    def __init__(self, reactor: Reactor, sock: TlsSocket, identity: Identity) -> None:
+    def __init__(self, reactor: Reactor, sock: TlsSocket, identity: Identity, answer: bytes = b"") -> None:
         self.reactor, self.sock, self.identity = reactor, sock, identity
         self.heard = bytearray()
         self.events = 0
         self.ended = False
         self.broken: OSError | None = None
         self.silent = False
+        self.answer = answer
+        """What it says in place of what it hears."""
         self._out = bytearray()
         self.fd = sock.fileno()
         reactor.add(self.fd, self.on_event)
@@ -88,13 +90,17 @@ class Echo:
                 self.ended = True
                 self.reactor.modify(self.fd, 0)
             elif not self.silent:
-                self.say(data)
+                self.say(self.answer or data)
 
     def say(self, data: bytes) -> None:
         self._out += data
-        with suppress(BlockingIOError):
+        try:
             while self._out:
                 del self._out[: self.sock.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._out.clear()  # nobody takes it: what is wrong, reading says
         self.reactor.modify(self.fd, (READ | WRITE if self._out else READ) if not self.ended else 0)
 
     def close(self) -> None:
