@@ -12,6 +12,8 @@
     /shoal/<mesh>/events/<id>                       outbox: what is still to be told
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
     /shoal/<mesh>/held/<kind>/<service>             what is in force though etcd says otherwise
+    /shoal/<mesh>/hosts/<host>/instances/<service>/<instance>   the same, under a key that is that host's alone
+    /shoal/<mesh>/hosts/<host>/health/<service>/<instance>
     /shoal/<mesh>/identity/...                      trust bundle, certificates
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
     /shoal/<mesh>/last_good/<kind>/<service>        what is in force when that policy is refused
@@ -60,6 +62,7 @@ class Room(Enum):
     EVENTS = "events"
     HEALTH = "health"
     HELD = "held"
+    HOSTS = "hosts"
     IDENTITY = "identity"
     INSTANCES = "instances"
     LAST_GOOD = "last_good"
@@ -79,7 +82,7 @@ class Key(NamedTuple):
     first: str
     """The service, the policy kind, the host or the event."""
     second: str = ""
-    """The instance, the pattern that a policy is for, or the host whose tally it is."""
+    """The instance (`<id>@<host>`: under a key of the host), the pattern of a policy, or the host whose tally it is."""
 
 
 class Unknown(NamedTuple):
@@ -97,6 +100,11 @@ def check_id(text: str) -> str:
             f"{text[:80]!r} is no instance id: 1 to 128 of A-Z, a-z, 0-9 and '._:-', the first a letter or digit"
         )
     return text
+
+
+def owner_of(instance: str) -> str:
+    """The host under whose own key an instance stands; empty: under one that is nobody's. Two hosts may use one id."""
+    return instance.partition("@")[2]
 
 
 def check_host(text: str) -> str:
@@ -123,11 +131,16 @@ class Keys:
 
     def instance(self, service: str, instance: str) -> str:
         """Where an instance stands. Raises ValueError for names that are none."""
-        return f"{self.prefix}instances/{parse_service(service)}/{check_id(instance)}"
+        return self._of_instance(Room.INSTANCES, service, instance)
 
     def health(self, service: str, instance: str) -> str:
         """Where an instance's health stands."""
-        return f"{self.prefix}health/{parse_service(service)}/{check_id(instance)}"
+        return self._of_instance(Room.HEALTH, service, instance)
+
+    def _of_instance(self, room: Room, service: str, instance: str) -> str:
+        id, at, host = instance.partition("@")
+        place = f"{self.room(Room.HOSTS)}{check_host(host)}/{room.value}/" if at else self.room(room)
+        return f"{place}{parse_service(service)}/{check_id(id)}"
 
     def agent(self, host: str) -> str:
         """Where an agent stands."""
@@ -209,6 +222,8 @@ class Keys:
 
     def canonical(self, key: Key) -> str:
         """The spelling of a key that goes before all others."""
+        if key.room in (Room.INSTANCES, Room.HEALTH):
+            return self._of_instance(key.room, key.first, key.second)
         return f"{self.room(key.room)}{_joined(key.first, key.second)}"
 
     def parse(self, key: str) -> Key | Unknown:
@@ -250,6 +265,8 @@ def _parse_rest(room: Room, rest: str) -> Key:
         return Key(room, rest)
     if room is Room.REJECTED:
         return Key(room, *_policy_or_spelled(rest))
+    if room is Room.HOSTS:
+        return _parse_own(*rest.partition("/")[::2])
     if room in (Room.POLICIES, Room.AUDITS, Room.AUDITS_REJECTED, Room.LAST_GOOD, Room.HELD):
         return Key(room, *_policy(rest))
     service, slash, instance = rest.rpartition("/")
@@ -260,6 +277,15 @@ def _parse_rest(room: Room, rest: str) -> Key:
     if not slash:
         raise ValueError(f"no instance id behind the service: {room.value}/<service>/<instance>")
     return Key(room, parse_service(service), check_id(instance))
+
+
+def _parse_own(host: str, rest: str) -> Key:
+    """What stands behind `hosts/<host>/`."""
+    room, _, rest = rest.partition("/")
+    if room not in (Room.INSTANCES.value, Room.HEALTH.value):
+        raise ValueError(f"{room[:60]!r} is none of: health, instances; which stand under hosts/<host>/")
+    key = _parse_rest(Room(room), rest)
+    return Key(key.room, key.first, f"{key.second}@{check_host(host)}")
 
 
 def _policy(rest: str) -> tuple[str, str]:

@@ -223,8 +223,9 @@ def encode(record: Record) -> bytes:
     return msgspec.json.encode(record)
 
 
-def decode(kind: type[R], value: bytes) -> R:
-    """The record in a value. Raises Malformed, and nothing else, whatever the bytes are."""
+def decode(kind: type[R], value: bytes, owner: str = "") -> R:
+    """The record in a value. Raises Malformed, and nothing else, whatever the bytes are. `owner`: the host under whose
+    own key it stands, and for whom alone it speaks."""
     most = MAX_LAST_GOOD_BYTES if kind in (LastGood, Held) else MAX_RECORD_BYTES
     if len(value) > most:
         raise Malformed("$", f"{len(value)} bytes; a record has at most {most}")
@@ -237,6 +238,10 @@ def decode(kind: type[R], value: bytes) -> R:
         raise Malformed("$", f"not JSON: {error}") from None
     if isinstance(record, Instance | Agent):
         check_address(record.address)
+    if owner and isinstance(record, Instance | Health):
+        if record.agent not in ("", owner):
+            raise Malformed("$.agent", f"{record.agent[:80]!r} under a key that is {owner}'s; leave it out")
+        record = msgspec.structs.replace(record, agent=owner)
     return record
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from registry.keys import Key, Keys, Room
+from registry.keys import Key, Keys, Room, owner_of
 from registry.records import (
     Ack,
     Agent,
@@ -27,6 +27,7 @@ ROOMS: Final = (
     "agents",
     "health",
     "held",
+    "hosts",
     "instances",
     "policies",
     "audits",
@@ -92,7 +93,8 @@ async def take(store: Store, mesh: str, *rooms: str) -> Census:
     """Reads the rooms that are named, or all that people and agents write, at one revision. Raises StoreError."""
     keys = Keys(mesh)
     census = Census()
-    for room in rooms or ROOMS:
+    wanted = rooms or ROOMS
+    for room in (*wanted, Room.HOSTS.value) if rooms and Room.INSTANCES.value in rooms else wanted:
         prefix = keys.room(Room(room))
         found = await store.range(prefix, prefix_end(prefix), revision=census.revision)
         census.revision = census.revision or found.revision
@@ -121,9 +123,9 @@ def _enter(census: Census, keys: Keys, item: KeyValue) -> None:
 def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
     pair = (key.first, key.second)
     if key.room is Room.INSTANCES:
-        census.instances[pair] = decode(Instance, item.value)
+        census.instances[pair] = decode(Instance, item.value, owner_of(key.second))
     elif key.room is Room.HEALTH:
-        census.health[pair] = decode(Health, item.value)
+        census.health[pair] = decode(Health, item.value, owner_of(key.second))
     elif key.room is Room.AGENTS:
         census.agents[key.first] = decode(Agent, item.value)
     elif key.room is Room.ACKS:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.keys import Key, Keys, Room, Unknown
+from registry.keys import Key, Keys, Room, Unknown, owner_of
 
 KEYS = Keys("default")
 _LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -23,6 +23,8 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
     for built, expected in (
         (KEYS.instance(service, instance), Key(Room.INSTANCES, service, instance)),
         (KEYS.health(service, instance), Key(Room.HEALTH, service, instance)),
+        (KEYS.instance(service, f"{instance}@{host}"), Key(Room.INSTANCES, service, f"{instance}@{host}")),
+        (KEYS.health(service, f"{instance}@{host}"), Key(Room.HEALTH, service, f"{instance}@{host}")),
         (KEYS.agent(host), Key(Room.AGENTS, host)),
         (KEYS.ack(host), Key(Room.ACKS, host)),
         (KEYS.seen(host), Key(Room.SEEN, host)),
@@ -32,7 +34,9 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
         (KEYS.rejection(kind, pattern), Key(Room.REJECTED, kind, pattern)),
     ):
         assert KEYS.parse(built) == expected
-        assert built.startswith(KEYS.room(expected.room))
+        own = f"{KEYS.room(Room.HOSTS)}{host}/{expected.room.value}/"
+        assert built.startswith(own if owner_of(expected.second) else KEYS.room(expected.room))
+        assert KEYS.canonical(expected) == built
         assert isinstance(Keys("another").parse(built), Unknown)
 
 
@@ -45,8 +49,7 @@ def test_anything_is_parsed_or_refused(text: str) -> None:
     if isinstance(found, Unknown):
         assert found.reason
     elif found.room not in (Room.EVENTS, Room.IDENTITY):
-        tail = "/".join(part for part in (found.first, found.second) if part)
-        assert KEYS.parse(KEYS.room(found.room) + tail) == found
+        assert KEYS.parse(KEYS.canonical(found)) == found
 
 
 @given(st.text(max_size=60))
@@ -67,6 +70,9 @@ def test_slashes_in_a_service_mean_dots() -> None:
     assert KEYS.parse(prefix + "policies/route/Pets/Production") == Key(Room.POLICIES, "route", "pets.production")
     assert KEYS.parse(prefix + "policies/route/*/production") == Key(Room.POLICIES, "route", "*.production")
     assert KEYS.instance("pets/production", "1") == prefix + "instances/pets.production/1"
+    own = KEYS.parse(prefix + "hosts/web-1/instances/pets/production/1")
+    assert own == Key(Room.INSTANCES, "pets.production", "1@web-1")
+    assert KEYS.instance("pets/production", "1@web-1") == prefix + "hosts/web-1/instances/pets.production/1"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,12 @@ def test_slashes_in_a_service_mean_dots() -> None:
         ("/shoal/default/policies/route/pets.*", "not a DNS label"),
         ("/shoal/default/agents/web 1", "is no host name"),
         ("/shoal/default/agents/", "'' is no host name"),
+        ("/shoal/default/hosts/web-1", "'' is none of: health, instances"),
+        ("/shoal/default/hosts/web-1/policies/route/pets", "'policies' is none of: health, instances"),
+        ("/shoal/default/hosts/web-1/instances/pets", "no instance id behind the service"),
+        ("/shoal/default/hosts/web-1/instances/pets/a@web-2", "is no instance id"),
+        ("/shoal/default/hosts//instances/pets/a", "'' is no host name"),
+        ("/shoal/default/instances/pets/a@web-1", "is no instance id"),
         ("/shoal/default/events/", "ends with a slash"),
         ("/shoal/default/events/" + "x" * 1100, "longer than 1024 bytes"),
         ("/shoal/default/events/" + "é" * 600, "longer than 1024 bytes"),
@@ -109,7 +121,7 @@ def test_a_mesh_is_a_dns_label(mesh: str) -> None:
         Keys(mesh)
 
 
-@pytest.mark.parametrize("bad", ["", "../x", "a/b", "a b", "a\n", "é", "x" * 300])
+@pytest.mark.parametrize("bad", ["", "../x", "a/b", "a b", "a\n", "é", "x" * 300, "a@", "@a", "a@b@c"])
 def test_nothing_is_built_of_bad_names(bad: str) -> None:
     """Whoever asks for such a key is told."""
     for build in (KEYS.agent, KEYS.ack, KEYS.seen, KEYS.version, lambda bad: KEYS.instance("pets", bad)):

@@ -175,7 +175,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
 
 
 MAY_WRITE = {
-    "agent": set(Room) - {Room.AUDITS, Room.CONFIRMED, Room.IDENTITY, Room.POLICIES},
+    "agent": set(Room) - {Room.AUDITS, Room.CONFIRMED, Room.HOSTS, Room.IDENTITY, Room.POLICIES},
     "operator": {Room.AUDITS, Room.CONFIRMED, Room.POLICIES},
     "reader": set(),
 }

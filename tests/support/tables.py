@@ -54,10 +54,12 @@ def instance(port: int = 80, **more: Any) -> dict[str, Any]:
 KEYS_IN_PLAY = st.sampled_from(
     [f"instances/{s}/{i}" for s in ("a", "b.x", "b/x") for i in "12"]
     + [f"health/{s}/{i}" for s in ("a", "b.x") for i in "12"]
+    + [f"hosts/h/instances/{s}/1" for s in ("a", "b.x", "b/x")]
     + ["agents/h", "policies/timeout/*", "policies/timeout/b.x", "policies/timeout/b/x", "policies/route/*.x"]
 )
 VALUES = {
     "instances": st.sampled_from([None, instance(1), instance(2, agent="h"), instance(3, state="draining"), b"?"]),
+    "hosts": st.sampled_from([None, instance(1), instance(4, agent="h"), instance(5, agent="other"), b"?"]),
     "health": st.sampled_from([None, {"healthy": True}, {"healthy": False}]),
     "agents": st.sampled_from([None, {"address": "10.0.0.9", "inbound_port": 1}]),
     "policies": st.sampled_from([None, b"{}"]),

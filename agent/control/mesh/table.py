@@ -32,7 +32,7 @@ from agent.control.mesh.service import Service, endpoint_of
 from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.language.names import matches
-from registry.keys import Key, Keys, Room, Unknown
+from registry.keys import Key, Keys, Room, Unknown, owner_of
 from registry.records import Agent, Health, Held, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
 
@@ -179,10 +179,10 @@ class Table:
         else:
             self.malformed[key] = reason
 
-    def _decoded(self, kind: type[Record], change: Change) -> Any:
+    def _decoded(self, kind: type[Record], change: Change, owner: str = "") -> Any:
         """The record in a change; None when it is deleted, or malformed, which is noted."""
         try:
-            record = decode(kind, change.value) if change.value is not None else None
+            record = decode(kind, change.value, owner) if change.value is not None else None
         except Malformed as error:
             self._note(change.key, str(error))
             return None
@@ -204,7 +204,7 @@ class Table:
     # Instances and their health.
 
     def _take_instance(self, key: Key, change: Change) -> None:
-        record = self._decoded(Instance, change)
+        record = self._decoded(Instance, change, owner_of(key.second))
         if record is not None:
             self._put_instance(key.first, key.second, record)
         elif change.value is None and self._holds(key):
@@ -248,7 +248,7 @@ class Table:
                 del self._owned[host]
 
     def _take_health(self, key: Key, change: Change) -> None:
-        record = self._decoded(Health, change)
+        record = self._decoded(Health, change, owner_of(key.second))
         if record is not None:
             self._service(key.first, key.second).health[key.second] = record
         elif change.value is None and self._holds(key):

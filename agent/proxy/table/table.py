@@ -306,7 +306,10 @@ class Table:
         """This host's instance that the inbound listener is asked for; any of the service's, when none is named."""
         if wanted is not None:
             service, _, identity = wanted.decode("latin-1").rpartition("/")
-            endpoint = plan.local.get(identity) if service == plan.service else self._local(service, identity)
+            known = plan if service == plan.service else self._plan(service)
+            endpoint = known.local.get(identity) if known is not None else None
+            if endpoint is None and known is not None:
+                endpoint = known.local.get(self._other_name(identity))
             if endpoint is None:
                 return Refusal(503, "endpoint", f"{service}/{identity} is not on this host", 1, unsent=True)
             return Endpoint(
@@ -317,9 +320,14 @@ class Table:
             return Refusal(503, "endpoint", f"no instance of {plan.service} is on this host", 1, unsent=True)
         return rng.choice(candidates)
 
-    def _local(self, service: str, identity: str) -> Endpoint | None:
+    def _plan(self, service: str) -> Plan | None:
         known = self.services.get(service)
-        return known.plan.local.get(identity) if known is not None else None
+        return known.plan if known is not None else None
+
+    def _other_name(self, identity: str) -> str:
+        """What an instance of this host is called by who has heard later, or earlier, that its key is the host's."""
+        own = f"@{self.host}"
+        return identity.removesuffix(own) if identity.endswith(own) else identity + own
 
 
 def _unjudged(book: Book) -> bool:

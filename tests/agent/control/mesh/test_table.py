@@ -35,6 +35,61 @@ def test_an_instance_touches_its_service_only() -> None:
     assert list(etcd.endpoints("s7")) == ["a"]
 
 
+def test_what_a_host_owns_under_its_own_key() -> None:
+    """Is an instance of that host's agent, whatever it says; and two hosts that use one id have two."""
+    etcd = Etcd()
+    etcd.put({f"agents/{host}": {"address": f"10.0.0.{n}", "inbound_port": 1} for n, host in enumerate("abc")})
+    assert etcd.put({"hosts/a/instances/pets/1": instance(81), "hosts/b/instances/pets/1": instance(82)}) == {"pets"}
+    etcd.put({"instances/pets/1": instance(83, agent="c"), "hosts/b/health/pets/1": {"healthy": False}})
+    found = etcd.endpoints("pets")
+    assert {id: (each.port, each.agent, each.healthy) for id, each in found.items()} == {
+        "1": (83, "c", True),
+        "1@a": (81, "a", True),
+        "1@b": (82, "b", False),
+    }
+    assert etcd.delete("hosts/a/instances/pets/1") == {"pets"}
+    assert set(etcd.endpoints("pets")) == {"1", "1@b"}
+
+
+def test_a_host_speaks_for_no_other() -> None:
+    """A record under its key that names another's agent is malformed, and the last good one stays."""
+    etcd = Etcd()
+    etcd.put({"hosts/a/instances/pets/1": instance(81)})
+    for other in (instance(82, agent="b"), b"?"):
+        etcd.put({"hosts/a/instances/pets/1": other})
+        assert etcd.endpoints("pets")["1@a"].port == 81
+    etcd.put(
+        {"hosts/a/instances/pets/1": instance(82, agent="b"), "hosts/a/health/pets/1": {"healthy": False, "agent": "b"}}
+    )
+    assert etcd.table.malformed[f"{P}hosts/a/instances/pets/1"] == "$.agent: 'b' under a key that is a's; leave it out"
+    assert f"{P}hosts/a/health/pets/1" in etcd.table.malformed and etcd.endpoints("pets")["1@a"].healthy
+    etcd.put({"hosts/a/instances/pets/1": instance(83, agent="a")})
+    assert etcd.endpoints("pets")["1@a"].port == 83 and f"{P}hosts/a/instances/pets/1" not in etcd.table.malformed
+
+
+def test_a_host_that_moves_its_keys() -> None:
+    """In one revision: there is never a moment without its instances, and nothing is suspected; a whole mesh too."""
+    etcd = Etcd()
+    etcd.put({"agents/a": {"address": "10.0.0.9", "inbound_port": 1}})
+    etcd.put({f"instances/s{n}/1": instance(80 + n, agent="a") for n in range(4)})
+    there = {f"hosts/a/instances/s{n}/1": instance(80 + n) for n in range(4)}
+    etcd.put({**there, **{f"instances/s{n}/1": None for n in range(4)}})
+    for n in range(4):
+        assert list(etcd.endpoints(f"s{n}")) == ["1@a"] and not etcd.endpoints(f"s{n}")["1@a"].suspect
+
+
+def test_a_host_that_is_lost_leaves_suspects() -> None:
+    """Under its own key, too; and they come back from disk as what they were."""
+    etcd = Etcd()
+    etcd.put({"agents/a": {"address": "10.0.0.9", "inbound_port": 1}, "hosts/a/instances/pets/1": instance(81)})
+    etcd.delete("agents/a", "hosts/a/instances/pets/1")
+    assert etcd.endpoints("pets")["1@a"].suspect
+    restarted = Table(KEYS, "here")
+    restarted.apply([Change(key, value, 1) for key, value, _ in etcd.table.saved()], 1)
+    frame = restarted.frame("pets")
+    assert isinstance(frame, Stage) and [(each.id, each.agent) for each in frame.endpoints] == [("1@a", "a")]
+
+
 def test_a_service_that_is_gone_is_said_to_be_gone() -> None:
     """The last instance takes the service with it, a while later, unless somebody wrote a policy for its name."""
     etcd = Etcd()
