@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -30,6 +31,8 @@ from agent.identity.verdict import Identity, Refused
 MAX_CHAIN: Final = 4
 """Certificates that are looked at: an SVID and three above it."""
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
+_REMEMBERED: Final = 512
+"""Certificates that were read, and signatures that were judged: peers come again, and neither depends on the time."""
 
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _UNDERSTOOD: Final = (
@@ -86,7 +89,7 @@ def _verify(chain: Sequence[bytes], bundles: Mapping[str, Bundle], now_s: float)
         raise _Unproven("no certificate was shown" if not chain else f"a chain of more than {MAX_CHAIN} certificates")
     if max(map(len, chain)) > MAX_CERTIFICATE_BYTES:
         raise _Unproven(f"a certificate of more than {MAX_CERTIFICATE_BYTES} bytes")
-    leaf, *others = map(x509.load_der_x509_certificate, chain)
+    leaf, *others = map(_load, chain)
     identity = _name_of(leaf)
     bundle = bundles.get(identity.trust_domain)
     if bundle is None or not bundle.roots:
@@ -94,14 +97,19 @@ def _verify(chain: Sequence[bytes], bundles: Mapping[str, Bundle], now_s: float)
     _check_leaf(leaf)
     path = _path(leaf, others, bundle, identity, now_s)
     host = host_of(leaf)
-    shown = (
-        Shown(leaf.serial_number, key_digest(leaf.public_key()), host, identity.service, _begins_s(leaf)),
-        *(
-            Shown(each.serial_number, key_digest(each.public_key()), host_of(each), "", _begins_s(each))
-            for each in path
-        ),
-    )
+    shown = (_shown_as(leaf, identity.service), *(_shown_as(each, "") for each in path))
     return Identity(identity, host, leaf.serial_number, min(_ends_s(each) for each in (leaf, *path)), shown)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _load(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _shown_as(certificate: x509.Certificate, service: str) -> Shown:
+    key = key_digest(certificate.public_key())
+    return Shown(certificate.serial_number, key, host_of(certificate), service, _begins_s(certificate))
 
 
 def _name_of(leaf: x509.Certificate) -> SpiffeId:
@@ -155,6 +163,7 @@ def _path(
         below = above
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _signed_by(below: x509.Certificate, above: x509.Certificate) -> bool:
     if below.issuer != above.subject or not isinstance(below.signature_hash_algorithm, _HASHES):
         return False
