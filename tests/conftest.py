@@ -17,10 +17,15 @@ from hypothesis import settings
 
 import registry.etcd.server
 
-# A shell starts background jobs with SIGINT ignored, and what tests start would inherit that, and never end by it. What
-# is handled here is at its default in a new program.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with SIGINT and SIGQUIT ignored, nohup with SIGHUP, and what tests start would inherit
+# that, and never end by it. What is handled here is at its default in a new program.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # An example of more than 200 ms would fail otherwise: an assertion about wall time, on a machine that others use too.
 settings.register_profile("shoal", deadline=None)
