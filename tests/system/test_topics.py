@@ -244,8 +244,8 @@ def test_no_202_is_lost_when_the_broker_and_the_agent_are_killed(mesh: Mesh, top
         more(100)
         topic.kill()
         more(100)
-        told = mesh.shoal("--admin", f"http://127.0.0.1:{agent.admin}", "status", check=False)
-        assert f"topic     {topic.where}: " in told.stdout
+        status = ("--admin", f"http://127.0.0.1:{agent.admin}", "status")
+        until("told of", lambda: f"topic     {topic.where}: " in mesh.shoal(*status, check=False).stdout)
         agent.stop(9)
         shop.free.set()
         agent.start()

@@ -12,7 +12,7 @@ const Ajv = require("ajv").default;
 const addFormats = require("ajv-formats").default;
 
 const DESCRIPTIONS = { "api.github.com": "@octokit/openapi/generated/api.github.com.deref.json" };
-const NOT_HAD = "Jira's (version 2), PagerDuty's and Statuspage's descriptions are in no npm package that is known here";
+const NOT_HAD = "Jira's (version 2), PagerDuty's and Statuspage's descriptions are not tried: their makers publish none with npm";
 
 // Not strict: examples, and what else OpenAPI adds to JSON Schema, are no rules.
 const ajv = new Ajv({ strict: false, allErrors: true, coerceTypes: false });
