@@ -82,23 +82,22 @@ def figures(parts: Parts) -> Figures:
 
 def _gauges(parts: Parts) -> dict[str, float]:
     age_s, table = table_age_s(parts), parts.mesh.table
-    found = (
-        parts.fleet.revision,
-        _up_s(parts) if age_s is None else age_s,
-        float(parts.updates.mirror.state.connected),
-        len(table.refused),
-        len(table.in_force.unknown()),
-        len(table.distrusted.holding.holds),
-        len(parts.registrar.refused),
-        len(parts.registrar.taken()),
-        len(parts.registrar.unable()),
-        table.instance_count,
-        len(table.services),
-        len(table.suspects),
-        len(parts.events.outbox.events),
-        parts.here.watchdog.lateness.worst_s,
-    )
-    return dict(zip(GAUGES, found, strict=True))
+    return {
+        "shoal_table_revision": parts.fleet.revision,
+        "shoal_table_age_seconds": _up_s(parts) if age_s is None else age_s,
+        "shoal_etcd_connected": float(parts.updates.mirror.state.connected),
+        "shoal_policies_refused": len(table.refused),
+        "shoal_policies_unknown": len(table.in_force.unknown()),
+        "shoal_policies_held": len(table.distrusted.holding.holds),
+        "shoal_checks_refused": len(parts.registrar.refused),
+        "shoal_instances_refused": len(parts.registrar.taken()),
+        "shoal_checks_unable": len(parts.registrar.unable()),
+        "shoal_instances": table.instance_count,
+        "shoal_services": len(table.services),
+        "shoal_suspects": len(table.suspects),
+        "shoal_events_pending": len(parts.events.outbox.events),
+        "shoal_control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
+    }
 
 
 def _up_s(parts: Parts) -> float:
