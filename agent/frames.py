@@ -53,6 +53,9 @@ class EndpointFrame(msgspec.Struct, frozen=True, array_like=True):
     dial_address: str
     dial_port: int
     via: bool
+    secured_until: float = 0.0
+    """Until when the agent there says that it holds the SVID of this service, in seconds of the epoch; 0: it does
+    not."""
 
 
 class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +86,28 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     access_log: bool = False
     agents: list[str] = []
     """Ranges of addresses where agents are believed to be, beside those that are registered."""
+
+
+class Svid(msgspec.Struct, frozen=True, array_like=True):
+    """A certificate and its key, in files of this host."""
+
+    chain: str
+    """PEM."""
+    key: str
+    ends_s: float
+    """Of the epoch: when the first of its chain ends."""
+
+
+class Trust(msgspec.Struct, tag_field="t", tag="trust"):
+    """Who this agent can prove to be, and whom it believes; at once. Without any, hops are plain text."""
+
+    trust_domain: str = ""
+    shown: dict[str, Svid] = {}
+    """By service; under the empty name, the agent's own."""
+    bundles: dict[str, list[bytes]] = {}
+    """Roots (DER) by trust domain."""
+    revoked: bytes = b""
+    """As `agent.identity.revocations` has it; empty: nothing."""
 
 
 class Where(msgspec.Struct, tag_field="t", tag="agents"):
@@ -191,7 +216,9 @@ class Drain(msgspec.Struct, tag_field="t", tag="drain"):
     """For what is under way: streams, upgraded connections, long answers."""
 
 
-ToWorker: TypeAlias = Configure | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
+ToWorker: TypeAlias = (
+    Configure | Trust | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
+)
 
 
 # Worker to control.

@@ -14,19 +14,30 @@
     /shoal/<mesh>/held/<kind>/<service>             what is in force though etcd says otherwise
     /shoal/<mesh>/hosts/<host>/instances/<service>/<instance>   the same, under a key that is that host's alone
     /shoal/<mesh>/hosts/<host>/health/<service>/<instance>
-    /shoal/<mesh>/identity/...                      trust bundle, certificates
+    /shoal/<mesh>/hosts/<host>/trust                what that host holds: bundle, SVIDs    on the agent's lease
+    /shoal/<mesh>/identity/bundle                   the trust domain's roots
+    /shoal/<mesh>/identity/grants/<pattern>         which hosts may hold these services
+    /shoal/<mesh>/identity/hosts/<host>             that a host belongs to the mesh
+    /shoal/<mesh>/identity/issuers/<host>           an intermediate, and that this host may issue
+    /shoal/<mesh>/identity/joins/<digest>           a one-time token, as a digest
+    /shoal/<mesh>/identity/revocations              what is revoked
+    /shoal/<mesh>/identity/trust/<trust-domain>     another domain's roots
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
     /shoal/<mesh>/last_good/<kind>/<service>        what is in force when that policy is refused
     /shoal/<mesh>/policies/<kind>/<service>         written by people
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
+    /shoal/<mesh>/requests/<host>/<name>            a signing request: agent, issuer or svc/<service>
     /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
+    /shoal/<mesh>/signed/<host>/<name>              the certificate for it
+    /shoal/<mesh>/signing/<host>/<name>             which issuer has taken it          on the issuer's lease
     /shoal/<mesh>/tallies/<service>/<host>          how answers compared there         on the agent's lease
     /shoal/<mesh>/told/<id>                         events that were told              for a day
     /shoal/<mesh>/undelivered/<id>                  events that some webhook did not take
     /shoal/<mesh>/versions/<host>                   what its version knows             on the agent's lease
 
-`acks` sorts before everything else and is written most, `seen` and what follows behind it all, so one contiguous range,
-`agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a revision is never split.
+`acks` sorts before everything else and is written most, `requests`, `seen` and what follows behind it all, so one
+contiguous range, `agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a revision is
+never split.
 """
 
 from __future__ import annotations
@@ -47,6 +58,12 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
 _MESH = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
+AGENT_REQUEST = "agent"
+ISSUER_REQUEST = "issuer"
+SERVICE_REQUEST = "svc/"
+"""What a signing request is for: the agent, an issuer's intermediate, or, with a name behind it, a service."""
 
 
 class Room(Enum):
@@ -68,9 +85,14 @@ class Room(Enum):
     LAST_GOOD = "last_good"
     POLICIES = "policies"
     REJECTED = "rejected"
+    REQUESTS = "requests"
     SEEN = "seen"
+    SIGNED = "signed"
+    SIGNING = "signing"
     TALLIES = "tallies"
     TOLD = "told"
+    TRUST = "trust"
+    """Stands under the host whose it is."""
     UNDELIVERED = "undelivered"
     VERSIONS = "versions"
 
@@ -82,7 +104,8 @@ class Key(NamedTuple):
     first: str
     """The service, the policy kind, the host or the event."""
     second: str = ""
-    """The instance (`<id>@<host>`: under a key of the host), the pattern of a policy, or the host whose tally it is."""
+    """The instance (`<id>@<host>`: under a key of the host), the pattern of a policy, the host whose tally it is, or
+    what a signing request is for. Of IDENTITY, `first` is what stands there, and this is whose."""
 
 
 class Unknown(NamedTuple):
@@ -154,6 +177,30 @@ class Keys:
         """Where the calls that a host has seen stand."""
         return f"{self.prefix}seen/{check_host(host)}"
 
+    def trust(self, host: str) -> str:
+        """Where it stands which bundle and which SVIDs a host holds."""
+        return f"{self.room(Room.HOSTS)}{check_host(host)}/{Room.TRUST.value}"
+
+    def identity(self, what: str, whose: str = "") -> str:
+        """Where something of the mesh's identity stands: bundle or revocations; grants, hosts, issuers, joins or trust,
+        which are of somebody. Raises ValueError for names that are none."""
+        return f"{self.room(Room.IDENTITY)}{_joined(*_of_identity(_joined(what, whose)))}"
+
+    def request(self, host: str, name: str) -> str:
+        """Where a host's signing request stands; `name` as in AGENT_REQUEST and what follows it."""
+        return self._of_request(Room.REQUESTS, host, name)
+
+    def signing(self, host: str, name: str) -> str:
+        """Where it stands which issuer has taken it."""
+        return self._of_request(Room.SIGNING, host, name)
+
+    def signed(self, host: str, name: str) -> str:
+        """Where the certificate stands."""
+        return self._of_request(Room.SIGNED, host, name)
+
+    def _of_request(self, room: Room, host: str, name: str) -> str:
+        return f"{self.room(room)}{check_host(host)}/{_request_name(name)}"
+
     def version(self, host: str) -> str:
         """Where it stands what the version of a host's agent knows."""
         return f"{self.prefix}versions/{check_host(host)}"
@@ -224,6 +271,8 @@ class Keys:
         """The spelling of a key that goes before all others."""
         if key.room in (Room.INSTANCES, Room.HEALTH):
             return self._of_instance(key.room, key.first, key.second)
+        if key.room is Room.TRUST:
+            return self.trust(key.first)
         return f"{self.room(key.room)}{_joined(key.first, key.second)}"
 
     def parse(self, key: str) -> Key | Unknown:
@@ -255,7 +304,14 @@ def _parse_rest(room: Room, rest: str) -> Key:
         return Key(room, check_host(rest))
     if room is Room.CLAIMS:
         return Key(room, parse_pattern(rest))
-    if room in (Room.EVENTS, Room.TOLD, Room.UNDELIVERED, Room.CONDITIONS, Room.IDENTITY):
+    if room is Room.IDENTITY:
+        return Key(room, *_of_identity(rest))
+    if room in (Room.REQUESTS, Room.SIGNING, Room.SIGNED):
+        host, _, name = rest.partition("/")
+        return Key(room, check_host(host), _request_name(name))
+    if room is Room.TRUST:
+        raise ValueError("it stands under its host: hosts/<host>/trust")
+    if room in (Room.EVENTS, Room.TOLD, Room.UNDELIVERED, Room.CONDITIONS):
         if not rest:
             raise ValueError("a key that ends with a slash")
         return Key(room, rest)
@@ -282,10 +338,38 @@ def _parse_rest(room: Room, rest: str) -> Key:
 def _parse_own(host: str, rest: str) -> Key:
     """What stands behind `hosts/<host>/`."""
     room, _, rest = rest.partition("/")
+    if room == Room.TRUST.value and not rest:
+        return Key(Room.TRUST, check_host(host))
     if room not in (Room.INSTANCES.value, Room.HEALTH.value):
-        raise ValueError(f"{room[:60]!r} is none of: health, instances; which stand under hosts/<host>/")
+        raise ValueError(f"{room[:60]!r} is none of: health, instances, trust; which stand under hosts/<host>/")
     key = _parse_rest(Room(room), rest)
     return Key(key.room, key.first, f"{key.second}@{check_host(host)}")
+
+
+def _request_name(name: str) -> str:
+    if name in (AGENT_REQUEST, ISSUER_REQUEST):
+        return name
+    if not name.startswith(SERVICE_REQUEST):
+        raise ValueError(f"{name[:60]!r} is nothing to ask a certificate for: agent, issuer, or svc/<service>")
+    return SERVICE_REQUEST + parse_service(name.removeprefix(SERVICE_REQUEST))
+
+
+def _of_identity(rest: str) -> tuple[str, str]:
+    what, _, whose = rest.partition("/")
+    if what in ("bundle", "revocations") and not whose:
+        return what, ""
+    if what == "grants":
+        return what, parse_pattern(whose)
+    if what in ("hosts", "issuers"):
+        return what, check_host(whose)
+    if what == "joins" and _DIGEST.match(whose):
+        return what, whose
+    if what == "trust" and _TRUST_DOMAIN.match(whose):
+        return what, whose
+    raise ValueError(
+        f"{rest[:60]!r} is none of: bundle, grants/<pattern>, hosts/<host>, issuers/<host>, joins/<digest>, "
+        "revocations, trust/<trust-domain>; which stand under identity/"
+    )
 
 
 def _policy(rest: str) -> tuple[str, str]:

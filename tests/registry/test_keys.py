@@ -31,6 +31,12 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
         (KEYS.version(host), Key(Room.VERSIONS, host)),
         (KEYS.tally(service, host), Key(Room.TALLIES, service, host)),
         (KEYS.policy(kind, pattern), Key(Room.POLICIES, kind, pattern)),
+        (KEYS.identity("grants", pattern), Key(Room.IDENTITY, "grants", pattern)),
+        (KEYS.identity("hosts", host), Key(Room.IDENTITY, "hosts", host)),
+        (KEYS.identity("bundle"), Key(Room.IDENTITY, "bundle")),
+        (KEYS.request(host, "agent"), Key(Room.REQUESTS, host, "agent")),
+        (KEYS.signing(host, f"svc/{service}"), Key(Room.SIGNING, host, f"svc/{service}")),
+        (KEYS.signed(host, "issuer"), Key(Room.SIGNED, host, "issuer")),
         (KEYS.rejection(kind, pattern), Key(Room.REJECTED, kind, pattern)),
     ):
         assert KEYS.parse(built) == expected
@@ -38,6 +44,16 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
         assert built.startswith(own if owner_of(expected.second) else KEYS.room(expected.room))
         assert KEYS.canonical(expected) == built
         assert isinstance(Keys("another").parse(built), Unknown)
+
+
+@given(st.sampled_from(["web-1", "a.b"]))
+def test_what_a_host_can_prove_stands_under_it(host: str) -> None:
+    """In the one range that agents watch, and under no room of its own."""
+    start, end = KEYS.watched
+    assert start <= KEYS.trust(host) < end
+    assert KEYS.parse(KEYS.trust(host)) == Key(Room.TRUST, host)
+    assert KEYS.canonical(Key(Room.TRUST, host)) == KEYS.trust(host)
+    assert isinstance(KEYS.parse(KEYS.room(Room.TRUST) + host), Unknown)
 
 
 @given(
@@ -48,7 +64,7 @@ def test_anything_is_parsed_or_refused(text: str) -> None:
     found = KEYS.parse(text)
     if isinstance(found, Unknown):
         assert found.reason
-    elif found.room not in (Room.EVENTS, Room.IDENTITY):
+    elif found.room is not Room.EVENTS:
         assert KEYS.parse(KEYS.canonical(found)) == found
 
 
@@ -131,14 +147,16 @@ def test_nothing_is_built_of_bad_names(bad: str) -> None:
         KEYS.policy(bad, "*")
 
 
-UNWATCHED = {Room.ACKS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED, Room.VERSIONS}
+OF_FEW = {Room.REQUESTS, Room.SIGNED, Room.SIGNING}
+"""Who is concerned watches them by himself."""
+UNWATCHED = {Room.ACKS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED, Room.VERSIONS} | OF_FEW
 
 
 def test_agents_watch_one_range_without_the_noise() -> None:
     """Everything but what is written often or kept for people, and nothing of another mesh."""
     start, end = KEYS.watched
     inside = {room for room in Room if start <= KEYS.room(room) + "a" < end and start <= KEYS.room(room) + "z" < end}
-    assert inside == set(Room) - UNWATCHED
+    assert inside == set(Room) - UNWATCHED - {Room.TRUST}
     for room in UNWATCHED:
         assert not start <= KEYS.room(room) < end
         assert not start <= KEYS.room(room) + "\U0010ffff" < end

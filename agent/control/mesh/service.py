@@ -48,8 +48,11 @@ class Service:
         return not (self.present or self.health)
 
 
-def endpoint_of(identity: str, record: Instance, health: Health | None, owner: Agent | None) -> EndpointFrame:
-    """An instance as workers get it. `owner`: the living agent on another host that it is dialled through.
+def endpoint_of(
+    identity: str, record: Instance, health: Health | None, owner: Agent | None, secured_until: float = 0.0
+) -> EndpointFrame:
+    """An instance as workers get it. `owner`: the living agent on another host that it is dialled through, which says
+    that it holds the service's SVID until `secured_until` (s of the epoch; 0: it does not).
 
     Whose agent is not there is dialled directly: a record put by hand may name none, or one that has left.
     """
@@ -69,4 +72,5 @@ def endpoint_of(identity: str, record: Instance, health: Health | None, owner: A
         dial_address=dial[0],
         dial_port=dial[1],
         via=owner is not None,
+        secured_until=secured_until if owner is not None else 0.0,
     )

@@ -13,7 +13,7 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,11 +27,13 @@ from agent.control.mesh.distrust.suspects import Suspects, record_of
 from agent.control.mesh.documents.audits import Audits
 from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.documents.reading import Put, Read, read
+from agent.control.mesh.owners import Owners
 from agent.control.mesh.places import Places
 from agent.control.mesh.service import Service, endpoint_of
 from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.language.names import matches
+from registry.identity_records import Holds
 from registry.keys import Key, Keys, Room, Unknown, owner_of
 from registry.records import Agent, Health, Held, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
@@ -52,7 +54,8 @@ class Table:
         self.witness = ("", 0)
         """A key of that etcd, and a revision at which it was put."""
         self.services: dict[str, Service] = {}
-        self.agents: dict[str, Agent] = {}
+        self.owners = Owners()
+        self.agents = self.owners.agents
         self.moved = False
         """Whether they made an agent come, go, or live elsewhere."""
         self.in_force = InForce(self._read_document, self._policy_changed)
@@ -68,8 +71,6 @@ class Table:
         self.inward: dict[str, str] = {}
         """Keys of instances that are none, because an agent listens where they are said to be; and which."""
         self.instance_count = 0
-        self._owned: dict[str, dict[str, int]] = {}
-        """How many instances of which services an agent owns, by host."""
         self._aliases = Aliases()
         self.departed = Departed(self.services)
         self.suspects = Suspects(self.services)
@@ -171,6 +172,8 @@ class Table:
             return self.audits.holds(key.first, key.second)
         if key.room is Room.LAST_GOOD:
             return (key.first, key.second) in self.in_force.recorded
+        if key.room is Room.TRUST:
+            return key.first in self.owners.holds
         return False  # hosts have one spelling, and what is said about refusals is only compared
 
     def _note(self, key: str, reason: str | None) -> None:
@@ -214,7 +217,7 @@ class Table:
         service = self._service(name, identity)
         before = service.instances.get(identity)
         if before is not None:
-            self._count_owned(before.agent, name, -1)
+            self.owners.count(before.agent, name, -1)
             self.places.count(before.address, before.port, name, -1)
         else:
             self.instance_count += 1
@@ -222,7 +225,7 @@ class Table:
         self.suspects.drop(name, identity)
         for displaced in self.suspects.displaced(record):
             self._touched |= self.drop_suspect(*displaced)
-        self._count_owned(record.agent, name, 1)
+        self.owners.count(record.agent, name, 1)
         self.places.count(record.address, record.port, name, 1)
         self._removed.pop((name, identity), None)
 
@@ -231,21 +234,14 @@ class Table:
         record = service.instances[identity]
         owner = self.agents.get(record.agent) or self.suspects.agents.get(record.agent)
         owner = None if record.agent == self.host else owner
-        endpoint = endpoint_of(identity, record, service.health.get(identity), owner)
+        until = self.owners.secured_until(record.agent, name)
+        endpoint = endpoint_of(identity, record, service.health.get(identity), owner, until)
         del service.instances[identity]
         self.instance_count -= 1
-        self._count_owned(record.agent, name, -1)
+        self.owners.count(record.agent, name, -1)
         self.places.count(record.address, record.port, name, -1)
         inward = self.inward.pop(self._keys.instance(name, identity), "")
         self._removed[name, identity] = None if inward or record.state == "draining" else endpoint
-
-    def _count_owned(self, host: str, name: str, by: int) -> None:
-        owned = self._owned.setdefault(host, {})
-        owned[name] = owned.get(name, 0) + by
-        if owned[name] <= 0:
-            del owned[name]
-            if not owned:
-                del self._owned[host]
 
     def _take_health(self, key: Key, change: Change) -> None:
         record = self._decoded(Health, change, owner_of(key.second))
@@ -269,11 +265,20 @@ class Table:
             self.suspects.agent_went(key.first, before, self._now_s)
         self.moved = self.moved or (before and before.address) != (record and record.address)
         if _dialled(before) != _dialled(record):
-            for name in self._owned.get(key.first, ()):
-                owned = [id for id, each in self.services[name].instances.items() if each.agent == key.first]
-                self._touch(name).instances.update(owned)
+            self._touch_owned(key.first, self.owners.services(key.first))
             for name in self.places.move(key.first, _dialled(before), _dialled(record)):
                 self._touch(name).whole = True
+
+    def _touch_owned(self, host: str, names: Iterable[str]) -> None:
+        """A host's instances of services are something else to callers."""
+        for name in names:
+            owned = [id for id, each in self.services[name].instances.items() if each.agent == host]
+            self._touch(name).instances.update(owned)
+
+    def _take_holds(self, key: Key, change: Change) -> None:
+        record = self._decoded(Holds, change)
+        if record is not None or change.value is None:
+            self._touch_owned(key.first, self.owners.take_holds(key.first, record))
 
     # Policies.
 
@@ -382,7 +387,8 @@ class Table:
         if record is None:
             return service.suspects.get(identity)
         owner = None if record.agent == self.host else self.agents.get(record.agent)
-        made = endpoint_of(identity, record, service.health.get(identity), owner)
+        until = self.owners.secured_until(record.agent, name)
+        made = endpoint_of(identity, record, service.health.get(identity), owner, until)
         return None if self._is_inward(name, made) else made
 
     def _is_inward(self, name: str, endpoint: EndpointFrame) -> bool:
@@ -409,6 +415,8 @@ class Table:
         keys = self._keys
         for host, agent in {**self.suspects.agents, **self.agents}.items():
             yield keys.agent(host), encode(agent), 0
+        for host, holds in self.owners.holds.items():
+            yield keys.trust(host), encode(holds), 0
         for name, service in self.services.items():
             for identity, suspect in service.suspects.items():
                 yield keys.instance(name, identity), encode(record_of(suspect)), 0
@@ -435,4 +443,5 @@ _TAKERS: Final = {
     Room.LAST_GOOD: Table._take_last_good,
     Room.POLICIES: Table._take_policy,
     Room.REJECTED: Table._take_rejection,
+    Room.TRUST: Table._take_holds,
 }

@@ -60,6 +60,7 @@ class Fleet:
         *,
         configuration: Callable[[], frames.Configure],
         feed: Callable[[], Feed],
+        trust: Callable[[], frames.Trust] = frames.Trust,
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
@@ -71,13 +72,14 @@ class Fleet:
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
-        """`count` is of workers. `configuration` gives what a newcomer has to know; `feed` makes what it is told of the
-        table. `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how long a worker
-        may be silent, in seconds."""
+        """`count` is of workers. `configuration` and `trust` give what a newcomer has to know; `feed` makes what it is
+        told of the table. `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how
+        long a worker may be silent, in seconds."""
         self._outbound = outbound
         self._inbound = inbound
         self._count = count
         self._configuration = configuration
+        self._trust = trust
         self._make_feed = feed
         self._talk = Conversation(
             on_records=on_records,
@@ -170,7 +172,7 @@ class Fleet:
         worker = Worker(index, process, trio.socket.from_stdlib_socket(ours), self._make_feed())
         self.workers[index] = worker
         self._recount()
-        worker.send(framing.encode(self._configuration()))
+        worker.send(framing.encode(self._configuration()) + framing.encode(self._trust()))
         worker.feed()
         try:
             async with trio.open_nursery() as nursery:
@@ -304,6 +306,10 @@ class Fleet:
     def reconfigure(self) -> None:
         """Send the configuration again."""
         self.publish([self._configuration()])
+
+    def prove(self) -> None:
+        """Send what this agent can prove, and whom it believes, again."""
+        self.publish([self._trust()])
 
     async def ask(self, what: str, args: dict[str, Any] | None = None, *, one: bool = False) -> list[Any]:
         """What every ready worker answers (or just one); those that do not answer in time are left out."""

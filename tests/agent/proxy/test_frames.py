@@ -105,6 +105,7 @@ def test_a_known_kind_that_is_malformed_is_broken() -> None:
 
 SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Configure("here", callers={"pets.production": "x"}, agents=["10.0.0.0/8"]),
+    frames.Trust("default.shoal", {"": frames.Svid("/a.pem", "/a.key", 9.0)}, {"default.shoal": [b"der"]}, b"{}"),
     frames.Where("here", {"there": "10.0.0.2"}),
     frames.Change("pets.production", 7, [], ["i"], {"route": frames.PolicyFrame("*", 3, b"{}")}, more=True),
     frames.Gone("pets.production"),
