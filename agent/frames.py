@@ -68,6 +68,8 @@ class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
     """The document as it stands in etcd; empty when the frames since the last commit have told it already."""
     unknown: str = ""
     """Why nobody can say what it should be: then requests are refused. Empty for a document."""
+    wider: tuple[PolicyFrame, ...] = ()
+    """Of a kind whose documents of every level apply: those for less specific patterns."""
 
 
 # Control to worker.

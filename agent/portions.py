@@ -45,13 +45,18 @@ def _texts(
     policies: dict[str, PolicyFrame], said: set[tuple[str, str, int, bool]], *, audit: bool
 ) -> dict[str, PolicyFrame]:
     """`audit`: documents of the same kind, pattern and revision, put in one transaction, need not be the same."""
-    policies = dict(policies)
-    for kind, policy in policies.items():
-        if policy.unknown:
-            continue
-        place = (kind, policy.key, policy.revision, audit)
-        if place in said:
-            policies[kind] = msgspec.structs.replace(policy, text=b"")
-        elif "*" in policy.key:
-            said.add(place)
-    return policies
+    return {kind: _text(kind, policy, said, audit=audit) for kind, policy in policies.items()}
+
+
+def _text(kind: str, policy: PolicyFrame, said: set[tuple[str, str, int, bool]], *, audit: bool) -> PolicyFrame:
+    if policy.wider:
+        wider = tuple(_text(kind, each, said, audit=audit) for each in policy.wider)
+        policy = msgspec.structs.replace(policy, wider=wider)
+    place = (kind, policy.key, policy.revision, audit)
+    if policy.unknown:
+        return policy
+    if place in said:
+        return msgspec.structs.replace(policy, text=b"")
+    if "*" in policy.key:
+        said.add(place)
+    return policy

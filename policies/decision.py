@@ -116,9 +116,10 @@ class Denied(msgspec.Struct, frozen=True):
 
 
 class Guard(Protocol):
-    """What the document of a kind compiles to that only says whether requests may pass.
+    """What the document of a kind compiles to that only says whether requests may pass; None in its place: all may.
 
-    One phase of the proxy asks every such kind, at its place in the catalogue, on its side.
+    One phase of the proxy asks every such kind, at its place in the catalogue, on its side. Where documents of every
+    level apply, each is asked, the most specific first, and the first that denies is heard.
     """
 
     def decide(self, request: RequestView) -> Denied | None:

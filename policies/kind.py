@@ -28,6 +28,8 @@ class Side(Enum):
     """The one beside the instance, about each request that arrives."""
     LEAVING = "leaving"
     """The one beside the caller, about each request that leaves the mesh; its documents are the caller's."""
+    BOTH = "both"
+    """Either, before all else: whether there is such a service for whoever calls."""
     ASIDE = "aside"
     """Control, beside all requests."""
 
@@ -38,6 +40,8 @@ class Scope(NamedTuple):
     service: str = ""
     share: float = 1.0
     """This worker's part of what its agent may let pass, 0 to 1."""
+    key: str = ""
+    """The pattern that the document was put for."""
 
 
 ANYWHERE: Final = Scope()
@@ -51,6 +55,9 @@ class Kind(msgspec.Struct, frozen=True):
     side: Side
     fails_closed: bool = False
     """Whether a refused document with no good one before it has to refuse requests rather than count as absent."""
+    every_level: bool = False
+    """Whether the documents of all levels (service, namespaces, mesh) apply together, so that a more specific one can
+    only narrow; of any other kind the most specific one wins whole."""
 
     @property
     def document(self) -> type[Document]:
@@ -64,6 +71,13 @@ class Kind(msgspec.Struct, frozen=True):
     def compile(self) -> Callable[[Any, Scope], Any] | None:
         """Makes a checked document ready to be asked; None where a document alone does not suffice."""
         return getattr(import_module(f"{KINDS_ROOM}.{self.name}.decide"), "compile", None)
+
+    @property
+    def tightest(self) -> Document | None:
+        """What counts for a document that nobody knows the content of: no document could let less pass. None: there is
+        none, and no request passes."""
+        made: Document | None = getattr(import_module(f"{KINDS_ROOM}.{self.name}.decide"), "TIGHTEST", None)
+        return made
 
 
 def _is_its_document(value: object, module: str) -> bool:

@@ -43,6 +43,11 @@ class RequestView(Protocol):
         """Of whoever connected; empty where that is another agent, which says so last in X-Forwarded-For."""
         ...
 
+    @property
+    def in_plain_text(self) -> bool:
+        """Whether it came from another host, on a connection without TLS."""
+        ...
+
     def header(self, name: str) -> str | None:
         """Value of a header (lower-case name); several fields of one name joined with ', '."""
         ...
@@ -63,12 +68,14 @@ class Request:
         caller: str = "",
         claims: Mapping[str, str] | None = None,
         address: str = "",
+        in_plain_text: bool = False,
     ) -> None:
         self.method = method
         path, _, self.query = target.partition("?")
         self.path = self.whole_path = path
         self.caller = caller
         self.address = address
+        self.in_plain_text = in_plain_text
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._claims = dict(claims or {})
 

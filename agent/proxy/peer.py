@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agent.identity.verdict import Identity
 from agent.proxy.messages import words
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.messages.outgoing import trail
@@ -21,10 +22,12 @@ _THIS_HOST: Final = frozenset({"127.0.0.1", "::1"})
 class Peer:
     """One client."""
 
-    __slots__ = ("_agents", "_hidden", "_trail", "address")
+    __slots__ = ("_agents", "_hidden", "_trail", "address", "identity")
 
     def __init__(self, address: str, agents: Agents | None) -> None:
         self.address = address
+        self.identity: Identity | None = None
+        """Whom its certificate proves it to be; None: it has shown none."""
         self._agents = agents
         self._trail: bytes | None = None
         self._hidden = False

@@ -4,7 +4,8 @@
 A service is one to five DNS labels: ``pets.production``. ``pets/production`` is accepted wherever a person types a
 name, and means the same. A pattern is an exact name, ``*.production`` (a namespace) or ``*`` (the mesh).
 
-The one precedence rule of the mesh lives here: of the patterns that match a service the most specific one wins whole.
+The one precedence rule of the mesh lives here: of the patterns that match a service the most specific one wins whole;
+for kinds that guard all of them count (`policies.kind.Kind.every_level`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -227,12 +227,15 @@ def _agent_row(census: Census, host: str, now: float) -> Row:
     }
 
 
-def _in_force(census: Census, kind: str, patterns: Iterable[str]) -> str:
-    """Which of the policies of a kind wins, as `route` or `route(*.production)`."""
-    exact, *wider = patterns
-    if (kind, exact) in census.policies:
-        return kind
-    return f"{kind}({next(pattern for pattern in wider if (kind, pattern) in census.policies)})"
+def _in_force(census: Census, kind: str, patterns: Sequence[str]) -> str:
+    """Which of the policies of a kind wins, as `route` or `route(*.production)`; or which apply: `tls(pets,*)`."""
+    from policies.catalogue import BY_NAME
+
+    exact, *_ = patterns
+    found = [pattern for pattern in patterns if (kind, pattern) in census.policies]
+    if kind not in BY_NAME or not BY_NAME[kind].every_level:
+        found = found[:1]
+    return kind if found == [exact] else f"{kind}({','.join(found)})"
 
 
 def _tally(names: Iterable[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from agent.cli.enforcing import Text, silence, unable
 from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, Severity, named
 from agent.cli.findings.places import OTHERS, SERVED, Place, places
-from policies.catalogue import parse
+from policies.catalogue import BY_NAME, parse
 from policies.kinds.route.document import Route
 from policies.language.document import Document, meant
 from policies.language.names import candidates, matches
@@ -135,10 +135,11 @@ def _covered(
 ) -> Iterator[str]:
     """`policies`: those that this one competes with."""
     for service in services:
-        if matches(pattern, service):
-            winner = next(wider for wider in candidates(service) if (kind, wider) in policies)
-            if winner == pattern:
-                yield service
+        if not matches(pattern, service):
+            continue
+        winner = next(wider for wider in candidates(service) if (kind, wider) in policies)
+        if winner == pattern or BY_NAME[kind].every_level:
+            yield service
 
 
 def _matching(written: Written, known: _Known) -> Iterator[Finding]:

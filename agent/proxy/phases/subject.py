@@ -42,16 +42,21 @@ class Subject(RequestHandler):
         raise NotImplementedError
 
     @property
+    def in_plain_text(self) -> bool:
+        """Whether it came from another host, on a connection without TLS."""
+        raise NotImplementedError
+
+    @property
     def view(self) -> HeadView:
         """The request as policies see it; decoded when one asks."""
         view = self._view
         if view is None:
-            view = self._view = HeadView(self.request, self.caller, self.address)
+            view = self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text)
         return view
 
     def see_as(self, target: str) -> None:
         """Have policies see a request for another path and query."""
-        self._view = HeadView(self.request, self.caller, self.address, target)
+        self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text, target)
 
     def forget_view(self) -> None:
         """Have policies see the request as it is now."""

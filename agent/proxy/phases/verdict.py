@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from agent.proxy.messages.answers import Refusal
+from agent.proxy.report.story import InForce
 from policies.decision import Decision, Forward
 from policies.kinds.shadow.decide import Order
 
@@ -17,7 +18,7 @@ from policies.kinds.shadow.decide import Order
 class Refuse:
     """Answer in the mesh's own name."""
 
-    __slots__ = ("body", "counted", "fields", "refusal", "resets", "what")
+    __slots__ = ("body", "by", "counted", "fields", "refusal", "resets", "what")
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Refuse:
         what: str = "",
         counted: bool = False,
         resets: bool = False,
+        by: InForce | None = None,
     ) -> None:
         self.refusal = refusal
         self.fields = list(fields)
@@ -40,6 +42,8 @@ class Refuse:
         """Whether the phase's own count is that of the refusals too."""
         self.resets = resets
         """Close the connection in place of an answer."""
+        self.by = by
+        """Whose document says so, where several of a kind apply."""
 
 
 class Hold:

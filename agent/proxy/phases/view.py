@@ -10,13 +10,16 @@ from policies.language.normal_path import is_plain, normal
 class HeadView:
     """policies.request.RequestView over a RequestHead. Made only where policies look at more than the host."""
 
-    __slots__ = ("_request", "address", "caller", "method", "path", "query", "whole_path")
+    __slots__ = ("_request", "address", "caller", "in_plain_text", "method", "path", "query", "whole_path")
 
-    def __init__(self, request: RequestHead, caller: str, address: str, rewritten: str | None = None) -> None:
+    def __init__(
+        self, request: RequestHead, caller: str, address: str, in_plain_text: bool, rewritten: str | None = None
+    ) -> None:
         """`rewritten`: path and query in place of the request's."""
         self._request = request
         self.caller = caller
         self.address = address
+        self.in_plain_text = in_plain_text
         self.method = request.method.decode()
         target, place = request.target, request.place
         if rewritten is not None:

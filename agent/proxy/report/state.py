@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.proxy.report.stats import BOUNDS_S, ServiceStats
+from agent.proxy.report.story import Policies
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.service import Service
 from policies.kinds.ratelimit.hot import MOST_KEYS
@@ -100,19 +101,25 @@ def services(runtime: Runtime, name: str | None) -> dict[str, Any]:
     }
 
 
+def _policies(policies: Policies) -> dict[str, Any]:
+    return {
+        kind: {
+            "key": policy.key,
+            "revision": policy.revision,
+            "mode": policy.mode,
+            "wider": [{"key": each.key, "revision": each.revision} for each in policy.wider],
+        }
+        for kind, policy in policies.items()
+    }
+
+
 def _service(service: Service) -> dict[str, Any]:
     plan = service.plan
     return {
         "revision": plan.revision,
         "balance": plan.balancer.describe(),
-        "policies": {
-            kind: {"key": policy.key, "revision": policy.revision, "mode": policy.mode}
-            for kind, policy in plan.policies.items()
-        },
-        "audits": {
-            kind: {"key": policy.key, "revision": policy.revision, "mode": "audit"}
-            for kind, policy in (plan.watched.policies if plan.watched is not None else {}).items()
-        },
+        "policies": _policies(plan.policies),
+        "audits": _policies(plan.watched.policies if plan.watched is not None else {}),
         "breaker": None
         if service.circuit is None or plan.breaker is None
         else {"state": service.circuit.state, "reason": service.circuit.reason, "active": service.circuit.active},

@@ -33,6 +33,13 @@ class InForce(NamedTuple):
     revision: int
     mode: str
     document: Document
+    wider: tuple[InForce, ...] = ()
+    """Of a kind whose documents of every level apply: the others, the most specific first."""
+
+    @property
+    def levels(self) -> tuple[InForce, ...]:
+        """All that apply."""
+        return (self, *self.wider)
 
 
 Policies: TypeAlias = Mapping[str, InForce]
@@ -185,10 +192,10 @@ def hedged(policies: Policies, first: Endpoint, second: Endpoint, after_s: float
     return entry(policies.get("retry"), "retry", "retry", f"hedge at endpoint {second.id}", reason)
 
 
-def refused(policies: Policies, refusal: Refusal) -> Entry:
-    """The mesh's own answer."""
+def refused(policies: Policies, refusal: Refusal, by: InForce | None = None) -> Entry:
+    """The mesh's own answer. `by`: the document behind it, where several of its kind apply."""
     kind = refusal.policy
-    return entry(policies.get(kind), "answer", kind, f"answer {refusal.status}", refusal.reason)
+    return entry(by or policies.get(kind), "answer", kind, f"answer {refusal.status}", refusal.reason)
 
 
 def explain_field(explained: Explained, endpoint: Endpoint | None, inbound: bool) -> bytes:

@@ -373,7 +373,7 @@ class Exchange(Judged):
         self.why = refusal.reason
         if self.explained is not None:
             policies: story.Policies = self.plan.policies if self.plan is not None else {}
-            self.explained.append(story.refused(policies, refusal))
+            self.explained.append(story.refused(policies, refusal, refuse.by))
         if refuse.resets:
             self.status = refusal.status
             self.end()

@@ -79,6 +79,11 @@ class Explanation(Walk):
         return self._address
 
     @property
+    def in_plain_text(self) -> bool:
+        """Hops are taken for what documents want them to be."""
+        return False
+
+    @property
     def rng(self) -> random.Random:
         """What a request would draw now."""
         return self._rng
@@ -186,7 +191,7 @@ class Explanation(Walk):
         """This would be the answer."""
         refusal: Refusal = refuse.refusal
         policies: story.Policies = self.plan.policies if self.plan is not None else {}
-        self.decisions.append(story.refused(policies, refusal))
+        self.decisions.append(story.refused(policies, refusal, refuse.by))
         self.status = refusal.status
 
     def answer_directly(self, action: Redirect | Respond) -> None:

@@ -63,6 +63,11 @@ class Served(Walk):
         """Of whoever connected; empty where that is another agent."""
         return self.down.peer.client
 
+    @property
+    def in_plain_text(self) -> bool:
+        """Who comes to the door that is for other hosts has to prove who that is."""
+        return self.down.inbound and self.down.peer.identity is None
+
     def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
         """What the mesh says of the request to an endpoint; `attempt` counts from 1, `left_s` is for its answer."""
         request = self.request

@@ -13,7 +13,7 @@ from agent.proxy.phases.breakers import Breakers
 from agent.proxy.phases.closed import Closed, Shut
 from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
-from agent.proxy.phases.guards import Guards
+from agent.proxy.phases.guards import Guards, Level
 from agent.proxy.phases.limits import Limits
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
@@ -41,6 +41,8 @@ from policies.kinds.shadow import decide as shadow
 from policies.kinds.shadow.document import Shadow
 from policies.kinds.shed import decide as shed
 from policies.kinds.shed.document import Shed
+from policies.kinds.tls import decide as tls
+from policies.kinds.tls.document import TlsPolicy
 from policies.language.document import Document
 
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
@@ -83,7 +85,19 @@ class Compiled:
 class Asked:
     """Never changes."""
 
-    __slots__ = ("book", "breaker", "ejection", "limits", "met", "paths", "policies", "serving", "shadow", "shed")
+    __slots__ = (
+        "book",
+        "breaker",
+        "ejection",
+        "limits",
+        "met",
+        "paths",
+        "policies",
+        "serving",
+        "shadow",
+        "shed",
+        "tls",
+    )
 
     def __init__(
         self,
@@ -135,8 +149,10 @@ class Asked:
             self.met["shed"] = self.shed = Sheds(state, policies["shed"], rules, book)
         for kind in GUARDS:
             if kind.name in policies:
-                guard = _guard(kind, policies[kind.name].document, Scope(state.name, share))
-                self.met[kind.name] = Guards(kind.name, state, policies[kind.name], guard)
+                levels = _levels(kind, policies[kind.name], state.name, share)
+                if levels:
+                    self.met[kind.name] = Guards(kind.name, state, policies[kind.name], levels)
+        self.tls = _tls(policies)
         for each in closed:
             self.met[each.kind] = Shut(state, each)
             if each.kind == "ratelimit":
@@ -148,11 +164,26 @@ class Asked:
         return self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
 
 
-def _guard(kind: Kind, document: Document, scope: Scope) -> Guard:
+def _levels(kind: Kind, in_force: InForce, service: str, share: float) -> list[Level]:
+    """Those of a guard's documents that may have something to say."""
     make = kind.compile
     assert make is not None, f"policies/kinds/{kind.name}/decide.py makes nothing that could be asked"
-    found: Guard = make(document, scope)
+    found: list[Level] = []
+    for each in in_force.levels:
+        guard: Guard | None = make(each.document, Scope(service, share, each.key))
+        if guard is not None:
+            found.append(Level(each, guard))
     return found
+
+
+def _tls(policies: Policies) -> tls.Tls | None:
+    policy = policies.get("tls")
+    if policy is None:
+        return None
+    found = [(each, each.document) for each in policy.levels]
+    return tls.combine(
+        [tls.Level(each.key, each.revision, document) for each, document in found if isinstance(document, TlsPolicy)]
+    )
 
 
 def document_of(policies: Policies, name: str, kind: type[Any]) -> Any:

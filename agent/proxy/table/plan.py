@@ -84,6 +84,7 @@ class Plan:
         "shadow",
         "shed",
         "timeouts",
+        "tls",
         "towards",
         "watched",
     )
@@ -136,6 +137,8 @@ class Plan:
         self._line_up(state, asked, self.watched)
         self.limits, self.breaker, self.outlier = asked.limits, asked.breaker, asked.ejection
         self.shadow, self.shed = asked.shadow, asked.shed
+        self.tls = asked.tls
+        """Whether hops are TLS, for those who call this service and for its own agents; None: no document is for it."""
         self.keeping_out = self._keeping_out()
         """Which policies keep endpoints out, as bits: when one of them goes, those that are out come in at once."""
         times: Timeout | None = document_of(policies, "timeout", Timeout)
@@ -178,6 +181,7 @@ class Plan:
         self.enforced, self.watched = before.enforced, before.watched
         self.limits, self.breaker = before.limits, before.breaker
         self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
+        self.tls = before.tls
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest

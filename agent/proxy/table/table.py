@@ -29,6 +29,7 @@ from agent.proxy.table.service import Service
 from policies.catalogue import BY_NAME, parse
 from policies.decision import Forward
 from policies.endpoint import Endpoint, Load
+from policies.kind import Kind
 from policies.kinds.balance.entries import Entries
 from policies.language.document import Document, Invalid
 from policies.language.names import parse_service
@@ -181,22 +182,23 @@ class Table:
         staged.in_force, staged.audits, staged.closed = {}, {}, []
         refused: list[Uncompiled] = []
         for kind, frame in policies.items():
-            document = self._parse(kind, frame, "enforce") if not frame.unknown else _UNKNOWN
-            if not isinstance(document, Invalid):
-                into = staged.audits if document.mode == "audit" else staged.in_force
-                into[kind] = InForce(frame.key, frame.revision, document.mode, document)
-                continue
-            if not frame.unknown:
-                refused.append(Uncompiled(frame.key, document.path, document.reason, kind))
-            if kind in BY_NAME and BY_NAME[kind].fails_closed:
-                reason = frame.unknown or f"policies/{kind}/{frame.key} is not understood by this worker"
-                staged.closed.append(Closed(kind, frame.key, frame.revision, reason))
+            for level in (frame, *frame.wider):
+                document = self._parse(kind, level, "enforce") if not level.unknown else _UNKNOWN
+                if not isinstance(document, Invalid):
+                    _put(staged.audits if document.mode == "audit" else staged.in_force, kind, level, document)
+                    continue
+                if not level.unknown:
+                    refused.append(Uncompiled(level.key, document.path, document.reason, kind))
+                if kind in BY_NAME and BY_NAME[kind].fails_closed:
+                    _close(staged, BY_NAME[kind], level)
         for kind, frame in audits.items():
-            document = self._parse(kind, frame, "audit")
-            if isinstance(document, Invalid):
-                refused.append(Uncompiled(frame.key, document.path, document.reason, kind))
-            else:
-                staged.audits[kind] = InForce(frame.key, frame.revision, "audit", document)
+            staged.audits.pop(kind, None)
+            for level in (frame, *frame.wider):
+                document = self._parse(kind, level, "audit")
+                if isinstance(document, Invalid):
+                    refused.append(Uncompiled(level.key, document.path, document.reason, kind))
+                else:
+                    _put(staged.audits, kind, level, document, "audit")
         return refused
 
     def _parse(self, kind: str, frame: PolicyFrame, mode: str) -> Document | Invalid:
@@ -328,6 +330,22 @@ class Table:
         """What an instance of this host is called by who has heard later, or earlier, that its key is the host's."""
         own = f"@{self.host}"
         return identity.removesuffix(own) if identity.endswith(own) else identity + own
+
+
+def _put(into: dict[str, InForce], kind: str, frame: PolicyFrame, document: Document, mode: str = "") -> None:
+    """Beside those of the same kind that are more specific."""
+    policy = InForce(frame.key, frame.revision, mode or document.mode, document)
+    known = into.get(kind)
+    into[kind] = policy if known is None else known._replace(wider=(*known.wider, policy))
+
+
+def _close(staged: Staged, kind: Kind, frame: PolicyFrame) -> None:
+    """Of a kind that guards: what nobody knows, or this worker does not understand, lets no more pass than it could."""
+    if kind.tightest is not None:
+        _put(staged.in_force, kind.name, frame, kind.tightest)
+        return
+    reason = frame.unknown or f"policies/{kind.name}/{frame.key} is not understood by this worker"
+    staged.closed.append(Closed(kind.name, frame.key, frame.revision, reason))
 
 
 def _unjudged(book: Book) -> bool:

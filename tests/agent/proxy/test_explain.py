@@ -96,6 +96,7 @@ shadows = st.builds(
     percents,
 )
 KINDS = {
+    "tls": st.builds(lambda mtls: {"mtls": mtls}, st.sampled_from(["off", "permissive", "strict"])),
     "ratelimit": ratelimits,
     "fault": faults,
     "route": routes,

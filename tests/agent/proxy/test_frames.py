@@ -66,7 +66,7 @@ def test_what_is_on_the_wire_is_msgpack_to_others() -> None:
         "name": "pets.production",
         "revision": 3,
         "endpoints": [],
-        "policies": {"route": ["*", 3, b"{}", ""]},
+        "policies": {"route": ["*", 3, b"{}", "", []]},
         "audits": {},
     }
     read = frames.to_control(msgpack.packb({"t": "runs", "revision": 7, "refused": []}))

@@ -2,7 +2,8 @@
 
 Laws
 - They displace nothing that is enforced, and nothing that is enforced displaces them: of each kind the most specific
-  one is watched, beside what is in force. Of two for the same name the one under `audits/` is.
+  one is watched, beside what is in force; where every level counts, all are. Of two for the same name the one under
+  `audits/` is.
 - A refused one replaces none that is good. It is not looked for what was good before, in no history and with nobody:
   what is not known is not watched, and that opens no door, whatever the kind.
 """
@@ -11,7 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS, InForce, Place, Policy, Refused, policy_of
+from agent.control.mesh.documents.in_force import (
+    NOT_FOR_WORKERS,
+    InForce,
+    Place,
+    Policy,
+    Refused,
+    applies_at_every_level,
+    policy_of,
+    together,
+)
 from agent.control.mesh.documents.reading import Read
 from agent.frames import PolicyFrame
 from policies.language.document import Invalid
@@ -70,18 +80,22 @@ class Audits:
         return pattern in self.policies.get(kind, {}) or (kind, pattern) in self.refused
 
     def of(self, service: str) -> dict[str, PolicyFrame]:
-        """The most specific of each kind for a service."""
+        """The most specific of each kind for a service; all of them where every level counts."""
         found: dict[str, PolicyFrame] = {}
         beside = self._in_force.watched
         for kind in (self.policies.keys() | beside.keys()) - NOT_FOR_WORKERS:
             own, other = self.policies.get(kind, {}), beside.get(kind, {})
             if not own and not other:
                 continue
+            levels: list[PolicyFrame] = []
             for pattern in candidates(service):
                 policy = own.get(pattern) or other.get(pattern)
                 if policy is not None:
-                    found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
-                    break
+                    levels.append(PolicyFrame(pattern, policy.revision, policy.text))
+                    if not applies_at_every_level(kind):
+                        break
+            if levels:
+                found[kind] = together(levels)
         return found
 
     def saved(self, keys: Keys) -> Iterator[tuple[str, bytes, int]]:

@@ -11,7 +11,7 @@ Law 3 of the mesh, and the only mechanism for it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -74,6 +74,17 @@ def policy_of(kind: str, change: Change, document: Document, text: bytes) -> Pol
     """A good document. `text`: as JSON."""
     kept = document if kind in KEPT else None
     return Policy(change.revision, text, kept, change.created, document.mode == "audit")
+
+
+def applies_at_every_level(kind: str) -> bool:
+    """Whether the documents of all levels apply together."""
+    return kind in BY_NAME and BY_NAME[kind].every_level
+
+
+def together(levels: Sequence[PolicyFrame]) -> PolicyFrame:
+    """What applies to a service of one kind; the most specific first, and only that one unless every level counts."""
+    first, *wider = levels
+    return msgspec.structs.replace(first, wider=tuple(wider)) if wider else first
 
 
 class Standing(NamedTuple):
@@ -254,21 +265,24 @@ class InForce:
     # What is asked.
 
     def of(self, service: str, *, all_kinds: bool = False) -> dict[str, PolicyFrame]:
-        """The most specific policy of each kind for a service, of those that are enforced; or word that nobody knows
-        what it says."""
+        """The most specific policy of each kind for a service, of those that are enforced, or word that nobody knows
+        what it says; with the others where every level counts."""
         found: dict[str, PolicyFrame] = {}
         for kind in self.enforced.keys() | self.closed.keys():
             if kind in NOT_FOR_WORKERS and not all_kinds:
                 continue
             policies, closed = self.enforced.get(kind, {}), self.closed.get(kind, {})
+            levels: list[PolicyFrame] = []
             for pattern in candidates(service):
                 if pattern in closed:
                     refused = self.refused[kind, pattern]
-                    found[kind] = PolicyFrame(pattern, refused.revision, b"", closed[pattern])
+                    levels.append(PolicyFrame(pattern, refused.revision, b"", closed[pattern]))
+                elif (policy := policies.get(pattern)) is not None:
+                    levels.append(PolicyFrame(pattern, policy.revision, policy.text))
+                if levels and not applies_at_every_level(kind):
                     break
-                if (policy := policies.get(pattern)) is not None:
-                    found[kind] = PolicyFrame(pattern, policy.revision, policy.text)
-                    break
+            if levels:
+                found[kind] = together(levels)
         return found
 
     def health_policy(self, service: str) -> HealthPolicy | None:
