@@ -272,6 +272,8 @@ class Peer(msgspec.Struct, tag_field="t", tag="peer"):
     body: bytes
     address: str
     """It comes from."""
+    identity: str = ""
+    """The SPIFFE id that is proven of who asks; empty: it is by plain text."""
 
 
 class Topic(msgspec.Struct, frozen=True):

@@ -100,7 +100,7 @@ class Agents:
 
 def source_for(own: str, target: str) -> str:
     """The registered address `own`, if connections to `target` can come from it at all; else empty."""
-    fits = (":" in own) == (":" in target) and _is_loopback(own) == _is_loopback(target)
+    fits = (":" in own) == (":" in target) and is_loopback(own) == is_loopback(target)
     return own if fits else ""
 
 
@@ -114,7 +114,8 @@ def bind_source(sock: socket.socket, source: str) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address is one that only this host reaches."""
     return address.startswith("127.") or address == "::1"
 
 

@@ -84,6 +84,7 @@ class Endpoint:
         "load",
         "metadata",
         "port",
+        "secured_until",
         "service",
         "suspect",
         "version",
@@ -109,6 +110,7 @@ class Endpoint:
         agent: str = "",
         dial: tuple[str, int] | None = None,
         via: bool = False,
+        secured_until: float = 0.0,
         load: Load | None = None,
     ) -> None:
         self.service = service
@@ -130,6 +132,8 @@ class Endpoint:
         """Where to connect: the owning agent's inbound listener, or the instance itself."""
         self.via = via
         """Whether ``dial`` is an agent's inbound listener."""
+        self.secured_until = secured_until
+        """Until when that agent says that it can prove to be the service, in seconds of the epoch; 0: it cannot."""
         self.load = load or Load()
 
     def __repr__(self) -> str:

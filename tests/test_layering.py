@@ -65,6 +65,16 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *NOT_IN_A_WORKER,
         *inner("stream http1 listener phases table control report request runtime worker"),
     ),
+    "agent.proxy.proof.security": (
+        *NOT_IN_A_WORKER,
+        *inner("peer stream http1 listener phases table control report request runtime worker"),
+    ),
+    "agent.proxy.proof.arrival": (
+        *NOT_IN_A_WORKER,
+        *inner("stream http1 listener phases table control report request runtime worker"),
+    ),
+    "agent.proxy.proof.custody": (*NOT_IN_A_WORKER, *inner("listener phases table control request runtime worker")),
+    "agent.proxy.proof.securing": (*NOT_IN_A_WORKER, *inner("listener phases control request worker")),
     "agent.proxy.stream": (
         *NOT_IN_A_WORKER,
         *inner("http1 listener phases table control report request runtime worker"),

@@ -1,3 +1,4 @@
+# mypyc: interpreted, because a worker loads it with what judges a handshake, and no request asks it
 """Certificates are made here, and signing requests: root, intermediate, SVID.
 
 Laws

@@ -12,10 +12,9 @@ Laws
 
 from __future__ import annotations
 
-import socket
 from typing import Final
 
-from agent.proxy.engine.connection import Connection
+from agent.proxy.engine.connection import Connection, Wire
 from agent.proxy.engine.reactor import READ, Reactor
 
 OUTSIDERS_PERCENT: Final = 75
@@ -31,7 +30,7 @@ class Guest(Connection):
 
     __slots__ = ("_unread", "address", "budget", "newer", "older", "outsider", "queue")
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, budget: Budget, address: str, *, outsider: bool) -> None:
+    def __init__(self, reactor: Reactor, sock: Wire, budget: Budget, address: str, *, outsider: bool) -> None:
         super().__init__(reactor, sock)
         self._unread = 0
         self.budget = budget
@@ -61,6 +60,10 @@ class Guest(Connection):
 
     def make_way(self) -> None:
         """Close, for another."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Take no more than what is under way: the next answer is the last."""
         raise NotImplementedError
 
     def catch_up(self) -> None:

@@ -4,6 +4,7 @@ that is free (`agent.proxy.table.connections`)."""
 
 from __future__ import annotations
 
+from agent.proxy.http1.client import Lane
 from agent.proxy.http1.pool import Pool
 from agent.proxy.stream import ResponseHandler, Upstream
 from agent.proxy.table.connections import Connections
@@ -12,11 +13,13 @@ from agent.proxy.table.connections import Connections
 class Dialling(ResponseHandler):
     """One request that is to be sent to one address."""
 
-    __slots__ = ("_pool", "_tally", "began", "dial", "waits")
+    __slots__ = ("_pool", "_tally", "began", "dial", "lane", "waits")
 
     def __init__(self, method: bytes, upgrade: bytes, dial: tuple[str, int], now: float) -> None:
         super().__init__(method, upgrade)
         self.dial = dial
+        self.lane: Lane | None = None
+        """Of which connections; None: of those in plain text."""
         self.began = now
         self.waits = False
         """Whether it waits for a connection, or did when it was given up: there may be no more."""
@@ -34,7 +37,7 @@ class Dialling(ResponseHandler):
         self._take_one(pool, tally)
 
     def _take_one(self, pool: Pool, tally: Connections | None) -> None:
-        up = pool.take(self.dial, verify=self.verifies, tally=tally)
+        up = pool.take(self.lane or pool.plain, self.dial, verify=self.verifies, tally=tally)
         if up is not None:
             self.send(up)
         else:
@@ -42,7 +45,7 @@ class Dialling(ResponseHandler):
 
     def open_one(self, pool: Pool, tally: Connections | None) -> None:
         """Have `connect` called with a new connection."""
-        self.up = up = pool.open(self.dial, self, tally)
+        self.up = up = pool.open(self.lane or pool.plain, self.dial, self, tally)
         if up is not None:
             pool.connects += 1
             self.connect(up)
@@ -50,7 +53,7 @@ class Dialling(ResponseHandler):
             tally.changed()
 
     def _has_connection(self, pool: Pool, tally: Connections) -> bool:
-        if pool.bring_up(self.dial, tally) or tally.has_room():
+        if pool.bring_up(self.lane or pool.plain, self.dial, tally) or tally.has_room():
             return True
         return tally.make_room() and tally.has_room()
 

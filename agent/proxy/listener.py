@@ -8,13 +8,14 @@ import socket
 from typing import Any, Final
 
 from agent.process.descriptors import NONE_LEFT, OURS
-from agent.proxy.budget import Budget
-from agent.proxy.engine.connection import Connection
+from agent.proxy.budget import Budget, Guest
+from agent.proxy.engine.connection import Wire
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.http1.answers import closing_answer
 from agent.proxy.http1.server import ServerConnection
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.peer import Peer, peer_at
+from agent.proxy.peer import Peer, Proof, peer_at
+from agent.proxy.proof.arrival import Arrival
 from agent.proxy.stream import Server
 
 ACCEPTS_PER_EVENT: Final = 64
@@ -22,12 +23,12 @@ ACCEPTS_PER_EVENT: Final = 64
 log = logging.getLogger("shoal.worker")
 
 
-def speak(server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, outsider: bool) -> Connection:
+def speak(server: Server, sock: Wire, peer: Peer, budget: Budget, *, outsider: bool) -> Guest:
     """A client's connection, in the protocol that it speaks."""
     return ServerConnection(server, sock, peer, budget, outsider=outsider)
 
 
-def turn_away(sock: socket.socket, refusal: Refusal) -> None:
+def turn_away(sock: Wire, refusal: Refusal) -> None:
     """Tell a client that its connection is not taken, if it can be told at once."""
     try:
         sock.send(closing_answer(refusal))
@@ -61,8 +62,16 @@ class Listener(Timed):
             except OSError as error:
                 self._pause(error)
                 return
-            peer = peer_at(address[0], self.server.agents if self.inbound else None)
-            self.server.on_accepted(sock, peer, self.budget)
+            security = self.server.security
+            if self.inbound and security.listens is not None and not self.server.reserve.lent:
+                Arrival(security, sock, address[0], self.take).begin(self.server.reactor, security.listens)
+            else:
+                self.take(sock, address[0], None)
+
+    def take(self, sock: Wire, address: str, proof: Proof | None) -> None:
+        """A client is there."""
+        peer = peer_at(address, self.server.agents if self.inbound else None, proof)
+        self.server.on_accepted(sock, peer, self.budget)
 
     def _accept(self) -> tuple[socket.socket, Any]:
         try:

@@ -1,8 +1,7 @@
 # mypyc: compiled
 """Who is at the other end of a client's connection: a value, made once for each by whoever accepts it.
 
-What is proven of a client belongs here: with certificates, `peer_at` is told what the handshake has shown, and nobody
-who asks a Peer need know.
+Law: where a client has proven who it is, that is all that counts; its address says nothing any more.
 """
 
 from __future__ import annotations
@@ -19,23 +18,52 @@ _THIS_HOST: Final = frozenset({"127.0.0.1", "::1"})
 """Where its programs connect from, if they do not choose another address."""
 
 
+class Proof:
+    """What a handshake has shown of a client."""
+
+    __slots__ = ("called", "identity", "ours")
+
+    def __init__(self, identity: Identity, called: str, *, ours: bool) -> None:
+        self.identity = identity
+        self.called = called
+        self.ours = ours
+
+
 class Peer:
     """One client."""
 
-    __slots__ = ("_agents", "_hidden", "_trail", "address", "identity")
+    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "identity", "ours")
 
-    def __init__(self, address: str, agents: Agents | None) -> None:
+    def __init__(self, address: str, agents: Agents | None, proof: Proof | None = None) -> None:
         self.address = address
-        self.identity: Identity | None = None
-        """Whom its certificate proves it to be; None: it has shown none."""
+        self.identity = proof.identity if proof is not None else None
+        """Who it is, where it has proven that."""
+        self.called = proof.called if proof is not None else ""
+        """Which service it has called in doing so; empty: the agent itself, or there was no proof."""
+        self.ours = proof is not None and proof.ours
+        """Whether it is somebody of our own trust domain."""
         self._agents = agents
         self._trail: bytes | None = None
         self._hidden = False
 
     @property
     def agent(self) -> bool:
-        """Whether it is another host's agent, as far as is known now."""
+        """Whether it is another host's agent, as far as is known now. Keys of services are with agents."""
+        if self.identity is not None:
+            return self.ours
         return self._agents is not None and self._agents.from_agent(self.address)
+
+    @property
+    def caller(self) -> str:
+        """The service of ours that it has proven to be; empty: it is another, or has proven nothing."""
+        identity = self.identity
+        return identity.id.service if identity is not None and self.ours else ""
+
+    @property
+    def joins(self) -> bool:
+        """Whether it has nothing to show, and wants to: it may ask for that, and nothing else."""
+        identity = self.identity
+        return identity is not None and not identity.id.path
 
     @property
     def outsider(self) -> bool:
@@ -67,10 +95,10 @@ class Peer:
         return self._trail
 
 
-def peer_at(address: str, agents: Agents | None) -> Peer:
-    """Who connects from an address; `agents`: who is one, None at a listener where nobody is.
+def peer_at(address: str, agents: Agents | None, proof: Proof | None = None) -> Peer:
+    """Who connects from an address; `agents`: who is one, None at a listener where nobody is; `proof`: of a handshake.
 
     An IPv4 client of an IPv6 socket (`::ffff:10.0.0.5`) has the IPv4 address that it has.
     """
     mapped = address.startswith("::ffff:") and "." in address
-    return Peer(address[7:] if mapped else address, agents)
+    return Peer(address[7:] if mapped else address, agents, proof)

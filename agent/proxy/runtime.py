@@ -18,6 +18,7 @@ from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.pool import Pool
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
+from agent.proxy.proof.custody import Custody
 from agent.proxy.report.access import Recorder
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import count
@@ -49,6 +50,7 @@ class Runtime(Server):
         self.callers = Callers()
         self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
+        self.custody = Custody(self.reactor, self.recorder, self.pool, self.security)
         self.refused: dict[str, int] = {}
         """Answers of the mesh's own that no service stands behind, by policy."""
         self.peers = Peers(self.refused)

@@ -11,16 +11,15 @@ takes them apart. Bodies are bare: how they are framed on the wire is the protoc
 
 from __future__ import annotations
 
-import socket
-
 from agent.frames import Limits
 from agent.process.descriptors import Reserve
 from agent.proxy.budget import Budget
-from agent.proxy.engine.connection import Connection
+from agent.proxy.engine.connection import Connection, Wire
 from agent.proxy.engine.reactor import Reactor, Timed
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import HeadRules, RequestHead, ResponseHead
 from agent.proxy.peer import Peer
+from agent.proxy.proof.security import Security
 from agent.trust import Agents
 from policies.decision import Edits
 
@@ -324,9 +323,10 @@ class Server:
         self.reserve = Reserve()
         self.draining = False
         self.agents = Agents()
-        """Who is believed to be one."""
+        """Who is believed to be one, by address."""
+        self.security = Security(self.reactor)
 
-    def on_accepted(self, sock: socket.socket, peer: Peer, budget: Budget) -> None:
+    def on_accepted(self, sock: Wire, peer: Peer, budget: Budget) -> None:
         """A client connected, to the listener that the budget is of."""
         raise NotImplementedError
 

@@ -19,7 +19,9 @@ from agent.process.descriptors import affordable, limit
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
-from agent.proxy.engine.connection import Connection
+from agent.proxy.engine.connection import Connection, Wire
+from agent.proxy.engine.reactor import READ
+from agent.proxy.engine.tls import TlsSocket
 from agent.proxy.given_up import GivenUp
 from agent.proxy.listener import Listener, speak, turn_away
 from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
@@ -53,6 +55,7 @@ class Worker(Runtime):
         """Where agents are registered, and which host this is, from the next commit on."""
         self.listeners: list[Listener] = []
         self.drained = trio.Event()
+        self.security.on_settled = self._look_drained
         self.peers.here[EXPLAIN.encode()] = self._explain_to_peer
         self._waiting: list[RequestHandler] = []
         self._with_table: list[tuple[int, bool]] = []
@@ -72,7 +75,7 @@ class Worker(Runtime):
         self.listeners.append(listener)
         self.foreign.own_ports.add(listener.port)
 
-    def on_accepted(self, sock: socket.socket, peer: Peer, budget: Budget) -> None:
+    def on_accepted(self, sock: Wire, peer: Peer, budget: Budget) -> None:
         """A client connected, to the listener that the budget is of."""
         self.accepted += 1
         sock.setblocking(False)
@@ -85,7 +88,13 @@ class Worker(Runtime):
             self._turn_away(sock, FULL, peer, budget)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connections.add(speak(self, sock, peer, budget, outsider=outsider))
+        connection = speak(self, sock, peer, budget, outsider=outsider)
+        self.connections.add(connection)
+        if isinstance(sock, TlsSocket):
+            assert peer.identity is not None
+            self.custody.clients[connection] = peer.identity
+            if sock.pending():
+                connection.on_event(READ)
 
     def _has_descriptors(self) -> bool:
         """Whether there is one besides that which a client has just taken: idle connections to endpoints go first."""
@@ -93,7 +102,7 @@ class Worker(Runtime):
             self.reserve.take_back()
         return not self.reserve.lent
 
-    def _turn_away(self, sock: socket.socket, refusal: Refusal, peer: Peer, budget: Budget) -> None:
+    def _turn_away(self, sock: Wire, refusal: Refusal, peer: Peer, budget: Budget) -> None:
         self.on_refused(refusal, peer.address, budget.inbound, b"")
         turn_away(sock, refusal)
         self.reserve.take_back()
@@ -101,7 +110,12 @@ class Worker(Runtime):
     def forget(self, connection: Connection) -> None:
         """A client's connection closed."""
         self.connections.discard(connection)
-        if self.draining and not self.connections:
+        if isinstance(connection, Guest):
+            self.custody.clients.pop(connection, None)
+        self._look_drained()
+
+    def _look_drained(self) -> None:
+        if self.draining and not self.connections and not len(self.security.half_open):
             self.drained.set()
 
     # Requests.
@@ -168,6 +182,8 @@ class Worker(Runtime):
             return self._commit(wanted.revision, max(1, wanted.agents))
         elif isinstance(wanted, frames.Configure):
             self._configure(wanted)
+        elif isinstance(wanted, frames.Trust):
+            self._trust(wanted)
         elif isinstance(wanted, frames.Ask):
             return [self._answer(wanted)]
         elif isinstance(wanted, frames.PeerAnswer):
@@ -210,6 +226,11 @@ class Worker(Runtime):
         self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
         self.recorder.wanted = told.access_log
+
+    def _trust(self, told: frames.Trust) -> None:
+        withdrawn = self.security.take(told)
+        self.pool.renew(self.security)
+        self.custody.look(withdrawn=withdrawn)
 
     def _share(self, told: frames.Shares) -> None:
         """Parts of limits: by service, by limit."""
@@ -295,11 +316,11 @@ class Worker(Runtime):
         self.draining = True
         for listener in self.listeners:
             listener.close()
-        if not self.connections:
-            self.drained.set()
+        self._look_drained()
 
     def let_go(self) -> None:
-        """Close who is between two requests."""
+        """Close who is between two requests, or has not come so far."""
+        self.security.half_open.end()
         for connection in list(self.connections):
             if isinstance(connection, Guest) and connection.waits:
                 connection.catch_up()
@@ -313,6 +334,7 @@ class Worker(Runtime):
 
     def close(self) -> None:
         """Let go of everything."""
+        self.security.half_open.end()
         self.cut()
         self.pool.close()
         self.reserve.close()

@@ -18,7 +18,7 @@ from agent.identity.revocations import Revocations
 from agent.identity.spiffe import SpiffeId, agent_id
 from agent.identity.verdict import Identity, Refused
 from agent.identity.verification import verify
-from agent.proxy.engine.credentials import AGENT, Shown, client_context, server_context
+from agent.proxy.engine.credentials import AGENT, Shown, choosing, client_context, server_context
 from agent.proxy.engine.half_open import HalfOpen
 from agent.proxy.engine.handshake import Handshake, Outcome
 from agent.proxy.engine.reactor import READ, WRITE, Reactor
@@ -44,9 +44,11 @@ def shown(folder: Path, identity: SpiffeId, chain: list[x509.Certificate] | None
 
 def judging(
     expected: SpiffeId | None = None, revocations: Revocations | None = None, off_s: float = 0.0
-) -> Callable[[list[bytes]], Identity | Refused]:
+) -> Callable[[list[bytes], ssl.SSLContext], Identity | Refused]:
     """The core's function, with our bundle; `off_s`: how far our clock is off."""
-    return lambda chain: verify(chain, OURS.bundles, revocations or Revocations(), time.time() + off_s, expected)
+    return lambda chain, context: verify(
+        chain, OURS.bundles, revocations or Revocations(), time.time() + off_s, expected
+    )
 
 
 def services(folder: Path, *names: SpiffeId) -> dict[str, Shown]:
@@ -127,12 +129,12 @@ class Loop:
     def serve(
         self,
         shown: Mapping[str, Shown],
-        judge: Callable[[list[bytes]], Identity | Refused] | None = None,
+        judge: Callable[[list[bytes], ssl.SSLContext], Identity | Refused] | None = None,
         *,
         permissive: bool = False,
     ) -> int:
         """A port of ours."""
-        context = server_context(shown, ROOTS)
+        context = choosing({name: server_context(each, ROOTS) for name, each in shown.items()})
         sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
         sock.setblocking(False)
         outcome = Outcome(

@@ -21,6 +21,7 @@ _MOMENT: Final[dict[str, dict[str, Any]]] = {
     "connections": {"open": 0},
     "pool": {"open": 0, "idle": 0},
     "buffers": {"held": 0, "most": 0},
+    "tls": {"half_open": 0},
 }
 _MOMENT_OF_SERVICE: Final[dict[str, Any]] = {"active": 0, "breaker": {}, "ejected": {}}
 """What figures of a moment are once their worker has ended."""

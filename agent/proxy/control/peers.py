@@ -20,6 +20,8 @@ from agent.proxy.report.stats import count
 from agent.proxy.stream import RequestHandler, Stream
 
 HOST: Final = questions.HOST.encode()
+JOIN: Final = b"/join"
+"""All that may be asked by who has nothing to show."""
 MAX_BYTES: Final = 64 * 1024
 MAX_ASKED: Final = 256
 ANSWER_S: Final = 5.0
@@ -51,7 +53,7 @@ class Peers:
         number = self._asked.add(question)
         if number:
             path = question.request.target.decode("latin-1")
-            self._send(Peer(number, path, body, question.address))
+            self._send(Peer(number, path, body, question.address, question.identity))
         return number
 
     def answer(self, number: int, status: int, body: bytes) -> None:
@@ -68,7 +70,7 @@ class Peers:
 class Question(RequestHandler):
     """Another agent asks this one something. It goes to no service, and meets no phase."""
 
-    __slots__ = ("_body", "_down", "_number", "_peers", "_request_id", "_size", "_started", "address")
+    __slots__ = ("_body", "_down", "_number", "_peers", "_request_id", "_size", "_started", "address", "identity")
 
     def __init__(self, peers: Peers, down: Stream, request: RequestHead, request_id: bytes) -> None:
         super().__init__(request)
@@ -81,10 +83,15 @@ class Question(RequestHandler):
         self._started = down.reactor.now
         self.address = down.peer.address
         """Where it comes from."""
+        identity = down.peer.identity
+        self.identity = "" if identity is None else str(identity.id)
+        """Who asks, where that is proven."""
 
     def start(self) -> None:
         """Ask, as soon as it is whole."""
-        if not self._down.peer.agent:
+        peer = self._down.peer
+        may = self.request.target == JOIN if peer.joins else peer.agent and not peer.called
+        if not may:
             self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
             return
         self._down.arm(self._started + self._peers.answer_s)

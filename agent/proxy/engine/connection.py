@@ -1,8 +1,7 @@
 # mypyc: compiled
 """One socket of the proxy: reading, writing, back-pressure. Knows nothing of HTTP.
 
-TLS slips in underneath: `sock` may be anything with `recv`, `send`, `fileno`, `shutdown` and `close` that raises
-BlockingIOError (or ssl.SSLWantReadError, which callers see as "nothing yet") when it would block.
+TLS slips in underneath: `sock` is a socket, or what reads and writes one like it (`agent.proxy.engine.tls`).
 
 Laws
 - What could not be written at once is held, up to a high-water mark; beyond it whoever feeds this connection is asked
@@ -15,12 +14,13 @@ Laws
 from __future__ import annotations
 
 import socket
-import ssl
-from typing import Final
+from typing import Final, TypeAlias
 
 from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Holder, Reactor
+from agent.proxy.engine.tls import TlsSocket
 
-_NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+Wire: TypeAlias = socket.socket | TlsSocket
+_NOT_NOW: Final = (BlockingIOError, InterruptedError)
 
 
 class Tally:
@@ -80,10 +80,10 @@ class Connection(Holder):
 
     __slots__ = ("_events", "_out", "closed", "fd", "mute", "reactor", "sock")
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, events: int = READ) -> None:
+    def __init__(self, reactor: Reactor, sock: Wire, events: int = READ) -> None:
         super().__init__()
         self.reactor = reactor
-        self.sock = sock
+        self.sock: Wire = sock
         self.fd = sock.fileno()
         self.closed = False
         self.mute = False

@@ -14,12 +14,17 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.proxy.engine.handshake import GREETING
 
+if TYPE_CHECKING:
+    from agent.proxy.engine.handshake import Judge
+
 AGENT: Final = "agent.shoal"
 """What SNI calls the agent itself."""
+JOIN: Final = "join.shoal"
+"""What SNI calls it by whoever has a token, and no certificate yet."""
 _PROTOCOLS: Final = [GREETING, "http/1.1"]
 
 
@@ -30,6 +35,18 @@ class Shown(NamedTuple):
     key: Path
 
 
+class Way:
+    """A caller's hop to a service: as whom, by which name, and who is believed to be it. Another takes its place when
+    the caller has another certificate; connections that are there go on until theirs ends."""
+
+    def __init__(self, context: ssl.SSLContext, sni: str, judge: Judge, ends_s: float) -> None:
+        """`ends_s`: when what is shown ends, in seconds of the epoch."""
+        self.context = context
+        self.sni = sni
+        self.judge = judge
+        self.ends_s = ends_s
+
+
 def client_context(shown: Shown, roots: Iterable[bytes]) -> ssl.SSLContext:
     """Of one caller. `roots`: DER. Raises OSError for files that cannot be read or do not belong together."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, shown, roots)
@@ -38,13 +55,24 @@ def client_context(shown: Shown, roots: Iterable[bytes]) -> ssl.SSLContext:
     return context
 
 
-def server_context(services: Mapping[str, Shown], roots: Iterable[bytes]) -> ssl.SSLContext:
-    """Of all that are called here, by what SNI calls them; AGENT is one of them, and shown where nothing is called."""
-    known = list(roots)
-    contexts = {name: _context(ssl.PROTOCOL_TLS_SERVER, shown, known) for name, shown in services.items()}
-    for context in contexts.values():
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.num_tickets = 0
+def server_context(shown: Shown, roots: Iterable[bytes]) -> ssl.SSLContext:
+    """Of one that is called here. `roots`: DER. Raises OSError like `client_context`."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, shown, roots)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0
+    return context
+
+
+def joining_context(agent: Shown) -> ssl.SSLContext:
+    """Of the agent, for who has nothing to show yet, and a token: nobody is asked who he is. Raises OSError."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, agent, ())
+    context.num_tickets = 0
+    return context
+
+
+def choosing(contexts: Mapping[str, ssl.SSLContext]) -> ssl.SSLContext:
+    """One for a listener, of those of all that are called here, by what SNI calls them; AGENT is one of them, and shown
+    where nothing is called."""
 
     def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
         found = contexts.get(AGENT if name is None else name.lower())
@@ -63,6 +91,8 @@ def _context(protocol: int, shown: Shown, roots: Iterable[bytes]) -> ssl.SSLCont
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET
     context.load_cert_chain(shown.chain, shown.key)
-    context.load_verify_locations(cadata=b"".join(roots))
+    known = b"".join(roots)
+    if known:
+        context.load_verify_locations(cadata=known)
     context.set_alpn_protocols(_PROTOCOLS)
     return context

@@ -86,6 +86,11 @@ class HalfOpen(Timed):
         """It is over."""
         self._waiting.pop(handshake, None)
 
+    def end(self) -> None:
+        """Give all of them up: the worker ends."""
+        for handshake in list(self._waiting):
+            handshake.fail("the agent ends")
+
     def heard(self, handshake: Waiting) -> None:
         """It said something."""
         self._waiting.move_to_end(handshake)

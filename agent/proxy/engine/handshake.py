@@ -29,7 +29,8 @@ from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Reactor
 from agent.proxy.engine.tls import TlsSocket, words
 
 if TYPE_CHECKING:
-    Judge = Callable[[list[bytes]], Identity | Refused]
+    Judge = Callable[[list[bytes], ssl.SSLContext], Identity | Refused]
+    """Who shows a chain, in a handshake by a context."""
 
 HANDSHAKE_S: Final = 5.0
 MAX_BYTES: Final = 64 * 1024
@@ -252,7 +253,7 @@ class Handshake(Waiting):
             self._read_line()
 
     def _judge_peer(self) -> None:
-        found = self._judge(chain_of(self._object))
+        found = self._judge(chain_of(self._object), self._object.context)
         greets = self._object.selected_alpn_protocol() == GREETING
         if isinstance(found, Refused):
             self._refusal = found.reason
@@ -357,6 +358,12 @@ class Handshake(Waiting):
         if self._count is not None:
             self._count.failed += 1
         self._outcome.failed(reason)
+
+    def cancel(self) -> None:
+        """Whoever began it wants it no more, and is told nothing."""
+        if self.state != OVER:
+            self._leave()
+            self._sock.close()
 
     def abort(self) -> None:
         """A callback of this handshake failed, or its worker ends."""

@@ -68,6 +68,11 @@ class TlsSocket:
         """And we have."""
         self._cut = False
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What its handshake was made by: which of those of a server."""
+        return self._object.context
+
     # As a socket.
 
     def fileno(self) -> int:

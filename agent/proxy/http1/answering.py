@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import socket
-
 from agent.proxy.budget import Budget, Guest
+from agent.proxy.engine.connection import Wire
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.http1.answers import date_line, status_line
 from agent.proxy.http1.framing import chunk, last_chunk
@@ -28,7 +27,7 @@ class Answered(Guest):
 
     __slots__ = ("closing", "exchange")
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, budget: Budget, address: str, *, outsider: bool) -> None:
+    def __init__(self, reactor: Reactor, sock: Wire, budget: Budget, address: str, *, outsider: bool) -> None:
         super().__init__(reactor, sock, budget, address, outsider=outsider)
         self.exchange: RequestHandler | None = None
         self.closing = False

@@ -1,9 +1,6 @@
 # mypyc: compiled
-"""An endpoint that is spoken HTTP/1 to: one request at a time. The connection reads answers, its stream sends requests
-and goes back to the pool.
-
-Answers are judged as strictly as requests: an upstream that cannot be read without guessing gets its connection
-closed, and the client a 502.
+"""An endpoint that is spoken HTTP/1 to: one request at a time. The connection reads answers (`reading`), its stream
+sends requests and goes back to the pool.
 """
 
 from __future__ import annotations
@@ -11,33 +8,36 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Final
+from typing import Final, cast
 
 from agent.process.descriptors import OURS
-from agent.proxy.engine.connection import Connection, Tally
+from agent.proxy.engine.connection import Tally
+from agent.proxy.engine.credentials import Way
 from agent.proxy.engine.reactor import INFINITY, READ, WRITE, Reactor
-from agent.proxy.http1.framing import ChunkedDecoder, chunk, last_chunk
-from agent.proxy.http1.gathering import Gathered
-from agent.proxy.http1.head import parse_response
+from agent.proxy.http1.framing import chunk, last_chunk
 from agent.proxy.http1.phase import Phase
+from agent.proxy.http1.reading import Answers
 from agent.proxy.messages.head import (
     CHUNKED,
-    LENGTH,
-    NO_BODY,
     UNTIL_CLOSE,
-    BadHead,
     HeadRules,
     RequestHead,
-    ResponseHead,
 )
 from agent.proxy.stream import ResponseHandler, Upstream
 from agent.trust import bind_source
 
-MAX_INTERIM: Final = 100
-"""Interim answers to a request. A service that says every ten seconds that it is at work may say so for a quarter of an
-hour; one that says nothing else is broken."""
-
 _WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD"})
+
+
+class Lane:
+    """Idle connections that may take each other's place, by the address that they lead to."""
+
+    __slots__ = ("idle", "way")
+
+    def __init__(self, way: Way | None) -> None:
+        self.way = way
+        """Who is shown and expected on them; None: nobody, they are in plain text."""
+        self.idle: dict[tuple[str, int], list[ClientStream]] = {}
 
 
 class Home:
@@ -59,23 +59,10 @@ class Home:
         raise NotImplementedError
 
 
-class ClientConnection(Connection):
+class ClientConnection(Answers):
     """One connection to an endpoint's address. Owned by an attempt while busy, by the pool while idle."""
 
-    __slots__ = (
-        "_decoder",
-        "_framing",
-        "_heads",
-        "_left",
-        "attempt",
-        "dial",
-        "interim",
-        "phase",
-        "pool",
-        "reusable",
-        "sent",
-        "tally",
-    )
+    __slots__ = ("dial", "lane", "pool", "sent", "tally")
 
     def __init__(
         self,
@@ -85,21 +72,15 @@ class ClientConnection(Connection):
         dial: tuple[str, int],
         attempt: ResponseHandler,
         tally: Tally | None,
+        lane: Lane,
     ) -> None:
-        super().__init__(reactor, sock, WRITE)
+        super().__init__(reactor, sock, WRITE, pool.heads, attempt)
         self.pool = pool
         self.dial = dial
-        self.attempt: ResponseHandler | None = attempt
-        self.phase = Phase.CONNECTING
+        self.lane = lane
+        """Where it is kept while it is idle."""
         self.sent = False
         """Whether any byte of the current request reached the kernel: from then on the endpoint may have seen it."""
-        self._heads = Gathered(pool.heads)
-        self.interim = 0
-        """Interim answers (1xx) to the current request so far."""
-        self._framing = NO_BODY
-        self._left = 0
-        self._decoder: ChunkedDecoder | None = None
-        self.reusable = True
         pool.opened += 1
         self.tally = tally
         """Who counts it."""
@@ -109,18 +90,22 @@ class ClientConnection(Connection):
     def on_event(self, events: int) -> None:
         """The reactor's callback; the first event tells how connecting went."""
         if self.phase is not Phase.CONNECTING:
-            Connection.on_event(self, events)
+            Answers.on_event(self, events)
             return
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self.on_broken(OSError(code, os.strerror(code)))
             return
+        self._want(READ)
+        self.on_ready()
+
+    def on_ready(self) -> None:
+        """It can be used."""
         self.phase = Phase.IDLE
         if self.tally is not None:
             self.tally.connecting -= 1
             self.tally.open += 1
         self.deadline = INFINITY
-        self._want(READ)
         assert self.attempt is not None
         self.attempt.on_connected()
 
@@ -133,107 +118,6 @@ class ClientConnection(Connection):
         except OSError:
             pass
         return True
-
-    # What comes back.
-
-    def on_data(self, data: bytes) -> None:
-        """Bytes of an answer."""
-        try:
-            if self.phase is Phase.HEAD:
-                self._read_heads(data)
-            elif self.phase is Phase.BODY:
-                self._read_body(data)
-            elif self.phase is Phase.TUNNEL:
-                assert self.attempt is not None
-                self.attempt.on_tunnel_data(data)
-            else:  # idle: nobody asked
-                self.close()
-        except BadHead as bad:
-            self._fail_badly(bad.reason)
-
-    def _read_heads(self, data: bytes) -> None:
-        attempt = self.attempt
-        assert attempt is not None
-        heads = self._heads
-        heads.feed(data)
-        while True:
-            text = heads.head()
-            if text is None:
-                return
-            head = parse_response(text, attempt.method, self.pool.heads)
-            if head.status >= 200:
-                break
-            if head.status == 101:
-                self._switch(attempt, head, heads.take())
-                return
-            self.interim += 1
-            if self.interim > MAX_INTERIM:
-                raise BadHead(f"more than {MAX_INTERIM} interim answers (1xx), and no answer")
-            attempt.on_informational(head)
-            if self.attempt is not attempt:
-                return
-        self._begin_body(attempt, head, heads.take())
-
-    def _switch(self, attempt: ResponseHandler, head: ResponseHead, data: bytes) -> None:
-        if not attempt.upgrade:
-            raise BadHead("101 Switching Protocols that nobody asked for")
-        self.phase = Phase.TUNNEL
-        self.reusable = False
-        attempt.on_switched(head)
-        if data and self.attempt is attempt:
-            attempt.on_tunnel_data(data)
-
-    def _begin_body(self, attempt: ResponseHandler, head: ResponseHead, data: bytes) -> None:
-        framing = head.framing
-        if head.close:
-            self.reusable = False
-        if framing == LENGTH and len(data) >= head.length:
-            if len(data) > head.length:
-                self.reusable = False
-                data = data[: head.length]
-            self.deadline = INFINITY
-            attempt.on_response(head, data, True)
-            return
-        if framing == NO_BODY:
-            if data:
-                self.reusable = False
-            self.deadline = INFINITY
-            attempt.on_response(head, b"", True)
-            return
-        self.deadline = INFINITY
-        self._framing = framing
-        self._left = head.length
-        self.phase = Phase.BODY
-        if framing == CHUNKED:
-            self._decoder = ChunkedDecoder()
-        attempt.on_response(head, b"", False)
-        if data and self.attempt is attempt:
-            self._read_body(data)
-
-    def _read_body(self, data: bytes) -> None:
-        attempt = self.attempt
-        assert attempt is not None
-        if self._framing == LENGTH:
-            if len(data) > self._left:
-                self.reusable = False
-                data = data[: self._left]
-            self._left -= len(data)
-            attempt.on_response_data(data)
-            if not self._left and self.attempt is attempt:
-                attempt.on_response_end([])
-        elif self._framing == CHUNKED:
-            decoder = self._decoder
-            assert decoder is not None
-            payload = decoder.feed(data)
-            if payload:
-                attempt.on_response_data(payload)
-            if decoder.done and self.attempt is attempt:
-                self._decoder = None
-                if decoder.rest:
-                    self.reusable = False
-                attempt.on_response_end(decoder.trailers)
-        else:
-            attempt.on_response_data(data)
 
     def on_eof(self) -> None:
         """The upstream closed: the end of an answer that is framed so, and a failure anywhere else."""
@@ -282,12 +166,6 @@ class ClientConnection(Connection):
         if self.attempt is not None:
             self.attempt.on_drained()
 
-    def _fail_badly(self, reason: str) -> None:
-        attempt, self.attempt = self.attempt, None
-        self.close()
-        if attempt is not None:
-            attempt.on_bad_response(reason)
-
     # How it ends.
 
     def close(self) -> None:
@@ -335,11 +213,12 @@ class ClientStream(Upstream):
     def connect(self, source: str = "") -> None:
         """Begin to connect."""
         connection = self.connection
+        sock = cast(socket.socket, connection.sock)  # TLS comes later
         try:
             if source:
-                bind_source(connection.sock, source)
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = connection.sock.connect_ex(self.dial)
+                bind_source(sock, source)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = sock.connect_ex(self.dial)
         except OSError as error:
             connection.on_broken(error)
             return

@@ -1,5 +1,9 @@
 # mypyc: compiled
-"""Idle upstream connections, by the address they lead to; the one used last is used first."""
+"""Idle upstream connections, by the address they lead to; the one used last is used first.
+
+What is secured has lanes of its own, by caller and callee: who was proven on a connection, and to whom, is part of it.
+Law: a connection is used by nobody else, and not beyond the end of either certificate.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from typing import Final
 from agent.process.descriptors import NONE_LEFT
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Reactor
-from agent.proxy.http1.client import ClientConnection, ClientStream, Home
+from agent.proxy.http1.client import ClientConnection, ClientStream, Lane
+from agent.proxy.http1.secured import SecuredConnection, Vault
 from agent.proxy.messages.head import HeadRules
+from agent.proxy.proof.security import Security
 from agent.proxy.stream import ResponseHandler
 
 MAX_IDLE_PER_ADDRESS: Final = 256
@@ -29,27 +35,45 @@ def tcp_socket(dial: tuple[str, int]) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
-class Pool(Home):
+class Pool(Vault):
     """Decides and holds; connecting and closing is done by the connections themselves."""
 
-    __slots__ = ("_idle", "connects", "make_socket", "most", "reactor", "reused")
+    __slots__ = ("connects", "lanes", "make_socket", "most", "plain", "reactor", "reused", "secured")
 
     def __init__(self, reactor: Reactor, heads: HeadRules) -> None:
         super().__init__(heads)
         self.reactor = reactor
-        self._idle: dict[tuple[str, int], list[ClientStream]] = {}
+        self.plain = Lane(None)
+        self.lanes: dict[tuple[str, str], Lane] = {}
+        """Of what is secured, by caller and callee."""
+        self.secured: set[SecuredConnection] = set()
         self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
-        """For tests, the wire; for TLS, what wraps it."""
+        """For tests."""
         self.most = 1 << 30
         """Connections beyond which none is kept idle."""
         self.reused = 0
         self.connects = 0
 
-    def take(self, dial: tuple[str, int], *, verify: bool, tally: Tally | None = None) -> ClientStream | None:
+    def lane(self, caller: str, callee: str, security: Security) -> Lane | None:
+        """Where a caller's connections to a service are kept that are secured; None: it cannot prove anything."""
+        lane = self.lanes.get((caller, callee))
+        if lane is None:
+            way = security.way(caller, callee)
+            if way is None:
+                return None
+            lane = self.lanes[caller, callee] = Lane(way)
+        return lane
+
+    def _all(self) -> list[Lane]:
+        return [self.plain, *self.lanes.values()]
+
+    def take(
+        self, lane: Lane, dial: tuple[str, int], *, verify: bool, tally: Tally | None = None
+    ) -> ClientStream | None:
         """An idle connection to an address. One that is closed already is ruled out, by a system call: always where
         nothing may be sent twice (`verify`), else where it has been idle for more than a moment; what is used again at
         once costs a comparison, and is a matter of retries. `tally` has it from now on, where that matters."""
-        idle = self._idle.get(dial)
+        idle = lane.idle.get(dial)
         while idle:
             stream = idle.pop()
             connection = stream.connection
@@ -65,9 +89,9 @@ class Pool(Home):
             return stream
         return None
 
-    def bring_up(self, dial: tuple[str, int], tally: Tally) -> bool:
+    def bring_up(self, lane: Lane, dial: tuple[str, int], tally: Tally) -> bool:
         """Have an idle connection to an address that a tally counts be the next one taken; False: there is none."""
-        idle = self._idle.get(dial)
+        idle = lane.idle.get(dial)
         if idle is None:
             return False
         for index in range(len(idle) - 1, -1, -1):
@@ -78,12 +102,15 @@ class Pool(Home):
 
     def let_go(self, tally: Tally) -> None:
         """Close every idle connection that a tally counts."""
-        for idle in list(self._idle.values()):
-            for stream in list(idle):
-                if stream.connection.tally is tally:
-                    stream.connection.close()
+        for lane in self._all():
+            for idle in list(lane.idle.values()):
+                for stream in list(idle):
+                    if stream.connection.tally is tally:
+                        stream.connection.close()
 
-    def open(self, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None) -> ClientStream | None:
+    def open(
+        self, lane: Lane, dial: tuple[str, int], handler: ResponseHandler, tally: Tally | None
+    ) -> ClientStream | None:
         """A new one, about to be connected; None where this host has none left, which the handler has heard."""
         while True:
             try:
@@ -95,7 +122,10 @@ class Pool(Home):
                 handler.on_unable(error.strerror or str(error), elsewhere=False)
                 return None
         try:
-            connection = ClientConnection(self.reactor, self, sock, dial, handler, tally)
+            if lane.way is None:
+                connection = ClientConnection(self.reactor, self, sock, dial, handler, tally, lane)
+            else:
+                connection = SecuredConnection(self.reactor, self, sock, dial, handler, tally, lane)
         except OSError as error:  # epoll takes no more
             sock.close()
             handler.on_unable(error.strerror or str(error), elsewhere=False)
@@ -104,21 +134,25 @@ class Pool(Home):
 
     def free_one(self) -> bool:
         """Close an idle connection, for its descriptor; False when there is none."""
-        for idle in self._idle.values():
-            if idle:
-                idle[0].connection.close()
-                return True
+        for lane in self._all():
+            for idle in lane.idle.values():
+                if idle:
+                    idle[0].connection.close()
+                    return True
         return False
 
     def put(self, stream: ClientStream) -> None:
         """Keep a connection for the next request; or close it, where there are plenty."""
-        idle = self._idle.get(stream.dial)
+        lane = stream.connection.lane
+        idle = lane.idle.get(stream.dial)
         if idle is None:
-            idle = self._idle[stream.dial] = []
-        tally = stream.connection.tally
+            idle = lane.idle[stream.dial] = []
+        connection = stream.connection
+        tally = connection.tally
         limited = tally is not None and tally.most > 0
         if (
-            len(idle) >= MAX_IDLE_PER_ADDRESS
+            (lane.way is not None and isinstance(connection, SecuredConnection) and connection.spent)
+            or len(idle) >= MAX_IDLE_PER_ADDRESS
             or self.opened > self.most
             or (limited and tally is not None and tally.over)
         ):
@@ -131,25 +165,49 @@ class Pool(Home):
 
     def forget(self, connection: ClientConnection) -> None:
         """An idle connection closed."""
-        idle = self._idle.get(connection.dial, [])
+        lane = connection.lane
+        idle = lane.idle.get(connection.dial, [])
         for index, stream in enumerate(idle):
             if stream.connection is connection:
                 del idle[index]
                 break
         if not idle:
-            self._idle.pop(connection.dial, None)
+            lane.idle.pop(connection.dial, None)
 
     def drop(self, dial: tuple[str, int]) -> None:
         """Close every idle connection to an address that nobody has any more."""
-        for stream in self._idle.pop(dial, []):
-            stream.connection.close()
+        for lane in self._all():
+            for stream in lane.idle.pop(dial, []):
+                stream.connection.close()
 
     def close(self) -> None:
         """Close every idle connection."""
-        for dial in list(self._idle):
-            self.drop(dial)
+        for lane in self._all():
+            for dial in list(lane.idle):
+                self.drop(dial)
 
     @property
     def idle(self) -> int:
         """Idle connections, over all addresses."""
-        return sum(map(len, self._idle.values()))
+        return sum(len(idle) for lane in self._all() for idle in lane.idle.values())
+
+    # What is secured.
+
+    def renew(self, security: Security) -> None:
+        """Trust has changed: new connections are made in the ways of now, or not at all. Those that are there go on."""
+        for (caller, callee), lane in list(self.lanes.items()):
+            way = security.way(caller, callee)
+            if way is not None:
+                lane.way = way
+                continue
+            del self.lanes[caller, callee]
+            for idle in list(lane.idle.values()):
+                for stream in list(idle):
+                    stream.connection.close()
+
+    def hold(self, connection: SecuredConnection, *, held: bool) -> None:
+        """A connection is secured; or, not `held`, it is no more."""
+        if held:
+            self.secured.add(connection)
+        else:
+            self.secured.discard(connection)

@@ -17,6 +17,7 @@ import struct
 from typing import Final
 
 from agent.proxy.budget import Budget
+from agent.proxy.engine.connection import Wire
 from agent.proxy.http1.answering import Answered, ServerStream
 from agent.proxy.http1.answers import closing_answer
 from agent.proxy.http1.framing import ChunkedDecoder
@@ -50,7 +51,7 @@ class ServerConnection(Answered):
         "stream",
     )
 
-    def __init__(self, server: Server, sock: socket.socket, peer: Peer, budget: Budget, *, outsider: bool) -> None:
+    def __init__(self, server: Server, sock: Wire, peer: Peer, budget: Budget, *, outsider: bool) -> None:
         super().__init__(server.reactor, sock, budget, peer.address, outsider=outsider)
         self.server = server
         self.stream: ServerStream | None = ServerStream(self, peer)
@@ -294,6 +295,14 @@ class ServerConnection(Answered):
             self.server.on_refused(FULL, self.address, self.budget.inbound, self._early.begin())
             self.write(closing_answer(FULL))
         self.close()
+
+    def finish(self) -> None:
+        """Take no more than what is under way: the next answer is the last."""
+        self.closing = True
+        if self.exchange is None:
+            self.catch_up()
+            if self.exchange is None and not self.closed:
+                self.close()
 
     def abort(self) -> None:
         """Give the connection up: the client sees that the answer did not come whole."""

@@ -44,6 +44,13 @@ def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
             "connects": runtime.pool.connects,
             "reused": runtime.pool.reused,
         },
+        "tls": {
+            "half_open": len(runtime.security.half_open),
+            "secured": runtime.security.half_open.secured,
+            "failed": runtime.security.half_open.failed,
+            "displaced": runtime.security.half_open.displaced,
+            "ended": runtime.custody.ended,
+        },
         "given_up": {"noted": runtime.given_up.noted, "lost": runtime.given_up.lost},
         "counts_lost": runtime.together.lost if runtime.together is not None else 0,
         "records_lost": runtime.recorder.lost,

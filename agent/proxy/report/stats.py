@@ -11,6 +11,9 @@ from typing import Any, Final
 
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+MOST_PEERS: Final = 100
+"""That are told apart."""
+
 
 class ServiceStats:
     """What was seen of one service, from this worker. Outlives every plan."""
@@ -29,6 +32,7 @@ class ServiceStats:
         "faults",
         "limited",
         "met",
+        "plain",
         "refused",
         "requests",
         "shed",
@@ -59,6 +63,8 @@ class ServiceStats:
         """By limit: requests that were one too many."""
         self.faults: dict[str, int] = {}
         """By rule: requests that a fault was injected into."""
+        self.plain: dict[str, int] = {}
+        """By the host or address at the other end: requests in plain text, where policy would rather have TLS."""
         self.transitions: dict[str, int] = {}
         """By state: how often a breaker went there."""
         self.ejections: dict[str, int] = {}
@@ -76,6 +82,10 @@ class ServiceStats:
         counters = self.met.get(kind)
         if counters is not None:
             count(counters, what)
+
+    def note_plain(self, peer: str) -> None:
+        """A request came or went in plain text."""
+        count(self.plain, peer if peer in self.plain or len(self.plain) < MOST_PEERS else "others")
 
     def note_audit(self, kind: str, document: str, done: str, would: str) -> None:
         """A document that is only watched was asked."""
@@ -118,6 +128,7 @@ class ServiceStats:
             "copies": self.copies,
             "shed": self.shed,
             "limited": self.limited,
+            "plain": self.plain,
             "faults": self.faults,
             "transitions": self.transitions,
             "ejections": self.ejections,

@@ -15,14 +15,17 @@ from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import ResponseHead, connected
 from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.phases.phase import Phase
+from agent.proxy.proof.securing import lane_to
 from agent.proxy.request.served import Served
 from agent.proxy.stream import Upstream
 from agent.proxy.table.connections import Connections
+from agent.proxy.table.service import Service
 from policies.endpoint import Endpoint
 from policies.kinds.balance.ewma import observe
 from policies.kinds.balance.penalty import penalise
 from policies.kinds.outlier.ejector import CONNECT, OK
 from policies.kinds.retry.policy import IDEMPOTENT_BYTES, Failure
+from policies.kinds.tls.decide import Tls
 
 REFUSED_S: Final = 1.0
 """For how long an endpoint that refused a connection is passed over, while there is another."""
@@ -128,6 +131,7 @@ class Attempt(Dialling):
         "exchange",
         "gated",
         "held",
+        "insecure",
         "judged",
         "latency_s",
         "number",
@@ -159,6 +163,8 @@ class Attempt(Dialling):
         """What its end says of how long the endpoint takes, where there is no good answer."""
         self.unable = False
         """Whether it failed at this host, and tells nothing of the endpoint."""
+        self.insecure = False
+        """Whether it was not made, for it would have been in plain text."""
         load = endpoint.load
         load.active += 1
         load.requests += 1
@@ -172,10 +178,26 @@ class Attempt(Dialling):
     def start(self) -> None:
         """On a connection of the pool, or a new one; as soon as there may be one."""
         pool, tally = self.exchange.runtime.pool, self.exchange.tally()
+        target = self.exchange.target
+        tls = target.plan.tls if target is not None and not self.exchange.inbound else None
+        if target is not None and tls is not None and not self._secure(target, tls):
+            return
         if self.exchange.request.method == b"CONNECT":
             self.open_one(pool, tally)
         else:
             self.find_connection(pool, tally)
+
+    def _secure(self, target: Service, tls: Tls) -> bool:
+        """Find out by which connections it goes; False: by none, which the exchange has heard."""
+        exchange = self.exchange
+        found = lane_to(exchange.runtime, target, self.endpoint, exchange.caller, tls)
+        if not isinstance(found, str):
+            self.lane = found
+            return True
+        self.insecure = True
+        self.endpoint.load.refused_until = exchange.reactor.now + REFUSED_S
+        exchange.on_failed(self, Failure.CONNECT, f"{self._address} cannot be reached in safety: {found}", sent=False)
+        return False
 
     @property
     def verifies(self) -> bool:

@@ -125,6 +125,9 @@ class Exchange(Judged):
     def _read_own_fields(self) -> Refusal | None:
         """The fields of the request that are for the agent."""
         inbound = self.inbound
+        proven = self.down.peer.identity is not None
+        if proven:
+            self.caller = self.down.peer.caller
         agents = 0
         for field in self.request.special:
             code = field.code
@@ -143,7 +146,7 @@ class Exchange(Judged):
                 if isinstance(caller, Refusal):
                     return caller
                 self.caller = caller
-            elif code == SHOAL_CALLER:
+            elif code == SHOAL_CALLER and not proven:
                 self.caller = field.value.decode("ascii", "replace")
         if not self.request_id:
             self.request_id = self.runtime.next_request_id()
@@ -292,7 +295,7 @@ class Exchange(Judged):
             self.prove(504)
             self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=not sent)))
         elif not sent:
-            whose = "endpoint"
+            whose = "tls" if attempt.insecure else "endpoint"
             if attempt.unable:
                 whose = "agent"
                 self.part()

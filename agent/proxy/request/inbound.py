@@ -18,6 +18,7 @@ from agent.proxy.table.connections import Connections
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.kinds.retry.policy import Failure
+from policies.kinds.tls.decide import PERMISSIVE
 
 
 class Inbound(Exchange):
@@ -43,10 +44,26 @@ class Inbound(Exchange):
 
     def begin(self, plan: Plan, refusal: Refusal | None) -> None:
         """To the instance."""
+        wanted = self.request.special_value(SHOAL_ENDPOINT)
+        peer = self.down.peer
+        if refusal is None and peer.identity is not None:
+            refusal = self._misdirected(plan, wanted)
+        elif plan.tls is not None and plan.tls.mode == PERMISSIVE:
+            assert self.service is not None
+            self.service.stats.note_plain(peer.address)
         if refusal is not None:
             self.refuse(Refuse(refusal))
         else:
-            self.come_in(self.request.special_value(SHOAL_ENDPOINT))
+            self.come_in(wanted)
+
+    def _misdirected(self, plan: Plan, wanted: bytes | None) -> Refusal | None:
+        """Who has had one service proven does not get another by the same connection (RFC 9110 section 15.5.20)."""
+        service = plan.service if wanted is None else wanted.decode("latin-1").rpartition("/")[0]
+        called = self.down.peer.called
+        if called == service:
+            return None
+        proven = called or "this agent itself"
+        return Refusal(421, "tls", f"this connection is to {proven}, and the request to {service}", unsent=True)
 
     def tally(self) -> Connections | None:
         """Breakers count connections at the callers'."""

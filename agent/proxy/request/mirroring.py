@@ -22,6 +22,7 @@ from agent import frames
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
+from agent.proxy.proof.securing import lane_to
 from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
 from agent.proxy.table.service import Service
@@ -291,12 +292,20 @@ class Copy(ResponseHandler):
     def start(self) -> None:
         """On a connection of the pool, or a new one."""
         runtime = self._exchange.runtime
-        up = runtime.pool.take(self._endpoint.dial, verify=True)
+        lane = runtime.pool.plain
+        target = runtime.table.services.get(self._endpoint.service)
+        if target is not None and target.plan.tls is not None:
+            found = lane_to(runtime, target, self._endpoint, self._exchange.caller, target.plan.tls)
+            if isinstance(found, str):
+                self._fail(found)
+                return
+            lane = found
+        up = runtime.pool.take(lane, self._endpoint.dial, verify=True)
         if up is not None:
             self.up = up
             self.on_connected()
             return
-        self.up = up = runtime.pool.open(self._endpoint.dial, self, None)
+        self.up = up = runtime.pool.open(lane, self._endpoint.dial, self, None)
         if up is None:
             return
         up.arm(self._deadline)

@@ -234,6 +234,7 @@ class Table:
             agent=frame.agent,
             dial=(frame.dial_address, frame.dial_port),
             via=frame.via,
+            secured_until=frame.secured_until,
             load=load,
         )
         before = service.members.get(frame.id)

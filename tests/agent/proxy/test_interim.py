@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.proxy.engine.reactor import HIGH_WATER_BYTES
-from agent.proxy.http1.client import MAX_INTERIM
+from agent.proxy.http1.reading import MAX_INTERIM
 from tests.agent.proxy.test_conversations import DELIVER, GET, HEARD, OK, RELAYED
 from tests.support.playbook import Playbook, Wire
 

@@ -12,15 +12,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
 
 from agent.identity.verdict import Identity
-from agent.proxy.engine.reactor import READ
 from agent.proxy.engine.tls import TlsSocket
-from agent.proxy.peer import peer_at
+from agent.proxy.peer import Proof, peer_at
 from tests.support.identity import PETS, SHOP
 from tests.support.light import until
 from tests.support.proxy import OK, Client, endpoint, running_proxy
@@ -310,11 +309,8 @@ async def test_requests_do_not_know_of_it(tmp_path: Path) -> None:
         worker = proxy.worker
 
         def take(sock: TlsSocket, identity: Identity) -> None:
-            before = set(worker.connections)
-            worker.on_accepted(cast(socket.socket, sock), peer_at("127.0.0.1", worker.agents), worker.inbound)
-            (connection,) = worker.connections - before
-            if sock.pending():
-                connection.on_event(READ)
+            proof = Proof(identity, "pets.production", ours=True)
+            worker.on_accepted(sock, peer_at("127.0.0.1", worker.agents, proof), worker.inbound)
 
         loop.take = take
         answers: list[bytes] = []

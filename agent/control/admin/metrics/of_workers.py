@@ -57,6 +57,9 @@ def _services(workers: Sequence[dict[str, Any]]) -> list[Metric]:
         "limited": CounterMetricFamily("shoal_limited", "Requests refused by a limit", labels=["service", "limit"]),
         "faults": CounterMetricFamily("shoal_faults", "Faults injected on purpose", labels=["service", "rule"]),
         "copies": CounterMetricFamily("shoal_shadow", "Copies of requests", labels=["service", "outcome"]),
+        "plain": CounterMetricFamily(
+            "shoal_plaintext_requests", "In plain text though its policy is permissive", labels=["service", "peer"]
+        ),
         "shed": CounterMetricFamily("shoal_shed", "Requests that were not let in", labels=["service", "outcome"]),
         "transitions": CounterMetricFamily(
             "shoal_breaker_transitions", "Changes of a breaker", labels=["service", "to"]
@@ -81,7 +84,7 @@ def _services(workers: Sequence[dict[str, Any]]) -> list[Metric]:
             if len(labels) == 4:  # a worker of before counts by kind alone
                 audit.add_metric([name, *labels], number)
         for field, metric in by_label.items():
-            for label, number in sorted(service[field].items()):
+            for label, number in sorted(service.get(field, {}).items()):
                 metric.add_metric([name, label], number)
         if service["breaker"]:
             breaker.add_metric([name], max(WORST[state] for state in service["breaker"]))
@@ -136,6 +139,7 @@ _GAUGES: Final = {
     "shoal_connections_open": ("Client connections", "connections", "open"),
     "shoal_upstream_connections_open": ("Connections to endpoints", "pool", "open"),
     "shoal_upstream_connections_idle": ("Idle ones of them", "pool", "idle"),
+    "shoal_tls_half_open": ("Handshakes of callers that are under way", "tls", "half_open"),
     "shoal_buffered_bytes": ("Held for those who do not take it yet", "buffers", "held"),
 }
 """By name: the text, and where a worker's figures have it."""
@@ -143,6 +147,14 @@ _COUNTERS: Final = {
     "shoal_connections": ("Client connections accepted", "connections", "accepted"),
     "shoal_upstream_connects": ("Connections made to endpoints", "pool", "connects"),
     "shoal_upstream_reuses": ("Requests sent over a connection from the pool", "pool", "reused"),
+    "shoal_tls_handshakes": ("Handshakes of callers that came to something", "tls", "secured"),
+    "shoal_tls_handshakes_failed": ("Handshakes of callers that came to nothing", "tls", "failed"),
+    "shoal_tls_handshakes_displaced": ("Of those, how many had to make way for others", "tls", "displaced"),
+    "shoal_tls_connections_ended": (
+        "Connections that were cut because what had proven them was revoked, or had ended",
+        "tls",
+        "ended",
+    ),
     "shoal_connections_cut_off": ("Slowest connections, closed as all held too much", "buffers", "cut_off"),
     "shoal_connections_made_way": ("Connections closed for others, without a request", "connections", "made_way"),
     "shoal_given_up_calls": (

@@ -1,0 +1,45 @@
+# mypyc: compiled
+"""Whether a try goes by TLS, and as whom: decided by policy and by what the other agent has published, and never by
+what the network answers. So who cuts or garbles a handshake gets a failed request, and none in plain text.
+"""
+
+from __future__ import annotations
+
+from agent.proxy.http1.client import Lane
+from agent.proxy.runtime import Runtime
+from agent.proxy.table.service import Service
+from agent.trust import is_loopback
+from policies.endpoint import Endpoint
+from policies.kinds.tls.decide import OFF, STRICT, Tls
+
+
+def lane_to(runtime: Runtime, target: Service, endpoint: Endpoint, caller: str, tls: Tls) -> Lane | str:
+    """The connections by which a caller reaches an endpoint of a service; or why it may not."""
+    if tls.mode == OFF:
+        return runtime.pool.plain
+    if not endpoint.via:
+        return _beside(runtime, endpoint, tls)
+    now_s = runtime.recorder.epoch + runtime.reactor.now
+    reason = ""
+    if endpoint.secured_until <= now_s:
+        reason = f"the agent of {endpoint.agent} holds no certificate of {endpoint.service}"
+        if endpoint.secured_until:
+            reason += " any more: it has ended"
+    else:
+        lane = runtime.pool.lane(caller, endpoint.service, runtime.security)
+        if lane is not None:
+            return lane
+        reason = "this agent holds no certificate"
+    if tls.mode == STRICT:
+        return reason
+    target.stats.note_plain(endpoint.agent)
+    return runtime.pool.plain
+
+
+def _beside(runtime: Runtime, endpoint: Endpoint, tls: Tls) -> Lane | str:
+    """An instance of this host, or one that no agent is beside."""
+    if tls.mode != STRICT or endpoint.agent == runtime.table.host or is_loopback(endpoint.address):
+        return runtime.pool.plain
+    if endpoint.agent:
+        return f"the agent of {endpoint.agent}, which would prove that it is {endpoint.service}, is not there"
+    return "no agent is beside it that could prove who it is"
