@@ -18,6 +18,7 @@ from policies.language.work import check_work
 
 # In the order of the phases in which requests meet them; a kind is a line here, and a folder of its name in kinds/.
 KINDS: Final = (
+    Kind("isolation", "for whom a service is there at all", Side.BOTH, fails_closed=True, every_level=True),
     Kind("tls", "whether hops between hosts are TLS", Side.CALLEE, fails_closed=True, every_level=True),
     Kind("egress", "which hosts outside the mesh a service may call", Side.LEAVING, fails_closed=True),
     Kind("path", "which spellings of a path are one place, and which are refused", Side.CALLER),

@@ -113,6 +113,8 @@ class Denied(msgspec.Struct, frozen=True):
     rule: str = ""
     """Under which it is counted; the kind's name where there is none."""
     retry_after_s: int = 0
+    hidden: bool = False
+    """Whoever calls is answered as if there was no such service."""
 
 
 class Guard(Protocol):

@@ -9,7 +9,7 @@ from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Refuse, Verdict
-from agent.proxy.report.story import Entry, InForce, entry
+from agent.proxy.report.story import Entry, InForce, entry, no_service
 from agent.proxy.table.lasting import Lasting
 from policies.decision import Guard
 
@@ -41,7 +41,8 @@ class Guards(Phase):
             denied = level.guard.decide(view)
             if denied is not None:
                 refusal = Refusal(denied.status, self.kind, denied.reason, denied.retry_after_s, unsent=True)
-                return Refuse(refusal, what=denied.rule, by=level.in_force)
+                said = no_service(subject.request.host) if denied.hidden else None
+                return Refuse(refusal, what=denied.rule, by=level.in_force, said=said)
         return None
 
     def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:

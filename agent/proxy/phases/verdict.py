@@ -18,7 +18,7 @@ from policies.kinds.shadow.decide import Order
 class Refuse:
     """Answer in the mesh's own name."""
 
-    __slots__ = ("body", "by", "counted", "fields", "refusal", "resets", "what")
+    __slots__ = ("body", "by", "counted", "fields", "refusal", "resets", "said", "what")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Refuse:
         counted: bool = False,
         resets: bool = False,
         by: InForce | None = None,
+        said: Refusal | None = None,
     ) -> None:
         self.refusal = refusal
         self.fields = list(fields)
@@ -44,6 +45,8 @@ class Refuse:
         """Close the connection in place of an answer."""
         self.by = by
         """Whose document says so, where several of a kind apply."""
+        self.said = said
+        """What the client is told in place of the refusal, and all that it is told: the rest is for who operates."""
 
 
 class Hold:

@@ -86,6 +86,8 @@ class Exchange(Judged):
         self.plan = plan = service.plan
         service.stats.active += 1
         self.begin_clock(plan)
+        if plan.resolving and refusal is None and not self.resolve(plan):
+            return
         if self.request.max_forwards >= 0:
             if not self.request.max_forwards:
                 self._answer_as_last()
@@ -374,22 +376,20 @@ class Exchange(Judged):
             count(self.service.stats.refused, refusal.policy)
         self.learn_of(refusal)
         self.why = refusal.reason
-        if self.explained is not None:
-            policies: story.Policies = self.plan.policies if self.plan is not None else {}
-            self.explained.append(story.refused(policies, refusal, refuse.by))
+        said = self.say(refuse)
         if refuse.resets:
             self.status = refusal.status
             self.end()
             self.down.abort()
             return
         body = refuse.body
-        fields = answers.refusal_fields(refusal, typed=body is None)
+        fields = answers.refusal_fields(said, typed=body is None)
         fields += refuse.fields
         if self.no_retry:
             fields.append(self.mark_tried())
         if body is None:
-            body = answers.refusal_body(refusal, self.request_id)
-        self.answer(refusal.status, fields, body)
+            body = answers.refusal_body(said, self.request_id)
+        self.answer(said.status, fields, body)
 
     def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
         """Whole, and of the mesh's own."""

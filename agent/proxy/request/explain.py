@@ -99,6 +99,8 @@ class Explanation(Walk):
             return
         self.service = service
         self.plan = plan = service.plan
+        if plan.resolving and not self.resolve(plan):
+            return
         if self._instance is not None:
             self.come_in(self._instance.encode("latin-1", "replace") or None)
             return

@@ -55,8 +55,13 @@ class Leaving(Shaped):
         """None of this name is in the mesh: out of it, if it may."""
         caller = caller_of(self)
         request = self.request
-        inside = request.method == b"CONNECT" and self.runtime.table.find(request.host) is not None
-        if caller is None or inside or not request.absolute:
+        service = self.runtime.table.find(request.host) if request.method == b"CONNECT" else None
+        if caller is None or not request.absolute:
+            super().on_no_service()
+            return
+        if service is not None:
+            if not self.resolve(service.plan):
+                return
             super().on_no_service()
             return
         if not may_leave(self):

@@ -173,7 +173,7 @@ class Mirror(Timed):
         exchange = self._exchange
         runtime = exchange.runtime
         service = runtime.table.services.get(order.service) if order.service else exchange.service
-        if service is None or (order.compared and self._unusable):
+        if service is None or (order.compared and self._unusable) or not service.plan.is_there(exchange):
             return None
         balancer = service.plan.group(order.subset)
         key = None

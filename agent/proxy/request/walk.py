@@ -2,7 +2,8 @@
 """The way of a request, from one decision to the next. The only place that asks phases, tells of them, has them
 counted, and does what they say: requests and `explain` walk it alike, so that an explanation cannot be another story.
 
-    both       what place the path is taken for: all that follows judges that one, and it is what is sent
+    both       whether the service is there at all, for who calls
+               ─▶ what place the path is taken for: all that follows judges that one, and it is what is sent
     outbound   the phases of the service that was asked for ─▶ where that leads ─▶ the phases of that one
                ─▶ an endpoint is picked ─▶ where it is on this host: inbound phases ─▶ send
     inbound    the instance that the calling agent picked ─▶ inbound phases ─▶ send
@@ -41,6 +42,7 @@ MARK: Final = b"x-shoal-shed: 1\r\n"
 
 _DEFAULT_RETRY: Final = retrying.compile(None)
 _NONE: Final[list[Endpoint]] = []
+_NO_POLICIES: Final[dict[str, story.InForce]] = {}
 
 
 class Walk(Hands):
@@ -109,6 +111,22 @@ class Walk(Hands):
             return True
         return False
 
+    def resolve(self, plan: Plan) -> bool:
+        """Whether there is such a service, for whoever calls; False: it was answered that there is none."""
+        return all(self.meet(phase) for phase in plan.resolving)
+
+    def say(self, refuse: Refuse) -> Refusal:
+        """Tell of an answer of the mesh's own; returns what the client is told."""
+        refusal = refuse.refusal if refuse.said is None else refuse.said
+        if self.explained is not None:
+            policies: story.Policies = _NO_POLICIES
+            if refuse.said is not None:
+                self.explained = []
+            elif self.plan is not None:
+                policies = self.plan.policies
+            self.explained.append(story.refused(policies, refusal, refuse.by if refuse.said is None else None))
+        return refusal
+
     def settle(self, plan: Plan) -> bool:
         """Take the path for what a service's policy says that it is; False: it is none that may be asked for."""
         if not is_plain(self.request.target):
@@ -132,7 +150,7 @@ class Walk(Hands):
         """To the others, where nobody there can serve its share."""
         service, plan = self.service, self.plan
         assert service is not None and plan is not None
-        found = Places(self.runtime.table, service).instead(forward, self.view, self.rng)
+        found = Places(self.runtime.table, service, self).instead(forward, self.view, self.rng)
         if found is None:
             return forward
         if self.explained is not None:
@@ -173,7 +191,7 @@ class Walk(Hands):
         assert service is not None and plan is not None
         target = service
         if forward is not None:
-            found = self.runtime.table.target(service, forward)
+            found = self.runtime.table.target(service, forward, self)
             if isinstance(found, Refusal):
                 self.refuse(Refuse(found))
                 return
@@ -292,6 +310,8 @@ class Walk(Hands):
             self.refuse(Refuse(endpoint))
             return
         self.target = target = table.services.get(endpoint.service) or service
+        if target is not service and target.plan.resolving and not self.resolve(target.plan):
+            return
         if self.settle(target.plan):
             self.deliver(endpoint)
 
@@ -351,7 +371,7 @@ class Walk(Hands):
                 refusal = Refusal(way.status, "shed", reason, retry_after_s if way.status >= 500 else 0)
                 self.refuse(Refuse(refusal, story.header_lines(way.headers), way.body or None))
                 return
-            elif self.can_repeat and takes_over(self.runtime.table, service, way):
+            elif self.can_repeat and takes_over(self.runtime.table, service, way, self):
                 self._tell_way(way, reason)
                 self.count_way("elsewhere")
                 self._divert(way.service, way)

@@ -8,15 +8,16 @@ import random
 import msgspec
 
 from agent.proxy.messages.answers import Refusal
+from agent.proxy.phases.subject import Subject
 from agent.proxy.table.service import Service
 from agent.proxy.table.table import Table
 from policies.decision import Decision, Forward
 from policies.request import RequestView
 
 
-def takes_over(table: Table, service: Service, way: Forward) -> bool:
+def takes_over(table: Table, service: Service, way: Forward, subject: Subject) -> bool:
     """Whether a way out leads to an endpoint that is well, and stays."""
-    target = table.target(service, way)
+    target = table.target(service, way, subject)
     if isinstance(target, Refusal):
         return False
     return any(
@@ -26,13 +27,14 @@ def takes_over(table: Table, service: Service, way: Forward) -> bool:
 
 
 class Places:
-    """Of the targets of a split, as the table is now."""
+    """Of the targets of a split, as the table is now for a request."""
 
-    __slots__ = ("_service", "_table")
+    __slots__ = ("_service", "_subject", "_table")
 
-    def __init__(self, table: Table, service: Service) -> None:
+    def __init__(self, table: Table, service: Service, subject: Subject) -> None:
         self._table = table
         self._service = service
+        self._subject = subject
 
     def serves(self, decision: Decision) -> bool:
         """Whether any instance at a target can serve."""
@@ -41,7 +43,7 @@ class Places:
 
     def leads(self, forward: Forward) -> bool:
         """Whether any instance there can serve."""
-        target = self._table.target(self._service, forward)
+        target = self._table.target(self._service, forward, self._subject)
         return not isinstance(target, Refusal) and target.plan.group(forward.subset).serves
 
     def instead(self, forward: Forward, request: RequestView, rng: random.Random) -> Decision | None:

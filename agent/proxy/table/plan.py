@@ -4,6 +4,9 @@
 The order of a request's way is the order of these rows, and stands nowhere else; within a row it is that of the
 catalogue.
 
+    resolving   of the service that is asked for, and of     isolation
+                the one that it leads to: is it there, for
+                who calls?
     leaving     of the service that calls, and nothing else  egress, where no service of the mesh is asked for
     paths       of the service that is asked for, and of     path
                 the one that it leads to, before all others
@@ -27,6 +30,7 @@ import msgspec
 from agent.proxy.phases.closed import Closed
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.subject import Subject
 from agent.proxy.report.story import InForce, Policies
 from agent.proxy.table.asked import Asked, Compiled, document_of
 from agent.proxy.table.lasting import Book, Lasting
@@ -78,6 +82,7 @@ class Plan:
         "outlier",
         "paths",
         "policies",
+        "resolving",
         "retry",
         "revision",
         "service",
@@ -163,6 +168,7 @@ class Plan:
             shadow = _beside(shadow, watched.shadow)
             paths.beside = watched.paths
         self.paths: tuple[Paths, ...] = (paths,)
+        self.resolving = _in_order(met, Side.BOTH)
         self.leaving = _in_order(met, Side.LEAVING)
         self.outbound = _in_order(met, Side.CALLER)
         self.towards = _configured(whole)
@@ -175,7 +181,7 @@ class Plan:
 
     def _take_over(self, before: Plan) -> None:
         """All that follows from policies alone."""
-        self.paths, self.leaving = before.paths, before.leaving
+        self.paths, self.leaving, self.resolving = before.paths, before.leaving, before.resolving
         self.outbound, self.towards = before.outbound, before.towards
         self.departing, self.inbound = before.departing, before.inbound
         self.enforced, self.watched = before.enforced, before.watched
@@ -186,6 +192,11 @@ class Plan:
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest
         self.retry = before.retry
+
+    def is_there(self, subject: Subject) -> bool:
+        """Whether the service is, for whoever calls: where nobody asked for it by name, and requests might be led to
+        it. Counts nothing."""
+        return all(phase.audit or phase.peek(subject) is None for phase in self.resolving)
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""

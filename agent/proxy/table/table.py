@@ -20,6 +20,7 @@ from typing import Final
 from agent.frames import EndpointFrame, PolicyFrame, Uncompiled
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.closed import Closed
+from agent.proxy.phases.subject import Subject
 from agent.proxy.report.news import News
 from agent.proxy.report.story import InForce
 from agent.proxy.table.asked import Compiled
@@ -295,12 +296,12 @@ class Table:
             self._by_host[host] = service
             return service
 
-    def target(self, service: Service, forward: Forward) -> Service | Refusal:
-        """The service whose endpoints a route's decision leads to: its own, or another."""
+    def target(self, service: Service, forward: Forward, subject: Subject) -> Service | Refusal:
+        """The service whose endpoints a route's decision leads to: its own, or another that is there for who calls."""
         if forward.service is None or forward.service == service.name:
             return service
         other = self.services.get(forward.service)
-        if other is None:
+        if other is None or (other.plan.resolving and not other.plan.is_there(subject)):
             reason = f"the route leads to {forward.service}, and no such service is in this mesh"
             return Refusal(503, "route", reason, 1, unsent=True)
         return other

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.frames import EndpointFrame, PolicyFrame
+from agent.proxy.report.story import no_service
 from agent.proxy.request.explain import explain
 from agent.proxy.table.service import Service
 from agent.questions import Explain, Explained
@@ -96,6 +97,11 @@ shadows = st.builds(
     percents,
 )
 KINDS = {
+    "isolation": st.builds(
+        lambda allow, anonymous: {"allow": allow, "anonymous": anonymous},
+        st.sampled_from([["*"], ["shop.production"], []]),
+        st.booleans(),
+    ),
     "tls": st.builds(lambda mtls: {"mtls": mtls}, st.sampled_from(["off", "permissive", "strict"])),
     "ratelimit": ratelimits,
     "fault": faults,
@@ -301,7 +307,12 @@ def test_an_explanation_and_the_request_after_it_agree(
         assert explain(play.worker, question) == explained
         decisions, endpoint, status = asked(play, client, head + b"x-shoal-explain: 1\r\n\r\n")
         found = explained["endpoint"]
-        assert told(explained["decisions"]) == told(decisions)
+        if any(each["policy"].startswith("isolation/") for each in explained["decisions"][-1:]):
+            assert [each["reason"] for each in decisions] == [
+                no_service(SERVICE.encode()).reason
+            ]  # callers hear no more
+        else:
+            assert told(explained["decisions"]) == told(decisions)
         assert (f"{found['service']}/{found['id']}" if found else None, explained["status"]) == (endpoint, status)
 
 

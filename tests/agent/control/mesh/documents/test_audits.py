@@ -40,6 +40,7 @@ def test_a_services_audit_leaves_the_meshs_document_in_force(kind: str) -> None:
     needed: dict[str, Any] = {
         "fault": {"expires": "2999-01-01T00:00:00Z", "rules": [{"delay": "1ms"}]},
         "egress": {"allow": ["*"]},
+        "isolation": {"allow": ["*"]},
         "tls": {"mtls": "strict"},
         "breaker": {"trip": {"consecutive": 5}},
         "shadow": {"copies": [{"to": "cats.production"}]},

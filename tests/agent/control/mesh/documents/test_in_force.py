@@ -18,6 +18,7 @@ from registry.store import Change
 
 KEYS = Keys()
 GOOD: dict[str, dict[str, Any]] = {
+    "isolation": {"allow": ["*"]},
     "tls": {"mtls": "permissive"},
     "egress": {"allow": ["api.example.com"]},
     "path": {"action": "refuse"},
