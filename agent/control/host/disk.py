@@ -44,6 +44,8 @@ class Saved(msgspec.Struct, frozen=True):
     """Id of the etcd that it is of; 0: not known."""
     witness: tuple[str, int] = ("", 0)
     """A key of that etcd, and a revision at which it was put."""
+    known_revision: int = 0
+    """Up to which any etcd before that one was known."""
 
 
 def write(path: Path, data: bytes) -> bool:

@@ -47,6 +47,7 @@ class SavedTable:
         documents = await read_ahead(self._keys, changes)
         self._table.apply(changes, saved.revision, documents=documents, source=DISK)
         self._table.cluster, self._table.witness = saved.cluster, saved.witness
+        self._table.distrusted.holding.known_revision = saved.known_revision
         self.saved_at = saved.saved_at
         return True
 
@@ -70,7 +71,9 @@ class SavedTable:
 
     def _saved(self) -> disk.Saved:
         table = self._table
-        return disk.Saved(self._mesh, table.revision, time.time(), list(table.saved()), table.cluster, table.witness)
+        known = table.distrusted.holding.known_revision
+        items = list(table.saved())
+        return disk.Saved(self._mesh, table.revision, time.time(), items, table.cluster, table.witness, known)
 
     def _write(self, saved: disk.Saved) -> None:
         disk.save_table(self._path, saved)

@@ -5,7 +5,8 @@ Law: a restart never opens a door, neither ours nor etcd's.
   are not believed about policies: what was in force stays, also where that was no document.
 - What another etcd has is believed where it is not older than what is in force: the same text; a document of a later
   revision, in a history that is the same up to some point; and whatever stands in an etcd that has nothing of ours, for
-  somebody has put it there since.
+  somebody has put it there since. "Later" is later than any etcd was known up to that came before: one that was wiped
+  and then restored is a history that is known already, though the empty one between stood at revision 1.
 - A put or delete of a single key that comes later always takes effect: an emergency is never blocked.
 - `confirmed/policies` ends all of it. It counts when it is put, and, for who comes later, when it is younger than the
   last word that he had of the etcd before.
@@ -49,7 +50,7 @@ class Word(NamedTuple):
     whole: bool = False
     """What is not named does not stand."""
     known_revision: int = 0
-    """Up to which the etcd before was known."""
+    """Up to which the etcd before was known; those before it: `Holding.known_revision`."""
     confirmed: frozenset[int] = frozenset()
     """Revisions at which an operator has confirmed, that are news."""
     settled: bool = False
@@ -89,6 +90,8 @@ class Holding:
         """Those that only `held/` has told of."""
         self.confirmed = 0
         """mod_revision of `confirmed/policies`."""
+        self.known_revision = 0
+        """Up to which any etcd was known that is another now; what was in force there may stand in the next one."""
         self._moved: set[Place] = set()
         """Where `held/` may have to say something else."""
 
@@ -101,6 +104,8 @@ class Holding:
             self._stands = {}
         mass = self._mass_deletions(word, documents)
         shared = bool(word.another) and any(self._is_ours(at, c, documents.get(at)) for at, c in word.changes)
+        if word.another:
+            self.known_revision = max(self.known_revision, word.known_revision)
         if word.another and not word.settled:
             self._hold_against_nothing(word)
         for place, change in word.changes:
@@ -171,7 +176,7 @@ class Holding:
             return True
         if known is not None and self._text_of(place, change.value) == known.text:
             return False
-        return shared and change.revision <= word.known_revision
+        return shared and change.revision <= self.known_revision
 
     def _is_refused(self, place: Place, change: Change) -> bool:
         return change.value is not None and self._text_of(place, change.value) is None
@@ -229,6 +234,7 @@ class Holding:
         if mine is not None and mine.revision >= record.revision:
             return None
         self.holds[place] = record
+        self.known_revision = max(self.known_revision, record.revision)
         self._learnt.add(place)
         return Document(record.revision, record.document.encode())
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.control.mesh.distrust.source import DISK, Source
+from agent.control.mesh.saved_table import SavedTable
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.records import Confirmed, Held, decode, encode
@@ -65,6 +67,13 @@ class Agent:
             self.table.apply([Change(*item) for item in disk], revision, source=DISK)
         self.etcd = etcd
 
+    def restarted(self) -> Agent:
+        """With what `SavedTable` keeps of it."""
+        again = Agent(self.etcd, disk=list(self.table.saved()), revision=self.table.revision)
+        again.table.distrusted.holding.known_revision = self.table.distrusted.holding.known_revision
+        again.snapshot()
+        return again
+
     def hear(self, changes: list[Change]) -> None:
         self.table.apply(changes, self.etcd.revision)
 
@@ -79,10 +88,12 @@ class Agent:
         self.table.apply([*gone, *etcd.everything()], etcd.revision, source=source)
 
     def knows(self, etcd: Etcd) -> bool:
-        """Whether something of what is in force shows that an etcd has our history."""
+        """Whether something of what is in force shows that an etcd has our history: the same document, put at the same
+        revision. Revisions alone may be those of two histories."""
         documents = self.table.in_force.documents()
         stands = {at: etcd.keys.get(KEYS.policy(*at)) for at in documents}
-        return any(c is not None and c.revision == documents[at].revision for at, c in stands.items())
+        ours = {at: (document.revision, document.text) for at, document in documents.items()}
+        return any(c is not None and (c.revision, c.value) == ours[at] for at, c in stands.items())
 
     @property
     def in_force(self) -> dict[str, str]:
@@ -338,9 +349,18 @@ STEPS = st.lists(
 )
 
 
+def steps(text: str) -> list[tuple[str, str, str]]:
+    """As the search makes them: `put s0 1s, backup, delete s0`."""
+    return [(*each.split(), "", "")[:3] for each in text.split(", ")]  # type: ignore[misc]
+
+
+@example(steps("put s0 1s, put s1 1s, backup, delete s0, wipe, restore"))
+@example(steps("put s0 1s, put s1 1s, backup, delete s0, wipe, restart, restore"))
+@example(steps("put s0 1s, put s1 1s, backup, delete s0, wipe, wipe, restore"))
+@example(steps("put s0 1s, put s1 1s, backup, delete s0, put s0 2s, wipe, restore"))
 @settings(max_examples=int(os.environ.get("EXAMPLES", 100)))
 @given(STEPS)
-def test_only_people_change_what_is_in_force(steps: list[tuple[str, str, str]]) -> None:
+def test_only_people_change_what_is_in_force(taken: list[tuple[str, str, str]]) -> None:
     """The model: single puts and deletes of what stands, and confirmations. Wiping, restoring, deleting all of it at
     once and restarting change nothing; who starts without a disk agrees with who was there."""
     etcd = Etcd()
@@ -348,7 +368,7 @@ def test_only_people_change_what_is_in_force(steps: list[tuple[str, str, str]]) 
     agent.snapshot()
     backup = etcd.backup()
     model: dict[str, str] = {}
-    for what, name, value in steps:
+    for what, name, value in taken:
         stands = KEYS.policy("timeout", name) in etcd.keys if name else False
         if what == "put":
             agent.hear(etcd.put(**{name: value}))
@@ -380,9 +400,7 @@ def test_only_people_change_what_is_in_force(steps: list[tuple[str, str, str]]) 
         elif what == "restart":
             if any(hold is None for _, hold in agent.table.distrusted.holding.unsettled()):
                 agent.write()  # what has ended is told at once
-            again = Agent(etcd, disk=list(agent.table.saved()), revision=etcd.revision)
-            again.snapshot()
-            agent = again
+            agent = agent.restarted()
         elif what == "write":
             agent.write()
         assert agent.in_force == model, (what, name, value)
@@ -390,6 +408,44 @@ def test_only_people_change_what_is_in_force(steps: list[tuple[str, str, str]]) 
     late = Agent(etcd)
     late.snapshot()
     assert late.in_force == agent.in_force
+
+
+def test_an_older_backup_first_and_then_a_younger_one() -> None:
+    """What was deleted stays deleted, though the older one stood at a lower revision than the younger."""
+    etcd, agent, before = known(1)
+    older = etcd.backup()
+    agent.hear(etcd.put(s7="7s"))
+    younger = etcd.backup()
+    agent.hear(etcd.put(s7=None))
+    agent.moves_to(older)
+    agent.moves_to(younger)
+    assert agent.in_force == before and agent.held == {"s7"}
+
+
+def test_what_is_put_into_a_restored_etcd_later_than_all_that_was_known() -> None:
+    """Is somebody's word, also where an empty etcd was between."""
+    etcd, agent, before = known(2)
+    backup = etcd.backup()
+    agent.hear(etcd.put(s0=None))
+    agent.moves_to(Etcd())
+    for n in range(3):
+        backup.put(s9=f"{n}s")
+    agent.moves_to(backup)
+    assert agent.in_force == {"s1": before["s1"], "s9": "2s"} and agent.held == {"s0"}
+
+
+async def test_the_disk_keeps_up_to_where_etcds_were_known(tmp_path: Path) -> None:
+    """A restart between the empty etcd and the restored one brings nothing back either."""
+    etcd, agent, _ = known(2)
+    backup = etcd.backup()
+    agent.hear(etcd.put(s0=None))
+    agent.moves_to(Etcd())
+    SavedTable(agent.table, tmp_path / "table", KEYS, "default").write()
+    again = Agent(Etcd())
+    await SavedTable(again.table, tmp_path / "table", KEYS, "default").read()
+    again.snapshot()
+    again.moves_to(backup)
+    assert again.in_force == {"s1": "1s"}
 
 
 def test_the_record_says_what_is_held_against_what() -> None:
