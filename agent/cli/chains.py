@@ -19,7 +19,8 @@ def warnings(census: Census, sources: Sequence[Source]) -> list[Finding]:
     calls = calls_of(census)
     roots = sorted({*calls, *(source.service for source in sources if "*" not in source.service)})
     now = hops_of(census, *roots)
-    then = hops_of(census, *roots, extra={(source.kind, source.service): source.text for source in sources})
+    extra = {(source.kind, source.service): source.text for source in sources if not source.watched}
+    then = hops_of(census, *roots, extra=extra)
     default = default_hop()
     known = {str(finding) for root in roots for finding in findings(tree(root, calls, now, default), now)}
     fresh: dict[str, Finding] = {}
@@ -45,8 +46,12 @@ def default_hop() -> Hop:
 
 
 def hops_of(census: Census, *more: str, extra: Mapping[tuple[str, str], bytes] | None = None) -> dict[str, Hop]:
-    """What is in force for each service that calls or is called, and for `more`; with `extra` documents in force."""
+    """What is in force for each service that calls or is called, and for `more`; with `extra` documents in force. What
+    is only watched takes nothing out of force."""
+    from agent.cli.documents import says_audit
+
     texts = {identity: policy.text for identity, policy in census.policies.items()} | dict(extra or {})
+    texts = {identity: text for identity, text in texts.items() if not says_audit(text)}
     names = {*more, *calls_of(census), *(service for services in census.calls.values() for service in services)}
     hops: dict[str, Hop] = {}
     while fresh := names - hops.keys():
@@ -74,7 +79,7 @@ def _hop(service: str, texts: Mapping[tuple[str, str], bytes]) -> Hop:
     for kind, document in kinds:
         pattern, text = _most_specific(kind, service, texts)
         parsed = _parsed(kind, pattern, text)
-        if isinstance(parsed, document) and parsed.mode == "enforce":
+        if isinstance(parsed, document):
             found[kind] = parsed
             sources[kind] = f"{kind}/{pattern}"
     rule_s = _longest_rule_s(found.get("route"))

@@ -31,6 +31,8 @@ class Source(msgspec.Struct, frozen=True):
     service: str
     """The pattern: `pets.production`, `*.production`, `*`; canonical."""
     text: bytes
+    watched: bool = False
+    """Whether it stands under `audits/`, where it takes nothing out of force: its mode says so, or who puts it."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -92,8 +94,18 @@ def check(sources: Iterable[Source]) -> list[Problem]:
 
 
 def key(source: Source) -> str:
-    """How people name it: `route/pets.production`."""
-    return f"{source.kind}/{source.service}"
+    """How people name it: `route/pets.production`; `audits/route/pets.production` where it is only watched."""
+    return f"{'audits/' * source.watched}{source.kind}/{source.service}"
+
+
+def says_audit(text: bytes) -> bool:
+    """Whether a document as it stands in etcd says itself that it is only watched; valid or not."""
+    content = _content("", text.decode("utf-8", "replace"))
+    return not isinstance(content, Problem) and _is_audit(content)
+
+
+def _is_audit(content: dict[str, Any]) -> bool:
+    return content.get("mode") == "audit"
 
 
 def _pieces(place: str, text: str) -> Iterator[tuple[str, str]]:
@@ -128,7 +140,7 @@ def _identify(place: str, text: str, kind: str, service: str) -> Source | Proble
         pattern = parse_pattern(service)
     except ValueError as error:
         return Problem(place, "$.service", str(error))
-    return Source(place, kind, pattern, text.encode())
+    return Source(place, kind, pattern, text.encode(), _is_audit(content))
 
 
 def _content(place: str, text: str) -> dict[str, Any] | Problem:
@@ -145,7 +157,8 @@ def _content(place: str, text: str) -> dict[str, Any] | Problem:
 
 
 def _repeated(sources: Iterable[Source]) -> Iterator[Problem]:
-    """One policy is one key: two documents for one would silently be decided by their order."""
+    """One policy is one key: two documents for one would silently be decided by their order. One that is enforced and
+    one that is only watched are two."""
     first: dict[str, Source] = {}
     for source in sources:
         earlier = first.setdefault(key(source), source)
@@ -153,9 +166,15 @@ def _repeated(sources: Iterable[Source]) -> Iterator[Problem]:
             yield Problem(source.place, "$", f"{key(source)} stands in {earlier.place} already; one policy is one key")
 
 
-def checked(printer: Printer, files: Sequence[Path], kind: str = "", service: str = "") -> list[Source]:
-    """The documents in the files, every one of them valid. Raises Failure after saying what is wrong with which."""
+def checked(
+    printer: Printer, files: Sequence[Path], kind: str = "", service: str = "", *, watched: bool = False
+) -> list[Source]:
+    """The documents in the files, every one of them valid. `watched`: all of them are only watched, whatever they say.
+    Raises Failure after saying what is wrong with which."""
     sources, problems = read(files, kind, service)
+    if watched:
+        sources = [msgspec.structs.replace(source, watched=True) for source in sources]
+        problems += _repeated(sources)
     problems += check(sources)
     if problems:
         report(printer, problems)

@@ -29,10 +29,12 @@ class Text(msgspec.Struct, frozen=True):
     kind: str
     service: str
     text: bytes
+    watched: bool = False
+    """Whether it stands under `audits/`."""
 
     @property
     def key(self) -> str:
-        return f"{self.kind}/{self.service}"
+        return f"{'audits/' * self.watched}{self.kind}/{self.service}"
 
 
 class Unable(msgspec.Struct, frozen=True):
@@ -45,11 +47,11 @@ class Unable(msgspec.Struct, frozen=True):
     """What they do not know of it; empty: the whole kind."""
 
     def __str__(self) -> str:
-        kind = self.policy.partition("/")[0]
+        *room, kind, _ = self.policy.split("/")
         many = len(self.hosts) > 1
         what = f"{', '.join(self.unknown)} of {kind}" if self.unknown else f"the kind {kind}"
         return (
-            f"{self.policy} is not enforced by {_named(self.hosts)} ({self.version}), which "
+            f"{self.policy} is not {'watched' if room else 'enforced'} by {_named(self.hosts)} ({self.version}), which "
             f"{'do' if many else 'does'} not know {what}"
         )
 

@@ -57,6 +57,33 @@ def test_the_meshs_limit_holds_while_a_services_own_is_watched(mesh: Mesh) -> No
     assert "two-audits" in mesh.shoal("--admin", str(alpha.socket), "check", check=False).stdout
 
 
+def test_a_directory_has_what_is_enforced_and_what_is_watched(mesh: Mesh) -> None:
+    """Applied again nothing changes; a file that turns to audit mode takes nothing out of force; both are pruned."""
+    alpha = mesh.agent()
+    mesh.instance(alpha)
+    folder = mesh.folder / "policies"
+    folder.mkdir()
+    kind = {"kind": "ratelimit", "service": SERVICE}
+    (folder / "limit.json").write_text(json.dumps({**kind, **limit("1/h", 3)}))
+    (folder / "tight.json").write_text(json.dumps({"mode": "audit", **kind, **limit("1/h", 1, "tight")}))
+    mesh.put(f"policies/retry/{SERVICE}", {"mode": "audit", "attempts": 1})
+    (folder / "retry.json").write_text(json.dumps({"mode": "audit", "kind": "retry", "service": SERVICE}))
+    told = mesh.shoal("apply", "--wait", str(folder)).stderr
+    assert f"created {AUDIT}, which is only watched; ratelimit/{SERVICE} stays in force" in told
+    assert f"removed retry/{SERVICE}" in told and f"created audits/retry/{SERVICE}, which is only watched\n" in told
+    assert statuses(alpha, 4) == [200, 200, 200, 429] and judged(alpha)["passed", "refused by tight"] == 2
+    assert mesh.shoal("apply", str(folder)).stderr.count("unchanged") == 3
+
+    (folder / "tight.json").unlink()
+    (folder / "limit.json").write_text(json.dumps({"mode": "audit", **kind, **limit("1/h", 3)}))
+    told = mesh.shoal("apply", "--wait", str(folder)).stderr
+    assert f"changed {AUDIT}" in told and "removed" not in told and statuses(alpha, 1) == [429]
+    told = mesh.shoal("apply", "--prune", "--wait", str(folder)).stderr
+    assert f"removed ratelimit/{SERVICE}" in told and statuses(alpha, 1) == [200]
+    (folder / "limit.json").unlink()
+    assert f"removed {AUDIT}" in mesh.shoal("apply", "--prune", str(folder)).stderr
+
+
 def test_a_tighter_one_is_put_got_and_taken_away(mesh: Mesh) -> None:
     """Under the name of the one in force, which stays; and what is refused is said, and refuses nobody."""
     alpha = mesh.agent()
@@ -65,10 +92,15 @@ def test_a_tighter_one_is_put_got_and_taken_away(mesh: Mesh) -> None:
     file = mesh.folder / "tight.json"
     file.write_text(json.dumps({"kind": "ratelimit", "service": SERVICE, **limit("1/h", 1, "tight")}))
     put = mesh.shoal("policy", "put", "--audit", "--wait", str(file))
-    assert f"watched {AUDIT}" in put.stderr
+    stays = f"ratelimit/{SERVICE} stays in force"
+    assert f"created {AUDIT}, which is only watched; {stays}" in put.stderr
     assert statuses(alpha, 3) == [200] * 3 and judged(alpha)["passed", "refused by tight"] == 2
     assert json.loads(mesh.shoal("policy", "get", "--audit", "ratelimit", SERVICE).stdout)["kind"] == "ratelimit"
     assert "watched" in mesh.shoal("policy", "get", "--audit").stdout
+    file.write_text(json.dumps({"mode": "audit", "kind": "ratelimit", "service": SERVICE, **limit("1/h", 1, "tight")}))
+    assert f"changed {AUDIT}, which is only watched; {stays}" in mesh.shoal("policy", "put", str(file)).stderr
+    listed = json.loads(mesh.shoal("--output", "json", "policy", "get").stdout)
+    assert [(row["room"], row["state"]) for row in listed] == [("policies", "put"), ("audits", "watched")]
 
     mesh.etcdctl("put", f"/shoal/default/{AUDIT}", '{"limitz": 5}')
     waited = mesh.shoal("wait", check=False)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 import typer
 
 from agent.cli.commands.mesh import word
-from agent.cli.documents import Source, checked, files_under, key
+from agent.cli.documents import Source, checked, files_under, key, says_audit
 from agent.cli.enforcing import ROOMS, Text, Unable, silence, silent, unable
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from agent.cli.findings.finding import Finding
     from registry.keys import Keys
     from registry.store import Store
+
+    Held: TypeAlias = Mapping[tuple[str, str], Policy]
+    """By kind and service."""
 
 MANY = 5
 """Policies that agents do not believe to be deleted at once, when they are over half of all (docs/keys.md)."""
@@ -34,7 +38,12 @@ class Plan(msgspec.Struct, frozen=True):
     changed: tuple[Source, ...] = ()
     unchanged: tuple[Source, ...] = ()
     pruned: tuple[tuple[str, str], ...] = ()
-    """(kind, service) of what is in etcd and in no file; as it is spelled, where the key names nothing."""
+    """(kind, service) of what is under `policies/` and in no file, as it is spelled, where the key names nothing; and
+    of what is watched there, and will be under `audits/`."""
+    unwatched: tuple[tuple[str, str], ...] = ()
+    """(kind, service) of what is under `audits/`, could be of a file, and is of none."""
+    beside: frozenset[str] = frozenset()
+    """Of what is put under `audits/`, by key: that beside which an enforced one stays in force."""
 
     @property
     def puts(self) -> tuple[Source, ...]:
@@ -43,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Operations of its transaction."""
-        return len(self.puts) + len(self.pruned) + self.confirms
+        return len(self.puts) + len(self.pruned) + len(self.unwatched) + self.confirms
 
     @property
     def confirms(self) -> bool:
@@ -53,23 +62,41 @@ class Plan(msgspec.Struct, frozen=True):
 
 def plan(
     sources: Sequence[Source],
-    held: dict[tuple[str, str], Policy],
+    held: Held,
+    audits: Held = MappingProxyType({}),
     *,
     misnamed: Iterable[tuple[str, str]] = (),
     prune: bool,
 ) -> Plan:
-    """The difference between the files and what etcd holds. Pure."""
+    """The difference between the files and what etcd holds under `policies/` and `audits/`. Pure.
+
+    Law: what is only watched takes nothing out of force. It is compared with, and put under, `audits/`; one that stands
+    under `policies/` in audit mode moves there. Pruned is what a file could have put: under `audits/` that is what says
+    `mode: audit` itself, and not what somebody watches on the side (`shoal policy put --audit`).
+    """
     sorted_out: dict[str, list[Source]] = {"created": [], "changed": [], "unchanged": []}
     for source in sources:
-        there = held.get((source.kind, source.service))
+        there = (audits if source.watched else held).get((source.kind, source.service))
         verdict = "created" if there is None else "unchanged" if there.text == source.text else "changed"
         sorted_out[verdict].append(source)
-    named = {(source.kind, source.service) for source in sources}
+    enforced = {(source.kind, source.service) for source in sources if not source.watched}
+    watched = {(source.kind, source.service) for source in sources if source.watched}
+    pruned = {place for place in watched - enforced if place in held and says_audit(held[place].text)}
+    unwatched: set[tuple[str, str]] = set()
+    if prune:
+        pruned |= {*held, *misnamed} - enforced
+        unwatched = {place for place, policy in audits.items() if place not in watched and says_audit(policy.text)}
     return Plan(
         created=tuple(sorted_out["created"]),
         changed=tuple(sorted_out["changed"]),
         unchanged=tuple(sorted_out["unchanged"]),
-        pruned=tuple(sorted({*held, *misnamed} - named)) if prune else (),
+        pruned=tuple(sorted(pruned)),
+        unwatched=tuple(sorted(unwatched)),
+        beside=frozenset(
+            key(source)
+            for source in sources
+            if source.watched and (source.kind, source.service) in (held.keys() | enforced) - pruned
+        ),
     )
 
 
@@ -82,7 +109,8 @@ def apply(
 ) -> None:
     """Make etcd hold the policies of a directory, in one transaction: all of them come into force together, or none.
 
-    Every document is checked first. If somebody changes one of them meanwhile nothing is done.
+    Every document is checked first. If somebody changes one of them meanwhile nothing is done. One with `mode: audit`
+    is only watched: it stands under audits/, and takes nothing out of force.
 
     Example:  shoal apply policies/ --prune --wait
     """
@@ -108,8 +136,8 @@ async def _applied(
     from agent.cli.census import take
     from registry.keys import Keys
 
-    census = await take(store, options.mesh, "policies", "instances", "seen", *ROOMS)
-    todo = plan(sources, census.policies, misnamed=census.misnamed, prune=prune)
+    census = await take(store, options.mesh, "policies", "audits", "instances", "seen", *ROOMS)
+    todo = plan(sources, census.policies, census.audits, misnamed=census.misnamed, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(
             f"{todo.size} changes; etcd takes at most {MAX_OPERATIONS} in one transaction (--max-txn-ops). "
@@ -143,8 +171,8 @@ class Warned(msgspec.Struct, frozen=True):
 def _warned(census: Census, todo: Plan) -> Warned:
     from agent.cli.findings.checks import warnings
 
-    lacking = unable(census, [Text(source.kind, source.service, source.text) for source in todo.puts])
-    found = warnings(census, todo.puts, todo.pruned)
+    lacking = unable(census, [Text(each.kind, each.service, each.text, each.watched) for each in todo.puts])
+    found = warnings(census, todo.puts, todo.pruned, todo.unwatched)
     return Warned(lacking, silent(census), silence(census) if todo.puts else "", found)
 
 
@@ -152,7 +180,8 @@ def _tell(options: Options, done: Plan, revision: int, dry_run: bool, warned: Wa
     named = {
         "created": [key(source) for source in done.created],
         "changed": [key(source) for source in done.changed],
-        "removed": [f"{kind}/{service}" for kind, service in done.pruned],
+        "removed": [f"{kind}/{service}" for kind, service in done.pruned]
+        + [f"audits/{kind}/{service}" for kind, service in done.unwatched],
         "unchanged": [key(source) for source in done.unchanged],
     }
     if options.printer.json:
@@ -165,52 +194,38 @@ def _tell(options: Options, done: Plan, revision: int, dry_run: bool, warned: Wa
         return
     for verb, keys in named.items():
         for name in keys:
-            options.printer.note(f"{'would be ' if dry_run and verb != 'unchanged' else ''}{verb} {name}")
+            only = _only_watched(name, done) if verb != "removed" else ""
+            options.printer.note(f"{'would be ' if dry_run and verb != 'unchanged' else ''}{verb} {name}{only}")
     if revision:
         options.printer.text(f"{revision}")
+
+
+def _only_watched(name: str, done: Plan) -> str:
+    place = name.removeprefix("audits/")
+    if place == name:
+        return ""
+    return f", which is only watched{f'; {place} stays in force' * (name in done.beside)}"
 
 
 async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> int:
     """Everything in one transaction, if nobody has changed any of it meanwhile."""
     from registry.store import Compare, Delete, Put
 
-    touched = [(source.kind, source.service) for source in todo.puts] + list(todo.pruned)
-    compare = []
-    for kind, service in touched:
-        held = census.policies.get((kind, service)) or census.misnamed.get((kind, service))
-        compare.append(Compare(keys.spelled(kind, service), mod_revision=held.revision if held else 0))
-    puts = [Put(keys.policy(source.kind, source.service), source.text) for source in todo.puts]
+    puts = [Put(_key(keys, source), source.text) for source in todo.puts]
+    deletes = [Delete(keys.spelled(*place)) for place in todo.pruned]
+    deletes += [Delete(keys.audit(*place)) for place in todo.unwatched]
+    revisions = {keys.spelled(*place): found.revision for place, found in census.misnamed.items()}
+    revisions |= {keys.policy(*place): found.revision for place, found in census.policies.items()}
+    revisions |= {keys.audit(*place): found.revision for place, found in census.audits.items()}
+    touched = [*(put.key for put in puts), *(delete.key for delete in deletes)]
+    compare = [Compare(each, mod_revision=revisions.get(each, 0)) for each in touched]
     if todo.confirms:
         puts.append(Put(keys.confirmed, word()))
-    deletes = [Delete(keys.spelled(kind, service)) for kind, service in todo.pruned]
     outcome = await store.transact(compare, [*puts, *deletes])
     if not outcome.succeeded:
         raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")
     return outcome.revision
 
 
-def watch_sources(options: Options, sources: Sequence[Source], *, wait: bool) -> None:
-    """Documents that are only watched, all of them in one revision. Raises Failure."""
-    from agent.cli.commands.wait import wait_until
-    from agent.cli.etcd_client import ask
-    from registry.keys import Keys
-
-    revision = ask(options, lambda store: _put_watched(store, Keys(options.mesh), sources))
-    names = [f"audits/{source.kind}/{source.service}" for source in sources]
-    if options.printer.json:
-        options.printer.value({"revision": revision, "watched": names})
-    else:
-        for name in names:
-            options.printer.note(f"watched {name}")
-        options.printer.text(f"{revision}")
-    if wait:
-        wait_until(options, revision)
-
-
-async def _put_watched(store: Store, keys: Keys, sources: Sequence[Source]) -> int:
-    from registry.store import Put
-
-    outcome = await store.transact([], [Put(keys.audit(each.kind, each.service), each.text) for each in sources])
-    if not outcome.succeeded:
-        raise Failure("etcd did not take them")
-    return outcome.revision
+def _key(keys: Keys, source: Source) -> str:
+    return (keys.audit if source.watched else keys.policy)(source.kind, source.service)

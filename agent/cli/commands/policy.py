@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +10,13 @@ import typer
 
 from agent.cli.completion import kinds as kinds_of_policy
 from agent.cli.completion import patterns
-from agent.cli.documents import Problem, Source, check, checked, key, read, report
+from agent.cli.documents import Problem, Source, check, checked, key, read, report, says_audit
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Row, field
 
 if TYPE_CHECKING:
+    from agent.cli.census import Policy
     from registry.keys import Keys
     from registry.store import Store
 
@@ -76,17 +77,15 @@ def put(
 ) -> None:
     """Check documents and put them into etcd, all of them in one revision or none.
 
-    With --audit they are only watched, and act on nothing: what they would do is shown beside what is done.
+    With --audit, or `mode: audit` in them, they are only watched: put under audits/, they act on nothing, and take
+    nothing out of force. What they would do is shown beside what is done.
 
     Example:  shoal policy put pets.yaml
     """
-    from agent.cli.commands.apply import apply_sources, watch_sources
+    from agent.cli.commands.apply import apply_sources
 
-    sources = checked(context.obj.printer, files, kind, service)
-    if audit:
-        watch_sources(context.obj, sources, wait=wait)
-    else:
-        apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait)
+    sources = checked(context.obj.printer, files, kind, service, watched=audit)
+    apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait)
 
 
 @app.command()
@@ -183,7 +182,10 @@ def parsed_pattern(text: str) -> str:
 async def _text(store: Store, mesh: str, kind: str, pattern: str, *, audit: bool) -> str:
     from registry.keys import Keys
 
-    found = await store.get(_key(Keys(mesh), kind, pattern, audit=audit))
+    keys = Keys(mesh)
+    found = await store.get(_key(keys, kind, pattern, audit=audit))
+    if found is None and not audit and await store.get(keys.audit(kind, pattern)) is not None:
+        raise Failure(f"{kind}/{pattern} is only watched, and stands under audits/: say --audit")
     if found is None:
         what, option = (f"audits/{kind}/{pattern}", " --audit") if audit else (f"policy {kind}/{pattern}", "")
         raise Failure(f"no {what} in the mesh {mesh!r}; `shoal policy get{option}` lists those there are")
@@ -215,27 +217,37 @@ def _key(keys: Keys, kind: str, pattern: str, *, audit: bool) -> str:
 
 
 def _list(options: Options, kind: str, *, audit: bool) -> None:
+    """Those under `audits/` too, or only these."""
     from agent.cli.census import take
     from agent.cli.etcd_client import ask
 
-    rooms = ("audits", "audits_rejected") if audit else ("policies", "rejected")
+    rooms = ("audits", "audits_rejected") if audit else ("audits", "audits_rejected", "policies", "rejected")
     census = ask(options, lambda store: take(store, options.mesh, *rooms))
-    rejected = census.audits_rejected if audit else census.rejected
-    rows: list[Row] = [
+    rows = _rows("policies", census.policies, census.rejected)
+    rows += [
+        {"room": "policies", "kind": at[0], "service": at[1], "revision": found.revision, "state": "refused"}
+        for at, found in sorted(census.misnamed.items())
+    ]
+    rows += _rows("audits", census.audits, census.audits_rejected)
+    columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes")}
+    columns["kind"] = lambda row: f"{'audits/' * (row['room'] == 'audits')}{row['kind']}"
+    shown = [{"bytes": None, **row} for row in rows if not kind or row["kind"] == kind]
+    options.printer.rows(shown, columns, empty=f"no policy in the mesh {options.mesh!r}")
+
+
+def _rows(room: str, policies: Mapping[tuple[str, str], Policy], rejected: Container[tuple[str, str]]) -> list[Row]:
+    return [
         {
+            "room": room,
             "kind": policy.kind,
             "service": policy.service,
             "revision": policy.revision,
-            "state": "refused" if identity in rejected else "watched" if audit else "put",
+            "state": "refused" if place in rejected else _mode(room, policy),
             "bytes": len(policy.text),
         }
-        for identity, policy in sorted((census.audits if audit else census.policies).items())
-        if not kind or policy.kind == kind
+        for place, policy in sorted(policies.items())
     ]
-    rows += [
-        {"kind": place[0], "service": place[1], "revision": found.revision, "state": "refused", "bytes": None}
-        for place, found in sorted(census.misnamed.items())
-        if not kind or place[0] == kind
-    ]
-    columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes")}
-    options.printer.rows(rows, columns, empty=f"no policy in the mesh {options.mesh!r}")
+
+
+def _mode(room: str, policy: Policy) -> str:
+    return "watched" if room == "audits" or says_audit(policy.text) else "put"

@@ -34,7 +34,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_keys,
     of_meshes,
 )
-OF_A_PUT: Final[tuple[Check, ...]] = (of_documents, of_chains)
+OF_A_PUT: Final[tuple[Check, ...]] = (of_documents, of_audits, of_chains)
 """Of documents that are about to be put."""
 
 
@@ -43,13 +43,21 @@ def findings(facts: Facts, checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
     return ordered(found for check in checks for found in check(facts))
 
 
-def warnings(census: Census, puts: Sequence[Source], removed: Collection[tuple[str, str]]) -> list[Finding]:
-    """What would be wrong, were these documents put and those removed: with them, and with others by them."""
+def warnings(
+    census: Census,
+    puts: Sequence[Source],
+    removed: Collection[tuple[str, str]],
+    unwatched: Collection[tuple[str, str]] = (),
+) -> list[Finding]:
+    """What would be wrong, were these documents put and those removed: with them, and with others by them.
+    `unwatched`: those removed that are under `audits/`."""
     then = {place: policy for place, policy in census.policies.items() if place not in removed}
+    audits = {place: policy for place, policy in census.audits.items() if place not in unwatched}
     for source in puts:
-        then[source.kind, source.service] = Policy(source.kind, source.service, census.revision, source.text)
+        room = audits if source.watched else then
+        room[source.kind, source.service] = Policy(source.kind, source.service, census.revision, source.text)
     now = set(findings(Facts(census=census), OF_A_PUT))
-    after = findings(Facts(census=msgspec.structs.replace(census, policies=then)), OF_A_PUT)
+    after = findings(Facts(census=msgspec.structs.replace(census, policies=then, audits=audits)), OF_A_PUT)
     put = {key(source) for source in puts}
     return [
         found for found in after if found.severity != "info" and (found not in now or found.where.split()[0] in put)

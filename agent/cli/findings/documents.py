@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from agent.cli.census import Census
 from agent.cli.enforcing import Text, silence, unable
 from agent.cli.findings.facts import Facts
@@ -12,7 +14,7 @@ from agent.cli.findings.finding import Finding, Severity, named
 from agent.cli.findings.places import OTHERS, SERVED, Place, places
 from policies.catalogue import BY_NAME, parse
 from policies.kinds.route.document import Route
-from policies.language.document import Document, meant
+from policies.language.document import Document, Invalid, meant
 from policies.language.names import candidates, matches
 from registry.records import Instance
 
@@ -77,19 +79,32 @@ def of_refusals(facts: Facts) -> Iterator[Finding]:
 
 
 def of_audits(facts: Facts) -> Iterator[Finding]:
-    """Documents that are only watched: two for the same name, and those that are for nobody."""
+    """Documents that are only watched: two for the same name, those that are enforced by now, and those for nobody."""
     census = facts.census
     known = _Known(census)
-    for kind, pattern in sorted(census.audits):
+    for (kind, pattern), policy in sorted(census.audits.items()):
         beside = census.policies.get((kind, pattern))
         document = parse(kind, pattern, beside.text) if beside is not None else None
         where = f"audits/{kind}/{pattern}"
         if isinstance(document, Document) and document.mode == "audit":
             what = f"policies/{kind}/{pattern} is in audit mode too, and is not watched while this one stands"
             yield Finding("two-audits", "warning", where, what, "keep one of the two")
+        elif document is not None and _says_the_same(document, parse(kind, pattern, policy.text)):
+            what = f"it says what policies/{kind}/{pattern} says, which is enforced: there is nothing to watch"
+            yield Finding("watched-in-vain", "warning", where, what, f"`shoal policy rm --audit {kind} '{pattern}'`")
         if not any(matches(pattern, service) for service in known.services):
             what = "matches no service that has instances"
             yield Finding("matches-nothing", "warning", where, what, "see `shoal services`")
+
+
+def _says_the_same(enforced: Document | Invalid, watched: Document | Invalid) -> bool:
+    if isinstance(enforced, Invalid) or isinstance(watched, Invalid):
+        return False
+    one, other = (
+        msgspec.structs.replace(each, mode="enforce", description="", kind="", service="")
+        for each in (enforced, watched)
+    )
+    return one == other
 
 
 class _Known:

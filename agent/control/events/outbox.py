@@ -5,13 +5,14 @@ And which webhooks there are for what. Every agent keeps the same outbox, for al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from agent.control.events.opened import Memories
 from agent.control.events.pending import Pending, Standing
+from agent.control.mesh.documents.in_force import Policy
 from agent.control.mesh.table import Table
 from policies.hashing import hash64
 from policies.kinds.webhook.document import Hook, Webhook
@@ -82,23 +83,26 @@ class Outbox:
             elif key.room is Room.CONDITIONS:
                 self._take_condition(key.first, change)
             else:
-                touched |= key.room is Room.POLICIES and key.first == "webhook"
+                touched |= key.room in (Room.POLICIES, Room.AUDITS) and key.first == "webhook"
                 continue
             touched = True
         return touched
 
     def refresh(self) -> bool:
         """Look at the webhooks in force; whether there are other ones."""
-        webhooks = {pattern: policy.revision for pattern, policy in self._table.policies.get("webhook", {}).items()}
+        enforced = self._table.in_force.enforced.get("webhook", {})
+        documents = {**self._watched(), **enforced}
+        webhooks = {pattern: policy.revision for pattern, policy in documents.items()}
         if webhooks == self._webhooks:
             return False
-        patterns = self._webhooks.keys() != webhooks.keys()
         self._webhooks = webhooks
+        before = {pattern: known.audit for pattern, known in self._documents.items()}
         self._documents = {
-            pattern: Documents(policy.revision, policy.document.hooks, policy.document.mode == "audit")
-            for pattern, policy in self._table.policies.get("webhook", {}).items()
+            pattern: Documents(policy.revision, policy.document.hooks, pattern not in enforced)
+            for pattern, policy in documents.items()
             if isinstance(policy.document, Webhook)
         }
+        patterns = before != {pattern: known.audit for pattern, known in self._documents.items()}
         if patterns:
             self._pending, self._of = {}, {}
             for id, standing in self.events.items():
@@ -187,24 +191,28 @@ class Outbox:
     def pattern_of(self, service: str, subject: str) -> str | None:
         """Whose webhooks an event is for: the most specific document wins whole, of those that are enforced; where
         there is none, of those in audit mode. None when there is neither."""
-        in_force = self._table.in_force
-        for documents in (in_force.enforced, in_force.watched):
-            known = documents.get("webhook")
+        for known in (self._table.in_force.enforced.get("webhook", {}), self._watched()):
             if known:
                 found = next((pattern for pattern in _patterns(service, subject) if pattern in known), None)
                 if found is not None:
                     return found
         return None
 
+    def _watched(self) -> Mapping[str, Policy]:
+        """Those in audit mode. Of two for one pattern the one under `audits/`, as for every kind."""
+        own = self._table.audits.policies.get("webhook", {})
+        beside = self._table.in_force.watched.get("webhook", {})
+        return {**beside, **own} if own else beside
+
     def cares(self, name: str, service: str, subject: str) -> bool:
         """Whether some webhook wants an event of a type, or has to know of it for what it closes."""
         pattern = self.pattern_of(service, subject)
         if pattern is None:
             return False
-        document = self._table.policies["webhook"][pattern].document
-        if not isinstance(document, Webhook):
+        documents = self._documents.get(pattern)
+        if documents is None:
             return False
-        names = frozenset[str]().union(*(hook.names() for hook in document.hooks.values()))
+        names = frozenset[str]().union(*(hook.names() for hook in documents.hooks.values()))
         kind = BY_NAME[name]
         if name in names:
             return True

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from agent.cli.census import Census, Misnamed, Policy
+from agent.cli.chains import hops_of
 from agent.cli.commands.overview import status_of
 from agent.cli.documents import Source
 from agent.cli.enforcing import Text
@@ -96,11 +97,11 @@ def documents(**policies: Any) -> Facts:
     return facts(census=census(policies=places))
 
 
-def audits(policies: dict[str, Any], *watched: str) -> Facts:
+def audits(policies: dict[str, Any], *watched: str, text: bytes = b"{}") -> Facts:
     """Of what stands under `policies/` for pets, by kind, and `audits/<kind>/<service>`."""
     places = {(kind, SERVICE): text for kind, text in policies.items()}
     pairs = [tuple(each.split("/")) for each in watched]
-    found = {(kind, service): Policy(kind, service, 6, b"{}") for kind, service in pairs}
+    found = {(kind, service): Policy(kind, service, 6, text) for kind, service in pairs}
     return facts(census=census(policies=places, audits=found))
 
 
@@ -125,7 +126,7 @@ WELL = {
         route__pets_production={"rules": [{"split": [{"version": "v1"}, {"version": "v9", "weight": 0}]}]}
     ),
     "only watched": documents(route__pets_production={"mode": "audit", "active": "v9"}),
-    "watched beside": audits({"retry": {"attempts": 2}}, f"retry/{SERVICE}", "timeout/*"),
+    "watched beside": audits({"retry": {"attempts": 3}}, f"retry/{SERVICE}", "timeout/*"),
     "put by hand": facts(census=census(instances={(SERVICE, "a"): instance(agent="")})),
     "an etcd of this host": facts(members=(Member(url="http://127.0.0.1:2379", version="3.5.21"),)),
 }
@@ -141,6 +142,9 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
     # What is only watched.
     (audits({"retry": {"mode": "audit"}}, f"retry/{SERVICE}"), "two-audits", "warning", f"audits/retry/{SERVICE}",
      f"policies/retry/{SERVICE} is in audit mode too, and is not watched while this one stands"),
+    (audits({"retry": {"attempts": 3}}, f"retry/{SERVICE}",
+     text=b"{kind: retry, mode: audit, attempts: 3}"), "watched-in-vain", "warning", f"audits/retry/{SERVICE}",
+     f"it says what policies/retry/{SERVICE} says, which is enforced: there is nothing to watch"),
     (audits({}, "retry/tosy"), "matches-nothing", "warning", "audits/retry/tosy",
      "matches no service that has instances"),
     (facts(census=census(audits_rejected={("retry", SERVICE): Rejection(
@@ -348,3 +352,13 @@ def test_the_page_has_every_finding_and_a_case_is_tried_of_each() -> None:
     page = (ROOT / "docs/command-line.md").read_text().partition("## `shoal check`")[2].partition("\n## ")[0]
     assert ids <= set(re.findall(r"`([a-z-]+)`", page))
     assert ids - {case[1] for case in CASES} == {"agent-loopback", "versions"}, "these are tried above"
+
+
+def test_what_is_only_watched_takes_nothing_out_of_force_along_chains() -> None:
+    """The mesh's timeout counts for a service whose own one is in audit mode."""
+    policies: dict[Any, Any] = {
+        ("timeout", "*"): {"request": "3s"},
+        ("timeout", "c"): {"mode": "audit", "request": "9s"},
+    }
+    hop = hops_of(census(calls={"c": {SERVICE}}, policies=policies))["c"]
+    assert (hop.sources["timeout"], hop.timeouts.request_s) == ("timeout/*", 3.0)

@@ -179,9 +179,14 @@ async def test_documents_that_change(memory: MemoryStore, receiver: Receiver) ->
         assert await room(memory, Room.EVENTS) == {}
 
 
-async def test_in_audit_mode_nobody_is_called(memory: MemoryStore, receiver: Receiver) -> None:
+@pytest.mark.parametrize("under", ["policies", "audits"])
+async def test_in_audit_mode_nobody_is_called(memory: MemoryStore, receiver: Receiver, under: str) -> None:
     """What would be told is counted and stands in told/."""
-    await put_webhook(memory, {"mode": "audit", "hooks": {"all": hook(receiver)}})
+    document = {"mode": "audit", "hooks": {"all": hook(receiver)}}
+    if under == "policies":
+        await put_webhook(memory, document)
+    else:  # where it need not say so
+        await memory.put(KEYS.audit("webhook", "pets.production"), json.dumps({"hooks": document["hooks"]}).encode())
     async with light_agents([memory], 1) as agents:
         for name in "ab":
             agents[0].instance(name)
@@ -192,6 +197,25 @@ async def test_in_audit_mode_nobody_is_called(memory: MemoryStore, receiver: Rec
                 await trio.sleep(0.02)
         (told,) = (await room(memory, Room.TOLD)).values()
         assert told.done == {"pets.production/all": "audit: not told"} and receiver.received == []
+
+
+async def test_a_webhook_that_is_only_watched_takes_none_out_of_force(memory: MemoryStore, receiver: Receiver) -> None:
+    """Under the same name or a more specific one; and one that turns to audit mode hands over what waits."""
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, path="/all")}})
+    await put_webhook(memory, {"hooks": {"mesh": hook(receiver, path="/mesh")}}, "*")
+    watched = {"mode": "audit", "hooks": {"none": hook(receiver, path="/none")}}
+    await memory.put(KEYS.audit("webhook", "pets.production"), json.dumps(watched).encode())
+    async with light_agents([memory], 1) as agents:
+        for name in "ab":
+            agents[0].instance(name)
+        await trio.sleep(0.1)
+        agents[0].turn("a", False)
+        await until(lambda: receiver.of(path="/all"))
+        await put_webhook(memory, watched)
+        await quiet(memory)
+        agents[0].turn("b", False)
+        await until(lambda: receiver.of(path="/mesh"))
+        assert not receiver.of(path="/none")
 
 
 async def test_puts_that_go_along_go_in_one_transaction(memory: MemoryStore) -> None:
