@@ -26,6 +26,7 @@ import msgspec
 import structlog
 import trio
 
+from agent.control.events import policy_news
 from agent.control.events.outbox import Outbox, rank
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
@@ -34,7 +35,7 @@ from agent.frames import EndpointFrame, Transition
 from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
-from registry.keys import Keys, Room, Unknown
+from registry.keys import Keys, Room
 from registry.records import Agent, Begun, OutboxEntry, encode
 from registry.store import Change, Compare, Delete, Put, Store, StoreError, TooLarge
 
@@ -152,8 +153,7 @@ class EventDetector:
         if known:
             self._see_agents()
             self._see_lost_instances(cluster)
-            self._see_policies(changes, cluster)
-        self._see_held(changes, cluster)
+        self._see_policies(changes, cluster, known=known)
         self._agents = dict(self._table.agents)
         self._note_revisions(changes, cluster, known=known)
         for service in touched if known else list(self._table.services):
@@ -228,46 +228,11 @@ class EventDetector:
     def _is_lost(self, host: str) -> bool:
         return host not in self._table.agents
 
-    def _see_policies(self, changes: Sequence[Change], cluster: int) -> None:
-        for change in changes:
-            key = self._keys.parse(change.key)
-            if isinstance(key, Unknown):
-                if key.policy is None or change.value is None:
-                    continue
-                kind, pattern = key.policy
-            elif key.room is Room.POLICIES:
-                kind, pattern = key.first, key.second
-            else:
-                continue
-            if (kind, pattern) in self._table.distrusted.holding.holds:
-                continue
-            refused = self._table.refused.get((kind, pattern))
-            parts = _policy((kind, pattern))
-            if refused is not None and refused.revision == change.revision:
-                told: Data = {"reason": refused.reason, "path": refused.path, "revision": change.revision}
-                self._derived("policy.refused", parts, told, cluster, change.revision)
-            else:
-                after = "deleted" if change.value is None else "in force"
-                self._derived("policy.changed", parts, {"after": after, "revision": change.revision}, cluster,
-                              change.revision)  # fmt: skip
-
-    def _see_held(self, changes: Sequence[Change], cluster: int) -> None:
-        """Named by the document that is held: what it is held against, every agent sees at another revision."""
-        holds = self._table.distrusted.holding.holds
-        for place, hold in holds.items():
-            if place not in self._held:
-                data: Data = {"reason": hold.reason, "revision": hold.revision}
-                self._derived("policy.held", _policy(place), data, cluster, hold.revision)
-        ended = self._held - holds.keys()
-        self._held = set(holds)
-        told = {change.key for change in changes}
-        for place in ended:
-            if self._keys.policy(*place) not in told:
-                after = "in force" if place[1] in self._table.policies.get(place[0], {}) else "deleted"
-                revision = self._table.revision
-                self._derived(
-                    "policy.changed", _policy(place), {"after": after, "revision": revision}, cluster, revision
-                )
+    def _see_policies(self, changes: Sequence[Change], cluster: int, *, known: bool) -> None:
+        news = policy_news.of_holds(self._held, changes, self._table, self._keys)
+        for found in [*(policy_news.of_changes(changes, self._table, self._keys) if known else ()), *news]:
+            self._derived(found.name, found.parts, found.data, cluster, found.revision)
+        self._held = set(self._table.distrusted.holding.holds)
 
     def _see_service(self, name: str, *, lost: bool = False) -> None:
         """`lost`: instances of it are gone that nobody has told of yet."""
@@ -306,8 +271,10 @@ class EventDetector:
         self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], cluster: int, revision: int,
         still: Iterable[Compare] = (),
     ) -> None:  # fmt: skip
-        """An event that all agents name alike; `still`: what has to be so yet when it is put."""
-        mark = hash64(f"{name} {sorted(parts.items())}") & 0xFFFFFF
+        """An event that all agents name alike, those of the version before too, to which policies were no room;
+        `still`: what has to be so yet when it is put."""
+        named = sorted(part for part in parts.items() if part != ("room", Room.POLICIES.value))
+        mark = hash64(f"{name} {named}") & 0xFFFFFF
         made = self._made(name, parts, data, id=f"{identify(cluster, revision, mark)}")
         if made is None or self._outbox.seen(made.id):
             return
@@ -432,7 +399,3 @@ class EventDetector:
 
 def _parts(identity: Identity) -> dict[str, str]:
     return {"service": identity[0], "instance": identity[1]}
-
-
-def _policy(place: Identity) -> dict[str, str]:
-    return {"kind": place[0], "pattern": place[1]}

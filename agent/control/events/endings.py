@@ -36,6 +36,9 @@ def ending_of(subject: str, opened: Opened, table: Table, conditions: Container[
         case "policies", [of, pattern]:
             standing = (of, pattern) in table.refused or (of, pattern) in table.distrusted.holding.holds
             return None if standing else Ending("policy.changed", "it is neither refused nor held any more")
+        case "audits", [of, pattern]:
+            refused = (of, pattern) in table.audits.refused
+            return None if refused else Ending("policy.changed", "it is refused no more")
         case "agents", [host]:
             if host in table.agents:
                 return Ending("agent.joined", "it is there")

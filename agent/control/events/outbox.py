@@ -23,7 +23,7 @@ from registry.records import Claimed, Malformed, MeshId, OutboxEntry, decode
 from registry.store import Change
 
 REMEMBERED: Final = 20_000
-_POLICIES: Final = "policies/"
+_POLICIES: Final = ("policies/", "audits/")
 
 
 class Documents(NamedTuple):

@@ -51,7 +51,8 @@ COMMON: Final = ("before", "after", "reason", "agent")
 
 _INSTANCE: Final = "instances/{service}/{instance}"
 _SERVICE: Final = "services/{service}"
-_POLICY: Final = "policies/{kind}/{pattern}"
+_POLICY: Final = "{room}/{kind}/{pattern}"
+"""Under `policies/`, or only watched, under `audits/`."""
 _AGENT: Final = "agents/{host}"
 _ETCD: Final = "etcd/{host}"
 _BREAKER: Final = "breakers/{service}/{instance}/{host}"
@@ -111,7 +112,7 @@ TYPES: Final = (
         Effect.OPENS,
         _POLICY,
         "policy {kind}/{pattern} is refused",
-        "a bad document was put, and the last good one stays in force",
+        "a bad document was put, and the last good one stays in force, or watched",
         ("path", "revision"),
     ),
     Type(
@@ -208,7 +209,9 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """One line for people."""
         known = BY_NAME.get(self.name)
         parts = _parts(known.subject, self.subject) if known is not None else None
-        return f"{self.subject}: {self.name}" if known is None or parts is None else known.title.format_map(parts)
+        if known is None or parts is None:
+            return f"{self.subject}: {self.name}"
+        return known.title.format_map(parts) + " (audit)" * (parts.get("room") == "audits")
 
     @property
     def reason(self) -> str:
@@ -251,7 +254,7 @@ def _parts(form: str, subject: str) -> dict[str, str] | None:
 def sample(name: str = "instance.unhealthy", text: str = "") -> Event:
     """An event of a type as it might be, to try things on; `text` ends every text that a program or person wrote."""
     kind = BY_NAME[name]
-    example = {"service": "pets.production", "instance": "web-1-8080", "host": "web-1", "kind": "retry"}
+    example = {"instance": "web-1-8080", "host": "web-1", "kind": "retry", "room": "policies"}
     parts = {part: example.get(part, "pets.production") for part in parts_of(kind.subject)}
     data: dict[str, Value] = {field: f"{field}{text}" for field in (*COMMON, *kind.data)}
     subject = kind.subject.format_map(parts)

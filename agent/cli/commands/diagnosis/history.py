@@ -17,9 +17,10 @@ def standing(census: Census) -> Iterator[dict[str, Any]]:
         yield _row(health.since, "stands", f"instance.{turned}", f"{service}/{id}", service, health.reason)
     for host, agent in census.agents.items():
         yield _row(agent.started, "stands", "agent.joined", f"agents/{host}", "", f"version {agent.version}")
-    for (kind, pattern), refused in census.rejected.items():
-        reason = f"{refused.path}: {refused.reason}"
-        yield _row(refused.at, "stands", "policy.refused", f"policies/{kind}/{pattern}", pattern, reason)
+    for room, found in (("policies", census.rejected), ("audits", census.audits_rejected)):
+        for (kind, pattern), refused in found.items():
+            reason = f"{refused.path}: {refused.reason}"
+            yield _row(refused.at, "stands", "policy.refused", f"{room}/{kind}/{pattern}", pattern, reason)
     for (kind, pattern), held in census.held.items():
         yield _row(held.at, "stands", "policy.held", f"policies/{kind}/{pattern}", pattern, held.reason)
 

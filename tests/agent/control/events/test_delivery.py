@@ -253,6 +253,28 @@ async def test_policies_that_change_and_are_refused(memory: MemoryStore, receive
         assert len(receiver.of("policy.changed")) == len(receiver.of("instance.registered")) == 1
 
 
+async def test_what_is_only_watched_is_news_too(memory: MemoryStore, receiver: Receiver) -> None:
+    """Put, refused, mended and removed, beside a refused one of that name: another condition, which stays open."""
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["policy.*"])}}, "*")
+    audit, subject = KEYS.audit("retry", "pets.production"), "audits/retry/pets.production"
+    async with light_agents([memory], 3) as agents:
+        await memory.put(KEYS.policy("retry", "pets.production"), b'{"attempts": "two"}')
+        await memory.put(audit, b'{"attempts": 3}')
+        await memory.put(audit, b'{"attempts": "three"}')
+        await memory.put(audit, b'{"attempts": 4}')
+        await memory.delete(audit)
+        await until(lambda: len(receiver.of("policy.changed")) == 3)
+        await quiet(memory)
+        await trio.sleep(1.5)
+        told = [found.event for found in receiver.of("policy.changed")]
+        assert {each["subject"] for each in told} == {subject}
+        assert sorted(each["data"]["after"] for each in told) == ["deleted", "watched", "watched"]
+        refused = {found.event["subject"] for found in receiver.of("policy.refused")}
+        assert refused == {subject, "policies/retry/pets.production"}
+        opened = {s for label in agents[0].outbox.opened.labels() for s in agents[0].outbox.opened.of(label)}
+        assert subject not in opened
+
+
 async def test_breakers_and_shedding_are_told(memory: MemoryStore, receiver: Receiver) -> None:
     """As the workers tell them: the first that opens, the first that closes; what is only watched is not told."""
     await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["breaker.*", "shed.*"])}})

@@ -35,7 +35,7 @@ def table(**more: bytes) -> Table:
     put = {key: encode(record) for key, record in records.items()}
     put[KEYS.policy("breaker", "*")] = b'{"trip": {"consecutive": 5}}'
     put[KEYS.policy("shed", PETS)] = b"{}"
-    put[KEYS.policy("retry", PETS)] = b'{"attempts": "three"}'
+    put[KEYS.policy("retry", PETS)] = put[KEYS.audit("retry", PETS)] = b'{"attempts": "three"}'
     made.apply([Change(key, value, n) for n, (key, value) in enumerate({**put, **more}.items(), 2)], 20)
     return made
 
@@ -49,6 +49,7 @@ LASTING = {
     f"instances/{PETS}/a": (),
     f"services/{PETS}": (f"services/{PETS}",),
     f"policies/retry/{PETS}": (),
+    f"audits/retry/{PETS}": (),
     "agents/web-7": ("agents/web-7",),
     f"breakers/{PETS}/a/web-1": (),
     f"breakers/{PETS}/*/web-1": (),
@@ -75,6 +76,8 @@ def test_what_lasts(subject: str) -> None:
         (f"services/{PETS}", KEYS.health(PETS, "a"), Health(healthy=True), "service.recovered"),
         (f"policies/retry/{PETS}", KEYS.policy("retry", PETS), b'{"attempts": 3}', "policy.changed"),
         (f"policies/retry/{PETS}", KEYS.policy("retry", PETS), None, "policy.changed"),
+        (f"audits/retry/{PETS}", KEYS.audit("retry", PETS), b'{"attempts": 3}', "policy.changed"),
+        (f"audits/retry/{PETS}", KEYS.audit("retry", PETS), None, "policy.changed"),
         ("agents/web-1", KEYS.agent("x"), None, "agent.joined"),
         ("agents/decommissioned", KEYS.agent("x"), None, "agent.joined"),
         ("etcd/web-1", KEYS.agent("x"), None, "etcd.back"),

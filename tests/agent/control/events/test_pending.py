@@ -129,7 +129,7 @@ async def test_when_too_many_wait_the_newest_of_each_condition_is_told(
             await put(store, *(event(instance, name, number) for instance in "abcde"))
         await until(lambda: len(agents[0].outbox.events) <= 30)
         teller = next(a for a in agents if a.host == agents[0].outbox.claims["pets.production"])
-        assert 900 < teller.delivery.merged <= 970
+        assert 900 < teller.delivery.merged <= 995  # a few more where the watch lags behind what was merged
         left = await room(store, Room.EVENTS)
         assert {f"00199-{instance}" for instance in "abcde"} <= left.keys()
         merged = [entry for entry in (await room(store, Room.TOLD)).values() if "merged" in str(entry.done)]
