@@ -221,6 +221,7 @@ class Control:
         """SIGHUP: execute the agent anew, with the listening sockets open. Bad settings change nothing."""
         try:
             settings = load(self._config)
+            _check_names(self._settings, settings)
             _check_etcd(settings)
         except (SettingsError, OSError, ValueError) as error:
             log.error("the settings are not reloaded", reason=str(error))
@@ -265,6 +266,15 @@ class Control:
                 await holder.release()
             except StoreError as error:
                 log.warning("etcd did not hear that we leave; the lease will tell", error=str(error))
+
+
+def _check_names(running: Settings, wanted: Settings) -> None:
+    """Raises SettingsError for an agent of another name, whose lease would hold the keys of this one too."""
+    for name in ("mesh", "host"):
+        known, asked = getattr(running, name), getattr(wanted, name)
+        if asked != known:
+            what = f"{asked!r}, and this agent is {known!r}, and has keys in etcd by that name"
+            raise SettingsError(f"{name}: {what}: another name takes effect at a restart, not at a reload")
 
 
 def _check_etcd(settings: Settings) -> None:

@@ -440,6 +440,30 @@ def test_signals_that_come_while_it_is_executed_anew(mesh: Mesh) -> None:
     assert agent.stop() == 0
 
 
+@pytest.mark.parametrize("name", ["host", "mesh"])
+def test_another_name_is_refused_until_a_restart(mesh: Mesh, name: str) -> None:
+    """Else the lease would hold the keys of two agents. It goes on as it was, and reloads what else it is told."""
+    agent = mesh.agent("alpha", extra="workers = 1")
+    mesh.instance(agent)
+    until("what it writes of itself", lambda: len(keys_of(mesh, "alpha")) >= 3)
+    before, old, text = keys_of(mesh, "alpha"), pids(agent), agent.path.read_text()
+    without = re.sub(rf"^{name} = .*\n", "", text, flags=re.MULTILINE)
+    agent.path.write_text(f'{name} = "other"\n{without}')
+    agent.tell(signal.SIGHUP)
+    said = f"{name}: 'other', and this agent is "
+    until("refused", lambda: said in agent.log.read_text())
+    agent.path.write_text(text)
+    reload(agent, "workers = 1", "workers = 2")
+    assert pids(agent).isdisjoint(old) and agent.ask().status == 200
+    assert keys_of(mesh, "alpha") >= before and not keys_of(mesh, "other")
+
+
+def keys_of(mesh: Mesh, name: str) -> set[str]:
+    """All that an agent, or a mesh, of that name has in etcd."""
+    keys = mesh.etcdctl("get", "--prefix", "--keys-only", "/shoal/").split()
+    return {key for key in keys if name in key.split("/")}
+
+
 def counters(agent: AgentProcess) -> dict[tuple[str, ...], float]:
     """All that may only grow, without what is of one process: by name and labels."""
     found = text_string_to_metric_families(agent.text("/metrics"))
