@@ -314,14 +314,19 @@ async def test_a_connection_ends_with_the_certificate_that_it_was_proven_by(tmp_
     """Of either side, and before that nothing is sent by it any more."""
     async with hop(tmp_path) as found:
         proxy = getattr(found, side)
-        proves(proxy.worker, tmp_path / side, PETS if side == "callee" else CALLER, lifetime_s=16.5)
+        proves(proxy.worker, tmp_path / side, PETS if side == "callee" else CALLER, lifetime_s=1000.0)
         found.leads()
         assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
-        pool = found.caller.worker.pool
+        pool, recorder = found.caller.worker.pool, found.caller.worker.recorder
         assert pool.opened == 1
+        recorder.epoch += 990.0  # a clock that is there already
         await until(lambda: pool.opened == 0)
+        recorder.epoch -= 990.0
         assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
-        assert found.caller.worker.custody.ended == found.callee.worker.custody.ended == 0
+        assert found.caller.worker.custody.ended == 0
+        found.callee.worker.recorder.epoch += 1001.0
+        await until(lambda: pool.opened == 0)
+        assert found.callee.worker.custody.ended == 1
 
 
 @pytest.mark.parametrize("subject", ["service", "host", "serial"])
