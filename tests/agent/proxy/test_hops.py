@@ -324,7 +324,7 @@ async def test_a_connection_ends_with_the_certificate_that_it_was_proven_by(tmp_
         recorder.epoch -= 990.0
         assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
         assert found.caller.worker.custody.ended == 0
-        found.callee.worker.recorder.epoch += 1001.0
+        found.callee.worker.recorder.epoch += 3601.0
         await until(lambda: pool.opened == 0)
         assert found.callee.worker.custody.ended == 1
 
