@@ -3,6 +3,7 @@
 
 Laws
 - A document is taken whole or not at all. Entries for other uses than X.509-SVIDs are passed over (X509-SVID 6.2).
+- A document of ours names its trust domain (`trust_domain`, which other readers ignore), and is of no other one.
 - An agent goes to a bundle of a higher sequence only (`succeeds`): no restored etcd brings a removed root back.
 """
 
@@ -48,12 +49,15 @@ class _Jwk(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Jwks(msgspec.Struct, frozen=True):
     keys: list[_Jwk]
+    trust_domain: str = ""
+    """Not of SPIFFE, whose readers pass over what they do not know (bundle format, 4.1)."""
     spiffe_sequence: int = 0
     spiffe_refresh_hint: int = REFRESH_S
 
 
 def parse_bundle(trust_domain: str, text: bytes) -> Bundle:
-    """A SPIFFE bundle document, taken as that of a trust domain. Raises ValueError that says what is wrong, where."""
+    """A SPIFFE bundle document, taken as that of a trust domain (empty: of the one that it names). Raises ValueError
+    that says what is wrong, where."""
     if len(text) > MAX_BUNDLE_BYTES:
         raise ValueError(f"a bundle of more than {MAX_BUNDLE_BYTES} bytes")
     try:
@@ -70,20 +74,28 @@ def parse_bundle(trust_domain: str, text: bytes) -> Bundle:
         raise ValueError(f"$.keys: {len(roots)} roots; a trust domain has at most {MAX_ROOTS}")
     if document.spiffe_sequence < 0:
         raise ValueError(f"$.spiffe_sequence: {document.spiffe_sequence}; 0 or more")
-    return Bundle(
-        check_trust_domain(trust_domain), tuple(roots), document.spiffe_sequence, document.spiffe_refresh_hint
-    )
+    domain = _domain(trust_domain, document.trust_domain)
+    return Bundle(domain, tuple(roots), document.spiffe_sequence, document.spiffe_refresh_hint)
 
 
 def bundle_document(bundle: Bundle) -> bytes:
     """A bundle as text that anybody's SPIFFE reads."""
-    document = _Jwks([_jwk(root) for root in bundle.roots], bundle.sequence, bundle.refresh_s)
+    keys = [_jwk(root) for root in bundle.roots]
+    document = _Jwks(keys, bundle.trust_domain, bundle.sequence, bundle.refresh_s)
     return msgspec.json.format(msgspec.json.encode(document), indent=2)
 
 
 def succeeds(held: Bundle, offered: Bundle) -> bool:
     """Whether a bundle takes the place of one that is held."""
     return offered.trust_domain == held.trust_domain and offered.sequence > held.sequence
+
+
+def _domain(given: str, named: str) -> str:
+    if not given and not named:
+        raise ValueError('$.trust_domain: missing; such as "default.shoal", which names in certificates begin with')
+    if given and named and given != named:
+        raise ValueError(f"$.trust_domain: {named[:80]!r}, where the bundle of {given} is expected")
+    return check_trust_domain(given or named)
 
 
 def _root(entry: _Jwk, where: str) -> x509.Certificate:

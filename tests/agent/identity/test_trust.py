@@ -38,6 +38,21 @@ def test_a_bundle_is_what_the_standard_says() -> None:
     assert (entry["kty"], entry["crv"], len(entry["x"]), len(entry["y"])) == ("EC", "P-256", 43, 43)
 
 
+def test_a_bundle_names_its_trust_domain() -> None:
+    """So whoever reads ours need not be told; another's may be told apart by nothing but where it stands."""
+    text = bundle_document(OURS.bundle)
+    assert parse_bundle("", text) == OURS.bundle
+    with pytest.raises(ValueError, match=r"\$\.trust_domain: 'default\.shoal', where .*partner\.example is expected"):
+        parse_bundle("partner.example", text)
+    foreign = json.loads(text)
+    del foreign["trust_domain"]
+    assert parse_bundle("partner.example", json.dumps(foreign).encode()).trust_domain == "partner.example"
+    with pytest.raises(ValueError, match=r"\$\.trust_domain: missing"):
+        parse_bundle("", json.dumps(foreign).encode())
+    with pytest.raises(ValueError, match="no trust domain"):
+        parse_bundle("", json.dumps({**foreign, "trust_domain": "Default.Shoal/x"}).encode())
+
+
 def test_other_entries_are_passed_over() -> None:
     """Section 6.2: keys for JWTs, entries without a certificate, and fields that we do not know."""
     document = json.loads(bundle_document(OURS.bundle))
