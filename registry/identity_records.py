@@ -64,6 +64,11 @@ class Host(Record, frozen=True, kw_only=True):
     """`identity/hosts/<host>`: an operator has added a host to the mesh."""
 
     description: str = ""
+    renew_before: Moment | None = None
+    """An operator wants other certificates: the host's agent asks anew at once for each SVID that begins earlier, its
+    own too, and goes on with what it has until the new one is there. Once for each value: since certificates begin some
+    minutes before they are made, the new one may begin earlier as well. Nobody refuses anything by it: that is what
+    revocations are for. None: no wish."""
 
 
 class IssuerRecord(Record, frozen=True, kw_only=True):
