@@ -118,6 +118,7 @@ class Control:
     async def _remember(self) -> None:
         """The table, and the instances, of before a restart."""
         parts = self.parts
+        parts.identity.load()
         if self._handover.workers:
             # After SIGHUP the table on disk is a moment old: it counts at once, so that the new workers lose no time,
             # and our instances keep their verdicts.

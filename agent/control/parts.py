@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -13,6 +17,8 @@ from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
 from agent.control.host.here import Here
 from agent.control.host.sockets import Handover
+from agent.control.identity.around import Around, Proof, Tell
+from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.checks import Means
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
@@ -23,8 +29,11 @@ from agent.control.updates import Updates
 from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
+from agent.frames import Trust
 from agent.hooks.receivers import Receivers
 from agent.settings.document import Settings
+
+T = TypeVar("T")
 
 
 class Parts:
@@ -49,12 +58,14 @@ class Parts:
         detector = self.events.detector
         self.traffic = traffic = Traffic(settings, mesh.table, client.secret, client.receivers, detector.on_happened)
         tokens = Tokens()
+        proof = Proof()
         self.fleet = Fleet(
             here.listeners.outbound,
             here.listeners.inbound,
             settings.worker_count,
             configuration=lambda: configuration(settings, tokens.callers()),
             feed=mesh.frames.feed,
+            trust=proof.frame,
             on_happened=traffic.transitions.observe,
             on_compared=traffic.shadow.observe,
             on_store=traffic.requests.store,
@@ -75,7 +86,8 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
-        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet)
+        self.identity = AgentIdentity(_around(here, mesh, proof, self.registrar, self.fleet, detector.tell))
+        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity)
         self.stopping = trio.Event()
         kept = taken(handover.counters)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
@@ -93,6 +105,32 @@ class Parts:
         if not self.mesh.frames.known:
             return f"waiting for the first table from etcd ({self.updates.mirror.state.error or 'connecting'})"
         return "" if self.fleet.ready else "waiting for the workers"
+
+
+def _around(here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell) -> Around:
+    def prove(trust: Trust) -> None:
+        proof.trust = trust
+        fleet.prove()
+
+    return Around(
+        here.store,
+        here.keys,
+        here.settings.host,
+        here.settings.state_path / "identity",
+        lambda: here.holder.lease,
+        lambda: {service for service, _ in registrar.local},
+        lambda: mesh.table.agents,
+        prove,
+        tell,
+        time.time,
+        Random(),
+        secrets.token_bytes,
+        _in_a_thread,
+    )
+
+
+async def _in_a_thread(work: Callable[..., T], *about: object) -> T:
+    return await trio.to_thread.run_sync(work, *about)
 
 
 def _hook_client(here: Here) -> HookClient:

@@ -16,6 +16,7 @@ import trio
 from agent.control.events.events import Events
 from agent.control.host.clock import text_of
 from agent.control.host.here import Here
+from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import Identity
 from agent.control.mesh.distrust.doubts import KEEP_S, Losses
@@ -41,12 +42,21 @@ log = structlog.get_logger()
 class Updates:
     """Etcd's, to everybody."""
 
-    def __init__(self, here: Here, mesh: MeshView, events: Events, registrar: Registrar, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        here: Here,
+        mesh: MeshView,
+        events: Events,
+        registrar: Registrar,
+        fleet: Fleet,
+        identity: AgentIdentity,
+    ) -> None:
         self._here = here
         self._mesh = mesh
         self._events = events
         self._registrar = registrar
         self._fleet = fleet
+        self._identity = identity
         self.mirror = Mirror(here.store, *here.keys.watched, self.on_update, prepare=self._read_ahead)
         self._documents: Mapping[Put, Read] = {}
         """Of the update that comes next."""
@@ -72,6 +82,7 @@ class Updates:
         nursery.start_soon(self._mesh.audit_rejections.run)
         nursery.start_soon(self._mesh.held.run)
         nursery.start_soon(self._last_good.run)
+        nursery.start_soon(self._identity.run)
 
     async def _read_ahead(self, changes: Sequence[Change]) -> None:
         self._documents = await read_ahead(self._here.keys, changes)
@@ -98,6 +109,7 @@ class Updates:
             self.open()
         for change in update.changes:
             self._here.holder.hear(change)
+        self._identity.hear(update.changes, resync=update.resync, another=bool(update.another))
         self._events.take(update, touched, cluster=self.mirror.cluster_id)
         self._first.set()
         mesh.saved.changed()

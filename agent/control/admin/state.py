@@ -96,7 +96,7 @@ def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, A
             }
             for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
-        "malformed": [{"key": key, "reason": reason} for key, reason in {**table.inward, **table.malformed}.items()],
+        "malformed": [{"key": key, "reason": reason} for key, reason in _malformed(parts).items()],
         "instances_refused": [
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.taken().items()
@@ -130,6 +130,7 @@ def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, A
             "outcomes": digest(parts.events.delivery.outcomes),
             "failures": list(parts.events.delivery.failures),
         },
+        "identity": parts.identity.as_state(),
         "topics": parts.traffic.requests.as_state(),
         "standing": msgspec.to_builtins(parts.traffic.transitions.in_force(table)),
         "local": [
@@ -138,6 +139,10 @@ def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, A
         ],
         "services": _merged(workers),
     }
+
+
+def _malformed(parts: Parts) -> dict[str, str]:
+    return {**parts.mesh.table.inward, **parts.mesh.table.malformed, **parts.identity.malformed}
 
 
 def _judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ _POLICY: Final = "{room}/{kind}/{pattern}"
 _AGENT: Final = "agents/{host}"
 _ETCD: Final = "etcd/{host}"
 _BREAKER: Final = "breakers/{service}/{instance}/{host}"
+_IDENTITY: Final = "identities/{service}/{host}"
 _SHED: Final = "shedding/{service}/{host}"
 
 TYPES: Final = (
@@ -163,6 +164,20 @@ TYPES: Final = (
         "requests are refused because there are too many",
     ),
     Type("shed.ended", Effect.CLOSES, _SHED, "{service}: {host} sheds no more load", "requests are no longer refused"),
+    Type(
+        "identity.missing",
+        Effect.OPENS,
+        _IDENTITY,
+        "{service}: {host} cannot prove that it is that, or soon not any more",
+        "no grant lets a host hold a certificate, nobody signs it, or what it holds ends soon",
+    ),
+    Type(
+        "identity.held",
+        Effect.CLOSES,
+        _IDENTITY,
+        "{service}: {host} can prove that it is that",
+        "the host holds a certificate, or wants none any more",
+    ),
     Type(
         "hook.digest",
         Effect.TELLS,

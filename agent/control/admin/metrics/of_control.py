@@ -34,6 +34,12 @@ GAUGES: Final = {
     "shoal_services": "Services in the mesh",
     "shoal_suspects": "Endpoints whose record vanished without a word, and that are kept",
     "shoal_events_pending": "Events that some webhook has still to be told",
+    "shoal_identity_held": "Certificates that this host shows, or signs with",
+    "shoal_identity_missing": "What this host cannot prove, or soon not any more; /state says why",
+    "shoal_identity_first_end_seconds": "Until the first of its certificates ends",
+    "shoal_identity_bundle_sequence": "Of the trust bundle that is in force here",
+    "shoal_identity_revoked": "Revocations that are known here",
+    "shoal_identity_requests_waiting": "Signing requests that no issuer has answered, as this one sees them",
     "shoal_control_loop_late_worst_seconds": "For how long control's loop was late at worst since it started",
 }
 COUNTERS: Final[dict[str, tuple[str, ...]]] = {
@@ -50,6 +56,8 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_lease_grants": ("Leases taken",),
     "shoal_control_loop_late": ("How often control's loop was late by a quarter of a second or more",),
     "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
+    "shoal_identity_signed": ("Certificates that this host has signed",),
+    "shoal_identity_refused": ("Signing requests that it has refused",),
     "shoal_hook_deliveries": ("What webhooks were told", "hook", "outcome"),
     "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
 }
@@ -97,6 +105,7 @@ def _gauges(parts: Parts) -> dict[str, float]:
         "shoal_suspects": len(table.suspects),
         "shoal_events_pending": len(parts.events.outbox.events),
         "shoal_control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
+        **parts.identity.gauges(),
     }
 
 
@@ -119,6 +128,7 @@ def counters(parts: Parts) -> dict[Counter, float]:
         ("shoal_lease_grants",): parts.here.holder.regrants,
         ("shoal_control_loop_late",): lateness.count,
         ("shoal_control_loop_late_seconds",): lateness.total_s,
+        **parts.identity.counters(),
     }
     for (hook, outcome), number in parts.events.delivery.outcomes.items():
         found["shoal_hook_deliveries", hook, outcome] = number

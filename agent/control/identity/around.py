@@ -1,0 +1,60 @@
+"""What identity needs of the rest of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from random import Random
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from agent.frames import Trust
+from registry.keys import Keys
+from registry.store import Store
+
+T = TypeVar("T")
+BELIEVED: Final = "believed.json"
+"""Of the folder: there is one where a bundle was believed before."""
+Tell = Callable[[str, dict[str, str], dict[str, Any]], None]
+"""An event: its type, the parts of its subject, its data."""
+
+
+class OnDisk(Protocol):
+    """Where what waits for the disk is done: in a thread."""
+
+    def __call__(self, work: Callable[..., T], *about: object) -> Awaitable[T]:
+        """What it comes to."""
+        ...
+
+
+class Around(NamedTuple):
+    """Of one agent."""
+
+    store: Store
+    keys: Keys
+    host: str
+    folder: Path
+    lease: Callable[[], int]
+    services: Callable[[], Collection[str]]
+    """Those that have instances on this host."""
+    alive: Callable[[], Collection[str]]
+    """Hosts whose agents live."""
+    prove: Callable[[Trust], None]
+    """Hands workers what is shown and believed."""
+    tell: Tell
+    clock: Callable[[], float]
+    """Seconds of the epoch."""
+    chance: Random
+    serials: Callable[[int], bytes]
+    """So many random bytes that nobody can foresee."""
+    disk: OnDisk
+
+
+class Proof:
+    """What workers are shown and told to believe, as it is now; for those that start, too."""
+
+    def __init__(self) -> None:
+        self.trust = Trust()
+
+    def frame(self) -> Trust:
+        """The frame for a worker."""
+        return self.trust

@@ -1,0 +1,89 @@
+"""Who this host can prove to be. Without a trust bundle in etcd: nothing, nothing is asked, and no library is loaded.
+
+What is about identity comes with the agent's one watch (`hear`). From the first bundle on, or when one was believed
+before a restart, the rest of this room is imported and goes on (`engaged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+
+from agent.control.identity.around import BELIEVED, Around
+from registry.store import Change
+
+if TYPE_CHECKING:
+    from agent.control.identity.engaged import Engaged
+
+log = structlog.get_logger()
+
+
+class AgentIdentity:
+    """Of one agent."""
+
+    def __init__(self, around: Around) -> None:
+        self._around = around
+        self._room = f"{around.keys.prefix}identity/"
+        self._bundle = around.keys.identity("bundle")
+        self._trust = around.keys.trust(around.host)
+        self._heard: dict[str, Change] = {}
+        """What stands, until a bundle does."""
+        self._known = False
+        """Whether etcd has told all of it."""
+        self._engaged: Engaged | None = None
+        self._begun = trio.Event()
+
+    def load(self) -> None:
+        """What was believed and held before a restart."""
+        if (self._around.folder / BELIEVED).exists():
+            self._engage()
+
+    def hear(self, changes: Sequence[Change], *, resync: bool = False, another: bool = False) -> None:
+        """What happened in etcd. `resync`: changes come with a snapshot. `another`: of another etcd than before."""
+        mine = [change for change in changes if change.key.startswith(self._room) or change.key == self._trust]
+        whole, self._known = resync and not self._known, True
+        if self._engaged is None:
+            self._heard.update((change.key, change) for change in mine)
+            if not any(change.key == self._bundle and change.value is not None for change in mine):
+                return
+            mine, self._heard = sorted(self._heard.values(), key=lambda change: change.revision), {}
+            self._engage()
+        if self._engaged is not None:
+            self._engaged.hear(mine, whole=whole, another=another)
+
+    def _engage(self) -> None:
+        from agent.control.identity.engaged import Engaged  # 9 MB, which a mesh without identity need not have
+
+        log.info("identity: a trust bundle stands")
+        self._engaged = Engaged(self._around)
+        self._engaged.load()
+        self._begun.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._begun.wait()
+        if self._engaged is not None:
+            await self._engaged.run()
+
+    @property
+    def malformed(self) -> dict[str, str]:
+        """Keys that are not believed, and why."""
+        return self._engaged.malformed if self._engaged is not None else {}
+
+    def as_state(self) -> dict[str, Any]:
+        """What /state shows; empty without a bundle."""
+        return self._engaged.as_state() if self._engaged is not None else {}
+
+    def gauges(self) -> dict[str, float]:
+        """For metrics; none without a bundle."""
+        return self._engaged.gauges() if self._engaged is not None else {}
+
+    def counters(self) -> dict[tuple[str, ...], float]:
+        """For metrics; none without a bundle."""
+        if self._engaged is None:
+            return {}
+        issuing = self._engaged.issuing
+        return {("shoal_identity_signed",): issuing.signed, ("shoal_identity_refused",): issuing.refused}
