@@ -271,7 +271,7 @@ async def test_a_paused_issuer_puts_nothing(tmp_path: Path, autojump_clock: obje
                     await meanwhile.pop(0)()
 
         store.before = pause
-        web = mesh.host("web-1", PETS)
+        mesh.host("web-1", PETS)
         await until(lambda: not meanwhile)
         await until(lambda: tried == 3)
         await trio.sleep(30)

@@ -1,0 +1,149 @@
+"""Identity with a real etcd and real agents: from nothing to certificates, over restarts, without etcd, and beside an
+agent of the version before."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.identity.bundles import bundle_document
+from agent.identity.certificates import INTERMEDIATE_S, make_intermediate, read_request, to_pem
+from registry.identity_records import Holds, IssuerRecord, Request
+from registry.keys import Keys
+from registry.records import decode, encode
+from tests.support.identity import TRUST_DOMAIN, Authority, terms
+from tests.support.mesh import AgentProcess, Mesh, Traffic, running_mesh, until
+from tests.system.test_versions import started, tree
+
+__all__ = ["tree"]
+KEYS = Keys()
+PETS = "pets.production"
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    with running_mesh(tmp_path) as running:
+        yield running
+
+
+def found(mesh: Mesh, key: str) -> str:
+    """What stands there."""
+    return mesh.etcdctl("get", "--print-value-only", key)
+
+
+def put(mesh: Mesh, what: str, whose: str, value: bytes = b"{}") -> None:
+    """A key under identity/."""
+    mesh.etcdctl("put", KEYS.identity(what, whose), data=value.decode())
+
+
+class Operator:
+    """With a root's key and etcdctl."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.authority = Authority(now_s=time.time())
+        put(mesh, "bundle", "", bundle_document(self.authority.bundle))
+
+    def make_issuer(self, host: str) -> None:
+        put(self.mesh, "issuers", host)
+        request = until("its request", lambda: found(self.mesh, KEYS.request(host, "issuer")))
+        key = read_request(decode(Request, request.encode()).csr.encode())
+        made = terms(time.time(), INTERMEDIATE_S)
+        above = make_intermediate(self.authority.root, key, TRUST_DOMAIN, host, made)
+        put(self.mesh, "issuers", host, encode(IssuerRecord(chain=to_pem([above]).decode())))
+
+
+def held(agent: AgentProcess) -> set[str]:
+    """What an agent says that it holds."""
+    return {each["name"] for each in agent.state()["identity"].get("held", [])}
+
+
+def problems(agent: AgentProcess) -> dict[str, str]:
+    return {each["name"]: each["reason"] for each in agent.state()["identity"]["problems"]}
+
+
+def loaded(agent: AgentProcess) -> bool:
+    """Whether its control has loaded the library for certificates."""
+    assert agent.process is not None
+    return "cryptography" in Path(f"/proc/{agent.process.pid}/maps").read_text()
+
+
+def test_from_nothing_to_certificates(mesh: Mesh) -> None:
+    """Under load, without a failed request: nothing before the bundle, a grant line without a grant, certificates with
+    one; a restart while etcd is away shows and believes the same."""
+    alpha, beta = mesh.agent(), mesh.agent("beta", "127.0.0.2")
+    mesh.instance(beta)
+    assert alpha.state()["identity"] == {} and not loaded(alpha) and not (beta.state_dir / "identity").exists()
+    assert "shoal_identity_held " not in alpha.text("/metrics")
+    with Traffic(alpha) as traffic:
+        operator = Operator(mesh)
+        for host in ("alpha", "beta"):
+            put(mesh, "hosts", host)
+        operator.make_issuer("alpha")
+        until("certificates of agents", lambda: held(alpha) == {"agent", "issuer"} and held(beta) == {"agent"})
+        grant = f'etcdctl put {KEYS.identity("grants", PETS)} \'{{"hosts": ["beta"]}}\''
+        assert grant in until("the grant line", lambda: problems(beta).get(f"svc/{PETS}"))
+        assert "shoal_identity_missing 1.0" in beta.text("/metrics")
+        put(mesh, "grants", PETS, b'{"hosts": ["beta"]}')
+        until("the service's", lambda: held(beta) == {"agent", f"svc/{PETS}"} and not problems(beta))
+        traffic.more(200)
+    assert traffic.failures == []
+
+    def told() -> Any:
+        holds = decode(Holds, found(mesh, KEYS.trust("beta")).encode())
+        return set(holds.services) == {PETS} and holds.agent is not None
+
+    until("what it holds is told", told)
+    for path in (beta.state_dir / "identity").iterdir():
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600, path
+    before = beta.state()["identity"]
+    beta.stop()
+    mesh.etcd.stop()
+    beta.start(wait=False)
+    until("what it held", lambda: held(beta) == {"agent", f"svc/{PETS}"})
+    after = beta.state()["identity"]
+    same = ("trust_domain", "bundle", "roots", "revoked")
+    assert [after[name] for name in same] == [before[name] for name in same]
+    assert [each["ends"] for each in after["held"]] == [each["ends"] for each in before["held"]]
+
+
+def test_a_killed_agent_and_a_reload(mesh: Mesh) -> None:
+    """Neither loses what is held, and none of it is asked for again."""
+    alpha = mesh.agent()
+    operator = Operator(mesh)
+    put(mesh, "hosts", "alpha")
+    operator.make_issuer("alpha")
+    until("certificates", lambda: held(alpha) == {"agent", "issuer"})
+    request = found(mesh, KEYS.request("alpha", "agent"))
+    ends = alpha.state()["identity"]["held"]
+    import signal
+
+    alpha.tell(signal.SIGHUP)
+    until("the reload", lambda: held(alpha) == {"agent", "issuer"} and alpha.ready())
+    alpha.stop(signal.SIGKILL)
+    alpha.start()
+    until("certificates", lambda: held(alpha) == {"agent", "issuer"})
+    assert [each["ends"] for each in alpha.state()["identity"]["held"]] == [each["ends"] for each in ends]
+    assert found(mesh, KEYS.request("alpha", "agent")) == request
+
+
+def test_beside_an_agent_of_the_version_before(mesh: Mesh, tree: Path) -> None:
+    """It passes over all of it, serves and is served."""
+    old = started(mesh, "old", tree)
+    alpha = mesh.agent(address="127.0.0.2")
+    mesh.instance(alpha)
+    operator = Operator(mesh)
+    put(mesh, "hosts", "alpha")
+    put(mesh, "grants", PETS, b'{"hosts": ["alpha", "old"]}')
+    operator.make_issuer("alpha")
+    until("certificates", lambda: held(alpha) == {"agent", "issuer", f"svc/{PETS}"})
+    until("the way there", lambda: old.ask().status == 200)
+    assert alpha.ask().status == 200
+    assert msgspec.json.decode(found(mesh, KEYS.trust("alpha")).encode())["services"].keys() == {PETS}
