@@ -84,6 +84,23 @@ def revoked_by(identity: Identity, revocations: Revocations) -> str:
     return next(filter(None, map(revocations.find, identity.shown)), "")
 
 
+def signs_for(chain: Sequence[bytes], bundle: Bundle, now_s: float) -> SpiffeId | Refused:
+    """Whether a chain (DER, an issuer's intermediate first) may sign the SVIDs of a bundle's trust domain, which is
+    then answered."""
+    domain = SpiffeId(bundle.trust_domain, "")
+    try:
+        if not 1 <= len(chain) < MAX_CHAIN:
+            raise _Unproven(f"{len(chain)} certificates; an issuer's chain has 1 to {MAX_CHAIN - 1}")
+        first, *others = map(_load, chain)
+        _check_signer(first, 0, domain)
+        _path(first, others, bundle, domain, now_s, between=1)
+    except _Unproven as unproven:
+        return Refused(str(unproven))
+    except _UNREADABLE as error:
+        return Refused(f"a certificate that cannot be read: {str(error)[:120]}")
+    return domain
+
+
 def _verify(chain: Sequence[bytes], bundles: Mapping[str, Bundle], now_s: float) -> Identity:
     if not 1 <= len(chain) <= MAX_CHAIN:
         raise _Unproven("no certificate was shown" if not chain else f"a chain of more than {MAX_CHAIN} certificates")
@@ -143,10 +160,15 @@ def _check_leaf(leaf: x509.Certificate) -> None:
 
 
 def _path(
-    leaf: x509.Certificate, others: list[x509.Certificate], bundle: Bundle, identity: SpiffeId, now_s: float
+    leaf: x509.Certificate,
+    others: list[x509.Certificate],
+    bundle: Bundle,
+    identity: SpiffeId,
+    now_s: float,
+    between: int = 0,
 ) -> list[x509.Certificate]:
-    """What leads from a leaf to a root of the bundle, the root last. What is shown besides, or in another order, is
-    passed over (RFC 8446 section 4.4.2)."""
+    """What leads from a leaf to a root of the bundle, the root last; `between`: how far below it the SVID is. What is
+    shown besides, or in another order, is passed over (RFC 8446 section 4.4.2)."""
     found: list[x509.Certificate] = []
     below = leaf
     _check_time(leaf, now_s, str(identity))
@@ -155,7 +177,7 @@ def _path(
         above = root or next((each for each in others if each not in found and _signed_by(below, each)), None)
         if above is None:
             raise _Unproven(f"{identity}: its chain does not lead to a root of {bundle.trust_domain}")
-        _check_signer(above, len(found), identity)
+        _check_signer(above, len(found) + between, identity)
         _check_time(above, now_s, "the root" if root is not None else "an intermediate")
         found.append(above)
         if root is not None:
