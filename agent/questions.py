@@ -3,6 +3,8 @@
     POST /shares   Demand     → Grants      to the owner of rate limits (`agent.control.traffic.shared_limits`)
     POST /keys     KeyDemand  → KeyGrants   to the owner of hot keys of these (`agent.control.traffic.shared_keys`)
     POST /explain  Explain    → Explained   to the agent beside an instance (`agent.proxy.request.explain`)
+    POST /sign     Sign       → SignAnswer  to an issuer, while etcd is away (`agent.control.identity.answering`)
+    POST /join     `Joining`  → `Joined`    to an issuer, by who has a token (`agent.identity.tokens`)
 
 Laws
 - Hosts are upgraded one by one. Fields that an end does not know are ignored; what came later has a default.
@@ -20,7 +22,9 @@ HOST: Final = "agent.shoal"
 SHARES: Final = "/shares"
 KEYS: Final = "/keys"
 EXPLAIN: Final = "/explain"
-PATHS: Final = (EXPLAIN, KEYS, SHARES)
+SIGN: Final = "/sign"
+JOIN: Final = "/join"
+PATHS: Final = (EXPLAIN, JOIN, KEYS, SHARES, SIGN)
 MAX_WORDS: Final = 200
 
 
@@ -103,6 +107,23 @@ class Explained(msgspec.Struct, frozen=True):
     """Of an answer that the mesh would give itself."""
     hop: Explain | None = None
     """What the agent before the endpoint is to be asked, where there is one."""
+
+
+class Sign(msgspec.Struct, frozen=True):
+    """A certificate that the host wants whose agent asks."""
+
+    name: str
+    """As requests are called: agent, or svc/<service>."""
+    csr: str
+    """PEM."""
+
+
+class SignAnswer(msgspec.Struct, frozen=True):
+    """The certificate, or why there is none."""
+
+    chain: str = ""
+    """PEM; empty: refused."""
+    refused: str = ""
 
 
 T = TypeVar("T")

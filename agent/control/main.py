@@ -84,6 +84,7 @@ class Control:
                 return await self._live()
         finally:
             with trio.CancelScope(shield=True):
+                await self.parts.peers.aclose()
                 await here.close(left=self._stop.handover is not None)
 
     async def _live(self) -> Stop:

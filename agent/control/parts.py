@@ -17,20 +17,22 @@ from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
 from agent.control.host.here import Here
 from agent.control.host.sockets import Handover
-from agent.control.identity.around import Around, Proof, Tell
+from agent.control.identity.around import Around, Proof, Reply, Tell
 from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.checks import Means
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
+from agent.control.traffic.peers import Peers
 from agent.control.traffic.traffic import Traffic
 from agent.control.updates import Updates
 from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
-from agent.frames import Trust
+from agent.frames import Peer, Trust
 from agent.hooks.receivers import Receivers
+from agent.questions import JOIN, SIGN
 from agent.settings.document import Settings
 
 T = TypeVar("T")
@@ -56,9 +58,12 @@ class Parts:
             link=settings.hooks.link,
         )
         detector = self.events.detector
-        self.traffic = traffic = Traffic(settings, mesh.table, client.secret, client.receivers, detector.on_happened)
-        tokens = Tokens()
         proof = Proof()
+        self.peers = peers = Peers(mesh.table, proof.way)
+        self.traffic = traffic = Traffic(
+            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
+        )
+        tokens = Tokens()
         self.fleet = Fleet(
             here.listeners.outbound,
             here.listeners.inbound,
@@ -69,7 +74,7 @@ class Parts:
             on_happened=traffic.transitions.observe,
             on_compared=traffic.shadow.observe,
             on_store=traffic.requests.store,
-            on_peer=traffic.on_peer,
+            on_peer=self._on_peer,
             on_records=traffic.on_records,
             inherited_counts=handover.counts,
             inherited=handover.workers,
@@ -86,12 +91,19 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
-        self.identity = AgentIdentity(_around(here, mesh, proof, self.registrar, self.fleet, detector.tell))
+        around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers)
+        self.identity = proof.identity = AgentIdentity(around)
         self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity)
         self.stopping = trio.Event()
         kept = taken(handover.counters)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
         """What control itself had counted before it was executed anew, by name and labels."""
+
+    def _on_peer(self, told: Peer, reply: Reply) -> None:
+        if told.path in (SIGN, JOIN):
+            self.identity.asked(told, reply)
+        else:
+            reply(*self.traffic.on_peer(told))
 
     @property
     def others_run(self) -> Callable[[int], Awaitable[None]]:
@@ -107,7 +119,9 @@ class Parts:
         return "" if self.fleet.ready else "waiting for the workers"
 
 
-def _around(here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell) -> Around:
+def _around(
+    here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell, peers: Peers
+) -> Around:
     def prove(trust: Trust) -> None:
         proof.trust = trust
         fleet.prove()
@@ -126,6 +140,7 @@ def _around(here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, flee
         Random(),
         secrets.token_bytes,
         _in_a_thread,
+        peers.ask,
     )
 
 

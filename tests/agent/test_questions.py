@@ -74,7 +74,7 @@ def test_a_question_of_a_newer_version_is_answered_in_words() -> None:
     """404, with what is known here."""
     sharing = SharedLimits(Table(Keys(), "here"), "here")
     status, body = asked("/mood?of=day", b"", sharing, "127.0.0.1")
-    assert status == 404 and b"/mood?of=day" in body and b"/explain, /keys, /shares" in body
+    assert status == 404 and b"/mood?of=day" in body and b"/explain, /join, /keys, /shares, /sign" in body
     assert questions.refused(status, body).startswith("it answers 404: the agent here (")
     with Playbook() as play:
         play.put("one")

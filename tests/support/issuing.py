@@ -13,7 +13,8 @@ import trio
 
 from agent.control.identity.around import Around
 from agent.control.identity.identity import AgentIdentity
-from agent.frames import Trust
+from agent.control.identity.way import NoAnswer
+from agent.frames import Peer, Trust
 from agent.identity.bundles import Bundle, bundle_document
 from agent.identity.certificates import (
     INTERMEDIATE_S,
@@ -100,6 +101,9 @@ class Host:
         self.told: list[tuple[str, str, str]] = []
         """Events: type, service, reason."""
         self.folder = folder / host
+        self.mesh: list[Host] = []
+        self.asked: list[str] = []
+        """Questions that it was asked."""
         self.identity = self._made()
         self.mirror = Mirror(store, *KEYS.watched, self._deliver)
         self.scope = trio.CancelScope()
@@ -115,13 +119,30 @@ class Host:
                 lambda: self.services,
                 lambda: self.alive,
                 self.proven.append,
-                lambda kind, parts, data: self.told.append((kind, parts["service"], data["reason"])),
+                lambda kind, parts, data: self.told.append((kind, parts.get("service", ""), data["reason"])),
                 lambda: clock(self.off_s),
                 Random(1),
                 os.urandom,
                 at_once,
+                self._ask,
             )
         )
+
+    async def _ask(self, host: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """As over mTLS: the other one knows who asks by what this one shows."""
+        other = next((each for each in self.mesh if each.host == host and each is not self), None)
+        await trio.sleep(0.01)
+        if other is None or other.scope.cancel_called:
+            raise NoAnswer("refused")
+        who = f"spiffe://{TRUST_DOMAIN}/agent/{self.host}" if "" in self.shown else ""
+        return await other.answers(path, body, who)
+
+    async def answers(self, path: str, body: bytes, who: str = "") -> tuple[int, bytes]:
+        """What this host says to a question of somebody who has proven who he is, or has not."""
+        send, receive = trio.open_memory_channel[tuple[int, bytes]](1)
+        self.asked.append(path)
+        self.identity.asked(Peer(1, path, body, "10.0.0.9", who), lambda *answer: send.send_nowait(answer))
+        return await receive.receive()
 
     def _deliver(self, update: Update) -> None:
         self.identity.hear(update.changes, resync=update.resync, another=bool(update.another))
@@ -207,6 +228,7 @@ class Mesh:
         self.hosts = [each for each in self.hosts if each.host != host.host] + [host]
         for each in self.hosts:
             each.alive = {other.host for other in self.hosts}
+            each.mesh = self.hosts
         self.nursery.start_soon(host.run)
         return host
 
@@ -220,6 +242,7 @@ class Mesh:
         self.hosts.remove(host)
         for each in self.hosts:
             each.alive = {other.host for other in self.hosts}
+            each.mesh = self.hosts
 
     async def with_issuer(self, *names: str, lifetime: str = "") -> list[Host]:
         """A bundle, and hosts that issue."""

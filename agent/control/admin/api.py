@@ -118,7 +118,7 @@ class Api:
             headers,
             address=query.get("from", ""),
         )
-        told = await explain(self._parts.fleet, self._parts.mesh.table, asked)
+        told = await explain(self._parts.fleet, self._parts.peers, asked)
         if told is None:
             return refusal(503, "no worker is ready to be asked; see /readyz")
         return Answer(told)

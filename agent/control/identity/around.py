@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from agent.control.identity.way import Way
 from agent.frames import Trust
 from registry.keys import Keys
 from registry.store import Store
@@ -16,6 +17,9 @@ BELIEVED: Final = "believed.json"
 """Of the folder: there is one where a bundle was believed before."""
 Tell = Callable[[str, dict[str, str], dict[str, Any]], None]
 """An event: its type, the parts of its subject, its data."""
+Ask = Callable[[str, str, bytes, float], Awaitable[tuple[int, bytes]]]
+"""A question to another host's agent: host, path, body, seconds; its status and body. Raises NoAnswer."""
+Reply = Callable[[int, bytes], None]
 
 
 class OnDisk(Protocol):
@@ -47,6 +51,15 @@ class Around(NamedTuple):
     serials: Callable[[int], bytes]
     """So many random bytes that nobody can foresee."""
     disk: OnDisk
+    ask: Ask
+
+
+class Identified(Protocol):
+    """Who can say how to ask other agents."""
+
+    def way(self, host: str) -> Way | None:
+        """As `Proof.way`."""
+        ...
 
 
 class Proof:
@@ -54,7 +67,12 @@ class Proof:
 
     def __init__(self) -> None:
         self.trust = Trust()
+        self.identity: Identified | None = None
 
     def frame(self) -> Trust:
         """The frame for a worker."""
         return self.trust
+
+    def way(self, host: str) -> Way | None:
+        """How to ask another host's agent; None: nothing is proven here."""
+        return self.identity.way(host) if self.identity is not None else None

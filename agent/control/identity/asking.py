@@ -9,7 +9,7 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from random import Random
 from typing import Final
@@ -24,8 +24,10 @@ from registry.identity_records import Request, Signed
 from registry.keys import ISSUER_REQUEST, Key, Keys, Room
 from registry.mirror import Mirror, Update
 from registry.records import Malformed, decode, encode
-from registry.store import Store, StoreError, prefix_end
+from registry.store import Store, StoreError, Unavailable, prefix_end
 
+IN_VAIN: Final = 3
+"""So often asked by way of etcd, issuers are asked themselves."""
 AGAIN_S: Final = 1.0
 LOOK_EVERY_S: Final = 2.0
 """Whether the lease is another."""
@@ -48,9 +50,10 @@ class Asking:
         clock: Callable[[], float],
         chance: Random,
         disk: OnDisk,
+        ask_peers: Callable[[str, str], Awaitable[None]],
         changed: Callable[[], None],
     ) -> None:
-        """`changed`: something else is held."""
+        """`changed`: something else is held. `ask_peers`: asks issuers themselves, for a name, with a request."""
         self._store = store
         self._keys = keys
         self._host = host
@@ -59,6 +62,7 @@ class Asking:
         self._clock = clock
         self._chance = chance
         self._disk = disk
+        self._ask_peers = ask_peers
         self._changed = changed
         self._answers: dict[str, Signed] = {}
         """What came and was not looked at."""
@@ -121,15 +125,23 @@ class Asking:
             if self._answers.get(name) is answer:
                 del self._answers[name]
                 await self._take(name, answer)
+        due = self._svids.due(self._clock())
         try:
+            if self._away():
+                raise Unavailable(self.mirror.state.error)
             await self._drop_useless()
-            for name in self._svids.due(self._clock()):
-                await self._ask(name)
+            while due:
+                await self._ask(due[0])
+                if self._svids.in_vain(due[0]) >= IN_VAIN:
+                    await self._ask_past_etcd(due[0])
+                del due[0]
             await self._tidy()
         except StoreError as error:
             if str(error) != self.error:
                 log.warning("cannot ask for certificates; trying on (docs/identity.md)", error=str(error))
             self.error = str(error)
+            for name in due:
+                await self._ask_past_etcd(name)
         else:
             self.error = ""
 
@@ -170,23 +182,39 @@ class Asking:
 
     # Requests.
 
-    async def _ask(self, name: str) -> None:
-        """Have a request of ours stand. Raises StoreError."""
+    def _away(self) -> bool:
+        """Whether etcd is known not to be there."""
+        return not self.mirror.state.connected and bool(self.mirror.state.error)
+
+    async def _request(self, name: str) -> str:
+        """What to ask with; empty: the disk takes no key."""
         if not self._svids.pending(name):
             kept = await self._disk(self._files.make_key, name)
             if kept is None:
                 self._svids.refused(name, "the state directory takes no file; see the log")
-                self._svids.asked(name, self._clock(), self._chance.random())
-                return
-            self._svids.made_key(kept)
-        csr = self._svids.pending(name)
+            else:
+                self._svids.made_key(kept)
+        return self._svids.pending(name)
+
+    async def _ask_past_etcd(self, name: str) -> None:
+        """Issuers themselves; an operator, who signs intermediates, is no peer."""
+        csr = await self._request(name)
         self._svids.asked(name, self._clock(), self._chance.random())
-        if await self._stands(name, csr):
-            return
+        if csr and name != ISSUER_REQUEST:
+            await self._ask_peers(name, csr)
+
+    async def _ask(self, name: str) -> None:
+        """Have a request of ours stand. Raises StoreError."""
+        csr = await self._request(name)
+        stands = not csr or await self._stands(name, csr)
         now_s = self._clock()
+        if stands:
+            self._svids.asked(name, now_s, self._chance.random())
+            return
         record = Request(csr=csr, at=datetime.fromtimestamp(now_s, UTC))
         revision = await self._store.put(self._keys.request(self._host, name), encode(record))
         self._asked[name] = (revision, now_s)
+        self._svids.asked(name, now_s, self._chance.random())
 
     async def _stands(self, name: str, csr: str) -> bool:
         """Whether a request stands that is still to be answered."""

@@ -64,7 +64,7 @@ class Desk:
     def _sort(self, place: Place) -> None:
         asked, answered = self._requests.get(place), self._answered.get(place)
         _set(self._open, place, asked is not None and asked.revision != answered)
-        _set(self._orphans, place, asked is None and answered is not None)
+        _set(self._orphans, place, asked is None and bool(answered))  # one to a token stands alone
 
     def on_claim(self, place: Place, issuer: str, now_s: float) -> None:
         """An issuer works on it; empty: nobody does any more."""

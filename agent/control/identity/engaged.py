@@ -7,27 +7,38 @@ that jumps is seen with the next look.
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
+import msgspec
 import structlog
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from agent import questions
+from agent.control.identity.answering import Answering
 from agent.control.identity.around import Around
 from agent.control.identity.asking import Asking, Publishing
 from agent.control.identity.files import Files
 from agent.control.identity.issuer import Issuing, Means
 from agent.control.identity.standing import Standing
 from agent.control.identity.svids import Svids
+from agent.control.identity.way import NoAnswer, Way, client_context
 from agent.frames import Trust
-from registry.keys import ISSUER_REQUEST, SERVICE_REQUEST
+from agent.identity.spiffe import agent_id
+from agent.identity.verdict import Refused
+from agent.identity.verification import verify
+from agent.questions import SIGN, Sign, SignAnswer
+from registry.keys import AGENT_REQUEST, ISSUER_REQUEST, SERVICE_REQUEST
 from registry.records import encode
 from registry.store import Change
 
 TICK_S: Final = 5.0
 SAVE_AFTER_S: Final = 0.5
+PEER_S: Final = 3.0
 SHORT_S: Final = 0.1
 """At least so long between two looks, however much happens."""
 OF_AGENT: Final = "agent.shoal"
@@ -52,6 +63,7 @@ class Engaged:
             clock=around.clock,
             chance=around.chance,
             disk=around.disk,
+            ask_peers=self._ask_peers,
             changed=self.wake,
         )
         self.publishing = Publishing(around.store, around.keys.trust(around.host), around.lease)
@@ -65,12 +77,16 @@ class Engaged:
             around.serials,
         )
         self.issuing = Issuing(around.store, means, around.lease)
+        self.answering = Answering(around, self.standing, self.issuing.judge)
         self.trust = Trust()
         self.problems: dict[str, str] = {}
         """What cannot be proven here, and why, as it was told; by name of the request."""
         self._wake = trio.Event()
         self._unsaved = trio.Event()
         self._issues = False
+        self._context: tuple[object, ssl.SSLContext] | None = None
+        """What this agent shows when it asks others, and as of what."""
+        self._ways: dict[str, Way] = {}
         self._services: frozenset[str] = frozenset()
         self._roots: tuple[object, dict[str, list[bytes]], bytes] = (None, {}, b"")
         """By what certificates are judged, and how workers are told of it."""
@@ -108,6 +124,7 @@ class Engaged:
             nursery.start_soon(self._save)
             nursery.start_soon(self.asking.run)
             nursery.start_soon(self.publishing.run)
+            nursery.start_soon(self.answering.run)
             while True:
                 self._wake = trio.Event()
                 self._look()
@@ -180,6 +197,59 @@ class Engaged:
             await trio.sleep(SAVE_AFTER_S)
             self._unsaved = trio.Event()
             await self._around.disk(self.files.save, self.standing.saved())
+
+    # Peers.
+
+    def way(self, host: str) -> Way | None:
+        """How to ask another host's agent; None: this one can prove nothing."""
+        held, bundle = self.svids.held().get(AGENT_REQUEST), self.standing.bundle
+        if held is None or bundle is None:
+            return None
+        marks = (held.kept.path, self.standing.trusted)
+        if self._context is None or self._context[0] != marks:
+            roots = [root.public_bytes(Encoding.DER) for root in bundle.roots]
+            try:
+                self._context = (marks, client_context(held.kept.path, roots))
+            except OSError as error:
+                log.warning("the agent's own certificate cannot be read", error=str(error))
+                return None
+            self._ways.clear()
+        if host not in self._ways:
+            self._ways[host] = Way(self._context[1], OF_AGENT, partial(self._judge_agent, host))
+        return self._ways[host]
+
+    def _judge_agent(self, host: str, chain: list[bytes]) -> str:
+        bundle = self.standing.bundle
+        try:
+            expected = agent_id(bundle.trust_domain if bundle is not None else "", host)
+        except ValueError as error:
+            return str(error)
+        found = verify(chain, self.standing.bundles, self.standing.revocations, self._around.clock(), expected)
+        return found.reason if isinstance(found, Refused) else ""
+
+    async def _ask_peers(self, name: str, csr: str) -> None:
+        """An issuer, past etcd: this host itself, where it is one."""
+        around = self._around
+        said = [host for host, each in self.standing.issuers.items() if each.chain and host in around.alive()]
+        around.chance.shuffle(said)
+        for host in [*([around.host] if self._may_issue() else []), *(each for each in said if each != around.host)]:
+            if host == around.host:
+                signed = self.issuing.judge.sign(host, name, csr)
+                answer = SignAnswer(signed[0].chain, signed[0].refused) if signed is not None else "it cannot issue"
+            else:
+                answer = await self._ask_peer(host, Sign(name, csr))
+            if isinstance(answer, SignAnswer) and answer.chain:
+                self.asking.offer(name, answer.chain)
+                return
+            reason = answer.refused if isinstance(answer, SignAnswer) else answer
+            self.svids.refused(name, f"asked {host} itself, for etcd does not help: {reason}"[:1000])
+
+    async def _ask_peer(self, host: str, question: Sign) -> SignAnswer | str:
+        try:
+            status, body = await self._around.ask(host, SIGN, msgspec.msgpack.encode(question), PEER_S)
+        except NoAnswer as error:
+            return str(error)
+        return questions.read(body, SignAnswer) if status == 200 else questions.refused(status, body)
 
     # What is told.
 

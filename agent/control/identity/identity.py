@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 
-from agent.control.identity.around import BELIEVED, Around
+from agent.control.identity.around import BELIEVED, Around, Reply
+from agent.control.identity.way import Way
+from agent.frames import Peer
 from registry.store import Change
 
 if TYPE_CHECKING:
@@ -53,6 +55,17 @@ class AgentIdentity:
             self._engage()
         if self._engaged is not None:
             self._engaged.hear(mine, whole=whole, another=another)
+
+    def way(self, host: str) -> Way | None:
+        """How to ask another host's agent that holds an SVID; None: nothing is proven here."""
+        return self._engaged.way(host) if self._engaged is not None else None
+
+    def asked(self, told: Peer, reply: Reply) -> None:
+        """A question of another host's: SIGN or JOIN."""
+        if self._engaged is None:
+            reply(503, b"no trust bundle is known here")
+        else:
+            self._engaged.answering.asked(told, reply)
 
     def _engage(self) -> None:
         from agent.control.identity.engaged import Engaged  # 9 MB, which a mesh without identity need not have

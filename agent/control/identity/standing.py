@@ -57,6 +57,8 @@ class Standing:
         """Keys that are not believed, and why."""
         self.revisions: dict[str, int] = {}
         """The revision at which each key stands in etcd now, good or bad."""
+        self.renew_before: dict[str, float] = {}
+        """By host: certificates that began earlier are to be others (s of the epoch)."""
         self._services: dict[str, Grant] = {}
         self._hosts: set[str] = set()
         self._trusted = object()
@@ -145,10 +147,12 @@ class Standing:
     def _read_host(self, host: str, change: Change) -> None:
         if change.value is None:
             self._hosts.discard(host)
+            self.renew_before.pop(host, None)
             self._good.pop(change.key, None)
         else:
-            decode(Host, change.value)
+            wished = decode(Host, change.value).renew_before
             self._hosts.add(host)
+            self.renew_before[host] = wished.timestamp() if wished is not None else 0.0
             self._keep(change)
 
     def _read_bundle(self, whose: str, change: Change, *, another: bool) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from agent.control.identity.files import Kept
 from agent.control.identity.standing import Standing
 from agent.frames import Svid
-from agent.identity.certificates import ROOT_S, Issuer, Terms, key_digest, make_request, make_svid
+from agent.identity.certificates import BACKDATE_S, ROOT_S, Issuer, Terms, key_digest, make_request, make_svid
 from agent.identity.renewal import MOST_WAIT_S, alarm_at_s, renew_at_s, wait_s
 from agent.identity.spiffe import SpiffeId, agent_id, service_id
 from agent.identity.verdict import Identity, Refused
@@ -50,7 +50,19 @@ class Held(NamedTuple):
 class _Entry:
     """Of one name."""
 
-    __slots__ = ("asked", "before", "csr", "held", "idle", "left_s", "next_s", "offered", "pending", "refused")
+    __slots__ = (
+        "asked",
+        "before",
+        "csr",
+        "held",
+        "idle",
+        "left_s",
+        "next_s",
+        "offered",
+        "pending",
+        "refused",
+        "wished_s",
+    )
 
     def __init__(self) -> None:
         self.held: Held | None = None
@@ -66,6 +78,8 @@ class _Entry:
         self.next_s = 0.0
         self.refused = ""
         """Why there is none, as was said last."""
+        self.wished_s = 0.0
+        """An operator's wish for another that was met (s of the epoch)."""
         self.offered = ""
         """What an operator signed, as it was looked at last."""
         self.left_s: float | None = None
@@ -166,6 +180,9 @@ class Svids:
             if entry.next_s > now_s + MOST_WAIT_S:  # the clock was set back
                 entry.next_s = now_s
             missing = entry.pending is not None or entry.held is None or now_s >= entry.held.renew_s
+            wished_s = self._standing.renew_before.get(self._host, 0.0)
+            if entry.held is not None and entry.held.begins_s + BACKDATE_S < wished_s != entry.wished_s:
+                missing = missing or name != ISSUER_REQUEST
             missing = missing or (name == ISSUER_REQUEST and not self._standing.issuers[self._host].chain)
             if missing and now_s >= entry.next_s:
                 found.append(name)
@@ -237,6 +254,7 @@ class Svids:
         entry.before = entry.held.kept if entry.held is not None else None
         entry.held, entry.idle = self._as_held(kept, judged, now_s, chance), None
         entry.pending, entry.csr, entry.refused, entry.asked, entry.next_s = None, "", "", 0, 0.0
+        entry.wished_s = self._standing.renew_before.get(self._host, 0.0)
         return useless
 
     def _as_held(self, kept: Kept, judged: Identity, now_s: float, chance: float) -> Held:
@@ -296,6 +314,11 @@ class Svids:
         return next((_fingerprint(root) for root in roots if key_digest(root.public_key()) == key), "")
 
     # What is so.
+
+    def in_vain(self, name: str) -> int:
+        """How often it was asked for since there was an answer."""
+        entry = self._entries.get(name)
+        return entry.asked if entry is not None else 0
 
     def wants(self, name: str) -> bool:
         """Whether it is asked for."""

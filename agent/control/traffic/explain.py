@@ -7,69 +7,53 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import httpx
 import msgspec
 
 from agent import questions
-from agent.control.mesh.table import Table
-from agent.control.traffic.shared_limits import Clients
+from agent.control.identity.way import NoAnswer
+from agent.control.traffic.peers import Peers
 from agent.control.workers.fleet import Fleet
-from agent.questions import EXPLAIN, HOST, Decision, Explain, Explained
-from agent.trust import source_for
+from agent.questions import EXPLAIN, Decision, Explain, Explained
 
 ASK_S: Final = 2.0
 MOST_HOPS: Final = 5
 """Agents that are asked: each that lets no more in leads to another."""
 
 
-async def explain(fleet: Fleet, table: Table, asked: Explain) -> dict[str, Any] | None:
+async def explain(fleet: Fleet, peers: Peers, asked: Explain) -> dict[str, Any] | None:
     """An `Explained`, as plain data; decisions of another agent have `host`. None: no worker can be asked."""
     shed: dict[str, str] = {}
     decisions: list[dict[str, Any]] = []
-    async with Clients(ASK_S) as clients:
-        for _ in range(MOST_HOPS):
-            args = msgspec.to_builtins(msgspec.structs.replace(asked, shed=shed))
-            answers = await fleet.ask("explain", args, one=True)
-            if not answers:
-                return None
-            here = msgspec.convert(answers[0], Explained)
-            decisions = msgspec.to_builtins(here.decisions)
-            told = {"decisions": decisions, "endpoint": here.endpoint, "status": here.status}
-            if here.hop is None or here.endpoint is None:
-                return told
-            host = str(here.endpoint["via"])
-            there = await _ask(clients, table, host, here.hop)
-            decisions += [{**msgspec.to_builtins(decision), "host": host} for decision in there.decisions]
-            if there.status is None:
-                return told
-            enforced = [decision for decision in there.decisions if decision.mode != "audit"]
-            refused = next((decision for decision in enforced if decision.decision == "not let in"), None)
-            if refused is None:
-                return {**told, "status": there.status, "endpoint": None}
-            shed[str(here.hop.inbound)] = f"{here.hop.inbound} is overloaded: {refused.reason}"
+    for _ in range(MOST_HOPS):
+        args = msgspec.to_builtins(msgspec.structs.replace(asked, shed=shed))
+        answers = await fleet.ask("explain", args, one=True)
+        if not answers:
+            return None
+        here = msgspec.convert(answers[0], Explained)
+        decisions = msgspec.to_builtins(here.decisions)
+        told = {"decisions": decisions, "endpoint": here.endpoint, "status": here.status}
+        if here.hop is None or here.endpoint is None:
+            return told
+        host = str(here.endpoint["via"])
+        there = await _ask(peers, host, here.hop)
+        decisions += [{**msgspec.to_builtins(decision), "host": host} for decision in there.decisions]
+        if there.status is None:
+            return told
+        enforced = [decision for decision in there.decisions if decision.mode != "audit"]
+        refused = next((decision for decision in enforced if decision.decision == "not let in"), None)
+        if refused is None:
+            return {**told, "status": there.status, "endpoint": None}
+        shed[str(here.hop.inbound)] = f"{here.hop.inbound} is overloaded: {refused.reason}"
     return told
 
 
-async def _ask(clients: Clients, table: Table, host: str, hop: Explain) -> Explained:
+async def _ask(peers: Peers, host: str, hop: Explain) -> Explained:
     """What another agent says; where it says nothing, that."""
-    record = table.agents.get(host)
-    found: Explained | str = "no such agent lives in this mesh"
-    if record is not None:
-        address = f"[{record.address}]" if ":" in record.address else record.address
-        own = table.agents.get(table.host)
-        source = source_for(own.address, record.address) if own is not None else ""
-        try:
-            answer = await clients.from_address(source).post(
-                f"http://{address}:{record.inbound_port}{EXPLAIN}",
-                content=msgspec.msgpack.encode(hop),
-                headers={"host": HOST},
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            found = str(error) or type(error).__name__
-        else:
-            status = answer.status_code
-            sound = status == 200
-            found = questions.read(answer.content, Explained) if sound else questions.refused(status, answer.content)
+    try:
+        status, said = await peers.ask(host, EXPLAIN, msgspec.msgpack.encode(hop), ASK_S)
+        found = questions.read(said, Explained) if status == 200 else questions.refused(status, said)
+    except NoAnswer as error:
+        found = str(error)
     if isinstance(found, Explained):
         return found
     return Explained([Decision("deliver", "not known", f"the agent on {host} was not heard: {found}")])

@@ -7,22 +7,23 @@ inbound listener, and gets its part back. With no such limit nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import AsyncExitStack, aclosing
-from typing import Final, cast
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-import httpx
 import msgspec
 import structlog
 import trio
 
 import agent
 from agent import frames, questions
+from agent.control.identity.way import NoAnswer
 from agent.control.mesh.table import Table
+from agent.control.traffic.peers import Peers
 from agent.control.traffic.shared_keys import SEPARATOR, Handed, SharedKeys
 from agent.control.workers.fleet import Fleet
-from agent.questions import HOST, KEYS, SHARES, Demand, Figures, KeyDemand, KeyGrants, KeyPart
-from agent.trust import Agents, is_here, source_for
+from agent.identity.spiffe import parse_id
+from agent.questions import KEYS, SHARES, Demand, Figures, KeyDemand, KeyGrants, KeyPart
+from agent.trust import Agents
 from policies.kinds.ratelimit.document import RateLimit, shared
 from policies.kinds.ratelimit.hot import Granted
 from policies.kinds.ratelimit.shares import Ledger, Member, Report, Shared, divide, owner
@@ -36,8 +37,6 @@ ASK_S: Final = 0.5
 MAX_SHARED: Final = 2000
 """Limits of the whole mesh that are divided by demand: one document for `*` asks for one in each service. Of those
 beyond it each agent has an equal part, as of those whose owner is not heard."""
-MAX_ANSWER_BYTES: Final = 256 * 1024
-"""Of an owner: who answers under an agent's address need not be it any more."""
 MAX_TOLD: Final = 400
 """Limits or keys in one question: it fits into what a listener takes."""
 log = structlog.get_logger()
@@ -46,10 +45,11 @@ log = structlog.get_logger()
 class SharedLimits:
     """This agent as a member, and as an owner."""
 
-    def __init__(self, table: Table, host: str, ranges: Iterable[str] = ()) -> None:
-        """`ranges`: where agents may come from besides where they are registered."""
+    def __init__(self, table: Table, host: str, ranges: Iterable[str] = (), peers: Peers | None = None) -> None:
+        """`peers`: those that are asked. `ranges`: where agents may come from besides where they are registered."""
         self._agents = Agents(ranges)
         self._table = table
+        self._peers = peers or Peers(table)
         self._host = host
         self._member = Member()
         self._ledger = Ledger()
@@ -60,23 +60,29 @@ class SharedLimits:
 
     async def run(self, fleet: Fleet) -> None:
         """Ask owners, and hand out parts to the workers of a fleet, until cancelled."""
-        async with Clients(ASK_S) as clients:
+        try:
             while True:
                 limits = self._limits()
                 now = trio.current_time()
                 if limits and (self._member.due(now) or self._keys.due(now)):
-                    await self._round(fleet, limits, clients)
+                    await self._round(fleet, limits)
                 await trio.sleep(TICK_S if limits else IDLE_S)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._peers.aclose()
 
-    def answer(self, path: str, body: bytes, address: str) -> tuple[int, bytes]:
-        """As an owner, to a member's report that came from an address: status and body."""
+    def answer(self, path: str, body: bytes, address: str, identity: str = "") -> tuple[int, bytes]:
+        """As an owner, to a member's report that came from an address, or from who has proven an identity: status and
+        body."""
         question: Demand | KeyDemand | str = questions.read(body, Demand if path == SHARES else KeyDemand)
         if isinstance(question, str):
             return 400, question.encode("utf-8", "replace")
         record = self._table.agents.get(question.member)
         if record is None or question.member == self._host:
             return 403, b"no such agent lives in this mesh"
-        if not self._agents.from_agent(address, record.address):
+        if identity and parse_id(identity).host != question.member:
+            return 403, b"that is another agent than the certificate's"
+        if not identity and not self._agents.from_agent(address, record.address):
             return 403, b"that agent is registered elsewhere"
         limits = self._limits()
         if isinstance(question, KeyDemand):
@@ -129,7 +135,7 @@ class SharedLimits:
         mine = {name: limit for name, limit in limits.items() if owner(name, members) == self._host}
         self._ledger.configure(mine, members, trio.current_time())
 
-    async def _round(self, fleet: Fleet, limits: dict[str, Shared], clients: Clients) -> None:
+    async def _round(self, fleet: Fleet, limits: dict[str, Shared]) -> None:
         """Report, accept, and tell the workers."""
         self._configure(limits)
         counted = {index: _flat(told) for index, told in (await fleet.ask_each("demand")).items()}
@@ -149,10 +155,10 @@ class SharedLimits:
         async with trio.open_nursery() as nursery:
             for host, some in by_owner.items():
                 for part in _in_parts(some):
-                    nursery.start_soon(self._report, host, part, serial, clients)
+                    nursery.start_soon(self._report, host, part, serial)
             for host, some in keys.items():
                 for part in _in_parts(some):
-                    nursery.start_soon(self._report_keys, host, part, key_serial, clients)
+                    nursery.start_soon(self._report_keys, host, part, key_serial)
         self._hand_out(fleet, counted, limits)
 
     async def _count_keys(
@@ -165,45 +171,36 @@ class SharedLimits:
         self._keys.count(told, keyed, len(members), now)
         return self._keys.reports(members, now)
 
-    async def _report(self, host: str, reports: dict[str, Report], serial: int, clients: Clients) -> None:
+    async def _report(self, host: str, reports: dict[str, Report], serial: int) -> None:
         if host == self._host:
             self._member.accept(self._ledger.report(host, reports, trio.current_time()), serial)
             return
-        said = await self._ask(host, SHARES, Demand(self._host, _told(reports)), clients)
+        said = await self._ask(host, SHARES, Demand(self._host, _told(reports)))
         grants = questions.read(said, dict[str, float]) if said is not None else "nothing"
         if not isinstance(grants, str):
             self._member.accept(grants, serial)
         elif said is not None:
             log.debug("the owner of a limit gives no grants", host=host, reason=grants)
 
-    async def _report_keys(self, host: str, reports: dict[str, Report], serial: int, clients: Clients) -> None:
+    async def _report_keys(self, host: str, reports: dict[str, Report], serial: int) -> None:
         if host == self._host:
             grants: KeyGrants | str = self._divide_keys(host, _told(reports), self._limits())
         else:
-            said = await self._ask(host, KEYS, KeyDemand(self._host, _told(reports)), clients)
+            said = await self._ask(host, KEYS, KeyDemand(self._host, _told(reports)))
             grants = questions.read(said, dict[str, KeyPart]) if said is not None else "nothing"
         if not isinstance(grants, str):
             self._keys.accept({name: Granted(each.fraction, each.tokens) for name, each in grants.items()}, serial)
 
-    async def _ask(self, host: str, path: str, question: Demand | KeyDemand, clients: Clients) -> bytes | None:
+    async def _ask(self, host: str, path: str, question: Demand | KeyDemand) -> bytes | None:
         """Another agent's answer; None where it gives none."""
-        record, own = self._table.agents.get(host), self._table.agents.get(self._host)
-        if record is None:
-            return None  # it left meanwhile
-        client = clients.from_address(source_for(own.address, record.address) if own is not None else "")
-        address = f"[{record.address}]" if ":" in record.address else record.address
-        body = msgspec.msgpack.encode(question)
         try:
-            with trio.move_on_after(ASK_S):
-                url = f"http://{address}:{record.inbound_port}{path}"
-                async with client.stream("POST", url, content=body, headers={"host": HOST}) as answer:
-                    said = await _whole(answer)
-                if answer.status_code == 200:
-                    return said
-                reason = questions.refused(answer.status_code, said)
-                log.debug("the owner of a limit gives no grants", host=host, reason=reason)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            status, said = await self._peers.ask(host, path, msgspec.msgpack.encode(question), ASK_S)
+        except NoAnswer as error:
             log.debug("the owner of a limit does not answer", host=host, error=str(error))
+            return None
+        if status == 200:
+            return said
+        log.debug("the owner of a limit gives no grants", host=host, reason=questions.refused(status, said))
         return None
 
     def _hand_out(self, fleet: Fleet, counted: dict[int, dict[str, float]], limits: dict[str, Shared]) -> None:
@@ -230,40 +227,6 @@ class SharedLimits:
         none: Handed = {}
         for index, by_service in shares.items():
             fleet.tell(index, frames.Shares(by_service, parts, keys, tokens.get(index, none)))
-
-
-async def _whole(answer: httpx.Response) -> bytes:
-    """As it came, not unpacked; of what is too large, the beginning, which makes no sense."""
-    body = b""
-    async with aclosing(cast("AsyncGenerator[bytes]", answer.aiter_raw())) as pieces:
-        async for piece in pieces:
-            body += piece[: MAX_ANSWER_BYTES - len(body)]
-    return body
-
-
-class Clients:
-    """By the address that questions leave from: owners believe an agent where it is registered."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._clients: dict[str, httpx.AsyncClient] = {}
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Clients:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    def from_address(self, source: str) -> httpx.AsyncClient:
-        """The client for one; for the system's choice where that is none of this host's."""
-        client = self._clients.get(source)
-        if client is None:
-            transport = httpx.AsyncHTTPTransport(local_address=source if source and is_here(source) else None)
-            client = httpx.AsyncClient(transport=transport, timeout=self._timeout_s, trust_env=False)
-            self._clients[source] = client
-            self._stack.push_async_callback(client.aclose)
-        return client
 
 
 def _flat(told: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -300,10 +263,10 @@ def _among(asked: dict[str, float], part: float) -> dict[str, float]:
     return divide(part, scaled)
 
 
-def asked(path: str, body: bytes, sharing: SharedLimits, address: str) -> tuple[int, bytes]:
-    """What another agent, at an address, asks this one."""
+def asked(path: str, body: bytes, sharing: SharedLimits, address: str, identity: str = "") -> tuple[int, bytes]:
+    """What another agent, at an address or of an identity, asks this one."""
     return (
-        sharing.answer(path, body, address)
+        sharing.answer(path, body, address, identity)
         if path in (KEYS, SHARES)
         else (404, questions.not_known(path, agent.VERSION))
     )

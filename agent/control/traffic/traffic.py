@@ -8,12 +8,13 @@ import trio
 
 from agent.control.mesh.table import Table
 from agent.control.traffic.access_log import AccessLog
+from agent.control.traffic.peers import Peers
 from agent.control.traffic.request_store import FindSecret, RequestStore
 from agent.control.traffic.shadow import ShadowTallies
 from agent.control.traffic.shared_limits import SharedLimits, asked
 from agent.control.traffic.transitions import Transitions
 from agent.control.workers.fleet import Fleet
-from agent.frames import Transition
+from agent.frames import Peer, Transition
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.settings.document import Settings
@@ -29,10 +30,11 @@ class Traffic:
         secret: FindSecret,
         receivers: Receivers,
         tell: Callable[[list[Transition]], None],
+        peers: Peers,
     ) -> None:
         """`secret` and `receivers`: which secrets there are for brokers, and who may be sent them. `tell` is handed
         what breakers and ejectors turned to."""
-        self.limits = SharedLimits(table, settings.host, settings.inbound.agents)
+        self.limits = SharedLimits(table, settings.host, settings.inbound.agents, peers)
         self.shadow = ShadowTallies(table)
         self.requests = RequestStore(
             settings.state_path / "topics", settings.topics.max_bytes, Targets(settings.hooks.allow), secret, receivers
@@ -50,9 +52,9 @@ class Traffic:
         if self.access is not None:
             self.access.reopen()
 
-    def on_peer(self, path: str, body: bytes, address: str) -> tuple[int, bytes]:
-        """What another agent, at an address, asks this one: status and body."""
-        return asked(path, body, self.limits, address)
+    def on_peer(self, told: Peer) -> tuple[int, bytes]:
+        """What another agent asks this one: status and body."""
+        return asked(told.path, told.body, self.limits, told.address, told.identity)
 
     def start(self, nursery: trio.Nursery, fleet: Fleet) -> None:
         """Everything that goes on by itself."""

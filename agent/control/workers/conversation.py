@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import structlog
@@ -25,6 +25,8 @@ from agent.frames import ToControl
 MAX_UNKNOWN: Final = 16
 """Kinds of frames of a worker's that are told of; each once."""
 log = structlog.get_logger()
+Reply: TypeAlias = Callable[[int, bytes], None]
+"""Answers another agent's question: status and body."""
 
 
 class Senseless(Exception):
@@ -40,11 +42,11 @@ class Conversation:
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None],
         on_compared: Callable[[frames.Compared], None],
-        on_peer: Callable[[str, bytes, str], tuple[int, bytes]],
+        on_peer: Callable[[frames.Peer, Reply], None],
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None],
         on_turn: Callable[[], None],
     ) -> None:
-        """`on_turn`: a worker runs something else."""
+        """`on_turn`: a worker runs something else. `on_peer` may reply later."""
         self._on_records = on_records
         self._on_happened = on_happened
         self._on_compared = on_compared
@@ -112,7 +114,7 @@ class Conversation:
         elif isinstance(told, frames.Records):
             self._on_records(told.lines, told.count)
         elif isinstance(told, frames.Peer):
-            self._answer_peer(worker, told, *self._on_peer(told.path, told.body, told.address))
+            self._on_peer(told, partial(self._answer_peer, worker, told))
         elif isinstance(told, frames.Store):
             self._on_store(told.topic, told.record, partial(self._stored, worker, told.id, told.name))
         elif isinstance(told, frames.Compared):

@@ -28,7 +28,7 @@ import trio
 
 from agent import frames, framing
 from agent.control.host.sockets import OldWorker, share
-from agent.control.workers.conversation import Conversation
+from agent.control.workers.conversation import Conversation, Reply
 from agent.control.workers.previous import NOTHING, PreviousWorkers, in_memory, left, taken
 from agent.control.workers.shared_counts import NONE, SharedCounts
 from agent.control.workers.worker import Feed, Worker
@@ -64,7 +64,7 @@ class Fleet:
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
-        on_peer: Callable[[str, bytes, str], tuple[int, bytes]] = lambda path, body, address: (404, b""),
+        on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         inherited_counts: int = NONE,
         inherited: Sequence[OldWorker] = (),

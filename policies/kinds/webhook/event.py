@@ -179,6 +179,13 @@ TYPES: Final = (
         "the host holds a certificate, or wants none any more",
     ),
     Type(
+        "join.refused",
+        Effect.TELLS,
+        "joins/{host}",
+        "{host} has refused to let a host join the mesh",
+        "a token was not known, had ended, or was redeemed before",
+    ),
+    Type(
         "hook.digest",
         Effect.TELLS,
         "digests/{event}",

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.control.mesh.table import Table
 from agent.control.traffic.explain import explain
+from agent.control.traffic.peers import Peers
 from agent.questions import Explain
 from registry.keys import Keys
 from registry.store import Change
@@ -36,7 +37,9 @@ async def test_another_agent_is_asked_from_where_this_one_is_registered() -> Non
         records["there"] = {"address": "127.0.0.1", "inbound_port": there.inbound_port}
         known.apply([Change(keys.agent(h), json.dumps(record).encode(), 2) for h, record in records.items()], 2)
         fleet: Any = Fleet()
-        told = await explain(fleet, known, Explain(f"http://{SERVICE}/"))
+        peers = Peers(known)
+        told = await explain(fleet, peers, Explain(f"http://{SERVICE}/"))
+        await peers.aclose()
         assert told is not None
         assert [(each["phase"], each["decision"], each["host"]) for each in told["decisions"]] == [
             ("admit", "goes on", "there")

@@ -1,0 +1,178 @@
+"""Questions to other agents: one small request each, to the inbound listener of a host, bounded in time and size.
+
+Where that host's agent says that it holds an SVID, and ours holds one, the connection is TLS and both are proven; else
+it is plain text, and leaves from where we are registered, by which the other one believes us. Which of both it is says
+what is published, never what the network answers: there is no way back to plain text.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import Any, Final, cast
+
+import httpcore
+import trio
+
+from agent.control.identity.way import NoAnswer, Way, chain_of
+from agent.control.mesh.table import Table
+from agent.questions import HOST
+from agent.trust import is_here, source_for
+
+MAX_ANSWER_BYTES: Final = 256 * 1024
+"""Who answers under an agent's address need not be it any more."""
+IDLE_S: Final = 60.0
+MAX_IDLE: Final = 64
+
+
+def nobody(host: str) -> Way | None:
+    """Nothing is proven here."""
+    return None
+
+
+class Peers:
+    """Other agents, as this one asks them."""
+
+    def __init__(self, table: Table, way: Callable[[str], Way | None] = nobody) -> None:
+        """`way`: how to ask a host's agent that holds an SVID; None: we hold none."""
+        self._table = table
+        self._way = way
+        self._plain: dict[str, httpcore.AsyncConnectionPool] = {}
+        """By the address that questions leave from."""
+        self._proven: dict[str, tuple[Way, httpcore.AsyncConnectionPool]] = {}
+        """By host."""
+
+    async def ask(self, host: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Another agent's answer: status, and as much of the body as may be read. Raises NoAnswer."""
+        record = self._table.agents.get(host)
+        if record is None:
+            raise NoAnswer("no such agent lives in this mesh")
+        address = f"[{record.address}]" if ":" in record.address else record.address
+        try:
+            with trio.fail_after(timeout_s):
+                way = self._way(host) if self._proves(host) else None
+                scheme, pool = ("http", self._from(record.address)) if way is None else ("https", self._to(host, way))
+                async with pool.stream(
+                    "POST",
+                    f"{scheme}://{address}:{record.inbound_port}{path}",
+                    headers={"host": HOST},
+                    content=body,
+                    extensions={} if way is None else {"sni_hostname": way.sni},
+                ) as answer:
+                    return answer.status, await _whole(answer)
+        except trio.TooSlowError:
+            raise NoAnswer(f"no answer within {timeout_s:g} s") from None
+        except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            raise NoAnswer(str(error) or type(error).__name__) from None
+        except httpcore.ConnectionNotAvailable as error:
+            raise NoAnswer(f"the connection was given up: {error}") from None
+
+    def _proves(self, host: str) -> bool:
+        held = self._table.owners.holds.get(host)
+        return held is not None and held.agent is not None and held.agent.timestamp() > time.time()
+
+    def _from(self, target: str) -> httpcore.AsyncConnectionPool:
+        """In plain text, from where we are registered; from the system's choice where that is none of this host's."""
+        own = self._table.agents.get(self._table.host)
+        source = source_for(own.address, target) if own is not None else ""
+        pool = self._plain.get(source)
+        if pool is None:
+            local = source if source and is_here(source) else None
+            pool = self._plain[source] = _pool(httpcore.TrioBackend(), None, local)
+        return pool
+
+    def _to(self, host: str, way: Way) -> httpcore.AsyncConnectionPool:
+        """With what we hold now: what was opened as another goes when it is idle."""
+        known = self._proven.get(host)
+        if known is None or known[0] is not way:
+            known = self._proven[host] = (way, _pool(_Judging(way), way.context, None))
+        return known[1]
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        for pool in [*self._plain.values(), *(pool for _, pool in self._proven.values())]:
+            await pool.aclose()
+        self._plain.clear()
+        self._proven.clear()
+
+
+def _pool(
+    backend: httpcore.AsyncNetworkBackend, context: ssl.SSLContext | None, local: str | None
+) -> httpcore.AsyncConnectionPool:
+    return httpcore.AsyncConnectionPool(
+        ssl_context=context,
+        network_backend=backend,
+        local_address=local,
+        max_connections=None,
+        max_keepalive_connections=MAX_IDLE,
+        keepalive_expiry=IDLE_S,
+    )
+
+
+async def _whole(answer: httpcore.Response) -> bytes:
+    """As it came; of what is too large, the beginning, which makes no sense."""
+    body = b""
+    async for piece in cast("AsyncIterable[bytes]", answer.stream):
+        body += piece[: MAX_ANSWER_BYTES - len(body)]
+        if len(body) >= MAX_ANSWER_BYTES:
+            break
+    return body
+
+
+class _Judging(httpcore.AsyncNetworkBackend):
+    """Connects, and looks at who is there."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._inner = httpcore.TrioBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's own interface
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Judged(
+            await self._inner.connect_tcp(host, port, timeout, local_address, socket_options),
+            self._way,
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+class _Judged(httpcore.AsyncNetworkStream):
+    """A connection on which nothing is said before its other end is believed."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream, way: Way) -> None:
+        self._inner = inner
+        self._way = way
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        secured = await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        tls = secured.get_extra_info("ssl_object")
+        reason = self._way.judge(chain_of(tls)) if isinstance(tls, ssl.SSLObject) else "it is no TLS"
+        if reason:
+            await secured.aclose()
+            raise httpcore.ConnectError(f"identity refused, nothing was sent: {reason}")
+        return secured
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
