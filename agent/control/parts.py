@@ -135,6 +135,7 @@ def _around(
         lambda: {service for service, _ in registrar.local},
         lambda: mesh.table.agents,
         prove,
+        fleet.has_taken,
         tell,
         time.time,
         Random(),

@@ -119,6 +119,7 @@ class Host:
                 lambda: self.services,
                 lambda: self.alive,
                 self.proven.append,
+                self._proves,
                 lambda kind, parts, data: self.told.append((kind, parts.get("service", ""), data["reason"])),
                 lambda: clock(self.off_s),
                 Random(1),
@@ -127,6 +128,9 @@ class Host:
                 self._ask,
             )
         )
+
+    async def _proves(self) -> bool:
+        return True
 
     async def _ask(self, host: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         """As over mTLS: the other one knows who asks by what this one shows."""

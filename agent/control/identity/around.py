@@ -44,6 +44,8 @@ class Around(NamedTuple):
     """Hosts whose agents live."""
     prove: Callable[[Trust], None]
     """Hands workers what is shown and believed."""
+    proves: Callable[[], Awaitable[bool]]
+    """Whether all of them have taken it."""
     tell: Tell
     clock: Callable[[], float]
     """Seconds of the epoch."""

@@ -255,9 +255,14 @@ class Asking:
 
 
 class Publishing:
-    """Keeps one key as it should be, on the agent's lease, apart from the agent's others."""
+    """Keeps one key as it should be, on the agent's lease, apart from the agent's others.
 
-    def __init__(self, store: Store, key: str, lease: Callable[[], int]) -> None:
+    Law: nothing is said to be held, or believed, that some worker does not show yet: who hears of it dials at once.
+    """
+
+    def __init__(self, store: Store, key: str, lease: Callable[[], int], proves: Callable[[], Awaitable[bool]]) -> None:
+        """`proves`: whether all workers have taken what they were told."""
+        self._proves = proves
         self._store = store
         self._key = key
         self._lease = lease
@@ -288,6 +293,10 @@ class Publishing:
             lease = self._lease()
             wanted = self._wanted
             if not lease or self._stands == (wanted, lease) or (self._stands is None and wanted is None):
+                continue
+            if wanted is not None and not await self._proves():
+                self._wake.set()
+                await trio.sleep(AGAIN_S)
                 continue
             try:
                 if wanted is None:

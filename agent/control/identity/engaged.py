@@ -66,7 +66,7 @@ class Engaged:
             ask_peers=self._ask_peers,
             changed=self.wake,
         )
-        self.publishing = Publishing(around.store, around.keys.trust(around.host), around.lease)
+        self.publishing = Publishing(around.store, around.keys.trust(around.host), around.lease, around.proves)
         means = Means(
             around.keys,
             around.host,

@@ -1,4 +1,8 @@
-"""The agents of a mesh: which live, what they own instances of, and what they say that they can prove. Pure."""
+"""The agents of a mesh: which live, what they own instances of, and what they say that they can prove. Pure.
+
+Law: what a host has said that it can prove holds until it says otherwise, or until the certificates end; that its record
+is gone says nothing, for an agent that lost its lease serves on. It is forgotten with the host's last instance.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ class Owners:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self.holds: dict[str, Holds] = {}
+        self._silent: set[str] = set()
+        """Hosts whose records are gone."""
         self._owned: dict[str, dict[str, int]] = {}
         """How many instances of which services an agent owns."""
 
@@ -25,6 +31,7 @@ class Owners:
             del owned[name]
             if not owned:
                 del self._owned[host]
+                self._forget(host)
 
     def services(self, host: str) -> Iterable[str]:
         """What a host owns instances of."""
@@ -40,7 +47,14 @@ class Owners:
         """What a host says now; the services that it owns instances of and says something else about."""
         before = {name: self.secured_until(host, name) for name in self.services(host)}
         if held is None:
-            self.holds.pop(host, None)
+            self._silent.add(host)
+            self._forget(host)
         else:
+            self._silent.discard(host)
             self.holds[host] = held
         return {name for name, until in before.items() if until != self.secured_until(host, name)}
+
+    def _forget(self, host: str) -> None:
+        if host in self._silent and host not in self._owned:
+            self._silent.discard(host)
+            self.holds.pop(host, None)

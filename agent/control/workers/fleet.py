@@ -311,6 +311,12 @@ class Fleet:
         """Send what this agent can prove, and whom it believes, again."""
         self.publish([self._trust()])
 
+    async def has_taken(self) -> bool:
+        """Whether every worker has taken what it was sent before this was asked."""
+        asked = {worker for worker in self.workers.values() if worker.ready}
+        answered = await self.ask("ping")
+        return len(answered) >= len(asked)
+
     async def ask(self, what: str, args: dict[str, Any] | None = None, *, one: bool = False) -> list[Any]:
         """What every ready worker answers (or just one); those that do not answer in time are left out."""
         asked = [worker for worker in self.workers.values() if worker.ready][: 1 if one else None]

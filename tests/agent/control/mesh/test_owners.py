@@ -35,8 +35,21 @@ def test_an_endpoint_says_until_when_its_agent_holds_the_service() -> None:
     assert (until(table, "pets.production", "a"), until(table, "shop.production", "b")) == (ENDS.timestamp(), 0)
     assert table.apply([holds("pets.production")], 3) == set()
     assert table.apply([holds("shop.production")], 4) == {"pets.production", "shop.production"}
-    assert table.apply([Change(KEYS.trust("web-1"), None, 5)], 5) == {"shop.production"}
-    assert until(table, "shop.production", "b") == 0
+
+
+def test_a_record_that_is_gone_says_nothing() -> None:
+    """An agent that lost its lease serves on; with its last instance it is forgotten."""
+    table = Table(Keys(), "here")
+    table.apply([THERE, PETS, SHOP, holds("pets.production")], 2)
+    assert table.apply([Change(KEYS.trust("web-1"), None, 3)], 3) == set()
+    assert until(table, "pets.production", "a") == ENDS.timestamp()
+    table.apply([Change(SHOP.key, None, 4)], 4)
+    assert until(table, "pets.production", "a") == ENDS.timestamp()
+    assert table.apply([holds()], 5) == {"pets.production"}
+    assert until(table, "pets.production", "a") == 0
+    table.apply([holds("pets.production"), Change(KEYS.trust("web-1"), None, 6)], 6)
+    table.apply([Change(PETS.key, None, 7)], 7)
+    assert table.owners.holds == {}
 
 
 def test_garbage_takes_nothing_back() -> None:
