@@ -55,6 +55,11 @@ def patterns(ctx: Any, incomplete: str) -> list[str]:
     return _asked(ctx, incomplete, named, "instances", "policies")
 
 
+def hosts(ctx: Any, incomplete: str) -> list[str]:
+    """Those whose agents live."""
+    return _asked(ctx, incomplete, lambda census: set(census.agents), "agents")
+
+
 def ids(ctx: Any, incomplete: str) -> list[str]:
     """Of the instances of the service that was named before."""
     service = ctx.params.get("service")

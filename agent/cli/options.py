@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 
 import msgspec
@@ -80,3 +81,11 @@ def endpoints(text: str) -> tuple[str, ...]:
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
         raise Failure(f"--etcd {text!r} holds no URLs such as http://127.0.0.1:2379,https://10.0.0.7:2379", Exit.USAGE)
     return urls
+
+
+def who() -> str:
+    """Whose command it is, for people; empty where nobody knows."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

@@ -6,16 +6,21 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from agent.identity.bundles import parse_bundle
+from agent.identity.grants import Grant, parse_grant
+from agent.identity.revocations import parse_revocations
 from policies.catalogue import BY_NAME, parse
 from policies.language.document import Invalid
 from registry.etcd.server import EtcdProcess, find_binary
 from registry.etcd.store import EtcdSettings, EtcdStore
+from registry.identity_records import Host, IssuerRecord, Join
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import (
     Ack,
@@ -133,6 +138,25 @@ def test_every_put_can_be_pasted(command: list[str]) -> None:
         assert key.first in BY_NAME
     else:
         decode(RECORDS[key.room], value.encode())
+
+
+def test_the_documents_of_identity_are_those_that_are_read() -> None:
+    """Each of the table, under its key."""
+    readers: dict[str, Callable[[bytes], object]] = {
+        "bundle": partial(parse_bundle, ""),
+        "trust": partial(parse_bundle, "partner.example"),
+        "grants": parse_grant,
+        "revocations": parse_revocations,
+        "hosts": partial(decode, Host),
+        "issuers": partial(decode, IssuerRecord),
+        "joins": partial(decode, Join),
+    }
+    found = re.findall(r"^\| `identity/(\w+)\S*` \| `(.*?)` \|", PAGE, re.MULTILINE)
+    assert {what for what, _ in found} == set(readers)
+    for what, document in found:
+        readers[what](document.encode())
+        kind = {"hosts": Host, "issuers": IssuerRecord, "joins": Join, "grants": Grant}.get(what)
+        assert kind is None or list(json.loads(document)) == [field.name for field in msgspec.structs.fields(kind)]
 
 
 def test_every_put_was_found() -> None:

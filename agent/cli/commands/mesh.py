@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
 import typer
 
-from agent.cli.options import Options
+from agent.cli.options import Options, who
 
 if TYPE_CHECKING:
     from agent.cli.census import Census
@@ -59,11 +58,4 @@ def word() -> bytes:
     from registry.records import Confirmed, encode
 
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return encode(Confirmed(at=now, by=_who()))
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""
+    return encode(Confirmed(at=now, by=who()))

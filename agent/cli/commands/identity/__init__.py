@@ -1,0 +1,1 @@
+"""Commands of identity: `shoal ca`, `host`, `trust` and `join`."""

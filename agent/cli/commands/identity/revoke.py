@@ -1,0 +1,119 @@
+"""`shoal ca revoke`: what was stolen is believed no more, as fast as a watch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.completion import hosts, services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.cli.identity.domain import Change, Domain
+    from agent.cli.options import Options
+    from agent.identity.revocations import Revoked
+    from registry.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Have what was stolen believed no more. There is no way back.")
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="For people; who is refused is told it.")]
+
+
+@app.callback()
+def revoke() -> None:
+    """Have a certificate, all that a host had, or all that a service had, believed no more. There is no way back."""
+
+
+@app.command()
+def certificate(
+    context: typer.Context,
+    serial: Annotated[str, typer.Argument(help="Hex, as `openssl x509 -noout -serial` shows it.")],
+    reason: ReasonOption = "",
+) -> None:
+    """Revoke one certificate; of an intermediate also all that was signed with it. Prints the revision.
+
+    Example:  shoal ca revoke certificate 2f:9a:41 --reason 'a laptop was lost'
+    """
+    from agent.cli.identity.revoking import of_certificate, parse_serial
+
+    wanted = parse_serial(serial)
+    _revoke(context.obj, lambda domain, now_s: of_certificate(domain, wanted, now_s, reason))
+
+
+@app.command()
+def service(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="pets.production", autocompletion=services)],
+    reason: ReasonOption = "",
+) -> None:
+    """Revoke all that a service has had, on every host; those that may hold it get another. Prints the revision.
+
+    Example:  shoal ca revoke service payments.production
+    """
+    from agent.cli.identity.revoking import of_service
+
+    _revoke(context.obj, lambda domain, now_s: of_service(name, now_s, reason))
+
+
+@app.command()
+def host(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="HOST", help="web-1", autocompletion=hosts)],
+    reason: ReasonOption = "",
+) -> None:
+    """Revoke all that a host has had, and put it out: grants, etcd user, lease, instances. Prints the revision.
+
+    Of an issuer also its intermediate, and all that was signed with it: whose that is asks another issuer.
+
+    Example:  shoal ca revoke host web-1 --reason stolen
+    """
+    from agent.cli.etcd_client import ask
+
+    options: Options = context.obj
+    done = ask(options, lambda store: _expelled(store, options, name, reason))
+    if options.printer.json:
+        options.printer.value({"host": name, **done})
+        return
+    for line in done["done"]:
+        options.printer.note(line)
+    for line in done["left"]:
+        options.printer.note(f"warning: {line}")
+    options.printer.text(f"{done['revision']}")
+
+
+def _revoke(options: Options, entry: Callable[[Domain, float], Revoked]) -> None:
+    import msgspec
+
+    from agent.cli.etcd_client import ask
+
+    async def revoked(store: Store) -> tuple[Revoked, int]:
+        from agent.cli.identity.domain import now_s, settle
+        from agent.cli.identity.revoking import added
+
+        def decide(domain: Domain) -> tuple[Change, Revoked]:
+            made = entry(domain, now_s())
+            return added(domain, made, now_s()), made
+
+        made, domain, revision = await settle(store, options.mesh, decide)
+        return made, revision or domain.revision
+
+    made, revision = ask(options, revoked)
+    if options.printer.json:
+        options.printer.value({"revoked": msgspec.to_builtins(made), "revision": revision})
+        return
+    sort, value = made.subject
+    options.printer.note(f"{sort} {value} is revoked, and the entry goes at {made.until.isoformat()}")
+    options.printer.text(f"{revision}")
+
+
+async def _expelled(store: Store, options: Options, name: str, reason: str) -> dict[str, Any]:
+    import msgspec
+
+    from agent.cli.identity.expelling import expel
+    from registry.etcd.store import EtcdStore
+
+    assert isinstance(store, EtcdStore)
+    told: dict[str, Any] = msgspec.to_builtins(await expel(store, options.mesh, name, reason, options.user))
+    return told

@@ -1,0 +1,81 @@
+"""How a host is put out of a mesh: first what it holds is worth nothing, then it can write nothing, then it is gone.
+
+In this order, since a host that has its rights puts back what was taken from it. Asked again, it does what is left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.cli.identity import revoking
+from agent.cli.identity.domain import Change, Domain, now_s, settle, take
+from registry.etcd.users import ROOT, remove_user
+from registry.store import Delete, Refused
+
+if TYPE_CHECKING:
+    from registry.etcd.store import EtcdStore
+
+PART = 100
+"""Keys that are deleted in one transaction; etcd takes 128."""
+
+
+class Expelled(msgspec.Struct):
+    """What was done."""
+
+    revision: int
+    """From which on it is revoked."""
+    done: list[str]
+    left: list[str]
+    """What somebody has to see to."""
+
+
+async def expel(store: EtcdStore, mesh: str, host: str, reason: str, user: str) -> Expelled:
+    """Puts a host out; `user`: who asks, in etcd. Raises Failure, and StoreError."""
+
+    def decide(domain: Domain) -> tuple[Change, list[str]]:
+        entry = revoking.of_host(domain, host, now_s(), reason)
+        return revoking.expelled(domain, host, entry, now_s()), domain.granted(host)
+
+    granted, domain, revision = await settle(store, mesh, decide)
+    done = [f"{host} is revoked: what it holds is refused from revision {revision} on"]
+    if granted:
+        done.append(f"no grant names it any more: {', '.join(granted)} did")
+    told = Expelled(revision, done, [])
+    await _end_user(store, host, user, told)
+    await _end_presence(store, mesh, host, told)
+    if host in domain.issuers and not set(domain.issuers) - {host}:
+        told.left.append("it was the only issuer: name another with `shoal ca init --issuer HOST`")
+    return told
+
+
+async def _end_user(store: EtcdStore, host: str, user: str, told: Expelled) -> None:
+    if host in (ROOT, user):
+        told.left.append(f"the user {host!r} of etcd is not taken away: it is yours, or etcd's own")
+        return
+    try:
+        existed = await remove_user(store, host)
+    except Refused as refused:
+        told.left.append(f"its user in etcd may be there still, who can write what it may: {refused}")
+        return
+    if existed:
+        told.done.append(f"its user in etcd is gone: {host}")
+    else:
+        told.left.append(
+            f"etcd has no user {host!r}: as whom its agent writes there is not known; stop it, or take its rights away"
+        )
+
+
+async def _end_presence(store: EtcdStore, mesh: str, host: str, told: Expelled) -> None:
+    """Instances first, while its agent's key stands: what goes with its owner's key agents suspect to live."""
+    domain = await take(store, mesh)
+    services = revoking.registered(domain, host)
+    for keys in services:
+        for at in range(0, len(keys), PART):
+            await store.transact([], [Delete(key) for key in keys[at : at + PART]])
+    lease = revoking.lease_of(domain, host)
+    if lease:
+        await store.revoke(lease)
+    if services or lease:
+        told.done.append(f"its instances of {len(services)} services are gone, and its lease")

@@ -1,0 +1,120 @@
+"""Who may be what: hosts and their grants, added and taken away; and what is registered today, as a list to review.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+import msgspec
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.identity.domain import Change, Domain
+from agent.cli.identity.issuers import check_host
+from agent.identity.grants import MAX_HOSTS, Grant
+from policies.language.names import matches, parse_pattern
+from registry.identity_records import Host
+from registry.records import encode
+from registry.store import Delete, Put
+
+
+def patterns_of(services: Iterable[str]) -> list[str]:
+    """Patterns as they are spelled, each once. Raises Failure."""
+    try:
+        return sorted({parse_pattern(each) for each in services})
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def added(domain: Domain, host: str, patterns: Iterable[str], description: str) -> Change:
+    """That a host belongs to the mesh, and may hold the services of some patterns. Raises Failure."""
+    check_host(host)
+    key = domain.keys.identity("hosts", host)
+    change = Change([domain.unchanged(key)], [])
+    held = domain.hosts.get(host)
+    if held is None or (description and held.description != description):
+        record = msgspec.structs.replace(held or Host(), description=description)
+        change.operations.append(Put(key, encode(record)))
+    for pattern in patterns:
+        _grant(domain, change, host, pattern)
+    return change
+
+
+def removed(domain: Domain, host: str, patterns: Iterable[str]) -> Change:
+    """That a host may hold the services of some patterns no more."""
+    change = Change([], [])
+    for pattern in patterns:
+        grant = domain.grants.get(pattern)
+        if grant is None or host not in grant.hosts:
+            raise Failure(f"{host} has no grant for {pattern}; it has {', '.join(domain.granted(host)) or 'none'}")
+        key = domain.keys.identity("grants", pattern)
+        change.compares.append(domain.unchanged(key))
+        left = [each for each in grant.hosts if each != host]
+        change.operations.append(_put(key, grant, left) if left or grant.description else Delete(key))
+    return change
+
+
+def gone(domain: Domain, host: str) -> Change:
+    """That a host belongs to the mesh no more: it, its grants, its part as an issuer, tokens that would let it in."""
+    change = removed(domain, host, domain.granted(host))
+    for what, names in (
+        ("hosts", [host]),
+        ("issuers", [host]),
+        ("joins", [digest for digest, join in domain.joins.items() if join.host == host]),
+    ):
+        for name in names:
+            key = domain.keys.identity(what, name)
+            change.compares.append(domain.unchanged(key))
+            if domain.revision_of(key):
+                change.operations.append(Delete(key))
+    return change
+
+
+def observed(domain: Domain) -> list[str]:
+    """What agents have registered, as lines for a shell: the hosts that live, and the services that each has there."""
+    services: dict[str, set[str]] = {}
+    hosts = set(domain.agents)
+    for (service, _), instance in domain.instances.items():
+        if instance.agent:
+            services.setdefault(service, set()).add(instance.agent)
+            hosts.add(instance.agent)
+    lines = [host_line(domain, host) for host in sorted(hosts - set(domain.hosts))]
+    for service, named in sorted(services.items()):
+        missing = [host for host in named if not any(matches(each, service) for each in domain.granted(host))]
+        if missing:
+            lines.append(grant_line(domain, service, missing))
+    return lines
+
+
+def host_line(domain: Domain, host: str) -> str:
+    """What adds a host to the mesh, for a shell."""
+    return _line(domain.keys.identity("hosts", host), encode(Host()))
+
+
+def grant_line(domain: Domain, service: str, hosts: Iterable[str]) -> str:
+    """What lets hosts hold a service, beside those that may, for a shell."""
+    grant = domain.grants.get(service, Grant([]))
+    put = _put(domain.keys.identity("grants", service), grant, {*grant.hosts, *hosts})
+    return _line(put.key, put.value)
+
+
+def _line(key: str, value: bytes) -> str:
+    return f"etcdctl put {shlex.quote(key)} {shlex.quote(value.decode())}"
+
+
+def _grant(domain: Domain, change: Change, host: str, pattern: str) -> None:
+    key = domain.keys.identity("grants", pattern)
+    change.compares.append(domain.unchanged(key))
+    grant = domain.grants.get(pattern, Grant([]))
+    if host in grant.hosts:
+        return
+    if len(grant.hosts) >= MAX_HOSTS:
+        raise Failure(f"the grant for {pattern} has {MAX_HOSTS} hosts, which is the most; use another pattern")
+    change.operations.append(_put(key, grant, {*grant.hosts, host}))
+
+
+def _put(key: str, grant: Grant, hosts: Iterable[str]) -> Put:
+    document = {"hosts": sorted(hosts)} | ({"description": grant.description} if grant.description else {})
+    return Put(key, msgspec.json.encode(document))

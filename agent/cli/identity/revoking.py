@@ -1,0 +1,105 @@
+"""Revocations: what is added to the list, until when it stays there, and what else goes with a host.
+
+Pure. The list only grows: an entry that stands is made longer and later, never shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.identity import granting
+from agent.cli.identity.domain import Change, Domain
+from agent.cli.identity.issuers import chain_in, check_host, intermediate
+from agent.identity.certificates import INTERMEDIATE_S, MOST_SVID_S
+from agent.identity.revocations import MAX_ENTRIES, Revocations, Revoked
+from policies.language.names import parse_service
+from registry.store import Delete, Put
+
+
+def parse_serial(text: str) -> str:
+    """A serial number as revocations have it: hex, as `openssl x509 -serial` and browsers show it. Raises Failure."""
+    digits = text.replace(":", "").removeprefix("serial=").lower().removeprefix("0x").lstrip("0")
+    if not digits or len(digits) > 40 or set(digits) - set("0123456789abcdef"):
+        raise Failure(f"{text[:60]!r} is no serial number: hex, as `openssl x509 -noout -serial` shows it", Exit.USAGE)
+    return digits
+
+
+def of_certificate(domain: Domain, serial: str, now_s: float, reason: str) -> Revoked:
+    """One certificate, until it would have ended; of one that etcd does not know, until any would have."""
+    found = next((each for each in _certificates(domain) if f"{each.serial_number:x}" == serial), None)
+    ends = found.not_valid_after_utc if found is not None else _moment(now_s + INTERMEDIATE_S)
+    if ends.timestamp() <= now_s:
+        raise Failure(f"the certificate {serial} has ended at {ends.isoformat()} by itself")
+    return Revoked(until=ends, serial=serial, reason=reason)
+
+
+def of_host(domain: Domain, host: str, now_s: float, reason: str) -> Revoked:
+    """All that a host has had; of an issuer also all that it has signed."""
+    check_host(host)
+    above = intermediate(domain, host)
+    ends_s = above.not_valid_after_utc.timestamp() if above is not None else 0.0
+    ends = _moment(max(now_s + MOST_SVID_S, ends_s))
+    return Revoked(until=ends, host=host, before=_moment(now_s), reason=reason)
+
+
+def of_service(service: str, now_s: float, reason: str) -> Revoked:
+    """All that a service has had, on any host."""
+    try:
+        name = parse_service(service)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+    return Revoked(until=_moment(now_s + MOST_SVID_S), service=name, before=_moment(now_s), reason=reason)
+
+
+def added(domain: Domain, entry: Revoked, now_s: float) -> Change:
+    """The list with an entry more, and without what is over. Raises Failure where it is full."""
+    domain.required()
+    key = domain.keys.identity("revocations")
+    merged = domain.revocations.merged(Revocations([entry]), now_s)
+    if len(merged) > MAX_ENTRIES:
+        raise Failure(f"{MAX_ENTRIES} revocations stand, which is the most; they go as their certificates end")
+    change = Change([domain.unchanged(key)], [])
+    if merged != domain.revocations:
+        change.operations.append(Put(key, merged.document()))
+    return change
+
+
+def expelled(domain: Domain, host: str, entry: Revoked, now_s: float) -> Change:
+    """The same of a host, which also belongs to the mesh no more, and whose requests are nobody's."""
+    change = added(domain, entry, now_s)
+    out = granting.gone(domain, host)
+    asked = [domain.keys.request(host, name) for owner, name in domain.requests if owner == host]
+    answered = [domain.keys.signed(host, name) for owner, name in domain.signed if owner == host]
+    change.compares += out.compares
+    change.operations += [*out.operations, *map(Delete, (*asked, *answered))]
+    return change
+
+
+def registered(domain: Domain, host: str) -> list[list[str]]:
+    """The keys of a host's instances and their health, service by service: agents doubt a revision in which several
+    services lose all that they have, and the loss of an owner with all that it owned."""
+    services: dict[str, list[str]] = {}
+    for (service, id), instance in sorted(domain.instances.items()):
+        if instance.agent == host:
+            keys = [domain.keys.instance(service, id), domain.keys.health(service, id)]
+            services.setdefault(service, []).extend(keys)
+    return list(services.values())
+
+
+def lease_of(domain: Domain, host: str) -> int:
+    """The lease of a host's agent; 0: it has none."""
+    item = domain.items.get(domain.keys.agent(host))
+    return item.lease if item is not None else 0
+
+
+def _certificates(domain: Domain) -> Iterator[x509.Certificate]:
+    for chain in [each.chain for each in domain.signed.values()] + [each.chain for each in domain.issuers.values()]:
+        yield from chain_in(chain)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
