@@ -120,6 +120,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.cli.main": ("agent.proxy", "agent.control"),
     "agent.cli.commands": ("agent.proxy", "agent.control", "agent.cli.main"),
     "agent.cli.commands.serve": ("agent.proxy", "agent.cli.main"),
+    # Joining leaves what the agent reads at its start, and asks over TLS as it does.
+    "agent.cli.commands.identity.join": ("agent.cli.main",),
     "agent.frames": ("registry", "agent", "trio"),
     "agent.framing": ("registry", "agent", "trio"),
     "agent.questions": ("registry", "agent", "trio"),

@@ -34,6 +34,7 @@ from agent.cli.commands import (
 from agent.cli.commands.apply import apply
 from agent.cli.commands.diagnosis import bundle, check, ready
 from agent.cli.commands.identity import ca, host
+from agent.cli.commands.identity.join import join
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
 from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing
@@ -143,6 +144,7 @@ def shared(
 RUNNING, LOOKING, CHANGING = "Run", "Look", "Change"
 app.command(rich_help_panel=RUNNING)(serve.agent)
 app.command(rich_help_panel=RUNNING, context_settings={"allow_interspersed_args": False})(run.run)
+app.command(rich_help_panel=RUNNING)(join)
 app.command(rich_help_panel=RUNNING)(register.register)
 app.command(rich_help_panel=RUNNING)(register.deregister)
 app.command(rich_help_panel=RUNNING)(register.token)

@@ -67,6 +67,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
 
     secret: str
     """What an issuer is shown."""
+    mesh: str
     host: str
     """Who it lets in."""
     until: int

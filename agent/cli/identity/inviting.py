@@ -70,4 +70,6 @@ def token_for(domain: Domain, host: str, now_s: float) -> Token:
     places = [Place(name, agent.address, agent.inbound_port) for name, agent in agents[:MAX_ISSUERS]]
     name, key = anchor_of(root)
     secret = secret_of(os.urandom(SECRET_BYTES))
-    return Token(secret, host, int(now_s + TOKEN_S), domain.required().trust_domain, name, key, places)
+    return Token(
+        secret, domain.keys.mesh, host, int(now_s + TOKEN_S), domain.required().trust_domain, name, key, places
+    )

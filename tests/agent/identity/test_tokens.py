@@ -31,7 +31,9 @@ ISSUER = agent_id(TRUST_DOMAIN, "issuer-1")
 def token(authority: Authority = AUTHORITY) -> Token:
     place = Place("issuer-1", "10.0.0.5", 15006)
     secret = secret_of(bytes(range(SECRET_BYTES)))
-    return Token(secret, "web-3", int(NOW_S) + 3600, TRUST_DOMAIN, *anchor_of(authority.root.certificate), [place])
+    return Token(
+        secret, "default", "web-3", int(NOW_S) + 3600, TRUST_DOMAIN, *anchor_of(authority.root.certificate), [place]
+    )
 
 
 TEXT = write_token(token())
@@ -96,7 +98,7 @@ def test_an_anchor_may_be_rsa() -> None:
     )
     leaf = make_svid(Issuer(above, key("i")), key("leaf").public_key(), ISSUER, "issuer-1", terms())
     name, public = anchor_of(root)
-    told = Token("s", "web-3", int(NOW_S), TRUST_DOMAIN, name, public, [])
+    told = Token("s", "default", "web-3", int(NOW_S), TRUST_DOMAIN, name, public, [])
     bundles = {TRUST_DOMAIN: anchor(read_token(write_token(told)), NOW_S)}
     assert isinstance(verify(der([leaf, above]), bundles, Revocations(), NOW_S, ISSUER), Identity)
 

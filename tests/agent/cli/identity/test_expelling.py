@@ -14,8 +14,8 @@ from registry.etcd.stubs import load
 from registry.etcd.users import remove_user
 from registry.keys import Keys
 from registry.store import Refused
-from tests.support.etcd import running_etcd
 from tests.support.asking import Hosts
+from tests.support.etcd import running_etcd
 
 _rpc, _ = load()
 MESH = "default"

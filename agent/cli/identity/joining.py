@@ -1,0 +1,152 @@
+"""How a new host is let in: an issuer is asked, once it is known to be one; and what it answers is looked at.
+
+Laws
+- The token's secret leaves this host for whom the token names, and nobody else: the chain that is shown leads to the
+  token's root, and is of the agent of a host that the token has as an issuer. That is judged before a byte is sent.
+- What comes is for our key and our name, and leads to the token's root.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+from cryptography import x509
+
+from agent.cli.failure import Exit, Failure
+from agent.identity.bundles import Bundle, parse_bundle
+from agent.identity.certificates import key_digest
+from agent.identity.revocations import Revocations
+from agent.identity.spiffe import agent_id
+from agent.identity.tokens import JOIN, Joined, Joining, Place, Token, anchor, anchor_of
+from agent.identity.verdict import Refused
+from agent.identity.verification import verify
+from agent.questions import HOST
+
+PATIENCE_S: Final = 10.0
+"""For one issuer."""
+MAX_ANSWER_BYTES: Final = 256 * 1024
+Shown = Callable[[ssl.SSLObject], list[bytes]]
+
+
+class Away(Exception):
+    """An issuer that did not answer, or cannot now; another may."""
+
+
+class Lost(Exception):
+    """An issuer that was asked, and whose answer did not come: the token may be redeemed."""
+
+
+class Member(NamedTuple):
+    """What a host is once it is let in."""
+
+    chain: tuple[x509.Certificate, ...]
+    bundle: Bundle
+    document: str
+    """The bundle, as it came."""
+
+
+def join_at(place: Place, token: Token, csr: str, key: str, shown: Shown, now_s: float) -> Member:
+    """Asks one issuer; `key`: digest of the key of the signing request; `shown`: which chain a connection has. Raises
+    Away and Lost, and Failure for what no other issuer would answer otherwise."""
+    body = msgspec.msgpack.encode(Joining(token.secret, csr))
+    with _connected(place) as plain, _secured(plain, place) as tls:
+        _judge(shown(tls), place, token, now_s)  # type: ignore[arg-type]
+        status, answer = _asked(tls, place, body)
+    if status == http.HTTPStatus.OK:
+        return _member(answer, token, key, now_s)
+    words = _words(answer)
+    if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.NOT_FOUND:
+        raise Away(f"{place.host} answers {status}: {words}")
+    raise Failure(f"{place.host} refuses: {words}; `shoal host add {token.host}` makes another token")
+
+
+def _connected(place: Place) -> socket.socket:
+    try:
+        return socket.create_connection((place.address, place.port), PATIENCE_S)
+    except OSError as error:
+        raise Away(f"{place.host} at {place.address}:{place.port} is not reached: {error.strerror or error}") from None
+
+
+def _secured(plain: socket.socket, place: Place) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
+    context.verify_mode = ssl.CERT_NONE  # `_judge` says who it is
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        return context.wrap_socket(plain, server_hostname=HOST)
+    except OSError as error:
+        raise Away(
+            f"{place.host} at {place.address}:{place.port} speaks no TLS 1.3: {error.strerror or error}"
+        ) from None
+
+
+def _judge(chain: list[bytes], place: Place, token: Token, now_s: float) -> None:
+    """Raises Away for whoever is not the one that is meant."""
+    expected = agent_id(token.trust_domain, place.host)
+    bundles = {token.trust_domain: anchor(token, now_s)}
+    found = verify(chain, bundles, Revocations(), now_s, expected)
+    if isinstance(found, Refused):
+        raise Away(f"who answers at {place.address}:{place.port} is not believed, and was told nothing: {found.reason}")
+
+
+def _asked(tls: ssl.SSLSocket, place: Place, body: bytes) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(place.address, place.port)
+    connection.sock = tls
+    try:
+        connection.request("POST", JOIN, body, {"host": HOST, "content-type": "application/msgpack"})
+        answer = connection.getresponse()
+        return answer.status, answer.read(MAX_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise Lost(f"{place.host} was asked, and its answer did not come: {error or type(error).__name__}") from None
+
+
+def _member(answer: bytes, token: Token, key: str, now_s: float) -> Member:
+    try:
+        told = msgspec.msgpack.decode(answer, type=Joined)
+        chain = tuple(x509.load_pem_x509_certificates(told.chain.encode()))
+        bundle = parse_bundle(token.trust_domain, told.bundle.encode())
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Failure(f"what the issuer answered makes no sense: {str(error)[:200]}") from None
+    from agent.cli.identity.issuers import to_der
+
+    if (token.root_name, token.root_key) not in map(anchor_of, bundle.roots):
+        raise Failure("the issuer's bundle is without the root that the token names; `shoal host add` again")
+    expected = agent_id(token.trust_domain, token.host)
+    found = verify(to_der(chain), {token.trust_domain: bundle}, Revocations(), now_s, expected)
+    if isinstance(found, Refused):
+        raise Failure(f"the certificate that came is not good: {found.reason}")
+    if key_digest(chain[0].public_key()) != key:
+        raise Failure("the certificate that came is for another key than ours")
+    return Member(chain, bundle, told.bundle)
+
+
+def _words(answer: bytes) -> str:
+    text = answer[:1000].decode("utf-8", "replace").strip()
+    try:
+        said = json.loads(text)
+        return str(said["reason"])
+    except (ValueError, KeyError, TypeError):
+        return text or "without a word"
+
+
+def read(text: str, now_s: float) -> Token:
+    """A token that may be good still. Raises Failure."""
+    from datetime import UTC, datetime
+
+    from agent.identity.tokens import read_token
+
+    try:
+        token = read_token(text)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+    if now_s >= token.until:
+        ended = datetime.fromtimestamp(token.until, UTC).isoformat()
+        raise Failure(f"this token has ended at {ended}; `shoal host add {token.host}` makes another")
+    return token
