@@ -33,7 +33,7 @@ from agent.cli.commands import (
 )
 from agent.cli.commands.apply import apply
 from agent.cli.commands.diagnosis import bundle, check, ready
-from agent.cli.commands.identity import ca, host
+from agent.cli.commands.identity import ca, host, trust
 from agent.cli.commands.identity.join import join
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
@@ -164,6 +164,7 @@ app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try 
 app.add_typer(mesh.app, name="mesh", rich_help_panel=CHANGING)
 app.add_typer(ca.app, name="ca", rich_help_panel=CHANGING)
 app.add_typer(host.app, name="host", rich_help_panel=CHANGING)
+app.add_typer(trust.app, name="trust", rich_help_panel=CHANGING)
 app.command(rich_help_panel=CHANGING)(apply)
 app.command(rich_help_panel=CHANGING)(replay.replay)
 

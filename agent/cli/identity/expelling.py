@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.cli.identity import revoking
+from agent.cli.identity import granting, revoking
 from agent.cli.identity.domain import Change, Domain, now_s, settle, take
 from registry.etcd.users import ROOT, remove_user
 from registry.store import Delete, Refused
@@ -36,9 +36,12 @@ async def expel(store: EtcdStore, mesh: str, host: str, reason: str, user: str) 
 
     def decide(domain: Domain) -> tuple[Change, list[str]]:
         entry = revoking.of_host(domain, host, now_s(), reason)
-        return revoking.expelled(domain, host, entry, now_s()), domain.granted(host)
+        change = revoking.added(domain, entry, now_s())
+        out = granting.gone(domain, host)
+        return Change(change.compares + out.compares, change.operations + out.operations), domain.granted(host)
 
     granted, domain, revision = await settle(store, mesh, decide)
+    await granting.withdraw(store, mesh, host)
     done = [f"{host} is revoked: what it holds is refused from revision {revision} on"]
     if granted:
         done.append(f"no grant names it any more: {', '.join(granted)} did")
@@ -71,7 +74,7 @@ async def _end_presence(store: EtcdStore, mesh: str, host: str, told: Expelled) 
     """Instances first, while its agent's key stands: what goes with its owner's key agents suspect to live."""
     domain = await take(store, mesh)
     services = revoking.registered(domain, host)
-    for keys in services:
+    for keys in (*services, revoking.asked_and_answered(domain, host)):
         for at in range(0, len(keys), PART):
             await store.transact([], [Delete(key) for key in keys[at : at + PART]])
     lease = revoking.lease_of(domain, host)

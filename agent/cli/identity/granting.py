@@ -1,23 +1,27 @@
-"""Who may be what: hosts and their grants, added and taken away; and what is registered today, as a list to review.
-
-Pure.
-"""
+"""Who may be what: hosts and their grants, added and taken away; and what is registered today, as a list to review."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from agent.cli.failure import Exit, Failure
-from agent.cli.identity.domain import Change, Domain
+from agent.cli.identity.domain import Change, Domain, settle
 from agent.cli.identity.issuers import check_host
 from agent.identity.grants import MAX_HOSTS, Grant
 from policies.language.names import matches, parse_pattern
 from registry.identity_records import Host
 from registry.records import encode
 from registry.store import Delete, Put
+
+if TYPE_CHECKING:
+    from registry.store import Store
+
+PART: Final = 50
+"""Grants in one transaction; etcd takes 128 operations."""
 
 
 def patterns_of(services: Iterable[str]) -> list[str]:
@@ -56,9 +60,20 @@ def removed(domain: Domain, host: str, patterns: Iterable[str]) -> Change:
     return change
 
 
+async def withdraw(store: Store, mesh: str, host: str) -> None:
+    """Takes all grants of a host that there are, as many in one transaction as that takes."""
+    while True:
+        _, _, revision = await settle(
+            store, mesh, lambda domain: (removed(domain, host, domain.granted(host)[:PART]), None)
+        )
+        if not revision:
+            return
+
+
 def gone(domain: Domain, host: str) -> Change:
-    """That a host belongs to the mesh no more: it, its grants, its part as an issuer, tokens that would let it in."""
-    change = removed(domain, host, domain.granted(host))
+    """That a host belongs to the mesh no more, nor issues, and that no token lets it in. Without that its grants are
+    worth nothing: `withdraw` takes those."""
+    change = Change([], [])
     for what, names in (
         ("hosts", [host]),
         ("issuers", [host]),

@@ -6,6 +6,7 @@ Pure but for the serial numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -52,6 +53,17 @@ def chain_in(pem: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem.encode()) if pem else []
     except ValueError:
         return []
+
+
+def certificates_in(path: str) -> tuple[x509.Certificate, ...]:
+    """Those in a file (PEM), one or more. Raises Failure."""
+    try:
+        found = chain_in(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path}: {getattr(error, 'strerror', 'not PEM')}", Exit.USAGE) from None
+    if not found:
+        raise Failure(f"{path}: no certificate (PEM) in it", Exit.USAGE)
+    return tuple(found)
 
 
 def asking(domain: Domain, hosts: Iterable[str]) -> tuple[list[Asking], list[str]]:

@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from agent.cli.failure import Exit, Failure
-from agent.cli.identity import granting
 from agent.cli.identity.domain import Change, Domain
 from agent.cli.identity.issuers import chain_in, check_host, intermediate
 from agent.identity.certificates import INTERMEDIATE_S, MOST_SVID_S
 from agent.identity.revocations import MAX_ENTRIES, Revocations, Revoked
 from policies.language.names import parse_service
-from registry.store import Delete, Put
+from registry.store import Put
 
 
 def parse_serial(text: str) -> str:
@@ -68,15 +67,10 @@ def added(domain: Domain, entry: Revoked, now_s: float) -> Change:
     return change
 
 
-def expelled(domain: Domain, host: str, entry: Revoked, now_s: float) -> Change:
-    """The same of a host, which also belongs to the mesh no more, and whose requests are nobody's."""
-    change = added(domain, entry, now_s)
-    out = granting.gone(domain, host)
+def asked_and_answered(domain: Domain, host: str) -> list[str]:
+    """The keys of a host's requests, and of what came of them."""
     asked = [domain.keys.request(host, name) for owner, name in domain.requests if owner == host]
-    answered = [domain.keys.signed(host, name) for owner, name in domain.signed if owner == host]
-    change.compares += out.compares
-    change.operations += [*out.operations, *map(Delete, (*asked, *answered))]
-    return change
+    return asked + [domain.keys.signed(host, name) for owner, name in domain.signed if owner == host]
 
 
 def registered(domain: Domain, host: str) -> list[list[str]]:

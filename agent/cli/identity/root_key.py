@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from agent.cli.failure import Exit, Failure
-from agent.identity.certificates import SERIAL_BYTES, Issuer, Terms, key_digest, serial_of
+from agent.identity.certificates import ROOT_S, SERIAL_BYTES, Issuer, Terms, key_digest, make_root, serial_of
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -93,6 +93,17 @@ def signer(key: SigningKey, bundle: Bundle, path: Path) -> Issuer:
     root = root_of(key, bundle)
     if root is None:
         raise Failure(f"the key in {path} is of no root of {bundle.trust_domain}; `shoal ca status` lists those")
+    return Issuer(root, key)
+
+
+def next_root(path: Path, passphrase: bytes, bundle: Bundle, now_s: float) -> Issuer:
+    """The root of the key in a file, the bundle's or a new one; the key is made where there is none. Raises Failure."""
+    if not path.exists() and len(bundle.roots) > 1:
+        raise Failure(
+            f"a new root is on its way in: go on with its key (there is no {path}), or take it back (--abort)"
+        )
+    key, _ = made(path, passphrase)
+    root = root_of(key, bundle) or make_root(key, bundle.trust_domain, terms(now_s, ROOT_S))
     return Issuer(root, key)
 
 

@@ -13,8 +13,6 @@ from agent.cli.failure import Exit, Failure
 from agent.cli.printing import field
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from agent.cli.identity.founding import Founded, Wanted
     from agent.cli.options import Options
     from agent.cli.printing import Printer
@@ -81,6 +79,7 @@ def init(
         return
     from agent.cli.etcd_client import ask
     from agent.cli.identity.founding import Wanted, check_trust_domain, found
+    from agent.cli.identity.issuers import certificates_in
     from agent.cli.identity.root_key import passphrase_in
 
     name = trust_domain or f"{options.mesh}.shoal"
@@ -90,7 +89,7 @@ def init(
         trust_domain=trust_domain,
         key=Path(root_key or f"{name}-root.key"),
         passphrase=passphrase_in(passphrase_file),
-        external=_certificates(external),
+        external=certificates_in(external) if external else (),
         issuers=tuple(issuer or _this_host(options)),
         timeout_s=timeout_s,
     )
@@ -111,10 +110,10 @@ def import_(
     """
     from agent.cli.etcd_client import ask
     from agent.cli.identity.domain import now_s, settle
-    from agent.cli.identity.issuers import imported
+    from agent.cli.identity.issuers import certificates_in, imported
 
     options: Options = context.obj
-    chains = [list(_certificates(str(file))) for file in files]
+    chains = [list(certificates_in(str(file))) for file in files]
     taken, _, revision = ask(
         options, lambda store: settle(store, options.mesh, lambda domain: imported(domain, chains, now_s()))
     )
@@ -188,21 +187,6 @@ def _this_host(options: Options) -> list[str]:
     except Failure:
         return []
     return [state["host"]] if state["mesh"] == options.mesh else []
-
-
-def _certificates(path: str) -> tuple[x509.Certificate, ...]:
-    """Those in a file (PEM); none without a file. Raises Failure."""
-    from agent.cli.identity.issuers import chain_in
-
-    if not path:
-        return ()
-    try:
-        found = chain_in(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path}: {getattr(error, 'strerror', 'not PEM')}", Exit.USAGE) from None
-    if not found:
-        raise Failure(f"{path}: no certificate (PEM) in it", Exit.USAGE)
-    return tuple(found)
 
 
 def _tell(printer: Printer, founded: Founded, wanted: Wanted) -> None:

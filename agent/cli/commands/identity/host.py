@@ -14,6 +14,7 @@ from agent.cli.printing import field
 if TYPE_CHECKING:
     from agent.cli.identity.domain import Change, Domain
     from agent.cli.options import Options
+    from registry.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Say which hosts belong to the mesh, and what each may be.")
 
@@ -110,7 +111,7 @@ def rm(
     """
     from agent.cli.etcd_client import ask
     from agent.cli.identity.domain import settle
-    from agent.cli.identity.granting import gone, patterns_of, removed
+    from agent.cli.identity.granting import gone, patterns_of, removed, withdraw
 
     options: Options = context.obj
     wanted = patterns_of(service or [])
@@ -118,11 +119,17 @@ def rm(
     def decide(domain: Domain) -> tuple[Change, list[str]]:
         domain.required()
         change = removed(domain, name, wanted) if wanted else gone(domain, name)
-        if not change.operations:
+        if not change.operations and not domain.granted(name):
             raise Failure(f"{name} is no host of this mesh; `shoal host list` has those that are")
         return change, wanted or domain.granted(name)
 
-    taken, domain, revision = ask(options, lambda store: settle(store, options.mesh, decide))
+    async def written(store: Store) -> tuple[list[str], Domain, int]:
+        done = await settle(store, options.mesh, decide)
+        if not wanted:
+            await withdraw(store, options.mesh, name)
+        return done
+
+    taken, domain, revision = ask(options, written)
     _tell_removed(options, name, wanted, taken, domain, revision)
 
 

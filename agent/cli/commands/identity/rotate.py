@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.completion import hosts
-from agent.cli.failure import Failure
+from agent.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
     from agent.cli.identity.domain import Domain
@@ -23,6 +23,7 @@ PassphraseOption = Annotated[
 ]
 TimeoutOption = Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait for agents.")]
 TIMEOUT_S = 60.0
+ROOT_TIMEOUT_S = 300.0
 NAMED = 10
 """Of those that are not done, how many are named."""
 
@@ -95,6 +96,49 @@ def intermediate(
         raise Failure(f"no request stands of {few(waiting)}: nothing was signed for it; its agent's log says why")
 
 
+@app.command()
+def root(
+    context: typer.Context,
+    root_key: Annotated[
+        str, typer.Option("--root-key", metavar="FILE", help="The new root's private key; made if it is not there.")
+    ] = "",
+    passphrase_file: PassphraseOption = "",
+    external: Annotated[
+        str, typer.Option("--external", metavar="FILE", help="The new root (PEM) of another CA, which signs.")
+    ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on without those that are not done: they are named, and cut off.")
+    ] = False,
+    back: Annotated[bool, typer.Option("--abort", help="Take back a new root that nothing leads to yet.")] = False,
+    timeout_s: TimeoutOption = ROOT_TIMEOUT_S,
+) -> None:
+    """Replace the root, in steps that overlap: all believe both, all hold what leads to the new one, the old one goes.
+
+    Broken off, the same command goes on. With the key of the root of before it leads back.
+
+    Example:  shoal ca rotate root --root-key /media/usb/new.key
+    """
+    from agent.cli.etcd_client import ask
+    from agent.cli.identity.root_key import passphrase_in
+    from agent.cli.identity.turning import abort
+
+    options: Options = context.obj
+    if back:
+        taken, revision = ask(options, lambda store: abort(store, options.mesh))
+        options.printer.note(f"{taken} is no root any more")
+    elif bool(root_key) == bool(external):
+        raise Failure(
+            "say with --root-key where the new root's key is, or goes (or with --external its root)", Exit.USAGE
+        )
+    else:
+        secret = passphrase_in(passphrase_file)
+        revision = ask(options, lambda store: _turned(store, options, root_key, secret, external, force, timeout_s))
+    if options.printer.json:
+        options.printer.value({"revision": revision})
+    else:
+        options.printer.text(f"{revision}")
+
+
 def few(names: list[str]) -> str:
     """Names, of many the first."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -102,12 +146,34 @@ def few(names: list[str]) -> str:
 
 
 async def _renewed(store: Store, mesh: str, hosts: list[str], timeout_s: float) -> tuple[list[str], int, list[str]]:
-    from agent.cli.identity.domain import now_s, settle, wait_for
-    from agent.cli.identity.renewing import not_renewed, wished
+    from agent.cli.identity.domain import wait_for
+    from agent.cli.identity.renewing import not_renewed, wish
 
-    named, _, revision = await settle(store, mesh, lambda domain: wished(domain, hosts, now_s()))
+    named, revision = await wish(store, mesh, hosts)
     _, left = await wait_for(store, mesh, timeout_s, lambda domain: not_renewed(domain, named, revision))
     return named, revision, left
+
+
+async def _turned(
+    store: Store, options: Options, key: str, passphrase: bytes, external: str, force: bool, timeout_s: float
+) -> int:
+    from agent.cli.identity.domain import now_s, take
+    from agent.cli.identity.issuers import certificates_in
+    from agent.cli.identity.root_key import next_root
+    from agent.cli.identity.turning import Turn, turn
+
+    bundle = (await take(store, options.mesh)).required()
+    if external:
+        signer, wanted = None, certificates_in(external)[0]
+    else:
+        signer = next_root(Path(key), passphrase, bundle, now_s())
+        wanted = signer.certificate
+    if bundle.roots == (wanted,):
+        raise Failure("this root is the only one already; for a new one name a file that is not there yet (--root-key)")
+    asked = Turn(
+        mesh=options.mesh, root=wanted, signer=signer, timeout_s=timeout_s, force=force, say=options.printer.note
+    )
+    return await turn(store, asked)
 
 
 async def _signed(
