@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from registry.identity_records import Holds
 from registry.keys import Key, Keys, Room, owner_of
 from registry.records import (
     Ack,
@@ -49,6 +50,10 @@ class Policy(msgspec.Struct, frozen=True):
     text: bytes
 
 
+class _Bundle(msgspec.Struct):
+    spiffe_sequence: int = 0
+
+
 class Misnamed(msgspec.Struct, frozen=True):
     """A document whose key names nothing, and why."""
 
@@ -72,6 +77,10 @@ class Census(msgspec.Struct):
     """Those that are only watched."""
     audits_rejected: dict[tuple[str, str], Rejection] = msgspec.field(default_factory=dict)
     held: dict[tuple[str, str], Held] = msgspec.field(default_factory=dict)
+    holds: dict[str, Holds] = msgspec.field(default_factory=dict)
+    """By host: which certificates it says that it holds."""
+    bundle: int | None = None
+    """Which bundle of roots stands; None: none does, or nobody looked."""
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
     undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
@@ -120,6 +129,14 @@ def _enter(census: Census, keys: Keys, item: KeyValue) -> None:
         census.malformed[item.key] = str(error)
 
 
+def _sequence(bundle: bytes) -> int:
+    """What a SPIFFE bundle document says of its age. Raises Malformed."""
+    try:
+        return msgspec.json.decode(bundle, type=_Bundle).spiffe_sequence
+    except msgspec.MsgspecError as error:
+        raise Malformed("$", str(error)) from None
+
+
 def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
     pair = (key.first, key.second)
     if key.room is Room.INSTANCES:
@@ -139,6 +156,11 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.held[pair] = decode(Held, item.value)
     elif key.room is Room.UNDELIVERED:
         census.undelivered[key.first] = decode(OutboxEntry, item.value)
+    elif key.room is Room.TRUST:
+        census.holds[key.first] = decode(Holds, item.value)
+    elif key.room is Room.IDENTITY:
+        if key.first == "bundle":
+            census.bundle = _sequence(item.value)
     elif key.room is Room.VERSIONS:
         census.versions[key.first] = decode(Version, item.value)
     elif key.room is Room.SEEN:

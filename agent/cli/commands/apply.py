@@ -27,8 +27,16 @@ if TYPE_CHECKING:
 
 MANY = 5
 """Policies that agents do not believe to be deleted at once, when they are over half of all (docs/keys.md)."""
+MOST_TOLD = 5
+"""Reasons for which nothing is put."""
 MAX_OPERATIONS = 128
 """etcd's own default limit for one transaction (--max-txn-ops)."""
+
+
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Put also what would fail requests: strict of `tls` without certificates."),
+]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -106,6 +114,7 @@ def apply(
     prune: Annotated[bool, typer.Option("--prune", help="Remove the policies that are in no file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when every live agent runs it.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Make etcd hold the policies of a directory, in one transaction: all of them come into force together, or none.
 
@@ -115,28 +124,31 @@ def apply(
     Example:  shoal apply policies/ --prune --wait
     """
     sources = checked(context.obj.printer, files_under(directory))
-    apply_sources(context.obj, sources, prune=prune, dry_run=dry_run, wait=wait)
+    apply_sources(context.obj, sources, prune=prune, dry_run=dry_run, wait=wait, force=force)
 
 
-def apply_sources(options: Options, sources: Sequence[Source], *, prune: bool, dry_run: bool, wait: bool) -> None:
+def apply_sources(
+    options: Options, sources: Sequence[Source], *, prune: bool, dry_run: bool, wait: bool, force: bool
+) -> None:
     """The same for documents that were read and checked. Raises Failure."""
     from agent.cli.commands.wait import wait_until
     from agent.cli.etcd_client import ask
 
-    done, revision, warned = ask(options, lambda store: _applied(store, options, sources, prune, dry_run))
+    done, revision, warned = ask(options, lambda store: _applied(store, options, sources, prune, dry_run, force))
     _tell(options, done, revision, dry_run, warned)
     if wait and revision:
         wait_until(options, revision)
 
 
 async def _applied(
-    store: Store, options: Options, sources: Sequence[Source], prune: bool, dry_run: bool
+    store: Store, options: Options, sources: Sequence[Source], prune: bool, dry_run: bool, force: bool
 ) -> tuple[Plan, int, Warned]:
     """What was done, at which revision (0 when there was nothing to do), and what was said before."""
     from agent.cli.census import take
     from registry.keys import Keys
 
-    census = await take(store, options.mesh, "policies", "audits", "instances", "seen", *ROOMS)
+    tls = ("identity",) if any(source.kind == "tls" for source in sources) else ()
+    census = await take(store, options.mesh, "policies", "audits", "instances", "seen", *ROOMS, *tls)
     todo = plan(sources, census.policies, census.audits, misnamed=census.misnamed, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(
@@ -150,6 +162,10 @@ async def _applied(
             options.printer.note(f"warning: {warning}")
     if dry_run or not todo.size:
         return todo, 0, warned
+    if warned.breaking and not force:
+        shown = "; ".join(map(str, warned.breaking[:MOST_TOLD]))
+        more = f"; and {len(warned.breaking) - MOST_TOLD} more" if len(warned.breaking) > MOST_TOLD else ""
+        raise Failure(f"nothing was put, for it would fail requests (--force puts it all the same): {shown}{more}")
     return todo, await _transacted(store, Keys(options.mesh), todo, census), warned
 
 
@@ -161,6 +177,13 @@ class Warned(msgspec.Struct, frozen=True):
     """Hosts of which that is not known; `silence` says so in a sentence."""
     silence: str
     findings: list[Finding]
+
+    @property
+    def breaking(self) -> list[Finding]:
+        """For which it is not put, unless that is meant."""
+        from agent.cli.findings.guards import NOT_READY
+
+        return [found for found in self.findings if found.id == NOT_READY]
 
     @property
     def lines(self) -> list[str]:

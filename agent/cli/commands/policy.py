@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.cli.commands.apply import ForceOption
 from agent.cli.completion import kinds as kinds_of_policy
 from agent.cli.completion import patterns
 from agent.cli.documents import Problem, Source, check, checked, key, read, report, says_audit
@@ -48,7 +49,8 @@ def check_files(
 ) -> None:
     """Say what is wrong with documents, without asking etcd. Exit code 1 when something is.
 
-    With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put.
+    With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put:
+    among them calls that `isolation` would cut off, and hops that `strict` of tls would fail.
 
     Example:  shoal policy check policies/*.yaml
     """
@@ -74,6 +76,7 @@ def put(
     service: ServiceOption = "",
     audit: AuditOption = False,
     wait: WaitOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Check documents and put them into etcd, all of them in one revision or none.
 
@@ -85,7 +88,7 @@ def put(
     from agent.cli.commands.apply import apply_sources
 
     sources = checked(context.obj.printer, files, kind, service, watched=audit)
-    apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait)
+    apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait, force=force)
 
 
 @app.command()
@@ -162,11 +165,16 @@ def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
     from agent.cli.census import take
     from agent.cli.chains import warnings
     from agent.cli.etcd_client import ask
+    from agent.cli.findings.checks import warnings as after
+    from agent.cli.findings.guards import NOT_READY
 
-    census = ask(options, lambda store: take(store, options.mesh, "policies", "seen"))
-    return [
+    rooms = ("policies", "seen", "instances", "agents")
+    census = ask(options, lambda store: take(store, options.mesh, *rooms))
+    chains = [
         Problem("chain", " → ".join(found.path), f"{found.kind}: {found.reason}") for found in warnings(census, sources)
     ]
+    guards = [found for found in after(census, sources, ()) if found.id in ("isolated", NOT_READY)]
+    return [*chains, *(Problem("mesh", found.where, f"{found.what}; {found.next}") for found in guards)]
 
 
 def parsed_pattern(text: str) -> str:

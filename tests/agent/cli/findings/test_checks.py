@@ -194,6 +194,10 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "route/pets.production", "another etcd"),
     (facts(census=census(policies={("timeout", SERVICE): {"request": "1s"}}, kinds={"retry": {"fields": {}}})),
      "not-enforced", "error", "timeout/pets.production", "web-1 (1)"),
+    (facts(census=census(policies={("isolation", "*"): {"allow": []}}, calls={"shop": {SERVICE}})), "isolated",
+     "warning", "isolation/*", "shop → pets.production"),
+    (facts(census=census(policies={("tls", "*"): {"mtls": "strict"}})), "tls-not-ready", "error", "tls/*",
+     "web-1 holds no certificate of its own"),
     (facts(census=census(versions={})), "version-unknown", "info", "default", "web-1"),
     # Instances and agents.
     (facts(census=census(health={(SERVICE, id): Health(healthy=False) for id in "ab"})), "nobody-healthy", "error",
