@@ -15,6 +15,9 @@ from policies.kinds.tls.decide import OFF, STRICT, Tls
 
 def lane_to(runtime: Runtime, target: Service, endpoint: Endpoint, caller: str, tls: Tls) -> Lane | str:
     """The connections by which a caller reaches an endpoint of a service; or why it may not."""
+    if tls.origin is not None and not endpoint.agent:
+        plain = tls.origin.speaks == "plain"
+        return runtime.pool.plain if plain else "it speaks TLS itself ($.origin), which agents do not dial yet"
     if tls.mode == OFF:
         return runtime.pool.plain
     if not endpoint.via:

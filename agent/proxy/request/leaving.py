@@ -55,14 +55,13 @@ class Leaving(Shaped):
         """None of this name is in the mesh: out of it, if it may."""
         caller = caller_of(self)
         request = self.request
-        service = self.runtime.table.find(request.host) if request.method == b"CONNECT" else None
         if caller is None or not request.absolute:
             super().on_no_service()
             return
-        if service is not None:
-            if not self.resolve(service.plan):
-                return
-            super().on_no_service()
+        inside = self.runtime.table.find(request.host) if request.method == b"CONNECT" else None
+        if inside is not None:
+            if self.resolve(inside.plan):
+                super().on_no_service()
             return
         if not may_leave(self):
             return

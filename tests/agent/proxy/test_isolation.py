@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from agent.identity.spiffe import service_id
+from agent.identity.verdict import Identity
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
+from tests.support.identity import TRUST_DOMAIN
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import CREDENTIALS, PolicyFrame, entrust
 
@@ -123,6 +126,33 @@ def test_agents_are_asked_whom_they_speak_for(play: Playbook, caller: str) -> No
         ).encode()
     )
     assert play.upstream("secret")
+
+
+@pytest.mark.parametrize("said", ["web.staging", "shop.production", ""])
+@pytest.mark.parametrize(
+    ("proven", "ours", "passes"),
+    [
+        ("web.staging", True, True),
+        ("shop.production", True, False),
+        ("web.staging", False, False),
+    ],
+)
+def test_what_is_proven_counts_and_nothing_that_is_said(
+    play: Playbook, said: str, proven: str, ours: bool, passes: bool
+) -> None:
+    """By whatever address; a name of another trust domain is none of ours."""
+    client = play.client(inbound=True, peer="203.0.113.7")
+    stream = play.connection(client).stream
+    assert stream is not None
+    domain = TRUST_DOMAIN if ours else "partner.example"
+    stream.peer.identity = Identity(service_id(domain, proven), "web-1", 7, 2e9, ())
+    stream.peer.ours, stream.peer.called = ours, HIDDEN
+    word = f"X-Shoal-Caller: {said}\r\n" if said else ""
+    assert client >> f"GET / HTTP/1.1\r\nHost: {HIDDEN}\r\n{word}\r\n".encode()
+    if passes:
+        assert play.upstream("secret")
+    else:
+        assert client << b"HTTP/1.1 404 Not Found\r\n...x-shoal-policy: service\r\n..." and play.idle
 
 
 @pytest.mark.parametrize(

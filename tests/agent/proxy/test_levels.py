@@ -92,6 +92,25 @@ def test_a_program_of_this_host_has_no_hop(play: Playbook) -> None:
     assert play.upstream("one")
 
 
+@pytest.mark.parametrize("mode", ["off", "permissive", "strict"])
+def test_an_instance_without_an_agent(play: Playbook, mode: str) -> None:
+    """Is sent plain text where that is meant; and none, however lax the rest is, where it speaks TLS."""
+    plain, secured = {"speaks": "plain"}, {"speaks": "tls", "name": "pets.example.com"}
+    play.put(play.instance("one", address="10.0.0.9"), tls=levels(("*", {**mtls(mode), "origin": plain})))
+    client = play.client()
+    assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+    assert play.upstream("one")
+    documents = ((SERVICE, {**mtls(mode), "origin": plain}), ("*", {**mtls("off"), "origin": secured}))
+    play.put(play.instance("one", address="10.0.0.9"), tls=levels(*documents))
+    client = play.client()
+    assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+    assert (
+        client
+        << b"HTTP/1.1 503 Service Unavailable\r\n...it speaks TLS itself ($.origin), which agents do not..."
+    )
+    assert play.idle
+
+
 def test_without_a_document(play: Playbook) -> None:
     """There is nothing."""
     play.put(play.instance("one", agent="here"))
