@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.mesh import AgentProcess, Answer, Mesh, running_mesh, until
+from tests.system.test_identity import Operator, held
+from tests.system.test_identity import put as put_identity
 
 SECRET = "secret.staging"
 KEY = f"policies/isolation/{SECRET}"
@@ -137,3 +139,29 @@ def test_before_strict(mesh: Mesh, tmp_path: Path) -> None:
         "policies/tls/*.staging is strict: hops are TLS, and this request came in plain text",
     )
     assert far.ask(SECRET).status == 200, "a program beside the instance has no hop"
+
+
+def test_strict_between_two_hosts(mesh: Mesh, tmp_path: Path) -> None:
+    """Once everybody holds certificates it is put without a word, and who calls is who is proven to."""
+    near, far = hosts(mesh)
+    shop, web = credentials(near, "shop.production", 7001), credentials(near, "web.staging", 7002)
+    operator = Operator(mesh)
+    for host in ("near", "far"):
+        put_identity(mesh, "hosts", host)
+    put_identity(mesh, "grants", "*", b'{"hosts": ["near", "far"]}')
+    operator.make_issuer("near")
+    mine = {"agent", "issuer", "svc/shop.production", "svc/web.staging"}
+    until("certificates", lambda: held(near) == mine and held(far) == {"agent", f"svc/{SECRET}"})
+    path = tmp_path / "tls.json"
+    path.write_text('{"kind": "tls", "service": "*", "mtls": "strict"}')
+    until("it is told", lambda: mesh.shoal("policy", "put", str(path), "--wait", check=False).returncode == 0)
+    assert near.ask(SECRET, **shop).status == near.ask(SECRET, **web).status == near.ask(SECRET).status == 200
+    mesh.put(NAMESPACE, {"allow": ["*.staging"]})
+    assert near.ask(SECRET, **web).status == 200
+    assert near.ask(SECRET, **shop).status == near.ask(SECRET).status == 404
+    # Nobody is believed by an address any more.
+    assert said(straight(far, "127.0.0.1", X_Shoal_Caller="web.staging"))[:2] == (403, "tls")
+    assert said(straight(far, "127.0.0.9", X_Shoal_Caller="web.staging"))[:2] == (404, "service")
+    # `*` is every service, and nobody who is none.
+    mesh.put(NAMESPACE, {"allow": ["*"]})
+    assert near.ask(SECRET, **shop).status == 200 and near.ask(SECRET).status == 404

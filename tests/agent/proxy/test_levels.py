@@ -104,10 +104,7 @@ def test_an_instance_without_an_agent(play: Playbook, mode: str) -> None:
     play.put(play.instance("one", address="10.0.0.9"), tls=levels(*documents))
     client = play.client()
     assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n\r\n"
-    assert (
-        client
-        << b"HTTP/1.1 503 Service Unavailable\r\n...it speaks TLS itself ($.origin), which agents do not..."
-    )
+    assert client << b"HTTP/1.1 503 Service Unavailable\r\n...it speaks TLS itself ($.origin), which agents do not..."
     assert play.idle
 
 
