@@ -9,11 +9,14 @@ Laws
 - What says that it is ours (a transaction whose answer was lost, a process before us) is ours: `whose` reads it.
 - The others of a group (an instance's health) are written with the key that they are about, or not at all.
 - Where the name that we have in the mesh is another's, nothing is written.
+- What stands in the place of other keys (`supersede`) is put in the transaction that deletes them. While another has
+  it, they stay: nobody sees neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
+from itertools import chain, groupby
 from typing import Final
 
 import structlog
@@ -45,6 +48,10 @@ class Fences:
         """Those of the lease before."""
         self._groups: dict[str, str] = {}
         """The key that another one is written with, itself among them."""
+        self._by: dict[str, str] = {}
+        """The group that stands in another one's place, once that is gone."""
+        self._replaced: dict[str, set[str]] = {}
+        """The same the other way round: the keys that are to be gone with a group's put."""
         self._written: dict[str, int] = {}
         """The revision at which we wrote a key that is ours alone."""
         self.name = ""
@@ -60,15 +67,54 @@ class Fences:
         """A key is written with another from now on."""
         self._groups[key] = group
         self._lives.setdefault(group, 0)
+        by = self._by.pop(group, None)
+        if by is not None:
+            self._replaced.pop(by, None)
+
+    def supersede(self, keys: Iterable[str], group: str, by: str) -> None:
+        """The keys of a group are gone once another group is put, and not before."""
+        keys = set(keys)
+        for key in keys:
+            self.join(key, group)
+        self._by[group] = by
+        self._replaced[by] = keys
+
+    def is_superseded(self, key: str) -> bool:
+        """Whether it is to be gone only with what stands in its place."""
+        return self.group(key) in self._by
+
+    def waits(self, key: str) -> bool:
+        """Whether it stays for now, because another has what is to stand in its place."""
+        return self._by.get(self.group(key), "") in self.taken
+
+    def begun(self, group: str) -> bool:
+        """Whether a life of it began here, on this lease or the one before."""
+        return bool(self._lives.get(group) or self._lives_before.get(group))
 
     def members(self, group: str, keys: Iterable[str]) -> list[str]:
-        """Those of some keys that are written with it."""
-        return [key for key in keys if self._groups.get(key) == group]
+        """Those of some keys that are written with it, and those that are gone then."""
+        return [*(key for key in keys if self._groups.get(key) == group), *self._replaced.get(group, ())]
+
+    def unit(self, key: str) -> str:
+        """What is written in one transaction, by the name of a group: it, and what it supersedes."""
+        group = self.group(key)
+        return self._by.get(group, group)
 
     def order(self, key: str) -> tuple[bool, str, str]:
-        """What groups are sorted by: the name first."""
-        group = self.group(key)
-        return group != self.name, group, key
+        """What units are sorted by: the name first."""
+        unit = self.unit(key)
+        return unit != self.name, unit, key
+
+    def halves(self, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of sorted keys that do not fit into one transaction, those of the first and of the second: units whole, and
+        what is put before what is gone then."""
+        units = [list(members) for _, members in groupby(keys, key=self.unit)]
+        if len(units) > 1:
+            middle = len(units) // 2
+            return list(chain(*units[:middle])), list(chain(*units[middle:]))
+        ordered = sorted(keys, key=self.is_superseded)
+        middle = sum(not self.is_superseded(key) for key in keys) % len(keys) or len(keys) // 2
+        return ordered[:middle], ordered[middle:]
 
     def bars(self, key: str) -> bool:
         """Whether it is of a group that another has, as far as we know."""
@@ -112,6 +158,8 @@ class Fences:
         who = "" if found is None or found.create_revision in lives else self._whose(found)
         if found is None or not who or (lease and found.lease == lease):
             self._lives[group] = found.create_revision if found is not None else 0
+            if found is not None:  # a put of ours whose answer was lost
+                self.taken.pop(group, None)
             return
         if self.taken.get(group) != who:
             log.error("not put, for another has it", key=group, reason=who)
@@ -120,10 +168,12 @@ class Fences:
     def leave(self, key: str) -> None:
         """A key is of no group any more; a group without keys is forgotten."""
         group = self._groups.pop(key, "")
+        self._replaced.get(self._by.get(group, ""), set()).discard(key)
         if group and group not in self._groups.values():
             self.taken.pop(group, None)
             self._lives.pop(group, None)
             self._lives_before.pop(group, None)
+            self._replaced.pop(self._by.pop(group, ""), None)
 
     def is_written_over(self, key: str, revision: int) -> bool:
         """Whether what was put at a revision is not our word, in a life of a key that is ours alone."""

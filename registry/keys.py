@@ -8,6 +8,7 @@
     /shoal/<mesh>/conditions/<subject>              what has begun and not ended
     /shoal/<mesh>/conditions/mesh                   what tells this mesh from others of its name
     /shoal/<mesh>/conditions/opened/<pattern>/<hook>/<subject>   what a webhook opened, and is to close
+    /shoal/<mesh>/confirmed/hosts                   an operator: where agents write what is theirs
     /shoal/<mesh>/confirmed/policies                an operator: what stands in etcd is meant
     /shoal/<mesh>/events/<id>                       outbox: what is still to be told
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
@@ -52,6 +53,8 @@ from policies.language.names import parse_pattern, parse_service
 ROOT = "/shoal"
 MAX_KEY_BYTES = 1024
 MESH_ID = "mesh"
+HOSTS, POLICIES = "hosts", "policies"
+"""Of what follows `confirmed/`."""
 OPENED = "opened/"
 """Of what follows `conditions/`; no subject of a condition is called so."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
@@ -128,6 +131,11 @@ def check_id(text: str) -> str:
 def owner_of(instance: str) -> str:
     """The host under whose own key an instance stands; empty: under one that is nobody's. Two hosts may use one id."""
     return instance.partition("@")[2]
+
+
+def own(instance: str, host: str) -> str:
+    """What an instance is called that stands under a host's own key."""
+    return f"{instance}@{host}"
 
 
 def check_host(text: str) -> str:
@@ -257,7 +265,12 @@ class Keys:
     @property
     def confirmed(self) -> str:
         """Where an operator says that the policies are meant as they stand."""
-        return f"{self.prefix}confirmed/policies"
+        return f"{self.prefix}confirmed/{POLICIES}"
+
+    @property
+    def layout(self) -> str:
+        """Where an operator says under which keys agents write what is theirs."""
+        return f"{self.prefix}confirmed/{HOSTS}"
 
     def rejection(self, kind: str, pattern: str) -> str:
         """Where the refusal of a policy stands; of one whose key names nothing, under the same spelling."""
@@ -316,8 +329,8 @@ def _parse_rest(room: Room, rest: str) -> Key:
             raise ValueError("a key that ends with a slash")
         return Key(room, rest)
     if room is Room.CONFIRMED:
-        if rest != "policies":
-            raise ValueError("there is only confirmed/policies")
+        if rest not in (HOSTS, POLICIES):
+            raise ValueError("there are only confirmed/hosts and confirmed/policies")
         return Key(room, rest)
     if room is Room.REJECTED:
         return Key(room, *_policy_or_spelled(rest))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Final
 
 import structlog
@@ -89,6 +89,22 @@ class Holder:
             self._add(key, also)
         self._touch(key)  # what is on its way may just have made it ours
 
+    def supersede(self, keys: Sequence[str], group: str, by: str, *, stands: bool = False) -> None:
+        """Have the keys of a group gone in the transaction in which the group `by` is put: one revision has both.
+
+        What was to be put along with them is put with that. `stands`: they stand in etcd, though nobody put them here.
+        """
+        if stands or self._flying or self._fences.begun(group):
+            self._fences.supersede(keys, group, by)
+        for key in keys:
+            self._wanted.pop(key, None)
+            self._add(by, self._also.pop(key, ()))
+            if self._fences.is_superseded(key):
+                self._touch(key)
+            else:
+                self._dirty.discard(key)
+                self._fences.leave(key)
+
     def name(self, key: str, value: bytes) -> None:
         """Have the key stand under which all others are written: none is while another has it (NameTaken)."""
         self._fences.name = key
@@ -120,6 +136,9 @@ class Holder:
         that somebody wrote over. One that another had, and that is gone, is had with all that belongs to it."""
         key = change.key
         if key not in self._wanted:
+            if change.value is None and self._fences.is_superseded(key) and not self._flying:
+                self._dirty.discard(key)
+                self._fences.leave(key)
             return
         if change.value is None or self._fences.bars(key):
             for member in self._fences.members(key, self._wanted) or [key]:
@@ -216,7 +235,10 @@ class Holder:
             self._renewed = began
 
     async def _flush_batch(self) -> None:
+        self._dirty = {key for key in self._dirty if not self._fences.waits(key)}
         batch = self._next_batch()
+        if not batch:
+            return
         self._dirty.difference_update(batch)
         self._flying = True
         try:
@@ -227,15 +249,15 @@ class Holder:
             self._dirty.update(batch)
 
     def _next_batch(self) -> list[str]:
-        """As many keys as fit into a transaction with what goes along with them, groups whole; one group at least."""
+        """As many keys as fit into a transaction with what goes along with them, units whole; one unit at least."""
         batch: list[str] = []
         size = 0
-        for _, members in groupby(sorted(self._dirty, key=self._fences.order), key=self._fences.group):
-            group = list(members)
-            size += sum(1 + len(self._also.get(key, ())) for key in group)
+        for _, members in groupby(sorted(self._dirty, key=self._fences.order), key=self._fences.unit):
+            unit = list(members)
+            size += sum(1 + len(self._also.get(key, ())) for key in unit)
             if batch and size > _BATCH:
                 break
-            batch += group
+            batch += unit
         return batch
 
     async def _flush(self, keys: Sequence[str]) -> None:
@@ -255,18 +277,19 @@ class Holder:
                 log.error("a key cannot be put, and is left out", key=keys[0], error=str(error))
                 self._also.pop(keys[0], None)
                 return
-            middle = len(keys) // 2
-            await self._flush(keys[:middle])
-            await self._flush(keys[middle:])
+            for half in self._fences.halves(keys):
+                await self._flush(half)
             return
         except NoSpace:
-            await self._delete_alone(key for key, value in values.items() if value is None)
+            gone = (key for key, value in values.items() if value is None)
+            await self._delete_alone(key for key in gone if not self._fences.is_superseded(key))
             raise
         if not outcome.succeeded:
             await self._judge(keys, [compare.key for compare in compares])
             return
         self.revision = outcome.revision
         self._fences.done(operations, outcome.revision, self._wanted)
+        self._dirty.update(chain(*(self._fences.members(key, ()) for key in keys)))  # what waited for it
         self._tell_judged()
         for key, puts in also.items():
             left = self._also[key][len(puts) :]
@@ -292,6 +315,8 @@ class Holder:
                 continue
             self._also.pop(key, None)
             if key not in self._wanted:
+                self._dirty.discard(key)
+                self._dirty.update(self._fences.members(key, ()))  # nothing will stand in their place
                 self._fences.leave(key)
 
     def _tell_judged(self) -> None:

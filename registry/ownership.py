@@ -8,7 +8,7 @@ Laws
 from __future__ import annotations
 
 from registry.fences import Whose
-from registry.keys import Key, Keys, Room
+from registry.keys import Key, Keys, Room, owner_of
 from registry.records import Agent, Instance, Malformed, decode
 from registry.store import KeyValue
 
@@ -24,7 +24,7 @@ def whose(keys: Keys, host: str, boot: str) -> Whose:
             if key.room is Room.AGENTS:
                 agent = decode(Agent, found.value)
                 return "" if agent.boot == boot else f"an agent at {agent.address} lives under this name"
-            instance = decode(Instance, found.value)
+            instance = decode(Instance, found.value, owner_of(key.second))
         except Malformed:
             return ""
         return "" if instance.agent == host else held(keys, key.first, key.second, instance)

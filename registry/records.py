@@ -108,6 +108,22 @@ class Confirmed(Record, frozen=True, kw_only=True):
     by: str = ""
 
 
+class Layout(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """`confirmed/hosts`: where agents write what is theirs. What a newer version says besides is ignored."""
+
+    state: Literal["own", "own_only", "common"]
+    """`own`: under `hosts/`, and what agents wrote elsewhere counts as before. `own_only`: it counts no more. `common`:
+    where they wrote before there was `hosts/`."""
+    at: str = ""
+    """RFC 3339, UTC."""
+    by: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether agents write under their hosts' own keys."""
+        return self.state != "common"
+
+
 class Ack(Record, frozen=True, kw_only=True):
     """`acks/<host>`: the revision that each of the host's workers runs."""
 
@@ -137,6 +153,8 @@ class Version(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """Between its control and its workers."""
     questions: list[str] = msgspec.field(default_factory=list)
     """That it answers to other agents."""
+    keys: list[str] = msgspec.field(default_factory=list)
+    """Rooms that not every version writes: `hosts`."""
 
 
 class Compared(Record, frozen=True, kw_only=True):

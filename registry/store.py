@@ -90,12 +90,14 @@ class WatchBatch(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """A condition of a transaction; one of the two."""
+    """A condition of a transaction; one of the two revisions."""
 
     key: str
     create_revision: int | None = None
     """0: the key does not exist."""
     mod_revision: int | None = None
+    end: str = ""
+    """It holds for every key from `key` up to, and without, this one; and where there is none, as of one."""
 
 
 class Put(NamedTuple):

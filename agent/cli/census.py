@@ -7,13 +7,14 @@ from typing import Final
 import msgspec
 
 from registry.identity_records import Holds
-from registry.keys import Key, Keys, Room, owner_of
+from registry.keys import HOSTS, Key, Keys, Room, owner_of
 from registry.records import (
     Ack,
     Agent,
     Health,
     Held,
     Instance,
+    Layout,
     Malformed,
     OutboxEntry,
     Rejection,
@@ -26,6 +27,7 @@ from registry.store import KeyValue, Store, prefix_end
 ROOMS: Final = (
     "acks",
     "agents",
+    "confirmed",
     "health",
     "held",
     "hosts",
@@ -39,6 +41,8 @@ ROOMS: Final = (
     "versions",
 )
 ACTED_ON: Final = frozenset({Room.AGENTS, Room.HEALTH, Room.INSTANCES, Room.POLICIES, Room.AUDITS})
+
+LAYOUT: Final = Key(Room.CONFIRMED, HOSTS)
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -86,6 +90,10 @@ class Census(msgspec.Struct):
     undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
     versions: dict[str, Version] = msgspec.field(default_factory=dict)
     """By host: what the version of its agent knows."""
+    layout: Layout | None = None
+    """Where an operator says that agents write; None: nobody has."""
+    layout_revision: int = 0
+    """At which that was put; 0: it was not."""
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
     newest: int = 0
     """The highest mod_revision of what agents act on: instances, health, agents, policies."""
@@ -163,6 +171,9 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
             census.bundle = _sequence(item.value)
     elif key.room is Room.VERSIONS:
         census.versions[key.first] = decode(Version, item.value)
+    elif key == LAYOUT:
+        census.layout_revision = item.mod_revision
+        census.layout = decode(Layout, item.value)
     elif key.room is Room.SEEN:
         for caller, services in decode(Seen, item.value).calls.items():
             census.calls.setdefault(caller, set()).update(services)

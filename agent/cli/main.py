@@ -22,7 +22,6 @@ from agent.cli.commands import (
     diff,
     events,
     explain,
-    mesh,
     overview,
     policy,
     register,
@@ -35,6 +34,7 @@ from agent.cli.commands.apply import apply
 from agent.cli.commands.diagnosis import bundle, check, ready
 from agent.cli.commands.identity import ca, host, trust
 from agent.cli.commands.identity.join import join
+from agent.cli.commands.mesh import app as mesh
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
 from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing

@@ -30,7 +30,7 @@ from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
 from agent.control.host.sockets import HANDOVER, Handover, received
 from agent.control.instances.host_claim import HostTaken, claim_host, keep_name
-from agent.control.mesh.reports import acknowledge, known_here, tell_calls, tell_version
+from agent.control.mesh.reports import acknowledge, keep_layout, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.previous import in_memory
 from agent.process import held_signals
@@ -129,6 +129,7 @@ class Control:
         else:
             parts.registrar.load()
             await parts.mesh.saved.read()
+            parts.registrar.published.follow()
 
     def _serve_people(self, nursery: trio.Nursery) -> None:
         listeners, page = self.parts.here.listeners, MetricsPage(self.parts)
@@ -179,7 +180,8 @@ class Control:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(holder.run)
             nursery.start_soon(parts.registrar.run)
-            nursery.start_soon(tell_version, parts.here.store, holder, keys.version(host), known_here())
+            nursery.start_soon(tell_version, parts.here.store, holder, keys, host, known_here())
+            nursery.start_soon(keep_layout, parts.here.store, keys, parts.mesh.table)
             nursery.start_soon(tell_calls, parts.fleet, holder, keys, host)
             nursery.start_soon(parts.events.delivery.run)
             nursery.start_soon(parts.traffic.shadow.tell, holder, keys, host)

@@ -104,6 +104,7 @@ class Updates:
             source=Source(update.another, update.resync, self._heard_at() if update.another else ""),
         )
         mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
+        self._registrar.published.follow()
         self._publish()
         if not mesh.frames.known and not self._registrar.local:
             self.open()

@@ -165,12 +165,14 @@ def comparison(compare: Compare) -> Any:
     if compare.create_revision is not None:
         return _rpc.Compare(
             key=bytes_of(compare.key),
+            range_end=bytes_of(compare.end),
             target=_rpc.Compare.CREATE,
             result=_rpc.Compare.EQUAL,
             create_revision=compare.create_revision,
         )
     return _rpc.Compare(
         key=bytes_of(compare.key),
+        range_end=bytes_of(compare.end),
         target=_rpc.Compare.MOD,
         result=_rpc.Compare.EQUAL,
         mod_revision=compare.mod_revision or 0,

@@ -33,6 +33,7 @@ from registry.records import (
     Held,
     Instance,
     LastGood,
+    Layout,
     Malformed,
     MeshId,
     Opened,
@@ -66,7 +67,7 @@ RECORDS: dict[Room, type[Record]] = {
     Room.TOLD: OutboxEntry,
     Room.UNDELIVERED: OutboxEntry,
 }
-INSIDE: dict[str, type[Record]] = {"conditions/opened": Opened, "conditions/mesh": MeshId}
+INSIDE: dict[str, type[Record]] = {"conditions/opened": Opened, "conditions/mesh": MeshId, "confirmed/hosts": Layout}
 """Of keys that stand in a room of others."""
 SECTIONS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "array": "texts"}
@@ -202,7 +203,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
 
 MAY_WRITE = {
     "agent": set(Room)
-    - {Room.AUDITS, Room.CONFIRMED, Room.HOSTS, Room.IDENTITY, Room.POLICIES}
+    - {Room.AUDITS, Room.CONFIRMED, Room.IDENTITY, Room.POLICIES}
     - {Room.REQUESTS, Room.SIGNED, Room.SIGNING, Room.TRUST},
     "operator": {Room.AUDITS, Room.CONFIRMED, Room.POLICIES},
     "reader": set(),

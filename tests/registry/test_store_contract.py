@@ -152,6 +152,16 @@ async def test_compare_by_mod_revision(store: Store, prefix: str) -> None:
     assert not (await store.transact([Compare(key, mod_revision=revision)], [Put(key, b"3")])).succeeded
 
 
+async def test_compare_a_whole_range(store: Store, prefix: str) -> None:
+    """Nobody is there: no key of it stands. One is enough to say no, and a neighbour says nothing."""
+    nobody = Compare(f"{prefix}agents/", create_revision=0, end=prefix_end(f"{prefix}agents/"))
+    await store.put(f"{prefix}agent", b"1")
+    assert (await store.transact([nobody], [Put(f"{prefix}agents/a", b"1")])).succeeded
+    assert not (await store.transact([nobody], [Put(f"{prefix}agents/b", b"1")])).succeeded
+    await store.delete(f"{prefix}agents/a")
+    assert (await store.transact([nobody], [Put(f"{prefix}agents/b", b"1")])).succeeded
+
+
 async def test_too_much_is_refused_with_its_size(store: Store, prefix: str) -> None:
     """A value of 2 MiB, a transaction of 129 operations."""
     with pytest.raises(TooLarge, match="2097152 bytes"):

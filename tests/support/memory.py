@@ -183,6 +183,9 @@ class MemoryStore:
                 self.expire(lease)
 
     def _holds(self, compare: Compare) -> bool:
+        if compare.end:
+            keys = [key for key in self._keys if compare.key <= key < compare.end]
+            return all(self._holds(compare._replace(key=key, end="")) for key in keys or [compare.key])
         found = self._keys.get(compare.key)
         if compare.create_revision is not None:
             return (found.create_revision if found else 0) == compare.create_revision

@@ -166,3 +166,21 @@ def test_commands_name_hosts_of_the_version_before(mesh: Mesh, tree: Path, tmp_p
     assert told["decisions"][-1]["reason"].startswith(
         "the agent on old was not heard: it answers 404: nothing is known"
     )
+
+
+def test_no_mesh_moves_its_keys_without_all_of_its_agents(mesh: Mesh, tree: Path) -> None:
+    """One of the version before is named, and nothing is said; gone, it is no hindrance, and one that comes back later
+    is told of."""
+    new, old = started(mesh, "new", None), started(mesh, "old", tree)
+    mesh.instance(new)
+    until("what it knows", lambda: "versions/new" in mesh.etcdctl("get", "--prefix", "/shoal/default/versions/"))
+    done = mesh.shoal("mesh", "migrate", check=False)
+    assert done.returncode == 1 and "old (0.1.0) cannot write under hosts/" in done.stderr
+    assert "new" not in done.stderr and mesh.etcdctl("get", "/shoal/default/confirmed/hosts") == ""
+    old.stop()
+    mesh.shoal("mesh", "migrate")
+    old.start()
+    until("it is there", lambda: "agents/old" in mesh.etcdctl("get", "--prefix", "/shoal/default/agents/"))
+    assert "keys      old: its version" in mesh.shoal("status", check=False).stdout
+    until("an answer", lambda: new.ask().status == 200)
+    fine(new, old)

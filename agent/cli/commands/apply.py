@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import msgspec
 import typer
 
-from agent.cli.commands.mesh import word
+from agent.cli.commands.mesh.policies import word
 from agent.cli.documents import Source, checked, files_under, key, says_audit
 from agent.cli.enforcing import ROOMS, Text, Unable, silence, silent, unable
 from agent.cli.failure import Exit, Failure

@@ -175,6 +175,7 @@ def status_of(census: Census, etcd: dict[str, Any], local: dict[str, Any] | None
             for (kind, service), h in sorted(census.held.items())
         ],
         "shares": _shares(census),
+        "keys": _keys(census),
         "undelivered": [
             {"event": id, "type": str(record.event.get("type", "")), "hooks": record.done}
             for id, record in sorted(census.undelivered.items())
@@ -189,6 +190,14 @@ def _shares(census: Census) -> list[dict[str, str]]:
     from agent.cli.findings.facts import Facts
 
     return [{"where": found.where, "what": found.what} for found in of_shares(Facts(census=census))]
+
+
+def _keys(census: Census) -> list[dict[str, str]]:
+    """Who writes elsewhere than the mesh says."""
+    from agent.cli.findings.facts import Facts
+    from agent.cli.findings.layout import of_layout
+
+    return [{"where": found.where, "what": f"{found.what}; {found.next}"} for found in of_layout(Facts(census=census))]
 
 
 def _audits(census: Census) -> list[tuple[tuple[str, str], Rejection]]:
@@ -399,6 +408,8 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         printer.text(f"refused   {refused['policy']}: {refused['path']}: {refused['reason']}; {_instead(refused)}")
     for share in told["shares"]:
         printer.text(f"route     {share['where'].removeprefix('route/')}: {share['what']}")
+    for moving in told["keys"]:
+        printer.text(f"keys      {moving['where']}: {moving['what']}")
     for unable_ones in told["not_enforced"]:
         printer.text(f"version   {Unable(**unable_ones)}")
     if told["silent"]:

@@ -17,6 +17,7 @@ from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, ordered
 from agent.cli.findings.guards import of_isolation, of_tls
 from agent.cli.findings.host import of_local_agent, of_open_ports
+from agent.cli.findings.layout import of_layout
 from agent.cli.findings.mesh import of_agents, of_clocks, of_instances, of_keys, of_meshes
 
 Check = Callable[[Facts], Iterator[Finding]]
@@ -24,6 +25,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_members,
     of_doors,
     of_agents,
+    of_layout,
     of_clocks,
     of_local_agent,
     of_open_ports,

@@ -97,6 +97,7 @@ def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, A
             for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
         "malformed": [{"key": key, "reason": reason} for key, reason in _malformed(parts).items()],
+        "malformed_unlisted": table.malformed.unlisted,
         "instances_refused": [
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.taken().items()

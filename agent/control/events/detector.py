@@ -173,7 +173,7 @@ class EventDetector:
                     self._revisions.pop(identity, None)
                     continue
                 self._suspected.pop(identity, None)
-                if known and identity not in self._revisions:
+                if known and identity not in self._revisions and identity not in self._table.forms.moved:
                     self._see_registered(identity, change.revision, cluster)
                 self._revisions[identity] = change.revision
 

@@ -103,7 +103,7 @@ class Registrar:
         self._places = Places(self.local, self.renewals, table)
         self.tokens = tokens
         self._on_tokens = on_tokens
-        self.published = Published(settings.host, keys, holder, events, self.refused)
+        self.published = Published(settings.host, keys, holder, events, self.refused, table)
 
     # Registering.
 
@@ -236,9 +236,8 @@ class Registrar:
         """Raises Taken for an id that another has, as far as etcd has told: the transaction has the last word."""
         if who := self.published.taken(identity):
             raise Taken("$.id", who)
-        known = self._table.services.get(identity[0])
-        standing = known.instances.get(identity[1]) if known is not None else None
-        if standing is not None and standing.agent != self._settings.host and identity not in self.local:
+        standing = self.published.foreign(identity)
+        if standing is not None and identity not in self.local:
             raise Taken("$.id", held(self._keys, *identity, standing))
 
     async def admitted(self, registered: Registered) -> None:
@@ -301,12 +300,8 @@ class Registrar:
         return {identity: check.unable for identity, check in self._checks.items() if check.unable}
 
     def _known_health(self, identity: Identity) -> bool | None:
-        service = self._table.services.get(identity[0])
-        standing = service.instances.get(identity[1]) if service is not None else None
-        if service is None or standing is None or standing.agent != self._settings.host:
-            return None
-        health = service.health.get(identity[1])
-        return health.healthy if health is not None else None
+        standing = self.published.standing(identity)
+        return standing[1].healthy if standing is not None and standing[1] is not None else None
 
     def _policy(self, identity: Identity, local: Local) -> HealthPolicy:
         """What is in force for it; its port alone where that is more than may be done here."""

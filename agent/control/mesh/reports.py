@@ -20,7 +20,7 @@ from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
 from policies.catalogue import KINDS
 from policies.vocabulary import vocabulary
-from registry.keys import Keys
+from registry.keys import HOSTS, Keys, own
 from registry.lease import Holder
 from registry.records import Ack, Rejection, Seen, Version, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
@@ -32,6 +32,9 @@ JITTER_S: Final = 0.5
 SEEN_EVERY_S: Final = 2.0
 VERSION_EVERY_S: Final = 0.2
 """How often it is looked whether there is another lease."""
+NEVER: Final = 2**62
+"""A revision that no key is created at."""
+LAYOUT_EVERY_S: Final = 1.0
 VERSION_AGAIN_S: Final = 5.0
 REFUSED_S: Final = 30.0
 """Until the next try, where etcd's roles do not allow it (docs/keys.md)."""
@@ -65,29 +68,61 @@ def known_here() -> Version:
         kinds={kind.name: msgspec.to_builtins(vocabulary(kind.name)) for kind in KINDS},
         frames=sorted(frames.KINDS),
         questions=list(questions.PATHS),
+        keys=[HOSTS],
     )
 
 
-async def tell_version(store: Store, holder: Holder, key: str, version: Version) -> None:
-    """Keep versions/<host> on the agent's lease: one put a lease.
+async def tell_version(store: Store, holder: Holder, keys: Keys, host: str, version: Version) -> None:
+    """Keep versions/<host> on the agent's lease: one put a lease, and another once etcd lets us write under hosts/.
 
     Apart from the agent's other keys, whose transaction etcd would refuse as a whole: a role that was made for the
     version before may not write this one.
     """
-    stands_on, failed = 0, ""
+    stands_on, failed = (0, False), ""
     while True:
         await holder.settled()
         lease = holder.lease
-        if lease != stands_on:
+        if stands_on != (lease, True):
             try:
-                await store.put(key, encode(version), lease=lease)
-                stands_on, failed = lease, ""
+                may = await may_write(store, keys.instance("shoal", own("shoal", host)))
+                if stands_on != (lease, may):
+                    told = version if may else msgspec.structs.replace(version, keys=[])
+                    await store.put(keys.version(host), encode(told), lease=lease)
+                    stands_on, failed = (lease, may), ""
+                if not may:
+                    await trio.sleep(VERSION_AGAIN_S)
             except StoreError as error:
                 if str(error) != failed:
                     failed = str(error)
                     log.warning("cannot tell the mesh what this version knows (docs/keys.md); trying on", error=failed)
                 await trio.sleep(VERSION_AGAIN_S)
         await trio.sleep(VERSION_EVERY_S)
+
+
+async def may_write(store: Store, key: str) -> bool:
+    """Whether etcd lets us write a key, which stays as it is: rights come before comparisons. Raises StoreError."""
+    try:
+        await store.transact([Compare(key, create_revision=NEVER)], [Put(key, b"")])
+    except NotAllowed:
+        return False
+    return True
+
+
+async def keep_layout(store: Store, keys: Keys, table: Table) -> None:
+    """Have confirmed/hosts stand again where it is gone: an agent that does not know it writes where others do not."""
+    failed = ""
+    while True:
+        await trio.sleep(LAYOUT_EVERY_S)
+        layout = table.forms.layout
+        if layout is None or table.forms.stands:
+            continue
+        try:
+            await store.transact([Compare(keys.layout, create_revision=0)], [Put(keys.layout, encode(layout))])
+        except StoreError as error:
+            if str(error) != failed:
+                failed = str(error)
+                log.warning("where agents write stands nowhere; say it by `shoal mesh migrate`", error=failed)
+            await trio.sleep(REFUSED_S)
 
 
 async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:

@@ -6,7 +6,7 @@ Laws
 - The cost of a change is that of what it touches (law 5). An instance touches one service, an agent the services that
   it owns instances of, a policy the services that its pattern covers.
 - Losses without a word are distrusted (law 4): see `doubts`. Suspects stay among the endpoints, and say that they are.
-- No record leads a request to where an agent listens instead of an instance, whoever wrote it: see `own_ports`.
+- What workers get of a record, and which are none: see `layout`.
 - What is in force depends on what stands in etcd, not on the order in which it was learnt; except that what was good
   before stays when it turns bad, which is the first law.
 """
@@ -27,6 +27,8 @@ from agent.control.mesh.distrust.suspects import Suspects, record_of
 from agent.control.mesh.documents.audits import Audits
 from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS, InForce, Standing
 from agent.control.mesh.documents.reading import Put, Read, read
+from agent.control.mesh.layout import Endpoints, Forms
+from agent.control.mesh.notes import Notes
 from agent.control.mesh.owners import Owners
 from agent.control.mesh.places import Places
 from agent.control.mesh.service import Service, endpoint_of
@@ -34,7 +36,7 @@ from agent.control.mesh.touched import Touch, Touched
 from agent.frames import EndpointFrame, Gone, Stage, Where
 from policies.language.names import matches
 from registry.identity_records import Holds
-from registry.keys import Key, Keys, Room, Unknown, owner_of
+from registry.keys import HOSTS, Key, Keys, Room, Unknown, owner_of
 from registry.records import Agent, Health, Held, Instance, LastGood, Malformed, Record, Rejection, decode, encode
 from registry.store import Change
 
@@ -66,10 +68,11 @@ class Table:
         """By kind and pattern."""
         self.rejections: dict[Identity, Rejection] = {}
         """What stands in etcd about refused policies, whoever wrote it; by kind and pattern."""
-        self.malformed: dict[str, str] = {}
-        """Keys that are not understood, and why."""
-        self.inward: dict[str, str] = {}
-        """Keys of instances that are none, because an agent listens where they are said to be; and which."""
+        self.malformed = Notes()
+        self.forms = Forms(self.services)
+        self._endpoints = Endpoints(keys, host, self._own, self.owners, self.forms)
+        self.inward = self._endpoints.refused
+        """Keys of instances that are none, and why."""
         self.instance_count = 0
         self._aliases = Aliases()
         self.departed = Departed(self.services)
@@ -118,8 +121,13 @@ class Table:
             try:
                 self._take(key, change)
             except Exception as error:  # every agent reads this key: a mistake of ours must not end all of them
-                self._note(change.key, f"cannot be taken, by an internal error: {type(error).__name__}: {error}")
+                self.malformed.note(
+                    change.key, f"cannot be taken, by an internal error: {type(error).__name__}: {error}"
+                )
         self.revision = revision
+        self.forms.stands &= not source.disk
+        for moved in self.forms.settle():
+            self._removed.pop(moved, None)
         self._distrust(before, losses)
         for name in self._touched:
             self.departed.settle(name, now_s)
@@ -143,11 +151,19 @@ class Table:
             if isinstance(key, Unknown) and key.policy is not None:
                 self.in_force.take_misnamed(key.policy, change, key.reason)
             elif isinstance(key, Unknown):
-                self._note(change.key, key.reason if change.value is not None else None)
+                self.malformed.note(change.key, key.reason if change.value is not None else None)
+            elif key == LAYOUT:
+                self._take_layout(change)
             elif key.room in _TAKERS:
                 parsed.append((key, change))
         parsed.sort(key=lambda pair: pair[0].room not in FIRST)
         return parsed
+
+    def _take_layout(self, change: Change) -> None:
+        before = self.forms.layout
+        self.malformed.note(change.key, self.forms.take(change))
+        for name, identities in self.forms.spoken_for() if self.forms.layout != before else ():
+            self._touch(name).instances.update(identities)
 
     def _take_confirmed(self, key: Key, change: Change) -> None:
         self.distrusted.take_confirmed(change)
@@ -176,20 +192,14 @@ class Table:
             return key.first in self.owners.holds
         return False  # hosts have one spelling, and what is said about refusals is only compared
 
-    def _note(self, key: str, reason: str | None) -> None:
-        if reason is None:
-            self.malformed.pop(key, None)
-        else:
-            self.malformed[key] = reason
-
     def _decoded(self, kind: type[Record], change: Change, owner: str = "") -> Any:
         """The record in a change; None when it is deleted, or malformed, which is noted."""
         try:
             record = decode(kind, change.value, owner) if change.value is not None else None
         except Malformed as error:
-            self._note(change.key, str(error))
+            self.malformed.note(change.key, str(error))
             return None
-        self._note(change.key, None)
+        self.malformed.note(change.key, None)
         return record
 
     def _service(self, name: str, changed: str) -> Service:
@@ -240,8 +250,9 @@ class Table:
         self.instance_count -= 1
         self.owners.count(record.agent, name, -1)
         self.places.count(record.address, record.port, name, -1)
-        inward = self.inward.pop(self._keys.instance(name, identity), "")
-        self._removed[name, identity] = None if inward or record.state == "draining" else endpoint
+        refused = self._endpoints.forget(name, identity)
+        self.forms.removed[name, identity] = record.agent
+        self._removed[name, identity] = None if refused or record.state == "draining" else endpoint
 
     def _take_health(self, key: Key, change: Change) -> None:
         record = self._decoded(Health, change, owner_of(key.second))
@@ -376,31 +387,12 @@ class Table:
         service = self.services.get(name)
         if service is None or not service.known:
             return Gone(name)
-        identities = [*sorted(service.instances), *sorted(service.suspects)]
-        made = [self.endpoint(name, service, identity) for identity in identities]
-        endpoints = [each for each in made if each is not None]
+        endpoints = self._endpoints.all(name, service)
         return Stage(name, self.revision, endpoints, self.in_force.of(name), self.audits.of(name))
 
     def endpoint(self, name: str, service: Service, identity: str) -> EndpointFrame | None:
         """An instance or a suspect as workers get it; None where there is none that could be dialled."""
-        record = service.instances.get(identity)
-        if record is None:
-            return service.suspects.get(identity)
-        owner = None if record.agent == self.host else self.agents.get(record.agent)
-        until = self.owners.secured_until(record.agent, name)
-        made = endpoint_of(identity, record, service.health.get(identity), owner, until)
-        return None if self._is_inward(name, made) else made
-
-    def _is_inward(self, name: str, endpoint: EndpointFrame) -> bool:
-        """Whether an agent's listener would be dialled instead of an instance; it is noted which."""
-        reached = self._own.reached_by if endpoint.via else self._own.belongs
-        listener = reached(endpoint.dial_address, endpoint.dial_port)
-        key = self._keys.instance(name, endpoint.id)
-        if listener:
-            self.inward[key] = f"$.port: {endpoint.dial_address}:{endpoint.dial_port} is {listener}, and no instance"
-        else:
-            self.inward.pop(key, None)
-        return bool(listener)
+        return self._endpoints.of(name, service, identity)
 
     def shadowed(self) -> list[tuple[str, str]]:
         """Keys that another spelling keeps out of force, and why."""
@@ -424,8 +416,13 @@ class Table:
         yield from self.in_force.saved(keys)
         yield from self.audits.saved(keys)
         yield from self.distrusted.saved()
+        if self.forms.layout is not None:
+            yield keys.layout, encode(self.forms.layout), 0
         for (kind, pattern), refused in self.in_force.unknown().items():
             yield keys.policy(kind, pattern), refused.value, refused.revision
+
+
+LAYOUT: Final = Key(Room.CONFIRMED, HOSTS)
 
 
 def _dialled(agent: Agent | None) -> tuple[str, int] | None:

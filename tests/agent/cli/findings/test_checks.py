@@ -18,7 +18,7 @@ from agent.cli.enforcing import Text
 from agent.cli.findings.checks import about, findings, warnings
 from agent.cli.findings.facts import Facts, Member, OtherMesh
 from agent.cli.findings.finding import Finding, ordered
-from registry.records import Ack, Agent, Health, Held, Instance, OutboxEntry, Rejection, Version
+from registry.records import Ack, Agent, Health, Held, Instance, Layout, OutboxEntry, Rejection, Version
 
 ROOT = Path(__file__).resolve().parents[4]
 NOW = 1_800_000_000.0
@@ -132,13 +132,34 @@ WELL = {
 }
 
 
+WELL["agents that have moved"] = facts(
+    census=census(
+        layout=Layout(state="own_only"),
+        versions={"web-1": Version(version="1", build="compiled", keys=["hosts"])},
+        instances={(SERVICE, f"{id}@web-1"): instance(version) for id, version in (("a", "v1"), ("b", "v2"))},
+        health={},
+    )
+)
+
+
 @pytest.mark.parametrize("name", WELL)
 def test_where_nothing_is_wrong_nothing_is_found(name: str) -> None:
     """A check that cries over nothing is soon ignored."""
     assert told(findings(WELL[name])) == []
 
 
+KNOWS = {"web-1": Version(version="1", build="compiled", keys=["hosts"])}
+OWN = {(SERVICE, "a@web-1"): instance("v1"), (SERVICE, "b@web-1"): instance("v2")}
 CASES: list[tuple[Facts, str, str, str, str]] = [
+    # Where agents write.
+    (facts(census=census(layout=Layout(state="own"), instances=OWN, health={})), "keys-old", "error", "web-1",
+     "its version, or its role in etcd, does not let it write under hosts/, as this mesh does"),
+    (facts(census=census(layout=Layout(state="own_only"), instances=OWN, health={})), "keys-old", "error",
+     "web-1", "what it registers is used by nobody"),
+    (facts(census=census(layout=Layout(state="own_only"), versions=KNOWS)), "keys-moving", "warning", "web-1",
+     f"{SERVICE}/a and {SERVICE}/b stand not under hosts/, and the mesh says otherwise"),
+    (facts(census=census(layout=Layout(state="common"), instances=OWN, health={})), "keys-moving", "warning", "web-1",
+     f"{SERVICE}/a@web-1 and {SERVICE}/b@web-1 stand under hosts/, and the mesh says otherwise"),
     # What is only watched.
     (audits({"retry": {"mode": "audit"}}, f"retry/{SERVICE}"), "two-audits", "warning", f"audits/retry/{SERVICE}",
      f"policies/retry/{SERVICE} is in audit mode too, and is not watched while this one stands"),

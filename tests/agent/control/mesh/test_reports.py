@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 
-from agent.control.mesh.reports import Rejections, known_here, others_run, tell_version
+from agent.control.mesh.reports import Rejections, keep_layout, known_here, others_run, tell_version
 from agent.control.mesh.table import Table
-from registry.keys import Keys
+from registry.keys import Keys, Room
 from registry.lease import Holder
 from registry.mirror import Mirror, Update
-from registry.records import Ack, Rejection, encode
-from registry.store import KeyValue, Refused
+from registry.records import Ack, Layout, Rejection, Version, decode, encode
+from registry.store import Change, Compare, Delete, KeyValue, Outcome, Put, Refused
 from tests.support.memory import MemoryStore
 
 KEYS = Keys()
@@ -187,7 +188,7 @@ class Strict(MemoryStore):
 
 async def telling(store: MemoryStore, holder: Holder, nursery: trio.Nursery) -> None:
     nursery.start_soon(holder.run)
-    nursery.start_soon(tell_version, store, holder, VERSION, known_here())
+    nursery.start_soon(tell_version, store, holder, KEYS, "here", known_here())
     await trio.sleep(1)
 
 
@@ -214,6 +215,55 @@ async def test_what_a_version_knows_stands_on_the_agents_lease(autojump_clock: t
         nursery.cancel_scope.cancel()
     await holder.release()
     assert await there() is None
+
+
+class Narrow(MemoryStore):
+    """An etcd whose role for agents does not have `hosts/`, until it is mended."""
+
+    mended = False
+
+    async def transact(
+        self, compare: Sequence[Compare], success: Sequence[Put | Delete], failure: Sequence[Put | Delete] = ()
+    ) -> Outcome:
+        if not self.mended and any(operation.key.startswith(KEYS.room(Room.HOSTS)) for operation in success):
+            raise Refused("etcdserver: permission denied")
+        return await super().transact(compare, success, failure)
+
+
+async def test_what_etcd_lets_nobody_write_is_not_said_to_be_known(autojump_clock: trio.testing.MockClock) -> None:
+    """So that no mesh moves to where a host may not write; said as soon as it may. Asking puts nothing."""
+    store = Narrow()
+    holder = Holder(store)
+    async with trio.open_nursery() as nursery:
+        await telling(store, holder, nursery)
+        found = await store.get(VERSION)
+        assert found is not None and decode(Version, found.value).keys == []
+        await trio.sleep(60)
+        assert await store.get(VERSION) == found
+        store.mended = True
+        await trio.sleep(10)
+        found = await store.get(VERSION)
+        assert found is not None and decode(Version, found.value).keys == ["hosts"]
+        assert list(store._keys) == [VERSION]
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_agents_write_stands_again(autojump_clock: trio.testing.MockClock) -> None:
+    """As the one that knows it says; what stands is left alone, and who knows nothing says nothing."""
+    store, table = MemoryStore(), Table(KEYS, "here")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_layout, store, KEYS, table)
+        await trio.sleep(60)
+        assert await store.get(KEYS.layout) is None
+        word = encode(Layout(state="own"))
+        table.apply([Change(KEYS.layout, word, 2)], 2)
+        await trio.sleep(60)
+        assert await store.get(KEYS.layout) is None, "it was there a moment ago"
+        table.apply([Change(KEYS.layout, None, 3)], 3)
+        await trio.sleep(60)
+        found = await store.get(KEYS.layout)
+        assert found is not None and (found.value, found.version) == (word, 1)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_role_that_may_not_write_it_harms_no_other_key(autojump_clock: trio.testing.MockClock) -> None:

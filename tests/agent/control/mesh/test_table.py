@@ -10,6 +10,7 @@ from hypothesis import given
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.mesh.departed import KEEP_S, MOST, Departed
+from agent.control.mesh.distrust.source import DISK
 from agent.control.mesh.service import Service
 from agent.control.mesh.table import Table
 from agent.frames import Gone, Stage
@@ -76,6 +77,57 @@ def test_a_host_that_moves_its_keys() -> None:
     etcd.put({**there, **{f"instances/s{n}/1": None for n in range(4)}})
     for n in range(4):
         assert list(etcd.endpoints(f"s{n}")) == ["1@a"] and not etcd.endpoints(f"s{n}")["1@a"].suspect
+    assert etcd.table.removed == {}
+    assert etcd.table.forms.moved == {(f"s{n}", "1@a"): (f"s{n}", "1") for n in range(4)}
+    etcd.put({"instances/s0/1": instance(80, agent="b"), "hosts/a/instances/s0/1": None})
+    assert list(etcd.table.removed) == [("s0", "1@a")], "another host's of that id is not where it went"
+
+
+def test_where_agents_write() -> None:
+    """Once all have moved, a record at a key that is no host's own speaks for nobody; people's stand. That the word is
+    gone, or is none, says nothing; it is kept on disk; and going back is said."""
+    etcd = Etcd()
+    etcd.put({"instances/pets/hand": instance(81), "instances/pets/a": instance(82, agent="a")})
+    etcd.put({"hosts/a/instances/pets/b": instance(83)})
+
+    def shown(table: Table) -> list[str]:
+        frame = table.frame("pets")
+        return [each.id for each in frame.endpoints] if isinstance(frame, Stage) else []
+
+    everything, believed = ["a", "b@a", "hand"], ["b@a", "hand"]
+    assert etcd.put({"confirmed/hosts": {"state": "own"}}) == {"pets"} and shown(etcd.table) == everything
+    assert etcd.table.forms.own
+    assert etcd.put({"confirmed/hosts": {"state": "own_only"}}) == {"pets"} and shown(etcd.table) == believed
+    assert "stand under hosts/" in etcd.table.inward[f"{P}instances/pets/a"]
+    for nothing in (None, b"?", {"state": "elsewhere"}, {}):
+        assert etcd.put({"confirmed/hosts": nothing}) == set() and shown(etcd.table) == believed
+        assert etcd.table.forms.own and etcd.table.forms.stands is (nothing is not None)
+    assert f"{P}confirmed/hosts" in etcd.table.malformed
+    restarted = Table(KEYS, "here")
+    restarted.apply([Change(key, value, 1) for key, value, _ in etcd.table.saved()], 1, source=DISK)
+    assert shown(restarted) == believed and not restarted.forms.stands
+    assert etcd.put({"confirmed/hosts": {"state": "common", "of": "a later version"}}) == {"pets"}
+    assert shown(etcd.table) == everything and not etcd.table.forms.own and etcd.table.inward == {}
+
+
+def test_where_agents_write_confirms_no_policy() -> None:
+    """It stands beside that word, and is not it."""
+    etcd = Etcd()
+    etcd.put({f"policies/timeout/s{n}": {"request": "1s"} for n in range(8)})
+    etcd.put({"confirmed/hosts": {"state": "own"}, **{f"policies/timeout/s{n}": None for n in range(8)}})
+    assert len(etcd.table.distrusted.holding.holds) == 8
+
+
+def test_what_is_malformed_has_a_bound() -> None:
+    """Keys of a version that is not known yet, of a whole mesh; and what is gone, or mended, makes room."""
+    etcd = Etcd()
+    etcd.put({f"later/{n}{'x' * 5000}": b"?" for n in range(3000)})
+    assert (len(etcd.table.malformed), etcd.table.malformed.unlisted) == (1000, 2000)
+    assert sum(map(len, etcd.table.malformed)) <= 1000 * 1024
+    etcd.put({f"later/{n}{'x' * 5000}": None for n in range(3000)})
+    assert etcd.table.malformed == {}
+    etcd.put({"later/1": b"?"})
+    assert list(etcd.table.malformed) == [f"{P}later/1"]
 
 
 def test_a_host_that_is_lost_leaves_suspects() -> None:

@@ -1,4 +1,4 @@
-"""`shoal mesh`: what concerns all of a mesh."""
+"""`shoal mesh accept`: the policies are meant as they stand in etcd."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ if TYPE_CHECKING:
     from agent.cli.census import Census
     from registry.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Say what is meant.")
 
-
-@app.callback()
-def mesh() -> None:
-    """Say what is meant, where agents do not believe etcd."""
-
-
-@app.command()
 def accept(context: typer.Context) -> None:
     """Say that the policies are meant as they stand in etcd: agents end what they hold against it.
 
@@ -53,9 +45,13 @@ async def _confirmed(store: Store, mesh: str) -> tuple[Census, int]:
 
 def word() -> bytes:
     """What `confirmed/policies` says."""
-    from datetime import UTC, datetime
-
     from registry.records import Confirmed, encode
 
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return encode(Confirmed(at=now, by=who()))
+    return encode(Confirmed(at=now_text(), by=who()))
+
+
+def now_text() -> str:
+    """RFC 3339, UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

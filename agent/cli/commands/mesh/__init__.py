@@ -1,0 +1,1 @@
+"""`shoal mesh`: what concerns all of a mesh."""

@@ -1,0 +1,129 @@
+"""`shoal mesh migrate`: agents write under keys that are their hosts' own, so that etcd's rights can protect them.
+
+Laws
+- It is begun only when every live agent can, and ended only when every one has moved. Between the two, and after a
+  command that was killed, everything counts wherever it stands.
+- What is said is said against what was read: of two that say different things at once, one is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from agent.cli.commands.mesh.policies import now_text
+from agent.cli.failure import Failure
+from agent.cli.options import Options, who
+
+if TYPE_CHECKING:
+    from agent.cli.census import Census
+    from registry.store import Store
+
+ROOMS: Final = ("agents", "versions", "instances", "health", "confirmed")
+ASK_EVERY_S: Final = 0.1
+MOVE_S: Final = 60.0
+State = Literal["own", "own_only", "common"]
+
+
+def migrate(
+    context: typer.Context,
+    back: Annotated[bool, typer.Option("--back", help="To where they stood before there was hosts/.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds, for all to move.")] = MOVE_S,
+) -> None:
+    """Have agents move their keys under hosts/<host>/, where etcd's rights can be given to one host alone.
+
+    Each moves its own in transactions that delete and put, so that no request fails. Refused while an agent lives whose
+    version cannot; said again it goes on where it was.
+
+    Example:  shoal mesh migrate
+    """
+    from agent.cli.etcd_client import ask
+
+    options: Options = context.obj
+    moved = ask(options, lambda store: _migrated(store, options.mesh, back, timeout_s))
+    where = "where they stood before" if back else "under hosts/"
+    options.printer.note(f"{moved.agents} agents write {where}: {moved.instances} instances stand there")
+    if options.printer.json:
+        options.printer.value({"state": moved.state, "agents": moved.agents, "instances": moved.instances})
+
+
+class Moved:
+    """How it is in the end."""
+
+    def __init__(self, census: Census, state: State) -> None:
+        self.state = state
+        self.agents = len(census.agents)
+        self.instances = sum(bool(record.agent) for record in census.instances.values())
+
+
+async def _migrated(store: Store, mesh: str, back: bool, timeout_s: float) -> Moved:
+    """Raises Failure that says who cannot, or has not."""
+    census = await _census(store, mesh)
+    _refuse(census, back)
+    now = census.layout.state if census.layout is not None else None
+    if back or now != "own_only":
+        revision = await _say(store, mesh, census, "common" if back else "own")
+        census = await _all_moved(store, mesh, revision, back, timeout_s)
+    if back:
+        return Moved(census, "common")
+    _refuse(census, back)
+    await _say(store, mesh, census, "own_only")
+    return Moved(census, "own_only")
+
+
+async def _census(store: Store, mesh: str) -> Census:
+    from agent.cli.census import take
+
+    return await take(store, mesh, *ROOMS)
+
+
+def _refuse(census: Census, back: bool) -> None:
+    from agent.cli.findings.layout import common_ids, unable
+
+    hosts = [] if back else unable(census)
+    cannot = [f"{host} ({census.agents[host].version or 'of no version that it tells'})" for host in hosts]
+    if cannot:
+        raise Failure(
+            f"not begun: {', '.join(cannot)} cannot write under hosts/. Their version does not know it (upgrade them), "
+            "or their role in etcd does not allow it (docs/keys.md)"
+        )
+    twice = common_ids(census) if back else []
+    if twice:
+        raise Failure(f"one of each could not go back, for these are used twice: {', '.join(twice)}; rename them first")
+
+
+async def _say(store: Store, mesh: str, census: Census, state: State) -> int:
+    """Put it, unless it is said already; the revision at which it was put."""
+    from registry.keys import Keys
+    from registry.records import Layout, encode
+    from registry.store import Compare, Put
+
+    if census.layout is not None and census.layout.state == state:
+        return census.layout_revision
+    key = Keys(mesh).layout
+    word = encode(Layout(state=state, at=now_text(), by=who()))
+    outcome = await store.transact([Compare(key, mod_revision=census.layout_revision)], [Put(key, word)])
+    if not outcome.succeeded:
+        raise Failure("somebody else said where agents write, at the same time: see `shoal status`, and say it again")
+    return outcome.revision
+
+
+async def _all_moved(store: Store, mesh: str, revision: int, back: bool, timeout_s: float) -> Census:
+    import trio
+
+    from agent.cli.findings.layout import elsewhere
+
+    until = trio.current_time() + timeout_s
+    while True:
+        census = await _census(store, mesh)
+        left = elsewhere(census, own=not back)
+        if not left or trio.current_time() >= until:
+            break
+        await trio.sleep(ASK_EVERY_S)
+    if left:
+        said = "; ".join(f"{host} has {len(names)} elsewhere: {names[0]}" for host, names in left.items())
+        raise Failure(f"not all have moved within {timeout_s:g} s: {said}; everything counts wherever it stands")
+    if census.layout_revision != revision and not (census.layout is not None and census.layout.own is not back):
+        raise Failure("somebody else said otherwise meanwhile: see `shoal status`")
+    return census
