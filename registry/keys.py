@@ -160,6 +160,10 @@ class Keys:
         """The prefix of everything in a room."""
         return f"{self.prefix}{room.value}/"
 
+    def under(self, room: Room, first: str) -> str:
+        """The prefix of what a room has of one host, or of one sort."""
+        return f"{self.room(room)}{check_host(first)}/"
+
     def instance(self, service: str, instance: str) -> str:
         """Where an instance stands. Raises ValueError for names that are none."""
         return self._of_instance(Room.INSTANCES, service, instance)

@@ -10,7 +10,8 @@ from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
-    from registry.etcd.store import EtcdSettings
+    from registry.etcd.store import EtcdSettings, EtcdStore
+    from registry.etcd.users import Users
     from registry.store import Store
 
 T = TypeVar("T")
@@ -23,13 +24,26 @@ def ask(options: Options, question: Callable[[Store], Awaitable[T]]) -> T:
     return trio.run(asked, options, question)
 
 
-async def asked(options: Options, question: Callable[[Store], Awaitable[T]]) -> T:
-    """The same from within Trio."""
+def ask_users(options: Options, question: Callable[[Users], Awaitable[T]]) -> T:
+    """The same of who may ask for etcd's users and roles, and change them."""
+    import trio
+
+    from registry.etcd.users import Users
+
+    async def put(store: Store) -> T:
+        assert isinstance(store, Users)
+        return await question(store)
+
+    return trio.run(asked, options, put, Users)
+
+
+async def asked(options: Options, question: Callable[[Store], Awaitable[T]], kind: type[EtcdStore] | None = None) -> T:
+    """The same from within Trio; `kind`: of the store."""
     from registry.etcd.store import EtcdStore
     from registry.store import Refused, StoreError
 
     try:
-        async with EtcdStore.open(settings_of(options)) as store:
+        async with (kind or EtcdStore).open(settings_of(options)) as store:
             return await question(store)
     except Refused as error:
         raise Failure(f"etcd refused: {error}; see --etcd-user and --etcd-cert", Exit.UNREACHABLE) from None

@@ -39,8 +39,21 @@ def _serialized(source: Path) -> bytes:
 
 
 def _complete(proto: descriptor_pb2.FileDescriptorProto) -> None:
-    """What etcd has learnt since: WatchRequest.progress_request, and what a member says of itself (etcd 3.4)."""
+    """What etcd has learnt since: WatchRequest.progress_request, what a member says of itself, and users without a
+    password (etcd 3.4)."""
     messages = {message.name: message for message in proto.message_type}
+    user = messages.get("AuthUserAddRequest")
+    if user is not None and all(field.name != "options" for field in user.field):
+        field = descriptor_pb2.FieldDescriptorProto
+        options = proto.message_type.add(name="UserAddOptions")
+        options.field.add(name="no_password", number=1, type=field.TYPE_BOOL, label=field.LABEL_OPTIONAL)
+        user.field.add(
+            name="options",
+            number=3,
+            type=field.TYPE_MESSAGE,
+            label=field.LABEL_OPTIONAL,
+            type_name=".etcdserverpb.UserAddOptions",
+        )
     status = messages.get("StatusResponse")
     if status is not None and all(field.name != "errors" for field in status.field):
         field = descriptor_pb2.FieldDescriptorProto

@@ -370,6 +370,8 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     if local is not None:
         table, heard = local["table"], _heard(local["table"]["age_s"])
         printer.text(f"here      {local['host']}: table of revision {table['revision']}, {heard}, {_built(local)}")
+        if lacking := local["etcd"].get("not_allowed"):
+            printer.text(f"here      etcd does not let this agent write {' '.join(lacking)}: see `shoal check`")
         if why := _not_ready(local):
             printer.text(f"here      not ready: {why}")
         has = local.get("descriptors", {"connections": 0, "connections_wanted": 0})

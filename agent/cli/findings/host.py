@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.findings.facts import Facts
-from agent.cli.findings.finding import Finding
+from agent.cli.findings.finding import Finding, named
 
 
 def of_local_agent(facts: Facts) -> Iterator[Finding]:
@@ -28,6 +28,9 @@ def of_local_agent(facts: Facts) -> Iterator[Finding]:
     elif not local["etcd"]["connected"]:
         what = f"has lost etcd, and serves revision {local['table']['revision']}: {local['etcd']['error']}"
         yield Finding("etcd-lost", "error", host, what, "see [etcd] in its agent.toml, and its log")
+    if lacking := local["etcd"].get("not_allowed"):
+        what = f"etcd does not let its agent write {named(lacking)}"
+        yield Finding("etcd-rights", "error", host, what, f"`shoal mesh grant {host} --apply`, or docs/keys.md")
     yield from _of_its_means(local, host)
 
 

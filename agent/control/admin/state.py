@@ -47,6 +47,7 @@ def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, A
             "resyncs": mirror.resyncs,
             "lease": f"{parts.here.holder.lease:x}" if parts.here.holder.lease else "",
             "lease_error": parts.here.holder.error,
+            "not_allowed": list(parts.here.etcd_rights.lacking),
         },
         "loop": {
             "late": parts.here.watchdog.lateness.count,

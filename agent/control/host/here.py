@@ -11,6 +11,7 @@ import agent
 from agent.control.host import disk
 from agent.control.host.clock import now_text
 from agent.control.host.etcd import own_address, store_settings
+from agent.control.host.etcd_rights import EtcdRights
 from agent.control.host.listeners import Listeners
 from agent.control.host.programs import Programs
 from agent.control.host.rights import Rights
@@ -46,6 +47,7 @@ class Here:
         ttl_s = int(seconds(settings.lease_ttl))
         renewal = Renewal(EtcdRenewer(store_settings(settings)), ttl_s, self.watchdog.alive)
         judge = whose(self.keys, settings.host, self.boot)
+        self.etcd_rights = EtcdRights(self.store, self.keys, settings.host)
         self.holder = Holder(self.store, ttl_s, lease=handover.lease, renewal=renewal, whose=judge)
 
     def record(self) -> Agent:

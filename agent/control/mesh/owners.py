@@ -1,7 +1,7 @@
 """The agents of a mesh: which live, what they own instances of, and what they say that they can prove. Pure.
 
-Law: what a host has said that it can prove holds until it says otherwise, or until the certificates end; that its record
-is gone says nothing, for an agent that lost its lease serves on. It is forgotten with the host's last instance.
+Law: what a host has said that it can prove holds until it says otherwise, or until the certificates end; that its
+record is gone says nothing, for an agent that lost its lease serves on. It is forgotten with the host's last instance.
 """
 
 from __future__ import annotations

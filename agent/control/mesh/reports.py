@@ -14,6 +14,7 @@ import trio
 import agent
 from agent import build, frames, questions
 from agent.control.host.clock import now_text
+from agent.control.host.etcd_rights import may_write
 from agent.control.mesh.documents.audits import Audits
 from agent.control.mesh.documents.in_force import InForce, Place, Refused
 from agent.control.mesh.table import Table
@@ -32,8 +33,6 @@ JITTER_S: Final = 0.5
 SEEN_EVERY_S: Final = 2.0
 VERSION_EVERY_S: Final = 0.2
 """How often it is looked whether there is another lease."""
-NEVER: Final = 2**62
-"""A revision that no key is created at."""
 LAYOUT_EVERY_S: Final = 1.0
 VERSION_AGAIN_S: Final = 5.0
 REFUSED_S: Final = 30.0
@@ -97,15 +96,6 @@ async def tell_version(store: Store, holder: Holder, keys: Keys, host: str, vers
                     log.warning("cannot tell the mesh what this version knows (docs/keys.md); trying on", error=failed)
                 await trio.sleep(VERSION_AGAIN_S)
         await trio.sleep(VERSION_EVERY_S)
-
-
-async def may_write(store: Store, key: str) -> bool:
-    """Whether etcd lets us write a key, which stays as it is: rights come before comparisons. Raises StoreError."""
-    try:
-        await store.transact([Compare(key, create_revision=NEVER)], [Put(key, b"")])
-    except NotAllowed:
-        return False
-    return True
 
 
 async def keep_layout(store: Store, keys: Keys, table: Table) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from agent.cli.commands.mesh.grants import create, grant, show
 from agent.cli.commands.mesh.migrate import migrate
 from agent.cli.commands.mesh.policies import accept
 
@@ -17,3 +18,6 @@ def mesh() -> None:
 
 app.command()(accept)
 app.command()(migrate)
+app.command()(create)
+app.command()(grant)
+app.command()(show)

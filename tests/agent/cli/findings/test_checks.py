@@ -151,6 +151,8 @@ def test_where_nothing_is_wrong_nothing_is_found(name: str) -> None:
 KNOWS = {"web-1": Version(version="1", build="compiled", keys=["hosts"])}
 OWN = {(SERVICE, "a@web-1"): instance("v1"), (SERVICE, "b@web-1"): instance("v2")}
 CASES: list[tuple[Facts, str, str, str, str]] = [
+    (local(etcd={"connected": True, "error": "", "not_allowed": ["/shoal/default/claims/"]}), "etcd-rights", "error",
+     "web-1", "etcd does not let its agent write /shoal/default/claims/"),
     # Where agents write.
     (facts(census=census(layout=Layout(state="own"), instances=OWN, health={})), "keys-old", "error", "web-1",
      "its version, or its role in etcd, does not let it write under hosts/, as this mesh does"),

@@ -1,0 +1,232 @@
+"""`shoal mesh create`, `grant` and `show`: who may do what with a mesh's keys, as etcd's users and roles.
+
+They print what `etcdctl` would be told, and with `--apply` do it, with the rights of whoever asks: etcd's root, or a
+user that has its role. No agent has those.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+
+from agent.cli.commands.mesh.plan import PASSWORD, AddRole, AddUser, Forbid, Give, Permit, Step, for_roles, for_user
+from agent.cli.commands.mesh.policies import now_text, who
+from agent.cli.etcd_client import ask_users
+from agent.cli.failure import Exit, Failure
+from agent.cli.options import Options
+from registry.keys import Keys, Room
+from registry.records import Layout, encode
+from registry.rights import KINDS, Kind, Rights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.etcd.users import Users
+    from registry.rights import Role
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it, and do not only print it.")]
+PASSWORD_BYTES: Final = 24
+
+
+class Standing(msgspec.Struct):
+    """What etcd has of a mesh's roles, and of users."""
+
+    roles: dict[str, Role] = msgspec.field(default_factory=dict)
+    users: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+
+    def kept_by_issuers(self, rights: Rights) -> bool:
+        """Whether somebody issues: then agents write no last good states."""
+        issuer = rights.name("issuer")
+        return any(issuer in roles for roles in self.users.values())
+
+
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Of the mesh; a DNS label.")],
+    apply: Apply = False,
+) -> None:
+    """Make a mesh that no other can see: its roles in etcd, and that its agents write under keys of their own.
+
+    Said again it mends roles that are not as they should be.
+
+    Example:  shoal mesh create staging --apply
+    """
+    options: Options = context.obj
+    keys = _keys(name)
+    layout = encode(Layout(state="own_only", at=now_text(), by=who()))
+    first = shlex.join(["etcdctl", "put", keys.layout, layout.decode()])
+    if not apply:
+        options.printer.text(first)
+        _print(options, list(for_roles(Rights(keys).shared(), {})))
+        return
+    ask_users(options, lambda users: _create(options, users, keys, layout))
+
+
+async def _create(options: Options, users: Users, keys: Keys, layout: bytes) -> None:
+    from registry.store import Compare, Put, prefix_end
+
+    standing = await _standing(users, keys)
+    rights = Rights(keys, kept_by_issuers=standing.kept_by_issuers(Rights(keys)))
+    await _do(options, users, list(for_roles(rights.shared(), standing.roles)))
+    agents = keys.room(Room.AGENTS)
+    new = [Compare(agents, create_revision=0, end=prefix_end(agents)), Compare(keys.layout, create_revision=0)]
+    if (await users.transact(new, [Put(keys.layout, layout)])).succeeded:
+        options.printer.note(f"agents of {keys.mesh} write under hosts/")
+    elif await users.get(keys.layout) is None:
+        options.printer.note(f"agents of {keys.mesh} live already: `shoal mesh migrate` has them write under hosts/")
+
+
+def grant(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(help="In etcd. An agent's is its host's name, as in its certificate.")],
+    kind: Annotated[str, typer.Option("--as", help=f"One of: {', '.join(KINDS)}.")] = "agent",
+    host: Annotated[str, typer.Option("--host", help="Whose agent it is, where that is not the user's name.")] = "",
+    password_file: Annotated[
+        str,
+        typer.Option(
+            "--password-file",
+            metavar="FILE",
+            help="Holds its password; made up where there is none. Without it: known by a certificate.",
+        ),
+    ] = "",
+    apply: Apply = False,
+) -> None:
+    """Give a user of etcd what an agent, an issuer, an operator or a reader of the mesh needs, and no more.
+
+    An agent's user may write its host's keys, and no other host's. Once there is an issuer, only issuers write what
+    puts a policy in force.
+
+    Example:  shoal mesh grant web-1 --password-file web-1.password --apply
+    """
+    options: Options = context.obj
+    keys = _keys(options.mesh)
+    found = next((known for known in KINDS if known == kind), None)
+    if found is None:
+        raise Failure(f"--as {kind[:60]}: one of {', '.join(KINDS)}", Exit.USAGE)
+    roles = _roles(Rights(keys, kept_by_issuers=found == "issuer"), found, host or user)
+    password = _password(password_file, make=apply) if password_file else ""
+    if not apply:
+        shared = {role.name: role for role in Rights(keys).shared()}
+        steps = [*for_roles(roles, shared), *for_user(user, password, [role.name for role in roles], {})]
+        if password_file:
+            options.printer.text(f'PASSWORD="$(cat {shlex.quote(password_file)})"')
+        _print(options, steps)
+        return
+    ask_users(options, lambda users: _grant(options, users, keys, user, found, host or user, password))
+    if password_file:
+        options.printer.note(f"{password_file} has its password: move it to that host, where [etcd] names it")
+
+
+async def _grant(options: Options, users: Users, keys: Keys, user: str, kind: Kind, host: str, password: str) -> None:
+    standing = await _standing(users, keys)
+    others = [role for role in standing.users.get(user, ()) if _is_of_another_mesh(role, keys)]
+    if others:
+        said = ", ".join(others)
+        raise Failure(f"{user} has rights in another mesh ({said}): a user is of one mesh; choose another name")
+    kept = kind == "issuer" or standing.kept_by_issuers(Rights(keys))
+    rights = Rights(keys, kept_by_issuers=kept)
+    roles = _roles(rights, kind, host)
+    steps = list(for_roles(roles, standing.roles))
+    steps += for_user(user, password, [role.name for role in roles], standing.users)
+    await _do(options, users, steps)
+
+
+def show(context: typer.Context) -> None:
+    """Say who may do what in the mesh, by etcd's users and roles, and which roles are not as they should be.
+
+    Exit code 1 when one is not. `shoal mesh create NAME --apply` mends those that hosts share, `grant` a host's.
+    """
+    options: Options = context.obj
+    keys = _keys(options.mesh)
+    standing = ask_users(options, lambda users: _standing(users, keys))
+    rights = Rights(keys, kept_by_issuers=standing.kept_by_issuers(Rights(keys)))
+    rows = [
+        {"user": user, "roles": [role.removeprefix(rights.prefix) for role in roles if role.startswith(rights.prefix)]}
+        for user, roles in sorted(standing.users.items())
+    ]
+    rows = [row for row in rows if row["roles"]]
+    wrong = [str(step) for step in for_roles(_meant(rights, standing), standing.roles)]
+    if options.printer.json:
+        options.printer.value({"users": rows, "missing": wrong})
+    else:
+        columns = {"user": lambda row: str(row["user"]), "roles": lambda row: " ".join(row["roles"])}
+        options.printer.rows(rows, columns, empty=f"no user of etcd has a role in the mesh {options.mesh!r}")
+        for line in wrong:
+            options.printer.note(f"missing: {line}")
+    if wrong:
+        raise typer.Exit(Exit.NO)
+
+
+def _meant(rights: Rights, standing: Standing) -> list[Role]:
+    """As the roles that stand, and those that all share, are to be."""
+    hosts = rights.name("host:")
+    named = [name.removeprefix(hosts) for name in standing.roles if name.startswith(hosts)]
+    return [*rights.shared(), *(rights.host(host) for host in named)]
+
+
+# Asking etcd.
+
+
+async def _standing(users: Users, keys: Keys) -> Standing:
+    return Standing(await users.roles(Rights(keys).prefix), await users.users())
+
+
+async def _do(options: Options, users: Users, steps: Sequence[Step]) -> None:
+    for step in steps:
+        match step:
+            case AddRole(role):
+                await users.add_role(role)
+            case Permit(role, right):
+                await users.permit(role, right)
+            case Forbid(role, right):
+                await users.forbid(role, right)
+            case AddUser(user, password):
+                await users.add_user(user, password)
+            case Give(user, role):
+                await users.give(user, role)
+        options.printer.note(f"done: {step}")
+    if not steps:
+        options.printer.note("nothing is to be done: it is so already")
+
+
+# What was asked for.
+
+
+def _keys(mesh: str) -> Keys:
+    try:
+        return Keys(mesh)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def _roles(rights: Rights, kind: Kind, host: str) -> tuple[Role, ...]:
+    try:
+        return rights.of(kind, host)
+    except ValueError as error:
+        raise Failure(f"{error}; name it with --host", Exit.USAGE) from None
+
+
+def _is_of_another_mesh(role: str, keys: Keys) -> bool:
+    return role.startswith("shoal:") and not role.startswith(Rights(keys).prefix)
+
+
+def _password(file: str, *, make: bool) -> str:
+    """What a file holds; made up, and put there for its owner alone, where there is none."""
+    path = Path(file)
+    try:
+        if make and not path.exists():
+            path.touch(0o600, exist_ok=False)
+            path.write_text(secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
+        return path.read_text(encoding="utf-8").strip() if path.exists() else PASSWORD
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"--password-file {file}: {error}", Exit.USAGE) from None
+
+
+def _print(options: Options, steps: Sequence[Step]) -> None:
+    for step in steps:
+        options.printer.text(str(step))
