@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.local import ask
 from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, Traffic, running_mesh, until
 
 PETS = "pets.production"
@@ -127,6 +128,13 @@ def test_ids_that_two_hosts_use(mesh: Mesh) -> None:
     assert refused.returncode == 1
     assert "cats.production/a (alpha, beta)" in refused.stderr
     assert settled(mesh, 4)
+    assert ask(alpha.socket, "DELETE", "/instances/cats.production/a@beta").status == 404, "that is another host's"
+    assert ask(alpha.socket, "DELETE", "/instances/cats.production/a@alpha").status == 200, (
+        "as `shoal instances` has it"
+    )
+    until("one is left", lambda: settled(mesh, 3))
+    mesh.shoal("mesh", "migrate", "--back")
+    until("all are back", lambda: settled(mesh, 3))
 
 
 def test_a_key_that_is_deleted_moves_nobody(mesh: Mesh) -> None:

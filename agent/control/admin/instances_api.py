@@ -77,7 +77,8 @@ class InstancesApi:
 
         async def about(request: Request) -> Response:
             peer = _known(request)
-            identity = (parse_service(request.path_params["service"]), request.path_params["id"])
+            service, id = parse_service(request.path_params["service"]), request.path_params["id"]
+            identity = self._registrar.published.local(service, id)
             local = self._registrar.local.get(identity)
             if local is None:
                 return refusal(404, f"no instance {'/'.join(identity)} was registered with this agent")

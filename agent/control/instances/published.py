@@ -62,6 +62,10 @@ class Published:
         service, id = identity
         return (service, own(id, self._host)) if self._own.get(identity, self._table.forms.own) else identity
 
+    def local(self, service: str, id: str) -> Identity:
+        """What this agent calls an instance, by either of its names."""
+        return service, id.removesuffix(own("", self._host))
+
     def standing(self, identity: Identity) -> tuple[Instance, Health | None] | None:
         """What the table has of an instance of this host, under either key."""
         for service, id in (self.named(identity), other(self.named(identity), self._host)):
