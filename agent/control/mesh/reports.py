@@ -197,7 +197,7 @@ class Rejections:
                 await self._agree()
             except StoreError as error:
                 log.warning("cannot say why a policy is refused; trying again", error=str(error))
-                await trio.sleep(1)
+                await trio.sleep(REFUSED_S if isinstance(error, NotAllowed) else 1)
                 self._changed.set()
 
     def _missing(self) -> dict[tuple[str, str], Refused]:

@@ -266,6 +266,31 @@ async def test_where_agents_write_stands_again(autojump_clock: trio.testing.Mock
         nursery.cancel_scope.cancel()
 
 
+class Issuers(MemoryStore):
+    """An etcd in which only issuers say why a policy is refused."""
+
+    asked = 0
+
+    async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
+        if key == REJECTED:
+            self.asked += 1
+            raise Refused("etcdserver: permission denied")
+        return await super().put(key, value, lease=lease)
+
+
+async def test_who_may_not_say_why_asks_seldom(autojump_clock: trio.testing.MockClock) -> None:
+    """It is another's to say, and every agent of a large mesh would ask."""
+    store = Issuers()
+    watcher = Watcher(store, "here")
+    watcher.table.apply([Change(KEYS.policy("timeout", "pets"), b"?", 2)], 2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.rejections.run)
+        watcher.rejections.refresh()
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert 1 <= store.asked <= 4
+
+
 async def test_a_role_that_may_not_write_it_harms_no_other_key(autojump_clock: trio.testing.MockClock) -> None:
     """It is told once, in the log, and put as soon as it may be."""
     store = Strict()
