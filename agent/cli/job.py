@@ -14,8 +14,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,16 @@ def adopt_orphans() -> None:
 def exit_code(error: OSError) -> int:
     """What `env`, `nohup` and shells end with where a program cannot be started."""
     return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+async def started(command: Sequence[str], environment: Mapping[str, str]) -> trio.Process:
+    """A program in a process group of its own. Raises OSError.
+
+    By fork and not by vfork: that has every signal's default action in the child before it has left our group, so that
+    a ^Z of that moment stops it there, and us in the middle of vfork, which nobody could end or continue any more.
+    """
+    subprocess._USE_VFORK = False  # type: ignore[misc]  # as Python's page of the module has it
+    return await trio.lowlevel.open_process(list(command), env=environment, process_group=0)
 
 
 class Job:

@@ -34,7 +34,7 @@ from agent.cli.commands.register import (
 from agent.cli.commands.wait import spread
 from agent.cli.etcd_client import asked
 from agent.cli.failure import Exit, Failure
-from agent.cli.job import Job, adopt_orphans, exit_code, left_behind, told, watched
+from agent.cli.job import Job, adopt_orphans, exit_code, left_behind, started, told, watched
 from agent.cli.options import Options
 from agent.surroundings import handed_on
 
@@ -135,7 +135,7 @@ class Instance:
         words = [word.replace("{port}", str(self._body["port"])) for word in command]
         try:
             # Its own process group: Ctrl-C reaches this process alone, which then ends the program in the right order.
-            child = await trio.lowlevel.open_process(words, env=environment, process_group=0)
+            child = await started(words, environment)
         except OSError as error:
             raise Failure(f"cannot run {words[0]!r}: {error.strerror}", exit_code(error)) from None
         job = Job(child)

@@ -187,6 +187,37 @@ def test_ctrl_z_stops_the_job_and_the_shell_continues_it(
     assert terminal.shows("its foreground: True")
 
 
+STARTS = """
+import os, signal, sys, threading, time
+import trio
+from agent.cli.job import started
+number = getattr(signal, sys.argv[1])
+async def starts():
+    with trio.open_signal_receiver(number):
+        threading.Thread(target=signals, daemon=True).start()
+        for _ in range(100):
+            await (await started(["true"], os.environ)).wait()
+        os._exit(0)
+def signals():
+    while True:
+        os.killpg(0, number)
+        time.sleep(0.0005)
+trio.run(starts)
+"""
+"""Starts programs while its own group is sent a signal all the time, as by a terminal."""
+
+
+@pytest.mark.parametrize("name", ["SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGINT"])
+def test_a_signal_in_the_moment_of_the_start(name: str) -> None:
+    """It finds the program in our group, or in its own: neither is stopped in between."""
+    process = subprocess.Popen([sys.executable, "-c", STARTS, name], cwd=ROOT, process_group=0)
+    try:
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait(30)
+
+
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH"])
 def test_a_signal_that_is_the_programs_is_passed_on(admin: HTTPServer, tmp_path: Path, name: str) -> None:
     """And does not end its place in the mesh."""
