@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import Any, Final, TypeAlias, cast
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.samples import Sample
 
 from agent.control.admin.state import WORST
+
+Added: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
+"""Services by name, with the sums of what their workers counted."""
+Add: TypeAlias = Callable[[Any, str, dict[str, Any]], None]
 
 
 def of_workers(workers: Sequence[dict[str, Any]]) -> list[Metric]:
@@ -36,70 +42,126 @@ def _plus(one: Any, other: Any) -> Any:
     return one + other
 
 
-def _services(workers: Sequence[dict[str, Any]]) -> list[Metric]:
-    requests = CounterMetricFamily("shoal_requests", "Requests by class of status", labels=["service", "status"])
-    refused = CounterMetricFamily("shoal_refused", "Answers of the mesh's own", labels=["service", "policy"])
-    failures = CounterMetricFamily("shoal_attempts_failed", "Failed attempts by kind", labels=["service", "kind"])
-    retries = CounterMetricFamily("shoal_retries", "Attempts made again", labels=["service"])
-    hedges = CounterMetricFamily("shoal_hedges", "Second attempts beside slow ones", labels=["service", "won"])
-    audit = CounterMetricFamily(
-        "shoal_audit",
-        "What was done, and what a document that is only watched would have done",
-        labels=["service", "kind", "document", "done", "would"],
-    )
-    received = CounterMetricFamily("shoal_request_bytes", "Bytes of request bodies", labels=["service"])
-    sent = CounterMetricFamily("shoal_response_bytes", "Bytes of response bodies", labels=["service"])
-    active = GaugeMetricFamily("shoal_requests_active", "Requests in flight", labels=["service"])
-    duration = HistogramMetricFamily(
-        "shoal_request_duration_seconds", "From the head to the end of the answer", labels=["service"]
-    )
-    by_label = {
-        "limited": CounterMetricFamily("shoal_limited", "Requests refused by a limit", labels=["service", "limit"]),
-        "faults": CounterMetricFamily("shoal_faults", "Faults injected on purpose", labels=["service", "rule"]),
-        "copies": CounterMetricFamily("shoal_shadow", "Copies of requests", labels=["service", "outcome"]),
-        "plain": CounterMetricFamily(
-            "shoal_plaintext_requests", "In plain text though its policy is permissive", labels=["service", "peer"]
-        ),
-        "shed": CounterMetricFamily("shoal_shed", "Requests that were not let in", labels=["service", "outcome"]),
-        "transitions": CounterMetricFamily(
-            "shoal_breaker_transitions", "Changes of a breaker", labels=["service", "to"]
-        ),
-        "ejections": CounterMetricFamily("shoal_ejections", "Ejected by a worker", labels=["service", "endpoint"]),
-    }
-    breaker = GaugeMetricFamily(
-        "shoal_breaker_state", "0 closed, 1 half-open, 2 open: the worst of the workers", labels=["service"]
-    )
-    ejected = GaugeMetricFamily("shoal_ejected", "Endpoints that some worker has ejected now", labels=["service"])
+class Samples:
+    """Of a family, made a service at a time while the page is written: all of them at once are so many objects that the
+    collector of garbage goes through everything that control holds, in one pause."""
+
+    def __init__(self, family: Metric, added: Added, add: Add) -> None:
+        """`add`s to a family what it has of one service."""
+        self._family = copy(family)
+        self._added = added
+        self._add = add
+
+    def __iter__(self) -> Iterator[Sample]:
+        for name, service in self._added:
+            self._family.samples = []
+            self._add(self._family, name, service)
+            yield from self._family.samples
+
+
+def _services(workers: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+    added = sorted(_added(workers).items())
     bounds: list[float] = next((worker["duration_bounds_s"] for worker in workers if "duration_bounds_s" in worker), [])
-    for name, service in sorted(_added(workers).items()):
-        for status, number in sorted(service["requests"].items()):
-            requests.add_metric([name, status], number)
-        for policy, number in sorted(service["refused"].items()):
-            refused.add_metric([name, policy], number)
-        for kind, number in sorted(service["failures"].items()):
-            if kind not in ("retries", "hedges", "hedges_won"):
-                failures.add_metric([name, kind], number)
-        for words, number in sorted(service["audit"].items()):
-            labels = words.split("\t")
-            if len(labels) == 4:  # a worker of before counts by kind alone
-                audit.add_metric([name, *labels], number)
-        for field, metric in by_label.items():
-            for label, number in sorted(service.get(field, {}).items()):
-                metric.add_metric([name, label], number)
-        if service["breaker"]:
-            breaker.add_metric([name], max(WORST[state] for state in service["breaker"]))
-        if service["ejections"]:
-            ejected.add_metric([name], len(service["ejected"]))
-        retries.add_metric([name], service["failures"].get("retries", 0))
-        won = service["failures"].get("hedges_won", 0)
-        hedges.add_metric([name, "true"], won)
-        hedges.add_metric([name, "false"], service["failures"].get("hedges", 0) - won)
-        received.add_metric([name], service["bytes_in"])
-        sent.add_metric([name], service["bytes_out"])
-        active.add_metric([name], service["active"])
-        duration.add_metric([name], _buckets(bounds, service["duration_buckets"]), service["duration_sum_s"])
-    counted = [requests, refused, failures, retries, hedges, audit, received, sent]
-    return [*counted, active, duration, *by_label.values(), breaker, ejected]
+
+    def duration(family: Any, name: str, service: dict[str, Any]) -> None:
+        family.add_metric([name], _buckets(bounds, service["duration_buckets"]), service["duration_sum_s"])
+
+    for family, add in (*_FAMILIES, (_DURATION, duration)):
+        made = copy(family)
+        made.samples = cast("list[Sample]", Samples(family, added, add))
+        yield made
+
+
+def _by_label(field: str) -> Add:
+    """A sample for each name that a field of a service has."""
+
+    def add(family: Any, name: str, service: dict[str, Any]) -> None:
+        for label, number in sorted(service.get(field, {}).items()):
+            family.add_metric([name, label], number)
+
+    return add
+
+
+def _one(value: Callable[[dict[str, Any]], float]) -> Add:
+    """One sample for each service."""
+
+    def add(family: Any, name: str, service: dict[str, Any]) -> None:
+        family.add_metric([name], value(service))
+
+    return add
+
+
+def _add_failures(family: Any, name: str, service: dict[str, Any]) -> None:
+    for kind, number in sorted(service["failures"].items()):
+        if kind not in ("retries", "hedges", "hedges_won"):
+            family.add_metric([name, kind], number)
+
+
+def _add_hedges(family: Any, name: str, service: dict[str, Any]) -> None:
+    won = service["failures"].get("hedges_won", 0)
+    family.add_metric([name, "true"], won)
+    family.add_metric([name, "false"], service["failures"].get("hedges", 0) - won)
+
+
+def _add_audits(family: Any, name: str, service: dict[str, Any]) -> None:
+    for words, number in sorted(service["audit"].items()):
+        labels = words.split("\t")
+        if len(labels) == 4:  # a worker of before counts by kind alone
+            family.add_metric([name, *labels], number)
+
+
+def _add_breaker(family: Any, name: str, service: dict[str, Any]) -> None:
+    if service["breaker"]:
+        family.add_metric([name], max(WORST[state] for state in service["breaker"]))
+
+
+def _add_ejected(family: Any, name: str, service: dict[str, Any]) -> None:
+    if service["ejections"]:
+        family.add_metric([name], len(service["ejected"]))
+
+
+def _counter(name: str, text: str, *labels: str) -> Metric:
+    return CounterMetricFamily(name, text, labels=["service", *labels])
+
+
+def _gauge(name: str, text: str) -> Metric:
+    return GaugeMetricFamily(name, text, labels=["service"])
+
+
+_DURATION: Final = HistogramMetricFamily(
+    "shoal_request_duration_seconds", "From the head to the end of the answer", labels=["service"]
+)
+_FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
+    (_counter("shoal_requests", "Requests by class of status", "status"), _by_label("requests")),
+    (_counter("shoal_refused", "Answers of the mesh's own", "policy"), _by_label("refused")),
+    (_counter("shoal_attempts_failed", "Failed attempts by kind", "kind"), _add_failures),
+    (_counter("shoal_retries", "Attempts made again"), _one(lambda service: service["failures"].get("retries", 0))),
+    (_counter("shoal_hedges", "Second attempts beside slow ones", "won"), _add_hedges),
+    (
+        _counter(
+            "shoal_audit",
+            "What was done, and what a document that is only watched would have done",
+            *("kind", "document", "done", "would"),
+        ),
+        _add_audits,
+    ),
+    (_counter("shoal_request_bytes", "Bytes of request bodies"), _one(lambda service: service["bytes_in"])),
+    (_counter("shoal_response_bytes", "Bytes of response bodies"), _one(lambda service: service["bytes_out"])),
+    (_gauge("shoal_requests_active", "Requests in flight"), _one(lambda service: service["active"])),
+    (_counter("shoal_limited", "Requests refused by a limit", "limit"), _by_label("limited")),
+    (_counter("shoal_faults", "Faults injected on purpose", "rule"), _by_label("faults")),
+    (_counter("shoal_shadow", "Copies of requests", "outcome"), _by_label("copies")),
+    (
+        _counter("shoal_plaintext_requests", "In plain text though its policy is permissive", "peer"),
+        _by_label("plain"),
+    ),
+    (_counter("shoal_shed", "Requests that were not let in", "outcome"), _by_label("shed")),
+    (_counter("shoal_breaker_transitions", "Changes of a breaker", "to"), _by_label("transitions")),
+    (_counter("shoal_ejections", "Ejected by a worker", "endpoint"), _by_label("ejections")),
+    (_gauge("shoal_breaker_state", "0 closed, 1 half-open, 2 open: the worst of the workers"), _add_breaker),
+    (_gauge("shoal_ejected", "Endpoints that some worker has ejected now"), _add_ejected),
+)
+"""Of services, and how each is added to."""
 
 
 def _buckets(bounds: list[float], counts: list[int]) -> list[tuple[str, float]]:

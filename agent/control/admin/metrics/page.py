@@ -1,7 +1,9 @@
 """/metrics: made off control's loop, one page at a time, in the format that is asked for.
 
 Law: control's loop does nothing for a page but gather what is needed; text is made in a thread, which lets the loop in
-every few milliseconds. Whoever asks while a page is made shares the next one, however many they are.
+every few milliseconds, and few of its objects live at once: the collector of garbage holds everybody up, and goes
+through all of them (`of_workers.Samples`). Whoever asks while a page is made shares the next one, however many they
+are.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
 from agent.control.admin.metrics.of_control import COUNTERS, GAUGES, Figures
+from agent.control.admin.metrics.of_workers import of_workers
 from agent.control.admin.metrics.page import render
 from agent.proxy.report import state
 from agent.proxy.report.stats import ServiceStats
@@ -117,3 +119,15 @@ def test_a_worker_of_another_version() -> None:
     page, _ = render([{"services": {}}, seen(1)], told())
     assert value(list(text_format(page.decode())), "shoal_requests_total", service="pets", status="2xx") == 1
     assert render([], told())[0]
+
+
+def test_samples_are_made_while_they_are_written() -> None:
+    """Held all at once they are so many objects that the collector of garbage looks at everything, in one pause."""
+    many = [{**seen(), "services": {f"s{n}": service for n in range(300) for service in seen()["services"].values()}}]
+    gc.collect()
+    before = len(gc.get_objects())
+    made = of_workers(many)
+    held = len(gc.get_objects()) - before
+    samples = sum(1 for family in made for _ in family.samples)
+    assert samples > 300 * 30 and held < samples / 4, (held, samples)
+    assert samples == sum(1 for family in made for _ in family.samples), "and again, for who asks twice"
