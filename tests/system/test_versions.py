@@ -142,6 +142,30 @@ def test_a_host_changes_its_version(mesh: Mesh, tree: Path, upgraded: bool) -> N
     fine(stays, after)
 
 
+def test_what_is_only_watched_beside_the_version_before(mesh: Mesh, tree: Path, tmp_path: Path) -> None:
+    """It watches nothing, says that it does not know the key, and enforces what is in force, before and after; a file
+    in audit mode takes nothing out of force there either, where such a document would displace the mesh's."""
+    old, new = (started(mesh, host, its, lease_ttl="20s") for host, its in (("old", tree), ("new", None)))
+    mesh.instance(old, "v1")
+    until("known", lambda: new.state()["services"][PETS]["endpoints"])
+    mesh.put("policies/ratelimit/*", {"limits": [{"name": "mesh", "rate": "1/h", "burst": 3}]})
+    document = tmp_path / "wide.yaml"
+    document.write_text(
+        f"kind: ratelimit\nservice: {PETS}\nmode: audit\nlimits: [{{name: wide, rate: 1000/s, burst: 1000}}]\n"
+    )
+    put = mesh.shoal("policy", "put", "--wait", str(document))
+    assert f"created audits/ratelimit/{PETS}, which is only watched" in put.stderr
+    for agent in (old, new):
+        assert [agent.ask().status for _ in range(4)] == [200, 200, 200, 429]
+    assert any("/audits/" in each["key"] for each in old.state()["malformed"])
+    judged = {(each["done"], each["would"]): each["requests"] for each in new.state()["judged"]}
+    assert judged == {("passed", "passed"): 3, ("refused by mesh", "passed"): 1}
+    mesh.shoal("policy", "rm", "--audit", "--wait", "ratelimit", PETS)
+    assert [agent.ask().status for agent in (old, new)] == [429, 429]
+    assert not any("/audits/" in each["key"] for each in old.state()["malformed"])
+    fine(old, new)
+
+
 def test_commands_name_hosts_of_the_version_before(mesh: Mesh, tree: Path, tmp_path: Path) -> None:
     """It says nothing of what it knows, which is said once; what is put is in force all the same. What it does not
     answer is told in its words."""

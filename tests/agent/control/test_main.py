@@ -304,16 +304,22 @@ def test_readiness_says_what_it_waits_for(mesh: Mesh) -> None:
 def streaming(agent: AgentProcess, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
     """An upgraded connection from a client by way of the agent to a server of the test's: both ends of it."""
     with socket.create_server((agent.address, port)) as server, contextlib.ExitStack() as stack:
-        client = stack.enter_context(socket.create_connection((agent.address, agent.outbound), 30))
-        client.sendall(b"GET /ws HTTP/1.1\r\nHost: stream\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-        while True:
-            far = stack.enter_context(server.accept()[0])
-            far.settimeout(30)
-            if far.recv(65536).startswith(b"GET /ws"):  # else the check, which only connects
-                break
-        far.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 101")
-        yield client, far
+        yield upgraded(agent, server, stack)
+
+
+def upgraded(
+    agent: AgentProcess, server: socket.socket, stack: contextlib.ExitStack
+) -> tuple[socket.socket, socket.socket]:
+    client = stack.enter_context(socket.create_connection((agent.address, agent.outbound), 30))
+    client.sendall(b"GET /ws HTTP/1.1\r\nHost: stream\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    while True:
+        far = stack.enter_context(server.accept()[0])
+        far.settimeout(30)
+        if far.recv(65536).startswith(b"GET /ws"):  # else the check, which only connects
+            break
+    far.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert client.recv(65536).startswith(b"HTTP/1.1 101")
+    return client, far
 
 
 def goes_on(client: socket.socket, far: socket.socket) -> bool:
@@ -391,6 +397,42 @@ def test_no_line_and_no_count_is_lost_over_reloads(mesh: Mesh, tmp_path: Path) -
     lines = records(folder)
     assert all(json.loads(line)["service"] for line in lines)
     assert len(lines) - before == counted(agent) in (traffic.done, both)
+
+
+def test_who_is_silent_in_an_upgraded_connection_ends_under_each_worker(mesh: Mesh) -> None:
+    """Those of now and those of before a reload, by the `idle` of the service, and each is in the access log with the
+    reason; who goes on talking is none of them, wherever it is."""
+    log = mesh.folder / "access.log"
+    agent = mesh.agent(extra=f'workers = 2\naccess_log = "{log}"')
+    port = stream(mesh, agent)
+    mesh.put("policies/timeout/stream", {"idle": "6s"})
+    with socket.create_server((agent.address, port), backlog=64) as server, contextlib.ExitStack() as stack:
+        before = [upgraded(agent, server, stack) for _ in range(8)]
+        old = pids(agent)
+        reload(agent, 'drain_timeout = "', 'drain_timeout = "0')
+        after = [upgraded(agent, server, stack) for _ in range(8)]
+        talks, silent = [before[0], after[0]], before[1:] + after[1:]
+
+        def all_ended() -> bool:
+            assert all(goes_on(*pair) for pair in talks)
+            return all(ended(client) and ended(far) for client, far in silent)
+
+        until("the silent ones have ended", all_ended)
+        assert all(goes_on(*pair) for pair in talks) and set(agent.state()["previous_workers"]) <= old
+        until("and those that fell silent", lambda: all(ended(client) for client, _ in talks))
+    why = "upgraded, and no byte either way for 6 s (idle)"
+    until("each is told", lambda: log.read_text().count(why) == len(before) + len(after))
+    until("nobody stays for them", lambda: agent.state()["previous_workers"] == [])
+
+
+def ended(sock: socket.socket) -> bool:
+    """Whether the other side has closed it; nothing is to be read before."""
+    try:
+        return sock.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 def test_a_signal_that_only_reopens_the_access_log(mesh: Mesh, tmp_path: Path) -> None:
