@@ -9,7 +9,7 @@ import pytest
 
 from agent.proxy.engine.reactor import HIGH_WATER_BYTES, RECEIVE_BYTES, TIGHT_HIGH_WATER_BYTES, TIGHT_RECEIVE_BYTES
 from agent.proxy.report.state import metrics
-from tests.agent.proxy.test_conversations import DELIVER, GET, OK, POST, RELAYED
+from tests.support.conversation import DELIVER, GET, OK, POST, RELAYED
 from tests.support.playbook import Playbook, Wire
 
 MOST = 1_000_000

@@ -17,7 +17,7 @@ from agent.proxy.http1.framing import ChunkedDecoder
 from agent.proxy.http1.gathering import Gathered
 from agent.proxy.http1.server import PIPELINE_BYTES
 from agent.proxy.messages.head import BadHead, HeadRules
-from tests.agent.proxy.test_conversations import GET, OK, RELAYED, talk
+from tests.support.conversation import GET, OK, RELAYED, talk
 from tests.support.playbook import Playbook
 
 interpreted = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 
 from agent.proxy.engine.reactor import HIGH_WATER_BYTES
 from agent.proxy.http1.reading import MAX_INTERIM
-from tests.agent.proxy.test_conversations import DELIVER, GET, HEARD, OK, RELAYED
+from tests.support.conversation import DELIVER, GET, HEARD, OK, RELAYED
 from tests.support.playbook import Playbook, Wire
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n"

@@ -12,7 +12,7 @@ from agent.frames import Limits, Where
 from agent.proxy.budget import LOOKED_AT
 from agent.proxy.peer import peer_at
 from agent.proxy.report.state import metrics
-from tests.agent.proxy.test_conversations import POST
+from tests.support.conversation import POST
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import AGENT, GET, STRANGER, Client, Proxy, always_ok, endpoint, running_proxy
 

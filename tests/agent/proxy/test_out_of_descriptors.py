@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.frames import Limits
-from tests.agent.proxy.test_conversations import DELIVER, GET, HEARD, OK, POST, RELAYED, refusal, talk
+from tests.support.conversation import DELIVER, GET, HEARD, OK, POST, RELAYED, refusal, talk
 from tests.support.descriptors import none_left
 from tests.support.playbook import Playbook
 from tests.support.proxy import GET as ASK
