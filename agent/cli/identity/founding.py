@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from registry.store import Store
 
 TLS = "tls"
-PERMISSIVE = b'{"mode": "permissive"}'
+PERMISSIVE = b'{"mtls": "permissive"}'
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
