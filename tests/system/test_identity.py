@@ -3,22 +3,34 @@ agent of the version before."""
 
 from __future__ import annotations
 
+import http.client
 import os
+import signal
+import socket
+import ssl
 import stat
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from agent.identity.bundles import bundle_document
-from agent.identity.certificates import INTERMEDIATE_S, make_intermediate, read_request, to_pem
-from registry.identity_records import Holds, IssuerRecord, Request
+from agent.identity.bundles import bundle_document, parse_bundle
+from agent.identity.certificates import INTERMEDIATE_S, make_intermediate, make_request, read_request, to_pem
+from agent.identity.revocations import Revocations
+from agent.identity.spiffe import agent_id
+from agent.identity.tokens import SECRET_BYTES, Joined, Joining, digest_of, secret_of
+from agent.identity.verdict import Identity
+from agent.identity.verification import verify
+from registry.identity_records import Holds, IssuerRecord, Join, Request
 from registry.keys import Keys
 from registry.records import decode, encode
-from tests.support.identity import TRUST_DOMAIN, Authority, terms
+from tests.support.identity import TRUST_DOMAIN, Authority, key, terms
 from tests.support.mesh import AgentProcess, Mesh, Traffic, running_mesh, until
 from tests.system.test_versions import started, tree
 
@@ -123,8 +135,6 @@ def test_a_killed_agent_and_a_reload(mesh: Mesh) -> None:
     until("certificates", lambda: held(alpha) == {"agent", "issuer"})
     request = found(mesh, KEYS.request("alpha", "agent"))
     ends = alpha.state()["identity"]["held"]
-    import signal
-
     alpha.tell(signal.SIGHUP)
     until("the reload", lambda: held(alpha) == {"agent", "issuer"} and alpha.ready())
     alpha.stop(signal.SIGKILL)
@@ -147,3 +157,96 @@ def test_beside_an_agent_of_the_version_before(mesh: Mesh, tree: Path) -> None:
     until("the way there", lambda: old.ask().status == 200)
     assert alpha.ask().status == 200
     assert msgspec.json.decode(found(mesh, KEYS.trust("alpha")).encode())["services"].keys() == {PETS}
+
+
+# Agents ask each other.
+
+
+def questions(agent: AgentProcess) -> dict[str, Any]:
+    """How an agent's workers were spoken to."""
+    found = {
+        line.split()[0]: float(line.split()[1])
+        for line in agent.text("/metrics").splitlines()
+        if line.startswith("shoal_tls_")
+    }
+    return found
+
+
+def test_agents_ask_each_other_as_who_they_are(mesh: Mesh) -> None:
+    """Explanations and limits of the mesh over TLS, each side judged; and a renewal with etcd away, which a wish for
+    another certificate stands for."""
+    alpha, beta = mesh.agent(), mesh.agent("beta", "127.0.0.2")
+    mesh.instance(beta)
+    operator = Operator(mesh)
+    put(mesh, "hosts", "alpha")
+    put(mesh, "hosts", "beta")
+    put(mesh, "grants", PETS, b'{"hosts": ["beta"]}')
+    operator.make_issuer("alpha")
+    until("certificates", lambda: held(alpha) == {"agent", "issuer"} and held(beta) == {"agent", f"svc/{PETS}"})
+    told = until("what they hold is told", lambda: found(mesh, KEYS.trust("beta")) and found(mesh, KEYS.trust("alpha")))
+    assert told
+    before = questions(beta)["shoal_tls_handshakes_total"]
+
+    def explained() -> bool:
+        answer = mesh.shoal("--admin", str(alpha.socket), "explain", "GET", f"http://{PETS}/", check=False)
+        return "beta" in answer.stdout and "was not heard" not in answer.stdout
+
+    until("an explanation by the agent beside the instance", explained)
+    until("over TLS", lambda: questions(beta)["shoal_tls_handshakes_total"] > before)
+    mesh.put(f"policies/ratelimit/{PETS}", {"limits": [{"name": "all", "rate": "1000/s", "scope": "mesh"}]})
+    with Traffic(alpha) as traffic:
+        traffic.more(500)
+    assert traffic.failures == []
+    assert questions(beta)["shoal_tls_handshakes_failed_total"] == 0
+    assert questions(alpha)["shoal_tls_handshakes_failed_total"] == 0
+
+    # etcd goes, and a certificate is lost: the issuer is asked itself, over TLS.
+    lost = next(Path(each["path"]) for each in beta.state()["identity"]["held"] if each["name"] == f"svc/{PETS}")
+    beta.stop()
+    mesh.etcd.stop()
+    lost.unlink()
+    beta.start(wait=False)
+    until("what it held, and another of what was lost", lambda: held(beta) == {"agent", f"svc/{PETS}"})
+    assert "a certificate is signed for a peer" in alpha.log.read_text()
+
+
+def joining(agent: AgentProcess, secret: str, name: str = "join.shoal") -> tuple[int, bytes]:
+    """What an issuer answers to who has a token and no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    body = msgspec.msgpack.encode(Joining(secret, make_request(key("gamma")).decode()))
+    head = b"POST /join HTTP/1.1\r\nHost: agent.shoal\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    with (
+        socket.create_connection((agent.address, agent.inbound), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=name) as tls,
+    ):
+        tls.sendall(head % len(body) + body)
+        answer = http.client.HTTPResponse(tls)
+        answer.begin()
+        return answer.status, answer.read()
+
+
+def test_a_host_joins_with_a_token(mesh: Mesh) -> None:
+    """At an issuer's inbound listener, once; what it gets leads to the root, and is its agent's."""
+    alpha = mesh.agent()
+    operator = Operator(mesh)
+    for host in ("alpha", "gamma"):
+        put(mesh, "hosts", host)
+    operator.make_issuer("alpha")
+    until("certificates", lambda: held(alpha) == {"agent", "issuer"})
+    secret = secret_of(os.urandom(SECRET_BYTES))
+    until_ = datetime.fromtimestamp(time.time() + 600, UTC)
+    put(mesh, "joins", digest_of(secret), encode(Join(host="gamma", until=until_)))
+
+    for name in ("agent.shoal", PETS, "nothing.here"):  # who has nothing to show may ask nothing else
+        with pytest.raises((OSError, http.client.HTTPException)):
+            joining(alpha, secret, name)
+    answer = until("an answer", lambda: joining(alpha, secret))
+    assert answer[0] == 200, answer
+    joined = msgspec.msgpack.decode(answer[1], type=Joined)
+    chain = [each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(joined.chain.encode())]
+    bundle = parse_bundle("", joined.bundle.encode())
+    proven = verify(chain, {TRUST_DOMAIN: bundle}, Revocations(), time.time(), agent_id(TRUST_DOMAIN, "gamma"))
+    assert isinstance(proven, Identity), proven
+    status, words = joining(alpha, secret)
+    assert status == 403 and b"redeemed already" in words

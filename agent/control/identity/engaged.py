@@ -298,6 +298,7 @@ class Engaged:
             "held": [
                 {
                     "name": name,
+                    "path": str(held.kept.path),
                     "ends": _text(held.ends_s),
                     "ends_s": round(held.ends_s - now_s),
                     "renewed_from": _text(held.renew_s),

@@ -82,6 +82,8 @@ def choosing(contexts: Mapping[str, ssl.SSLContext]) -> ssl.SSLContext:
         return None
 
     entry = contexts[AGENT]
+    if JOIN in contexts:  # OpenSSL goes on with this first one's mode; the judge refuses who shows nothing elsewhere
+        entry.verify_mode = ssl.CERT_OPTIONAL
     entry.sni_callback = choose
     return entry
 

@@ -384,6 +384,8 @@ class Handshake(Waiting):
 
 def chain_of(tls: ssl.SSLObject) -> list[bytes]:
     """What the other side showed (DER, its own certificate first); empty: nothing. Public from Python 3.13 on."""
+    if tls.getpeercert(binary_form=True) is None:  # a server's chain has one all the same: None
+        return []
     if hasattr(tls, "get_unverified_chain"):
         shown: list[bytes] = list(tls.get_unverified_chain())
         return shown
