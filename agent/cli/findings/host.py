@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.findings.facts import Facts
-from agent.cli.findings.finding import Finding, named
+from agent.cli.findings.finding import Finding, Severity, named
 
 
 def of_local_agent(facts: Facts) -> Iterator[Finding]:
@@ -32,6 +32,7 @@ def of_local_agent(facts: Facts) -> Iterator[Finding]:
         what = f"etcd does not let its agent write {named(lacking)}"
         yield Finding("etcd-rights", "error", host, what, f"`shoal mesh grant {host} --apply`, or docs/keys.md")
     yield from _of_its_means(local, host)
+    yield from _of_its_identity(local.get("identity") or {}, host)
 
 
 def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
@@ -60,6 +61,27 @@ def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
             yield Finding("topic", "warning", topic["url"], said, f"{topic['waiting']} requests wait on this host")
     for shadowed in local["shadowed"]:
         yield Finding("two-spellings", "warning", shadowed["key"], shadowed["reason"], "delete one of the two")
+
+
+def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:
+    """What it cannot prove, or soon not any more; and whose clock is why."""
+    held = {each["name"] for each in identity.get("held", [])}
+    for problem in identity.get("problems", []):
+        name = problem["name"]
+        where = f"{host} {name.removeprefix('svc/')}"
+        severity: Severity = "warning" if name in held or problem["reason"].startswith("no grant") else "error"
+        yield Finding(
+            "identity", severity, where, problem["reason"], "`shoal ca status` says who can sign, and who holds what"
+        )
+    for issuer, ahead_s in identity.get("clocks", {}).items():
+        what = f"its clock is {abs(ahead_s):.0f} s {'before' if ahead_s > 0 else 'behind'} that of {host}"
+        say = "let both hosts take their time from one source (NTP); certificates depend on it"
+        yield Finding("identity-clock", "warning", issuer, what, say)
+    if identity.get("error"):
+        say = "see the rights of its etcd user (docs/keys.md), and its log"
+        yield Finding(
+            "identity-etcd", "warning", host, f"cannot ask for certificates in etcd: {identity['error']}", say
+        )
 
 
 def of_open_ports(facts: Facts) -> Iterator[Finding]:

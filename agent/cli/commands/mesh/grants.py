@@ -15,10 +15,10 @@ import msgspec
 import typer
 
 from agent.cli.commands.mesh.plan import PASSWORD, AddRole, AddUser, Forbid, Give, Permit, Step, for_roles, for_user
-from agent.cli.commands.mesh.policies import now_text, who
+from agent.cli.commands.mesh.policies import now_text
 from agent.cli.etcd_client import ask_users
 from agent.cli.failure import Exit, Failure
-from agent.cli.options import Options
+from agent.cli.options import Options, who
 from registry.keys import Keys, Room
 from registry.records import Layout, encode
 from registry.rights import KINDS, Kind, Rights
