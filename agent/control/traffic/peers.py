@@ -166,7 +166,12 @@ class _Judged(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        secured = await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        try:
+            secured = await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:  # httpcore leaves it open when it is cancelled
+            with trio.CancelScope(shield=True):
+                await self._inner.aclose()
+            raise
         tls = secured.get_extra_info("ssl_object")
         reason = self._way.judge(chain_of(tls)) if isinstance(tls, ssl.SSLObject) else "it is no TLS"
         if reason:
