@@ -67,7 +67,7 @@ def init(
         float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait for issuers to ask.")
     ] = TIMEOUT_S,
 ) -> None:
-    """Make a root for this mesh, and let hosts issue certificates. Nothing is granted by it, and nothing encrypted yet.
+    """Make a root for this mesh, and let hosts issue certificates. Nothing is granted by it.
 
     Broken off, or asked again with the same key, it goes on: it signs what issuers ask for, and names further ones.
 
