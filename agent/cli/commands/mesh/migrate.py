@@ -31,7 +31,7 @@ def migrate(
     back: Annotated[bool, typer.Option("--back", help="To where they stood before there was hosts/.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds, for all to move.")] = MOVE_S,
 ) -> None:
-    """Have agents move their keys under hosts/<host>/, where etcd's rights can be given to one host alone.
+    """Have agents move what is theirs under keys of their hosts' own, which etcd's rights can protect.
 
     Each moves its own in transactions that delete and put, so that no request fails. Refused while an agent lives whose
     version cannot; said again it goes on where it was.
