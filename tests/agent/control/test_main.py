@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -407,22 +408,40 @@ def test_who_is_silent_in_an_upgraded_connection_ends_under_each_worker(mesh: Me
     port = stream(mesh, agent)
     mesh.put("policies/timeout/stream", {"idle": "6s"})
     with socket.create_server((agent.address, port), backlog=64) as server, contextlib.ExitStack() as stack:
-        before = [upgraded(agent, server, stack) for _ in range(8)]
-        old = pids(agent)
-        reload(agent, 'drain_timeout = "', 'drain_timeout = "0')
-        after = [upgraded(agent, server, stack) for _ in range(8)]
-        talks, silent = [before[0], after[0]], before[1:] + after[1:]
-
-        def all_ended() -> bool:
-            assert all(goes_on(*pair) for pair in talks)
-            return all(ended(client) and ended(far) for client, far in silent)
-
-        until("the silent ones have ended", all_ended)
-        assert all(goes_on(*pair) for pair in talks) and set(agent.state()["previous_workers"]) <= old
+        with talking() as talks:
+            talks.append(upgraded(agent, server, stack))
+            silent = [upgraded(agent, server, stack) for _ in range(7)]
+            old = pids(agent)
+            reload(agent, 'drain_timeout = "', 'drain_timeout = "0')
+            talks.append(upgraded(agent, server, stack))
+            silent += [upgraded(agent, server, stack) for _ in range(7)]
+            until("the silent ones have ended", lambda: all(ended(client) and ended(far) for client, far in silent))
+            assert set(agent.state()["previous_workers"]) <= old
+        assert all(goes_on(*pair) for pair in talks)
         until("and those that fell silent", lambda: all(ended(client) for client, _ in talks))
     why = "upgraded, and no byte either way for 6 s (idle)"
-    until("each is told", lambda: log.read_text().count(why) == len(before) + len(after))
+    until("each is told", lambda: log.read_text().count(why) == len(silent) + len(talks))
     until("nobody stays for them", lambda: agent.state()["previous_workers"] == [])
+
+
+@contextlib.contextmanager
+def talking() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """Over the connections that are put into the list, all the time."""
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+    said_enough, talked = threading.Event(), []
+
+    def talk() -> None:
+        while not said_enough.wait(0.1):
+            talked.extend(goes_on(*pair) for pair in list(pairs))
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield pairs
+    finally:
+        said_enough.set()
+        thread.join()
+    assert all(talked)
 
 
 def ended(sock: socket.socket) -> bool:

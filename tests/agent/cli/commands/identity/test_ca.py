@@ -77,7 +77,7 @@ async def test_nothing_is_granted_by_a_root(mesh: Mesh) -> None:
     await mesh.init("web-1")
     domain = await take(mesh.store, mesh.name)
     assert (list(domain.hosts), domain.grants) == (["web-1"], {})
-    assert ((await mesh.value(mesh.keys.policy(TLS, "*"))) == {"mode": "permissive"}) == (TLS in BY_NAME)
+    assert ((await mesh.value(mesh.keys.policy(TLS, "*"))) == {"mtls": "permissive"}) == (TLS in BY_NAME)
 
 
 async def test_of_two_roots_at_once_one_is_made(mesh: Mesh, tmp_path: Path) -> None:
