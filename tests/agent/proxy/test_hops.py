@@ -49,7 +49,7 @@ def proves(
     """A worker has certificates of these, and of its agent."""
     found: dict[str, Svid] = {}
     for name in (WEB, *names):
-        files = shown(folder, name, OURS.svid(name, lifetime_s=lifetime_s))
+        files = shown(folder, name, OURS.svid(name, lifetime_s=lifetime_s, now_s=time.time()))
         found[name.service] = Svid(str(files.chain), str(files.key), time.time() + lifetime_s)
     document = revoked.document() if revoked is not None else b""
     assert worker.take(Trust(TRUST_DOMAIN, found, bundles or {TRUST_DOMAIN: ROOTS}, document)) == []
