@@ -18,7 +18,6 @@ from agent.cli.identity.domain import Change, Domain, now_s, settle, take, wait_
 from agent.cli.identity.issuers import Asking
 from agent.identity.bundles import Bundle, bundle_document
 from agent.identity.certificates import ROOT_S, Issuer, make_root
-from policies.catalogue import BY_NAME
 from registry.store import Compare, Put
 
 if TYPE_CHECKING:
@@ -155,8 +154,6 @@ def _resumed(bundle: Bundle, wanted: Wanted) -> Issuer | None:
 
 async def _permissive(store: Store, domain: Domain) -> bool:
     """That hops are TLS where both sides can, unless a policy for the whole mesh says something."""
-    if TLS not in BY_NAME:
-        return False
     key = domain.keys.policy(TLS, "*")
     return (await store.transact([Compare(key, create_revision=0)], [Put(key, PERMISSIVE)])).succeeded
 

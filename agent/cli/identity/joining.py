@@ -28,6 +28,8 @@ from agent.identity.verdict import Refused
 from agent.identity.verification import verify
 from agent.questions import HOST
 
+SNI: Final = "join.shoal"
+"""Under which an agent is called by who has no certificate to show."""
 PATIENCE_S: Final = 10.0
 """For one issuer."""
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -80,7 +82,7 @@ def _secured(plain: socket.socket, place: Place) -> ssl.SSLSocket:
     context.verify_mode = ssl.CERT_NONE  # `_judge` says who it is
     context.set_alpn_protocols(["http/1.1"])
     try:
-        return context.wrap_socket(plain, server_hostname=HOST)
+        return context.wrap_socket(plain, server_hostname=SNI)
     except OSError as error:
         raise Away(
             f"{place.host} at {place.address}:{place.port} speaks no TLS 1.3: {error.strerror or error}"

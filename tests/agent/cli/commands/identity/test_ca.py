@@ -25,7 +25,8 @@ from agent.identity.certificates import INTERMEDIATE_S, ROOT_S, Issuer, make_int
 from agent.identity.revocations import Revocations, Revoked
 from agent.identity.verdict import Identity
 from agent.identity.verification import verify
-from policies.catalogue import BY_NAME
+from policies.catalogue import parse
+from policies.language.document import Invalid
 from registry.identity_records import IssuerRecord
 from registry.records import encode
 from tests.support.identity import der, key
@@ -77,7 +78,11 @@ async def test_nothing_is_granted_by_a_root(mesh: Mesh) -> None:
     await mesh.init("web-1")
     domain = await take(mesh.store, mesh.name)
     assert (list(domain.hosts), domain.grants) == (["web-1"], {})
-    assert ((await mesh.value(mesh.keys.policy(TLS, "*"))) == {"mtls": "permissive"}) == (TLS in BY_NAME)
+    item = await mesh.store.get(mesh.keys.policy(TLS, "*"))
+    assert item is not None
+    put = parse(TLS, "*", item.value)
+    assert not isinstance(put, Invalid), put
+    assert json.loads(item.value) == {"mtls": "permissive"}
 
 
 async def test_of_two_roots_at_once_one_is_made(mesh: Mesh, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import trio
 from cryptography.hazmat.primitives import serialization
 
 from agent.cli.identity.domain import now_s, take
+from agent.cli.identity.joining import SNI
 from agent.control.identity.files import Files
 from agent.identity.bundles import bundle_document
 from agent.identity.certificates import (
@@ -33,6 +34,7 @@ from agent.identity.certificates import (
 )
 from agent.identity.spiffe import agent_id
 from agent.identity.tokens import Joined, Joining, Token, digest_of, read_token, write_token
+from agent.proxy.engine import credentials
 from tests.support.identity import key, terms
 from tests.support.operating import Mesh
 from tests.support.proxy import refusing_port
@@ -161,6 +163,7 @@ async def test_a_host_joins_with_a_key_of_its_own(room: Room) -> None:
     (heard,) = desk.heard
     assert digest_of(heard.token) in (await take(room.mesh.store, room.mesh.name)).joins
     assert read_request(heard.csr.encode()) == kept.key.public_key()
+    assert SNI == credentials.JOIN
 
 
 @pytest.mark.parametrize("who", ["another host's agent", "another root of the same name", "no TLS", "nobody"])
