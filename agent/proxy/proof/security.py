@@ -110,7 +110,7 @@ class Security:
                 contexts[name or AGENT] = context
         self._joining = None
         self._called = {context: "" if name == AGENT else name for name, context in contexts.items()}
-        if AGENT not in contexts:
+        if not contexts:
             self.listens = None
             return
         self._joining = self._context("join", "", before)

@@ -383,6 +383,21 @@ async def test_a_certificate_that_cannot_be_loaded_costs_its_service_only(tmp_pa
         assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
 
 
+async def test_a_service_is_proven_before_its_agent_is(tmp_path: Path) -> None:
+    """Certificates come one by one, and whoever hears of the service's calls it."""
+    async with hop(tmp_path) as found:
+        files = shown(tmp_path / "callee", PETS)
+        told = {"pets.production": Svid(str(files.chain), str(files.key), time.time() + 3600)}
+        found.callee.worker.take(Trust(TRUST_DOMAIN, told, {TRUST_DOMAIN: ROOTS}))
+        found.leads(mode=STRICT)
+        assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
+        found.caller.worker.take(Trust())
+        own = shown(tmp_path / "caller", CALLER)
+        told = {"shop.production": Svid(str(own.chain), str(own.key), time.time() + 3600)}
+        found.caller.worker.take(Trust(TRUST_DOMAIN, told, {TRUST_DOMAIN: ROOTS}))
+        assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
+
+
 async def test_trust_that_makes_no_sense_leaves_all_as_it_was(tmp_path: Path) -> None:
     """And control is told."""
     async with hop(tmp_path) as found:
