@@ -71,8 +71,8 @@ def joining_context(agent: Shown) -> ssl.SSLContext:
 
 
 def choosing(contexts: Mapping[str, ssl.SSLContext]) -> ssl.SSLContext:
-    """One for a listener, of those of all that are called here (one or more), by what SNI calls them. AGENT, where it is
-    there, is shown where nothing is called."""
+    """One for a listener, of those of all that are called here (one or more), by what SNI calls them. AGENT is shown
+    where nothing is called, if it is there."""
 
     def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
         found = contexts.get(AGENT if name is None else name.lower())
