@@ -166,7 +166,7 @@ class Ask(msgspec.Struct, tag_field="t", tag="ask"):
 
     id: int
     what: str
-    """ping, state, metrics, demand, keys or explain."""
+    """ping, state, metrics, demand, keys, handshakes or explain."""
     args: dict[str, Any] = {}
 
 

@@ -294,6 +294,8 @@ class Worker(Runtime):
             return state.demand(self)
         if what == "keys":
             return state.keys(self)
+        if what == "handshakes":
+            return [failure._asdict() for failure in self.security.failures]
         if what == "explain":
             return explain(self, msgspec.convert(args, Explain))
         raise ValueError(f"nothing is known here of {what!r}")

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import convergence, cpu, events, goal, idle, kinds, latency, machine, scale, stream
+from scripts.benchmark import convergence, cpu, events, goal, idle, kinds, latency, machine, mtls, scale, stream
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
 from scripts.benchmark.peers import choose
@@ -37,6 +37,7 @@ class Section(StrEnum):
     IDLE = "idle"
     KINDS = "kinds"
     EVENTS = "events"
+    MTLS = "mtls"
     ALL = "all"
 
 
@@ -49,6 +50,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.IDLE: idle,
     Section.KINDS: kinds,
     Section.EVENTS: events,
+    Section.MTLS: mtls,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 

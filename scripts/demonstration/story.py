@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import identity
 import protection
 import watching
 from stage import Broken, Stage
@@ -78,9 +79,12 @@ class Story:
         watching.storing(self)
         watching.comparison(self, SERVICE)
         watching.status_page(self, SERVICE)
+        identity.encryption(self, SERVICE)
+        identity.rotation(self)
         self.murder()
         self.without_etcd()
         self.traffic.stop()
+        identity.stolen(self)
         self.reckoning()
 
     def curtain(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import agent
 from agent import build
 from agent.control.events.delivery import digest
+from agent.control.host.clock import text_of
 from agent.control.parts import Parts
 from agent.process.descriptors import affordable, limit
 
@@ -25,8 +26,10 @@ def table_age_s(parts: Parts) -> float | None:
     return time.time() - parts.mesh.saved.saved_at if parts.mesh.saved.saved_at else None
 
 
-def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, Any]]) -> dict[str, Any]:
-    """What /state shows. `figures`: the workers' metrics."""
+def state(
+    parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, Any]], handshakes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What /state shows. `figures`: the workers' metrics; `handshakes`: the last of theirs that failed."""
     table, mirror, age_s = parts.mesh.table, parts.updates.mirror.state, table_age_s(parts)
     return {
         "host": parts.settings.host,
@@ -133,6 +136,9 @@ def state(parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, A
             "failures": list(parts.events.delivery.failures),
         },
         "identity": parts.identity.as_state(),
+        "handshakes_failed": [
+            {**each, "at": text_of(each["at"])} for each in sorted(handshakes, key=lambda each: float(each["at"]))
+        ],
         "topics": parts.traffic.requests.as_state(),
         "standing": msgspec.to_builtins(parts.traffic.transitions.in_force(table)),
         "local": [
