@@ -110,6 +110,8 @@ class Trust(msgspec.Struct, tag_field="t", tag="trust"):
     """Roots (DER) by trust domain."""
     revoked: bytes = b""
     """As `agent.identity.revocations` has it; empty: nothing."""
+    proven_only: bool = False
+    """Whether other agents may ask this one by TLS only, where they have proven who they are."""
 
 
 class Where(msgspec.Struct, tag_field="t", tag="agents"):

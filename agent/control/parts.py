@@ -134,6 +134,7 @@ def _around(
         lambda: here.holder.lease,
         lambda: {service for service, _ in registrar.local},
         lambda: mesh.table.agents,
+        partial(_is_strict, mesh),
         prove,
         fleet.has_taken,
         tell,
@@ -143,6 +144,12 @@ def _around(
         _in_a_thread,
         peers.ask,
     )
+
+
+def _is_strict(mesh: MeshView) -> bool:
+    """Whether the whole mesh speaks TLS and nothing else."""
+    policy = mesh.table.in_force.enforced.get("tls", {}).get("*")
+    return policy is not None and msgspec.json.decode(policy.text).get("mtls") == "strict"
 
 
 async def _in_a_thread(work: Callable[..., T], *about: object) -> T:

@@ -229,6 +229,7 @@ class Worker(Runtime):
 
     def _trust(self, told: frames.Trust) -> None:
         withdrawn = self.security.take(told)
+        self.peers.proven_only = told.proven_only
         self.pool.renew(self.security)
         self.custody.look(withdrawn=withdrawn)
 

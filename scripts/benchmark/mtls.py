@@ -84,13 +84,10 @@ def two_agents(run: Run, v1: Sequence[int], *, secured: bool) -> Iterator[Pair]:
         running_agent(folder, "caller", url, cpus=run.proxy_cpus) as caller,
         running_agent(folder, "callee", url, cpus=run.proxy_cpus) as callee,
     ):
-        instances = {
-            keys.instance(traffic.HOST, f"pets-{port}"): mesh.as_json(
-                {"address": "127.0.0.1", "port": port, "version": "v1", "agent": "callee"}
-            )
-            for port in v1
-        }
-        mesh.put_all(url, instances)
+        socket_path = folder / f"agent-callee-{callee.outbound}" / "agent.sock"
+        for port in v1:
+            register = ["register", "--service", traffic.HOST, "--version", "v1", "--port", str(port)]
+            _shoal(["--admin", str(socket_path), *register])
         wait_until("two hops", lambda: answers(caller.outbound), caller.program)
         if secured:
             _secure(keys, url, folder, caller, callee)
@@ -104,14 +101,16 @@ def _inbound(agent: Agent, folder: Path) -> int:
     return int(text.partition("[inbound]")[2].partition(":")[2].partition('"')[0])
 
 
+def _shoal(words: Sequence[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "agent", *words], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise Failed(f"shoal {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+
+
 def _secure(keys: Keys, url: str, folder: Path, caller: Agent, callee: Agent) -> None:
     """As docs/identity.md has it: a root and an issuer, hosts, a grant; then `strict`."""
     init = ["ca", "init", "--issuer", "caller", "--root-key", str(folder / "root.key")]
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", "--etcd", url, *init], capture_output=True, text=True, timeout=60
-    )
-    if done.returncode:
-        raise Failed(f"shoal ca init ended with {done.returncode}: {done.stdout}{done.stderr}")
+    _shoal(["--etcd", url, *init])
     mesh.put_all(
         url,
         {

@@ -118,6 +118,7 @@ class Host:
                 lambda: self.lease,
                 lambda: self.services,
                 lambda: self.alive,
+                lambda: False,
                 self.proven.append,
                 self._proves,
                 lambda kind, parts, data: self.told.append((kind, parts.get("service", ""), data["reason"])),

@@ -42,6 +42,8 @@ class Around(NamedTuple):
     """Those that have instances on this host."""
     alive: Callable[[], Collection[str]]
     """Hosts whose agents live."""
+    strict: Callable[[], bool]
+    """Whether the whole mesh is to speak TLS and nothing else."""
     prove: Callable[[Trust], None]
     """Hands workers what is shown and believed."""
     proves: Callable[[], Awaitable[bool]]

@@ -175,7 +175,8 @@ class Engaged:
             }
             revoked = standing.revocations.document() if len(standing.revocations) else b""
             self._roots = (standing.trusted, bundles, revoked)
-        return Trust(standing.bundle.trust_domain, self.svids.shown(), *self._roots[1:])
+        shown = self.svids.shown()
+        return Trust(standing.bundle.trust_domain, shown, *self._roots[1:], self._around.strict() and "" in shown)
 
     def _may_issue(self) -> bool:
         return self._around.host in self.standing.issuers and ISSUER_REQUEST in self.svids.held()

@@ -30,11 +30,13 @@ ANSWER_S: Final = 5.0
 class Peers:
     """Questions that wait for control's answer."""
 
-    __slots__ = ("_asked", "_send", "answer_s", "here", "refused")
+    __slots__ = ("_asked", "_send", "answer_s", "here", "proven_only", "refused")
 
     def __init__(self, refused: dict[str, int]) -> None:
         self._asked: Waiting[Question] = Waiting(MAX_ASKED)
         self.answer_s = ANSWER_S
+        self.proven_only = False
+        """Whether an address makes nobody an agent."""
         self.refused = refused
         """Counts of the worker's, by policy."""
         self._send: Callable[[Peer], None] | None = None
@@ -90,7 +92,10 @@ class Question(RequestHandler):
     def start(self) -> None:
         """Ask, as soon as it is whole."""
         peer = self._down.peer
-        may = self.request.target == JOIN if peer.joins else peer.agent and not peer.called
+        if peer.joins:
+            may = self.request.target == JOIN
+        else:
+            may = peer.agent and not peer.called and (peer.identity is not None or not self._peers.proven_only)
         if not may:
             self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
             return

@@ -148,11 +148,13 @@ class TlsSocket:
             except OSError as error:
                 self._break(error)
                 return
-            if data:
-                parts.append(data)
-            else:
+            if not data:
                 self._ended = True
                 self._stay_readable()
+                return
+            parts.append(data)
+            if not self._incoming.pending and not self._object.pending():
+                return  # asking in vain costs an exception
 
     def _break(self, error: OSError) -> None:
         code = errno.EPROTO if isinstance(error, ssl.SSLError) or not error.errno else error.errno
@@ -186,13 +188,14 @@ class TlsSocket:
             taken, self._taken = self._taken, 0
             if taken:
                 return taken
+        if len(data) <= PIECE:
+            return self._send_small(data)
         parts: list[bytes] = []
         taken = 0
         size = min(len(data), MAX_SEND)
         try:
             while taken < size:
-                piece = data if size <= PIECE and len(data) == size else bytes(data[taken : min(taken + PIECE, size)])
-                taken += self._object.write(piece)
+                taken += self._object.write(bytes(data[taken : min(taken + PIECE, size)]))
                 parts.append(self._outgoing.read())
         except ssl.SSLError as error:
             raise OSError(errno.EPIPE, words(error)) from None
@@ -202,11 +205,23 @@ class TlsSocket:
         self._taken = 0
         return taken
 
+    def _send_small(self, data: bytes | bytearray) -> int:
+        """What is one record, as most heads and answers are."""
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise OSError(errno.EPIPE, words(error)) from None
+        self._left = self._outgoing.read()
+        self._taken = len(data)
+        self._flush()
+        self._taken = 0
+        return len(data)
+
     def _flush(self) -> None:
         """Have the kernel take all that is left; raises BlockingIOError where it does not."""
         while self._left:
             sent = self._sock.send(self._left)
-            self._left = self._left[sent:]
+            self._left = self._left[sent:] if sent < len(self._left) else b""
 
     def _flush_quietly(self) -> None:
         try:

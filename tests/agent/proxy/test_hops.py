@@ -409,6 +409,33 @@ async def test_trust_that_makes_no_sense_leaves_all_as_it_was(tmp_path: Path) ->
         assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
 
 
+async def test_questions_of_agents_are_proven_where_all_is_strict(tmp_path: Path) -> None:
+    """An address makes nobody an agent then; a service's certificate is none of an agent's, and one of another service
+    asks nothing."""
+    said = b"POST /nothing HTTP/1.1\r\nHost: agent.shoal\r\nContent-Length: 0\r\nconnection: close\r\n\r\n"
+    async with hop(tmp_path) as found:
+        worker = found.callee.worker
+        worker.peers.connect(lambda asked: worker.peers.answer(asked.id, 404, asked.identity.encode()))
+        client = await found.callee.client(inbound=True)
+        assert (await client.ask(said, b"\r\n")).startswith(b"HTTP/1.1 404")
+        files = shown(tmp_path / "callee", PETS)
+        own = shown(tmp_path / "callee", WEB)
+        ends = time.time() + 3600
+        told = {
+            "": Svid(str(own.chain), str(own.key), ends),
+            "pets.production": Svid(str(files.chain), str(files.key), ends),
+        }
+        worker.take(Trust(TRUST_DOMAIN, told, {TRUST_DOMAIN: ROOTS}, proven_only=True))
+        client = await found.callee.client(inbound=True)
+        assert (await client.ask(said, b"\r\n")).startswith(b"HTTP/1.1 403")
+        for sni, status in (("agent.shoal", b"404"), ("pets.production", b"403")):
+            heard = await trio.to_thread.run_sync(_python_client, tmp_path, WEB, found.callee.inbound_port, sni, said)
+            assert heard.startswith(b"HTTP/1.1 " + status), heard
+        assert b"spiffe://default.shoal/agent/web-1" in await trio.to_thread.run_sync(
+            _python_client, tmp_path, WEB, found.callee.inbound_port, "agent.shoal", said
+        )
+
+
 async def test_a_federated_caller_is_no_agent_of_ours(tmp_path: Path) -> None:
     """Its words are not believed, and no service of ours is named; but it is known who it is."""
     async with hop(tmp_path) as found:
