@@ -72,8 +72,6 @@ class Security:
         """What an inbound listener's handshakes are made by; None: it speaks no TLS."""
         self.trust_domain = ""
         self.failures: deque[Failure] = deque(maxlen=REMEMBERED)
-        self.refused = 0
-        """Handshakes of callers here that came to nothing."""
         self._shown: Mapping[str, Svid] = {}
         self._roots: tuple[bytes, ...] = ()
         self._bundles: dict[str, Bundle] = {}

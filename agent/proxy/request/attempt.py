@@ -179,8 +179,8 @@ class Attempt(Dialling):
         """On a connection of the pool, or a new one; as soon as there may be one."""
         pool, tally = self.exchange.runtime.pool, self.exchange.tally()
         target = self.exchange.target
-        tls = target.plan.tls if target is not None and not self.exchange.inbound else None
-        if target is not None and tls is not None and not self._secure(target, tls):
+        tls = target.plan.tls if target is not None else None
+        if target is not None and tls is not None and not self.exchange.inbound and not self._secure(target, tls):
             return
         if self.exchange.request.method == b"CONNECT":
             self.open_one(pool, tally)
@@ -196,7 +196,8 @@ class Attempt(Dialling):
             return True
         self.insecure = True
         self.endpoint.load.refused_until = exchange.reactor.now + REFUSED_S
-        exchange.on_failed(self, Failure.CONNECT, f"{self._address} cannot be reached in safety: {found}", sent=False)
+        reason = f"{self._address} cannot be reached in safety: {found} ({tls.reason_policy})"
+        exchange.on_failed(self, Failure.CONNECT, reason, sent=False)
         return False
 
     @property

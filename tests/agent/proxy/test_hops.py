@@ -250,7 +250,7 @@ async def test_permissive_is_plain_text_to_whom_holds_nothing(tmp_path: Path) ->
         found.leads(mode=STRICT, secured_until=0.0)
         answer = await found.ask(CREDENTIALS, b"}")
         assert answer.startswith(b"HTTP/1.1 503") and b"x-shoal-policy: tls\r\n" in answer
-        assert b"the agent of web-1 holds no certificate of pets.production" in answer
+        assert b"the agent of web-1 holds no certificate of pets.production (tls/pets.production of revision" in answer
         found.leads(mode=STRICT, secured_until=time.time() - 1)
         assert b"any more: it has ended" in await found.ask(CREDENTIALS, b"}")
         found.leads(mode=STRICT)
