@@ -23,7 +23,6 @@ def lane_to(runtime: Runtime, target: Service, endpoint: Endpoint, caller: str, 
     if not endpoint.via:
         return _beside(runtime, endpoint, tls)
     now_s = runtime.recorder.epoch + runtime.reactor.now
-    reason = ""
     if endpoint.secured_until <= now_s:
         reason = f"the agent of {endpoint.agent} holds no certificate of {endpoint.service}"
         if endpoint.secured_until:
