@@ -91,13 +91,15 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
 
 
 class Svid(msgspec.Struct, frozen=True, array_like=True):
-    """A certificate and its key, in files of this host."""
+    """A certificate and its key, in files of this host or in memory."""
 
     chain: str
-    """PEM."""
+    """PEM; empty: it is in no file."""
     key: str
     ends_s: float
     """Of the epoch: when the first of its chain ends."""
+    pem: bytes = b""
+    """Both, where they are in no file."""
 
 
 class Trust(msgspec.Struct, tag_field="t", tag="trust"):

@@ -114,12 +114,14 @@ class Control:
             workers=fleet.left_behind(),
             retired=fleet.hand_over_ledger(),
             counters=in_memory(saved(self.parts)),
+            identity=in_memory(self.parts.identity.handed_over()),
         )
 
     async def _remember(self) -> None:
         """The table, and the instances, of before a restart."""
         parts = self.parts
         parts.identity.load()
+        await parts.identity.first()
         if self._handover.workers:
             # After SIGHUP the table on disk is a moment old: it counts at once, so that the new workers lose no time,
             # and our instances keep their verdicts.

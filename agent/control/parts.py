@@ -92,6 +92,7 @@ class Parts:
             events=detector.of_instance,
         )
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers)
+        around = around._replace(workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)
         self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity)
         self.stopping = trio.Event()

@@ -254,10 +254,10 @@ def _usage(certificate: x509.Certificate) -> x509.KeyUsage:
 def _check_time(certificate: x509.Certificate, now_s: float, whose: str) -> None:
     begins_s, ends_s = _begins_s(certificate), _ends_s(certificate)
     if now_s < begins_s:
-        early = f"begins at {_shown(begins_s)}, and it is {_shown(now_s)} here: {_far(begins_s - now_s)} too early"
+        early = f"begins at {_shown(begins_s)}, and it is {_shown(now_s)} here: {far(begins_s - now_s)} too early"
         raise _Unproven(f"{whose} {early}; one of the clocks is off")
     if now_s >= ends_s:
-        raise _Unproven(f"{whose} has ended at {_shown(ends_s)}: {_far(now_s - ends_s)} ago by the clock here")
+        raise _Unproven(f"{whose} has ended at {_shown(ends_s)}: {far(now_s - ends_s)} ago by the clock here")
 
 
 def _begins_s(certificate: x509.Certificate) -> float:
@@ -272,7 +272,8 @@ def _shown(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _far(seconds: float) -> str:
+def far(seconds: float) -> str:
+    """A length of time, for people."""
     return (
         f"{seconds:.0f} s"
         if seconds < 120

@@ -10,7 +10,7 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.settings.address import Address, parse_listen
-from agent.settings.document import DEFAULT_ETCD, Etcd, InstanceSettings, LocalPart, Settings
+from agent.settings.document import DEFAULT_ETCD, UNIX, Etcd, InstanceSettings, LocalPart, Settings
 from agent.trust import parse_ranges
 from policies.language.duration import seconds
 from policies.language.names import parse_pattern, parse_service
@@ -31,6 +31,7 @@ def check(settings: Settings) -> None:
     for name, listen in _listened(settings).items():
         _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
     _check_local(settings.local)
+    _check_endpoint(settings.identity.spiffe_endpoint_socket)
     _check_apart(settings)
     _check_times(settings)
     _check_etcd(settings.etcd)
@@ -65,6 +66,15 @@ def _check_local(local: LocalPart) -> None:
         _told(below("$.local.services", pattern), lambda pattern=pattern: parse_pattern(pattern))
         for number, name in enumerate(names):
             _check_user(f"{below('$.local.services', pattern)}[{number}]", name)
+
+
+def _check_endpoint(url: str) -> None:
+    """Of a Workload API: who asks is known there by the socket's other end."""
+    where = "$.identity.spiffe_endpoint_socket"
+    if url and not url.startswith(f"{UNIX}/"):
+        raise Flaw(where, "a Unix socket, such as unix:///run/spire/agent/public/api.sock")
+    if len(url.removeprefix(UNIX).encode()) > MAX_SOCKET_PATH:
+        raise Flaw(where, f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
 
 
 def _check_user(path: str, name: str) -> None:

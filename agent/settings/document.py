@@ -19,6 +19,8 @@ from registry.records import Port, Weight
 DEFAULT_ETCD = "http://127.0.0.1:2379"
 MAX_DEFAULT_WORKERS = 4
 SOCKET_NAME = "agent.sock"
+UNIX = "unix://"
+"""How URLs of sockets begin, before the path."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,6 +148,18 @@ class ProgramSettings(Part, frozen=True, kw_only=True):
     """Of each process; 0: no limit."""
 
 
+class IdentitySettings(Part, frozen=True, kw_only=True):
+    """`[identity]`: where this host's certificates come from."""
+
+    spiffe_endpoint_socket: str = ""
+    """`unix:///path` of a Workload API, such as SPIRE's; empty: issuers of the mesh, where there are any."""
+
+    @property
+    def socket_path(self) -> str:
+        """Its path; empty: there is none."""
+        return self.spiffe_endpoint_socket.removeprefix(UNIX)
+
+
 class InstanceSettings(Part, frozen=True, kw_only=True):
     """`[[instances]]`: one that runs on this host, whoever starts it."""
 
@@ -202,6 +216,7 @@ class Settings(Part, frozen=True, kw_only=True):
     topics: Topics = Topics()
     checks: Checks = Checks()
     programs: ProgramSettings = ProgramSettings()
+    identity: IdentitySettings = IdentitySettings()
     instances: tuple[InstanceSettings, ...] = ()
 
     @property

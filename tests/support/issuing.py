@@ -90,7 +90,12 @@ class Operator:
 class Host:
     """One agent's identity."""
 
-    def __init__(self, store: Store, host: str, folder: Path, *services: str, off_s: float = 0.0) -> None:
+    def __init__(
+        self, store: Store, host: str, folder: Path, *services: str, off_s: float = 0.0, socket: str = ""
+    ) -> None:
+        """`socket`: of a Workload API, which it asks."""
+        self.socket = socket
+        self.inherited = b""
         self.store = store
         self.host = host
         self.services = set(services)
@@ -127,6 +132,8 @@ class Host:
                 os.urandom,
                 at_once,
                 self._ask,
+                self.socket,
+                self.inherited,
             )
         )
 
@@ -180,6 +187,7 @@ class Host:
     async def run(self) -> None:
         """Until `scope` is cancelled, as by a kill: nothing is said."""
         self.identity.load()
+        await self.identity.first()
         with self.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._renew)
@@ -199,7 +207,15 @@ class Host:
     def again(self) -> Host:
         """The same host, started anew."""
         self.scope.cancel()
-        return Host(self.store, self.host, self.folder.parent, *self.services, off_s=self.off_s)
+        folder = self.folder.parent
+        return Host(self.store, self.host, folder, *self.services, off_s=self.off_s, socket=self.socket)
+
+    def executed_anew(self) -> Host:
+        """The same, with what is handed over then."""
+        host = self.again()
+        host.inherited = self.identity.handed_over()
+        host.identity = host._made()
+        return host
 
 
 async def until(question: Any, patience_s: float = 120.0) -> Any:
@@ -224,9 +240,9 @@ class Mesh:
         self.nursery = nursery
         self.hosts: list[Host] = []
 
-    def host(self, name: str, *services: str, off_s: float = 0.0) -> Host:
+    def host(self, name: str, *services: str, off_s: float = 0.0, socket: str = "") -> Host:
         """A host that runs."""
-        return self.start(Host(self.store, name, self.folder, *services, off_s=off_s))
+        return self.start(Host(self.store, name, self.folder, *services, off_s=off_s, socket=socket))
 
     def start(self, host: Host) -> Host:
         """One more, or one again."""

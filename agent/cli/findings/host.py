@@ -66,17 +66,21 @@ def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
 def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:
     """What it cannot prove, or soon not any more; and whose clock is why."""
     held = {each["name"] for each in identity.get("held", [])}
+    say = "`shoal ca status` says who can sign, and who holds what"
+    if identity.get("workload_api"):
+        say = f"SPIRE gives this host's certificates, at {identity['workload_api']} (docs/identity.md)"
     for problem in identity.get("problems", []):
         name = problem["name"]
         where = f"{host} {name.removeprefix('svc/')}"
         severity: Severity = "warning" if name in held or problem["reason"].startswith("no grant") else "error"
-        yield Finding(
-            "identity", severity, where, problem["reason"], "`shoal ca status` says who can sign, and who holds what"
-        )
+        yield Finding("identity", severity, where, problem["reason"], say)
     for issuer, ahead_s in identity.get("clocks", {}).items():
         what = f"its clock is {abs(ahead_s):.0f} s {'before' if ahead_s > 0 else 'behind'} that of {host}"
         say = "let both hosts take their time from one source (NTP); certificates depend on it"
         yield Finding("identity-clock", "warning", issuer, what, say)
+    if identity.get("workload_error"):
+        what = f"{identity['workload_api']} gives nothing: {identity['workload_error']}"
+        yield Finding("identity-workload-api", "warning", host, what, "what is held serves until it ends")
     if identity.get("error"):
         say = "see the rights of its etcd user (docs/keys.md), and its log"
         yield Finding(

@@ -69,6 +69,8 @@ class Handover(msgspec.Struct, frozen=True):
     """A file in memory with what control itself had counted; -1: nothing."""
     retired: int = -1
     """A file in memory with what workers have counted (`agent.control.workers.ledger`); -1: nothing."""
+    identity: int = -1
+    """A file in memory with certificates and keys that are on no disk; -1: nothing."""
 
 
 def received(environment: Mapping[str, str]) -> Handover:

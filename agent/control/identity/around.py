@@ -56,6 +56,10 @@ class Around(NamedTuple):
     """So many random bytes that nobody can foresee."""
     disk: OnDisk
     ask: Ask
+    workload_socket: str = ""
+    """Where SPIFFE's Workload API is served, which certificates and bundles come from; empty: issuers of the mesh."""
+    inherited: bytes = b""
+    """What `AgentIdentity.handed_over` said before this agent was executed anew."""
 
 
 class Identified(Protocol):

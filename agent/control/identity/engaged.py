@@ -1,59 +1,37 @@
-"""Identity at work, once a trust bundle stands: what is believed, what is held, what is asked, told, and issued.
-
-Law: everything is looked at again by the clock (`TICK_S`), whatever woke whom: no certificate ends unseen, and a clock
-that jumps is seen with the next look.
-"""
+"""Identity at work, once a trust bundle stands: what is asked for, and issued."""
 
 from __future__ import annotations
 
-import math
-import ssl
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 import structlog
 import trio
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent import questions
 from agent.control.identity.answering import Answering
-from agent.control.identity.around import Around
-from agent.control.identity.asking import Asking, Publishing
-from agent.control.identity.files import Files
+from agent.control.identity.around import Around, Reply
+from agent.control.identity.asking import Asking
 from agent.control.identity.issuer import Issuing, Means
+from agent.control.identity.proving import Proving
 from agent.control.identity.standing import Standing
 from agent.control.identity.svids import Svids
-from agent.control.identity.way import NoAnswer, Way, client_context
-from agent.frames import Trust
-from agent.identity.spiffe import agent_id
-from agent.identity.verdict import Refused
-from agent.identity.verification import verify
+from agent.control.identity.way import NoAnswer
+from agent.frames import Peer
 from agent.questions import SIGN, Sign, SignAnswer
-from registry.keys import AGENT_REQUEST, ISSUER_REQUEST, SERVICE_REQUEST
-from registry.records import encode
-from registry.store import Change
+from registry.keys import ISSUER_REQUEST
 
-TICK_S: Final = 5.0
-SAVE_AFTER_S: Final = 0.5
 PEER_S: Final = 3.0
-SHORT_S: Final = 0.1
-"""At least so long between two looks, however much happens."""
-OF_AGENT: Final = "agent.shoal"
-"""What the agent itself is called in events; no service can be called so."""
 log = structlog.get_logger()
 
 
-class Engaged:
-    """One agent's."""
+class Engaged(Proving):
+    """One agent's, whose certificates issuers of the mesh sign."""
 
     def __init__(self, around: Around) -> None:
-        self._around = around
-        self.standing = Standing(around.keys)
-        self.svids = Svids(around.host, self.standing)
-        self.files = Files(around.folder, around.keys.mesh)
+        standing = Standing(around.keys)
+        self.svids = Svids(around.host, standing)
+        super().__init__(around, standing, self.svids)
         self.asking = Asking(
             around.store,
             around.keys,
@@ -66,7 +44,6 @@ class Engaged:
             ask_peers=self._ask_peers,
             changed=self.wake,
         )
-        self.publishing = Publishing(around.store, around.keys.trust(around.host), around.lease, around.proves)
         means = Means(
             around.keys,
             around.host,
@@ -78,22 +55,9 @@ class Engaged:
         )
         self.issuing = Issuing(around.store, means, around.lease)
         self.answering = Answering(around, self.standing, self.issuing.judge)
-        self.trust = Trust()
-        self.problems: dict[str, str] = {}
-        """What cannot be proven here, and why, as it was told; by name of the request."""
-        self._wake = trio.Event()
-        self._unsaved = trio.Event()
         self._issues = False
-        self._context: tuple[object, ssl.SSLContext] | None = None
-        """What this agent shows when it asks others, and as of what."""
-        self._ways: dict[str, Way] = {}
-        self._services: frozenset[str] = frozenset()
-        self._roots: tuple[object, dict[str, list[bytes]], bytes] = (None, {}, b"")
-        """By what certificates are judged, and how workers are told of it."""
-
-    def wake(self) -> None:
-        """Look at everything soon."""
-        self._wake.set()
+        self._lets = trio.Event()
+        """An operator lets this host issue, and it can."""
 
     # What is known.
 
@@ -105,16 +69,12 @@ class Engaged:
         self.asking.let_go([("", useless)])
         self._look()
 
-    def hear(self, changes: Sequence[Change], *, whole: bool, another: bool) -> None:
-        """What happened in etcd."""
-        for change in changes:
-            self.publishing.hear(change.key, change.value)
-        if self.standing.take(changes, self._around.clock(), whole=whole, another=another):
-            self._unsaved.set()
-            self.issuing.refresh()
-            self.wake()
-        elif self._services != frozenset(self._around.services()):
-            self.wake()
+    def _heard(self) -> None:
+        self.issuing.refresh()
+
+    def asked(self, told: Peer, reply: Reply) -> None:
+        """A question of another host's: SIGN or JOIN."""
+        self.answering.asked(told, reply)
 
     # What goes on.
 
@@ -125,23 +85,10 @@ class Engaged:
             nursery.start_soon(self.asking.run)
             nursery.start_soon(self.publishing.run)
             nursery.start_soon(self.answering.run)
-            while True:
-                self._wake = trio.Event()
-                self._look()
-                if self._may_issue() and not self._issues:
-                    self._issues = True
-                    nursery.start_soon(self._issue)
-                await trio.sleep(SHORT_S)
-                with trio.move_on_after(min(TICK_S, self._first_end_s())):
-                    await self._wake.wait()
-
-    def _first_end_s(self) -> float:
-        """How long until something ends."""
-        ends = (held.ends_s for held in self.svids.held().values())
-        return max(0.0, min(ends, default=math.inf) - self._around.clock())
+            nursery.start_soon(self._issue)
+            nursery.start_soon(self._looking)
 
     def _look(self) -> None:
-        """At the clock, at what is registered, and at what is believed."""
         around = self._around
         now_s = around.clock()
         self._services = frozenset(around.services())
@@ -150,83 +97,36 @@ class Engaged:
         said = self.standing.issuers.get(around.host)
         if said is not None and said.chain:
             self._offer_intermediate(said.chain)
-        trust = self._trust()
-        if trust != self.trust:
-            self.trust = trust
-            around.prove(trust)
-        self.publishing.want(encode(self.svids.holds()) if self.standing.bundle is not None else None)
+        self._show()
         if self.svids.due(now_s):
             self.asking.wake()
         self._tell(self.svids.problems(now_s))
+        if self._may_issue():
+            self._lets.set()
 
     def _offer_intermediate(self, chain: str) -> None:
         """What an operator signed for this host."""
         if self.svids.is_news(ISSUER_REQUEST, chain):
             self.asking.offer(ISSUER_REQUEST, chain)
 
-    def _trust(self) -> Trust:
-        standing = self.standing
-        if standing.bundle is None:
-            return Trust()
-        if self._roots[0] is not standing.trusted:
-            bundles = {
-                domain: [root.public_bytes(Encoding.DER) for root in each.roots]
-                for domain, each in sorted(standing.bundles.items())
-            }
-            revoked = standing.revocations.document() if len(standing.revocations) else b""
-            self._roots = (standing.trusted, bundles, revoked)
-        shown = self.svids.shown()
-        return Trust(standing.bundle.trust_domain, shown, *self._roots[1:], self._around.strict() and "" in shown)
-
     def _may_issue(self) -> bool:
         return self._around.host in self.standing.issuers and ISSUER_REQUEST in self.svids.held()
 
     async def _issue(self) -> None:
-        """As long as an operator lets this host."""
-        log.info("this host issues certificates")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.issuing.run)
-            while self._may_issue():  # noqa: ASYNC110 - it ends by an operator's word, or by the clock
-                await trio.sleep(1.0)
-            nursery.cancel_scope.cancel()
-        log.info("this host issues certificates no more")
-        self._issues = False
-
-    async def _save(self) -> None:
+        """As long as an operator lets this host; until cancelled."""
         while True:
-            await self._unsaved.wait()
-            await trio.sleep(SAVE_AFTER_S)
-            self._unsaved = trio.Event()
-            await self._around.disk(self.files.save, self.standing.saved())
+            await self._lets.wait()
+            log.info("this host issues certificates")
+            self._issues = True
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.issuing.run)
+                while self._may_issue():  # noqa: ASYNC110 - it ends by an operator's word, or by the clock
+                    await trio.sleep(1.0)
+                nursery.cancel_scope.cancel()
+            log.info("this host issues certificates no more")
+            self._issues, self._lets = False, trio.Event()
 
     # Peers.
-
-    def way(self, host: str) -> Way | None:
-        """How to ask another host's agent; None: this one can prove nothing."""
-        held, bundle = self.svids.held().get(AGENT_REQUEST), self.standing.bundle
-        if held is None or bundle is None:
-            return None
-        marks = (held.kept.path, self.standing.trusted)
-        if self._context is None or self._context[0] != marks:
-            roots = [root.public_bytes(Encoding.DER) for root in bundle.roots]
-            try:
-                self._context = (marks, client_context(held.kept.path, roots))
-            except OSError as error:
-                log.warning("the agent's own certificate cannot be read", error=str(error))
-                return None
-            self._ways.clear()
-        if host not in self._ways:
-            self._ways[host] = Way(self._context[1], OF_AGENT, partial(self._judge_agent, host))
-        return self._ways[host]
-
-    def _judge_agent(self, host: str, chain: list[bytes]) -> str:
-        bundle = self.standing.bundle
-        try:
-            expected = agent_id(bundle.trust_domain if bundle is not None else "", host)
-        except ValueError as error:
-            return str(error)
-        found = verify(chain, self.standing.bundles, self.standing.revocations, self._around.clock(), expected)
-        return found.reason if isinstance(found, Refused) else ""
 
     async def _ask_peers(self, name: str, csr: str) -> None:
         """An issuer, past etcd: this host itself, where it is one."""
@@ -254,28 +154,6 @@ class Engaged:
 
     # What is told.
 
-    def _tell(self, problems: dict[str, str]) -> None:
-        """What is new of it, and what is over."""
-        for name, reason in problems.items():
-            if name not in self.problems:
-                log.warning("this host cannot prove what it is", name=name, reason=reason)
-                self._event("identity.missing", name, reason)
-            elif _kind(reason) != _kind(self.problems[name]):
-                log.warning("this host cannot prove what it is", name=name, reason=reason)
-        held = self.svids.held()
-        for name in self.problems.keys() - problems.keys():
-            if name not in held and self.svids.wants(name):
-                problems[name] = self.problems[name]  # asked for by now; it is no better yet
-                continue
-            reason = "it holds a certificate" if name in held else "it is not wanted here any more"
-            log.info("this host can prove what it is", name=name, reason=reason)
-            self._event("identity.held", name, reason)
-        self.problems = problems
-
-    def _event(self, kind: str, name: str, reason: str) -> None:
-        service = name.removeprefix(SERVICE_REQUEST) if name.startswith(SERVICE_REQUEST) else OF_AGENT
-        self._around.tell(kind, {"host": self._around.host, "service": service}, {"reason": reason})
-
     @property
     def malformed(self) -> dict[str, str]:
         """Keys that are not believed, and why."""
@@ -283,55 +161,27 @@ class Engaged:
 
     def as_state(self) -> dict[str, Any]:
         """What /state shows."""
-        standing, now_s = self.standing, self._around.clock()
-        bundle = standing.bundle
-        if bundle is None:
-            return {}
-        return {
-            "trust_domain": bundle.trust_domain,
-            "bundle": bundle.sequence,
-            "roots": len(bundle.roots),
-            "federated": {domain: each.sequence for domain, each in sorted(standing.federated.items())},
-            "revoked": len(standing.revocations),
-            "issuers": sorted(standing.issuers),
-            "issuing": self._issues,
-            "waiting": self.issuing.desk.waiting() if self._issues else 0,
-            "held": [
-                {
-                    "name": name,
-                    "path": str(held.kept.path),
-                    "ends": _text(held.ends_s),
-                    "ends_s": round(held.ends_s - now_s),
-                    "renewed_from": _text(held.renew_s),
-                    "root": held.root,
-                }
-                for name, held in self.svids.held().items()
-            ],
-            "problems": [{"name": name, "reason": reason} for name, reason in sorted(self.problems.items())],
-            "clocks": {issuer: round(ahead_s, 1) for issuer, ahead_s in sorted(self.asking.clocks.items())},
-            "error": self.asking.error,
-        }
+        found = super().as_state()
+        if found:
+            found |= {
+                "issuers": sorted(self.standing.issuers),
+                "issuing": self._issues,
+                "waiting": self._waiting,
+                "clocks": {issuer: round(ahead_s, 1) for issuer, ahead_s in sorted(self.asking.clocks.items())},
+                "error": self.asking.error,
+            }
+        return found
 
     def gauges(self) -> dict[str, float]:
         """For metrics; nothing while no bundle stands."""
-        if self.standing.bundle is None:
-            return {}
-        now_s, held = self._around.clock(), self.svids.held()
-        ends = [each.ends_s - now_s for each in held.values()]
-        return {
-            "shoal_identity_held": len(held),
-            "shoal_identity_missing": len(self.problems),
-            "shoal_identity_first_end_seconds": min(ends, default=0.0),
-            "shoal_identity_bundle_sequence": self.standing.bundle.sequence,
-            "shoal_identity_revoked": len(self.standing.revocations),
-            "shoal_identity_requests_waiting": self.issuing.desk.waiting() if self._issues else 0,
-        }
+        found = super().gauges()
+        return {**found, "shoal_identity_requests_waiting": self._waiting} if found else {}
 
+    @property
+    def _waiting(self) -> int:
+        """Requests that are on this issuer's desk."""
+        return self.issuing.desk.waiting() if self._issues else 0
 
-def _kind(reason: str) -> str:
-    """What of a reason does not change by the minute."""
-    return reason.partition(":")[0].partition(" in ")[0]
-
-
-def _text(unix_s: float) -> str:
-    return datetime.fromtimestamp(int(unix_s), UTC).isoformat().replace("+00:00", "Z")
+    def counters(self) -> dict[tuple[str, ...], float]:
+        """For metrics."""
+        return {("shoal_identity_signed",): self.issuing.signed, ("shoal_identity_refused",): self.issuing.refused}

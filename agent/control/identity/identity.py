@@ -1,7 +1,8 @@
 """Who this host can prove to be. Without a trust bundle in etcd: nothing, nothing is asked, and no library is loaded.
 
 What is about identity comes with the agent's one watch (`hear`). From the first bundle on, or when one was believed
-before a restart, the rest of this room is imported and goes on (`engaged`).
+before a restart, the rest of this room is imported and goes on (`engaged`); at once where the settings name a Workload
+API (`workload`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from registry.store import Change
 
 if TYPE_CHECKING:
     from agent.control.identity.engaged import Engaged
+    from agent.control.identity.workload.attached import Attached
 
 log = structlog.get_logger()
 
@@ -35,13 +37,22 @@ class AgentIdentity:
         """What stands, until a bundle does."""
         self._known = False
         """Whether etcd has told all of it."""
-        self._engaged: Engaged | None = None
+        self._engaged: Engaged | Attached | None = None
         self._begun = trio.Event()
 
     def load(self) -> None:
         """What was believed and held before a restart."""
-        if (self._around.folder / BELIEVED).exists():
+        if self._around.workload_socket or (self._around.folder / BELIEVED).exists():
             self._engage()
+
+    async def first(self) -> None:
+        """Wait, not for long, for what the Workload API gives, if that is to be asked; behind `load`."""
+        if self._engaged is not None:
+            await self._engaged.first()
+
+    def handed_over(self) -> bytes:
+        """What is on no disk, for the process that is executed next."""
+        return self._engaged.handed_over() if self._engaged is not None else b""
 
     def hear(self, changes: Sequence[Change], *, resync: bool = False, another: bool = False) -> None:
         """What happened in etcd. `resync`: changes come with a snapshot. `another`: of another etcd than before."""
@@ -65,13 +76,20 @@ class AgentIdentity:
         if self._engaged is None:
             reply(503, b"no trust bundle is known here")
         else:
-            self._engaged.answering.asked(told, reply)
+            self._engaged.asked(told, reply)
 
     def _engage(self) -> None:
-        from agent.control.identity.engaged import Engaged  # 9 MB, which a mesh without identity need not have
+        # 9 MB, which a mesh without identity need not have
+        if self._around.workload_socket:
+            from agent.control.identity.workload.attached import Attached
 
-        log.info("identity: a trust bundle stands")
-        self._engaged = Engaged(self._around)
+            log.info("identity: by the Workload API", socket=self._around.workload_socket)
+            self._engaged = Attached(self._around)
+        else:
+            from agent.control.identity.engaged import Engaged
+
+            log.info("identity: a trust bundle stands")
+            self._engaged = Engaged(self._around)
         self._engaged.load()
         self._begun.set()
 
@@ -96,7 +114,4 @@ class AgentIdentity:
 
     def counters(self) -> dict[tuple[str, ...], float]:
         """For metrics; none without a bundle."""
-        if self._engaged is None:
-            return {}
-        issuing = self._engaged.issuing
-        return {("shoal_identity_signed",): issuing.signed, ("shoal_identity_refused",): issuing.refused}
+        return self._engaged.counters() if self._engaged is not None else {}

@@ -43,8 +43,10 @@ class IssuerSaid(NamedTuple):
 class Standing:
     """Of one mesh."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, *, elsewhere: str = "") -> None:
+        """`elsewhere`: where bundles come from, if not from etcd; those that stand there are not read then."""
         self._keys = keys
+        self._elsewhere = elsewhere
         self.bundle: Bundle | None = None
         """The trust domain's own; None: nothing is proven here."""
         self.federated: dict[str, Bundle] = {}
@@ -156,6 +158,10 @@ class Standing:
             self._keep(change)
 
     def _read_bundle(self, whose: str, change: Change, *, another: bool) -> None:
+        if self._elsewhere:
+            if change.value is not None:
+                raise ValueError(f"not read: this host's {self._elsewhere}")
+            return
         held = self.federated.get(whose) if whose else self.bundle
         if change.value is None:
             if held is not None and another:
@@ -172,6 +178,12 @@ class Standing:
             _check_follows(held, offered)
         self._set_bundle(whose, offered)
         self._keep(change)
+
+    def believe(self, bundle: Bundle, federated: dict[str, Bundle]) -> None:
+        """Bundles that come from elsewhere, all of them."""
+        if (bundle, federated) != (self.bundle, self.federated):
+            self._trusted = object()
+            self.bundle, self.federated = bundle, federated
 
     def _set_bundle(self, whose: str, bundle: Bundle | None) -> None:
         self._trusted = object()

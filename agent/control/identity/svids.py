@@ -23,7 +23,7 @@ from agent.identity.certificates import BACKDATE_S, ROOT_S, Issuer, Terms, key_d
 from agent.identity.renewal import MOST_WAIT_S, alarm_at_s, renew_at_s, wait_s
 from agent.identity.spiffe import SpiffeId, agent_id, service_id
 from agent.identity.verdict import Identity, Refused
-from agent.identity.verification import verify
+from agent.identity.verification import far, verify
 from registry.identity_records import Holds
 from registry.keys import AGENT_REQUEST, ISSUER_REQUEST, SERVICE_REQUEST
 
@@ -45,6 +45,11 @@ class Held(NamedTuple):
     alarm_s: float
     root: str
     """SHA-256 (hex) of the root that it leads to."""
+
+    @property
+    def path(self) -> str:
+        """Where workers read it."""
+        return str(self.kept.path)
 
 
 class _Entry:
@@ -311,7 +316,7 @@ class Svids:
         key = identity.shown[-1].key
         bundle = self._standing.bundle
         roots = bundle.roots if bundle is not None else ()
-        return next((_fingerprint(root) for root in roots if key_digest(root.public_key()) == key), "")
+        return next((fingerprint(root) for root in roots if key_digest(root.public_key()) == key), "")
 
     # What is so.
 
@@ -369,7 +374,7 @@ class Svids:
             if entry.held is None:
                 found[name] = f"there is no certificate: {why}"
             elif now_s >= entry.held.alarm_s:
-                found[name] = f"its certificate ends in {_far(entry.held.ends_s - now_s)}, and there is no other: {why}"
+                found[name] = f"its certificate ends in {far(entry.held.ends_s - now_s)}, and there is no other: {why}"
         return found
 
 
@@ -386,15 +391,6 @@ def _digest(kept: Kept) -> str:
     return key_digest(kept.key.public_key())
 
 
-def _fingerprint(root: x509.Certificate) -> str:
+def fingerprint(root: x509.Certificate) -> str:
+    """SHA-256, hex: as bundles and the mesh are told of it."""
     return root.fingerprint(hashes.SHA256()).hex()
-
-
-def _far(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )

@@ -14,7 +14,8 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from agent.frames import Svid, Trust
 from agent.identity.revocations import Revocations, parse_revocations
 from agent.identity.spiffe import SpiffeId, service_id
 from agent.identity.verdict import Identity, Refused
+from agent.process.memory_file import memory_file
 from agent.proxy.engine.credentials import (
     AGENT,
     JOIN,
@@ -126,9 +128,9 @@ class Security:
         key = (side, name)
         known = self._made.get(key) or (before or {}).get(key)
         if known is None or not self._is_current(key, known):
-            shown = Shown(Path(svid.chain), Path(svid.key))
             try:
-                known = _Context(svid, self._roots, _MAKE[side](shown, self._roots))
+                with _in_files(svid) as shown:
+                    known = _Context(svid, self._roots, _MAKE[side](shown, self._roots))
             except OSError as error:
                 log.error("the certificate of %s cannot be used: %s", name or "the agent", error)
                 return None
@@ -181,6 +183,16 @@ class Security:
         from agent.identity.verification import revoked_by
 
         return revoked_by(identity, self._revocations)
+
+
+@contextmanager
+def _in_files(svid: Svid) -> Iterator[Shown]:
+    """As OpenSSL wants to read it. Raises OSError."""
+    if not svid.pem:
+        yield Shown(Path(svid.chain), Path(svid.key))
+        return
+    with memory_file(svid.pem) as path:
+        yield Shown(path, path)
 
 
 def _nothing() -> None:

@@ -139,6 +139,22 @@ def test_what_is_wrong_is_told_with_its_line(before: str, after: str, told: str)
     assert message(FULL.replace(before, after)).startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("tcp://127.0.0.1:8081", "a Unix socket, such as unix:///run/spire"),
+        ("/run/spire.sock", "a Unix socket, such as unix:///run/spire"),
+        ("unix://run/spire.sock", "a Unix socket, such as unix:///run/spire"),
+        ("unix:///" + "a" * 200, "longer than 107 bytes"),
+    ],
+)
+def test_a_workload_api_is_a_unix_socket(url: str, told: str) -> None:
+    """Over anything else it could not know who asks."""
+    assert told in message(f'[identity]\nspiffe_endpoint_socket = "{url}"')
+    good = parse('[identity]\nspiffe_endpoint_socket = "unix:///run/spire.sock"', "agent.toml")
+    assert good.identity.socket_path == "/run/spire.sock"
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """A missing file and one that is no text are errors in one line, not stack traces."""
     with pytest.raises(SettingsError, match=r"nowhere\.toml: No such file or directory"):

@@ -13,6 +13,7 @@ from agent.settings.document import (
     Checks,
     Etcd,
     Hooks,
+    IdentitySettings,
     Inbound,
     InstanceSettings,
     Limits,
@@ -39,6 +40,7 @@ PARTS = {
     "topics": Topics,
     "checks": Checks,
     "programs": ProgramSettings,
+    "identity": IdentitySettings,
 }
 
 
@@ -69,6 +71,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "topics",
         "checks",
         "programs",
+        "identity",
         "instances",
     }
     for name in part.__struct_fields__:

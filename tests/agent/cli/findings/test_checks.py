@@ -278,6 +278,13 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
     (local(identity={"held": [{"name": "agent"}], "problems": [{"name": "agent", "reason": "its certificate ends"}]}),
      "identity", "warning", "web-1 agent", "ends"),
     (local(identity={"clocks": {"db-1": -3600.0}}), "identity-clock", "warning", "db-1", "3600 s behind that of web-1"),
+    (
+        local(identity={"workload_api": "/run/spire.sock", "workload_error": "unavailable: gone"}),
+        "identity-workload-api",
+        "warning",
+        "web-1",
+        "/run/spire.sock gives nothing: unavailable: gone",
+    ),
     (local(identity={"error": "permission denied"}), "identity-etcd", "warning", "web-1", "permission denied"),
     (local(shadowed=[{"key": "/k", "reason": "another spelling"}]), "two-spellings", "warning", "/k", "another"),
     (local(listeners=[{"name": "admin", "address": "0.0.0.0", "port": 15000}]), "open-port", "warning", "web-1 admin",
