@@ -75,6 +75,16 @@ class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
 # Control to worker.
 
 
+class LocalUsers(msgspec.Struct, frozen=True):
+    """Who on this host may do what, by numbers of users and of groups."""
+
+    masters: list[int] = []
+    """Users that may do everything."""
+    operators: tuple[list[int], list[int]] = ([], [])
+    services: dict[str, tuple[list[int], list[int]]] = {}
+    """Who may be the services of a pattern."""
+
+
 class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     """What the agent is, and what it allows; comes first, and again at changes."""
 
@@ -88,6 +98,7 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     access_log: bool = False
     agents: list[str] = []
     """Ranges of addresses where agents are believed to be, beside those that are registered."""
+    local: LocalUsers = LocalUsers()
 
 
 class Svid(msgspec.Struct, frozen=True, array_like=True):

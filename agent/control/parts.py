@@ -64,11 +64,13 @@ class Parts:
             settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
         )
         tokens = Tokens()
+        local = here.rights.for_workers()
         self.fleet = Fleet(
             here.listeners.outbound,
             here.listeners.inbound,
             settings.worker_count,
-            configuration=lambda: configuration(settings, tokens.callers()),
+            callers=here.listeners.callers.sockets,
+            configuration=lambda: configuration(settings, tokens.callers(), local),
             feed=mesh.frames.feed,
             trust=proof.frame,
             on_happened=traffic.transitions.observe,

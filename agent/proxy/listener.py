@@ -7,7 +7,9 @@ import logging
 import socket
 from typing import Any, Final
 
+from agent.identity.users import User, Users
 from agent.process.descriptors import NONE_LEFT, OURS
+from agent.process.local_peers import owner_of, user_of
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.engine.connection import Wire
 from agent.proxy.engine.reactor import Timed
@@ -16,6 +18,7 @@ from agent.proxy.http1.server import ServerConnection
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.peer import Peer, Proof, peer_at
 from agent.proxy.proof.arrival import Arrival
+from agent.proxy.proof.local_user import LocalUser
 from agent.proxy.stream import Server
 
 ACCEPTS_PER_EVENT: Final = 64
@@ -49,7 +52,8 @@ class Listener(Timed):
         self.inbound = budget.inbound
         self.sock = socket.socket(fileno=fd)
         self.sock.setblocking(False)
-        self.port = int(self.sock.getsockname()[1])
+        self.port = 0 if self.sock.family == socket.AF_UNIX else int(self.sock.getsockname()[1])
+        """0: it is a path."""
         server.reactor.add(self.sock.fileno(), self.on_event)
 
     def on_event(self, events: int) -> None:
@@ -62,16 +66,21 @@ class Listener(Timed):
             except OSError as error:
                 self._pause(error)
                 return
-            security = self.server.security
-            if self.inbound and security.listens is not None and not self.server.reserve.lent:
-                Arrival(security, sock, address[0], self.take).begin(self.server.reactor, security.listens)
-            else:
-                self.take(sock, address[0], None)
+            self.accepted(sock, address)
 
     def take(self, sock: Wire, address: str, proof: Proof | None) -> None:
         """A client is there."""
         peer = peer_at(address, self.server.agents if self.inbound else None, proof)
         self.server.on_accepted(sock, peer, self.budget)
+
+    def accepted(self, sock: socket.socket, address: Any) -> None:
+        """Somebody has connected."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        security = self.server.security
+        if self.inbound and security.listens is not None and not self.server.reserve.lent:
+            Arrival(security, sock, address[0], self.take).begin(self.server.reactor, security.listens)
+        else:
+            self.take(sock, address[0], None)
 
     def _accept(self) -> tuple[socket.socket, Any]:
         try:
@@ -99,3 +108,28 @@ class Listener(Timed):
         """Accept no more. Control's copy of the socket stays."""
         self.server.reactor.remove(self.sock.fileno())
         self.sock.close()
+
+
+class CallerListener(Listener):
+    """One where the kernel says who calls: of a service's own (`service`), or for whoever is known by its user."""
+
+    __slots__ = ("service", "users")
+
+    def __init__(self, server: Server, fd: int, budget: Budget, users: Users, service: str) -> None:
+        super().__init__(server, fd, budget)
+        self.users = users
+        self.service = service
+
+    def accepted(self, sock: socket.socket, address: Any) -> None:
+        """A program of this host: once it is asked whose."""
+        user: User | None
+        if self.port:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            user = owner_of(sock, groups=self.users.by_group)
+        else:
+            try:
+                user = user_of(sock)
+            except OSError:
+                user = None
+        local = LocalUser(user, self.users, self.service)
+        self.server.on_accepted(sock, Peer(address[0] if self.port else "127.0.0.1", None, None, local), self.budget)

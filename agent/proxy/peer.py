@@ -1,7 +1,8 @@
 # mypyc: compiled
 """Who is at the other end of a client's connection: a value, made once for each by whoever accepts it.
 
-Law: where a client has proven who it is, that is all that counts; its address says nothing any more.
+Law: where a client has proven who it is, or the kernel has said it, that is all that counts; its address says nothing
+any more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from agent.identity.verdict import Identity
 from agent.proxy.messages import words
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.messages.outgoing import trail
+from agent.proxy.proof.local_user import LocalUser
 from agent.trust import Agents
 
 _THIS_HOST: Final = frozenset({"127.0.0.1", "::1"})
@@ -32,10 +34,14 @@ class Proof:
 class Peer:
     """One client."""
 
-    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "identity", "ours")
+    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "identity", "local", "ours")
 
-    def __init__(self, address: str, agents: Agents | None, proof: Proof | None = None) -> None:
+    def __init__(
+        self, address: str, agents: Agents | None, proof: Proof | None = None, local: LocalUser | None = None
+    ) -> None:
         self.address = address
+        self.local = local
+        """Whose it is, where the kernel has said that."""
         self.identity = proof.identity if proof is not None else None
         """Who it is, where it has proven that."""
         self.called = proof.called if proof is not None else ""
@@ -55,9 +61,16 @@ class Peer:
 
     @property
     def caller(self) -> str:
-        """The service of ours that it has proven to be; empty: it is another, or has proven nothing."""
-        identity = self.identity
+        """The service of ours that it has proven to be, or that its user is; empty: another, or nobody known."""
+        local, identity = self.local, self.identity
+        if local is not None:
+            return local.service
         return identity.id.service if identity is not None and self.ours else ""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is settled who it is, whatever its requests say."""
+        return self.identity is not None or self.local is not None
 
     @property
     def joins(self) -> bool:

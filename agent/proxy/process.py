@@ -2,10 +2,10 @@
 """The process of a proxy worker: one Trio loop, one reactor. Started by control, which hands it its listening sockets.
 
 Environment: SHOAL_CONTROL_FD (one end of a socket pair), SHOAL_OUTBOUND_FDS and SHOAL_INBOUND_FDS (listening sockets,
-comma separated), SHOAL_GIVEN_UP_FD, SHOAL_COUNTS_FD and SHOAL_COUNTS_REGION (memory of all its workers, and which part
-is this one's; a control of before does not have them), SHOAL_LISTEN (`with_table` where others serve these sockets
-until then). Control holds copies of the listening sockets, so that what
-waits in their queues outlives a worker.
+comma separated), SHOAL_CALLER_FDS and SHOAL_CALLERS (those of callers, and which service's each is; empty:
+everybody's), SHOAL_GIVEN_UP_FD, SHOAL_COUNTS_FD and SHOAL_COUNTS_REGION (memory of all its workers, and which part is
+this one's; a control of before does not have them), SHOAL_LISTEN (`with_table` where others serve these sockets until
+then). Control holds copies of the listening sockets, so that what waits in their queues outlives a worker.
 
 When control is gone a worker goes on serving its last table for ORPHAN_S, so that a successor can take over, and then
 drains: a table that nobody keeps true must not be served forever.
@@ -165,7 +165,8 @@ async def main() -> None:
     raise_limit()
     worker = Worker(None, GivenUp(*_descriptors("SHOAL_GIVEN_UP_FD")), _together())
     outbound, inbound = _descriptors("SHOAL_OUTBOUND_FDS"), _descriptors("SHOAL_INBOUND_FDS")
-    worker.listen_with_table(outbound, inbound)
+    callers = list(zip(_descriptors("SHOAL_CALLER_FDS"), os.environ.get("SHOAL_CALLERS", "").split(","), strict=False))
+    worker.listen_with_table(outbound, inbound, callers)
     if os.environ.get("SHOAL_LISTEN") != "with_table":
         worker.listen_now()
     control = socket.socket(fileno=int(os.environ["SHOAL_CONTROL_FD"]))

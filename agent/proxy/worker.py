@@ -6,7 +6,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import socket
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ import trio
 
 from agent import build, frames
 from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
+from agent.identity.users import Members, Users
 from agent.process.descriptors import affordable, limit
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
@@ -23,7 +23,7 @@ from agent.proxy.engine.connection import Connection, Wire
 from agent.proxy.engine.reactor import READ
 from agent.proxy.engine.tls import TlsSocket
 from agent.proxy.given_up import GivenUp
-from agent.proxy.listener import Listener, speak, turn_away
+from agent.proxy.listener import CallerListener, Listener, speak, turn_away
 from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
@@ -39,6 +39,16 @@ from agent.questions import EXPLAIN, Explain, read
 from policies.together import Together
 
 log = logging.getLogger("shoal.worker")
+
+
+def users(told: frames.LocalUsers) -> Users:
+    """As control tells of them."""
+    services = {pattern: _members(numbers) for pattern, numbers in told.services.items()}
+    return Users(told.masters, _members(told.operators), services)
+
+
+def _members(numbers: tuple[list[int], list[int]]) -> Members:
+    return Members(frozenset(numbers[0]), frozenset(numbers[1]))
 
 
 class Worker(Runtime):
@@ -60,20 +70,28 @@ class Worker(Runtime):
         self._waiting: list[RequestHandler] = []
         self._with_table: list[tuple[int, bool]] = []
         """Listening sockets that wait for the first table, and whether each is inbound."""
+        self._of_callers: list[tuple[int, str]] = []
+        """Those of callers, which wait until it is known who may be which service, too; with whose they are."""
+        self._users: Users | None = None
         self._refused: list[Uncompiled] = []
         """What of the staged changes could not be compiled; told with the commit."""
 
     # Connections.
 
-    def listen_with_table(self, outbound: list[int], inbound: list[int]) -> None:
-        """Serve these listening sockets once there is a table; until then others serve them."""
+    def listen_with_table(self, outbound: list[int], inbound: list[int], callers: list[tuple[int, str]]) -> None:
+        """Serve these listening sockets once there is a table; until then others serve them. `callers`: with whose they
+        are; empty: everybody's."""
         self._with_table = [(fd, False) for fd in outbound] + [(fd, True) for fd in inbound]
+        self._of_callers = callers
 
     def listen(self, fd: int, *, inbound: bool) -> None:
         """Serve a listening socket."""
-        listener = Listener(self, fd, self.inbound if inbound else self.outbound)
+        self._serve(Listener(self, fd, self.inbound if inbound else self.outbound))
+
+    def _serve(self, listener: Listener) -> None:
         self.listeners.append(listener)
-        self.foreign.own_ports.add(listener.port)
+        if listener.port:
+            self.foreign.own_ports.add(listener.port)
 
     def on_accepted(self, sock: Wire, peer: Peer, budget: Budget) -> None:
         """A client connected, to the listener that the budget is of."""
@@ -87,7 +105,6 @@ class Worker(Runtime):
         if not budget.has_room(most, peer.address, outsider=outsider):
             self._turn_away(sock, FULL, peer, budget)
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = speak(self, sock, peer, budget, outsider=outsider)
         self.connections.add(connection)
         if isinstance(sock, TlsSocket):
@@ -226,6 +243,9 @@ class Worker(Runtime):
         self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
         self.recorder.wanted = told.access_log
+        if self._users is None:
+            self._users = users(told.local)
+            self._listen_to_callers()
 
     def _trust(self, told: frames.Trust) -> None:
         withdrawn = self.security.take(told)
@@ -273,6 +293,13 @@ class Worker(Runtime):
         if not self.draining:
             for fd, inbound in waited:
                 self.listen(fd, inbound=inbound)
+            self._listen_to_callers()
+
+    def _listen_to_callers(self) -> None:
+        if self._users is not None and not self._with_table:
+            waited, self._of_callers = self._of_callers, []
+            for fd, service in waited:
+                self._serve(CallerListener(self, fd, self.outbound, self._users, service))
 
     def _runs(self) -> frames.Runs:
         refused, self._refused = self._refused, []

@@ -28,9 +28,10 @@ def check(settings: Settings) -> None:
     _told("$.mesh", lambda: Keys(settings.mesh))
     _told("$.host", lambda: check_host(settings.host))
     _check_ip("$.address", settings.address)
+    _check_local(settings.local)
+    _check_callers(settings)
     for name, listen in _listened(settings).items():
         _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
-    _check_local(settings.local)
     _check_endpoint(settings.identity.spiffe_endpoint_socket)
     _check_apart(settings)
     _check_times(settings)
@@ -56,10 +57,7 @@ def check(settings: Settings) -> None:
 
 
 def _check_local(local: LocalPart) -> None:
-    if local.socket and not local.socket.startswith("/"):
-        raise Flaw("$.local.socket", "a whole path, such as /run/shoal/agent.sock")
-    if len(local.socket.encode()) > MAX_SOCKET_PATH:
-        raise Flaw("$.local.socket", f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
+    _check_socket("$.local.socket", local.socket, "agent.sock")
     for number, name in enumerate(local.operate):
         _check_user(f"$.local.operate[{number}]", name)
     for pattern, names in local.services.items():
@@ -75,6 +73,39 @@ def _check_endpoint(url: str) -> None:
         raise Flaw(where, "a Unix socket, such as unix:///run/spire/agent/public/api.sock")
     if len(url.removeprefix(UNIX).encode()) > MAX_SOCKET_PATH:
         raise Flaw(where, f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
+
+
+def _check_socket(path: str, socket: str, such_as: str) -> None:
+    if socket and not socket.startswith("/"):
+        raise Flaw(path, f"a whole path, such as /run/shoal/{such_as}")
+    if len(socket.encode()) > MAX_SOCKET_PATH:
+        raise Flaw(path, f"longer than {MAX_SOCKET_PATH} bytes, which is all that a socket's path may be")
+
+
+def _check_callers(settings: Settings) -> None:
+    """Each by itself, and no path twice; ports are told apart by `_check_apart`."""
+    taken = {str(settings.socket_path): "local.socket"}
+    _check_path(taken, "outbound.socket", settings.outbound.socket, "requests.sock")
+    for number, caller in enumerate(settings.callers):
+        name = f"callers[{number}]"
+        _told(f"$.{name}.service", lambda caller=caller: parse_service(caller.service))
+        if caller.listen.startswith("/"):
+            _check_path(taken, f"{name}.listen", caller.listen, "payments.sock")
+        else:
+            _told(f"$.{name}.listen", lambda caller=caller: _check_loopback(caller.listen))
+
+
+def _check_path(taken: dict[str, str], name: str, socket: str, such_as: str) -> None:
+    _check_socket(f"$.{name}", socket, such_as)
+    if socket and taken.setdefault(socket, name) != name:
+        raise Flaw(f"$.{name}", f"{socket} is {taken[socket]} already; give each its own")
+
+
+def _check_loopback(listen: str) -> None:
+    """Raises ValueError for where the kernel could not say whose the other end is."""
+    address = parse_listen(listen)
+    if not ipaddress.ip_address(address.host).is_loopback or not address.port:
+        raise ValueError(f"a port of loopback, such as 127.0.0.1:15101, or a path; not {listen}")
 
 
 def _check_user(path: str, name: str) -> None:
@@ -97,7 +128,8 @@ def _check_apart(settings: Settings) -> None:
 def _listened(settings: Settings) -> dict[str, str]:
     """Where there are listeners, by name."""
     found = {name: getattr(settings, name).listen for name in ("outbound", "inbound", "admin", "metrics")}
-    return {name: listen for name, listen in found.items() if listen or name != "metrics"}
+    ports = {f"callers[{n}]": each.listen for n, each in enumerate(settings.callers) if not each.listen.startswith("/")}
+    return {name: listen for name, listen in found.items() if listen or name != "metrics"} | ports
 
 
 def _told(path: str, ask: Any) -> None:

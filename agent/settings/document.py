@@ -47,6 +47,16 @@ class Outbound(Part, frozen=True, kw_only=True):
     """`[outbound]`: where this host's services send their calls."""
 
     listen: str = "127.0.0.1:15001"
+    socket: str = ""
+    """A path where they may do so too, and are known by the user that the kernel says they are; empty: none."""
+
+
+class CallerSettings(Part, frozen=True, kw_only=True):
+    """`[[callers]]`: a listener whose requests are one service's, for programs that cannot send credentials."""
+
+    service: str
+    listen: str
+    """A port of loopback, or a path. Who connects has to be a user that may be the service."""
 
 
 class Inbound(Part, frozen=True, kw_only=True):
@@ -218,6 +228,7 @@ class Settings(Part, frozen=True, kw_only=True):
     programs: ProgramSettings = ProgramSettings()
     identity: IdentitySettings = IdentitySettings()
     instances: tuple[InstanceSettings, ...] = ()
+    callers: tuple[CallerSettings, ...] = ()
 
     @property
     def worker_count(self) -> int:

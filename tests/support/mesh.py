@@ -55,9 +55,10 @@ class AgentProcess:
         state_dir: Path | None = None,
         local: str = "",
         lease_ttl: str = "10s",
+        outbound: str = "",
     ) -> None:
-        """`extra` goes before the tables of agent.toml, `local` into [local]. A busy machine loses a lease of 3 s, and
-        takes as long to start an agent again: only a test that waits for the end of a lease takes a shorter one."""
+        """`extra` goes before the tables of agent.toml, `local` and `outbound` into theirs. A busy machine loses a
+        lease of 3 s, and takes as long to start an agent: only who waits for the end of one takes a shorter one."""
         self.host = host
         self.address = address
         self.outbound, self.inbound, self.admin = free_port(), free_port(), free_port()
@@ -68,7 +69,8 @@ class AgentProcess:
         self.path.write_text(
             f'host = "{host}"\naddress = "{address}"\nstate_dir = "{self.state_dir}"\ndrain_timeout = "3s"\n'
             f'lease_ttl = "{lease_ttl}"\n{extra}\n[etcd]\nendpoints = ["{mesh.etcd.url}"]\ntimeout = "2s"\n'
-            f'[outbound]\nlisten = "{address}:{self.outbound}"\n[inbound]\nlisten = "{address}:{self.inbound}"\n'
+            f'[outbound]\nlisten = "{address}:{self.outbound}"\n{outbound}\n'
+            f'[inbound]\nlisten = "{address}:{self.inbound}"\n'
             f'[admin]\nlisten = "{address}:{self.admin}"\n[local]\nsocket = "{self.socket}"\n{local}'
         )
         self.process: subprocess.Popen[bytes] | None = None

@@ -19,7 +19,8 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.control.host.rights import Peer, Right, Rights
+from agent.control.host.rights import Right, Rights
+from agent.identity.users import User
 from agent.visible import visible_json
 from policies.language.names import parse_service
 from policies.language.plain import Flaw
@@ -58,9 +59,9 @@ def refusal(status: int, reason: str, path: str = "$") -> Response:
     return Answer({"status": status, "path": path, "reason": reason}, status)
 
 
-def peer_of(request: Request) -> Peer | None:
+def peer_of(request: Request) -> User | None:
     """Who asks: the kernel's word on a connection of the socket; None on the TCP port."""
-    peer: Peer | None = request.scope.get(PEER)
+    peer: User | None = request.scope.get(PEER)
     return peer
 
 
@@ -113,7 +114,7 @@ async def _drained(request: Request) -> None:
         pass  # too long: the connection is closed behind the answer
 
 
-def may_not_be(rights: Rights, peer: Peer, service: str) -> Response | None:
+def may_not_be(rights: Rights, peer: User, service: str) -> Response | None:
     """An answer to somebody who may not be a service; None for one who may."""
     try:
         service = parse_service(service)

@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from agent.control.admin.door import Answer, Door, may_not_be, peer_of, read_json, refusal
 from agent.control.host.here import Here
-from agent.control.host.rights import Peer, Right
+from agent.control.host.rights import Right
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import Identity, NotYours, Registered, Taken, TooMany
 from agent.control.workers.fleet import Fleet
+from agent.identity.users import User
 from policies.language.duration import seconds
 from policies.language.names import parse_service
 from policies.language.plain import Flaw
@@ -88,7 +89,7 @@ class InstancesApi:
 
         return about
 
-    def _may_have(self, method: str, identity: Identity, peer: Peer) -> bool:
+    def _may_have(self, method: str, identity: Identity, peer: User) -> bool:
         if self._rights.may_operate(peer) or self._registrar.is_of(identity, peer):
             return True
         declared = self._registrar.local[identity].source != "admin"
@@ -115,7 +116,7 @@ class InstancesApi:
         return Answer({"healthy": body["healthy"]})
 
 
-def _known(request: Request) -> Peer:
+def _known(request: Request) -> User:
     peer = peer_of(request)
     assert peer is not None, "these doors are on the socket only"
     return peer

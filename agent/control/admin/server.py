@@ -19,8 +19,9 @@ from starlette.applications import Starlette
 
 from agent.control.admin.door import PEER
 from agent.control.admin.guests import Connection, Guests
-from agent.control.host.local_socket import LocalSocket, peer_of
-from agent.control.host.rights import Peer
+from agent.control.host.local_socket import LocalSocket
+from agent.identity.users import User
+from agent.process.local_peers import user_of
 
 MAX_CONNECTIONS: Final = 256
 MAX_CONNECTIONS_EACH: Final = 64
@@ -54,7 +55,7 @@ async def serve_local(application: Starlette, local: LocalSocket) -> None:
 
     async def one(stream: trio.SocketStream) -> None:
         try:
-            peer = peer_of(stream.socket)
+            peer = user_of(stream.socket)
         except OSError:
             await trio.aclose_forcefully(stream)
             return
@@ -72,5 +73,5 @@ async def serve_local(application: Starlette, local: LocalSocket) -> None:
         await trio.serve_listeners(one, [listener])
 
 
-async def _named(application: Starlette, peer: Peer, scope: Any, receive: Any, send: Any) -> None:
+async def _named(application: Starlette, peer: User, scope: Any, receive: Any, send: Any) -> None:
     await application({**scope, PEER: peer}, receive, send)

@@ -1,17 +1,95 @@
-"""Where an agent listens: outbound and inbound for its workers, the admin port, and the socket of this host's users."""
+"""Where an agent listens: outbound and inbound for its workers, what callers have of their own, the admin port, and the
+socket of this host's users."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from agent.control.host import local_socket
+from agent.control.host.local_socket import LocalSocket
 from agent.control.host.own_ports import Place, bound
-from agent.control.host.sockets import Handover, is_ours, kept, listening
+from agent.control.host.sockets import BACKLOG, Handover, is_ours, kept, listening
 from agent.settings.address import parse_listen
 from agent.settings.document import Settings
+from agent.settings.file import SettingsError
+from policies.language.names import parse_service
+
+
+class CallerListener(NamedTuple):
+    """Where programs of this host call that send no credentials."""
+
+    service: str
+    """In whose name; empty: by which user it is."""
+    listen: str
+    """A path, or an address and port, as the settings write it."""
+    sock: socket.socket
+    at: LocalSocket | None
+    """Where it stands, if that is a path."""
+
+
+class CallerListeners:
+    """All of them."""
+
+    def __init__(self, settings: Settings, handed: Mapping[str, int]) -> None:
+        """`handed`: of the process before, by `listen`. Raises OSError and SettingsError."""
+        self.all: list[CallerListener] = []
+        self._handed: frozenset[str] = frozenset()
+        left = dict(handed)
+        for service, listen in _wanted(settings):
+            self.all.append(_opened(service, listen, left.pop(listen, None)))
+        for fd in left.values():
+            os.close(fd)
+
+    @property
+    def sockets(self) -> list[tuple[str, socket.socket]]:
+        """For the workers, which share them; with whose they are."""
+        return [(each.service, each.sock) for each in self.all]
+
+    def hand_over(self, settings: Settings) -> dict[str, int]:
+        """What an agent of these settings listens with, by `listen`. Raises OSError and SettingsError, and then nothing
+        has changed."""
+        found: dict[str, int] = {}
+        try:
+            for service, listen in _wanted(settings):
+                have = next((each for each in self.all if each.listen == listen), None)
+                made = have or _opened(service, listen, None)
+                found[listen] = os.dup(made.sock.fileno())
+                os.set_inheritable(found[listen], True)
+                if have is None:
+                    made.sock.close()
+        except BaseException:
+            for fd in found.values():
+                os.close(fd)
+            raise
+        self._handed = frozenset(found)
+        return found
+
+    def close(self, *, left: bool) -> None:
+        """Listen no more. `left`: a successor has what was handed over."""
+        for each in self.all:
+            if each.at is None or (left and each.listen in self._handed):
+                each.sock.close()
+            else:
+                each.at.close()
+
+
+def _wanted(settings: Settings) -> list[tuple[str, str]]:
+    """Service and place of each."""
+    of_users = [("", settings.outbound.socket)] if settings.outbound.socket else []
+    return [*of_users, *((parse_service(each.service), each.listen) for each in settings.callers)]
+
+
+def _opened(service: str, listen: str, inherited: int | None) -> CallerListener:
+    if listen.startswith("/"):
+        at = local_socket.opened_at(Path(listen), "0666", "", inherited, BACKLOG)
+        return CallerListener(service, listen, at.sock, at)
+    (sock,) = listening(parse_listen(listen), () if inherited is None else (inherited,), 1, moved=inherited is not None)
+    return CallerListener(service, listen, sock, None)
 
 
 class Listeners:
@@ -26,6 +104,7 @@ class Listeners:
         (self.admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
         self.metrics = _for_metrics(settings, handover, moved=moved)
         self.local = local_socket.opened(settings, handover.local)
+        self.callers = CallerListeners(settings, handover.callers)
         self._settings = settings
 
     @property
@@ -46,6 +125,7 @@ class Listeners:
             ("inbound", self.inbound),
             ("admin", [self.admin]),
             ("metrics", self.metrics),
+            ("callers'", [each.sock for each in self.callers.all]),
         )
         found = [(name, place) for name, each in sockets for place in bound(each)]
         mapped = self._settings.inbound.advertise_port
@@ -70,7 +150,8 @@ class Listeners:
         of_users = own or local_socket.opened(settings, None)
         try:
             outbound, inbound, admin, *metrics = kept([(parse_listen(listen), sockets) for listen, sockets in mine])
-        except OSError:
+            callers = self.callers.hand_over(settings)
+        except (OSError, SettingsError):
             if of_users is not None and of_users is not own:
                 of_users.close()
             raise
@@ -80,12 +161,15 @@ class Listeners:
             os.set_inheritable(left, True)
             if of_users is not own:
                 of_users.leave()
-        return Handover(outbound=outbound, inbound=inbound, admin=admin, metrics=sum(metrics, ()), local=left)
+        return Handover(
+            outbound=outbound, inbound=inbound, admin=admin, metrics=sum(metrics, ()), local=left, callers=callers
+        )
 
     def close(self, *, left: bool) -> None:
         """Listen no more. `left`: a successor has the socket of users."""
         for sock in (*self.outbound, *self.inbound, self.admin, *self.metrics):
             sock.close()
+        self.callers.close(left=left)
         if self.local is not None:
             if left:
                 self.local.leave()

@@ -1,5 +1,4 @@
-"""The agent's own socket: where it stands, and which processes of this host connect, as the kernel names them
-(SO_PEERCRED).
+"""Listening Unix sockets of the agent: where they stand. Its own, of which users ask, and those that callers have.
 
 Laws
 - Nobody finds it half made: it is bound aside, given its mode and group, and renamed into place.
@@ -11,25 +10,19 @@ from __future__ import annotations
 import errno
 import grp
 import os
-import pwd
 import socket
-import struct
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from agent.control.host.rights import Peer
+from agent.process.local_peers import listener_of
 from agent.settings.check import MAX_SOCKET_PATH
-from agent.settings.document import LocalPart, Settings
+from agent.settings.document import Settings
 from agent.settings.file import SettingsError
 
 BACKLOG: Final = 128
 PROBE_S: Final = 1.0
-_SO_PEERGROUPS: Final = 59
-_MOST_BYTES: Final = 1024
-"""That Python's getsockopt takes."""
 log = structlog.get_logger()
 
 
@@ -58,15 +51,8 @@ def opened(settings: Settings, inherited: int | None) -> LocalSocket | None:
     Raises OSError when another agent has it, and SettingsError or OSError for settings that cannot be used.
     """
     path = settings.socket_path
-    if inherited is not None:
-        sock = socket.socket(fileno=inherited)
-        sock.set_inheritable(False)
-        if sock.getsockname() in (str(path), str(_aside(path))) and path.is_socket():
-            _dress(path, settings.local)
-            return LocalSocket(sock, path)
-        sock.close()
     try:
-        return LocalSocket(_made(path, settings.local), path)
+        return opened_at(path, settings.local.mode, settings.local.group, inherited)
     except OSError as error:
         if settings.local.socket or error.errno == errno.EADDRINUSE:
             raise
@@ -74,18 +60,30 @@ def opened(settings: Settings, inherited: int | None) -> LocalSocket | None:
         return None
 
 
+def opened_at(path: Path, mode: str, group: str, inherited: int | None, backlog: int = BACKLOG) -> LocalSocket:
+    """At a path: the one that was handed over if it stands there, else another. Raises OSError and SettingsError."""
+    if inherited is not None:
+        sock = socket.socket(fileno=inherited)
+        sock.set_inheritable(False)
+        if sock.getsockname() in (str(path), str(_aside(path))) and path.is_socket():
+            _dress(path, mode, group)
+            return LocalSocket(sock, path)
+        sock.close()
+    return LocalSocket(_made(path, mode, group, backlog), path)
+
+
 def _aside(path: Path) -> Path:
     """Where it is made: the name that the kernel goes on knowing it by."""
     return path.with_name(f".{path.name}.new")
 
 
-def _made(path: Path, local: LocalPart) -> socket.socket:
+def _made(path: Path, mode: str, group: str, backlog: int) -> socket.socket:
     aside = _aside(path)
     if len(os.fsencode(aside)) > MAX_SOCKET_PATH:
         raise OSError(errno.ENAMETOOLONG, f"the path of a socket has at most {MAX_SOCKET_PATH - 5} bytes", str(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     if is_taken(path):
-        raise OSError(errno.EADDRINUSE, f"another agent has {path}; give each its own socket in [local]")
+        raise OSError(errno.EADDRINUSE, f"another agent has {path}; give each its own socket")
     aside.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -94,8 +92,8 @@ def _made(path: Path, local: LocalPart) -> socket.socket:
             sock.bind(str(aside))
         finally:
             os.umask(before)
-        _dress(aside, local)
-        sock.listen(BACKLOG)
+        _dress(aside, mode, group)
+        sock.listen(backlog)
         sock.setblocking(False)
         aside.rename(path)
     except BaseException:
@@ -104,17 +102,17 @@ def _made(path: Path, local: LocalPart) -> socket.socket:
     return sock
 
 
-def _dress(path: Path, local: LocalPart) -> None:
-    if local.group:
+def _dress(path: Path, mode: str, group: str) -> None:
+    if group:
         try:
-            os.chown(path, -1, int(local.group) if local.group.isdigit() else grp.getgrnam(local.group).gr_gid)
+            os.chown(path, -1, int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
         except KeyError:
-            raise SettingsError(f"local.group: this host has no group {local.group[:60]!r}") from None
-    path.chmod(int(local.mode, 8))
+            raise SettingsError(f"local.group: this host has no group {group[:60]!r}") from None
+    path.chmod(int(mode, 8))
 
 
 def is_taken(path: Path) -> bool:
-    """Whether somebody listens there."""
+    """Whether somebody listens there. Workers that a crashed agent left are nobody: they serve their queue, and end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_S)
         try:
@@ -123,7 +121,12 @@ def is_taken(path: Path) -> bool:
             return False
         except OSError as error:
             return error.errno != errno.ENOTSOCK
-    return True
+        return _lives(listener_of(probe))
+
+
+def _lives(pid: int) -> bool:
+    """0: it is none that we can see."""
+    return not pid or Path("/proc", str(pid)).exists()
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -132,22 +135,3 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def peer_of(sock: Any) -> Peer:
-    """Who connected: as of then, whatever its process has become. Raises OSError."""
-    _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return Peer(uid, frozenset((gid, *_groups(sock, uid, gid))))
-
-
-def _groups(sock: Any, uid: int, gid: int) -> Iterable[int]:
-    try:
-        packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
-    except OSError as error:
-        if error.errno not in (errno.ERANGE, errno.ENOPROTOOPT):
-            raise
-        try:  # more than Python has room for, or an old kernel: what the host's list of users says
-            return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-        except KeyError:
-            return ()
-    return struct.unpack(f"{len(packed) // 4}i", packed)

@@ -58,6 +58,8 @@ class Handover(msgspec.Struct, frozen=True):
     metrics: tuple[int, ...] = ()
     local: int | None = None
     """The agent's own socket."""
+    callers: dict[str, int] = {}
+    """What callers have of their own, by where it is."""
     workers: tuple[OldWorker, ...] = ()
     lease: int = 0
     boot: str = ""

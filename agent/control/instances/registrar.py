@@ -22,7 +22,6 @@ import structlog
 import trio
 
 from agent.control.host.own_ports import is_here
-from agent.control.host.rights import ROOT, Peer
 from agent.control.instances.checks import Check, Means, Subject
 from agent.control.instances.permits import Permits
 from agent.control.instances.places import Places
@@ -45,6 +44,7 @@ from agent.control.instances.renewals import ABANDONED_S, LEAST_S, MOST_S, Renew
 from agent.control.instances.saved_instances import SavedInstances, owner
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.table import Table
+from agent.identity.users import ROOT, User
 from agent.ports import Ports
 from agent.settings.document import InstanceSettings, Settings
 from policies.kinds.health.decide import Transition
@@ -144,7 +144,7 @@ class Registrar:
             return False
         return True
 
-    def register(self, raw: Any, peer: Peer, *, operates: bool) -> Registered:
+    def register(self, raw: Any, peer: User, *, operates: bool) -> Registered:
         """Register an instance for a user; again is nothing new. Who operates may register what is not on this host.
 
         Raises Flaw that says what is wrong and where; NotYours and TooMany are Faults.
@@ -165,7 +165,7 @@ class Registrar:
         self._save()
         return Registered(service, identity, token, tuple(map("/".join, replaced)))
 
-    def is_of(self, identity: Identity, peer: Peer) -> bool:
+    def is_of(self, identity: Identity, peer: User) -> bool:
         """Whether an instance is this user's."""
         local = self.local.get(identity)
         return local is not None and local.source == "admin" and local.uid == peer.uid
@@ -177,7 +177,7 @@ class Registrar:
         self._save()
         return token
 
-    def _refuse_others(self, wanted: Registration, peer: Peer, operates: bool) -> None:
+    def _refuse_others(self, wanted: Registration, peer: User, operates: bool) -> None:
         """Raises Flaw: what stands is another user's, or one has enough."""
         identity = identity_of(wanted, self._settings.host)
         standing = self.local.get(identity)

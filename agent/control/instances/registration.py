@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from agent.control.host.rights import ROOT, Peer
+from agent.identity.users import ROOT, User
 from agent.settings.document import InstanceSettings
 from policies.kinds.health.document import HealthPolicy
 from policies.kinds.webhook.event import FIRST_VERDICT
@@ -78,7 +78,7 @@ def identity_of(wanted: InstanceSettings, host: str) -> Identity:
 
 def owner_of(local: Local) -> str:
     """Who registered it, for people."""
-    return "agent.toml" if local.source != "admin" else str(Peer(local.uid))
+    return "agent.toml" if local.source != "admin" else str(User(local.uid))
 
 
 def _told(path: str, ask: Callable[[str], str], text: str) -> str:

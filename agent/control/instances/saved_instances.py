@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from agent.control.host import disk
-from agent.control.host.rights import ROOT
 from agent.control.instances.registration import Identity, Local
 from agent.control.instances.renewals import Renewals
 from agent.control.instances.tokens import Tokens
+from agent.identity.users import ROOT
 from agent.process.own_files import set_aside
 from policies.language.document import Document
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.frames import Configure, Limits
+from agent.frames import Configure, Limits, LocalUsers
 from agent.settings.document import Settings
 from policies.language.duration import seconds
 
 
-def configuration(settings: Settings, callers: Mapping[str, str]) -> Configure:
-    """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is."""
+def configuration(settings: Settings, callers: Mapping[str, str], local: LocalUsers) -> Configure:
+    """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is; `local`:
+    who on this host may be which service."""
     limits = settings.limits
     count = settings.worker_count
     return Configure(
@@ -20,6 +21,7 @@ def configuration(settings: Settings, callers: Mapping[str, str]) -> Configure:
         access_log=bool(settings.access_log),
         share=1 / count,
         agents=list(settings.inbound.agents),
+        local=local,
         limits=Limits(
             max_connections=max(1, limits.max_connections // count),
             head_s=seconds(limits.head_timeout),

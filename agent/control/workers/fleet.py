@@ -58,6 +58,7 @@ class Fleet:
         inbound: list[socket.socket],
         count: int,
         *,
+        callers: Sequence[tuple[str, socket.socket]] = (),
         configuration: Callable[[], frames.Configure],
         feed: Callable[[], Feed],
         trust: Callable[[], frames.Trust] = frames.Trust,
@@ -72,11 +73,13 @@ class Fleet:
         command: Sequence[str] = (sys.executable, "-P", "-m", "agent.proxy"),
         hang_s: float = HANG_S,
     ) -> None:
-        """`count` is of workers. `configuration` and `trust` give what a newcomer has to know; `feed` makes what it is
-        told of the table. `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how
-        long a worker may be silent, in seconds."""
+        """`count` is of workers. `callers`: listeners of callers' own, which all workers share, with whose they are.
+        `configuration` and `trust` give what a newcomer has to know; `feed` makes what it is told of the table.
+        `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how long a worker may be
+        silent, in seconds."""
         self._outbound = outbound
         self._inbound = inbound
+        self._callers = callers
         self._count = count
         self._configuration = configuration
         self._trust = trust
@@ -199,6 +202,7 @@ class Fleet:
             "SHOAL_GIVEN_UP_FD": [self._given_up],
             "SHOAL_COUNTS_FD": [counts],
             "SHOAL_INBOUND_FDS": [sock.fileno() for sock in share(self._inbound, index, self._count)],
+            "SHOAL_CALLER_FDS": [sock.fileno() for _, sock in self._callers],
         }
         path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)
         told = {name: ",".join(map(str, numbers)) for name, numbers in fds.items()}
@@ -209,6 +213,7 @@ class Fleet:
                 **handed_on(os.environ),
                 **told,
                 "PYTHONPATH": path,
+                "SHOAL_CALLERS": ",".join(service for service, _ in self._callers),
                 "SHOAL_COUNTS_REGION": str(region),
                 "SHOAL_LISTEN": "with_table" if self.previous.workers else "now",
             },

@@ -104,12 +104,9 @@ class Exchange(Judged):
 
     def _sender(self) -> int:
         """Who it is for what its requests may say."""
-        sender = self.down.peer.sender
-        if not self.inbound:
-            credentials = self.request.special_value(PROXY_AUTHORIZATION)
-            if credentials is not None and isinstance(self.runtime.callers.caller(credentials), str):
-                sender |= words.NAMED
-        return sender
+        peer = self.down.peer
+        credentials = self.request.special_value(PROXY_AUTHORIZATION)
+        return peer.sender if self.inbound else peer.sender | self.runtime.callers.named(peer, credentials)
 
     def find_service(self) -> Service | None:
         """The one that is asked for."""
@@ -127,9 +124,12 @@ class Exchange(Judged):
     def _read_own_fields(self) -> Refusal | None:
         """The fields of the request that are for the agent."""
         inbound = self.inbound
-        proven = self.down.peer.identity is not None
-        if proven:
-            self.caller = self.down.peer.caller
+        peer = self.down.peer
+        known = peer.known
+        if known:
+            self.caller = peer.caller
+            if peer.local is not None and peer.local.refusal is not None:
+                return peer.local.refusal
         agents = 0
         for field in self.request.special:
             code = field.code
@@ -144,11 +144,11 @@ class Exchange(Judged):
             elif code == VIA:
                 agents += hops(field.value)
             elif code == PROXY_AUTHORIZATION and not inbound:
-                caller = self.runtime.callers.caller(field.value)
+                caller = self.runtime.callers.caller(field.value, peer.local)
                 if isinstance(caller, Refusal):
                     return caller
                 self.caller = caller
-            elif code == SHOAL_CALLER and not proven:
+            elif code == SHOAL_CALLER and not known:
                 self.caller = field.value.decode("ascii", "replace")
         if not self.request_id:
             self.request_id = self.runtime.next_request_id()

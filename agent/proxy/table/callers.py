@@ -7,18 +7,16 @@ clock nothing that he could use.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote
 
+from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
+from agent.proxy.peer import Peer
+from agent.proxy.proof.local_user import SHOWN, LocalUser, read_basic
 
 _REMEMBER: Final = 1024
-_SHOWN: Final = 80
-"""Characters of a name that are repeated to whoever sent it."""
 
 
 class Callers:
@@ -33,8 +31,11 @@ class Callers:
         self._services = dict(services)
         self._known = {}
 
-    def caller(self, credentials: bytes) -> str | Refusal:
-        """The service that a Proxy-Authorization value stands for, or why it is not believed (407)."""
+    def caller(self, credentials: bytes, local: LocalUser | None = None) -> str | Refusal:
+        """The service that a Proxy-Authorization value stands for, or why it is not believed (407). `local`: whose
+        connection it is, where the kernel has said that."""
+        if local is not None:
+            return local.named(credentials)
         known = self._known.get(credentials)
         if known is not None:
             return known
@@ -45,15 +46,18 @@ class Callers:
             self._known[credentials] = caller
         return caller
 
+    def named(self, peer: Peer, credentials: bytes | None) -> int:
+        """NAMED for a client that is one of this host's services, else 0: a bit of who sends a request."""
+        name = self.caller(credentials, peer.local) if credentials is not None else peer.caller
+        return words.NAMED if name and isinstance(name, str) else 0
+
     def _check(self, credentials: bytes) -> str | Refusal:
-        scheme, _, encoded = credentials.partition(b" ")
-        try:
-            name, _, token = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        read = read_basic(credentials)
+        if read is None:
             return Refusal(407, "caller", "proxy credentials that are not Basic service:token")
-        name = unquote(name)
-        digest = hashlib.sha256(unquote(token).encode("utf-8", "surrogateescape")).hexdigest()
-        if scheme.lower() != b"basic" or self._services.get(digest, "") != name or not name:
-            shown = f"{name[:_SHOWN]!r}"
+        name, token = read
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        if self._services.get(digest, "") != name or not name:
+            shown = f"{name[:SHOWN]!r}"
             return Refusal(407, "caller", f"the proxy credentials are not those of a service on this host: {shown}")
         return name

@@ -225,3 +225,34 @@ def test_an_agent_that_could_not_become_the_user() -> None:
     """Is told so at once, and not at the first program."""
     with pytest.raises(SettingsError, match="cannot run programs as root"):
         parse('[programs]\nuser = "root"', "agent.toml")
+
+
+CALLERS = (
+    '[outbound]\nsocket = "/run/a"\n[local]\nsocket = "/run/b"\n[[callers]]\nservice = "pets"\nlisten = "127.0.0.1:1"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("127.0.0.1:1", "10.0.0.5:1", "callers[0].listen: a port of loopback, such as 127.0.0.1:15101, or a path"),
+        ("127.0.0.1:1", "0.0.0.0:1", "callers[0].listen: a port of loopback"),
+        ("127.0.0.1:1", "127.0.0.1:0", "callers[0].listen: a port of loopback"),
+        ("127.0.0.1:1", "payments.sock", "callers[0].listen: 'payments.sock' is nowhere to listen"),
+        ("127.0.0.1:1", "127.0.0.1:15001", "callers[0].listen: 127.0.0.1:15001 is where outbound.listen is already"),
+        ("127.0.0.1:1", "127.0.0.1:15006", "callers[0].listen: 127.0.0.1:15006 is where inbound.listen is already"),
+        ("127.0.0.1:1", "/run/a", "callers[0].listen: /run/a is outbound.socket already; give each its own"),
+        ("127.0.0.1:1", "/run/b", "callers[0].listen: /run/b is local.socket already; give each its own"),
+        ("127.0.0.1:1", "/" + "x" * 108, "callers[0].listen: longer than 107 bytes"),
+        ('"pets"', '"*.pets"', "callers[0].service: "),
+        ("/run/a", "run/a", "outbound.socket: a whole path, such as /run/shoal/requests.sock"),
+        ("/run/a", "/run/b", "outbound.socket: /run/b is local.socket already; give each its own"),
+        ("127.0.0.1:1", '127.0.0.1:1"\nusers = "x', "callers[0]: no field 'users' here"),
+    ],
+)
+def test_where_callers_call_is_told_apart(before: str, after: str, told: str) -> None:
+    """A place where the kernel can say who calls, and each its own."""
+    assert parse(CALLERS, "agent.toml").callers[0].service == "pets"
+    with pytest.raises(SettingsError) as caught:
+        parse(CALLERS.replace(before, after), "agent.toml")
+    assert told in str(caught.value)

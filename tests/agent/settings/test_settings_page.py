@@ -10,6 +10,7 @@ import pytest
 
 from agent.settings.document import (
     Admin,
+    CallerSettings,
     Checks,
     Etcd,
     Hooks,
@@ -55,7 +56,7 @@ def test_the_example_is_good() -> None:
     assert parse(example(), "agent-settings.md").instances[0].checked is not None
 
 
-@pytest.mark.parametrize("part", [*PARTS.values(), InstanceSettings], ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", [*PARTS.values(), InstanceSettings, CallerSettings], ids=lambda part: part.__name__)
 def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct]) -> None:
     """No setting without a word about it."""
     tables = {
@@ -73,6 +74,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "programs",
         "identity",
         "instances",
+        "callers",
     }
     for name in part.__struct_fields__:
         if name not in tables:

@@ -7,7 +7,8 @@ import pwd
 
 import pytest
 
-from agent.control.host.rights import Peer, Rights
+from agent.control.host.rights import Rights
+from agent.identity.users import User
 from agent.settings.document import LocalPart
 from agent.settings.file import SettingsError
 
@@ -22,30 +23,30 @@ def test_without_settings_nobody_but_root_and_the_agent_may_anything() -> None:
     """Whoever else is on the host is nobody's operator, and no service."""
     made = rights()
     for uid, may in ((0, True), (AGENT, True), (1000, False), (65534, False)):
-        assert made.may_operate(Peer(uid)) is may
-        assert made.may_be(Peer(uid), "pets.production") is may
+        assert made.may_operate(User(uid)) is may
+        assert made.may_be(User(uid), "pets.production") is may
 
 
 def test_users_and_groups_by_name_and_number() -> None:
     """Names are looked up once; a group counts as the kernel says that the process has it."""
     user, group = pwd.getpwuid(65534).pw_name, grp.getgrgid(0).gr_name
     made = rights(operate=(user, "1000", f"@{group}", "@50"))
-    assert made.may_operate(Peer(65534))
-    assert made.may_operate(Peer(1000))
-    assert made.may_operate(Peer(1, frozenset((0,))))
-    assert made.may_operate(Peer(1, frozenset((7, 50))))
-    assert not made.may_operate(Peer(1, frozenset((7, 51))))
-    assert not made.may_operate(Peer(50))
+    assert made.may_operate(User(65534))
+    assert made.may_operate(User(1000))
+    assert made.may_operate(User(1, frozenset((0,))))
+    assert made.may_operate(User(1, frozenset((7, 50))))
+    assert not made.may_operate(User(1, frozenset((7, 51))))
+    assert not made.may_operate(User(50))
 
 
 def test_the_most_specific_pattern_decides_alone() -> None:
     """Who may be anything may not be payments, when that names others; nobody is an empty list."""
     made = rights(services={"*": ("1000",), "*.production": ("1001",), "payments/production": ()})
-    assert made.may_be(Peer(1000), "pets.staging")
-    assert not made.may_be(Peer(1000), "pets.production")
-    assert made.may_be(Peer(1001), "pets.production")
-    assert not made.may_be(Peer(1001), "payments.production")
-    assert made.may_be(Peer(0), "payments.production")
+    assert made.may_be(User(1000), "pets.staging")
+    assert not made.may_be(User(1000), "pets.production")
+    assert made.may_be(User(1001), "pets.production")
+    assert not made.may_be(User(1001), "payments.production")
+    assert made.may_be(User(0), "payments.production")
 
 
 @pytest.mark.parametrize(
@@ -63,5 +64,5 @@ def test_who_does_not_exist_is_an_error(local: dict[str, object], said: str) -> 
 
 def test_a_peer_is_called_by_its_name() -> None:
     """In refusals; a number where there is none."""
-    assert str(Peer(0)) == "user root (uid 0)"
-    assert str(Peer(54321)) == "uid 54321"
+    assert str(User(0)) == "user root (uid 0)"
+    assert str(User(54321)) == "uid 54321"

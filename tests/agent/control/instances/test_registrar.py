@@ -13,12 +13,12 @@ import trio
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Programs
-from agent.control.host.rights import Peer
 from agent.control.instances.checks import Means
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import NotYours, Registered, Taken, TooMany, state_before
 from agent.control.instances.tokens import Tokens, digest
 from agent.control.mesh.table import Table
+from agent.identity.users import User
 from agent.settings.file import parse
 from policies.language.plain import Flaw
 from registry.keys import Keys
@@ -59,7 +59,7 @@ class Host:
 
     def register(self, body: Any, uid: int = 1000, *, operates: bool = False) -> Registered:
         """As a user of this host."""
-        return self.registrar.register(body, Peer(uid), operates=operates)
+        return self.registrar.register(body, User(uid), operates=operates)
 
     async def value(self, key: str) -> Any:
         found = await self.store.get(f"{KEYS.prefix}{key}")
@@ -341,9 +341,9 @@ async def test_an_instance_is_its_users_alone(tmp_path: Path) -> None:
         with pytest.raises(NotYours) as refused:
             host.register(body, uid=1001)
         assert owner in refused.value.reason
-    assert host.registrar.is_of(PETS, Peer(1000))
+    assert host.registrar.is_of(PETS, User(1000))
     assert host.register({"service": "pets", "port": 80, "version": "v2"}, uid=0, operates=True).token == ""
-    assert host.registrar.is_of(PETS, Peer(1000))
+    assert host.registrar.is_of(PETS, User(1000))
 
 
 async def test_a_user_registers_so_many(tmp_path: Path) -> None:
