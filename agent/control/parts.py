@@ -88,7 +88,7 @@ class Parts:
             here.keys,
             here.holder,
             mesh.table,
-            Means(here.programs, mesh.own),
+            Means(here.programs, mesh.own, here.rights),
             tokens,
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,

@@ -69,6 +69,13 @@ class Users:
         pattern = next((name for name in candidates(service) if name in self.services), "")
         return self.services.get(pattern, NOBODY).have(user)
 
+    def stranger(self, user: User | None, service: str) -> str:
+        """Why what a user's program listens at is not believed to be a service, where the settings say who may be it;
+        empty: it is. None: it is not known whose it is."""
+        if user is None or not any(name in self.services for name in candidates(service)):
+            return ""
+        return "" if self.may_be(user, service) else f"{user} listens there, who may not be {service} (local.services)"
+
     def only(self, user: User) -> str:
         """The one service that the settings name for this user; empty where there is none, several, or a pattern."""
         found = [pattern for pattern, members in self.services.items() if members.have(user)]

@@ -32,6 +32,8 @@ _HEADER: Final = struct.Struct("=IHHII")
 _ASKED: Final = struct.Struct("=BBBBI")
 _ANY_STATE: Final = 0xFFFFFFFF
 _NO_COOKIE: Final = (0xFFFFFFFF, 0xFFFFFFFF)
+NOBODY: Final = User(0xFFFFFFFF)
+"""No process: the number that stands for none (-1)."""
 _OWNER_AT: Final = _HEADER.size + 4 + 48 + 12
 """Behind the header, four bytes of state, the ids of both sockets, and three counters."""
 
@@ -53,16 +55,36 @@ def owner_of(sock: socket.socket, *, groups: bool) -> User | None:
     `groups`: with its groups, which only the host's list of users knows.
     """
     try:
-        uid = _owner(sock.family, sock.getpeername(), sock.getsockname())
+        found = _socket(sock.family, sock.getpeername(), sock.getsockname())
     except OSError:
         return None
-    if uid is None:
+    return _user(found[0], groups=groups) if found is not None and found[1] else None
+
+
+def holder_of(sock: Any, *, groups: bool) -> User | None:
+    """Whose the socket is that ours is connected to; until somebody has accepted it, whose it is that listens there.
+    None: it is on another host, or behind what forwards to there, or the kernel does not say."""
+    try:
+        end = sock.getpeername()
+        found = _socket(sock.family, end, sock.getsockname())
+        if found is None:
+            return None
+        if not found[1]:
+            anywhere = ("::" if sock.family == socket.AF_INET6 else "0.0.0.0", 0)  # noqa: S104 - not to listen there
+            found = _socket(sock.family, end, anywhere)
+    except OSError:
         return None
+    # Who has listened, and does so no more, takes what waited in the queue with him.
+    return _user(found[0], groups=groups) if found is not None and found[1] else NOBODY
+
+
+def _user(uid: int, *, groups: bool) -> User:
     return User(uid, frozenset(_listed(uid)) if groups else frozenset())
 
 
-def _owner(family: int, source: Any, target: Any) -> int | None:
-    """By the addresses that it is connected from and to. Raises OSError where the kernel cannot be asked."""
+def _socket(family: int, source: Any, target: Any) -> tuple[int, int] | None:
+    """Owner and inode (0: no process has it) of one, by its own address and the other's; None: there is none. Raises
+    OSError where the kernel cannot be asked."""
     addresses = [socket.inet_pton(family, end[0]).ljust(16, b"\0") for end in (source, target)]
     wanted = struct.pack("!HH", source[1], target[1]) + b"".join(addresses) + struct.pack("=III", 0, *_NO_COOKIE)
     asked = _ASKED.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + wanted
@@ -72,7 +94,7 @@ def _owner(family: int, source: Any, target: Any) -> int | None:
     if sender[0] or len(told) < _OWNER_AT + 8 or _HEADER.unpack_from(told)[1] != _BY_FAMILY:
         return None
     uid, inode = struct.unpack_from("=II", told, _OWNER_AT)
-    return int(uid) if inode else None
+    return int(uid), int(inode)
 
 
 def _groups(sock: Any, uid: int, gid: int) -> Iterable[int]:

@@ -170,9 +170,11 @@ class ResponseHandler:
     An answer ends with a complete `on_response`, with `on_response_end`, or with one of what can go wrong; nothing
     comes after that."""
 
-    __slots__ = ("method", "up", "upgrade")
+    __slots__ = ("expected", "method", "up", "upgrade")
 
     def __init__(self, method: bytes, upgrade: bytes) -> None:
+        self.expected = ""
+        """Which service's instance on this host it is sent to; empty: to another host, or out of the mesh."""
         self.method = method
         """Of the request: it decides how its answer is framed."""
         self.upgrade = upgrade

@@ -27,6 +27,7 @@ from agent.proxy.listener import CallerListener, Listener, speak, turn_away
 from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
+from agent.proxy.proof.doorkeeper import Doorkeeper
 from agent.proxy.report import state
 from agent.proxy.request.explain import explain
 from agent.proxy.request.inbound import Inbound
@@ -245,6 +246,7 @@ class Worker(Runtime):
         self.recorder.wanted = told.access_log
         if self._users is None:
             self._users = users(told.local)
+            self.pool.doorkeeper = Doorkeeper(self._users) if self._users.services else None
             self._listen_to_callers()
 
     def _trust(self, told: frames.Trust) -> None:

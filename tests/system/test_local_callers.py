@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,3 +229,74 @@ def test_a_whole_head_is_read_before_it_is_refused(house: House) -> None:
     """The refusal is an answer, and no reset: also to who sends a long body with it."""
     told = as_user(ALICE, calls, house.own, {"Content-Length": "4"}, "/", "POST")
     assert told.status == 403
+
+
+def serve_at(port: int, ready: int) -> None:
+    """A program that answers everybody, and says so, until it is killed."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+        os.write(ready, b"x")
+        while True:
+            one, _ = sock.accept()
+            with one:
+                one.recv(65536)
+                one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nstolen")
+
+
+@contextmanager
+def listening_as(uid: int, port: int) -> Iterator[None]:
+    """That program, of a user's."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            serve_at(port, writing)
+        finally:
+            os._exit(0)
+    try:
+        os.close(writing)
+        assert os.read(reading, 1) == b"x"
+        yield
+    finally:
+        os.close(reading)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def strangers(agent: AgentProcess) -> int:
+    lines = agent.text("/metrics").splitlines()
+    return int(sum(float(line.split()[1]) for line in lines if line.startswith("shoal_upstream_strangers_total")))
+
+
+def test_nobody_takes_the_port_of_a_stopped_instance(house: House) -> None:
+    """Who listens there next is sent nothing, from the first moment on, and fails the check; a user that may be the
+    service is, and does not."""
+    port = free_port()
+    check = {"http": {"path": "/"}, "interval": "200ms"}
+    with listening_as(BOB, port):
+        body = {"service": PAYMENTS, "id": "raced", "port": port, "health": check}
+        assert as_user(BOB, ask, str(house.agent.socket), "POST", "/instances", body).status == 200
+        until("healthy", lambda: house.mesh.healthy(house.agent, PAYMENTS, port))
+        assert house.agent.ask(PAYMENTS).body == b"stolen"
+    before = strangers(house.agent)
+    with listening_as(ALICE, port):
+        for _ in range(20):
+            answer = house.agent.ask(PAYMENTS)
+            assert answer.status == 503 and b"stolen" not in answer.body, answer.body
+        assert strangers(house.agent) > before
+
+        def told() -> bool:
+            found = house.agent.state()["services"][PAYMENTS]["endpoints"]
+            return any(each["port"] == port and not each["healthy"] for each in found)
+
+        until("unhealthy", told)
+        health = house.mesh.etcdctl("get", "--prefix", f"/shoal/default/health/{PAYMENTS}/raced")
+        assert f"uid {ALICE} listens there, who may not be {PAYMENTS}" in health
+    with listening_as(BOB, port):
+        until("healthy again", lambda: house.mesh.healthy(house.agent, PAYMENTS, port))
+        assert house.agent.ask(PAYMENTS).status == 200

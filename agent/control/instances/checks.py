@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import h11
@@ -24,7 +25,9 @@ import trio
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Ended, Programs
+from agent.identity.users import NOBODY, Users
 from agent.process.descriptors import NO_WAY_OUT
+from agent.process.local_peers import holder_of
 from policies.kinds.health.decide import Tracker, Transition, pause_s
 from policies.kinds.health.document import CommandCheck, HealthPolicy, HttpCheck, TcpCheck
 from policies.language.duration import seconds
@@ -69,9 +72,15 @@ class Means(NamedTuple):
 
     programs: Programs
     own: OwnPorts
+    users: Users = Users((), NOBODY, {})
+    """Who may be which service."""
 
 
 NOTHING = Means(Programs(), OwnPorts())
+
+
+class Stranger(Exception):
+    """Another user's program listens there."""
 
 
 class TooMuch(Exception):
@@ -189,16 +198,29 @@ async def _checked(subject: Subject, policy: HealthPolicy, means: Means) -> Verd
     if listener:
         return Verdict(False, f"{address}:{port} is {listener}, which is never asked by a check")
     with trio.move_on_after(limit_s):
-        return await (_http(subject, rule) if isinstance(rule, HttpCheck) else _tcp(subject, rule))
+        try:
+            return await (_http(subject, rule, means) if isinstance(rule, HttpCheck) else _tcp(subject, rule, means))
+        except Stranger as error:
+            return Verdict(False, f"{address}:{port}: {error}")
     return Verdict(False, f"no answer within {limit_s:g} s")
 
 
-async def _http(subject: Subject, rule: HttpCheck) -> Verdict:
+@asynccontextmanager
+async def _connected(subject: Subject, port: int, means: Means) -> AsyncIterator[trio.SocketStream]:
+    """To the port of an instance. Raises OSError, and Stranger."""
+    async with await trio.open_tcp_stream(subject.instance.address, port) as stream:
+        stranger = means.users.stranger(holder_of(stream.socket, groups=means.users.by_group), subject.service)
+        if stranger:
+            raise Stranger(stranger)
+        yield stream
+
+
+async def _http(subject: Subject, rule: HttpCheck, means: Means) -> Verdict:
     instance = subject.instance
     host = f"[{instance.address}]" if ":" in instance.address else instance.address
     url = f"http://{host}:{rule.port or instance.port}{rule.path}"
     try:
-        status, body = await _exchange(subject, rule)
+        status, body = await _exchange(subject, rule, means)
     except (OSError, trio.BrokenResourceError) as error:
         if ours(error):
             raise
@@ -239,7 +261,7 @@ class _Reader:
             raise TooMuch(f"an answer in more than {PIECES} pieces")
 
 
-async def _exchange(subject: Subject, rule: HttpCheck) -> tuple[int, bytes]:
+async def _exchange(subject: Subject, rule: HttpCheck, means: Means) -> tuple[int, bytes]:
     """The status, and the beginning of the body when it is asked for. Raises TooMuch.
 
     On a connection of its own: a check that reuses one does not see that no new one can be made.
@@ -247,7 +269,7 @@ async def _exchange(subject: Subject, rule: HttpCheck) -> tuple[int, bytes]:
     fields = {"host": rule.host or subject.service, "user-agent": "shoal-health/1", "connection": "close"}
     request = h11.Request(method=rule.method, target=rule.path, headers=[*fields.items(), *rule.headers.items()])
     http = h11.Connection(h11.CLIENT)
-    async with await trio.open_tcp_stream(subject.instance.address, rule.port or subject.instance.port) as stream:
+    async with _connected(subject, rule.port or subject.instance.port, means) as stream:
         await stream.send_all((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
         return await _answer(http, _Reader(stream), whole=bool(rule.body))
 
@@ -274,12 +296,12 @@ async def _answer(http: h11.Connection, reader: _Reader, *, whole: bool) -> tupl
     return status, bytes(body)
 
 
-async def _tcp(subject: Subject, rule: TcpCheck) -> Verdict:
+async def _tcp(subject: Subject, rule: TcpCheck, means: Means) -> Verdict:
     instance = subject.instance
     address = (instance.address, rule.port or instance.port)
     where = f"{address[0]}:{address[1]}"
     try:
-        async with await trio.open_tcp_stream(*address) as stream:
+        async with _connected(subject, address[1], means) as stream:
             if rule.send:
                 await stream.send_all(rule.send.encode())
             if rule.expect and not await _comes(_Reader(stream), rule.expect.encode()):

@@ -23,6 +23,7 @@ from agent.proxy.messages.head import (
     HeadRules,
     RequestHead,
 )
+from agent.proxy.proof.doorkeeper import Doorkeeper
 from agent.proxy.stream import ResponseHandler, Upstream
 from agent.trust import bind_source
 
@@ -43,10 +44,12 @@ class Lane:
 class Home:
     """Where connections come from, and go back to when they are free (`agent.proxy.http1.pool`)."""
 
-    __slots__ = ("heads", "opened")
+    __slots__ = ("doorkeeper", "heads", "opened")
 
     def __init__(self, heads: HeadRules) -> None:
         self.heads = heads
+        self.doorkeeper: Doorkeeper | None = None
+        """Asked about connections to instances of this host; None: settings say of no service who may be it."""
         self.opened = 0
         """Upstream connections open now, busy or idle."""
 
@@ -96,6 +99,12 @@ class ClientConnection(Answers):
         if code:
             self.on_broken(OSError(code, os.strerror(code)))
             return
+        keeper, attempt = self.pool.doorkeeper, self.attempt
+        if keeper is not None and attempt is not None and attempt.expected:
+            stranger = keeper.stranger(attempt.expected, self.sock)
+            if stranger:
+                self.on_broken(OSError(errno.EACCES, stranger))
+                return
         self._want(READ)
         self.on_ready()
 

@@ -43,6 +43,7 @@ def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
             "idle": runtime.pool.idle,
             "connects": runtime.pool.connects,
             "reused": runtime.pool.reused,
+            "strangers": runtime.pool.doorkeeper.turned_down if runtime.pool.doorkeeper is not None else 0,
         },
         "tls": {
             "half_open": len(runtime.security.half_open),

@@ -143,6 +143,7 @@ class Attempt(Dialling):
         super().__init__(exchange.request.method, exchange.request.upgrade, endpoint.dial, exchange.reactor.now)
         self.exchange = exchange
         self.endpoint = endpoint
+        self.expected = endpoint.service if endpoint.agent and not endpoint.via else ""
         self.number = number
         """Counts from 1."""
         self.counted = True
@@ -165,9 +166,8 @@ class Attempt(Dialling):
         """Whether it failed at this host, and tells nothing of the endpoint."""
         self.insecure = False
         """Whether it was not made, for it would have been in plain text."""
-        load = endpoint.load
-        load.active += 1
-        load.requests += 1
+        endpoint.load.active += 1
+        endpoint.load.requests += 1
 
     @property
     def sending(self) -> bool:

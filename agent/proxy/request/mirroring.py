@@ -288,6 +288,7 @@ class Copy(ResponseHandler):
         self._began = exchange.reactor.now
         self._deadline = self._began + order.timeout_s
         endpoint.load.active += 1
+        self.expected = endpoint.service if endpoint.agent and not endpoint.via else ""
 
     def start(self) -> None:
         """On a connection of the pool, or a new one."""

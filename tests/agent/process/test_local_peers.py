@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.identity.users import User
-from agent.process.local_peers import listener_of, owner_of, user_of
+from agent.process.local_peers import holder_of, listener_of, owner_of, user_of
 from tests.support.users import ALICE, as_user, needs_root
 
 
@@ -85,3 +85,28 @@ def test_who_listens_is_known(runtime_directory: Path) -> None:
         listener.listen()
         client.connect(str(runtime_directory / "s"))
         assert listener_of(client) == os.getpid()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_who_is_connected_to_is_who_has_accepted_or_listens(address: str) -> None:
+    """Also where it listens at all addresses, of both families; nobody, once it listens no more."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
+        if ":" in address:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((address, 0))
+        listener.listen()
+        with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as ours:
+            assert holder_of(ours, groups=False) == User(os.getuid()), "nobody has accepted it yet"
+            with listener.accept()[0]:
+                assert holder_of(ours, groups=False) == User(os.getuid())
+
+
+def test_who_is_elsewhere_is_not_known() -> None:
+    """Where no socket of this host is at the other end, nothing is said; a socket without an end has no holder."""
+    with socket.socket() as alone:
+        assert holder_of(alone, groups=False) is None
+    ours, other = connected(socket.AF_INET, "127.0.0.1")
+    with ours:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        other.close()
+        assert holder_of(ours, groups=False) is None

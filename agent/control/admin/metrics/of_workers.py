@@ -208,6 +208,11 @@ _GAUGES: Final = {
 _COUNTERS: Final = {
     "shoal_connections": ("Client connections accepted", "connections", "accepted"),
     "shoal_upstream_connects": ("Connections made to endpoints", "pool", "connects"),
+    "shoal_upstream_strangers": (
+        "Connections to instances of this host where another user's program listened",
+        "pool",
+        "strangers",
+    ),
     "shoal_upstream_reuses": ("Requests sent over a connection from the pool", "pool", "reused"),
     "shoal_tls_handshakes": ("Handshakes of callers that came to something", "tls", "secured"),
     "shoal_tls_handshakes_failed": ("Handshakes of callers that came to nothing", "tls", "failed"),
