@@ -85,6 +85,17 @@ class LocalUsers(msgspec.Struct, frozen=True):
     """Who may be the services of a pattern."""
 
 
+class ClientCertificate(msgspec.Struct, frozen=True, array_like=True):
+    """What instances of a service are shown that speak TLS themselves."""
+
+    path: str
+    """A file of this host's, with chain and key (PEM)."""
+    mark: str
+    """Another one when the file is."""
+    reason: str = ""
+    """Why it is of no use; empty: it is."""
+
+
 class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     """What the agent is, and what it allows; comes first, and again at changes."""
 
@@ -99,6 +110,8 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     agents: list[str] = []
     """Ranges of addresses where agents are believed to be, beside those that are registered."""
     local: LocalUsers = LocalUsers()
+    client_certificates: dict[str, ClientCertificate] = {}
+    """By the service that is called."""
 
 
 class Svid(msgspec.Struct, frozen=True, array_like=True):

@@ -69,6 +69,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *NOT_IN_A_WORKER,
         *inner("peer stream http1 listener phases table control report request runtime worker"),
     ),
+    "agent.proxy.proof.origins": (
+        *NOT_IN_A_WORKER,
+        *inner("peer stream http1 listener phases table control report request runtime worker"),
+    ),
     "agent.proxy.proof.arrival": (
         *NOT_IN_A_WORKER,
         *inner("stream http1 listener phases table control report request runtime worker"),

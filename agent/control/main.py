@@ -94,6 +94,7 @@ class Control:
             await nursery.start(self._signals)
             self._serve_people(nursery)
             nursery.start_soon(parts.fleet.run)
+            nursery.start_soon(parts.client_certificates.run, parts.fleet.reconfigure)
             parts.updates.start(nursery)
             parts.traffic.start(nursery, parts.fleet)
             parts.events.start(nursery, lambda: parts.updates.mirror.state.connected)

@@ -20,6 +20,8 @@ from agent.control.host.sockets import Handover
 from agent.control.identity.around import Around, Proof, Reply, Tell
 from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.checks import Means
+from agent.control.instances.client_certificates import ClientCertificates
+from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
 from agent.control.mesh.reports import others_run
@@ -65,12 +67,13 @@ class Parts:
         )
         tokens = Tokens()
         local = here.rights.for_workers()
+        self.client_certificates = certificates = ClientCertificates(Path(settings.origins.certificates_dir))
         self.fleet = Fleet(
             here.listeners.outbound,
             here.listeners.inbound,
             settings.worker_count,
             callers=here.listeners.callers.sockets,
-            configuration=lambda: configuration(settings, tokens.callers(), local),
+            configuration=lambda: configuration(settings, tokens.callers(), local, certificates.found),
             feed=mesh.frames.feed,
             trust=proof.frame,
             on_happened=traffic.transitions.observe,
@@ -88,7 +91,7 @@ class Parts:
             here.keys,
             here.holder,
             mesh.table,
-            Means(here.programs, mesh.own, here.rights),
+            Means(here.programs, mesh.own, here.rights, OriginsHere(mesh.table.in_force, certificates)),
             tokens,
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,

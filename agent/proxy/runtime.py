@@ -19,6 +19,7 @@ from agent.proxy.http1.pool import Pool
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
 from agent.proxy.proof.custody import Custody
+from agent.proxy.proof.origins import Origins
 from agent.proxy.report.access import Recorder
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import count
@@ -50,6 +51,7 @@ class Runtime(Server):
         self.callers = Callers()
         self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
+        self.origins = Origins(self.security.note)
         self.custody = Custody(self.reactor, self.recorder, self.pool, self.security)
         self.refused: dict[str, int] = {}
         """Answers of the mesh's own that no service stands behind, by policy."""

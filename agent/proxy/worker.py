@@ -37,6 +37,7 @@ from agent.proxy.stream import RequestHandler, Stream
 from agent.proxy.table.outliers import begin_judging
 from agent.proxy.table.pressure import CpuWatch, cpu_limiters
 from agent.questions import EXPLAIN, Explain, read
+from policies.kinds.tls.document import Origin
 from policies.together import Together
 
 log = logging.getLogger("shoal.worker")
@@ -248,6 +249,8 @@ class Worker(Runtime):
             self._users = users(told.local)
             self.pool.doorkeeper = Doorkeeper(self._users) if self._users.services else None
             self._listen_to_callers()
+        if self.origins.take(told.client_certificates):
+            self.pool.renew_origins(self.origins)
 
     def _trust(self, told: frames.Trust) -> None:
         withdrawn = self.security.take(told)
@@ -277,6 +280,8 @@ class Worker(Runtime):
             if service.lets_go:
                 service.lets_go = False
                 self.pool.let_go(service.tally)
+        for name in list(self.pool.origins):
+            self.pool.follow_origin(name, self._origin(name))
         for service in unjudged:
             begin_judging(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()
@@ -288,6 +293,12 @@ class Worker(Runtime):
             self.listen_now()
             answers.append(frames.Ready(os.getpid(), build.kind(), changes=True))
         return answers
+
+    def _origin(self, name: str) -> Origin | None:
+        """What instances of a service speak themselves, as far as a document says so."""
+        service = self.table.services.get(name)
+        tls = service.plan.tls if service is not None else None
+        return tls.origin if tls is not None else None
 
     def listen_now(self) -> None:
         """Serve what waits for a table, whether there is one or not: requests wait for it then."""

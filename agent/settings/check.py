@@ -47,6 +47,8 @@ def check(settings: Settings) -> None:
         raise Flaw("$.hooks.link", "a URL, such as https://mesh.corp.example/{subject}")
     if not settings.hooks.secrets_dir.startswith("/"):
         raise Flaw("$.hooks.secrets_dir", "a whole path, such as /etc/shoal/secrets")
+    if not settings.origins.certificates_dir.startswith("/"):
+        raise Flaw("$.origins.certificates_dir", "a whole path, such as /etc/shoal/origins")
     seen: dict[tuple[str, str], int] = {}
     for number, instance in enumerate(settings.instances):
         _check_instance(f"$.instances[{number}]", instance)

@@ -140,6 +140,13 @@ class Topics(Part, frozen=True, kw_only=True):
     """Over all topics; beyond it requests are refused instead of stored."""
 
 
+class Origins(Part, frozen=True, kw_only=True):
+    """`[origins]`: instances that speak TLS themselves (`origin` of a `tls` policy)."""
+
+    certificates_dir: str = "/etc/shoal/origins"
+    """Where `<service>.pem` is, the chain and key that instances of that service are shown where they want one."""
+
+
 class Checks(Part, frozen=True, kw_only=True):
     """`[checks]`: what `health` policies, and instances that register themselves, may have this agent do."""
 
@@ -225,6 +232,7 @@ class Settings(Part, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
     topics: Topics = Topics()
     checks: Checks = Checks()
+    origins: Origins = Origins()
     programs: ProgramSettings = ProgramSettings()
     identity: IdentitySettings = IdentitySettings()
     instances: tuple[InstanceSettings, ...] = ()

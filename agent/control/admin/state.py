@@ -136,6 +136,10 @@ def state(
             "failures": list(parts.events.delivery.failures),
         },
         "identity": parts.identity.as_state(),
+        "client_certificates": {
+            service: {"path": each.path, "reason": each.reason}
+            for service, each in sorted(parts.client_certificates.found.items())
+        },
         "handshakes_failed": [
             {**each, "at": text_of(each["at"])} for each in sorted(handshakes, key=lambda each: float(each["at"]))
         ],

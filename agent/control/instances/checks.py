@@ -8,16 +8,19 @@ Laws
 - A reason stands in etcd. It has what was asked and what came of it, and nothing of what was read: neither an
   answer's text nor a program's words.
 - No check asks an agent, whoever asked for it (`own_ports`).
+- An instance that speaks TLS itself (`origin` of a `tls` document) is asked by TLS, as requests are; another port than
+  its own in plain text.
 - What fails on this host (no descriptor, no memory, no way out, a mistake of ours) is no verdict: the last one stays.
 """
 
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import h11
 import structlog
@@ -25,15 +28,18 @@ import trio
 
 from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Ended, Programs
+from agent.control.instances.origins import NOWHERE, Tls
 from agent.identity.users import NOBODY, Users
 from agent.process.descriptors import NO_WAY_OUT
 from agent.process.local_peers import holder_of
+from agent.tls.words import words as tls_words
 from policies.kinds.health.decide import Tracker, Transition, pause_s
 from policies.kinds.health.document import CommandCheck, HealthPolicy, HttpCheck, TcpCheck
 from policies.language.duration import seconds
 from registry.records import Instance
 
 log = structlog.get_logger()
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 BODY_BYTES = 64 * 1024
 ANSWER_BYTES = 2 * BODY_BYTES
 """With its head, and what chunks cost."""
@@ -67,6 +73,14 @@ class Subject(NamedTuple):
     instance: Instance
 
 
+class ByTls(Protocol):
+    """Who knows which instances speak TLS themselves."""
+
+    def of(self, service: str) -> Tls | str | None:
+        """How; or why they cannot be asked; None: they do not."""
+        ...
+
+
 class Means(NamedTuple):
     """What checks are carried out with."""
 
@@ -74,6 +88,7 @@ class Means(NamedTuple):
     own: OwnPorts
     users: Users = Users((), NOBODY, {})
     """Who may be which service."""
+    origins: ByTls = NOWHERE
 
 
 NOTHING = Means(Programs(), OwnPorts())
@@ -197,30 +212,41 @@ async def _checked(subject: Subject, policy: HealthPolicy, means: Means) -> Verd
     listener = means.own.belongs(address, port)
     if listener:
         return Verdict(False, f"{address}:{port} is {listener}, which is never asked by a check")
+    tls = means.origins.of(subject.service) if port == subject.instance.port else None
+    if isinstance(tls, str):
+        return Verdict(False, f"{address}:{port} speaks TLS, and {tls}")
     with trio.move_on_after(limit_s):
         try:
-            return await (_http(subject, rule, means) if isinstance(rule, HttpCheck) else _tcp(subject, rule, means))
+            return await (
+                _http(subject, rule, tls, means) if isinstance(rule, HttpCheck) else _tcp(subject, rule, tls, means)
+            )
         except Stranger as error:
             return Verdict(False, f"{address}:{port}: {error}")
     return Verdict(False, f"no answer within {limit_s:g} s")
 
 
 @asynccontextmanager
-async def _connected(subject: Subject, port: int, means: Means) -> AsyncIterator[trio.SocketStream]:
-    """To the port of an instance. Raises OSError, and Stranger."""
+async def _connected(subject: Subject, port: int, tls: Tls | None, means: Means) -> AsyncIterator[Stream]:
+    """To the port of an instance; where TLS is spoken, with whom it should be. Raises OSError, and Stranger."""
     async with await trio.open_tcp_stream(subject.instance.address, port) as stream:
         stranger = means.users.stranger(holder_of(stream.socket, groups=means.users.by_group), subject.service)
         if stranger:
             raise Stranger(stranger)
-        yield stream
+        if tls is None:
+            yield stream
+            return
+        secured = trio.SSLStream(stream, tls.context, server_hostname=tls.name, https_compatible=True)
+        await secured.do_handshake()
+        async with secured:
+            yield secured
 
 
-async def _http(subject: Subject, rule: HttpCheck, means: Means) -> Verdict:
+async def _http(subject: Subject, rule: HttpCheck, tls: Tls | None, means: Means) -> Verdict:
     instance = subject.instance
     host = f"[{instance.address}]" if ":" in instance.address else instance.address
-    url = f"http://{host}:{rule.port or instance.port}{rule.path}"
+    url = f"{'http' if tls is None else 'https'}://{host}:{rule.port or instance.port}{rule.path}"
     try:
-        status, body = await _exchange(subject, rule, means)
+        status, body = await _exchange(subject, rule, tls, means)
     except (OSError, trio.BrokenResourceError) as error:
         if ours(error):
             raise
@@ -240,7 +266,7 @@ async def _http(subject: Subject, rule: HttpCheck, means: Means) -> Verdict:
 class _Reader:
     """A connection that is read within bounds."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._bytes = ANSWER_BYTES
         self._pieces = PIECES
@@ -250,7 +276,7 @@ class _Reader:
         self.piece()
         if self._bytes <= 0:
             raise TooMuch(f"an answer of more than {ANSWER_BYTES} bytes")
-        data = await self._stream.receive_some(min(BODY_BYTES, self._bytes))
+        data = bytes(await self._stream.receive_some(min(BODY_BYTES, self._bytes)))
         self._bytes -= len(data)
         return data
 
@@ -261,7 +287,7 @@ class _Reader:
             raise TooMuch(f"an answer in more than {PIECES} pieces")
 
 
-async def _exchange(subject: Subject, rule: HttpCheck, means: Means) -> tuple[int, bytes]:
+async def _exchange(subject: Subject, rule: HttpCheck, tls: Tls | None, means: Means) -> tuple[int, bytes]:
     """The status, and the beginning of the body when it is asked for. Raises TooMuch.
 
     On a connection of its own: a check that reuses one does not see that no new one can be made.
@@ -269,7 +295,7 @@ async def _exchange(subject: Subject, rule: HttpCheck, means: Means) -> tuple[in
     fields = {"host": rule.host or subject.service, "user-agent": "shoal-health/1", "connection": "close"}
     request = h11.Request(method=rule.method, target=rule.path, headers=[*fields.items(), *rule.headers.items()])
     http = h11.Connection(h11.CLIENT)
-    async with _connected(subject, rule.port or subject.instance.port, means) as stream:
+    async with _connected(subject, rule.port or subject.instance.port, tls, means) as stream:
         await stream.send_all((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
         return await _answer(http, _Reader(stream), whole=bool(rule.body))
 
@@ -296,12 +322,12 @@ async def _answer(http: h11.Connection, reader: _Reader, *, whole: bool) -> tupl
     return status, bytes(body)
 
 
-async def _tcp(subject: Subject, rule: TcpCheck, means: Means) -> Verdict:
+async def _tcp(subject: Subject, rule: TcpCheck, tls: Tls | None, means: Means) -> Verdict:
     instance = subject.instance
     address = (instance.address, rule.port or instance.port)
     where = f"{address[0]}:{address[1]}"
     try:
-        async with _connected(subject, address[1], means) as stream:
+        async with _connected(subject, address[1], tls, means) as stream:
             if rule.send:
                 await stream.send_all(rule.send.encode())
             if rule.expect and not await _comes(_Reader(stream), rule.expect.encode()):
@@ -312,7 +338,7 @@ async def _tcp(subject: Subject, rule: TcpCheck, means: Means) -> Verdict:
         return Verdict(False, f"{where}: {_words(error)}")
     except TooMuch as error:
         return Verdict(False, f"{where}: {error}, without {rule.expect[:60]!r}")
-    return Verdict(True, f"{where} accepts connections")
+    return Verdict(True, f"{where} accepts connections{'' if tls is None else f', and is {tls.name}'}")
 
 
 async def _comes(reader: _Reader, expected: bytes) -> bool:
@@ -358,6 +384,8 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _words(error: BaseException) -> str:
     error = _causes(error)[0]
+    if isinstance(error, ssl.SSLError):
+        return tls_words(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.frames import Configure, Limits, LocalUsers
+from agent.frames import ClientCertificate, Configure, Limits, LocalUsers
 from agent.settings.document import Settings
 from policies.language.duration import seconds
 
 
-def configuration(settings: Settings, callers: Mapping[str, str], local: LocalUsers) -> Configure:
+def configuration(
+    settings: Settings,
+    callers: Mapping[str, str],
+    local: LocalUsers,
+    client_certificates: Mapping[str, ClientCertificate],
+) -> Configure:
     """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is; `local`:
-    who on this host may be which service."""
+    who on this host may be which service; `client_certificates`: by the service that is called."""
     limits = settings.limits
     count = settings.worker_count
     return Configure(
@@ -22,6 +27,7 @@ def configuration(settings: Settings, callers: Mapping[str, str], local: LocalUs
         share=1 / count,
         agents=list(settings.inbound.agents),
         local=local,
+        client_certificates=dict(client_certificates),
         limits=Limits(
             max_connections=max(1, limits.max_connections // count),
             head_s=seconds(limits.head_timeout),

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 from agent.identity.verdict import Identity, Refused
 from agent.proxy.engine.half_open import HalfOpen, Waiting
 from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Reactor
-from agent.proxy.engine.tls import TlsSocket, words
+from agent.proxy.engine.tls import TlsSocket
+from agent.tls.words import words
 
 if TYPE_CHECKING:
     Judge = Callable[[list[bytes], ssl.SSLContext], Identity | Refused]

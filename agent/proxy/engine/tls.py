@@ -23,27 +23,13 @@ import socket
 import ssl
 from typing import Any, Final
 
+from agent.tls.words import words
+
 PIECE: Final = 16 * 1024
 """A record's payload, and what OpenSSL is fed at once."""
 MAX_SEND: Final = 256 * 1024
 
 _NEVER_MORE_UNSENT: Final = MAX_SEND + 64 * 1024
-_OF_IDENTITY: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "UNRECOGNIZED_NAME")
-_REFUSED: Final = "identity refused by the other side"
-
-
-def words(error: OSError) -> str:
-    """What went wrong, as people say it."""
-    if isinstance(error, ssl.SSLEOFError):
-        return "the connection was cut: it ended without close_notify"
-    if not isinstance(error, ssl.SSLError):
-        return error.strerror or str(error)
-    reason = str(error.reason or error.strerror or error)
-    _, alert, what = reason.partition("ALERT_")
-    said = (what if alert else reason).replace("_", " ").lower().removeprefix("tlsv1 ")
-    if (alert and any(word in what for word in _OF_IDENTITY)) or "UNRECOGNIZED_NAME" in reason:
-        return f"{_REFUSED}: {said}"
-    return f"TLS: the other side says {said}" if alert else f"TLS: {said}"
 
 
 class TlsSocket:

@@ -2,7 +2,8 @@
 """Idle upstream connections, by the address they lead to; the one used last is used first.
 
 What is secured has lanes of its own, by caller and callee: who was proven on a connection, and to whom, is part of it.
-Law: a connection is used by nobody else, and not beyond the end of either certificate.
+Law: a connection is used by nobody else, and not beyond the end of either certificate. To instances that speak TLS
+themselves there are lanes by service and document: it is the host that is shown, whoever calls.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from agent.process.descriptors import NONE_LEFT
 from agent.proxy.engine.connection import Tally
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.http1.client import ClientConnection, ClientStream, Lane
-from agent.proxy.http1.secured import SecuredConnection, Vault
+from agent.proxy.http1.secured import OriginLane, SecuredConnection, Vault
 from agent.proxy.messages.head import HeadRules
+from agent.proxy.proof.origins import Origins, OriginWay
 from agent.proxy.proof.security import Security
 from agent.proxy.stream import ResponseHandler
+from policies.kinds.tls.document import Origin
 
 MAX_IDLE_PER_ADDRESS: Final = 256
 IDLE_S: Final = 55.0
@@ -38,7 +41,7 @@ def tcp_socket(dial: tuple[str, int]) -> socket.socket:
 class Pool(Vault):
     """Decides and holds; connecting and closing is done by the connections themselves."""
 
-    __slots__ = ("connects", "lanes", "make_socket", "most", "plain", "reactor", "reused", "secured")
+    __slots__ = ("connects", "lanes", "make_socket", "most", "origins", "plain", "reactor", "reused", "secured")
 
     def __init__(self, reactor: Reactor, heads: HeadRules) -> None:
         super().__init__(heads)
@@ -46,6 +49,8 @@ class Pool(Vault):
         self.plain = Lane(None)
         self.lanes: dict[tuple[str, str], Lane] = {}
         """Of what is secured, by caller and callee."""
+        self.origins: dict[str, OriginLane] = {}
+        """To instances that speak TLS themselves, by service."""
         self.secured: set[SecuredConnection] = set()
         self.make_socket: Callable[[tuple[str, int]], socket.socket] = tcp_socket
         """For tests."""
@@ -65,7 +70,7 @@ class Pool(Vault):
         return lane
 
     def _all(self) -> list[Lane]:
-        return [self.plain, *self.lanes.values()]
+        return [self.plain, *self.lanes.values(), *self.origins.values()]
 
     def take(
         self, lane: Lane, dial: tuple[str, int], *, verify: bool, tally: Tally | None = None
@@ -150,8 +155,12 @@ class Pool(Vault):
         connection = stream.connection
         tally = connection.tally
         limited = tally is not None and tally.most > 0
+        spent = False
+        if lane.way is not None and isinstance(connection, SecuredConnection):
+            connection.fresh = False
+            spent = connection.spent
         if (
-            (lane.way is not None and isinstance(connection, SecuredConnection) and connection.spent)
+            spent
             or len(idle) >= MAX_IDLE_PER_ADDRESS
             or self.opened > self.most
             or (limited and tally is not None and tally.over)
@@ -207,7 +216,51 @@ class Pool(Vault):
 
     def hold(self, connection: SecuredConnection, *, held: bool) -> None:
         """A connection is secured; or, not `held`, it is no more."""
-        if held:
+        lane = connection.lane
+        if isinstance(lane, OriginLane):
+            lane.hold(connection, held=held)
+        elif held:
             self.secured.add(connection)
         else:
             self.secured.discard(connection)
+
+    # Instances that speak TLS themselves.
+
+    def origin(self, service: str, origin: Origin, origins: Origins) -> Lane | str:
+        """The connections to a service's instances; or why there can be none."""
+        lane = self.origins.get(service)
+        if lane is not None:
+            if lane.origin is origin:
+                return lane
+            self.follow_origin(service, origin)
+            lane = self.origins.get(service)
+        if lane is None:
+            way = origins.way(service, origin)
+            if isinstance(way, str):
+                return way
+            lane = self.origins[service] = OriginLane(way, origin)
+        return lane
+
+    def follow_origin(self, service: str, origin: Origin | None) -> None:
+        """What a document says by now; None: nothing. Connections that were made by another word go."""
+        lane = self.origins.get(service)
+        if lane is None:
+            return
+        if lane.origin == origin:
+            lane.origin = origin
+            return
+        del self.origins[service]
+        lane.retire()
+
+    def renew_origins(self, origins: Origins) -> None:
+        """There is something else to show: new connections are made with it. Those that are there finish."""
+        for service, lane in list(self.origins.items()):
+            way = lane.way
+            assert isinstance(way, OriginWay)
+            follows = origins.follows(way, service, lane.origin)
+            if follows is way:
+                continue
+            del self.origins[service]
+            if follows is not None:
+                self.origins[service] = OriginLane(follows, lane.origin)
+            lane.retire()

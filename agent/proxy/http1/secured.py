@@ -1,8 +1,11 @@
 # mypyc: compiled
-"""A connection to another host's agent on which both sides have shown who they are, before anything is sent.
+"""A connection on which it is proven who is at the other end before anything is sent: another host's agent, and both
+sides have shown who they are; or an instance that speaks TLS itself.
 
-It is being connected until the other side is proven, and has said that it accepts us (`agent.proxy.engine.handshake`).
-What fails until then has sent nothing: any request may go elsewhere.
+It is being connected until the other side is proven, and an agent has said that it accepts us
+(`agent.proxy.engine.handshake`). What fails until then has sent nothing: any request may go elsewhere. An instance says
+no such line. By TLS 1.3 it judges us behind our first request, and nothing of that is read before it has: an alert
+about our certificate that comes first says that nothing was.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from agent.proxy.engine.reactor import READ, Reactor
 from agent.proxy.engine.tls import TlsSocket
 from agent.proxy.http1.client import ClientConnection, Home, Lane
 from agent.proxy.http1.phase import Phase
+from agent.proxy.proof.origins import OriginWay
 from agent.proxy.stream import ResponseHandler
+from agent.tls.words import REFUSED
+from policies.kinds.tls.document import Origin
 
 
 class Vault(Home):
@@ -31,10 +37,38 @@ class Vault(Home):
         raise NotImplementedError
 
 
+class OriginLane(Lane):
+    """To the instances of one service that speak TLS themselves."""
+
+    __slots__ = ("open", "origin", "retired")
+
+    def __init__(self, way: OriginWay, origin: Origin) -> None:
+        super().__init__(way)
+        self.origin = origin
+        """What the document says of them."""
+        self.open: set[SecuredConnection] = set()
+        self.retired = False
+
+    def hold(self, connection: SecuredConnection, *, held: bool) -> None:
+        """A connection is secured; or, not `held`, it is no more."""
+        if not held:
+            self.open.discard(connection)
+        elif self.retired:
+            connection.spent = True
+        else:
+            self.open.add(connection)
+
+    def retire(self) -> None:
+        """Nothing more is sent by its connections than what is under way."""
+        self.retired = True
+        for connection in list(self.open):
+            connection.retire()
+
+
 class SecuredConnection(ClientConnection):
     """One of them."""
 
-    __slots__ = ("_handshake", "_shown_until_s", "_vault", "identity", "spent")
+    __slots__ = ("_handshake", "_shown_until_s", "_vault", "fresh", "identity", "spent")
 
     def __init__(
         self,
@@ -50,6 +84,8 @@ class SecuredConnection(ClientConnection):
         self._vault = vault
         self._handshake: Handshake | None = None
         self._shown_until_s = 0.0
+        self.fresh = True
+        """Whether nothing was answered yet."""
         self.spent = False
         """Nothing more is sent by it than what is under way."""
         self.identity: Identity | None = None
@@ -92,11 +128,31 @@ class SecuredConnection(ClientConnection):
         if not self.closed and sock.pending():
             self.on_event(READ)
 
+    def retire(self) -> None:
+        """Nothing more is sent by it."""
+        self.spent = True
+        if self.attempt is None:
+            self.close()
+
+    def on_broken(self, error: OSError) -> None:
+        """Connecting failed, or the connection did; or who is at the other end has judged us only now."""
+        reason = error.strerror or ""
+        if self.fresh and self.phase is Phase.HEAD and reason.startswith(REFUSED):
+            self._fail(f"{reason}; nothing was read of the request")
+        else:
+            super().on_broken(error)
+
     def _on_refused(self, reason: str) -> None:
         """The handshake has closed the socket."""
         self._handshake = None
+        self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        way = self.lane.way
+        if isinstance(way, OriginWay):
+            way.refused(f"{self.dial[0]}:{self.dial[1]}", reason)
         attempt, self.attempt = self.attempt, None
-        super().close()
+        self.close()
         if attempt is not None:
             attempt.on_lost(reason, connecting=True, sent=False)
 

@@ -62,7 +62,7 @@ class Custody(Timed):
             if reason:
                 self._cut(connection, reason)
             elif withdrawn:
-                self._retire(connection)
+                connection.retire()
         for guest, identity in list(self.clients.items()):
             if self._security.is_over(identity, identity.ends_s):
                 self._cut_client(guest)
@@ -77,19 +77,13 @@ class Custody(Timed):
             if left_s <= 0.0:
                 self._cut(connection, "a certificate that it was proven by has ended")
             elif left_s <= CALLERS_STOP_S:
-                self._retire(connection)
+                connection.retire()
         for guest, identity in list(self.clients.items()):
             left_s = identity.ends_s - now_s
             if left_s <= 0.0:
                 self._cut_client(guest)
             elif left_s <= CALLEES_STOP_S:
                 guest.finish()
-
-    def _retire(self, connection: SecuredConnection) -> None:
-        """Nothing more is sent by it."""
-        connection.spent = True
-        if connection.attempt is None:
-            connection.close()
 
     def _cut(self, connection: SecuredConnection, reason: str) -> None:
         self.ended += 1

@@ -1,6 +1,9 @@
 # mypyc: compiled
 """Whether a try goes by TLS, and as whom: decided by policy and by what the other agent has published, and never by
 what the network answers. So who cuts or garbles a handshake gets a failed request, and none in plain text.
+
+An instance that speaks TLS itself is dialled so by whoever hands the request to it: the agent beside it, and where none
+is, the caller's.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from policies.kinds.tls.decide import OFF, STRICT, Tls
 
 def lane_to(runtime: Runtime, target: Service, endpoint: Endpoint, caller: str, tls: Tls) -> Lane | str:
     """The connections by which a caller reaches an endpoint of a service; or why it may not."""
-    if tls.origin is not None and not endpoint.agent:
-        plain = tls.origin.speaks == "plain"
-        return runtime.pool.plain if plain else "it speaks TLS itself ($.origin), which agents do not dial yet"
+    origin = tls.origin
+    if origin is not None and not endpoint.via:
+        if origin.speaks == "tls":
+            return runtime.pool.origin(endpoint.service, origin, runtime.origins)
+        if not endpoint.agent:
+            return runtime.pool.plain
     if tls.mode == OFF:
         return runtime.pool.plain
     if not endpoint.via:

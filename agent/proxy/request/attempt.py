@@ -180,7 +180,7 @@ class Attempt(Dialling):
         pool, tally = self.exchange.runtime.pool, self.exchange.tally()
         target = self.exchange.target
         tls = target.plan.tls if target is not None else None
-        if target is not None and tls is not None and not self.exchange.inbound and not self._secure(target, tls):
+        if target is not None and tls is not None and not self._secure(target, tls):
             return
         if self.exchange.request.method == b"CONNECT":
             self.open_one(pool, tally)
@@ -190,6 +190,8 @@ class Attempt(Dialling):
     def _secure(self, target: Service, tls: Tls) -> bool:
         """Find out by which connections it goes; False: by none, which the exchange has heard."""
         exchange = self.exchange
+        if exchange.inbound and tls.origin is None:
+            return True
         found = lane_to(exchange.runtime, target, self.endpoint, exchange.caller, tls)
         if not isinstance(found, str):
             self.lane = found

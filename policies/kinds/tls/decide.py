@@ -3,8 +3,8 @@
 
 Laws
 - The strictest level decides.
-- Where one level says that instances without an agent speak TLS, no other makes that plain text; of several that say so
-  the most specific one knows whom to expect.
+- Where one level says that instances speak TLS, no other makes that plain text; of several that say so the most
+  specific one knows whom to expect.
 - What nobody knows counts as `strict` without an `origin`: no document lets less pass.
 """
 
@@ -46,7 +46,7 @@ class Tls:
         self.reason_policy = reason_policy
         """The document that decides it, as refusals name it: `tls/*.production of revision 12`."""
         self.origin = origin
-        """What instances without an agent speak; None: no document says it."""
+        """What instances speak; None: no document says it."""
 
 
 def combine(levels: Sequence[Level]) -> Tls:

@@ -1,4 +1,4 @@
-"""`tls`: whether a hop to or from an agent of another host is TLS, and what instances without an agent speak."""
+"""`tls`: whether a hop to or from an agent of another host is TLS, and what instances speak."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ MAX_CA: int = 32 * 1024
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Instances that no agent stands before."""
+    """Instances, as whoever hands them requests finds them."""
 
-    speaks: Annotated[Literal["plain", "tls"], Meta(description="plain: they are sent plain text, and that is meant")]
+    speaks: Annotated[
+        Literal["plain", "tls"],
+        Meta(description="tls: all of them do; plain: those without an agent are sent plain text, and that is meant"),
+    ]
     name: Annotated[str, Meta(max_length=253, description="Host name in their certificate, and of SNI")] = ""
     ca: Annotated[
         str, Meta(max_length=MAX_CA, description="Certificates (PEM) that theirs lead to; empty: those of the system")
     ] = ""
     client_certificate: Annotated[
-        bool, Meta(description="Whether they are shown the certificate that the caller's host has for this service")
+        bool, Meta(description="Whether they are shown the certificate that the host that dials has for this service")
     ] = False
 
 
@@ -33,7 +36,7 @@ class TlsPolicy(Document, frozen=True, kw_only=True):
         Literal["off", "permissive", "strict"],
         Meta(description="off: plain text; permissive: TLS to whoever has it; strict: TLS, or no request"),
     ]
-    origin: Annotated[Origin | None, Meta(description="What instances without an agent speak")] = None
+    origin: Annotated[Origin | None, Meta(description="What instances speak")] = None
 
     def check(self) -> None:
         """An origin that can be verified."""

@@ -94,7 +94,7 @@ def test_a_program_of_this_host_has_no_hop(play: Playbook) -> None:
 
 @pytest.mark.parametrize("mode", ["off", "permissive", "strict"])
 def test_an_instance_without_an_agent(play: Playbook, mode: str) -> None:
-    """Is sent plain text where that is meant; and none, however lax the rest is, where it speaks TLS."""
+    """Is sent plain text where that is meant; and TLS, however lax the rest is, where it speaks that."""
     plain, secured = {"speaks": "plain"}, {"speaks": "tls", "name": "pets.example.com"}
     play.put(play.instance("one", address="10.0.0.9"), tls=levels(("*", {**mtls(mode), "origin": plain})))
     client = play.client()
@@ -104,7 +104,8 @@ def test_an_instance_without_an_agent(play: Playbook, mode: str) -> None:
     play.put(play.instance("one", address="10.0.0.9"), tls=levels(*documents))
     client = play.client()
     assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n\r\n"
-    assert client << b"HTTP/1.1 503 Service Unavailable\r\n...it speaks TLS itself ($.origin), which agents do not..."
+    up = play.upstream("one").accepts()
+    assert up.heard[:1] == b"\x16" and b"pets.example.com" in up.heard and b"GET" not in up.heard
     assert play.idle
 
 

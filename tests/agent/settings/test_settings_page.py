@@ -20,6 +20,7 @@ from agent.settings.document import (
     Limits,
     LocalPart,
     MetricsPart,
+    Origins,
     Outbound,
     ProgramSettings,
     Settings,
@@ -40,6 +41,7 @@ PARTS = {
     "hooks": Hooks,
     "topics": Topics,
     "checks": Checks,
+    "origins": Origins,
     "programs": ProgramSettings,
     "identity": IdentitySettings,
 }
@@ -71,6 +73,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "hooks",
         "topics",
         "checks",
+        "origins",
         "programs",
         "identity",
         "instances",

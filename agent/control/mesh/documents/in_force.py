@@ -22,6 +22,8 @@ from agent.control.mesh.documents.reading import Read
 from agent.frames import PolicyFrame
 from policies.catalogue import BY_NAME
 from policies.kinds.health.document import HealthPolicy
+from policies.kinds.tls import decide as tls
+from policies.kinds.tls.document import Origin, TlsPolicy
 from policies.language.document import Document, Invalid
 from policies.language.names import candidates
 from registry.keys import Keys
@@ -290,6 +292,17 @@ class InForce:
         by_pattern = self.enforced.get("health", {})
         policy = next((by_pattern[pattern] for pattern in candidates(service) if pattern in by_pattern), None)
         return policy.document if policy is not None and isinstance(policy.document, HealthPolicy) else None
+
+    def origin(self, service: str) -> Origin | None:
+        """What instances of a service speak themselves, as far as documents say so."""
+        by_pattern = self.enforced.get("tls", {})
+        found = [(pattern, by_pattern[pattern]) for pattern in candidates(service) if pattern in by_pattern]
+        levels = [
+            tls.Level(pattern, policy.revision, policy.document)
+            for pattern, policy in found
+            if isinstance(policy.document, TlsPolicy)
+        ]
+        return tls.combine(levels).origin if levels else None
 
     def documents(self) -> Mapping[Place, HeldDocument]:
         """What is in force, or refuses requests because nobody knows what it should say."""
