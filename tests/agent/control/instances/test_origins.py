@@ -66,7 +66,7 @@ async def found(
     port: int, documents: Documents, folder: Path, service: str = "pets.production", own: int = 0, **rule: Any
 ) -> Verdict:
     """What a check comes to. `own`: the instance's port, where the check names another one."""
-    means = Means(Programs(), OwnPorts(), OriginsHere(documents, ClientCertificates(folder)))
+    means = Means(Programs(), OwnPorts(), origins=OriginsHere(documents, ClientCertificates(folder)))
     subject = Subject(service, "a", Instance(address="127.0.0.1", port=own or port))
     verdict = await check(subject, health_policy({"timeout": "5s", **(rule or {"http": {}})}), means)
     assert isinstance(verdict, Verdict)
