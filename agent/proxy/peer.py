@@ -34,7 +34,7 @@ class Proof:
 class Peer:
     """One client."""
 
-    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "identity", "local", "ours")
+    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "caller", "identity", "local", "ours")
 
     def __init__(
         self, address: str, agents: Agents | None, proof: Proof | None = None, local: LocalUser | None = None
@@ -48,6 +48,10 @@ class Peer:
         """Which service it has called in doing so; empty: the agent itself, or there was no proof."""
         self.ours = proof is not None and proof.ours
         """Whether it is somebody of our own trust domain."""
+        self.caller = proof.identity.id.service if proof is not None and proof.ours else ""
+        """The service of ours that it has proven to be, or that its user is; empty: another, or nobody known."""
+        if local is not None:
+            self.caller = local.service
         self._agents = agents
         self._trail: bytes | None = None
         self._hidden = False
@@ -58,14 +62,6 @@ class Peer:
         if self.identity is not None:
             return self.ours
         return self._agents is not None and self._agents.from_agent(self.address)
-
-    @property
-    def caller(self) -> str:
-        """The service of ours that it has proven to be, or that its user is; empty: another, or nobody known."""
-        local, identity = self.local, self.identity
-        if local is not None:
-            return local.service
-        return identity.id.service if identity is not None and self.ours else ""
 
     @property
     def known(self) -> bool:

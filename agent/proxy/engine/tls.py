@@ -14,6 +14,9 @@ Laws
 - As with OpenSSL, what could not be sent (BlockingIOError) is offered again, from the same byte on: some of it may be
   under way already. So what counts as sent has left, and at most MAX_SEND of ciphertext are held here.
 - OpenSSL's memory grows to what it was once given, and stays so; so it is given pieces.
+
+What each record passes asks `_ssl`'s object and not `ssl.SSLObject` around it, of which each method is a call of
+interpreted Python that does nothing but this.
 """
 
 from __future__ import annotations
@@ -35,11 +38,24 @@ _NEVER_MORE_UNSENT: Final = MAX_SEND + 64 * 1024
 class TlsSocket:
     """What is read and written by a connection whose handshake is done."""
 
-    __slots__ = ("_cut", "_ended", "_error", "_incoming", "_left", "_object", "_outgoing", "_sock", "_taken", "_told")
+    __slots__ = (
+        "_cut",
+        "_ended",
+        "_engine",
+        "_error",
+        "_incoming",
+        "_left",
+        "_object",
+        "_outgoing",
+        "_sock",
+        "_taken",
+        "_told",
+    )
 
     def __init__(self, sock: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO):
         self._sock = sock
         self._object = tls
+        self._engine: Any = tls._sslobj  # type: ignore[attr-defined]
         self._incoming = incoming
         self._outgoing = outgoing
         self._left = b""
@@ -102,6 +118,8 @@ class TlsSocket:
             self._break(error)
         else:
             self._feed(raw, parts)
+        if len(parts) == 1:
+            return parts[0]
         if parts:
             return b"".join(parts)
         self._raise_if_over()
@@ -128,7 +146,7 @@ class TlsSocket:
         """Read until there is no whole record."""
         while not self._ended and self._error is None:
             try:
-                data = self._object.read(PIECE)
+                data = self._engine.read(PIECE)
             except ssl.SSLWantReadError:
                 return
             except OSError as error:
@@ -139,7 +157,7 @@ class TlsSocket:
                 self._stay_readable()
                 return
             parts.append(data)
-            if not self._incoming.pending and not self._object.pending():
+            if not self._incoming.pending and not self._engine.pending():
                 return  # asking in vain costs an exception
 
     def _break(self, error: OSError) -> None:
@@ -181,7 +199,7 @@ class TlsSocket:
         size = min(len(data), MAX_SEND)
         try:
             while taken < size:
-                taken += self._object.write(bytes(data[taken : min(taken + PIECE, size)]))
+                taken += self._engine.write(bytes(data[taken : min(taken + PIECE, size)]))
                 parts.append(self._outgoing.read())
         except ssl.SSLError as error:
             raise OSError(errno.EPIPE, words(error)) from None
@@ -194,7 +212,7 @@ class TlsSocket:
     def _send_small(self, data: bytes | bytearray) -> int:
         """What is one record, as most heads and answers are."""
         try:
-            self._object.write(data)
+            self._engine.write(data)
         except ssl.SSLError as error:
             raise OSError(errno.EPIPE, words(error)) from None
         self._left = self._outgoing.read()
