@@ -19,6 +19,7 @@ import trio
 from agent import questions
 from agent.control.identity.around import Around, Reply
 from agent.control.identity.issuer import Judge
+from agent.control.identity.late_answers import LateAnswers
 from agent.control.identity.standing import Standing
 from agent.frames import Peer
 from agent.identity.bundles import bundle_document
@@ -38,8 +39,9 @@ log = structlog.get_logger()
 class Answering:
     """Of one agent that may be an issuer."""
 
-    def __init__(self, around: Around, standing: Standing, judge: Judge) -> None:
+    def __init__(self, around: Around, standing: Standing, judge: Judge, late: LateAnswers) -> None:
         self._around = around
+        self._late = late
         self._standing = standing
         self._judge = judge
         self._send, self._receive = trio.open_memory_channel[tuple[Peer, Reply]](MAX_JOINING)
@@ -84,6 +86,8 @@ class Answering:
         if signed is None:
             return 503, b"this host cannot issue now"
         answer, _ = signed
+        if answer.chain:
+            self._late.note(who.host, question.name, question.csr, answer)
         words = "refused" if answer.refused else "signed"
         log.info(f"a certificate is {words} for a peer", host=who.host, name=question.name, reason=answer.refused)
         return 200, msgspec.msgpack.encode(SignAnswer(answer.chain, answer.refused))

@@ -13,6 +13,7 @@ from agent.control.identity.answering import Answering
 from agent.control.identity.around import Around, Reply
 from agent.control.identity.asking import Asking
 from agent.control.identity.issuer import Issuing, Means
+from agent.control.identity.late_answers import LateAnswers
 from agent.control.identity.proving import Proving
 from agent.control.identity.standing import Standing
 from agent.control.identity.svids import Svids
@@ -54,7 +55,8 @@ class Engaged(Proving):
             around.serials,
         )
         self.issuing = Issuing(around.store, means, around.lease)
-        self.answering = Answering(around, self.standing, self.issuing.judge)
+        self.late_answers = LateAnswers(around.store, around.keys, self._may_issue, around.chance)
+        self.answering = Answering(around, self.standing, self.issuing.judge, self.late_answers)
         self._issues = False
         self._lets = trio.Event()
         """An operator lets this host issue, and it can."""
@@ -85,6 +87,7 @@ class Engaged(Proving):
             nursery.start_soon(self.asking.run)
             nursery.start_soon(self.publishing.run)
             nursery.start_soon(self.answering.run)
+            nursery.start_soon(self.late_answers.run)
             nursery.start_soon(self._issue)
             nursery.start_soon(self._looking)
 
@@ -136,6 +139,8 @@ class Engaged(Proving):
         for host in [*([around.host] if self._may_issue() else []), *(each for each in said if each != around.host)]:
             if host == around.host:
                 signed = self.issuing.judge.sign(host, name, csr)
+                if signed is not None and signed[0].chain:
+                    self.late_answers.note(host, name, csr, signed[0])
                 answer = SignAnswer(signed[0].chain, signed[0].refused) if signed is not None else "it cannot issue"
             else:
                 answer = await self._ask_peer(host, Sign(name, csr))
@@ -167,6 +172,7 @@ class Engaged(Proving):
                 "issuers": sorted(self.standing.issuers),
                 "issuing": self._issues,
                 "waiting": self._waiting,
+                "signed_without_etcd": len(self.late_answers),
                 "clocks": {issuer: round(ahead_s, 1) for issuer, ahead_s in sorted(self.asking.clocks.items())},
                 "error": self.asking.error,
             }
