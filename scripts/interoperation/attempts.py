@@ -16,6 +16,7 @@ BUILD: Final = ROOT / "build" / "interop"
 FETCH_S: Final = 1800
 USE_S: Final = 1800
 GO_SPIFFE: Final = "v2.9.0"
+SPIRE: Final = "v1.13.3"
 RECORDED: Final = ("tests/agent/hooks", "tests/agent/control/events/test_histories.py")
 
 
@@ -74,7 +75,17 @@ def spiffe(folder: Path) -> Attempt:
     return Attempt(("go", "openssl"), fetch, use, {"SHOAL_SPIFFE_JUDGE": str(judge / "judge")})
 
 
-ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks, "envoy": envoy, "spiffe": spiffe}
+def spire(folder: Path) -> Attempt:
+    """SPIRE's server and agent, built by go from their published module: agents whose certificates it gives."""
+    programs = [f"github.com/spiffe/spire/cmd/spire-{name}" for name in ("server", "agent")]
+    wanted = " ".join(f"{program}@{SPIRE}" for program in programs)
+    steps = ["(test -f go.mod || go mod init spire)", f"go get -tool {wanted}", f"go install {' '.join(programs)}"]
+    fetch = ["bash", "-c", f"cd {shlex.quote(str(folder))} && export GOBIN=$PWD/bin && {' && '.join(steps)}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/system/test_spire.py", "-k", "real"]
+    return Attempt(("go",), fetch, use, {"SHOAL_SPIRE": str(folder / "bin")})
+
+
+ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks, "envoy": envoy, "spiffe": spiffe, "spire": spire}
 
 
 def run(command: Sequence[str], log: Path, limit_s: int, environment: Mapping[str, str]) -> bool:
