@@ -14,6 +14,7 @@ from agent.cli.printing import field
 if TYPE_CHECKING:
     from agent.cli.identity.domain import Change, Domain
     from agent.cli.options import Options
+    from registry.etcd.users import Users
     from registry.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Say which hosts belong to the mesh, and what each may be.")
@@ -41,18 +42,29 @@ def add(
     name: Annotated[str, typer.Argument(metavar="HOST", help="As its agent calls it.", autocompletion=hosts)],
     service: ServicesOption = None,
     description: Annotated[str, typer.Option("--description", help="For people.")] = "",
+    password_file: Annotated[
+        str,
+        typer.Option(
+            "--password-file",
+            metavar="FILE",
+            help="Of its user in etcd, made up where there is none. HOST.password where you have a password yourself.",
+        ),
+    ] = "",
 ) -> None:
     """Let a host's agent have an identity, and its services theirs. Prints the command that joins it, good for an hour.
 
-    Of a host whose agent lives already, and writes to etcd, nothing more is needed. Asked again, it adds.
+    Where etcd asks who one is, it makes the host's user and role, too, if your rights suffice. Of a host whose agent
+    lives already, and writes to etcd, nothing more is needed. Asked again, it adds.
 
     Example:  shoal host add web-3 --service '*.staging'
     """
-    from agent.cli.etcd_client import ask
+    from agent.cli.etcd_client import ask_users
     from agent.cli.identity.domain import now_s, settle
     from agent.cli.identity.granting import patterns_of
     from agent.cli.identity.inviting import Invited, invited
+    from agent.cli.rights.granting import let_write
     from agent.identity.tokens import write_token
+    from registry.keys import Keys
 
     options: Options = context.obj
     wanted = patterns_of(service or [])
@@ -60,14 +72,23 @@ def add(
     def decide(domain: Domain) -> tuple[Change, Invited]:
         return invited(domain, name, wanted, description, who(), now_s())
 
-    told, domain, revision = ask(options, lambda store: settle(store, options.mesh, decide))
+    async def written(users: Users) -> tuple[Invited, Domain, int, str]:
+        done = await settle(users, options.mesh, decide)
+        file = password_file or (f"{name}.password" if options.user else "")
+        left = await let_write(users, Keys(options.mesh), name, file, options.printer.note) if done[0].token else ""
+        return (*done, left)
+
+    told, domain, revision, left = ask_users(options, written)
     token = write_token(told.token) if told.token is not None else ""
     if options.printer.json:
         value = {"host": name, "granted": told.granted, "revision": revision or domain.revision, "token": token}
+        value |= {"left": [left] if left else []}
         options.printer.value(value)
         return
     may = f"may hold {', '.join(told.granted)}" if told.granted else "may hold no service yet (--service)"
     options.printer.note(f"{name} belongs to the mesh, and {may}")
+    if left:
+        options.printer.note(f"warning: {left}")
     if token:
         options.printer.note(f"run this on {name} within an hour, once; whoever runs it first is {name}:")
         options.printer.text(f"shoal join {token}")

@@ -6,19 +6,17 @@ user that has its role. No agent has those.
 
 from __future__ import annotations
 
-import secrets
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from agent.cli.commands.mesh.plan import PASSWORD, AddRole, AddUser, Forbid, Give, Permit, Step, for_roles, for_user
 from agent.cli.commands.mesh.policies import now_text
 from agent.cli.etcd_client import ask_users
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options, who
+from agent.cli.rights.granting import Standing, carry_out, password_in, roles_of, standing_of, steps_for
+from agent.cli.rights.plan import Step, for_roles, for_user
 from registry.keys import Keys, Room
 from registry.records import Layout, encode
 from registry.rights import KINDS, Kind, Rights
@@ -30,19 +28,6 @@ if TYPE_CHECKING:
     from registry.rights import Role
 
 Apply = Annotated[bool, typer.Option("--apply", help="Do it, and do not only print it.")]
-PASSWORD_BYTES: Final = 24
-
-
-class Standing(msgspec.Struct):
-    """What etcd has of a mesh's roles, and of users."""
-
-    roles: dict[str, Role] = msgspec.field(default_factory=dict)
-    users: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-
-    def kept_by_issuers(self, rights: Rights) -> bool:
-        """Whether somebody issues: then agents write no last good states."""
-        issuer = rights.name("issuer")
-        return any(issuer in roles for roles in self.users.values())
 
 
 def create(
@@ -70,7 +55,7 @@ def create(
 async def _create(options: Options, users: Users, keys: Keys, layout: bytes) -> None:
     from registry.store import Compare, Put, prefix_end
 
-    standing = await _standing(users, keys)
+    standing = await standing_of(users, keys)
     rights = Rights(keys, kept_by_issuers=standing.kept_by_issuers(Rights(keys)))
     await _do(options, users, list(for_roles(rights.shared(), standing.roles)))
     agents = keys.room(Room.AGENTS)
@@ -108,8 +93,8 @@ def grant(
     found = next((known for known in KINDS if known == kind), None)
     if found is None:
         raise Failure(f"--as {kind[:60]}: one of {', '.join(KINDS)}", Exit.USAGE)
-    roles = _roles(Rights(keys, kept_by_issuers=found == "issuer"), found, host or user)
-    password = _password(password_file, make=apply) if password_file else ""
+    roles = roles_of(Rights(keys, kept_by_issuers=found == "issuer"), found, host or user)
+    password = password_in(password_file, make=apply) if password_file else ""
     if not apply:
         shared = {role.name: role for role in Rights(keys).shared()}
         steps = [*for_roles(roles, shared), *for_user(user, password, [role.name for role in roles], {})]
@@ -123,17 +108,7 @@ def grant(
 
 
 async def _grant(options: Options, users: Users, keys: Keys, user: str, kind: Kind, host: str, password: str) -> None:
-    standing = await _standing(users, keys)
-    others = [role for role in standing.users.get(user, ()) if _is_of_another_mesh(role, keys)]
-    if others:
-        said = ", ".join(others)
-        raise Failure(f"{user} has rights in another mesh ({said}): a user is of one mesh; choose another name")
-    kept = kind == "issuer" or standing.kept_by_issuers(Rights(keys))
-    rights = Rights(keys, kept_by_issuers=kept)
-    roles = _roles(rights, kind, host)
-    steps = list(for_roles(roles, standing.roles))
-    steps += for_user(user, password, [role.name for role in roles], standing.users)
-    await _do(options, users, steps)
+    await _do(options, users, await steps_for(users, keys, user, kind, host, password))
 
 
 def show(context: typer.Context) -> None:
@@ -143,7 +118,7 @@ def show(context: typer.Context) -> None:
     """
     options: Options = context.obj
     keys = _keys(options.mesh)
-    standing = ask_users(options, lambda users: _standing(users, keys))
+    standing = ask_users(options, lambda users: standing_of(users, keys))
     rights = Rights(keys, kept_by_issuers=standing.kept_by_issuers(Rights(keys)))
     rows = [
         {"user": user, "roles": [role.removeprefix(rights.prefix) for role in roles if role.startswith(rights.prefix)]}
@@ -169,27 +144,8 @@ def _meant(rights: Rights, standing: Standing) -> list[Role]:
     return [*rights.shared(), *(rights.host(host) for host in named)]
 
 
-# Asking etcd.
-
-
-async def _standing(users: Users, keys: Keys) -> Standing:
-    return Standing(await users.roles(Rights(keys).prefix), await users.users())
-
-
 async def _do(options: Options, users: Users, steps: Sequence[Step]) -> None:
-    for step in steps:
-        match step:
-            case AddRole(role):
-                await users.add_role(role)
-            case Permit(role, right):
-                await users.permit(role, right)
-            case Forbid(role, right):
-                await users.forbid(role, right)
-            case AddUser(user, password):
-                await users.add_user(user, password)
-            case Give(user, role):
-                await users.give(user, role)
-        options.printer.note(f"done: {step}")
+    await carry_out(users, steps, options.printer.note)
     if not steps:
         options.printer.note("nothing is to be done: it is so already")
 
@@ -202,29 +158,6 @@ def _keys(mesh: str) -> Keys:
         return Keys(mesh)
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
-
-
-def _roles(rights: Rights, kind: Kind, host: str) -> tuple[Role, ...]:
-    try:
-        return rights.of(kind, host)
-    except ValueError as error:
-        raise Failure(f"{error}; name it with --host", Exit.USAGE) from None
-
-
-def _is_of_another_mesh(role: str, keys: Keys) -> bool:
-    return role.startswith("shoal:") and not role.startswith(Rights(keys).prefix)
-
-
-def _password(file: str, *, make: bool) -> str:
-    """What a file holds; made up, and put there for its owner alone, where there is none."""
-    path = Path(file)
-    try:
-        if make and not path.exists():
-            path.touch(0o600, exist_ok=False)
-            path.write_text(secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
-        return path.read_text(encoding="utf-8").strip() if path.exists() else PASSWORD
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"--password-file {file}: {error}", Exit.USAGE) from None
 
 
 def _print(options: Options, steps: Sequence[Step]) -> None:
