@@ -103,8 +103,8 @@ class Api:
         service = request.query_params.get("service")
         asks = request.query_params.get("services", "1") != "0"
         workers = await self._parts.fleet.ask("state", {"service": service} if service else {}) if asks else []
-        fleet, known = self._parts.fleet, self._parts.identity.as_state()
-        failed = [each for told in (await fleet.ask("handshakes") if known else []) for each in told]
+        fleet = self._parts.fleet
+        failed = [each for told in await fleet.ask("handshakes") for each in told]
         return Answer(state(self._parts, workers, await fleet.metrics(), failed))
 
     async def explain(self, request: Request) -> Response:
