@@ -11,7 +11,7 @@ from starlette.responses import Response
 from agent.control.admin.door import Answer, Door, read_json, refusal
 from agent.control.events.delivery import Delivery
 from agent.control.events.hook_runner import GIVEN_UP
-from agent.control.events.outbox import Outbox
+from agent.control.events.outbox.outbox import Outbox
 from agent.control.host.clock import now_text
 from agent.control.host.rights import Right
 from agent.hooks.steps import Done

@@ -14,7 +14,6 @@ Laws
 from __future__ import annotations
 
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -23,11 +22,12 @@ import msgspec
 import structlog
 import trio
 
-from agent.control.events.endings import Ending, ending_of
 from agent.control.events.hook_http import HookClient
 from agent.control.events.hook_runner import GIVEN_UP, HookRunner, Label
-from agent.control.events.opened import Memory
-from agent.control.events.outbox import Documents, Outbox, rank
+from agent.control.events.outbox.endings import Ending, ending_of
+from agent.control.events.outbox.entries import Entries
+from agent.control.events.outbox.opened import Memory
+from agent.control.events.outbox.outbox import Documents, Outbox, rank
 from agent.control.events.settling import Settling
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
@@ -36,22 +36,19 @@ from policies.kinds.webhook.document import Hook
 from policies.kinds.webhook.event import Event
 from registry.backoff import Backoff
 from registry.claim import Claim, give_up, take
-from registry.keys import Keys, Room
+from registry.keys import Keys
 from registry.lease import Holder
-from registry.records import Claimed, MeshId, Opened, OutboxEntry, encode
+from registry.records import Claimed, MeshId, Opened, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
 
 MOST_WAITING: Final = 1000
 """Events of a pattern beyond which those are merged that a newer one of their condition makes needless."""
 AT_A_TIME: Final = 100
-"""Events that are merged, or dropped, before anything else is looked at."""
+"""Events that are merged before anything else is looked at."""
 AT_ONCE: Final = 16
 """Deliveries under way, of all hooks."""
 STEP_S: Final = 2.0
 """How much longer each agent leaves a claim free than the one ranked before it."""
-TOLD_S: Final = 25 * 3600
-TOLD_FOR_S: Final = 3600
-"""For so long events are put on the same lease."""
 KEPT_FAILURES: Final = 20
 log = structlog.get_logger()
 
@@ -78,7 +75,7 @@ class Delivery:
         self._noted: dict[str, set[str]] = {}
         """By pattern: events which every hook may be done with."""
         self._limiter = trio.CapacityLimiter(AT_ONCE)
-        self._told_lease = (0, -1.0)
+        self._entries = Entries(store, keys)
         self.outcomes: dict[tuple[str, str], int] = {}
         """By hook and outcome (`delivered`, `failed`, `given up`, `dropped`): how often."""
         self.failures: deque[dict[str, str]] = deque(maxlen=KEPT_FAILURES)
@@ -129,8 +126,7 @@ class Delivery:
         orphans = list(self._outbox.pending("").events)
         if not orphans or rank("orphans", self._host, self._hosts()) > 0:
             return
-        for at in range(0, len(orphans), AT_A_TIME):
-            await self._quietly([Delete(self._keys.event(id)) for id in orphans[at : at + AT_A_TIME]])
+        await self._entries.drop([self._keys.event(id) for id in orphans])
 
     async def _forget_hooks(self) -> None:
         """What a hook opened that is in no document any more, once it is over: nobody can close it."""
@@ -140,18 +136,10 @@ class Delivery:
             return
         for label in gone:
             over = [subject for subject, memory in self.opened(label).items() if self._is_of_no_use(subject, memory)]
-            for at in range(0, len(over), AT_A_TIME):
-                keys = [self._keys.opened(label, subject) for subject in over[at : at + AT_A_TIME]]
-                await self._quietly([Delete(key) for key in keys])
+            await self._entries.drop([self._keys.opened(label, subject) for subject in over])
 
     def _is_of_no_use(self, subject: str, memory: Memory) -> bool:
         return memory.record.state == "closed" or self.ending(subject, memory) is not None
-
-    async def _quietly(self, operations: list[Put | Delete]) -> None:
-        try:
-            await self._store.transact([], operations)
-        except StoreError as error:
-            log.debug("etcd did not take it", error=str(error))
 
     # Who tells.
 
@@ -375,41 +363,16 @@ class Delivery:
         if standing is None:
             return 0
         done = {**standing.done, **news}
-        key = self._keys.event(event.id)
-        trying = {hook: reason for hook, reason in standing.trying.items() if hook not in done}
-        record = encode(OutboxEntry(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text()))
-        operations: list[Put | Delete] = [Put(key, record), *also]
-        if all(f"{pattern}/{name}" in done for name in documents.hooks):
-            operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), record, await self._lease()), *also]
-        if any(outcome.startswith(GIVEN_UP) for outcome in news.values()):
-            lost = {hook: outcome for hook, outcome in done.items() if outcome.startswith(GIVEN_UP)}
-            dead = encode(OutboxEntry(event=msgspec.to_builtins(event), done=lost, at=now_text()))
-            operations.append(Put(self._keys.event(event.id, Room.UNDELIVERED), dead))
-        fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
-        outcome = await self._store.transact(fences, operations)
-        return outcome.revision if outcome.succeeded else 0
+        told = all(f"{pattern}/{name}" in done for name in documents.hooks)
+        gives_up = any(outcome.startswith(GIVEN_UP) for outcome in news.values())
+        lost = {hook: outcome for hook, outcome in done.items() if gives_up and outcome.startswith(GIVEN_UP)}
+        return await self._entries.finish(standing, done, claim, told=told, lost=lost, also=also)
 
     async def note_trying(self, event: Event, hook: str, reason: str, claim: Claim) -> None:
-        """Have it stand in etcd why a hook was not told yet, for people; no matter if that fails."""
+        """Have it stand in etcd why a hook was not told yet, for people."""
         standing = self._outbox.events.get(event.id)
-        if standing is None:
-            return
-        trying = {**standing.trying, hook: reason}
-        record = OutboxEntry(event=msgspec.to_builtins(event), done=standing.done, trying=trying, at=now_text())
-        key = self._keys.event(event.id)
-        fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
-        try:
-            await self._store.transact(fences, [Put(key, encode(record))])
-        except StoreError as error:
-            log.debug("etcd did not take it", error=str(error))
-
-    async def _lease(self) -> int:
-        """The lease of what was told lately: nobody renews it."""
-        lease, until = self._told_lease
-        if time.monotonic() > until:
-            lease = await self._store.grant(TOLD_S)
-            self._told_lease = (lease, time.monotonic() + TOLD_FOR_S)
-        return lease
+        if standing is not None:
+            await self._entries.note_trying(standing, hook, reason, claim)
 
     def count(self, hook: str, outcome: str) -> None:
         """For metrics."""

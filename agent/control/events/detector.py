@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from agent.control.events import policy_news
-from agent.control.events.outbox import Outbox, rank
+from agent.control.events.outbox.outbox import Outbox, rank
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
 from agent.events import Event, identify, identify_local, make

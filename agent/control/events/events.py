@@ -9,7 +9,7 @@ import trio
 from agent.control.events.delivery import Delivery
 from agent.control.events.detector import EventDetector
 from agent.control.events.hook_http import HookClient
-from agent.control.events.outbox import Outbox
+from agent.control.events.outbox.outbox import Outbox
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.lease import Holder

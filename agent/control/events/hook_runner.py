@@ -20,9 +20,9 @@ import structlog
 import trio
 from msgspec import structs
 
-from agent.control.events.endings import Ending
 from agent.control.events.hook_queue import HookQueue
-from agent.control.events.opened import Memory
+from agent.control.events.outbox.endings import Ending
+from agent.control.events.outbox.opened import Memory
 from agent.control.events.pace import Pace
 from agent.control.events.settling import EVERY_S, Settling
 from agent.control.host.clock import now_text

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from agent.control.events.endings import Ending
-from agent.control.events.opened import Memory
+from agent.control.events.outbox.endings import Ending
+from agent.control.events.outbox.opened import Memory
 from agent.control.host.clock import now_text
 from policies.kinds.webhook.event import PREFIX, Event
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from agent.control.events import delivery
 from agent.control.events.hook_queue import HookQueue
-from agent.control.events.outbox import Outbox
-from agent.control.events.pending import Pending, Standing
+from agent.control.events.outbox.outbox import Outbox
+from agent.control.events.outbox.pending import Pending, Standing
 from agent.control.host.clock import now_text
 from agent.events import Event, make
 from policies.kinds.webhook.decide import Filter

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.control.events.endings import Ending, ending_of
-from agent.control.events.opened import Memories, Memory
+from agent.control.events.outbox.endings import Ending, ending_of
+from agent.control.events.outbox.opened import Memories, Memory
 from agent.control.events.settling import GRACE_S, Settling
 from agent.control.mesh.table import Table
 from registry.keys import Keys

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from agent.control.events.opened import Memories
-from agent.control.events.pending import Pending, Standing
+from agent.control.events.outbox.opened import Memories
+from agent.control.events.outbox.pending import Pending, Standing
 from agent.control.mesh.documents.in_force import Policy
 from agent.control.mesh.table import Table
 from policies.hashing import hash64

@@ -1,0 +1,1 @@
+"""What stands in etcd of events, and what is written there about them."""
