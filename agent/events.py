@@ -37,7 +37,7 @@ __all__ = [
 MAX_TEXT: Final = 4096
 """Characters of one text in an event's data."""
 STRUCTURED: Final = "application/cloudevents+json; charset=utf-8"
-_PART: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:-]{0,255}\Z")
+_PART: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:@-]{0,511}\Z")
 
 
 def identify(cluster: int, revision: int, n: int) -> str:

@@ -14,6 +14,8 @@ from policies.language.names import parse_pattern, parse_service
 
 HOSTS, POLICIES = "hosts", "policies"
 """Of what follows `confirmed/`."""
+MOVING = ("events", "hosts", "reports")
+"""What stands under hosts' own keys where a mesh says so: the outbox; instances and their health; tallies."""
 OPENED = "opened/"
 """Of what follows `conditions/`; no subject of a condition is called so."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
@@ -46,6 +48,8 @@ class Room(Enum):
     LAST_GOOD = "last_good"
     POLICIES = "policies"
     REJECTED = "rejected"
+    REPORTS = "reports"
+    """What a host tells of itself, and few read; `tallies` under its own key."""
     REQUESTS = "requests"
     SEEN = "seen"
     SIGNED = "signed"
@@ -65,8 +69,9 @@ class Key(NamedTuple):
     first: str
     """The service, the policy kind, the host or the event."""
     second: str = ""
-    """The instance (`<id>@<host>`: under a key of the host), the pattern of a policy, the host whose tally it is, or
-    what a signing request is for. Of IDENTITY, `first` is what stands there, and this is whose."""
+    """The instance (`<id>@<host>`: under a key of the host), the pattern of a policy, the host whose tally it is or
+    under whose own key an event stands, or what a signing request is for. Of IDENTITY, `first` is what stands there,
+    and this is whose."""
 
 
 class Unknown(NamedTuple):
@@ -140,6 +145,12 @@ def _parse_rest(room: Room, rest: str) -> Key:
         return Key(room, rest)
     if room is Room.REJECTED:
         return Key(room, *policy_or_spelled(rest))
+    if room is Room.REPORTS:
+        host, _, rest = rest.partition("/")
+        what, _, service = rest.partition("/")
+        if what != Room.TALLIES.value:
+            raise ValueError(f"{what[:60]!r} is not: tallies; which stand under reports/<host>/")
+        return Key(room, parse_service(service), check_host(host))
     if room is Room.HOSTS:
         return _parse_own(*rest.partition("/")[::2])
     if room in (Room.POLICIES, Room.AUDITS, Room.AUDITS_REJECTED, Room.LAST_GOOD, Room.HELD):
@@ -159,9 +170,11 @@ def _parse_own(host: str, rest: str) -> Key:
     room, _, rest = rest.partition("/")
     if room == Room.TRUST.value and not rest:
         return Key(Room.TRUST, check_host(host))
-    if room not in (Room.INSTANCES.value, Room.HEALTH.value):
-        raise ValueError(f"{room[:60]!r} is none of: health, instances, trust; which stand under hosts/<host>/")
+    if room not in (Room.EVENTS.value, Room.INSTANCES.value, Room.HEALTH.value):
+        raise ValueError(f"{room[:60]!r} is none of: events, health, instances, trust; which stand under hosts/<host>/")
     key = _parse_rest(Room(room), rest)
+    if key.room is Room.EVENTS:
+        return Key(key.room, key.first, check_host(host))
     return Key(key.room, key.first, f"{key.second}@{check_host(host)}")
 
 

@@ -10,11 +10,12 @@
     /shoal/<mesh>/conditions/opened/<pattern>/<hook>/<subject>   what a webhook opened, and is to close
     /shoal/<mesh>/confirmed/hosts                   an operator: where agents write what is theirs
     /shoal/<mesh>/confirmed/policies                an operator: what stands in etcd is meant
-    /shoal/<mesh>/events/<id>                       outbox: what is still to be told
+    /shoal/<mesh>/events/<id>                       outbox: what is still to be told, and how far it is
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
     /shoal/<mesh>/held/<kind>/<service>             what is in force though etcd says otherwise
     /shoal/<mesh>/hosts/<host>/instances/<service>/<instance>   the same, under a key that is that host's alone
     /shoal/<mesh>/hosts/<host>/health/<service>/<instance>
+    /shoal/<mesh>/hosts/<host>/events/<id>          an event that this host tells of
     /shoal/<mesh>/hosts/<host>/trust                what that host holds: bundle, SVIDs    on the agent's lease
     /shoal/<mesh>/identity/bundle                   the trust domain's roots
     /shoal/<mesh>/identity/grants/<pattern>         which hosts may hold these services
@@ -27,6 +28,7 @@
     /shoal/<mesh>/last_good/<kind>/<service>        what is in force when that policy is refused
     /shoal/<mesh>/policies/<kind>/<service>         written by people
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
+    /shoal/<mesh>/reports/<host>/tallies/<service>  the same as tallies/, under a key that is that host's alone
     /shoal/<mesh>/requests/<host>/<name>            a signing request: agent, issuer or svc/<service>
     /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
     /shoal/<mesh>/signed/<host>/<name>              the certificate for it
@@ -36,9 +38,9 @@
     /shoal/<mesh>/undelivered/<id>                  events that some webhook did not take
     /shoal/<mesh>/versions/<host>                   what its version knows             on the agent's lease
 
-`acks` sorts before everything else and is written most, `requests`, `seen` and what follows behind it all, so one
-contiguous range, `agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a revision is
-never split.
+`acks` sorts before everything else and is written most, `reports`, `requests`, `seen` and what follows behind it all,
+so one contiguous range, `agents/` to the end of `rejected/`, is all that an agent watches: one watch, in which a
+revision is never split.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ from registry.key_forms import (
     AGENT_REQUEST,
     HOSTS,
     ISSUER_REQUEST,
+    MOVING,
     OPENED,
     POLICIES,
     SERVICE_REQUEST,
@@ -74,6 +77,7 @@ __all__ = [
     "ISSUER_REQUEST",
     "MAX_KEY_BYTES",
     "MESH_ID",
+    "MOVING",
     "OPENED",
     "POLICIES",
     "ROOT",
@@ -166,8 +170,10 @@ class Keys:
         """Where it stands what the version of a host's agent knows."""
         return f"{self.prefix}versions/{check_host(host)}"
 
-    def tally(self, service: str, host: str) -> str:
-        """Where it stands how the answers of a service compared on a host."""
+    def tally(self, service: str, host: str, *, own: bool = False) -> str:
+        """Where it stands how the answers of a service compared on a host. `own`: under that host's own key."""
+        if own:
+            return f"{self.under(Room.REPORTS, host)}tallies/{parse_service(service)}"
         return f"{self.tallies(service)}{check_host(host)}"
 
     def tallies(self, service: str) -> str:
@@ -192,8 +198,16 @@ class Keys:
         return self.condition(f"{OPENED}{hook}/{subject}")
 
     def event(self, id: str, room: Room = Room.EVENTS) -> str:
-        """Where an event stands: in EVENTS, TOLD or UNDELIVERED."""
+        """Where an event stands, or how far it is told: in EVENTS, TOLD or UNDELIVERED."""
         return f"{self.prefix}{room.value}/{id}"
+
+    def own_event(self, host: str, id: str) -> str:
+        """Where an event stands that a host tells of, under its own key."""
+        return f"{self.own_events(host)}{id}"
+
+    def own_events(self, host: str) -> str:
+        """The prefix of all of a host's."""
+        return f"{self.under(Room.HOSTS, host)}{Room.EVENTS.value}/"
 
     def policy(self, kind: str, pattern: str) -> str:
         """Where a policy stands."""
@@ -239,6 +253,10 @@ class Keys:
             return self._of_instance(key.room, key.first, key.second)
         if key.room is Room.TRUST:
             return self.trust(key.first)
+        if key.room is Room.EVENTS and key.second:
+            return self.own_event(key.second, key.first)
+        if key.room is Room.REPORTS:
+            return self.tally(key.first, key.second, own=True)
         return f"{self.room(key.room)}{joined(key.first, key.second)}"
 
     def parse(self, key: str) -> Key | Unknown:

@@ -16,6 +16,9 @@ MAX_RECORD_BYTES = 64 * 1024
 MAX_LAST_GOOD_BYTES = 1024 * 1024
 """A document in it has up to 256 KiB, and its quotation marks are escaped once more."""
 
+MOVED = ("events", "reports")
+"""What `Layout.rooms` may name."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
@@ -117,11 +120,18 @@ class Layout(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     at: str = ""
     """RFC 3339, UTC."""
     by: str = ""
+    rooms: list[str] = msgspec.field(default_factory=list)
+    """What stands under hosts' own keys besides instances and their health, as not every version that knows these knows
+    it: `events`, `reports`."""
 
     @property
     def own(self) -> bool:
         """Whether agents write under their hosts' own keys."""
         return self.state != "common"
+
+    def has(self, room: str) -> bool:
+        """Whether that is under hosts' own keys."""
+        return self.own and (room in self.rooms or room not in MOVED)
 
 
 class Ack(Record, frozen=True, kw_only=True):
@@ -154,7 +164,7 @@ class Version(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     questions: list[str] = msgspec.field(default_factory=list)
     """That it answers to other agents."""
     keys: list[str] = msgspec.field(default_factory=list)
-    """Rooms that not every version writes: `hosts`."""
+    """Rooms that not every version writes: those of `registry.keys.MOVING` that etcd lets it write."""
 
 
 class Compared(Record, frozen=True, kw_only=True):
@@ -215,8 +225,10 @@ class Opened(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
 class OutboxEntry(Record, frozen=True, kw_only=True):
     """`events/<id>`, `told/<id>` and `undelivered/<id>`: an event, and what came of it."""
 
-    event: dict[str, Any]
-    """As `policies.kinds.webhook.event` has it."""
+    event: dict[str, Any] = msgspec.field(default_factory=dict)
+    """As `policies.kinds.webhook.event` has it; empty where it stands under a host's own key."""
+    host: str = ""
+    """Under whose own key it stands; empty: here."""
     done: dict[str, str] = msgspec.field(default_factory=dict)
     """By hook (`<pattern>/<name>`): what came of it there. The others have still to be told."""
     trying: dict[str, str] = msgspec.field(default_factory=dict)

@@ -25,7 +25,7 @@ Kind = Literal["agent", "issuer", "operator", "reader"]
 KINDS: Final[tuple[Kind, ...]] = ("agent", "issuer", "operator", "reader")
 KEEPING: Final = (Room.LAST_GOOD, Room.HELD, Room.REJECTED, Room.AUDITS_REJECTED)
 """Two of them put a policy in force, and two say why one is not."""
-SHARED: Final = (Room.CLAIMS, Room.CONDITIONS, Room.EVENTS, Room.TALLIES, Room.TOLD, Room.UNDELIVERED)
+SHARED: Final = (Room.CLAIMS, Room.CONDITIONS, Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
 OF_OPERATORS: Final = (
     Room.AUDITS,
     Room.CONFIRMED,
@@ -89,7 +89,7 @@ class Rights:
         """Of one host's agent. Raises ValueError for a name that is none."""
         keys = self._keys
         alone = (keys.agent(host), keys.ack(host), keys.seen(host), keys.version(host))
-        own = [_prefix(keys.under(room, host)) for room in (Room.HOSTS, Room.REQUESTS)]
+        own = [_prefix(keys.under(room, host)) for room in (Room.HOSTS, Room.REPORTS, Room.REQUESTS)]
         return Role(self.name(f"host:{host}"), frozenset((*own, *(Grant(key, "", "readwrite") for key in alone))))
 
     def shared(self) -> tuple[Role, ...]:

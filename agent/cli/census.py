@@ -88,6 +88,8 @@ class Census(msgspec.Struct):
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
     undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
+    events: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
+    """Those that are still to be told, with what stands of them where all hosts' do."""
     versions: dict[str, Version] = msgspec.field(default_factory=dict)
     """By host: what the version of its agent knows."""
     layout: Layout | None = None
@@ -164,6 +166,9 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.held[pair] = decode(Held, item.value)
     elif key.room is Room.UNDELIVERED:
         census.undelivered[key.first] = decode(OutboxEntry, item.value)
+    elif key.room is Room.EVENTS:
+        if not key.second:
+            census.events[key.first] = decode(OutboxEntry, item.value)
     elif key.room is Room.TRUST:
         census.holds[key.first] = decode(Holds, item.value)
     elif key.room is Room.IDENTITY:

@@ -265,6 +265,7 @@ class Control:
         await parts.fleet.drain(seconds(settings.drain_timeout))
         if parts.mesh.frames.known:
             parts.mesh.saved.write()
+        await self._leave_events()
         self._owning.cancel()  # who holds our keys would put them again
         if self._stop.returns:
             await holder.extend(EXTEND_S)
@@ -274,6 +275,16 @@ class Control:
                 await holder.release()
             except StoreError as error:
                 log.warning("etcd did not hear that we leave; the lease will tell", error=str(error))
+
+    async def _leave_events(self) -> None:
+        """Not before a restart with the same socket: the successor is here at once."""
+        if self._stop.returns:
+            return
+        with trio.move_on_after(2):
+            try:
+                await self.parts.events.delivery.own.leave()
+            except StoreError as error:
+                log.debug("what others have still to tell stays until this host is back", error=str(error))
 
 
 def _check_names(running: Settings, wanted: Settings) -> None:

@@ -30,6 +30,7 @@ def test_what_is_built_is_parsed_back(service: str, instance: str, pattern: str,
         (KEYS.seen(host), Key(Room.SEEN, host)),
         (KEYS.version(host), Key(Room.VERSIONS, host)),
         (KEYS.tally(service, host), Key(Room.TALLIES, service, host)),
+        (KEYS.tally(service, host, own=True), Key(Room.REPORTS, service, host)),
         (KEYS.policy(kind, pattern), Key(Room.POLICIES, kind, pattern)),
         (KEYS.identity("grants", pattern), Key(Room.IDENTITY, "grants", pattern)),
         (KEYS.identity("hosts", host), Key(Room.IDENTITY, "hosts", host)),
@@ -79,6 +80,15 @@ def test_what_stands_among_the_policies_and_names_nothing_is_refused_where_it_st
         assert KEYS.parse(KEYS.rejection(*found.policy)) == Key(Room.REJECTED, *found.policy)
 
 
+@given(st.sampled_from(["web-1", "a.b"]), st.text(min_size=1, max_size=40))
+def test_an_event_stands_under_the_host_that_tells(host: str, id: str) -> None:
+    """In the one range that agents watch, and in that host's own."""
+    key = KEYS.own_event(host, id)
+    assert KEYS.parse(key) == Key(Room.EVENTS, id, host)
+    assert KEYS.canonical(Key(Room.EVENTS, id, host)) == key
+    assert key.startswith(KEYS.under(Room.HOSTS, host))
+
+
 def test_slashes_in_a_service_mean_dots() -> None:
     """As people type them; capitals too."""
     prefix = "/shoal/default/"
@@ -111,10 +121,14 @@ def test_slashes_in_a_service_mean_dots() -> None:
         ("/shoal/default/policies/route/pets.*", "not a DNS label"),
         ("/shoal/default/agents/web 1", "is no host name"),
         ("/shoal/default/agents/", "'' is no host name"),
-        ("/shoal/default/hosts/web-1", "'' is none of: health, instances"),
-        ("/shoal/default/hosts/web-1/policies/route/pets", "'policies' is none of: health, instances"),
+        ("/shoal/default/hosts/web-1", "'' is none of: events, health, instances"),
+        ("/shoal/default/hosts/web-1/policies/route/pets", "'policies' is none of: events, health, instances"),
         ("/shoal/default/hosts/web-1/instances/pets", "no instance id behind the service"),
         ("/shoal/default/hosts/web-1/instances/pets/a@web-2", "is no instance id"),
+        ("/shoal/default/hosts/web-1/events/", "ends with a slash"),
+        ("/shoal/default/hosts//events/a", "'' is no host name"),
+        ("/shoal/default/reports/web-1/seen/pets", "'seen' is not: tallies"),
+        ("/shoal/default/reports/web-1", "'' is not: tallies"),
         ("/shoal/default/hosts//instances/pets/a", "'' is no host name"),
         ("/shoal/default/instances/pets/a@web-1", "is no instance id"),
         ("/shoal/default/events/", "ends with a slash"),
@@ -149,7 +163,7 @@ def test_nothing_is_built_of_bad_names(bad: str) -> None:
 
 OF_FEW = {Room.REQUESTS, Room.SIGNED, Room.SIGNING}
 """Who is concerned watches them by himself."""
-UNWATCHED = {Room.ACKS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED, Room.VERSIONS} | OF_FEW
+UNWATCHED = {Room.ACKS, Room.REPORTS, Room.SEEN, Room.TALLIES, Room.TOLD, Room.UNDELIVERED, Room.VERSIONS} | OF_FEW
 
 
 def test_agents_watch_one_range_without_the_noise() -> None:

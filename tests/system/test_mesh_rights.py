@@ -30,9 +30,10 @@ EVERYWHERE = (
     *("identity/trust/there", "signing/web-1/agent", "signed/web-1/agent", "last_good/route/pets", "held/route/pets"),
     *("rejected/route/pets", "audits_rejected/route/pets", "claims/pets", "conditions/pets", "events/1", "told/1"),
     *("undelivered/1", "tallies/pets/web-1", "mistake/1"),
+    *("hosts/web-1/events/1", "hosts/web-2/events/1", "reports/web-1/tallies/pets", "reports/web-2/tallies/pets"),
 )
 """A key of each sort, without the prefix of its mesh."""
-SHARED = {"claims/pets", "conditions/pets", "events/1", "told/1", "undelivered/1", "tallies/pets/web-1"}
+SHARED = {"claims/pets", "conditions/pets", "events/1", "told/1", "undelivered/1"}
 KEEPING = {"last_good/route/pets", "held/route/pets", "rejected/route/pets", "audits_rejected/route/pets"}
 OPERATORS = {
     *("policies/route/pets", "audits/route/pets", "confirmed/policies", "confirmed/hosts", "instances/pets/a"),
@@ -43,7 +44,8 @@ OPERATORS = {
 def of_host(host: str) -> set[str]:
     """What is one host's by docs/identity.md."""
     alone = {f"{room}/{host}" for room in ("acks", "agents", "seen", "versions")}
-    return {key for key in EVERYWHERE if key in alone or key.startswith((f"hosts/{host}/", f"requests/{host}/"))}
+    own = tuple(f"{room}/{host}/" for room in ("hosts", "reports", "requests"))
+    return {key for key in EVERYWHERE if key in alone or key.startswith(own)}
 
 
 WRITES = {

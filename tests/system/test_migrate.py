@@ -7,12 +7,14 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.local import ask
-from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, Traffic, running_mesh, until
+from tests.support.mesh import DIRECT, ROOT, SHOAL, AgentProcess, Mesh, Traffic, running_mesh, until
+from tests.support.receiver import Receiver
 
 PETS = "pets.production"
 PREFIX = "/shoal/default/"
@@ -23,6 +25,13 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     with running_mesh(tmp_path) as running:
         running.etcdctl("put", f"{PREFIX}confirmed/hosts", '{"state": "common"}')
         yield running
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    running = Receiver()
+    yield running
+    running.close()
 
 
 def two(mesh: Mesh) -> tuple[AgentProcess, AgentProcess]:
@@ -98,6 +107,37 @@ def test_there_and_back_under_load(mesh: Mesh) -> None:
     until("it is back, where the mesh is", lambda: settled(mesh, 2))
     assert mesh.shoal("mesh", "migrate").returncode == 0, "said again, it is nothing new"
     assert "keys " not in mesh.shoal("status", check=False).stdout
+
+
+def test_events_are_told_once_wherever_they_stand(mesh: Mesh, receiver: Receiver) -> None:
+    """Health goes to and fro while the mesh moves, there and back: each verdict is told, once, and nothing is left."""
+    extra = 'workers = 1\n[hooks]\nallow = ["127.0.0.1"]\n'
+    agents = mesh.agent(extra=extra), mesh.agent("beta", "127.0.0.2", extra=extra)
+    ports = {agent.host: (agent.address, mesh.instance(agent, agent.host)) for agent in agents}
+    until("both are known", lambda: len(agents[0].state()["services"][PETS]["endpoints"]) == 2)
+    health = {"target": {"url": receiver.url("/")}, "events": ["instance.unhealthy", "instance.healthy"]}
+    mesh.put("policies/webhook/*", {"hooks": {"all": health}})
+
+    def told(host: str, name: str, since: int) -> bool:
+        events = [request.event for request in receiver.received[since:]]
+        return any(each["type"] == f"io.shoal.instance.{name}" and each["data"]["agent"] == host for each in events)
+
+    for words in ((), ("--back",), ()):
+        moving = start(mesh, *words)
+        for what in ("unhealthy", "healthy"):
+            since = len(receiver.received)
+            for host, (address, port) in ports.items():
+                DIRECT.open(f"http://{address}:{port}/set/{what}", timeout=5).read()
+                until("it is told", partial(told, host, what, since))
+        moving.communicate(timeout=60)
+        assert moving.returncode == 0
+    rooms = ("events/", "hosts/alpha/events/", "hosts/beta/events/")
+    left = lambda: "".join(mesh.etcdctl("get", "--prefix", "--keys-only", PREFIX + room) for room in rooms)  # noqa: E731
+    until("nothing is left", lambda: not left())
+    assert not agents[0].state()["events"]["disbelieved"]
+    assert "@beta" in receiver.received[-1].event["subject"]
+    ids = [request.event["id"] for request in receiver.received]
+    assert len(ids) == len(set(ids))
 
 
 def test_what_people_put_stays_and_speaks_for_nobody(mesh: Mesh) -> None:

@@ -14,8 +14,9 @@ from agent.cli.printing import Printer, Row, field
 if TYPE_CHECKING:
     from policies.kinds.shadow.comparison import Tally
     from policies.kinds.shadow.document import Thresholds
+    from registry.keys import Keys
     from registry.records import Compared
-    from registry.store import Store
+    from registry.store import KeyValue, Store
 
 MAX_ROWS = 50
 """Fields in a table; JSON has them all."""
@@ -54,18 +55,14 @@ def diff(
 async def gathered(store: Store, mesh: str, service: str) -> dict[str, Any]:
     """What all agents counted under the document in force, added up and judged. Raises StoreError and Failure."""
     from policies.kinds.shadow.comparison import report
-    from registry.keys import Key, Keys
+    from registry.keys import Keys
     from registry.records import Compared, Malformed, decode
-    from registry.store import prefix_end
 
     keys = Keys(mesh)
     revision = await _revision(store, keys, service)
-    prefix = keys.tallies(service)
     counted: dict[str, Compared] = {}
     left_out: dict[str, str] = {}
-    for item in (await store.range(prefix, prefix_end(prefix))).items:
-        key = keys.parse(item.key)
-        host = key.second if isinstance(key, Key) else item.key[len(prefix) :]
+    for host, item in (await _told(store, keys, service)).items():
         try:
             record = decode(Compared, item.value)
         except Malformed as error:
@@ -84,6 +81,21 @@ async def gathered(store: Store, mesh: str, service: str) -> dict[str, Any]:
         "left_out": left_out,
         **report(tally, thresholds),
     }
+
+
+async def _told(store: Store, keys: Keys, service: str) -> dict[str, KeyValue]:
+    """What each host tells, by host: under its own key, or else where all hosts' stood before."""
+    from registry.keys import Key, Room
+    from registry.store import prefix_end
+
+    common, own = keys.tallies(service), keys.room(Room.REPORTS)
+    before = await store.range(common, prefix_end(common))
+    found = {item.key[len(common) :]: item for item in before.items}
+    for item in (await store.range(own, prefix_end(own), revision=before.revision)).items:
+        key = keys.parse(item.key)
+        if isinstance(key, Key) and key.first == service:
+            found[key.second] = item
+    return found
 
 
 async def _revision(store: Store, keys: Any, service: str) -> int:

@@ -13,7 +13,7 @@ from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
 
 if TYPE_CHECKING:
-    from registry.keys import Room
+    from registry.keys import Keys, Room
     from registry.store import Store
 
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True)
@@ -120,10 +120,25 @@ async def listed(store: Store, mesh: str) -> list[Row]:
     for room in (Room.TOLD, Room.EVENTS, Room.UNDELIVERED):
         prefix = keys.room(room)
         for item in (await store.range(prefix, prefix_end(prefix))).items:
-            row = row_of(room, item.key[len(prefix) :], item.value)
+            id = item.key[len(prefix) :]
+            row = row_of(room, id, await _whole(store, keys, id, item.value))
             if row is not None:
                 rows.append(row)
     return sorted(rows, key=lambda row: (row["time"], row["id"]))
+
+
+async def _whole(store: Store, keys: Keys, id: str, value: bytes) -> bytes:
+    """An event and what came of it, also where it stands under the key of the host that tells of it."""
+    from msgspec.structs import replace
+
+    from registry.records import Malformed, OutboxEntry, decode, encode
+
+    try:
+        entry = decode(OutboxEntry, value)
+        word = await store.get(keys.own_event(entry.host, id)) if entry.host else None
+        return value if word is None else encode(replace(entry, event=decode(OutboxEntry, word.value).event))
+    except (Malformed, ValueError):
+        return value
 
 
 def row_of(room: Room, id: str, value: bytes) -> dict[str, Any] | None:
@@ -137,6 +152,8 @@ def row_of(room: Room, id: str, value: bytes) -> dict[str, Any] | None:
         return None
     state = {Room.EVENTS: "waiting", Room.TOLD: "told", Room.UNDELIVERED: "undelivered"}[room]
     event = record.event
+    if not event:
+        return None
     data = event.get("data")
     return {
         "time": str(event.get("time", "")),
@@ -164,9 +181,9 @@ async def _follow(store: Store, options: Options, service: str) -> None:
         while True:
             for change in (await watch.receive()).changes:
                 key = keys.parse(change.key)
-                if change.value is None or not isinstance(key, Key) or key.room not in rooms:
+                if change.value is None or not isinstance(key, Key) or key.room not in rooms or key.second:
                     continue
-                row = row_of(key.room, key.first, change.value)
+                row = row_of(key.room, key.first, await _whole(store, keys, key.first, change.value))
                 if row is not None and _is_of(row, service):
                     _print(options.printer, row)
 

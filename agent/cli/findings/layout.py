@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from agent.cli.census import Census
 from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, named
 from registry.keys import HOSTS, owner_of
+from registry.records import MOVED
 
 
-def unable(census: Census) -> list[str]:
-    """Live agents that do not say that they can write under `hosts/`."""
-    told = census.versions
-    return [host for host in sorted(census.agents) if host not in told or HOSTS not in told[host].keys]
+def unable(census: Census, rooms: Iterable[str] = MOVED) -> list[str]:
+    """Live agents that do not say that they can write under keys of their own: instances, and more rooms."""
+    told, needed = census.versions, {HOSTS, *rooms}
+    return [host for host in sorted(census.agents) if host not in told or not needed <= set(told[host].keys)]
 
 
 def elsewhere(census: Census, *, own: bool) -> dict[str, list[str]]:
@@ -23,6 +24,11 @@ def elsewhere(census: Census, *, own: bool) -> dict[str, list[str]]:
         if record.agent in census.agents and bool(owner_of(id)) is not own:
             found.setdefault(record.agent, []).append(f"{service}/{id}")
     return found
+
+
+def untold(census: Census) -> list[str]:
+    """Hosts under whose own keys events stand that are still to be told."""
+    return sorted({entry.host for entry in census.events.values() if entry.host})
 
 
 def common_ids(census: Census) -> list[str]:
@@ -44,9 +50,11 @@ def of_layout(facts: Facts) -> Iterator[Finding]:
         return
     own = census.layout.own
     if own:
-        for host in unable(census):
-            what = "its version, or its role in etcd, does not let it write under hosts/, as this mesh does"
-            if census.layout.state == "own_only":
+        blind = unable(census, ())
+        for host in unable(census, census.layout.rooms):
+            where = "hosts/" if host in blind else "reports/, or read events there"
+            what = f"its version, or its role in etcd, does not let it write under {where}, as this mesh does"
+            if host in blind and census.layout.state == "own_only":
                 what += ": what it registers is used by nobody"
             yield Finding("keys-old", "error", host, what, "upgrade it, widen its role, or `shoal mesh migrate --back`")
     for host, names in elsewhere(census, own=own).items():

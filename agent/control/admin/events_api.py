@@ -20,7 +20,7 @@ from policies.kinds.webhook.event import BY_NAME, HEALTH, Effect, Event, sample
 from policies.language.names import candidates, parse_pattern
 from policies.language.plain import Flaw
 from registry.keys import Keys, Room
-from registry.records import Malformed, OutboxEntry, decode, encode
+from registry.records import Malformed, OutboxEntry, decode
 from registry.store import Compare, Delete, Put, Store, StoreError
 
 
@@ -112,8 +112,13 @@ class EventsApi:
             told = await self._store.get(self._keys.event(id, Room.TOLD))
             before = decode(OutboxEntry, told.value).done if told is not None else {}
             done = {hook: outcome for hook, outcome in before.items() if not outcome.startswith(GIVEN_UP)}
-        again = encode(OutboxEntry(event=record.event, done=done, at=now_text()))
-        operations: list[Put | Delete] = [Put(self._keys.event(id), again), Delete(self._keys.event(id, room))]
+        try:
+            puts = self._delivery.own.again(msgspec.convert(record.event, Event), done)
+        except msgspec.ValidationError as error:
+            return refusal(400, f"{room.value}/{id}: {error}")
+        if isinstance(puts, str):
+            return refusal(409, f"{id}: {puts}")
+        operations: list[Put | Delete] = [*puts, Delete(self._keys.event(id, room))]
         absent = [Compare(self._keys.event(id), create_revision=0)]
         if not (await self._store.transact(absent, operations)).succeeded:
             return refusal(409, f"{id} is still waiting to be told")

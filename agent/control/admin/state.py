@@ -14,6 +14,8 @@ from agent.control.host.clock import text_of
 from agent.control.parts import Parts
 from agent.process.descriptors import affordable, limit
 
+MAX_DISBELIEVED: Final = 100
+"""That are listed."""
 WORST: Final = {"closed": 0, "half-open": 1, "open": 2}
 """States of a breaker, by how bad they are."""
 
@@ -130,6 +132,7 @@ def state(
             "waiting": parts.events.delivery.waiting,
             "slowed": parts.events.delivery.slowed,
             "pending": len(parts.events.outbox.events),
+            "disbelieved": dict(sorted(parts.events.outbox.sources.disbelieved.items())[:MAX_DISBELIEVED]),
             "claims": parts.events.outbox.claims,
             "conditions": sorted(parts.events.outbox.conditions),
             "outcomes": digest(parts.events.delivery.outcomes),

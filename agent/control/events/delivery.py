@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from agent.control.events.outbox.endings import Ending, ending_of
 from agent.control.events.outbox.entries import Entries
 from agent.control.events.outbox.opened import Memory
 from agent.control.events.outbox.outbox import Documents, Outbox, rank
+from agent.control.events.outbox.own import OwnEvents
 from agent.control.events.settling import Settling
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
@@ -57,8 +58,10 @@ class Delivery:
     """This agent's part in telling."""
 
     def __init__(
-        self, outbox: Outbox, table: Table, store: Store, keys: Keys, holder: Holder, host: str, client: HookClient
-    ) -> None:
+        self, outbox: Outbox, table: Table, store: Store, keys: Keys, holder: Holder, host: str, client: HookClient,
+        written: Collection[str],
+    ) -> None:  # fmt: skip
+        """`written`: events that this agent has put whole."""
         self._outbox = outbox
         self._table = table
         self._hosts: Callable[[], Iterable[str]] = lambda: table.agents
@@ -75,7 +78,8 @@ class Delivery:
         self._noted: dict[str, set[str]] = {}
         """By pattern: events which every hook may be done with."""
         self._limiter = trio.CapacityLimiter(AT_ONCE)
-        self._entries = Entries(store, keys)
+        self._entries = Entries(store, keys, host)
+        self.own = OwnEvents(outbox, table.forms, store, keys, host, lambda: table.agents, written)
         self.outcomes: dict[tuple[str, str], int] = {}
         """By hook and outcome (`delivered`, `failed`, `given up`, `dropped`): how often."""
         self.failures: deque[dict[str, str]] = deque(maxlen=KEPT_FAILURES)
@@ -119,7 +123,10 @@ class Delivery:
                     nursery.start_soon(self._pattern, pattern, scope)
                 await self._drop_orphans()
                 await self._forget_hooks()
-                await self._changed.wait()
+                if await self.own.keep():
+                    await self._changed.wait()
+                else:
+                    await self._pause(1.0)
 
     async def _drop_orphans(self) -> None:
         """Events that no webhook is left for. One agent does it."""

@@ -90,6 +90,8 @@ class EventDetector:
         self._breakers: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[Proposal](MAX_WAITING)
         self._started = False
+        self.whole: dict[str, None] = {}
+        """Events that this agent put whole where all hosts' stand, the last of them."""
         self.lost = 0
         """Events that could not be kept because there were too many at once."""
 
@@ -98,13 +100,13 @@ class EventDetector:
     def own(self, name: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> list[Put]:
         """What goes into the transaction of a transition of our own; nothing where nobody wants to know."""
         made = self._made(name, parts, data)
-        return [self._put(made)] if made is not None else []
+        return self._puts(made) if made is not None else []
 
     def tell(self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], time: str = "") -> None:
         """Something happened inside of this agent."""
         made = self._made(name, parts, data, time=time)
         if made is not None:
-            self._enqueue(Proposal(0.0, made.id, [], [self._put(made)]))
+            self._enqueue(Proposal(0.0, made.id, [], [*self._puts(made)]))
 
     def of_instance(self, name: str, identity: Identity, data: Mapping[str, Value]) -> list[Put]:
         """`own`, of an instance."""
@@ -141,8 +143,16 @@ class EventDetector:
             made = msgspec.structs.replace(made, link=link)
         return made if self._outbox.cares(name, made.service, made.subject) else None
 
-    def _put(self, event: Event) -> Put:
-        return Put(self._keys.event(event.id), encode(OutboxEntry(event=msgspec.to_builtins(event), at=now_text())))
+    def _puts(self, event: Event) -> list[Put]:
+        """Under this host's own key, with an entry where all hosts' are, or whole there: as the mesh has it."""
+        entry, word = self._keys.event(event.id), OutboxEntry(event=msgspec.to_builtins(event), at=now_text())
+        if self._table.forms.has("events"):
+            own = Put(self._keys.own_event(self._host, event.id), encode(word))
+            return [own, Put(entry, encode(OutboxEntry(host=self._host, at=word.at)))]
+        self.whole[event.id] = None
+        if len(self.whole) > MAX_WAITING:
+            del self.whole[next(iter(self.whole))]
+        return [Put(entry, encode(word))]
 
     # What happened to others.
 
@@ -280,7 +290,7 @@ class EventDetector:
             return
         rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
         absent = [Compare(self._keys.event(made.id, room), create_revision=0) for room in rooms]
-        self._enqueue(Proposal(self._turn_s(made.id), made.id, [*absent, *still], [self._put(made)]))
+        self._enqueue(Proposal(self._turn_s(made.id), made.id, [*absent, *still], [*self._puts(made)]))
 
     def _begins(
         self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value], lasts: Callable[[], bool]
@@ -293,7 +303,7 @@ class EventDetector:
             return
         key = self._keys.condition(subject)
         begun = Put(key, encode(Begun(event=made.id, at=made.time)))
-        self._propose(subject, [Compare(key, create_revision=0)], [begun, self._put(made)], lasts)
+        self._propose(subject, [Compare(key, create_revision=0)], [begun, *self._puts(made)], lasts)
 
     def _ends(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
         """It has ended, if that was not said yet."""
@@ -304,7 +314,7 @@ class EventDetector:
         made = self._made(name, parts, data)
         operations: list[Put | Delete] = [Delete(key)]
         if made is not None:
-            operations.append(self._put(made))
+            operations += self._puts(made)
         self._propose(subject, [Compare(key, mod_revision=revision)], operations)
 
     def _propose(

@@ -34,7 +34,7 @@ class Events:
     ) -> None:
         self.outbox = Outbox(keys, table)
         self.detector = EventDetector(table, self.outbox, store, keys, host, boot, link=link)
-        self.delivery = Delivery(self.outbox, table, store, keys, holder, host, client)
+        self.delivery = Delivery(self.outbox, table, store, keys, holder, host, client, self.detector.whole)
 
     def take(self, update: Update, touched: Iterable[str], *, cluster: int) -> None:
         """The table has taken an update of a cluster of etcd: what of it is an event, and who has to be told."""

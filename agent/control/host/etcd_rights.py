@@ -13,7 +13,7 @@ import trio
 
 from registry.keys import Keys, Room
 from registry.rights import Grant, Rights
-from registry.store import Compare, Put, Refused, Store, StoreError
+from registry.store import Compare, Put, Refused, Store, StoreError, prefix_end
 
 NEVER: Final = 2**62
 """A revision that no key is created at."""
@@ -36,7 +36,8 @@ def needed(keys: Keys, host: str, *, own: bool) -> list[Grant]:
     grants = {*rights.agent().grants, *rights.host(host).grants}
     later = {keys.under(Room.REQUESTS, host)}
     if not own:
-        later.add(keys.under(Room.HOSTS, host))
+        later |= {keys.under(Room.HOSTS, host), keys.under(Room.REPORTS, host)}
+        grants.add(Grant(keys.room(Room.TALLIES), prefix_end(keys.room(Room.TALLIES)), "readwrite"))
         grants |= {grant for grant in rights.operator().grants if grant.key in common(keys)}
     return sorted(grant for grant in grants if grant.may == "readwrite" and grant.key not in later)
 

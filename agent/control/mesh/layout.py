@@ -38,6 +38,8 @@ class Forms:
         """Whether it stands in etcd, as far as it was heard."""
         self.removed: dict[Identity, str] = {}
         """Instances that the changes at hand delete, and whose each was."""
+        self.since = 0
+        """The revision at which it was said what stands."""
         self.moved: dict[Identity, Identity] = {}
         """Those of the last changes that stand under their other key: where they stood, by where they stand."""
 
@@ -46,6 +48,15 @@ class Forms:
         """Whether agents write under their hosts' own keys."""
         return self.layout is not None and self.layout.own
 
+    def has(self, room: str) -> bool:
+        """Whether agents write a room of `registry.keys.MOVING` under their hosts' own keys."""
+        return self.layout is not None and self.layout.has(room)
+
+    def is_late(self, created: int) -> bool:
+        """Whether an event that stands whole in the room that hosts share was put after none was to be put there."""
+        settled = self.layout is not None and self.layout.state == "own_only" and self.layout.has("events")
+        return settled and created > self.since
+
     def take(self, change: Change) -> str | None:
         """What an operator says; why that says nothing, if it does not."""
         self.stands = change.value is not None
@@ -53,6 +64,7 @@ class Forms:
             return None
         try:
             self.layout = decode(Layout, change.value)
+            self.since = change.revision
         except Malformed as error:
             return str(error)
         return None

@@ -21,7 +21,7 @@ from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
 from policies.catalogue import KINDS
 from policies.vocabulary import vocabulary
-from registry.keys import HOSTS, Keys, own
+from registry.keys import MOVING, Keys, own
 from registry.lease import Holder
 from registry.records import Ack, Rejection, Seen, Version, encode
 from registry.store import Compare, Delete, Put, Store, StoreError
@@ -67,28 +67,28 @@ def known_here() -> Version:
         kinds={kind.name: msgspec.to_builtins(vocabulary(kind.name)) for kind in KINDS},
         frames=sorted(frames.KINDS),
         questions=list(questions.PATHS),
-        keys=[HOSTS],
+        keys=list(MOVING),
     )
 
 
 async def tell_version(store: Store, holder: Holder, keys: Keys, host: str, version: Version) -> None:
-    """Keep versions/<host> on the agent's lease: one put a lease, and another once etcd lets us write under hosts/.
+    """Keep versions/<host> on the agent's lease: one put a lease, and another once etcd lets us write more of our own.
 
     Apart from the agent's other keys, whose transaction etcd would refuse as a whole: a role that was made for the
     version before may not write this one.
     """
-    stands_on, failed = (0, False), ""
+    stands_on, failed = (0, [""]), ""
     while True:
         await holder.settled()
         lease = holder.lease
-        if stands_on != (lease, True):
+        if stands_on != (lease, version.keys):
             try:
-                may = await may_write(store, keys.instance("shoal", own("shoal", host)))
+                may = await _may_move(store, keys, host, version.keys)
                 if stands_on != (lease, may):
-                    told = version if may else msgspec.structs.replace(version, keys=[])
+                    told = msgspec.structs.replace(version, keys=may)
                     await store.put(keys.version(host), encode(told), lease=lease)
                     stands_on, failed = (lease, may), ""
-                if not may:
+                if may != version.keys:
                     await trio.sleep(VERSION_AGAIN_S)
             except StoreError as error:
                 if str(error) != failed:
@@ -96,6 +96,13 @@ async def tell_version(store: Store, holder: Holder, keys: Keys, host: str, vers
                     log.warning("cannot tell the mesh what this version knows (docs/keys.md); trying on", error=failed)
                 await trio.sleep(VERSION_AGAIN_S)
         await trio.sleep(VERSION_EVERY_S)
+
+
+async def _may_move(store: Store, keys: Keys, host: str, rooms: list[str]) -> list[str]:
+    """Those of some rooms in which etcd lets us write under our host's own key. Raises StoreError."""
+    reports = await may_write(store, keys.tally("shoal", host, own=True))
+    others = await may_write(store, keys.instance("shoal", own("shoal", host)))
+    return [room for room in rooms if (reports if room == "reports" else others)]
 
 
 async def keep_layout(store: Store, keys: Keys, table: Table) -> None:

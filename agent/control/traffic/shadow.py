@@ -143,18 +143,20 @@ class ShadowTallies:
     # For the other hosts.
 
     async def tell(self, holder: Holder, keys: Keys, host: str) -> None:
-        """Keep tallies/<service>/<host> at what was counted, until cancelled."""
-        told: set[str] = set()
+        """Keep tallies/<service>/<host>, or reports/<host>/tallies/<service>, at what was counted, until cancelled."""
+        told: dict[str, str] = {}
         while True:
+            own = self._table.forms.has("reports")
             for service in list(self._states):
-                state = self._state(service)
-                if state is not None and state.told != state.counted:
+                state, key = self._state(service), keys.tally(service, host, own=own)
+                if state is not None and (state.told != state.counted or told.get(service, key) != key):
                     state.told = state.counted
-                    holder.put(keys.tally(service, host), encode(_record(state)))
-                    told.add(service)
-            for service in told - self._states.keys():
-                holder.drop(keys.tally(service, host))
-            told &= self._states.keys()
+                    holder.put(key, encode(_record(state)))
+                    if told.get(service, key) != key:
+                        holder.drop(told[service])
+                    told[service] = key
+            for service in told.keys() - self._states.keys():
+                holder.drop(told.pop(service))
             await trio.sleep(TELL_EVERY_S)
 
     # For people.

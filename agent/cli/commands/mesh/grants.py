@@ -18,7 +18,7 @@ from agent.cli.options import Options, who
 from agent.cli.rights.granting import Standing, carry_out, password_in, roles_of, standing_of, steps_for
 from agent.cli.rights.plan import Step, for_roles, for_user
 from registry.keys import Keys, Room
-from registry.records import Layout, encode
+from registry.records import MOVED, Layout, encode
 from registry.rights import KINDS, Kind, Rights
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def create(
     """
     options: Options = context.obj
     keys = _keys(name)
-    layout = encode(Layout(state="own_only", at=now_text(), by=who()))
+    layout = encode(Layout(state="own_only", at=now_text(), by=who(), rooms=list(MOVED)))
     first = shlex.join(["etcdctl", "put", keys.layout, layout.decode()])
     if not apply:
         options.printer.text(first)

@@ -15,12 +15,13 @@ import typer
 from agent.cli.commands.mesh.policies import now_text
 from agent.cli.failure import Failure
 from agent.cli.options import Options, who
+from registry.records import MOVED, Layout
 
 if TYPE_CHECKING:
     from agent.cli.census import Census
     from registry.store import Store
 
-ROOMS: Final = ("agents", "versions", "instances", "health", "confirmed")
+ROOMS: Final = ("agents", "versions", "instances", "health", "confirmed", "events")
 ASK_EVERY_S: Final = 0.1
 MOVE_S: Final = 60.0
 State = Literal["own", "own_only", "common"]
@@ -61,15 +62,21 @@ async def _migrated(store: Store, mesh: str, back: bool, timeout_s: float) -> Mo
     """Raises Failure that says who cannot, or has not."""
     census = await _census(store, mesh)
     _refuse(census, back)
-    now = census.layout.state if census.layout is not None else None
-    if back or now != "own_only":
-        revision = await _say(store, mesh, census, "common" if back else "own")
+    now = census.layout
+    if back or now is None or not _is_whole(now):
+        before: State = "own_only" if now is not None and now.state == "own_only" else "own"
+        revision = await _say(store, mesh, census, "common" if back else before)
         census = await _all_moved(store, mesh, revision, back, timeout_s)
     if back:
         return Moved(census, "common")
     _refuse(census, back)
     await _say(store, mesh, census, "own_only")
     return Moved(census, "own_only")
+
+
+def _is_whole(layout: Layout) -> bool:
+    """Whether all is said already: a version before had less to move."""
+    return layout.state == "own_only" and all(map(layout.has, MOVED))
 
 
 async def _census(store: Store, mesh: str) -> Census:
@@ -85,8 +92,8 @@ def _refuse(census: Census, back: bool) -> None:
     cannot = [f"{host} ({census.agents[host].version or 'of no version that it tells'})" for host in hosts]
     if cannot:
         raise Failure(
-            f"not begun: {', '.join(cannot)} cannot write under hosts/. Their version does not know it (upgrade them), "
-            "or their role in etcd does not allow it (docs/keys.md)"
+            f"not begun: {', '.join(cannot)} cannot write under hosts/ and reports/. Their version does not know these "
+            "(upgrade them), or their role in etcd does not allow it (docs/keys.md)"
         )
     twice = common_ids(census) if back else []
     if twice:
@@ -99,10 +106,11 @@ async def _say(store: Store, mesh: str, census: Census, state: State) -> int:
     from registry.records import Layout, encode
     from registry.store import Compare, Put
 
-    if census.layout is not None and census.layout.state == state:
+    rooms = [] if state == "common" else list(MOVED)
+    if census.layout is not None and (census.layout.state, census.layout.rooms) == (state, rooms):
         return census.layout_revision
     key = Keys(mesh).layout
-    word = encode(Layout(state=state, at=now_text(), by=who()))
+    word = encode(Layout(state=state, at=now_text(), by=who(), rooms=rooms))
     outcome = await store.transact([Compare(key, mod_revision=census.layout_revision)], [Put(key, word)])
     if not outcome.succeeded:
         raise Failure("somebody else said where agents write, at the same time: see `shoal status`, and say it again")
@@ -112,12 +120,13 @@ async def _say(store: Store, mesh: str, census: Census, state: State) -> int:
 async def _all_moved(store: Store, mesh: str, revision: int, back: bool, timeout_s: float) -> Census:
     import trio
 
-    from agent.cli.findings.layout import elsewhere
+    from agent.cli.findings.layout import elsewhere, untold
 
     until = trio.current_time() + timeout_s
     while True:
         census = await _census(store, mesh)
         left = elsewhere(census, own=not back)
+        left |= {host: ["events that are still to be told", *left.get(host, ())] for host in untold(census) if back}
         if not left or trio.current_time() >= until:
             break
         await trio.sleep(ASK_EVERY_S)

@@ -2,7 +2,8 @@
 
 Laws
 - What is written is fenced by the claim of who tells, and by the entry as it was read.
-- What is told is deleted from `events/` in the transaction that puts `told/`.
+- What is told is deleted from `events/` in the transaction that puts `told/`. What stands of it under another host's
+  own key is that host's to clear away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from agent.control.host.clock import now_text
 from registry.claim import Claim
 from registry.keys import Keys, Room
 from registry.records import OutboxEntry, encode
-from registry.store import Compare, Delete, Put, Store, StoreError
+from registry.store import Compare, Delete, Put, Refused, Store, StoreError
 
 TOLD_S: Final = 25 * 3600
 TOLD_FOR_S: Final = 3600
@@ -31,9 +32,10 @@ log = structlog.get_logger()
 class Entries:
     """Of one agent that tells."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    def __init__(self, store: Store, keys: Keys, host: str) -> None:
         self._store = store
         self._keys = keys
+        self._host = host
         self._told_lease = (0, -1.0)
 
     async def finish(
@@ -45,10 +47,13 @@ class Entries:
         event = standing.event
         key = self._keys.event(event.id)
         trying = {hook: reason for hook, reason in standing.trying.items() if hook not in done}
-        record = encode(OutboxEntry(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text()))
-        operations: list[Put | Delete] = [Put(key, record), *also]
+        operations: list[Put | Delete] = [Put(key, _entry(standing, done, trying)), *also]
         if told:
-            operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), record, await self._lease()), *also]
+            record = OutboxEntry(event=msgspec.to_builtins(event), done=done, trying=trying, at=now_text())
+            lease = await self._lease()
+            operations = [Delete(key), Put(self._keys.event(event.id, Room.TOLD), encode(record), lease), *also]
+            if standing.host == self._host:
+                operations.append(Delete(self._keys.own_event(self._host, event.id)))
         if lost:
             dead = encode(OutboxEntry(event=msgspec.to_builtins(event), done=dict(lost), at=now_text()))
             operations.append(Put(self._keys.event(event.id, Room.UNDELIVERED), dead))
@@ -59,22 +64,25 @@ class Entries:
     async def note_trying(self, standing: Standing, hook: str, reason: str, claim: Claim) -> None:
         """Have it stand in etcd why a hook was not told yet, for people; no matter if that fails."""
         trying = {**standing.trying, hook: reason}
-        event = msgspec.to_builtins(standing.event)
-        record = OutboxEntry(event=event, done=standing.done, trying=trying, at=now_text())
+        record = _entry(standing, standing.done, trying)
         key = self._keys.event(standing.event.id)
         fences = [Compare(claim.key, create_revision=claim.fence), Compare(key, mod_revision=standing.revision)]
         try:
-            await self._store.transact(fences, [Put(key, encode(record))])
+            await self._store.transact(fences, [Put(key, record)])
         except StoreError as error:
             log.debug("etcd did not take it", error=str(error))
 
-    async def drop(self, keys: list[str]) -> None:
-        """Keys that say nothing any more; no matter if that fails, for it is done again."""
+    async def drop(self, keys: list[str]) -> bool:
+        """Keys that say nothing any more; False: etcd does not let us. No matter if that fails otherwise, for it is
+        done again."""
         for at in range(0, len(keys), AT_A_TIME):
             try:
                 await self._store.transact([], [Delete(key) for key in keys[at : at + AT_A_TIME]])
+            except Refused:
+                return False
             except StoreError as error:
                 log.debug("etcd did not take it", error=str(error))
+        return True
 
     async def _lease(self) -> int:
         """The lease of what was told lately: nobody renews it."""
@@ -83,3 +91,9 @@ class Entries:
             lease = await self._store.grant(TOLD_S)
             self._told_lease = (lease, time.monotonic() + TOLD_FOR_S)
         return lease
+
+
+def _entry(standing: Standing, done: dict[str, str], trying: dict[str, str]) -> bytes:
+    """How far it is told; with the event itself, where that stands nowhere else."""
+    event = {} if standing.host else msgspec.to_builtins(standing.event)
+    return encode(OutboxEntry(event=event, host=standing.host, done=done, trying=trying, at=now_text()))

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from agent.control.events.outbox.opened import Memories
 from agent.control.events.outbox.pending import Pending, Standing
+from agent.control.events.outbox.sources import Sources
 from agent.control.mesh.documents.in_force import Policy
 from agent.control.mesh.table import Table
 from policies.hashing import hash64
 from policies.kinds.webhook.document import Hook, Webhook
-from policies.kinds.webhook.event import BY_NAME, Effect, Event
+from policies.kinds.webhook.event import BY_NAME, Effect
 from policies.language.names import candidates, parse_pattern
 from registry.keys import MESH_ID, OPENED, Key, Keys, Room
-from registry.records import Claimed, Malformed, MeshId, OutboxEntry, decode
+from registry.records import Claimed, Malformed, MeshId, decode
 from registry.store import Change
 
 REMEMBERED: Final = 20_000
@@ -60,7 +59,7 @@ class Outbox:
         self.opened = Memories()
         self.mesh_id: str | None = None
         """What tells this mesh from others of its name; None where nobody has made it up yet."""
-        self.malformed = 0
+        self.sources = Sources(table.forms)
         self._seen: dict[str, None] = {}
         self._pending: dict[str, Pending] = {}
         self._of: dict[str, str] = {}
@@ -72,21 +71,31 @@ class Outbox:
     def apply(self, changes: Iterable[Change]) -> bool:
         """Take changes; whether any of them is of this outbox."""
         touched = False
+        events: dict[str, None] = {}
         for change in changes:
             key = self._keys.parse(change.key)
             if not isinstance(key, Key):
                 continue
             if key.room is Room.EVENTS:
-                self._take_event(key.first, change)
+                self.sources.take(key, change)
+                events[key.first] = None
             elif key.room is Room.CLAIMS:
                 self._take_claim(key.first, change)
             elif key.room is Room.CONDITIONS:
                 self._take_condition(key.first, change)
             else:
                 touched |= key.room in (Room.POLICIES, Room.AUDITS) and key.first == "webhook"
+                touched |= key.room is Room.CONFIRMED
                 continue
             touched = True
+        for id in events:
+            self._settle_event(id)
         return touched
+
+    @property
+    def malformed(self) -> int:
+        """Events that could not be read."""
+        return self.sources.malformed
 
     def refresh(self) -> bool:
         """Look at the webhooks in force; whether there are other ones."""
@@ -136,22 +145,18 @@ class Outbox:
         """The events of a pattern that are still to be told; of the empty one, those that nobody wants."""
         return self._pending.get(pattern) or Pending()
 
-    def _take_event(self, id: str, change: Change) -> None:
-        if change.value is None:
-            self.events.pop(id, None)
+    def _settle_event(self, id: str) -> None:
+        """What the changes have made of an event, both parts of it taken."""
+        if id in self.sources.entries:
+            self._seen[id] = None
+            if len(self._seen) > REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+        standing = self.sources.standing(id)
+        if standing is not None:
+            self.events[id] = standing
+            self._file(id, standing)
+        elif self.events.pop(id, None) is not None:
             self._unfile(id)
-            return
-        try:
-            record = decode(OutboxEntry, change.value)
-            event = msgspec.convert(record.event, Event)
-        except (Malformed, msgspec.ValidationError):
-            self.malformed += 1
-            return
-        self._seen[id] = None
-        if len(self._seen) > REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        self.events[id] = standing = Standing(event, record.done, change.revision, record.trying)
-        self._file(id, standing)
 
     def _take_claim(self, pattern: str, change: Change) -> None:
         if change.value is None:

@@ -22,6 +22,8 @@ class Standing(NamedTuple):
     revision: int
     trying: dict[str, str]
     """By hook: why it was not told yet."""
+    host: str = ""
+    """Under whose own key it stands; empty: whole, where all hosts' do."""
 
 
 class Pending:

@@ -66,6 +66,19 @@ async def test_the_tallies_of_all_agents_are_added_up() -> None:
     json.dumps(found)
 
 
+async def test_a_host_is_counted_once_wherever_it_tells() -> None:
+    """While the mesh moves: under its own key, where it stood before, and both, where its own is what it says now."""
+    store = MemoryStore()
+    now = await policy(store)
+    await store.put(KEYS.tally(SERVICE, "a"), encode(record(tally(1), now)))
+    await store.put(KEYS.tally(SERVICE, "b", own=True), encode(record(tally(10), now)))
+    await store.put(KEYS.tally(SERVICE, "c"), encode(record(tally(100), now)))
+    await store.put(KEYS.tally(SERVICE, "c", own=True), encode(record(tally(1000), now)))
+    await store.put(KEYS.tally("pets.staging", "d", own=True), encode(record(tally(10_000), now)))
+    found = await gathered(store, "default", SERVICE)
+    assert (found["agents"], found["total"]) == (["a", "b", "c"], 1011)
+
+
 async def test_the_document_in_force_counts() -> None:
     """The most specific one; of one that was refused, the last good one before it. None is said to be none."""
     store = MemoryStore()

@@ -135,7 +135,7 @@ WELL = {
 WELL["agents that have moved"] = facts(
     census=census(
         layout=Layout(state="own_only"),
-        versions={"web-1": Version(version="1", build="compiled", keys=["hosts"])},
+        versions={"web-1": Version(version="1", build="compiled", keys=["events", "hosts", "reports"])},
         instances={(SERVICE, f"{id}@web-1"): instance(version) for id, version in (("a", "v1"), ("b", "v2"))},
         health={},
     )
@@ -148,7 +148,7 @@ def test_where_nothing_is_wrong_nothing_is_found(name: str) -> None:
     assert told(findings(WELL[name])) == []
 
 
-KNOWS = {"web-1": Version(version="1", build="compiled", keys=["hosts"])}
+KNOWS = {"web-1": Version(version="1", build="compiled", keys=["events", "hosts", "reports"])}
 OWN = {(SERVICE, "a@web-1"): instance("v1"), (SERVICE, "b@web-1"): instance("v2")}
 CASES: list[tuple[Facts, str, str, str, str]] = [
     (local(etcd={"connected": True, "error": "", "not_allowed": ["/shoal/default/claims/"]}), "etcd-rights", "error",

@@ -218,7 +218,7 @@ async def test_what_a_version_knows_stands_on_the_agents_lease(autojump_clock: t
 
 
 class Narrow(MemoryStore):
-    """An etcd whose role for agents does not have `hosts/`, until it is mended."""
+    """An etcd whose role for agents does not have `hosts/`, though `reports/`, until it is mended."""
 
     mended = False
 
@@ -237,13 +237,13 @@ async def test_what_etcd_lets_nobody_write_is_not_said_to_be_known(autojump_cloc
     async with trio.open_nursery() as nursery:
         await telling(store, holder, nursery)
         found = await store.get(VERSION)
-        assert found is not None and decode(Version, found.value).keys == []
+        assert found is not None and decode(Version, found.value).keys == ["reports"]
         await trio.sleep(60)
         assert await store.get(VERSION) == found
         store.mended = True
         await trio.sleep(10)
         found = await store.get(VERSION)
-        assert found is not None and decode(Version, found.value).keys == ["hosts"]
+        assert found is not None and decode(Version, found.value).keys == ["events", "hosts", "reports"]
         assert list(store._keys) == [VERSION]
         nursery.cancel_scope.cancel()
 

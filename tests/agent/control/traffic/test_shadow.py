@@ -220,6 +220,16 @@ async def test_tallies_are_told_to_the_mesh(table: Table, autojump_clock: trio.t
         await trio.sleep(60)
         assert (await store.get(key)).version == version  # type: ignore[union-attr]
         assert (await store.get(key)).lease == holder.lease  # type: ignore[union-attr]
+        for state, own in (("own", True), ("common", False), ("own_only", True)):
+            word = json.dumps({"state": state, "rooms": ["reports"] if own else []}).encode()
+            table.apply([Change(keys.layout, word, 8)], 8)
+            await trio.sleep(6)
+            here, there = (keys.tally(SERVICE, "here", own=form) for form in (own, not own))
+            moved = await store.get(here)
+            assert moved is not None and moved.lease == holder.lease
+            assert decode(Compared, moved.value).tally["total"] == 3
+            assert await store.get(there) is None
+        key = here
         for pattern in list(table.policies["shadow"]):
             table.in_force.take("shadow", pattern, Change("", None, 8))
         await trio.sleep(6)

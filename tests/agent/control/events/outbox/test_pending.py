@@ -169,7 +169,7 @@ async def test_events_that_nobody_wants_any_more_go_together(receiver: Receiver)
         await with_many(agents[0], store, 250)
         await store.delete(KEYS.policy("webhook", "pets.production"))
         await until(lambda: not any(agent.outbox.events for agent in agents))
-        assert not any(agent.delivery.waiting or agent.delivery._runners for agent in agents)
+        await until(lambda: not any(agent.delivery.waiting or agent.delivery._runners for agent in agents))
         for agent in agents:
             agent.kill()
     await store.aclose()
