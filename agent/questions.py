@@ -75,7 +75,7 @@ class Explain(msgspec.Struct, frozen=True):
     """http://service/path, or service/path."""
     method: str = "GET"
     caller: str = ""
-    """A service, or empty."""
+    """A service, a SPIFFE id of another trust domain, or empty."""
     headers: list[Header] = []
     """Name and value of each."""
     inbound: str | None = None
@@ -84,6 +84,8 @@ class Explain(msgspec.Struct, frozen=True):
     """Instances whose agents are taken to let no more in, each with the reason."""
     address: str = ""
     """Of the client; empty: not known."""
+    gateway: str = ""
+    """The host that let in a caller of another trust domain (`caller` is a SPIFFE id); empty: the one that is asked."""
 
 
 class Decision(msgspec.Struct, frozen=True):

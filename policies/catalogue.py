@@ -19,12 +19,14 @@ from policies.language.work import check_work
 # In the order of the phases in which requests meet them; a kind is a line here, and a folder of its name in kinds/.
 KINDS: Final = (
     Kind("isolation", "for whom a service is there at all", Side.BOTH, fails_closed=True, every_level=True),
+    Kind("export", "who of other meshes may call a service", Side.BOTH, fails_closed=True, every_level=True),
     Kind("tls", "whether hops between hosts are TLS", Side.CALLEE, fails_closed=True, every_level=True),
     Kind("egress", "which hosts outside the mesh a service may call", Side.LEAVING, fails_closed=True),
     Kind("path", "which spellings of a path are one place, and which are refused", Side.CALLER),
     Kind("ratelimit", "how many requests may pass, for an agent or for all together", Side.CALLER, fails_closed=True),
     Kind("fault", "delays, aborts and slow answers on purpose, for testing", Side.CALLER),
     Kind("route", "where requests go: rules, splits, canaries, blue-green, rewrites", Side.CALLER),
+    Kind("import", "which service of another mesh has a name here, and where its gateways are", Side.CALLER),
     Kind("timeout", "how long connecting, a try, a request and silence may take", Side.CALLER),
     Kind("breaker", "when nothing is sent to a struggling service, and what callers get instead", Side.CALLER),
     Kind("outlier", "which bad instances are passed over for a while", Side.CALLER),

@@ -79,11 +79,13 @@ class Endpoint:
         "agent",
         "dial",
         "draining",
+        "expected",
         "healthy",
         "id",
         "load",
         "metadata",
         "port",
+        "remote",
         "secured_until",
         "service",
         "suspect",
@@ -111,6 +113,8 @@ class Endpoint:
         dial: tuple[str, int] | None = None,
         via: bool = False,
         secured_until: float = 0.0,
+        expected: str = "",
+        remote: str = "",
         load: Load | None = None,
     ) -> None:
         self.service = service
@@ -134,6 +138,11 @@ class Endpoint:
         """Whether ``dial`` is an agent's inbound listener."""
         self.secured_until = secured_until
         """Until when that agent says that it can prove to be the service, in seconds of the epoch; 0: it cannot."""
+        self.expected = expected
+        """Who has to be proven there (a SPIFFE id), where it is a gateway of another trust domain; empty: it is none,
+        and its service's name says it."""
+        self.remote = remote
+        """What the service is called there, where it is a gateway."""
         self.load = load or Load()
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -60,9 +61,14 @@ class Kind(msgspec.Struct, frozen=True):
     only narrow; of any other kind the most specific one wins whole."""
 
     @property
+    def folder(self) -> str:
+        """Of its modules, under `policies/kinds/`: `import` could not be imported from."""
+        return f"{self.name}_" if iskeyword(self.name) else self.name
+
+    @property
     def document(self) -> type[Document]:
         """The type of its documents."""
-        module = import_module(f"{KINDS_ROOM}.{self.name}.document")
+        module = import_module(f"{KINDS_ROOM}.{self.folder}.document")
         found: type[Document]
         (found,) = (value for value in vars(module).values() if _is_its_document(value, module.__name__))
         return found
@@ -70,13 +76,13 @@ class Kind(msgspec.Struct, frozen=True):
     @property
     def compile(self) -> Callable[[Any, Scope], Any] | None:
         """Makes a checked document ready to be asked; None where a document alone does not suffice."""
-        return getattr(import_module(f"{KINDS_ROOM}.{self.name}.decide"), "compile", None)
+        return getattr(import_module(f"{KINDS_ROOM}.{self.folder}.decide"), "compile", None)
 
     @property
     def tightest(self) -> Document | None:
         """What counts for a document that nobody knows the content of: no document could let less pass. None: there is
         none, and no request passes."""
-        made: Document | None = getattr(import_module(f"{KINDS_ROOM}.{self.name}.decide"), "TIGHTEST", None)
+        made: Document | None = getattr(import_module(f"{KINDS_ROOM}.{self.folder}.decide"), "TIGHTEST", None)
         return made
 
 

@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl
 
 from msgspec import Meta
 
+from policies.stranger import Stranger
+
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 """Names of headers and cookies (RFC 9110 section 5.6.2)."""
 
@@ -36,6 +38,11 @@ class RequestView(Protocol):
     @property
     def caller(self) -> str:
         """Service name of who is calling; empty when unknown."""
+        ...
+
+    @property
+    def stranger(self) -> Stranger | None:
+        """Who calls from another trust domain; None: nobody such. Then `caller` is empty."""
         ...
 
     @property
@@ -69,11 +76,13 @@ class Request:
         claims: Mapping[str, str] | None = None,
         address: str = "",
         in_plain_text: bool = False,
+        stranger: Stranger | None = None,
     ) -> None:
         self.method = method
         path, _, self.query = target.partition("?")
         self.path = self.whole_path = path
         self.caller = caller
+        self.stranger = stranger
         self.address = address
         self.in_plain_text = in_plain_text
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}

@@ -24,6 +24,7 @@ from agent.control.instances.client_certificates import ClientCertificates
 from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
+from agent.control.mesh.documents.exports import taken_in
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
 from agent.control.traffic.peers import Peers
@@ -138,7 +139,10 @@ def _around(
         here.settings.host,
         here.settings.state_path / "identity",
         lambda: here.holder.lease,
-        lambda: {service for service, _ in registrar.local},
+        lambda: (
+            {service for service, _ in registrar.local}
+            | taken_in(mesh.table.in_force, mesh.table.host, mesh.table.services)
+        ),
         lambda: mesh.table.agents,
         partial(_is_strict, mesh),
         prove,

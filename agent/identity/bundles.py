@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from agent.identity.spiffe import check_trust_domain
+from policies.language.trust import check_trust_domain
 
 MAX_ROOTS: Final = 32
 MAX_BUNDLE_BYTES: Final = 256 * 1024

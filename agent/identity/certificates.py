@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.identity.spiffe import SpiffeId, check_trust_domain
+from agent.identity.spiffe import SpiffeId
+from policies.language.trust import check_trust_domain
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 """RSA only for a CA of somebody else's."""

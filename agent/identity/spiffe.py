@@ -16,13 +16,12 @@ import re
 from typing import Final, NamedTuple
 
 from policies.language.names import parse_service
+from policies.language.trust import SCHEME, check_trust_domain
 
 MAX_ID_BYTES: Final = 2048
 MAX_HOST: Final = 64
 """Letters of a host's name: it is a certificate's common name (RFC 5280, ub-common-name), and etcd's user."""
 
-_SCHEME: Final = "spiffe://"
-_TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}\Z")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
 _SERVICE: Final = "/svc/"
@@ -36,7 +35,7 @@ class SpiffeId(NamedTuple):
     path: str
 
     def __str__(self) -> str:
-        return f"{_SCHEME}{self.trust_domain}{self.path}"
+        return f"{SCHEME}{self.trust_domain}{self.path}"
 
     @property
     def service(self) -> str:
@@ -47,13 +46,6 @@ class SpiffeId(NamedTuple):
     def host(self) -> str:
         """The host whose agent it is; empty: it is none."""
         return self.path[len(_AGENT) :] if self.path.startswith(_AGENT) else ""
-
-
-def check_trust_domain(text: str) -> str:
-    """A trust domain's name as it is. Raises ValueError."""
-    if not _TRUST_DOMAIN.match(text):
-        raise ValueError(f"{text[:80]!r} is no trust domain: 1 to 255 of a-z, 0-9 and '.-_', such as default.shoal")
-    return text
 
 
 def service_id(trust_domain: str, service: str) -> SpiffeId:
@@ -76,9 +68,9 @@ def parse_id(text: str) -> SpiffeId:
     shown = repr(text[:120])
     if len(text.encode(errors="replace")) > MAX_ID_BYTES:
         raise ValueError(f"{shown}… is longer than {MAX_ID_BYTES} bytes")
-    if not text.startswith(_SCHEME):
-        raise ValueError(f"{shown} is no SPIFFE id: it begins with {_SCHEME}")
-    domain, slash, path = text[len(_SCHEME) :].partition("/")
+    if not text.startswith(SCHEME):
+        raise ValueError(f"{shown} is no SPIFFE id: it begins with {SCHEME}")
+    domain, slash, path = text[len(SCHEME) :].partition("/")
     check_trust_domain(domain)
     if not slash:
         return SpiffeId(domain, "")

@@ -15,9 +15,13 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.messages.outgoing import trail
 from agent.proxy.proof.local_user import LocalUser
 from agent.trust import Agents
+from policies.stranger import Stranger
 
 _THIS_HOST: Final = frozenset({"127.0.0.1", "::1"})
 """Where its programs connect from, if they do not choose another address."""
+
+
+_SPIFFE: Final = b"spiffe://"
 
 
 class Proof:
@@ -67,6 +71,20 @@ class Peer:
     def known(self) -> bool:
         """Whether it is settled who it is, whatever its requests say."""
         return self.identity is not None or self.local is not None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is somebody of another trust domain."""
+        identity = self.identity
+        return identity is not None and not self.ours and bool(identity.id.path)
+
+    def hands_on(self, said: bytes) -> Stranger | None:
+        """Whose request of another trust domain an agent hands on, where it says so; its own host has let him in. None:
+        nobody's. A plain-text agent has proven no host, and nothing is exported by way of that."""
+        if not said.startswith(_SPIFFE):
+            return None
+        identity = self.identity
+        return Stranger(said.decode("ascii", "replace"), identity.id.host if identity is not None else "")
 
     @property
     def joins(self) -> bool:

@@ -19,6 +19,7 @@ from agent.process.descriptors import affordable, limit
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
 from agent.proxy.control.peers import Question
+from agent.proxy.doors.gateway import Gateway
 from agent.proxy.engine.connection import Connection, Wire
 from agent.proxy.engine.reactor import READ
 from agent.proxy.engine.tls import TlsSocket
@@ -143,6 +144,8 @@ class Worker(Runtime):
         """Who takes a request: out, in, or another agent's question."""
         if not stream.inbound:
             return Outbound(self, stream, request)
+        if stream.peer.foreign:
+            return Gateway(self, stream, request)
         if request.host == peers.HOST:
             return Question(self.peers, stream, request, self.next_request_id())
         return Inbound(self, stream, request)

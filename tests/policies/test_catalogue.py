@@ -31,16 +31,16 @@ def examples(kind: Kind) -> list[Document]:
 def test_a_kind_is_a_folder_and_a_line() -> None:
     """None without the other."""
     folders = {path.name for path in (ROOT / "policies/kinds").iterdir() if (path / "__init__.py").is_file()}
-    assert folders == {kind.name for kind in KINDS}
+    assert folders == {kind.folder for kind in KINDS}
     assert len(KINDS) == len(folders)
 
 
 @each
 def test_a_kind_is_four_files(kind: Kind) -> None:
     """A document, a decision, tests and a page."""
-    for place in (f"policies/kinds/{kind.name}/document.py", f"policies/kinds/{kind.name}/decide.py"):
+    for place in (f"policies/kinds/{kind.folder}/document.py", f"policies/kinds/{kind.folder}/decide.py"):
         assert (ROOT / place).is_file()
-    assert list((ROOT / f"tests/policies/kinds/{kind.name}").glob("test_*.py"))
+    assert list((ROOT / f"tests/policies/kinds/{kind.folder}").glob("test_*.py"))
     assert (ROOT / f"docs/policies/{kind.name}.md").is_file()
 
 

@@ -58,9 +58,9 @@ def put(mesh: Mesh, what: str, whose: str, value: bytes = b"{}") -> None:
 class Operator:
     """With a root's key and etcdctl."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, trust_domain: str = TRUST_DOMAIN) -> None:
         self.mesh = mesh
-        self.authority = Authority(now_s=time.time())
+        self.authority = Authority(trust_domain, now_s=time.time())
         put(mesh, "bundle", "", bundle_document(self.authority.bundle))
 
     def make_issuer(self, host: str) -> None:
@@ -68,7 +68,7 @@ class Operator:
         request = until("its request", lambda: found(self.mesh, KEYS.request(host, "issuer")))
         key = read_request(decode(Request, request.encode()).csr.encode())
         made = terms(time.time(), INTERMEDIATE_S)
-        above = make_intermediate(self.authority.root, key, TRUST_DOMAIN, host, made)
+        above = make_intermediate(self.authority.root, key, self.authority.trust_domain, host, made)
         put(self.mesh, "issuers", host, encode(IssuerRecord(chain=to_pem([above]).decode())))
 
 

@@ -87,4 +87,6 @@ def _end(answer: dict[str, Any]) -> str:
         return f"answered by the mesh itself: {answer.get('status')}"
     version = f", version {endpoint['version']}" if endpoint.get("version") else ""
     via = f", through the agent on {endpoint['via']}" if endpoint.get("via") else ""
+    if endpoint.get("expected"):
+        via = f", which has to prove that it is {endpoint['expected']}"
     return f"{endpoint['service']}/{endpoint['id']} at {endpoint['address']}:{endpoint['port']}{version}{via}"

@@ -166,9 +166,9 @@ def _forget(path: Path, *, made: bool) -> None:
 
 def check_trust_domain(text: str) -> None:
     """Raises Failure for what is none."""
-    from agent.identity import spiffe
+    from policies.language import trust
 
     try:
-        spiffe.check_trust_domain(text)
+        trust.check_trust_domain(text)
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None

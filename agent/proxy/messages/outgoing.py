@@ -50,7 +50,9 @@ def own_lines(
         lines.append(b"x-request-id: " + request_id + b"\r\n")
     if left_s != INFINITY:
         lines.append(b"x-shoal-deadline: %d\r\n" % max(1, int(left_s * 1000)))
-    if endpoint.via:
+    if endpoint.expected:
+        pass  # another mesh is told of this one what was proven to it, and no more
+    elif endpoint.via:
         lines.append(_addressed_to(endpoint, caller))
     elif caller:
         lines.append(b"x-shoal-caller: %b\r\n" % caller.encode())
@@ -59,19 +61,20 @@ def own_lines(
     return lines
 
 
-def request_fields(request: RequestHead, forward: Forward | None) -> list[bytes]:
-    """The lines of its end-to-end fields, as its route wants them. Not to be changed: they may be the request's."""
+def request_fields(request: RequestHead, forward: Forward | None, remote: str = "") -> list[bytes]:
+    """The lines of its end-to-end fields, as its route wants them. Not to be changed: they may be the request's.
+    `remote`: what the service is called where it is asked for, in another mesh; that is what Host says there."""
     connection = request.connection
     fields = request.wires
     if connection:
         fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code > 0 or f.name not in connection)]
-    if forward is None:
-        return fields
-    if forward.host is not None:
-        host = forward.host.encode("latin-1")
+    host = b"" if forward is None or forward.host is None else forward.host.encode("latin-1")
+    if remote:
+        host = remote.encode()
+    if host:
         fields = [f.wire for f in request.fields if f.code < REBUILT and f.code != HOST and f.name not in connection]
         fields.insert(0, b"host: %b\r\n" % host)
-    if forward.request_headers is not None:
+    if forward is not None and forward.request_headers is not None:
         fields = edited(fields, forward.request_headers)
     return fields
 

@@ -10,18 +10,21 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.view import HeadView
 from agent.proxy.stream import RequestHandler
 from policies.kinds.ratelimit.limit import Quota
+from policies.stranger import Stranger
 
 
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_view", "branch", "caller", "entered_at", "left", "reactor", "started")
+    __slots__ = ("_view", "branch", "caller", "entered_at", "left", "reactor", "started", "stranger")
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
         self.reactor = reactor
         self.caller = ""
         """The service that calls, as far as it is known."""
+        self.stranger: Stranger | None = None
+        """Who calls from another trust domain; None: nobody such."""
         self.started = reactor.now
         self.entered_at = reactor.now
         """When a breaker let it pass."""
@@ -51,12 +54,12 @@ class Subject(RequestHandler):
         """The request as policies see it; decoded when one asks."""
         view = self._view
         if view is None:
-            view = self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text)
+            view = self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text, self.stranger)
         return view
 
     def see_as(self, target: str) -> None:
         """Have policies see a request for another path and query."""
-        self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text, target)
+        self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text, self.stranger, target)
 
     def forget_view(self) -> None:
         """Have policies see the request as it is now."""

@@ -5,19 +5,27 @@ from __future__ import annotations
 
 from agent.proxy.messages.head import RequestHead
 from policies.language.normal_path import is_plain, normal
+from policies.stranger import Stranger
 
 
 class HeadView:
     """policies.request.RequestView over a RequestHead. Made only where policies look at more than the host."""
 
-    __slots__ = ("_request", "address", "caller", "in_plain_text", "method", "path", "query", "whole_path")
+    __slots__ = ("_request", "address", "caller", "in_plain_text", "method", "path", "query", "stranger", "whole_path")
 
     def __init__(
-        self, request: RequestHead, caller: str, address: str, in_plain_text: bool, rewritten: str | None = None
+        self,
+        request: RequestHead,
+        caller: str,
+        address: str,
+        in_plain_text: bool,
+        stranger: Stranger | None = None,
+        rewritten: str | None = None,
     ) -> None:
         """`rewritten`: path and query in place of the request's."""
         self._request = request
         self.caller = caller
+        self.stranger = stranger
         self.address = address
         self.in_plain_text = in_plain_text
         self.method = request.method.decode()

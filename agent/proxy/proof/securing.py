@@ -8,16 +8,32 @@ is, the caller's.
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.proxy.http1.client import Lane
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.service import Service
 from agent.trust import is_loopback
 from policies.endpoint import Endpoint
 from policies.kinds.tls.decide import OFF, STRICT, Tls
+from policies.stranger import Stranger
+
+HANDED_ON: Final = Tls(STRICT, "callers of other trust domains are handed on by TLS only", None)
+
+
+def wanted_of(target: Service | None, endpoint: Endpoint, stranger: Stranger | None) -> Tls | None:
+    """What decides of a hop; None: nothing, it is in plain text. Another agent is told of a stranger by who is proven
+    to it, or not at all."""
+    if stranger is not None and endpoint.via:
+        return HANDED_ON
+    return target.plan.tls if target is not None else None
 
 
 def lane_to(runtime: Runtime, target: Service, endpoint: Endpoint, caller: str, tls: Tls) -> Lane | str:
     """The connections by which a caller reaches an endpoint of a service; or why it may not."""
+    if endpoint.expected:
+        lane = runtime.pool.lane(caller, endpoint.expected, runtime.security)
+        return lane if lane is not None else runtime.security.lacks(endpoint.expected)
     origin = tls.origin
     if origin is not None and not endpoint.via:
         if origin.speaks == "tls":

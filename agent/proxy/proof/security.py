@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agent.frames import Svid, Trust
 from agent.identity.revocations import Revocations, parse_revocations
-from agent.identity.spiffe import SpiffeId, service_id
+from agent.identity.spiffe import SpiffeId, parse_id, service_id
 from agent.identity.verdict import Identity, Refused
 from agent.process.memory_file import memory_file
 from agent.proxy.engine.credentials import (
@@ -36,6 +36,7 @@ from agent.proxy.engine.credentials import (
 )
 from agent.proxy.engine.half_open import HalfOpen
 from agent.proxy.engine.reactor import Reactor
+from policies.language.trust import SCHEME
 
 if TYPE_CHECKING:
     from agent.identity.bundles import Bundle
@@ -141,14 +142,24 @@ class Security:
 
     def way(self, caller: str, callee: str) -> Way | None:
         """How a caller (empty: one that is not known) reaches a service by TLS: it shows its own certificate, or else
-        the agent's; None: there is none."""
+        the agent's; None: there is none. `callee`: a service of ours, or the SPIFFE id of another trust domain's."""
         for name in (caller, "") if caller else ("",):
             svid = self._shown.get(name)
             context = self._context("client", name)
             if svid is not None and context is not None and svid.ends_s > time.time():
-                expected = service_id(self.trust_domain, callee)
-                return Way(context, callee, _Judge(self, expected), svid.ends_s)
+                foreign = callee.startswith(SCHEME)
+                expected = parse_id(callee) if foreign else service_id(self.trust_domain, callee)
+                if foreign and expected.trust_domain not in self._bundles:
+                    return None
+                return Way(context, expected.service, _Judge(self, expected), svid.ends_s)
         return None
+
+    def lacks(self, expected: str) -> str:
+        """Why there is no way to somebody of another trust domain."""
+        domain = parse_id(expected).trust_domain
+        if self.trust_domain and domain not in self._bundles:
+            return f"no bundle of {domain} is believed here (identity/trust/{domain}, `shoal trust add`)"
+        return "this agent holds no certificate"
 
     def judge(self, chain: list[bytes], expected: SpiffeId | None = None) -> Identity | Refused:
         """Who shows a chain, by the trust of now."""
@@ -180,6 +191,8 @@ class Security:
             return f"the certificate of {identity.id} has ended, or ours for it"
         if not self.trust_domain:
             return "nobody can prove anything here any more"
+        if identity.id.trust_domain not in self._bundles:
+            return f"no bundle of {identity.id.trust_domain} is believed here any more"
         from agent.identity.verification import revoked_by
 
         return revoked_by(identity, self._revocations)

@@ -32,6 +32,7 @@ class ServiceStats:
         "faults",
         "limited",
         "met",
+        "outside",
         "plain",
         "refused",
         "requests",
@@ -65,6 +66,8 @@ class ServiceStats:
         """By rule: requests that a fault was injected into."""
         self.plain: dict[str, int] = {}
         """By the host or address at the other end: requests in plain text, where policy would rather have TLS."""
+        self.outside: dict[str, int] = {}
+        """By trust domain: requests of callers of other meshes."""
         self.transitions: dict[str, int] = {}
         """By state: how often a breaker went there."""
         self.ejections: dict[str, int] = {}
@@ -86,6 +89,10 @@ class ServiceStats:
     def note_plain(self, peer: str) -> None:
         """A request came or went in plain text."""
         count(self.plain, peer if peer in self.plain or len(self.plain) < MOST_PEERS else "others")
+
+    def note_outside(self, domain: str) -> None:
+        """A request of another trust domain was let in; those that can prove anything have a bundle here."""
+        count(self.outside, domain)
 
     def note_audit(self, kind: str, document: str, done: str, would: str) -> None:
         """A document that is only watched was asked."""
@@ -128,6 +135,7 @@ class ServiceStats:
             "copies": self.copies,
             "shed": self.shed,
             "limited": self.limited,
+            "outside": self.outside,
             "plain": self.plain,
             "faults": self.faults,
             "transitions": self.transitions,

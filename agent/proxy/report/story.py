@@ -53,6 +53,15 @@ def no_service(host: bytes) -> Refusal:
     )
 
 
+def outside(refusal: Refusal, *, hidden: bool) -> Refusal:
+    """What a caller of another trust domain is told: nothing of what is behind. `hidden`: for him nothing is there."""
+    if hidden or refusal.status == 421:
+        return Refusal(421, "export", "nothing of this name is here for whoever calls", unsent=True)
+    if refusal.policy == "http":
+        return refusal  # it is about what he sent
+    return refusal._replace(reason="it is not served now; why, its own mesh knows by the request's id")
+
+
 def no_tunnel() -> Refusal:
     """CONNECT, to a service of the mesh or by somebody who does not get out of it."""
     reason = "CONNECT: services of the mesh are spoken HTTP to; tunnels lead out of it, for a service of this host"
@@ -116,6 +125,8 @@ def balanced(policies: Policies, balancer: Balancer, endpoint: Endpoint, *, stic
     if refusing:
         reason += "; something speaks against every one (ejected, refusing, its breaker open), and one is tried"
     via = f" via agent {endpoint.agent}" if endpoint.via else ""
+    if endpoint.expected:
+        via = f" of another mesh, which has to prove that it is {endpoint.expected}"
     return entry(
         policies.get("balance"),
         "balance",

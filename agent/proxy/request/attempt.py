@@ -15,7 +15,7 @@ from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import ResponseHead, connected
 from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.phases.phase import Phase
-from agent.proxy.proof.securing import lane_to
+from agent.proxy.proof.securing import lane_to, wanted_of
 from agent.proxy.request.served import Served
 from agent.proxy.stream import Upstream
 from agent.proxy.table.connections import Connections
@@ -179,7 +179,7 @@ class Attempt(Dialling):
         """On a connection of the pool, or a new one; as soon as there may be one."""
         pool, tally = self.exchange.runtime.pool, self.exchange.tally()
         target = self.exchange.target
-        tls = target.plan.tls if target is not None else None
+        tls = wanted_of(target, self.endpoint, self.exchange.stranger)
         if target is not None and tls is not None and not self._secure(target, tls):
             return
         if self.exchange.request.method == b"CONNECT":
@@ -240,7 +240,7 @@ class Attempt(Dialling):
             self,
             request,
             target_of(request, forward),
-            request_fields(request, forward),
+            request_fields(request, forward, self.endpoint.remote),
             exchange.lines_for(self.endpoint, self.number, exchange.left_s()),
             exchange.kept_body(),
             exchange.kept_trailers(),

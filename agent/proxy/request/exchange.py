@@ -70,7 +70,7 @@ class Exchange(Judged):
         """Find the service, take its plan, and let every phase have its say."""
         request = self.request
         if request.has_words:
-            words.disbelieve(request, self._sender())
+            words.disbelieve(request, self.sender())
         service = self.find_service() if request.method != b"CONNECT" else None
         refusal = self._read_own_fields()
         if service is not None:
@@ -86,7 +86,7 @@ class Exchange(Judged):
         self.plan = plan = service.plan
         service.stats.active += 1
         self.begin_clock(plan)
-        if plan.resolving and refusal is None and not self.resolve(plan):
+        if (plan.resolving or self.stranger is not None) and refusal is None and not self.resolve(plan):
             return
         if self.request.max_forwards >= 0:
             if not self.request.max_forwards:
@@ -102,7 +102,7 @@ class Exchange(Judged):
         else:
             self.refuse(Refuse(Refusal(405, "http", "Max-Forwards: 0, and agents echo no TRACE", unsent=True)))
 
-    def _sender(self) -> int:
+    def sender(self) -> int:
         """Who it is for what its requests may say."""
         peer = self.down.peer
         credentials = self.request.special_value(PROXY_AUTHORIZATION)
@@ -143,13 +143,15 @@ class Exchange(Judged):
                 self.explained = []
             elif code == VIA:
                 agents += hops(field.value)
-            elif code == PROXY_AUTHORIZATION and not inbound:
+            elif code == PROXY_AUTHORIZATION and not inbound and self.stranger is None:
                 caller = self.runtime.callers.caller(field.value, peer.local)
                 if isinstance(caller, Refusal):
                     return caller
                 self.caller = caller
-            elif code == SHOAL_CALLER and not known:
-                self.caller = field.value.decode("ascii", "replace")
+            elif code == SHOAL_CALLER:
+                self.stranger = peer.hands_on(field.value)
+                if self.stranger is None and not known:
+                    self.caller = field.value.decode("ascii", "replace")
         if not self.request_id:
             self.request_id = self.runtime.next_request_id()
         if agents >= MAX_HOPS:

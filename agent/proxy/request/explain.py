@@ -25,6 +25,8 @@ from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.shed.decide import Store
+from policies.language.trust import SCHEME
+from policies.stranger import Stranger
 
 
 def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
@@ -34,7 +36,13 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
     except BadHead as bad:
         return {"decisions": [story.entry(None, "http", "", "answer 400", bad.reason)], "endpoint": None, "status": 400}
     explanation = Explanation(
-        runtime, request, caller=asked.caller, address=asked.address, inbound=asked.inbound, shed=asked.shed
+        runtime,
+        request,
+        caller=asked.caller,
+        address=asked.address,
+        inbound=asked.inbound,
+        shed=asked.shed,
+        gateway=asked.gateway,
     )
     explanation.tell()
     return explanation.as_answer()
@@ -54,12 +62,18 @@ class Explanation(Walk):
         address: str = "",
         inbound: str | None = None,
         shed: dict[str, str] | None = None,
+        gateway: str = "",
     ) -> None:
+        """`caller`: a service, or the SPIFFE id of somebody of another trust domain, whom `gateway` let in (empty: this
+        host)."""
         super().__init__(runtime, request)
         self._rng = random.Random()
         self._rng.setstate(runtime.rng.getstate())
         self.request_sent = True
-        self.caller = caller
+        if caller.startswith(SCHEME):
+            self.stranger = Stranger(caller, gateway or runtime.table.host)
+        else:
+            self.caller = caller
         self.decisions: story.Explained = []
         self.explained = self.decisions
         self.status: int | None = None
@@ -99,7 +113,7 @@ class Explanation(Walk):
             return
         self.service = service
         self.plan = plan = service.plan
-        if plan.resolving and not self.resolve(plan):
+        if (plan.resolving or self.stranger is not None) and not self.resolve(plan):
             return
         if self._instance is not None:
             self.come_in(self._instance.encode("latin-1", "replace") or None)
@@ -120,7 +134,7 @@ class Explanation(Walk):
         told: dict[str, Any] = {"decisions": self.decisions, "endpoint": None, "status": self.status}
         if endpoint is not None:
             told["endpoint"] = _endpoint(endpoint)
-            if endpoint.via:
+            if endpoint.via and not endpoint.expected:
                 told["hop"] = self._hop(endpoint)
         return told
 
@@ -136,7 +150,8 @@ class Explanation(Walk):
         return Explain(
             url=f"http://{host}{target}",
             method=request.method.decode(),
-            caller=self.caller,
+            caller=self.caller if self.stranger is None else self.stranger.id,
+            gateway="" if self.stranger is None else self.stranger.gateway,
             address=self._address,
             headers=[field for field in fields if field[0].lower() != "host"],
             inbound=f"{endpoint.service}/{endpoint.id}",
@@ -202,7 +217,7 @@ class Explanation(Walk):
 
     def store(self, way: Store) -> bool:
         """It would be, if it may."""
-        if not self.runtime.stores.takes(self.request, way) or self.plan is None:
+        if not self.runtime.stores.takes(self.request, way) or self.plan is None or self.stranger is not None:
             return False
         self.decisions.append(story.stored(self.plan.policies, "", way.url))
         self.status = 202
@@ -223,6 +238,7 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "version": endpoint.version,
         "zone": endpoint.zone,
         "via": endpoint.agent if endpoint.via else "",
+        "expected": endpoint.expected,
     }
 
 

@@ -137,7 +137,7 @@ class Judged(Relay):
             (
                 recorder.epoch + self.started,
                 self.inbound,
-                self.caller,
+                self.caller if self.stranger is None else self.stranger.id,
                 self.service.name if self.service is not None else "",
                 self.endpoint.id if self.endpoint is not None else "",
                 request.method,

@@ -22,7 +22,7 @@ from agent import frames
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
-from agent.proxy.proof.securing import lane_to
+from agent.proxy.proof.securing import lane_to, wanted_of
 from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
 from agent.proxy.table.service import Service
@@ -295,8 +295,9 @@ class Copy(ResponseHandler):
         runtime = self._exchange.runtime
         lane = runtime.pool.plain
         target = runtime.table.services.get(self._endpoint.service)
-        if target is not None and target.plan.tls is not None:
-            found = lane_to(runtime, target, self._endpoint, self._exchange.caller, target.plan.tls)
+        tls = wanted_of(target, self._endpoint, self._exchange.stranger)
+        if target is not None and tls is not None:
+            found = lane_to(runtime, target, self._endpoint, self._exchange.caller, tls)
             if isinstance(found, str):
                 self._fail(found)
                 return
@@ -321,7 +322,7 @@ class Copy(ResponseHandler):
         own = exchange.lines_for(self._endpoint, 1, order.timeout_s)
         own.append(b"x-shoal-shadow: %b\r\n" % order.role.encode())
         body, self._body = self._body, []
-        fields = request_fields(request, forward)
+        fields = request_fields(request, forward, self._endpoint.remote)
         up.send_request(self, request, target_of(request, forward), fields, own, body, self._trailers)
 
     def on_drained(self) -> None:

@@ -76,7 +76,7 @@ class Served(Walk):
             endpoint,
             trail=self.down.peer.trail(request),
             request_id=self.request_id,
-            caller=self.caller,
+            caller=self.caller if self.stranger is None else self.stranger.id,
             attempt=attempt,
             left_s=left_s,
         )

@@ -113,11 +113,18 @@ class Walk(Hands):
 
     def resolve(self, plan: Plan) -> bool:
         """Whether there is such a service, for whoever calls; False: it was answered that there is none."""
+        stranger = self.stranger
+        if stranger is not None and not plan.is_exported(stranger):
+            reason = f"{plan.service} is not exported by way of {stranger.gateway or 'who hands it on'}"
+            self.refuse(Refuse(Refusal(421, "export", reason, unsent=True)))
+            return False
         return all(self.meet(phase) for phase in plan.resolving)
 
     def say(self, refuse: Refuse) -> Refusal:
         """Tell of an answer of the mesh's own; returns what the client is told."""
         refusal = refuse.refusal if refuse.said is None else refuse.said
+        if self.stranger is not None:
+            refusal = story.outside(refusal, hidden=refuse.said is not None)
         if self.explained is not None:
             policies: story.Policies = _NO_POLICIES
             if refuse.said is not None:
@@ -310,7 +317,8 @@ class Walk(Hands):
             self.refuse(Refuse(endpoint))
             return
         self.target = target = table.services.get(endpoint.service) or service
-        if target is not service and target.plan.resolving and not self.resolve(target.plan):
+        asks = target is not service and (target.plan.resolving or self.stranger is not None)
+        if asks and not self.resolve(target.plan):
             return
         if self.settle(target.plan):
             self.deliver(endpoint)

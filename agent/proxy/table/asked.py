@@ -26,6 +26,8 @@ from policies.decision import Guard
 from policies.kind import Kind, Scope, Side
 from policies.kinds.breaker import decide as breaker
 from policies.kinds.breaker.document import Breaker
+from policies.kinds.export import decide as export
+from policies.kinds.export.document import Export
 from policies.kinds.fault import decide as fault
 from policies.kinds.fault.document import FaultPolicy
 from policies.kinds.outlier import decide as outlier
@@ -47,8 +49,12 @@ from policies.language.document import Document
 
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
-    ("path", "ratelimit", "fault", "route", "timeout", "breaker", "outlier", "shed", "balance", "retry", "shadow")
+    (
+        *("path", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
+        *("outlier", "shed", "balance", "retry", "shadow"),
+    )
 )
+_NOBODY: Final[frozenset[str]] = frozenset()
 GUARDS: Final = tuple([kind for kind in KINDS if kind.side is not Side.ASIDE and kind.name not in _KNOWN])
 
 
@@ -89,6 +95,7 @@ class Asked:
         "book",
         "breaker",
         "ejection",
+        "exports",
         "limits",
         "met",
         "paths",
@@ -153,6 +160,8 @@ class Asked:
                 if levels:
                     self.met[kind.name] = Guards(kind.name, state, policies[kind.name], levels)
         self.tls = _tls(policies)
+        self.exports = _exports(policies)
+        """Hosts that take callers of other trust domains in."""
         for each in closed:
             self.met[each.kind] = Shut(state, each)
             if each.kind == "ratelimit":
@@ -177,6 +186,9 @@ def _levels(kind: Kind, in_force: InForce, service: str, share: float) -> list[L
 
 
 def _tls(policies: Policies) -> tls.Tls | None:
+    imported: InForce | None = policies.get("import")
+    if imported is not None:
+        return tls.Tls(tls.STRICT, f"import/{imported.key} of revision {imported.revision}", None)
     policy = policies.get("tls")
     if policy is None:
         return None
@@ -184,6 +196,13 @@ def _tls(policies: Policies) -> tls.Tls | None:
     return tls.combine(
         [tls.Level(each.key, each.revision, document) for each, document in found if isinstance(document, TlsPolicy)]
     )
+
+
+def _exports(policies: Policies) -> frozenset[str]:
+    policy: InForce | None = policies.get("export")
+    if policy is None:
+        return _NOBODY
+    return export.gateways([each.document for each in policy.levels if isinstance(each.document, Export)])
 
 
 def document_of(policies: Policies, name: str, kind: type[Any]) -> Any:

@@ -51,6 +51,7 @@ from policies.kinds.route.document import Route
 from policies.kinds.timeout import decide as timeout
 from policies.kinds.timeout.decide import Timeouts
 from policies.kinds.timeout.document import Timeout
+from policies.stranger import Stranger
 
 NO_POLICIES: Final[dict[str, InForce]] = {}
 
@@ -72,6 +73,8 @@ class Plan:
         "departing",
         "endpoints",
         "enforced",
+        "exports",
+        "imported",
         "inbound",
         "keeping_out",
         "leaving",
@@ -119,6 +122,8 @@ class Plan:
         self.service = state.name
         self.revision = revision
         self.endpoints = tuple(endpoints)
+        self.imported = bool(self.endpoints) and bool(self.endpoints[0].expected)
+        """Whether they are gateways of another mesh."""
         self.policies = policies
         self.local = {e.id: e for e in endpoints if e.agent == host}
         self.budget = state.budget
@@ -142,6 +147,8 @@ class Plan:
         self._line_up(state, asked, self.watched)
         self.limits, self.breaker, self.outlier = asked.limits, asked.breaker, asked.ejection
         self.shadow, self.shed = asked.shadow, asked.shed
+        self.exports = asked.exports
+        """Hosts that take callers of other trust domains in."""
         self.tls = asked.tls
         """Whether hops are TLS, for those who call this service and for its own agents; None: no document is for it."""
         self.keeping_out = self._keeping_out()
@@ -187,7 +194,7 @@ class Plan:
         self.enforced, self.watched = before.enforced, before.watched
         self.limits, self.breaker = before.limits, before.breaker
         self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
-        self.tls = before.tls
+        self.tls, self.exports = before.tls, before.exports
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest
@@ -196,7 +203,14 @@ class Plan:
     def is_there(self, subject: Subject) -> bool:
         """Whether the service is, for whoever calls: where nobody asked for it by name, and requests might be led to
         it. Counts nothing."""
+        if subject.stranger is not None and not self.is_exported(subject.stranger):
+            return False
         return all(phase.audit or phase.peek(subject) is None for phase in self.resolving)
+
+    def is_exported(self, stranger: Stranger) -> bool:
+        """Whether documents let somebody be taken in where he was; whom they let pass, phases say. What is imported
+        would be called there as by ourselves, and is exported to nobody."""
+        return stranger.gateway in self.exports and not self.imported
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""

@@ -21,7 +21,7 @@ from policies.together import Together
 class Service(Lasting):
     """A request reads its plan once."""
 
-    __slots__ = ("_configured", "_keeper", "_keeping_out", "_watching", "lets_go", "members", "plan")
+    __slots__ = ("_configured", "_keeper", "_keeping_out", "_watching", "imported", "lets_go", "members", "plan")
 
     def __init__(self, name: str, news: News, together: Together | None = None) -> None:
         super().__init__(name, news, together)
@@ -32,6 +32,8 @@ class Service(Lasting):
         self.members: dict[str, Endpoint] = {}
         """The plan's endpoints, by id. Never changed; another plan has others."""
         self._keeping_out = 0
+        self.imported = False
+        """Whether its endpoints are gateways of another mesh."""
         self.lets_go = False
         """Whether its idle connections are to be closed: from now on they are counted."""
         self._configured: Policies | None = None
@@ -46,6 +48,7 @@ class Service(Lasting):
                 load.refused_until = 0.0
         self._keeping_out = plan.keeping_out
         self.plan = plan
+        self.imported = plan.imported
         self.members = members
         if len(self.loads) > len(members):
             self.loads = {key: load for key, load in self.loads.items() if key in members}

@@ -24,6 +24,7 @@ from agent.proxy.phases.subject import Subject
 from agent.proxy.report.news import News
 from agent.proxy.report.story import InForce
 from agent.proxy.table.asked import Compiled
+from agent.proxy.table.gateways import reached
 from agent.proxy.table.lasting import Book
 from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
@@ -156,11 +157,12 @@ class Table:
     ) -> None:
         self._take(staged, endpoints, gone, now)
         before = staged.plan
+        policies = staged.in_force if before is None else before.policies
         staged.plan = Plan(
             staged.service,
             revision,
-            tuple(staged.members.values()),
-            staged.in_force if before is None else before.policies,
+            reached(staged.service, staged.members, policies, self._healthy_since(staged.service, now)),
+            policies,
             host=self.host,
             zone=self.zone,
             share=self.share,
@@ -216,10 +218,7 @@ class Table:
     def _endpoint(self, service: Service, frame: EndpointFrame, now: float) -> Endpoint:
         load = service.loads.get(frame.id)
         if load is None:
-            # Endpoints that come with the first table were there before; only a newcomer is spared at first.
-            load = service.loads[frame.id] = Load(
-                now if self.ready and service.name in self.services else -float("inf")
-            )
+            load = service.loads[frame.id] = Load(self._healthy_since(service, now))
         endpoint = Endpoint(
             service.name,
             frame.id,
@@ -242,6 +241,10 @@ class Table:
         if frame.healthy and before is not None and not before.healthy:
             load.healthy_since = now
         return endpoint
+
+    def _healthy_since(self, service: Service, now: float) -> float:
+        """Endpoints that come with the first table were there before; only a newcomer is spared at first."""
+        return now if self.ready and service.name in self.services else -float("inf")
 
     def gone(self, name: str) -> None:
         """Forget a service at the commit."""
@@ -301,7 +304,7 @@ class Table:
         if forward.service is None or forward.service == service.name:
             return service
         other = self.services.get(forward.service)
-        if other is None or (other.plan.resolving and not other.plan.is_there(subject)):
+        if other is None or ((other.plan.resolving or subject.stranger) and not other.plan.is_there(subject)):
             reason = f"the route leads to {forward.service}, and no such service is in this mesh"
             return Refusal(503, "route", reason, 1, unsent=True)
         return other

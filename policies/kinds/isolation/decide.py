@@ -1,5 +1,6 @@
 # mypyc: compiled
-"""`isolation`: whether there is such a service, for whoever calls. `*` is every service, and nobody who is none."""
+"""`isolation`: whether there is such a service, for whoever calls. `*` is every service of this mesh, and nobody who is
+none: who calls from another trust domain sees what names him, or his trust domain."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from typing import Final
 
 from policies.decision import Denied
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.isolation.document import Isolation
+from policies.kinds.isolation.document import Isolation, strangers
 from policies.language.names import candidates, parse_pattern
+from policies.language.trust import SCHEME
 from policies.request import RequestView
 
 NOBODY: Final = "callers that are not known"
@@ -18,16 +20,19 @@ _NAME_BYTES: Final = 320
 
 def compile(document: Isolation, scope: Scope = ANYWHERE) -> Compiled:
     """Ready to be asked."""
-    return Compiled(frozenset([parse_pattern(text) for text in document.allow]), document.anonymous, scope)
+    ours = [parse_pattern(text) for text in document.allow if not text.startswith(SCHEME)]
+    others = [strangers(text) for text in document.allow if text.startswith(SCHEME)]
+    return Compiled(frozenset(ours), frozenset(others), document.anonymous, scope)
 
 
 class Compiled:
     """Of one level."""
 
-    __slots__ = ("_allowed", "_anonymous", "_key", "_service")
+    __slots__ = ("_allowed", "_anonymous", "_key", "_service", "_strangers")
 
-    def __init__(self, allowed: frozenset[str], anonymous: bool, scope: Scope) -> None:
+    def __init__(self, allowed: frozenset[str], strangers: frozenset[str], anonymous: bool, scope: Scope) -> None:
         self._allowed = allowed
+        self._strangers = strangers
         self._anonymous = anonymous
         self._key = scope.key
         self._service = scope.service
@@ -42,8 +47,9 @@ class Compiled:
 
     def decide(self, request: RequestView) -> Denied | None:
         """By who calls, and nothing else."""
-        caller = request.caller
-        if self.sees(caller):
+        caller, stranger = request.caller, request.stranger
+        if self.sees(caller) if stranger is None else stranger.is_among(self._strangers):
             return None
-        reason = f"{self._service} is not there for {caller or NOBODY}, by policies/isolation/{self._key}"
+        whom = stranger.id if stranger is not None else caller or NOBODY
+        reason = f"{self._service} is not there for {whom}, by policies/isolation/{self._key}"
         return Denied(404, reason, hidden=True)

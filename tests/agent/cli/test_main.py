@@ -152,7 +152,7 @@ def test_nobody_there_is_exit_code_3_and_one_line(words: list[str], fix: str) ->
             ["explain", "GET", "http://pets/", "--admin", "localhost:15000"],
             "no path of a socket such as",
         ),
-        (["policy", "schema", "rout"], "there are: isolation, tls, egress, path"),
+        (["policy", "schema", "rout"], "there are: isolation, export, tls, egress, path"),
         (["policy", "get", "route", "pets_shop"], "not a DNS label"),
         (["apply", "/nowhere"], "is no directory"),
     ],

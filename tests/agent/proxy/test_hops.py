@@ -437,7 +437,7 @@ async def test_questions_of_agents_are_proven_where_all_is_strict(tmp_path: Path
 
 
 async def test_a_federated_caller_is_no_agent_of_ours(tmp_path: Path) -> None:
-    """Its words are not believed, and no service of ours is named; but it is known who it is."""
+    """Its words are not believed, and no service of ours is named; but it is known who it is, and what is exported."""
     async with hop(tmp_path) as found:
         both = {TRUST_DOMAIN: ROOTS, "stranger.example": [STRANGER.root.certificate.public_bytes(Encoding.DER)]}
         proves(found.callee.worker, tmp_path / "callee", PETS, bundles=both)
@@ -445,8 +445,13 @@ async def test_a_federated_caller_is_no_agent_of_ours(tmp_path: Path) -> None:
         said = GET % b"x-shoal-caller: shop.production\r\nx-shoal-endpoint: pets.production/a\r\n"
         port = found.callee.inbound_port
         chain = STRANGER.svid(partner)
+        heard = await trio.to_thread.run_sync(_python_client, tmp_path, partner, port, "pets.production", said, chain)
+        assert heard.startswith(b"HTTP/1.1 421") and found.heads == []
+        export = {"to": ["stranger.example"], "gateways": ["web-1"]}
+        found.callee.put(endpoint(found.instance, "a", agent="web-1"), export=export)
         await trio.to_thread.run_sync(_python_client, tmp_path, partner, port, "pets.production", said, chain)
-        assert b"x-shoal-caller" not in found.heads[0]
+        assert b"x-shoal-caller: spiffe://stranger.example/svc/shop.production\r\n" in found.heads[0]
+        assert found.heads[0].count(b"x-shoal-caller") == 1
 
 
 async def test_drain_waits_for_handshakes(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_agents_are_asked_whom_they_speak_for(play: Playbook, caller: str) -> No
 def test_what_is_proven_counts_and_nothing_that_is_said(
     play: Playbook, said: str, proven: str, ours: bool, passes: bool
 ) -> None:
-    """By whatever address; a name of another trust domain is none of ours."""
+    """By whatever address; who is of another trust domain sees what is exported, and this is not."""
     client = play.client(inbound=True, peer="203.0.113.7")
     stream = play.connection(client).stream
     assert stream is not None
@@ -152,7 +152,8 @@ def test_what_is_proven_counts_and_nothing_that_is_said(
     if passes:
         assert play.upstream("secret")
     else:
-        assert client << b"HTTP/1.1 404 Not Found\r\n...x-shoal-policy: service\r\n..." and play.idle
+        says = b"404 Not Found\r\n...x-shoal-policy: service" if ours else b"421 ...\r\n...x-shoal-policy: export"
+        assert client << b"HTTP/1.1 %b\r\n..." % says and play.idle
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,10 @@ _FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
     (_counter("shoal_faults", "Faults injected on purpose", "rule"), _by_label("faults")),
     (_counter("shoal_shadow", "Copies of requests", "outcome"), _by_label("copies")),
     (
+        _counter("shoal_exported_requests", "Of callers of another trust domain", "trust_domain"),
+        _by_label("outside"),
+    ),
+    (
         _counter("shoal_plaintext_requests", "In plain text though its policy is permissive", "peer"),
         _by_label("plain"),
     ),

@@ -11,6 +11,7 @@ from policies.kinds.isolation.decide import compile
 from policies.kinds.isolation.document import Isolation
 from policies.language.names import matches, parse_pattern
 from policies.request import Request
+from policies.stranger import Stranger
 
 LABELS = st.sampled_from(["shop", "pets", "a", "production"])
 SERVICES = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
@@ -47,3 +48,27 @@ def test_what_is_said_to_who_operates() -> None:
     denied = compile(Isolation(allow=()), Scope("pets.staging", key="*.staging")).decide(Request(caller="shop"))
     assert denied is not None and denied.hidden and denied.status == 404
     assert denied.reason == "pets.staging is not there for shop, by policies/isolation/*.staging"
+
+
+@pytest.mark.parametrize(
+    ("allow", "sees"),
+    [
+        ("spiffe://us.shoal", True),
+        ("spiffe://us.shoal/svc/shop.production", True),
+        ("spiffe://eu.shoal", False),
+        ("spiffe://us.shoal/svc/shop", False),
+        ("*", False),
+        ("*.production", False),
+        ("shop.production", False),
+        ("us.shoal", False),
+    ],
+)
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_who_calls_from_another_mesh(allow: str, sees: bool, anonymous: bool) -> None:
+    """Is none of our services, whatever it is called there, and not anonymous: only what names it lets it see."""
+    document = Isolation(allow=(allow,), anonymous=anonymous)
+    document.check()
+    stranger = Stranger("spiffe://us.shoal/svc/shop.production", "gate-1")
+    denied = compile(document, Scope("pets", key="*")).decide(Request(stranger=stranger))
+    assert (denied is None) == sees
+    assert denied is None or stranger.id in denied.reason

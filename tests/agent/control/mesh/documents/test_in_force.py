@@ -19,6 +19,7 @@ from registry.store import Change
 KEYS = Keys()
 GOOD: dict[str, dict[str, Any]] = {
     "isolation": {"allow": ["*"]},
+    "export": {"to": ["us.shoal"], "gateways": ["here"]},
     "tls": {"mtls": "permissive"},
     "egress": {"allow": ["api.example.com"]},
     "path": {"action": "refuse"},
@@ -28,6 +29,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "rules": [{"name": "slow", "percent": 1, "delay": {"least": "1s", "most": "1s"}}],
     },
     "route": {"rules": [{"split": [{"version": "v1", "weight": 100}]}]},
+    "import": {"trust_domain": "eu.shoal", "remote_service": "pets", "gateways": ["192.0.2.7:15006"]},
     "timeout": {"request": "5s"},
     "breaker": {"limits": {"requests": 5}},
     "outlier": {"consecutive_5xx": 5},
