@@ -31,7 +31,7 @@ def encryption(story: Story, service: str) -> None:
         if line.startswith("etcdctl put "):
             key, _, value = line.removeprefix("etcdctl put ").partition(" ")
             stage.etcdctl("put", key.strip("'"), value.strip("'"))
-    _await("certificates", lambda: all(_holds(host, f"svc/{service}") for host in stage.hosts))
+    awaited("certificates", lambda: all(holds(host, f"svc/{service}") for host in stage.hosts))
     story.put(TLS, {"mtls": "strict"})
     time.sleep(1.5)
     count = len(story.traffic.since(start))
@@ -61,13 +61,13 @@ def stolen(story: Story) -> None:
     stage.start_service(LAMPS, alpha, "v1", "l1")
     stage.await_instances(LAMPS, 1)
     stage.etcdctl("put", f"/shoal/default/identity/grants/{LAMPS}", '{"hosts": ["alpha"]}')
-    _await("its certificate", lambda: _holds(alpha, f"svc/{LAMPS}"))
-    _await("an answer", lambda: works(calls(beta.address, beta.outbound, LAMPS, 1)[0]))
+    awaited("its certificate", lambda: holds(alpha, f"svc/{LAMPS}"))
+    awaited("an answer", lambda: works(calls(beta.address, beta.outbound, LAMPS, 1)[0]))
     tell.promise(all(map(works, calls(beta.address, beta.outbound, LAMPS, 20))), "until now it is one of us")
     tell.command("shoal ca revoke host beta --reason stolen")
     stage.shoal("ca", "revoke", "host", "beta", "--reason", "stolen")
     revoked = time.monotonic()
-    _await("the revocation", lambda: not works(calls(beta.address, beta.outbound, LAMPS, 1)[0]))
+    awaited("the revocation", lambda: not works(calls(beta.address, beta.outbound, LAMPS, 1)[0]))
     after = calls(beta.address, beta.outbound, LAMPS, 20)
     tell.say(f"the last answer: {after[-1].problem[:160]}")
     seconds = time.monotonic() - revoked
@@ -79,7 +79,7 @@ def works(answer: Answer) -> bool:
     return not answer.problem
 
 
-def _holds(host: Host, name: str) -> bool:
+def holds(host: Host, name: str) -> bool:
     return f'"{name}"' in read(f"{host.admin_url}/state?services=0")
 
 
@@ -94,7 +94,7 @@ def _in_plain_text(caller: Host, callee: Host, service: str) -> int:
         connection.close()
 
 
-def _await(what: str, done: Callable[[], bool], patience_s: float = 20.0) -> None:
+def awaited(what: str, done: Callable[[], bool], patience_s: float = 20.0) -> None:
     deadline = time.monotonic() + patience_s
     while not done():
         if time.monotonic() > deadline:

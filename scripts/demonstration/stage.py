@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -96,12 +96,16 @@ class Host:
         return f"http://{self.address}:{self.admin}"
 
 
+HERE = (("alpha", "127.0.0.1"), ("beta", "127.0.0.2"))
+
+
 class Stage:
     """Everything that runs. `strike` ends all of it, whatever state it is in."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, places: Sequence[tuple[str, str]] = HERE) -> None:
+        """`places`: two hosts and their addresses."""
         self.directory = directory
-        self.hosts = [Host("alpha", "127.0.0.1", directory), Host("beta", "127.0.0.2", directory)]
+        self.hosts = [Host(name, address, directory) for name, address in places]
         alpha, beta = self.hosts
         self.cast = [
             (alpha, "v1", "a1"),
@@ -144,6 +148,13 @@ class Stage:
         path = self.directory / f"{host.name}.toml"
         path.write_text(SETTINGS.format(host=host, etcd=self.etcd_url, state=self.directory / host.name))
         self._parts.append(Part(f"agent-{host.name}", [SHOAL, "agent", "--config", str(path)], self.directory))
+
+    def stop_agents(self, number: signal.Signals) -> None:
+        """As they are when their machines are gone: workers too."""
+        for part in [part for part in self._parts if part.name.startswith("agent-")]:
+            part.signal(number)
+            part.stop()
+            self._parts.remove(part)
 
     def await_ready(self, host: Host) -> None:
         agent = next(part for part in self._parts if part.name == f"agent-{host.name}")

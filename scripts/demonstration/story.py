@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datacenters
 import identity
 import protection
 import watching
@@ -81,6 +82,7 @@ class Story:
         watching.status_page(self, SERVICE)
         identity.encryption(self, SERVICE)
         identity.rotation(self)
+        datacenters.far_away(self, SERVICE)
         self.murder()
         self.without_etcd()
         self.traffic.stop()

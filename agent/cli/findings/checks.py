@@ -10,6 +10,7 @@ import msgspec
 from agent.cli.census import Census, Policy
 from agent.cli.documents import Source, key
 from agent.cli.enforcing import Text
+from agent.cli.findings.borders import of_exports, of_imports
 from agent.cli.findings.chains import of_chains
 from agent.cli.findings.documents import of_audits, of_documents, of_refusals
 from agent.cli.findings.etcd import of_doors, of_members
@@ -34,12 +35,21 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_audits,
     of_isolation,
     of_tls,
+    of_exports,
+    of_imports,
     of_chains,
     of_instances,
     of_keys,
     of_meshes,
 )
-OF_A_PUT: Final[tuple[Check, ...]] = (of_documents, of_audits, of_isolation, of_tls, of_chains)
+OF_A_PUT: Final[tuple[Check, ...]] = (
+    of_documents,
+    of_audits,
+    of_isolation,
+    of_tls,
+    of_imports,
+    of_chains,
+)
 """Of documents that are about to be put."""
 
 

@@ -118,13 +118,14 @@ class _Known:
             health = census.health.get((service, id))
             if health is None or health.healthy:
                 self.healthy.setdefault(service, []).append(instance)
-        self.made = {service for service in _exact(census) if _makes(census, service)}
-        """Services that have no instances, and whose route leads elsewhere: second names."""
+        self.made = {service for service in _exact(census, "route") if _makes(census, service)}
+        """Services that have no instances, and whose route leads elsewhere: second names; and those of other meshes."""
+        self.made.update(_exact(census, "import"))
         self.services = sorted(self.instances.keys() | self.made)
 
 
-def _exact(census: Census) -> Iterator[str]:
-    return (pattern for kind, pattern in census.policies if kind == "route" and "*" not in pattern)
+def _exact(census: Census, wanted: str) -> Iterator[str]:
+    return (pattern for kind, pattern in census.policies if kind == wanted and "*" not in pattern)
 
 
 def _makes(census: Census, service: str) -> bool:

@@ -150,6 +150,8 @@ def test_where_nothing_is_wrong_nothing_is_found(name: str) -> None:
 
 KNOWS = {"web-1": Version(version="1", build="compiled", keys=["events", "hosts", "reports"])}
 OWN = {(SERVICE, "a@web-1"): instance("v1"), (SERVICE, "b@web-1"): instance("v2")}
+IMPORT = {"trust_domain": "eu.shoal", "remote_service": "pets", "gateways": ["203.0.113.7:15006"]}
+BELIEVES = {**LOCAL, "identity": {"trust_domain": "x.shoal", "federated": {"eu.shoal": 1}, "problems": []}}
 CASES: list[tuple[Facts, str, str, str, str]] = [
     (local(etcd={"connected": True, "error": "", "not_allowed": ["/shoal/default/claims/"]}), "etcd-rights", "error",
      "web-1", "etcd does not let its agent write /shoal/default/claims/"),
@@ -221,6 +223,12 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "warning", "isolation/*", "shop → pets.production"),
     (facts(census=census(policies={("tls", "*"): {"mtls": "strict"}})), "tls-not-ready", "error", "tls/*",
      "web-1 holds no certificate of its own"),
+    (facts(census=census(policies={("import", "pets.eu"): IMPORT})), "no-bundle", "error", "import/pets.eu",
+     "nothing can be proven in this mesh yet: callers get 503"),
+    (facts(census=census(policies={("import", SERVICE): IMPORT}), local=BELIEVES), "import-hides", "warning",
+     f"import/{SERVICE}", "a and b"),
+    (facts(census=census(policies={("export", SERVICE): {"to": ["eu.shoal"], "gateways": ["web-9"]}}), local=BELIEVES),
+     "no-gateway", "warning", f"export/{SERVICE}", "no agent lives on its gateway web-9"),
     (facts(census=census(versions={})), "version-unknown", "info", "default", "web-1"),
     # Instances and agents.
     (facts(census=census(health={(SERVICE, id): Health(healthy=False) for id in "ab"})), "nobody-healthy", "error",
