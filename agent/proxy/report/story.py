@@ -81,9 +81,11 @@ def no_endpoint(service: str, forward: Forward | None) -> Refusal:
     return Refusal(503, "endpoint", f"no endpoint of {name}{subset} can take the request", 1, unsent=True)
 
 
-def found(service: str, endpoints: int, revision: int) -> Entry:
-    """The service that was asked for."""
-    return entry(None, "service", "", service, f"{endpoints} endpoints, table {revision}")
+def found(policies: Policies, service: str, endpoints: int, revision: int) -> Entry:
+    """The service that was asked for; where it is another mesh's, by which document."""
+    imported = policies.get("import")
+    what = "gateways of another mesh" if imported is not None else "endpoints"
+    return entry(imported, "service", "import", service, f"{endpoints} {what}, table {revision}")
 
 
 def entry(policy: InForce | None, phase: str, kind: str, decision: str, reason: str) -> Entry:

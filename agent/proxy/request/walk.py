@@ -176,7 +176,9 @@ class Walk(Hands):
         service, plan = self.service, self.plan
         assert service is not None and plan is not None
         if self.explained is not None and not self._next:
-            self.explained.append(story.found(service.name, len(plan.endpoints), self.runtime.table.revision))
+            self.explained.append(
+                story.found(plan.policies, service.name, len(plan.endpoints), self.runtime.table.revision)
+            )
         if not self._next and not self.settle(plan):
             return
         phases = plan.outbound

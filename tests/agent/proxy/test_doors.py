@@ -446,6 +446,8 @@ async def test_it_is_explained(tmp_path: Path) -> None:
         told = explain(found.caller.worker, Explain(url="http://pets.eu/"))
         assert told["endpoint"]["expected"] == "spiffe://eu.shoal/svc/pets.production" and "hop" not in told
         assert any("spiffe://eu.shoal/svc/pets.production" in row["decision"] for row in told["decisions"])
+        assert told["decisions"][0]["policy"] == "import/pets.eu"
+        assert told["decisions"][0]["reason"].startswith("1 gateways of another mesh")
         told = explain(found.gate.worker, Explain(url=f"http://{PETS}/", caller=str(SHOP)))
         assert told["status"] is None and told["hop"].gateway == "gate-1"
         assert explain(found.callee.worker, told["hop"])["status"] is None

@@ -49,7 +49,7 @@ def hop(play: Playbook, peer: str = "", *, proven: bool = False) -> Wire:
         stream = play.connection(wire).stream
         assert stream is not None
         stream.peer.identity = IDENTITY
-        stream.peer.called = SERVICE
+        stream.peer.ours, stream.peer.called = True, SERVICE
     return wire
 
 
