@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
@@ -15,6 +15,9 @@ from policies.stranger import Stranger
 
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 """Names of headers and cookies (RFC 9110 section 5.6.2)."""
+
+METHOD_OVERRIDES: Final = ("x-http-method-override", "x-method-override", "x-http-method")
+"""Headers by which frameworks take a request's method for another."""
 
 # `$` alone would let a line feed pass at the end.
 Method: TypeAlias = Annotated[
@@ -55,6 +58,17 @@ class RequestView(Protocol):
         """Whether it came from another host, on a connection without TLS."""
         ...
 
+    @property
+    def principal(self) -> str:
+        """The SPIFFE id of who is calling: the one that was proven, or that of the service whose credentials were
+        shown; empty where there is neither."""
+        ...
+
+    @property
+    def overriding(self) -> tuple[str, ...]:
+        """The methods that a request asks to be taken for (`overriding_methods`)."""
+        ...
+
     def header(self, name: str) -> str | None:
         """Value of a header (lower-case name); several fields of one name joined with ', '."""
         ...
@@ -77,6 +91,7 @@ class Request:
         address: str = "",
         in_plain_text: bool = False,
         stranger: Stranger | None = None,
+        principal: str = "",
     ) -> None:
         self.method = method
         path, _, self.query = target.partition("?")
@@ -85,14 +100,30 @@ class Request:
         self.stranger = stranger
         self.address = address
         self.in_plain_text = in_plain_text
+        self.principal = principal if stranger is None else stranger.id
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._claims = dict(claims or {})
+
+    @property
+    def overriding(self) -> tuple[str, ...]:
+        found = [value for name in METHOD_OVERRIDES if (value := self._headers.get(name)) is not None]
+        return overriding_methods(found, self.query)
 
     def header(self, name: str) -> str | None:
         return self._headers.get(name)
 
     def claim(self, name: str) -> str | None:
         return self._claims.get(name)
+
+
+def overriding_methods(headers: Sequence[str], query: str) -> tuple[str, ...]:
+    """What frameworks may take a request's method for, by the values of METHOD_OVERRIDES or by `_method` of its query;
+    in alphabetical order, mostly none."""
+    asked = {text.strip().upper() for value in headers for text in value.split(",")}
+    if "_method" in query or "%" in query:
+        asked |= {value.strip().upper() for name, value in parse_qsl(query) if name == "_method"}
+    asked.discard("")
+    return tuple(sorted(asked))
 
 
 def cookie(request: RequestView, name: str) -> str | None:

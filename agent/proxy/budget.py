@@ -66,6 +66,10 @@ class Guest(Connection):
         """Take no more than what is under way: the next answer is the last."""
         raise NotImplementedError
 
+    def judge_anew(self) -> None:
+        """Rules have changed: what is under way by it may not be allowed any more."""
+        raise NotImplementedError
+
     def catch_up(self) -> None:
         """Read what has come already: its head may be there, and not have been looked at yet."""
         if self.reads:

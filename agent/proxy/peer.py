@@ -38,7 +38,7 @@ class Proof:
 class Peer:
     """One client."""
 
-    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "caller", "identity", "local", "ours")
+    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "caller", "identity", "local", "ours", "proven")
 
     def __init__(
         self, address: str, agents: Agents | None, proof: Proof | None = None, local: LocalUser | None = None
@@ -48,6 +48,8 @@ class Peer:
         """Whose it is, where the kernel has said that."""
         self.identity = proof.identity if proof is not None else None
         """Who it is, where it has proven that."""
+        self.proven = str(proof.identity.id) if proof is not None else ""
+        """As a SPIFFE id; empty: nobody."""
         self.called = proof.called if proof is not None else ""
         """Which service it has called in doing so; empty: the agent itself, or there was no proof."""
         self.ours = proof is not None and proof.ours

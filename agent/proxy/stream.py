@@ -68,6 +68,9 @@ class RequestHandler(Timed):
         """The client closed: nobody waits for the answer."""
         raise NotImplementedError
 
+    def judge_anew(self) -> None:
+        """Rules have changed that it may have passed."""
+
     def on_tunnel_data(self, data: bytes) -> None:
         """Bytes from the client, after a switch."""
 

@@ -37,6 +37,7 @@ from agent.proxy.runtime import Runtime
 from agent.proxy.stream import RequestHandler, Stream
 from agent.proxy.table.outliers import begin_judging
 from agent.proxy.table.pressure import CpuWatch, cpu_limiters
+from agent.proxy.table.service import Service
 from agent.questions import EXPLAIN, Explain, read
 from policies.kinds.tls.document import Origin
 from policies.together import Together
@@ -285,6 +286,8 @@ class Worker(Runtime):
                 self.pool.let_go(service.tally)
         for name in list(self.pool.origins):
             self.pool.follow_origin(name, self._origin(name))
+        if any(service.rules_changed for service in adopted):
+            self._judge_anew(adopted)
         for service in unjudged:
             begin_judging(self.reactor, self.rng, self.table, service)
         self.reactor.now = time.monotonic()
@@ -302,6 +305,14 @@ class Worker(Runtime):
         service = self.table.services.get(name)
         tls = service.plan.tls if service is not None else None
         return tls.origin if tls is not None else None
+
+    def _judge_anew(self, adopted: list[Service]) -> None:
+        """What is under way to services whose rules have changed."""
+        for connection in list(self.connections):
+            if isinstance(connection, Guest) and not connection.closed:
+                connection.judge_anew()
+        for service in adopted:
+            service.rules_changed = False
 
     def listen_now(self) -> None:
         """Serve what waits for a table, whether there is one or not: requests wait for it then."""

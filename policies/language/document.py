@@ -135,7 +135,7 @@ def _said(what: str, kind: Any) -> str:
         fields = [field.encode_name for field in getattr(_bare(kind), "fields", ())]
         return f"no field {unknown[1][:60]!r} here{meant(unknown[1], fields)}; there are: {', '.join(fields)}"
     if what.startswith("Invalid enum value "):
-        allowed = [str(value) for value in getattr(_bare(kind), "values", ())]
+        allowed = [str(value) for value in _words(kind)]
         given = what.removeprefix("Invalid enum value ")
         return f"{given[:60]} is none of: {', '.join(allowed)}{meant(given.strip(chr(39)), allowed)}"
     if " matching regex " in what:
@@ -190,6 +190,15 @@ def _inside(kind: Any, step: Step) -> Any:
     if isinstance(kind, inspect.StructType):
         return next((field.type for field in kind.fields if field.encode_name == step), kind)
     return getattr(kind, "item_type", None) or getattr(kind, "value_type", kind)
+
+
+def _words(kind: Any) -> tuple[Any, ...]:
+    """Those that a field may have; wherever in a union they are."""
+    if isinstance(kind, inspect.Metadata):
+        return _words(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return tuple(word for inner in kind.types for word in _words(inner))
+    return tuple(getattr(kind, "values", ()))
 
 
 def _bare(kind: Any) -> Any:

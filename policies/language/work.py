@@ -117,7 +117,7 @@ def _asked(value: Any, path: tuple[Step, ...]) -> Iterator[tuple[tuple[Step, ...
                 yield here, "pattern", unrolled(inner)
             elif name == "template" and isinstance(inner, str):
                 yield here, "pattern", len(inner)
-            elif name == "match":
+            elif name in ("match", "not_"):
                 yield here, "conditions", _conditions(inner)
             if not isinstance(inner, str):
                 yield from _asked(inner, here)

@@ -304,6 +304,11 @@ class ServerConnection(Answered):
             if self.exchange is None and not self.closed:
                 self.close()
 
+    def judge_anew(self) -> None:
+        """Rules have changed: the request under way may not be allowed any more."""
+        if self.exchange is not None:
+            self.exchange.judge_anew()
+
     def abort(self) -> None:
         """Give the connection up: the client sees that the answer did not come whole."""
         self.closing = True

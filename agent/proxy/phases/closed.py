@@ -35,6 +35,7 @@ class Shut(Phase):
     def __init__(self, state: Lasting, closed: Closed) -> None:
         in_force = InForce(closed.key, closed.revision, "enforce", Document())
         super().__init__(closed.kind, "admit", state, in_force)
+        self.guards = True
         self.reason = closed.reason
 
     def decide(self, subject: Subject) -> Verdict | None:

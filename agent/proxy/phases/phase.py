@@ -27,7 +27,19 @@ REQUEST: Final = 2
 class Phase:
     """One of a plan's."""
 
-    __slots__ = ("audit", "beside", "book", "counts", "holds", "in_force", "kind", "name", "state")
+    __slots__ = (
+        "audit",
+        "beside",
+        "book",
+        "counts",
+        "guards",
+        "holds",
+        "in_force",
+        "kind",
+        "name",
+        "sees_rewritten",
+        "state",
+    )
 
     def __init__(
         self,
@@ -50,6 +62,10 @@ class Phase:
         self.audit = in_force.mode == "audit"
         self.beside: Phase | None = None
         """Of a document of the same kind that is only watched: it is asked about whatever this one is asked about."""
+        self.guards = False
+        """Whether it says who may be served at all, rather than how much or when."""
+        self.sees_rewritten = False
+        """Whether the caller's agent asks it about what the instance will see, rather than about what was asked for."""
         self.counts = counts
         """Whether what it says is counted; of a watched one it is, whatever this says."""
         self.holds = holds

@@ -9,6 +9,7 @@ from agent.proxy.engine.reactor import Reactor
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.view import HeadView
 from agent.proxy.stream import RequestHandler
+from policies.decision import Forward
 from policies.kinds.ratelimit.limit import Quota
 from policies.stranger import Stranger
 
@@ -50,16 +51,45 @@ class Subject(RequestHandler):
         raise NotImplementedError
 
     @property
+    def proven(self) -> str:
+        """The SPIFFE id that whoever connected has proven; empty: none."""
+        raise NotImplementedError
+
+    @property
+    def trust_domain(self) -> str:
+        """Where callers are known by credentials that this agent has given them: its own; else empty."""
+        raise NotImplementedError
+
+    @property
     def view(self) -> HeadView:
         """The request as policies see it; decoded when one asks."""
         view = self._view
         if view is None:
-            view = self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text, self.stranger)
+            view = self._view = HeadView(
+                self.request,
+                self.caller,
+                self.address,
+                self.in_plain_text,
+                self.proven,
+                self.trust_domain,
+                self.stranger,
+            )
         return view
 
-    def see_as(self, target: str) -> None:
-        """Have policies see a request for another path and query."""
-        self._view = HeadView(self.request, self.caller, self.address, self.in_plain_text, self.stranger, target)
+    def see_as(self, forward: Forward) -> None:
+        """Have policies see a request as a route makes it."""
+        self._view = HeadView(
+            self.request,
+            self.caller,
+            self.address,
+            self.in_plain_text,
+            self.proven,
+            self.trust_domain,
+            self.stranger,
+            rewritten=forward.target,
+            host=forward.host,
+            edits=forward.request_headers,
+        )
 
     def forget_view(self) -> None:
         """Have policies see the request as it is now."""

@@ -13,6 +13,9 @@ BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 MOST_PEERS: Final = 100
 """That are told apart."""
+MOST_RULES: Final = 1000
+"""Of one service, with their verdicts."""
+OTHER_RULES: Final = "others\tothers\tothers"
 
 
 class ServiceStats:
@@ -21,6 +24,7 @@ class ServiceStats:
     __slots__ = (
         "active",
         "audit",
+        "authorized",
         "buckets",
         "bytes_in",
         "bytes_out",
@@ -54,6 +58,8 @@ class ServiceStats:
         """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
         self.audit: dict[str, int] = {}
         """By kind, document, what was done and what would have been (`audited`): what watched documents were asked."""
+        self.authorized: dict[str, int] = {}
+        """By document, rule and verdict, with tabs between them: what each rule of `authz` decided."""
         self.callers: dict[str, int] = {}
         """By calling service, as far as callers say who they are: requests."""
         self.copies: dict[str, int] = {}
@@ -94,6 +100,11 @@ class ServiceStats:
         """A request of another trust domain was let in; those that can prove anything have a bundle here."""
         count(self.outside, domain)
 
+    def note_authorized(self, what: str) -> None:
+        """A rule decided."""
+        found = self.authorized
+        count(found, what if what in found or len(found) < MOST_RULES else OTHER_RULES)
+
     def note_audit(self, kind: str, document: str, done: str, would: str) -> None:
         """A document that is only watched was asked."""
         count(self.audit, "\t".join((kind, document, done, would)))
@@ -131,6 +142,7 @@ class ServiceStats:
             "refused": self.refused,
             "failures": self.failures,
             "audit": self.audit,
+            "authorized": self.authorized,
             "callers": self.callers,
             "copies": self.copies,
             "shed": self.shed,

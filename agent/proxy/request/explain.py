@@ -93,6 +93,16 @@ class Explanation(Walk):
         return self._address
 
     @property
+    def proven(self) -> str:
+        """A caller is taken for a service of the mesh, as his credentials would say."""
+        return ""
+
+    @property
+    def trust_domain(self) -> str:
+        """The mesh's."""
+        return self.runtime.security.trust_domain
+
+    @property
     def in_plain_text(self) -> bool:
         """Hops are taken for what documents want them to be."""
         return False

@@ -8,6 +8,9 @@ Laws
 - A client that gives up proves nothing, by leaving or by a deadline of its own, unless it was kept waiting: for a
   second, and for three times as long as good answers take.
 - What counts is counted once: when the answer has come whole, or as soon as it has flowed for long enough.
+
+It is judged itself, too, once more: when rules change that it has passed (`judge_anew`). What is not allowed any more
+ends, by the agent that hands it to the instance.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Final
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report.access import MAX_USER_AGENT
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
@@ -124,6 +128,35 @@ class Judged(Relay):
             return 0.0
         allowed_s = self.allowed_s
         return allowed_s if self.started + allowed_s <= now else 0.0
+
+    def judge_anew(self) -> None:
+        """Whether it may go on, by the rules of now."""
+        target, endpoint = self.target, self.endpoint
+        if self.over or target is None or endpoint is None or not target.rules_changed or not self.is_here(endpoint):
+            return
+        self.see_rewritten()
+        for phase in target.plan.guards:
+            if phase.kind == "authz":
+                verdict = phase.peek(self)
+                if isinstance(verdict, Refuse):
+                    self._end_by(verdict)
+                    return
+        self.forget_view()
+
+    def _end_by(self, verdict: Refuse) -> None:
+        """It was allowed, and is not any more."""
+        target = self.target
+        assert target is not None
+        if verdict.by is not None:
+            target.stats.note_authorized(f"{verdict.by.key}\t{verdict.what}\tended")
+        refusal, said = verdict.refusal, verdict.said
+        if not self.response_began:
+            told = said._replace(unsent=False) if said is not None else None
+            self.refuse(Refuse(refusal._replace(unsent=False), what=verdict.what, by=verdict.by, said=told))
+            return
+        self.why = f"{refusal.reason}, since its rules have changed"
+        self.down.abort()
+        self.end()
 
     def record(self, duration_s: float) -> None:
         """Its line in the access log, once it is over."""

@@ -186,11 +186,21 @@ class Mirror(Timed):
             if endpoint is None or _same(endpoint, exchange.endpoint):
                 self._unusable = ALONE
                 return None
-        if endpoint is None or endpoint.load.copies_from > now:
+        if endpoint is None or endpoint.load.copies_from > now or not self._may_reach(service, endpoint):
             return None
         if endpoint.load.copies_failed >= FAILURES:
             endpoint.load.copies_from = now + HOLD_S  # this one will tell
         return endpoint
+
+    def _may_reach(self, service: Service, endpoint: Endpoint) -> bool:
+        """Whether its guards let an instance of this host have a copy; of others' instances their agents ask."""
+        exchange = self._exchange
+        if not service.plan.guards or not exchange.is_here(endpoint):
+            return True
+        exchange.see_rewritten()
+        found = service.plan.lets_in(exchange)
+        exchange.forget_view()
+        return found
 
     # The answers.
 

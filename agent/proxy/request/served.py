@@ -64,6 +64,16 @@ class Served(Walk):
         return self.down.peer.client
 
     @property
+    def proven(self) -> str:
+        """The SPIFFE id that whoever connected has proven; empty: none."""
+        return self.down.peer.proven
+
+    @property
+    def trust_domain(self) -> str:
+        """Where callers are known by credentials that this agent has given them: its own; else empty."""
+        return "" if self.down.inbound else self.runtime.security.trust_domain
+
+    @property
     def in_plain_text(self) -> bool:
         """Who comes to the door that is for other hosts has to prove who that is."""
         return self.down.inbound and self.down.peer.identity is None

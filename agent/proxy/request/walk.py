@@ -207,9 +207,8 @@ class Walk(Hands):
             target = found
             if target is not service and forward.target is None and not self.settle(target.plan):
                 return
-        for phase in target.plan.towards:
-            if not self.meet(phase):
-                return
+        if not self._set_out(target.plan):
+            return
         self.target = target
         balancer = target.plan.balancer if forward is None else target.plan.group(forward.subset)
         self.balancer = balancer
@@ -222,6 +221,19 @@ class Walk(Hands):
             whole = plan.bounds_whole_request
             self.explained.extend(story.limits(plan.policies, plan.timeouts, self.retry, forward, whole=whole))
         self.depart(plan, balancer)
+
+    def _set_out(self, plan: Plan) -> bool:
+        """Past what is asked before anything goes to a service; False: no further."""
+        for phase in plan.towards:
+            if phase.sees_rewritten:
+                self.see_rewritten()
+                passes = self.meet(phase)
+                self.forget_view()
+                if not passes:
+                    return False
+            elif not self.meet(phase):
+                return False
+        return True
 
     def _fall_back(self, verdict: FallBack) -> None:
         self.part()
@@ -340,9 +352,12 @@ class Walk(Hands):
         return all(self.meet(phase) for phase in plan.inbound)
 
     def see_rewritten(self) -> None:
-        """Have phases see the request as the instance does, where its route has rewritten the path."""
-        if self.forward is not None and self.forward.target is not None:
-            self.see_as(self.forward.target)
+        """Have phases see the request as the instance does, where its route has rewritten it."""
+        forward = self.forward
+        if forward is not None and (
+            forward.target is not None or forward.request_headers is not None or forward.host is not None
+        ):
+            self.see_as(forward)
 
     def is_here(self, endpoint: Endpoint) -> bool:
         """Whether no other agent stands before an instance."""

@@ -13,7 +13,7 @@ from agent.proxy.phases.breakers import Breakers
 from agent.proxy.phases.closed import Closed, Shut
 from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
-from agent.proxy.phases.guards import Guards, Level
+from agent.proxy.phases.guards import Authorization, Guards, Level, Rules
 from agent.proxy.phases.limits import Limits
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
@@ -24,6 +24,8 @@ from agent.proxy.table.lasting import Book, Lasting
 from policies.catalogue import KINDS
 from policies.decision import Guard
 from policies.kind import Kind, Scope, Side
+from policies.kinds.authz import decide as authz
+from policies.kinds.authz.document import Authz
 from policies.kinds.breaker import decide as breaker
 from policies.kinds.breaker.document import Breaker
 from policies.kinds.export import decide as export
@@ -50,7 +52,7 @@ from policies.language.document import Document
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
     (
-        *("path", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
+        *("path", "authz", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
         *("outlier", "shed", "balance", "retry", "shadow"),
     )
 )
@@ -78,7 +80,10 @@ class Compiled:
 
     def once(self, kind: str, policies: Policies, make: Callable[[Any], Any]) -> Any:
         """A document compiled; the same one when it was compiled before. Never changed by those who use it."""
-        policy = policies[kind]
+        return self.level(kind, policies[kind], make)
+
+    def level(self, kind: str, policy: InForce, make: Callable[[Any], Any]) -> Any:
+        """The same, of one of the documents that apply together."""
         if "*" not in policy.key:
             return make(policy.document)
         place = kind, policy.key, policy.mode
@@ -94,6 +99,7 @@ class Asked:
     __slots__ = (
         "book",
         "breaker",
+        "early",
         "ejection",
         "exports",
         "limits",
@@ -159,6 +165,10 @@ class Asked:
                 levels = _levels(kind, policies[kind.name], state.name, share)
                 if levels:
                     self.met[kind.name] = Guards(kind.name, state, policies[kind.name], levels)
+        self.early: Authorization | None = None
+        """Rules that callers' agents ask as well."""
+        if document_of(policies, "authz", Authz) is not None:
+            self._authorize(state, policies["authz"], compiled)
         self.tls = _tls(policies)
         self.exports = _exports(policies)
         """Hosts that take callers of other trust domains in."""
@@ -167,10 +177,26 @@ class Asked:
             if each.kind == "ratelimit":
                 self.serving = self.met[each.kind]
 
+    def _authorize(self, state: Lasting, in_force: InForce, compiled: Compiled) -> None:
+        levels = [Rules(each, compiled.level("authz", each, _authorizing(each.key))) for each in in_force.levels]
+        self.met["authz"] = Authorization(state, in_force, levels)
+        early = [level for level in levels if level.compiled.outbound]
+        if early:
+            self.early = Authorization(state, early[0].in_force, early, early=True)
+
     @property
     def whole(self) -> Phase | None:
         """The breaker of the service as a whole."""
         return self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
+
+
+def _authorizing(key: str) -> Callable[[Any], authz.Compiled]:
+    """What compiles a document that was put for a pattern."""
+
+    def make(document: Any) -> authz.Compiled:
+        return authz.compile(document, Scope(key=key))
+
+    return make
 
 
 def _levels(kind: Kind, in_force: InForce, service: str, share: float) -> list[Level]:

@@ -11,9 +11,9 @@ catalogue.
     paths       of the service that is asked for, and of     path
                 the one that it leads to, before all others
     outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
-    towards     of the service that this leads to            breaker
+    towards     of the service that this leads to            authz, where callers' agents ask it as well; breaker
     departing   of the service that was asked for            shadow
-    inbound     of the instance's, by the agent beside it    ratelimit, guards of the callee's side, shed
+    inbound     of the instance's, by the agent beside it    guards of the callee's side (tls, authz), ratelimit, shed
 
 In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier). A policy that guards, and that
 nobody knows the content of, stands in its row like any other, and lets nothing pass. A document that is only watched
@@ -74,6 +74,7 @@ class Plan:
         "endpoints",
         "enforced",
         "exports",
+        "guards",
         "imported",
         "inbound",
         "keeping_out",
@@ -178,9 +179,11 @@ class Plan:
         self.resolving = _in_order(met, Side.BOTH)
         self.leaving = _in_order(met, Side.LEAVING)
         self.outbound = _in_order(met, Side.CALLER)
-        self.towards = _configured(whole)
+        self.towards = _configured(asked.early, whole)
         self.departing = _configured(shadow)
-        self.inbound = _configured(serving) + _in_order(met, Side.CALLEE)
+        self.inbound = _coming_in(met, serving)
+        self.guards = tuple([phase for phase in self.inbound if phase.guards and not phase.audit])
+        """Those that say who may be served at all, and that are enforced."""
 
     def _keeping_out(self) -> int:
         each = self.breaker is not None and self.breaker.compiled.endpoint is not None
@@ -190,7 +193,7 @@ class Plan:
         """All that follows from policies alone."""
         self.paths, self.leaving, self.resolving = before.paths, before.leaving, before.resolving
         self.outbound, self.towards = before.outbound, before.towards
-        self.departing, self.inbound = before.departing, before.inbound
+        self.departing, self.inbound, self.guards = before.departing, before.inbound, before.guards
         self.enforced, self.watched = before.enforced, before.watched
         self.limits, self.breaker = before.limits, before.breaker
         self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
@@ -211,6 +214,10 @@ class Plan:
         """Whether documents let somebody be taken in where he was; whom they let pass, phases say. What is imported
         would be called there as by ourselves, and is exported to nobody."""
         return stranger.gateway in self.exports and not self.imported
+
+    def lets_in(self, subject: Subject) -> bool:
+        """Whether no guard of the service denies what nobody called for: a copy. Counts nothing."""
+        return all(phase.peek(subject) is None for phase in self.guards)
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""
@@ -251,6 +258,17 @@ def _in_order(met: Mapping[str, Phase], side: Side) -> tuple[Phase, ...]:
     if not met:
         return ()
     return tuple([met[kind.name] for kind in KINDS if kind.side is side and kind.name in met])
+
+
+def _coming_in(met: Mapping[str, Phase], limits: Phase | None) -> tuple[Phase, ...]:
+    """As in the catalogue: what is denied takes nothing from the service's limits."""
+    found: list[Phase] = []
+    for kind in KINDS:
+        if kind.name == "ratelimit" and limits is not None:
+            found.append(limits)
+        elif kind.side is Side.CALLEE and kind.name in met:
+            found.append(met[kind.name])
+    return tuple(found)
 
 
 def _beside(phase: Phase | None, watched: Phase | None) -> Phase | None:

@@ -21,7 +21,17 @@ from policies.together import Together
 class Service(Lasting):
     """A request reads its plan once."""
 
-    __slots__ = ("_configured", "_keeper", "_keeping_out", "_watching", "imported", "lets_go", "members", "plan")
+    __slots__ = (
+        "_configured",
+        "_keeper",
+        "_keeping_out",
+        "_watching",
+        "imported",
+        "lets_go",
+        "members",
+        "plan",
+        "rules_changed",
+    )
 
     def __init__(self, name: str, news: News, together: Together | None = None) -> None:
         super().__init__(name, news, together)
@@ -36,6 +46,8 @@ class Service(Lasting):
         """Whether its endpoints are gateways of another mesh."""
         self.lets_go = False
         """Whether its idle connections are to be closed: from now on they are counted."""
+        self.rules_changed = False
+        """Whether what is under way is to be judged anew: there are others, or there may be."""
         self._configured: Policies | None = None
         """What loads and limiters were configured by."""
 
@@ -47,6 +59,9 @@ class Service(Lasting):
             for load in self.loads.values():
                 load.refused_until = 0.0
         self._keeping_out = plan.keeping_out
+        self.rules_changed = (
+            bool(plan.guards) and self._configured is not None and plan.enforced is not self.plan.enforced
+        )
         self.plan = plan
         self.imported = plan.imported
         self.members = members

@@ -103,6 +103,24 @@ KINDS = {
         st.booleans(),
     ),
     "tls": st.builds(lambda mtls: {"mtls": mtls}, st.sampled_from(["off", "permissive", "strict"])),
+    "authz": st.builds(
+        lambda rules, default, outbound: {"rules": rules, "default": default, "outbound": outbound},
+        st.lists(
+            st.sampled_from(
+                [
+                    {"deny": "anybody", "match": {"path": {"prefix": "/a"}}},
+                    {"name": "ann", "allow": "anonymous", "match": {"headers": {"x-user": "ann"}}},
+                    {"allow": ["shop.production"]},
+                    {"allow": "anybody"},
+                ]
+            ),
+            min_size=1,
+            max_size=2,
+            unique_by=str,
+        ),
+        st.sampled_from(["deny", "allow"]),
+        st.booleans(),
+    ),
     "ratelimit": ratelimits,
     "fault": faults,
     "route": routes,
@@ -307,7 +325,10 @@ def test_an_explanation_and_the_request_after_it_agree(
         assert explain(play.worker, question) == explained
         decisions, endpoint, status = asked(play, client, head + b"x-shoal-explain: 1\r\n\r\n")
         found = explained["endpoint"]
-        if any(each["policy"].startswith("isolation/") for each in explained["decisions"][-1:]):
+        last = explained["decisions"][-1]["policy"]
+        if last.startswith("authz/") and explained["status"] == 403:
+            assert [each["reason"] for each in decisions] == ["not allowed"]  # callers hear no more
+        elif last.startswith("isolation/"):
             assert [each["reason"] for each in decisions] == [
                 no_service(SERVICE.encode()).reason
             ]  # callers hear no more

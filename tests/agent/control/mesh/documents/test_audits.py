@@ -43,6 +43,7 @@ def test_a_services_audit_leaves_the_meshs_document_in_force(kind: str) -> None:
         "isolation": {"allow": ["*"]},
         "export": {"to": ["us.shoal"]},
         "tls": {"mtls": "strict"},
+        "authz": {"rules": [{"deny": "anonymous"}]},
         "breaker": {"trip": {"consecutive": 5}},
         "shadow": {"copies": [{"to": "cats.production"}]},
     }

@@ -23,6 +23,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "tls": {"mtls": "permissive"},
     "egress": {"allow": ["api.example.com"]},
     "path": {"action": "refuse"},
+    "authz": {"rules": [{"allow": ["shop.production"]}]},
     "ratelimit": {"limits": [{"name": "all", "rate": "5/s"}]},
     "fault": {
         "expires": "2099-01-01T00:00:00Z",

@@ -1,0 +1,144 @@
+# mypyc: compiled
+"""`authz`: what the first rule says that matches a request.
+
+Laws
+- A request passes only as what every service could take it for: its path in each reading, and with the method that it
+  asks to be taken for. What one of them is denied is denied.
+- Rules are indexed by caller, method and path, a bit for each in whole numbers. A thousand cost hardly more than one;
+  what is no look-up (headers, patterns, `not`) is asked of those only that are left, in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from policies.decision import Denied
+from policies.kind import ANYWHERE, Scope
+from policies.kinds.authz.document import DEFAULT, Authz, Rule, name_of
+from policies.kinds.authz.paths import Paths, readings
+from policies.kinds.authz.reading import Reading
+from policies.kinds.authz.source import Sources
+from policies.language.matching import Predicate, compile_match
+from policies.request import RequestView
+
+MOST_METHODS: Final = 4
+"""That one request may ask to be taken for."""
+SAID: Final = "not allowed"
+"""All that a caller is told."""
+
+
+class Ruling:
+    """What a rule says of each request that it decides."""
+
+    __slots__ = ("allows", "counted", "reason", "rule")
+
+    def __init__(self, key: str, rule: str, *, allows: bool) -> None:
+        self.allows = allows
+        self.rule = rule
+        whose = "no rule allows it" if rule == DEFAULT else f"by the rule {rule}"
+        self.reason = f"policies/authz/{key}: {whose}"
+        """Of a denial, for who operates."""
+        self.counted = f"{key}\t{rule}\t{'allowed' if allows else 'denied'}"
+
+
+def compile(document: Authz, scope: Scope = ANYWHERE) -> Compiled:
+    """Ready to be asked."""
+    return Compiled(document, scope.key)
+
+
+class Compiled:
+    """Of one level."""
+
+    __slots__ = (
+        "_any_method",
+        "_asks_ids",
+        "_default",
+        "_methods",
+        "_paths",
+        "_refuses",
+        "_rest",
+        "_rulings",
+        "_sources",
+        "outbound",
+    )
+
+    def __init__(self, document: Authz, key: str) -> None:
+        self.outbound = document.outbound
+        """Whether callers' agents ask as well."""
+        self._default = Ruling(key, DEFAULT, allows=document.default == "allow")
+        self._refuses = Ruling(key, DEFAULT, allows=False)
+        self._rulings: list[Ruling] = []
+        self._rest: list[Predicate | None] = []
+        self._sources = Sources()
+        self._paths = Paths()
+        self._any_method = 0
+        self._methods: dict[str, int] = {}
+        for n, rule in enumerate(document.rules):
+            self._rulings.append(Ruling(key, name_of(rule, n), allows=rule.allow is not None))
+            self._rest.append(_rest_of(rule))
+            self._add(1 << n, rule)
+        self._asks_ids = self._sources.asks_ids
+
+    def _add(self, bit: int, rule: Rule) -> None:
+        self._sources.add(bit, rule.sources)
+        self._paths.add(bit, rule.match.path)
+        if not rule.match.method:
+            self._any_method |= bit
+        for method in rule.match.method:
+            self._methods[method] = self._methods.get(method, 0) | bit
+
+    def judge(self, request: RequestView) -> Ruling:
+        """The rule that decides; of several readings of one request a rule that denies one of them."""
+        found = self._first(request)
+        if not found.allows:
+            return found
+        overriding, paths = request.overriding, readings(request.path, request.whole_path)
+        if not overriding and not paths:
+            return found
+        if len(overriding) > MOST_METHODS:
+            return self._refuses
+        for path in [request.path, *paths]:
+            for method in [request.method, *overriding]:
+                ruling = self._first(Reading(request, path, method))
+                if not ruling.allows:
+                    return ruling
+        return found
+
+    def _first(self, request: RequestView) -> Ruling:
+        left = self._sources.rules_for(request.caller, request.principal if self._asks_ids else "")
+        left &= self._methods.get(request.method, 0) | self._any_method
+        if left:
+            left &= self._paths.rules_for(request.path)
+        while left:
+            bit = left & -left
+            n = bit.bit_length() - 1
+            rest = self._rest[n]
+            if rest is None or rest(request):
+                return self._rulings[n]
+            left ^= bit
+        return self._default
+
+    def decide(self, request: RequestView) -> Denied | None:
+        """As a guard."""
+        ruling = self.judge(request)
+        return None if ruling.allows else Denied(403, ruling.reason, ruling.rule)
+
+
+def _rest_of(rule: Rule) -> Predicate | None:
+    """What no look-up answers."""
+    path = rule.match.path
+    looked_up = path is not None and (path.exact is not None or path.prefix is not None)
+    rest = compile_match(msgspec.structs.replace(rule.match, method=(), path=None if looked_up else path), {})
+    unless = compile_match(rule.not_, {}) if rule.not_ is not None else None
+    if unless is None:
+        return rest
+    return _but(rest, unless)
+
+
+def _but(rest: Predicate | None, unless: Predicate) -> Predicate:
+    def holds(request: RequestView) -> bool:
+        return (rest is None or rest(request)) and not unless(request)
+
+    return holds

@@ -1,0 +1,112 @@
+"""`authz`: who may do what. Ordered rules; the first that matches decides, and `default` where none does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from policies.kinds.authz.source import check_source
+from policies.language.document import Document
+from policies.language.matching import Match, check_ungrouped
+from policies.language.plain import Flaw, below, read_at
+
+MAX_RULES: Final = 1000
+DEFAULT: Final = "default"
+"""What decides where no rule does, as it is counted."""
+
+Name: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:[A-Za-z0-9](?:[A-Za-z0-9 ._/-]{0,62}[A-Za-z0-9])?)?$(?!\n)",
+        extra={"right": "a name: 1 to 64 letters, digits, spaces and any of . _ / -"},
+    ),
+]
+Sources: TypeAlias = Annotated[
+    Annotated[tuple[str, ...], Meta(max_length=1000)] | Literal["anybody", "anonymous"],
+    Meta(description="Callers: services, patterns or SPIFFE ids; anonymous: who is none; anybody: both"),
+]
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule: for whom it is, for which requests, and what it says."""
+
+    name: Annotated[Name, Meta(description="Under which it is counted and explained; empty: its place")] = ""
+    allow: Sources | None = None
+    deny: Sources | None = None
+    match: Match = Match()
+    not_: Annotated[
+        Match | None, Meta(description="A request for which all of it holds is none that the rule is for")
+    ] = msgspec.field(default=None, name="not")
+
+    @property
+    def sources(self) -> tuple[str, ...] | str:
+        """Whom it is for."""
+        found = self.deny if self.allow is None else self.allow
+        return found if found is not None else ()
+
+
+class Authz(Document, frozen=True, kw_only=True):
+    """The document."""
+
+    rules: Annotated[tuple[Rule, ...], Meta(max_length=MAX_RULES, description="The first that matches decides")]
+    default: Annotated[Literal["deny", "allow"], Meta(description="What becomes of requests that no rule matches")] = (
+        "deny"
+    )
+    outbound: Annotated[bool, Meta(description="Whether callers' agents ask as well")] = False
+
+    def check(self) -> None:
+        """Rules that say something, of somebody, under a name of their own."""
+        if not self.rules and self.default == "allow":
+            raise Flaw("$", "no rule and default: allow, which denies nothing; delete the key instead")
+        names: set[str] = set()
+        for n, rule in enumerate(self.rules):
+            path = below("$", "rules", n)
+            _check_name(rule.name, names, below(path, "name"))
+            _check_sources(rule, path)
+            _check_conditions(rule, path)
+
+
+def name_of(rule: Rule, place: int) -> str:
+    """Under which a rule is counted and explained."""
+    return rule.name or f"rules[{place}]"
+
+
+def _check_name(name: str, names: set[str], path: str) -> None:
+    if name == DEFAULT:
+        raise Flaw(path, f"{name!r} is what decides where no rule does; another name")
+    if name and name in names:
+        raise Flaw(path, f"{name!r} stands twice; a name says which rule decided")
+    names.add(name)
+
+
+def _check_sources(rule: Rule, path: str) -> None:
+    if rule.allow is None and rule.deny is None:
+        reason = 'neither allow nor deny; one of them says whom the rule is for, such as "allow": ["shop.production"]'
+        raise Flaw(path, reason)
+    if rule.allow is not None and rule.deny is not None:
+        raise Flaw(path, "both allow and deny; make it two rules, in the order in which they are to be read")
+    where = below(path, "deny" if rule.allow is None else "allow")
+    sources = rule.sources
+    if isinstance(sources, str):
+        return
+    if not sources:
+        raise Flaw(where, "an empty list, in which nobody is; take the rule out")
+    for n, text in enumerate(sources):
+        if text == "*" and rule.deny is not None:
+            reason = "'*' is every service, and leaves out who is none; write \"anybody\""
+            raise Flaw(below(where, n), reason)
+        read_at(below(where, n), check_source, text)
+
+
+def _check_conditions(rule: Rule, path: str) -> None:
+    where = below(path, "match")
+    check_ungrouped(rule.match, where)
+    if rule.match.caller:
+        raise Flaw(below(where, "caller"), "who calls stands in allow or deny; here it would be said twice")
+    if rule.not_ is not None:
+        where = below(path, "not")
+        check_ungrouped(rule.not_, where)
+        if rule.not_ == Match():
+            raise Flaw(where, "no condition, so it holds for every request, and the rule for none")
