@@ -18,6 +18,7 @@ import agent
 from agent import build
 from agent.cli import completion
 from agent.cli.commands import (
+    authz,
     chain,
     diff,
     events,
@@ -158,6 +159,7 @@ app.command(rich_help_panel=LOOKING)(diff.diff)
 app.command(rich_help_panel=LOOKING)(bundle.bundle)
 app.command(rich_help_panel=LOOKING)(wait.wait)
 app.command(rich_help_panel=LOOKING)(ready.ready)
+app.add_typer(authz.app, name="authz", rich_help_panel=LOOKING)
 app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try webhooks out.")

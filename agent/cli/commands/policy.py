@@ -50,7 +50,7 @@ def check_files(
     """Say what is wrong with documents, without asking etcd. Exit code 1 when something is.
 
     With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put:
-    among them calls that `isolation` would cut off, and hops that `strict` of tls would fail.
+    among them calls that `isolation` would cut off or `authz` deny, and hops that `strict` of tls would fail.
 
     Example:  shoal policy check policies/*.yaml
     """

@@ -16,7 +16,7 @@ from agent.cli.findings.documents import of_audits, of_documents, of_refusals
 from agent.cli.findings.etcd import of_doors, of_members
 from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, ordered
-from agent.cli.findings.guards import of_isolation, of_tls
+from agent.cli.findings.guards import of_authz, of_isolation, of_tls
 from agent.cli.findings.host import of_local_agent, of_open_ports
 from agent.cli.findings.layout import of_layout
 from agent.cli.findings.mesh import of_agents, of_clocks, of_instances, of_keys, of_meshes
@@ -34,6 +34,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_documents,
     of_audits,
     of_isolation,
+    of_authz,
     of_tls,
     of_exports,
     of_imports,
@@ -46,6 +47,7 @@ OF_A_PUT: Final[tuple[Check, ...]] = (
     of_documents,
     of_audits,
     of_isolation,
+    of_authz,
     of_tls,
     of_imports,
     of_chains,

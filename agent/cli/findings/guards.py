@@ -10,6 +10,8 @@ from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, named
 from policies.catalogue import parse
 from policies.kind import Scope
+from policies.kinds.authz.document import Authz
+from policies.kinds.authz.graph import ANONYMOUS, NONE, may
 from policies.kinds.isolation import decide as isolation
 from policies.kinds.isolation.document import Isolation
 from policies.kinds.tls import decide as tls
@@ -32,7 +34,7 @@ class _Enforced:
         self.documents: dict[str, tuple[int, Any]] = {
             pattern: (revision, found)
             for pattern, (revision, found) in parsed.items()
-            if isinstance(found, Isolation | TlsPolicy) and found.mode == "enforce"
+            if isinstance(found, Isolation | TlsPolicy | Authz) and found.mode == "enforce"
         }
 
     def levels(self, service: str) -> list[tuple[str, int, Any]]:
@@ -56,6 +58,22 @@ def of_isolation(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "isolated", "warning", f"isolation/{pattern}", what, "name the callers in $.allow, if they are to go on"
         )
+
+
+def of_authz(facts: Facts) -> Iterator[Finding]:
+    """Callers that agents have seen, and that rules let have nothing at all."""
+    enforced = _Enforced(facts.census, "authz")
+    denied: dict[str, list[str]] = {}
+    for caller, services in sorted(facts.census.calls.items()):
+        for service in sorted(services):
+            levels = [(pattern, document) for pattern, _, document in enforced.levels(service)]
+            found = may(levels, caller or ANONYMOUS) if levels else None
+            if found is not None and found.what == NONE:
+                place = found.by[0].partition(":")[0]
+                denied.setdefault(place, []).append(f"{caller or 'somebody unknown'} → {service}")
+    for place, calls in denied.items():
+        what = f"denies all of what was seen to be called: {named(calls)}"
+        yield Finding("denied", "warning", place, what, "allow the callers in $.rules, if they are to go on")
 
 
 def of_tls(facts: Facts) -> Iterator[Finding]:

@@ -221,6 +221,8 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "not-enforced", "error", "timeout/pets.production", "web-1 (1)"),
     (facts(census=census(policies={("isolation", "*"): {"allow": []}}, calls={"shop": {SERVICE}})), "isolated",
      "warning", "isolation/*", "shop → pets.production"),
+    (facts(census=census(policies={("authz", "*"): {"rules": []}}, calls={"shop": {SERVICE}})), "denied",
+     "warning", "authz/*", "shop → pets.production"),
     (facts(census=census(policies={("tls", "*"): {"mtls": "strict"}})), "tls-not-ready", "error", "tls/*",
      "web-1 holds no certificate of its own"),
     (facts(census=census(policies={("import", "pets.eu"): IMPORT})), "no-bundle", "error", "import/pets.eu",

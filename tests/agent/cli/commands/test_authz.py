@@ -1,0 +1,78 @@
+"""`shoal authz`: edges by the documents in etcd, and by what was seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.census import Census, Policy
+from agent.cli.commands.authz import as_dot, edges, read_records
+from agent.cli.failure import Failure
+from agent.cli.findings.checks import findings
+from agent.cli.findings.facts import Facts
+from policies.kinds.authz.suggestion import Asked
+from registry.records import Instance
+
+LAMPS = "lamps.production"
+
+
+def census(documents: dict[str, Any], calls: dict[str, set[str]]) -> Census:
+    return Census(
+        instances={(name, "a"): Instance(address="10.0.0.1", port=1) for name in (LAMPS, "open.production")},
+        policies={
+            ("authz", key): Policy("authz", key, 5, json.dumps(document).encode())
+            for key, document in documents.items()
+        },
+        calls=calls,
+    )
+
+
+RULES = {
+    "rules": [{"name": "shop", "allow": ["shop.production"]}, {"allow": ["*.staff"], "match": {"method": ["GET"]}}]
+}
+
+
+def test_edges() -> None:
+    """What is allowed, what is asked for and denied, and what is closed to nobody."""
+    found = list(edges(census({LAMPS: RULES}, {"shop.production": {LAMPS}, "web.production": {LAMPS}, "": {LAMPS}})))
+    assert [(row["caller"], row["service"], row["may"], row["seen"]) for row in found] == [
+        ("shop.production", LAMPS, "all", "seen"),
+        ("*.staff", LAMPS, "some", "never"),
+        ("anonymous", LAMPS, "none", "seen"),
+        ("web.production", LAMPS, "none", "seen"),
+        ("anybody", "open.production", "all", "never"),
+    ]
+    assert found[0]["by"] == [f"authz/{LAMPS}: shop"]
+    drawn = list(as_dot(found))
+    assert f'  "*.staff" -> "{LAMPS}" [label="some" style="dashed"];' in drawn
+    assert f'  "web.production" -> "{LAMPS}" [label="none" style="solid" color="red"];' in drawn
+
+
+def test_what_nobody_can_tell() -> None:
+    """A refused document: what was good holds, and etcd's text does not say it. One that is watched does nothing."""
+    (row, _) = edges(census({"*.production": {"rulez": []}, LAMPS: RULES}, {}))
+    assert (row["may"], row["seen"]) == ("unknown", "unknown")
+    assert [row["may"] for row in edges(census({LAMPS: {**RULES, "mode": "audit"}}, {}))] == ["all", "all"]
+
+
+def test_who_is_denied_everything_is_a_finding() -> None:
+    """Of those who were seen to call."""
+    made = census({LAMPS: RULES}, {"web.production": {LAMPS}, "a.staff": {LAMPS}, "": {LAMPS}})
+    (found,) = (each for each in findings(Facts(census=made)) if each.id == "denied")
+    assert found.where == f"authz/{LAMPS}"
+    assert f"web.production → {LAMPS}" in found.what and f"somebody unknown → {LAMPS}" in found.what
+    assert "a.staff" not in found.what
+
+
+def test_records(tmp_path: Path) -> None:
+    """Those of the service that were served; anything else is counted and passed over."""
+    log = tmp_path / "access.log"
+    line = {"service": LAMPS, "method": "GET", "target": "/x", "status": 200, "caller": "shop.production"}
+    others = [{**line, "status": 403}, {**line, "service": "pets"}, {**line, "status": 0}, {"level": "info"}]
+    log.write_text("".join(f"{json.dumps(each)}\n" for each in [line, line, *others]) + "not JSON\n")
+    assert read_records([log], LAMPS) == ({Asked("shop.production", "GET", "/x"): 2}, 5)
+    with pytest.raises(Failure, match="No such file"):
+        read_records([tmp_path / "none"], LAMPS)
