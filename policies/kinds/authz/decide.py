@@ -16,6 +16,7 @@ import msgspec
 
 from policies.decision import Denied
 from policies.kind import ANYWHERE, Scope
+from policies.kinds.authz.condition import Condition
 from policies.kinds.authz.document import DEFAULT, Authz, Rule, name_of
 from policies.kinds.authz.paths import Paths, readings
 from policies.kinds.authz.reading import Reading
@@ -132,13 +133,18 @@ def _rest_of(rule: Rule) -> Predicate | None:
     looked_up = path is not None and (path.exact is not None or path.prefix is not None)
     rest = compile_match(msgspec.structs.replace(rule.match, method=(), path=None if looked_up else path), {})
     unless = compile_match(rule.not_, {}) if rule.not_ is not None else None
-    if unless is None:
+    when = Condition(rule.when, fails=rule.deny is not None) if rule.when else None
+    if unless is None and when is None:
         return rest
-    return _but(rest, unless)
+    return _together(rest, unless, when)
 
 
-def _but(rest: Predicate | None, unless: Predicate) -> Predicate:
+def _together(rest: Predicate | None, unless: Predicate | None, when: Predicate | None) -> Predicate:
+    """What costs most is asked last."""
+
     def holds(request: RequestView) -> bool:
-        return (rest is None or rest(request)) and not unless(request)
+        if rest is not None and not rest(request):
+            return False
+        return (unless is None or not unless(request)) and (when is None or when(request))
 
     return holds

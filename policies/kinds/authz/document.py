@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from policies.kinds.authz.condition import MAX_CONDITIONS, check_condition
 from policies.kinds.authz.source import check_source
 from policies.language.document import Document
 from policies.language.matching import Match, check_ungrouped
@@ -40,6 +41,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Match | None, Meta(description="A request for which all of it holds is none that the rule is for")
     ] = msgspec.field(default=None, name="not")
 
+    when: Annotated[str, Meta(description="A condition in CEL, such as source.service == 'shop'")] = ""
+
     @property
     def sources(self) -> tuple[str, ...] | str:
         """Whom it is for."""
@@ -60,6 +63,10 @@ class Authz(Document, frozen=True, kw_only=True):
         """Rules that say something, of somebody, under a name of their own."""
         if not self.rules and self.default == "allow":
             raise Flaw("$", "no rule and default: allow, which denies nothing; delete the key instead")
+        if sum(bool(rule.when) for rule in self.rules) > MAX_CONDITIONS:
+            raise Flaw(
+                "$.rules", f"more than {MAX_CONDITIONS} rules with `when`; match and not are looked up, it is not"
+            )
         names: set[str] = set()
         for n, rule in enumerate(self.rules):
             path = below("$", "rules", n)
@@ -110,3 +117,5 @@ def _check_conditions(rule: Rule, path: str) -> None:
         check_ungrouped(rule.not_, where)
         if rule.not_ == Match():
             raise Flaw(where, "no condition, so it holds for every request, and the rule for none")
+    if rule.when:
+        check_condition(rule.when, below(path, "when"))

@@ -1,0 +1,119 @@
+# mypyc: interpreted, because it wraps a library, which rules with `when` alone ask
+"""`when`: a condition in the Common Expression Language (github.com/google/cel-spec), by Google's own implementation.
+
+Laws
+- Types are checked when a document is read: what is no question of yes or no about what there is, is refused.
+- What it costs follows from how it is written: there are no loops and no expressions that a request brings along, and
+  a document has few of them.
+- An error while a request is judged denies: the condition of a rule that denies holds then, and that of one that
+  allows does not.
+
+The library is an extra (`shoal[cel]`): who has it not refuses documents that need it, and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from importlib import import_module
+from typing import Any, Final
+
+from policies.language.plain import Flaw
+from policies.request import TOKEN, RequestView, query_parameter
+
+MAX_LENGTH: Final = 1000
+MAX_CONDITIONS: Final = 50
+"""Of a document: each costs a request that comes as far some ten microseconds."""
+_LIBRARY: Final = "cel_expr_python.cel"
+_STRING: Final = re.compile(r'[rR]?"(?:[^"\\\n]|\\.)*"|[rR]?\'(?:[^\'\\\n]|\\.)*\'')
+_LOOP: Final = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter|transformList|transformMap)\s*\(")
+_PATTERN: Final = re.compile(r"\bmatches\s*\(")
+_FIELD: Final = re.compile(r"\brequest\.(?:headers|query)\.([A-Za-z_][A-Za-z0-9_]*)")
+_HEADER: Final = re.compile(r"\brequest\.headers\s*\[\s*[\"']([^\"']*[A-Z][^\"']*)[\"']")
+_ERROR: Final = re.compile(r"ERROR: <input>:\d+:(\d+): ([^\n]*)")
+
+
+class Condition:
+    """One, ready to be asked."""
+
+    __slots__ = ("_expression", "_fails", "_headers", "_query")
+
+    def __init__(self, text: str, *, fails: bool) -> None:
+        """`fails`: what it says where it cannot be evaluated. Raises Flaw, which `check` would have."""
+        self._expression = _compiled(text)
+        self._fails = fails
+        names = [found[0].strip("rR")[1:-1] for found in _STRING.finditer(text)]
+        names += _FIELD.findall(text)
+        asks = _STRING.sub('""', text)
+        self._headers = [name for name in names if TOKEN.match(name)] if "request.headers" in asks else []
+        self._query = names if "request.query" in asks else []
+
+    def __call__(self, request: RequestView) -> bool:
+        """Whether it holds."""
+        headers = {name: found for name in self._headers if (found := request.header(name)) is not None}
+        query = {name: found for name in self._query if (found := query_parameter(request, name)) is not None}
+        data = {
+            "request.method": request.method,
+            "request.path": request.path,
+            "request.headers": headers,
+            "request.query": query,
+            "source.service": request.caller,
+            "source.principal": request.principal,
+        }
+        try:
+            said = self._expression.eval(data=data).value()
+        except Exception:  # whatever it is: the library's errors have no type of their own
+            return self._fails
+        return said if isinstance(said, bool) else self._fails
+
+
+def check_condition(text: str, path: str) -> None:
+    """Raises Flaw."""
+    if len(text) > MAX_LENGTH:
+        raise Flaw(path, f"{len(text)} characters; at most {MAX_LENGTH}")
+    bare = _STRING.sub('""', text)
+    if not text.isprintable() or "//" in bare or '"""' in text or "'''" in text or "`" in bare:
+        raise Flaw(path, "a condition is one line, without comments and without texts in three quotes")
+    loop = _LOOP.search(bare)
+    if loop is not None:
+        raise Flaw(path, f"{loop[1]}() is a loop, and a condition has none")
+    if _PATTERN.search(bare):
+        raise Flaw(path, "matches(): regular expressions belong to match, where their cost is counted")
+    header = _HEADER.search(text)
+    if header is not None:
+        raise Flaw(path, f"request.headers has names in lower case: {header[1].lower()!r}")
+    try:
+        _compiled(text)
+    except Flaw as flaw:
+        raise Flaw(path, flaw.reason) from None
+
+
+@lru_cache(maxsize=512)
+def _compiled(text: str) -> Any:
+    try:
+        found = _environment().compile(text)
+    except ModuleNotFoundError:
+        raise Flaw("$", "conditions in CEL need a package that is not here: pip install 'shoal[cel]'") from None
+    except (RuntimeError, ValueError) as error:
+        raise Flaw("$", _said(str(error))) from None
+    if str(found.return_type()) != "BOOL":
+        raise Flaw("$", f"says {str(found.return_type()).lower()}, and a condition is true or false")
+    return found
+
+
+@cache
+def _environment() -> Any:
+    cel = import_module(_LIBRARY)
+    text, texts = cel.Type.STRING, cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
+    names = {"request.headers": texts, "request.query": texts}
+    names |= dict.fromkeys(("request.method", "request.path", "source.service", "source.principal"), text)
+    return cel.NewEnv(variables=names)
+
+
+def _said(error: str) -> str:
+    found = _ERROR.search(error)
+    if found is None:
+        return f"no CEL: {error.partition(':')[2].strip()[:200] or error[:200]}"
+    what = found[2].replace(" (in container '')", "")
+    hint = "; people's claims are to come with authn" if "'claims" in what else ""
+    return f"no CEL at character {found[1]}: {what[:200]}{hint}"
