@@ -208,3 +208,27 @@ def test_no_mesh_moves_its_keys_without_all_of_its_agents(mesh: Mesh, tree: Path
     assert "keys      old: its version" in mesh.shoal("status", check=False).stdout
     until("an answer", lambda: new.ask().status == 200)
     fine(new, old)
+
+
+def test_kinds_that_the_version_before_does_not_know(mesh: Mesh, tree: Path) -> None:
+    """Doors between meshes, put while it serves: its requests go on, a name that is imported is none to it, and it
+    neither takes the documents of this version's agents out of force nor fails at them."""
+    older, newer = started(mesh, "older", tree, lease_ttl="20s"), started(mesh, "newer", None, lease_ttl="20s")
+    mesh.instance(older, "v1")
+    mesh.instance(newer, "v2")
+    gateways = [f"127.0.0.1:{newer.inbound}"]
+    document = {"trust_domain": "eu.shoal", "remote_service": PETS, "gateways": gateways}
+    with Traffic(older) as through_older, Traffic(newer) as through_newer:
+        for key, value in (
+            (f"export/{PETS}", {"to": ["us.shoal"], "gateways": ["newer"]}),
+            ("import/pets.eu", document),
+        ):
+            mesh.etcdctl("put", f"/shoal/default/policies/{key}", json.dumps(value))
+        until("it is imported", lambda: newer.ask("pets.eu").status == 503)
+        through_older.more(100)
+        through_newer.more(100)
+        assert older.ask("pets.eu").status == 404
+        assert newer.ask("pets.eu").headers["x-shoal-policy"] == "tls"
+        assert answered_by(older) == answered_by(newer) == {"v1", "v2"}
+    assert through_older.failures == through_newer.failures == []
+    fine(older, newer)

@@ -68,6 +68,8 @@ def request_fields(request: RequestHead, forward: Forward | None, remote: str = 
     fields = request.wires
     if connection:
         fields = [f.wire for f in request.fields if f.code < REBUILT and (f.code > 0 or f.name not in connection)]
+    if forward is None and not remote:
+        return fields
     host = b"" if forward is None or forward.host is None else forward.host.encode("latin-1")
     if remote:
         host = remote.encode()
