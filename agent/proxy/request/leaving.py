@@ -5,6 +5,7 @@ Laws
 - Only who means a proxy (absolute form) and proves to be a service of this host gets out: an agent is no open proxy.
 - What the mesh says of a request stays in the mesh. Outside nobody hears of its caller, its deadline or its priority.
 - What answers is judged like any answer, and believed in nothing.
+- A service that is not there for who calls is asked for outside like a name that nobody has: nothing tells them apart.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import VIA, RequestHead
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
+from agent.proxy.report.stats import count
 from agent.proxy.request.shaped import Shaped
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
@@ -51,6 +53,29 @@ class Leaving(Shaped):
         self._leaves = False
         self._resolving = False
 
+    def set_off(self, service: Service, refusal: Refusal | None) -> None:
+        """To a service; one that the caller is not to know of is none, where others would be asked for outside."""
+        if refusal is None and self.request.absolute and not self._leaves and self._is_hidden(service):
+            self.on_no_service()
+        else:
+            super().set_off(service, refusal)
+
+    def _is_hidden(self, service: Service) -> bool:
+        """Whether a service is not there for who calls, who may ask outside; counted when so."""
+        if not service.plan.resolving or caller_of(self) is None:
+            return False
+        for phase in service.plan.resolving:
+            verdict = None if phase.audit else phase.peek(self)
+            if isinstance(verdict, Refuse):
+                if verdict.said is None:
+                    return False
+                if phase.beside is not None:
+                    self.count_audit(phase.beside, verdict, phase.beside.peek(self))
+                self.count(phase, verdict)
+                count(service.stats.refused, phase.kind)
+                return True
+        return False
+
     def on_no_service(self) -> None:
         """None of this name is in the mesh: out of it, if it may."""
         caller = caller_of(self)
@@ -59,7 +84,7 @@ class Leaving(Shaped):
             super().on_no_service()
             return
         inside = self.runtime.table.find(request.host) if request.method == b"CONNECT" else None
-        if inside is not None:
+        if inside is not None and not self._is_hidden(inside):
             if self.resolve(inside.plan):
                 super().on_no_service()
             return

@@ -257,9 +257,7 @@ def test_a_copy(play: Playbook) -> None:
 
 
 def test_a_tunnel(play: Playbook) -> None:
-    """Is answered as an unknown name; to nobody who gets out anyhow it says that services have none."""
-    answer = asked(play, f"CONNECT {HIDDEN}:80 HTTP/1.1\nHost: {HIDDEN}:80\n{NAMED}")
-    assert b" 404 " in answer and b"no service" in answer and play.idle
+    """Is answered as an unknown name; to nobody who does not get out anyhow it says that services have none."""
     assert asked(play, f"CONNECT {HIDDEN}:80 HTTP/1.1\nHost: {HIDDEN}:80") == asked(
         play, "CONNECT nobody.staging:80 HTTP/1.1\nHost: nobody.staging:80"
     )
@@ -289,3 +287,137 @@ def test_what_is_only_watched_hides_nothing(play: Playbook) -> None:
 def test_without_a_document(play: Playbook) -> None:
     """There is no row to walk."""
     assert play.worker.table.services["pets.production"].plan.resolving == ()
+
+
+# Who gets out of the mesh: what he may not see is asked for outside, as what nobody has.
+
+PROXIED = {
+    "absolute": "GET http://@/ HTTP/1.1\nHost: @",
+    "with a port": "GET http://@:8080/ HTTP/1.1\nHost: pets.production",
+    "upper case": "GET http://@/ HTTP/1.1\nHost: @".replace("@", "X.@"),
+    "post": "POST http://@/ HTTP/1.1\nHost: @\nContent-Length: 2",
+    "options": "OPTIONS http://@/ HTTP/1.1\nHost: @\nMax-Forwards: 0",
+    "explained": "GET http://@/ HTTP/1.1\nHost: @\nX-Shoal-Explain: 1",
+    "a path that is refused": "GET http://@/%2e%2e/.. HTTP/1.1\nHost: @",
+    "an upgrade": "GET http://@/ HTTP/1.1\nHost: @\nConnection: upgrade\nUpgrade: websocket",
+    "connect": "CONNECT @:443 HTTP/1.1\nHost: @:443",
+    "connect without a port": "CONNECT @ HTTP/1.1\nHost: @",
+}
+NOT_OUT = {
+    "anonymous": "GET http://@/ HTTP/1.1\nHost: @",
+    "connect, anonymous": "CONNECT @:443 HTTP/1.1\nHost: @:443",
+    "by Host": f"GET / HTTP/1.1\nHost: @\n{NAMED}",
+    "a lie": f"GET http://@/ HTTP/1.1\nHost: @\nProxy-Authorization: Basic {'x' * 8}",
+    "in a circle": f"GET http://@/ HTTP/1.1\nHost: @\n{NAMED}\nVia: {', '.join(['1.1 shoal'] * 12)}",
+}
+UNKNOWN = "nobodyx.staging"
+"""As long as the other."""
+
+
+class Names:
+    """DNS: who was asked for; each has the same to say of everybody."""
+
+    def __init__(self, addresses: list[str], silent: bool = False) -> None:
+        self.addresses = addresses
+        self.silent = silent
+        self.asked: list[tuple[str, int]] = []
+
+    def resolve(self, name: str, port: int, done: Any) -> None:
+        self.asked.append((name, port))
+        if not self.silent:
+            done(self.addresses, "no such name")
+
+
+def seen(play: Playbook, name: str, head: str, names: Names) -> list[Any]:
+    """All that can be seen of a request, by who makes it and by who stands outside; without the name."""
+    play.worker.foreign.resolve = names.resolve  # type: ignore[method-assign]
+    names.asked.clear()
+    client = play.client()
+    said = head.replace("@", name).replace("\n", "\r\n").encode() + b"\r\n\r\n"
+    said += b"hi" if b"Content-Length: 2" in said else b""
+    assert client >> said
+    found: list[Any] = [[(host.replace(name, "@"), port) for host, port in names.asked]]
+    if not play.idle:
+        up = play.upstream()
+        found.append(up.heard.replace(name.encode(), b"@"))
+        up >> OK
+    found.append(re.sub(rb"date: [^\r]*|\"request_id\":\"[^\"]*\"", b"", client.heard).replace(name.encode(), b"@"))
+    play.passes(10.0)
+    found.append((client.heard.count(b"HTTP/1.1"), client.heard[:12], client.closed, client.finished, play.idle))
+    return found
+
+
+def without_names(found: list[Any]) -> list[Any]:
+    """Lengths of texts that have the name in them are the name's, which are equal here."""
+    assert len(UNKNOWN) == len(HIDDEN) + 1
+    return [re.sub(rb"content-length: \d+", b"", each) if isinstance(each, bytes) else each for each in found]
+
+
+@pytest.mark.parametrize("head", [*PROXIED.values(), *NOT_OUT.values()], ids=[*PROXIED, *NOT_OUT])
+@pytest.mark.parametrize("addresses", [["192.0.2.1"], [], ["169.254.169.254"]], ids=["found", "not found", "metadata"])
+@pytest.mark.parametrize("egress", [None, {"allow": ["api.example.com"]}, {"allow": ["*"]}], ids=["", "narrow", "all"])
+def test_nothing_tells_it_from_a_name_that_nobody_has(head: str, addresses: list[str], egress: Any) -> None:
+    """Status, reason, fields, body, who is asked for its address, what is sent there, and when it ends."""
+    if head in PROXIED.values():
+        head += f"\n{NAMED}"
+    found = []
+    for name in (HIDDEN, UNKNOWN):
+        with Playbook(host="here") as play:
+            entrust(play.worker)
+            play.put("one")
+            play.put("shop", service="shop.production", **({"egress": egress} if egress else {}))
+            hide(play, OTHERS, path={"action": "refuse"}, tls={"mtls": "strict"}, timeout={"request": "1s"})
+            found.append(without_names(seen(play, name, head, Names(addresses))))
+    assert found[0] == found[1]
+    assert "isolation" not in str(found[0])
+
+
+def test_a_name_server_that_is_silent_is_waited_for(play: Playbook) -> None:
+    """As long for either."""
+    head = f"GET http://@/ HTTP/1.1\nHost: @\n{NAMED}"
+    hide(play, OTHERS, timeout={"request": "1s"})
+    names = Names([], silent=True)
+    hidden, unknown = seen(play, HIDDEN, head, names), seen(play, UNKNOWN, head, names)
+    assert hidden == unknown and hidden[1] == b"" and hidden[2][1] == b"HTTP/1.1 504"
+
+
+def test_who_operates_sees_that_it_was_refused(play: Playbook) -> None:
+    """Counted once for each request, and none is under way."""
+    names = Names(["192.0.2.1"])
+    for n, head in enumerate((PROXIED["absolute"], PROXIED["connect"], PROXIED["explained"]), 1):
+        seen(play, HIDDEN, f"{head}\n{NAMED}", names)
+        stats = play.worker.table.services[HIDDEN].stats
+        assert stats.refused == {"isolation": n} and stats.active == 0
+
+
+def test_who_sees_it_is_led_there(play: Playbook) -> None:
+    """By proxy form too, and no name server is asked; CONNECT is for what is outside."""
+    hide(play, {"allow": ["*"]})
+    names = Names(["192.0.2.1"])
+    found = seen(play, HIDDEN, f"{PROXIED['absolute']}\n{NAMED}", names)
+    assert found[0] == [] and b"x-shoal-caller: shop.production" in found[1]
+    assert b" 405 " in seen(play, HIDDEN, f"{PROXIED['connect']}\n{NAMED}", names)[1]
+
+
+INBOUND = {
+    "named": "GET / HTTP/1.1\nHost: @",
+    "absolute": "GET http://@/ HTTP/1.1\nHost: @",
+    "an instance": "GET / HTTP/1.1\nHost: @\nX-Shoal-Endpoint: @/secret",
+    "a caller": "GET / HTTP/1.1\nHost: @\nX-Shoal-Caller: web.staging",
+    "connect": "CONNECT @:443 HTTP/1.1\nHost: @:443",
+    "credentials": f"GET http://@/ HTTP/1.1\nHost: @\n{NAMED}",
+}
+
+
+@pytest.mark.parametrize("mtls", ["off", "permissive", "strict"])
+@pytest.mark.parametrize("peer", ["127.0.0.66", "203.0.113.7"])
+@pytest.mark.parametrize("head", INBOUND.values(), ids=INBOUND)
+def test_a_stranger_learns_nothing_of_it(play: Playbook, head: str, peer: str, mtls: str) -> None:
+    """By its agent's inbound port, in plain text, whatever hops have to be: 403 would say that it is there."""
+    hide(play, OTHERS, tls={"mtls": mtls})
+    hidden = asked(play, head.replace("@", HIDDEN), inbound=True, peer=peer)
+    unknown = asked(play, head.replace("@", UNKNOWN), inbound=True, peer=peer)
+    assert without_names([hidden.replace(HIDDEN.encode(), b"@")]) == without_names(
+        [unknown.replace(UNKNOWN.encode(), b"@")]
+    )
+    assert play.idle
