@@ -86,6 +86,8 @@ class Explain(msgspec.Struct, frozen=True):
     """Of the client; empty: not known."""
     gateway: str = ""
     """The host that let in a caller of another trust domain (`caller` is a SPIFFE id); empty: the one that is asked."""
+    plain: bool = False
+    """Whether it comes from another host in plain text."""
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -39,12 +39,14 @@ class Way:
     """A caller's hop to a service: as whom, by which name, and who is believed to be it. Another takes its place when
     the caller has another certificate; connections that are there go on until theirs ends."""
 
-    def __init__(self, context: ssl.SSLContext, sni: str, judge: Judge, ends_s: float) -> None:
-        """`ends_s`: when what is shown ends, in seconds of the epoch."""
+    def __init__(self, context: ssl.SSLContext, sni: str, judge: Judge, ends_s: float, caller: str = "") -> None:
+        """`ends_s`: when what is shown ends, in seconds of the epoch. `caller`: the service that is shown; empty: it is
+        the agent."""
         self.context = context
         self.sni = sni
         self.judge = judge
         self.ends_s = ends_s
+        self.caller = caller
 
 
 def client_context(shown: Shown, roots: Iterable[bytes]) -> ssl.SSLContext:

@@ -151,7 +151,7 @@ class Security:
                 expected = parse_id(callee) if foreign else service_id(self.trust_domain, callee)
                 if foreign and expected.trust_domain not in self._bundles:
                     return None
-                return Way(context, expected.service, _Judge(self, expected), svid.ends_s)
+                return Way(context, expected.service, _Judge(self, expected), svid.ends_s, name)
         return None
 
     def lacks(self, expected: str) -> str:

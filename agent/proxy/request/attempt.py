@@ -15,7 +15,7 @@ from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import ResponseHead, connected
 from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.phases.phase import Phase
-from agent.proxy.proof.securing import lane_to, wanted_of
+from agent.proxy.proof.securing import secure, unsafe, wanted_of
 from agent.proxy.request.served import Served
 from agent.proxy.stream import Upstream
 from agent.proxy.table.connections import Connections
@@ -192,14 +192,13 @@ class Attempt(Dialling):
         exchange = self.exchange
         if exchange.inbound and tls.origin is None:
             return True
-        found = lane_to(exchange.runtime, target, self.endpoint, exchange.caller, tls)
+        found = secure(exchange.runtime, target, self.endpoint, exchange.caller, tls)
         if not isinstance(found, str):
             self.lane = found
             return True
         self.insecure = True
         self.endpoint.load.refused_until = exchange.reactor.now + REFUSED_S
-        reason = f"{self._address} cannot be reached in safety: {found} ({tls.reason_policy})"
-        exchange.on_failed(self, Failure.CONNECT, reason, sent=False)
+        exchange.on_failed(self, Failure.CONNECT, unsafe(self.endpoint, found, tls), sent=False)
         return False
 
     @property

@@ -12,18 +12,25 @@ from agent.proxy.http1.head import parse_request
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import BadHead, HeadRules, RequestHead
 from agent.proxy.messages.outgoing import request_fields
+from agent.proxy.messages.words import DECIDES
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Copies, Refuse, Verdict
+from agent.proxy.proof.securing import lane_to, proven_caller, unsafe, wanted_of
 from agent.proxy.report import story
+from agent.proxy.request.attempt import REFUSED_S
 from agent.proxy.request.leaving import caller_of, is_named, may_leave
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
 from agent.questions import Explain
 from policies.decision import Redirect, Respond
-from policies.endpoint import Endpoint
+from policies.endpoint import Endpoint, Load
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.breaker.circuit import Circuit
+from policies.kinds.retry import decide as retrying
+from policies.kinds.retry.budget import Budget
+from policies.kinds.retry.decide import Enough
+from policies.kinds.retry.policy import Failure
 from policies.kinds.shed.decide import Store
 from policies.language.trust import SCHEME
 from policies.stranger import Stranger
@@ -44,6 +51,7 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
         shed=asked.shed,
         gateway=asked.gateway,
     )
+    explanation.in_the_clear = asked.plain
     explanation.tell()
     return explanation.as_answer()
 
@@ -51,7 +59,19 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
 class Explanation(Walk):
     """A way that nobody goes."""
 
-    __slots__ = ("_address", "_instance", "_rng", "_shed", "decisions", "status")
+    __slots__ = (
+        "_address",
+        "_attempts",
+        "_budget",
+        "_counts_retry",
+        "_instance",
+        "_refusing",
+        "_rng",
+        "_shed",
+        "decisions",
+        "in_the_clear",
+        "status",
+    )
 
     def __init__(
         self,
@@ -78,6 +98,14 @@ class Explanation(Walk):
         self.explained = self.decisions
         self.status: int | None = None
         """Of an answer that the mesh would give itself."""
+        self.in_the_clear = False
+        """Whether it would come from another host in plain text."""
+        self._attempts = 0
+        self._budget = Budget()
+        """The plan's, as it would be."""
+        self._counts_retry = False
+        self._refusing: list[tuple[Load, float]] = []
+        """Endpoints that a request would have found refusing, and until when they did before."""
         self._address = address
         self._instance = inbound
         self._shed = shed or {}
@@ -104,8 +132,8 @@ class Explanation(Walk):
 
     @property
     def in_plain_text(self) -> bool:
-        """Hops are taken for what documents want them to be."""
-        return False
+        """As the agent that would make the hop says."""
+        return self.in_the_clear
 
     @property
     def rng(self) -> random.Random:
@@ -151,6 +179,8 @@ class Explanation(Walk):
     def _hop(self, endpoint: Endpoint) -> Explain:
         """What the endpoint's agent would be asked, to go on from there."""
         request, forward = self.request, self.forward
+        tls = wanted_of(self.target, endpoint, self.stranger)
+        proven = proven_caller(self.runtime, endpoint, self.caller, tls)
         target = request.target.decode("latin-1")
         if forward is not None and forward.target is not None:
             target = forward.target
@@ -160,9 +190,10 @@ class Explanation(Walk):
         return Explain(
             url=f"http://{host}{target}",
             method=request.method.decode(),
-            caller=self.caller if self.stranger is None else self.stranger.id,
+            caller=(self.caller if proven is None else proven) if self.stranger is None else self.stranger.id,
             gateway="" if self.stranger is None else self.stranger.gateway,
             address=self._address,
+            plain=proven is None,
             headers=[field for field in fields if field[0].lower() != "host"],
             inbound=f"{endpoint.service}/{endpoint.id}",
         )
@@ -203,16 +234,61 @@ class Explanation(Walk):
     def depart(self, plan: Plan, balancer: Balancer) -> None:
         """With everybody's turn as it was."""
         turns = balancer.mark()
+        self._budget = plan.budget.copy()
+        self._budget.deposit(self.started)
         try:
             self.try_next()
         finally:
             balancer.reset(turns)
+            while self._refusing:
+                load, until = self._refusing.pop()
+                load.refused_until = until
 
     def send(self, endpoint: Endpoint) -> None:
-        """It would be; unless the agent before it is known to refuse it."""
+        """It would be; unless it may not in plain text, or the agent before it is known to refuse it."""
+        self._attempts += 1
+        tls = wanted_of(self.target, endpoint, self.stranger)
+        if tls is not None and (tls.origin is not None or not self.inbound):
+            found = lane_to(self.runtime, endpoint, self.caller, tls)
+            if isinstance(found, str):
+                self._on_unsafe(endpoint, unsafe(endpoint, found, tls))
+                return
         reason = self._shed.get(f"{endpoint.service}/{endpoint.id}")
         if reason is not None and not self.inbound:
             self.elsewhere(reason)
+
+    def _on_unsafe(self, endpoint: Endpoint, reason: str) -> None:
+        """It would not be sent there: another endpoint would be tried, as after any connection that cannot be made."""
+        plan, now = self.plan, self.reactor.now
+        assert plan is not None
+        if self.inbound:
+            self.refuse(Refuse(Refusal(503, "tls", reason + DECIDES, 1, unsent=True)))
+            return
+        load = endpoint.load
+        self._refusing.append((load, load.refused_until))
+        load.refused_until = now + REFUSED_S
+        counting = self.entered.state.circuit if self.entered is not None and not self._counts_retry else None
+        found = retrying.decide(
+            self.retry,
+            method=self.request.method.decode(),
+            attempts=self._attempts,
+            failure=Failure.CONNECT,
+            status=None,
+            sent=False,
+            replayable=self.can_repeat,
+            budget=self._budget,
+            now=now,
+            rng=self.rng,
+            breaker_free=counting is None or counting.retry_is_free,
+        )
+        self.decisions.append(story.retried(plan.policies, Failure.CONNECT, reason, found))
+        if isinstance(found, Enough):
+            self.refuse(Refuse(Refusal(503, "tls", f"{reason}; {found.reason}", 1, unsent=True)))
+            return
+        self._counts_retry = self._counts_retry or counting is not None
+        if found.elsewhere:
+            self.detours.tried.append(endpoint)
+        self.try_next()
 
     def refuse(self, refuse: Refuse) -> None:
         """This would be the answer."""

@@ -22,7 +22,7 @@ from agent import frames
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
-from agent.proxy.proof.securing import lane_to, wanted_of
+from agent.proxy.proof.securing import secure, wanted_of
 from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
 from agent.proxy.table.service import Service
@@ -307,7 +307,7 @@ class Copy(ResponseHandler):
         target = runtime.table.services.get(self._endpoint.service)
         tls = wanted_of(target, self._endpoint, self._exchange.stranger)
         if target is not None and tls is not None:
-            found = lane_to(runtime, target, self._endpoint, self._exchange.caller, tls)
+            found = secure(runtime, target, self._endpoint, self._exchange.caller, tls)
             if isinstance(found, str):
                 self._fail(found)
                 return

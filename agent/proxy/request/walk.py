@@ -21,6 +21,7 @@ import msgspec
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.verdict import FallBack, Hold, Refuse, Settle, TurnAway, Verdict
+from agent.proxy.proof.securing import tell, wanted_of
 from agent.proxy.report import story
 from agent.proxy.request.hands import Detours, Hands
 from agent.proxy.runtime import Runtime
@@ -344,7 +345,15 @@ class Walk(Hands):
         self.endpoint = endpoint
         if target.plan.inbound and self.is_here(endpoint) and not self._come_by(target.plan):
             return
+        if self.explained is not None:
+            self._tell_hop(target, endpoint)
         self.send(endpoint)
+
+    def _tell_hop(self, target: Service, endpoint: Endpoint) -> None:
+        tls = wanted_of(target, endpoint, self.stranger)
+        if endpoint.via or (tls is not None and (tls.origin is not None or not self.inbound)):
+            assert self.explained is not None
+            self.explained.append(tell(self.runtime, endpoint, self.caller, tls, target.plan.policies))
 
     def _come_by(self, plan: Plan) -> bool:
         """Past the inbound phases, which judge the path that the instance is sent; False: no further."""

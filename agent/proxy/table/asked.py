@@ -214,7 +214,7 @@ def _levels(kind: Kind, in_force: InForce, service: str, share: float) -> list[L
 def _tls(policies: Policies) -> tls.Tls | None:
     imported: InForce | None = policies.get("import")
     if imported is not None:
-        return tls.Tls(tls.STRICT, f"import/{imported.key} of revision {imported.revision}", None)
+        return tls.Tls(tls.STRICT, f"import/{imported.key} of revision {imported.revision}")
     policy = policies.get("tls")
     if policy is None:
         return None

@@ -35,6 +35,14 @@ class Budget:
             self._requests = [0] * slots
             self._retries = [0] * slots
 
+    def copy(self) -> Budget:
+        """As it is now, to ask what would be."""
+        found = Budget()
+        found._ratio, found._min_per_s = self._ratio, self._min_per_s
+        found._slots, found._second = self._slots, self._second
+        found._requests, found._retries = self._requests.copy(), self._retries.copy()
+        return found
+
     def deposit(self, now: float) -> None:
         """A request was begun."""
         second = int(now)

@@ -38,15 +38,21 @@ class Level(NamedTuple):
 class Tls:
     """What all levels come to, for one service."""
 
-    __slots__ = ("mode", "origin", "reason_policy")
+    __slots__ = ("key", "mode", "origin", "origin_key", "reason_policy")
 
-    def __init__(self, mode: int, reason_policy: str, origin: Origin | None) -> None:
+    def __init__(
+        self, mode: int, reason_policy: str, key: str = "", origin: Origin | None = None, origin_key: str = ""
+    ) -> None:
         self.mode = mode
         """OFF, PERMISSIVE or STRICT."""
+        self.key = key
+        """The pattern of the document that decides it; empty: no document of this kind does."""
         self.reason_policy = reason_policy
-        """The document that decides it, as refusals name it: `tls/*.production of revision 12`."""
+        """What decides it, as refusals name it."""
         self.origin = origin
         """What instances speak; None: no document says it."""
+        self.origin_key = origin_key
+        """The pattern of the document that does."""
 
 
 def combine(levels: Sequence[Level]) -> Tls:
@@ -55,19 +61,25 @@ def combine(levels: Sequence[Level]) -> Tls:
     for level in levels:
         if _mode(level) > _mode(decides):
             decides = level
-    return Tls(_mode(decides), f"tls/{decides.key} of revision {decides.revision}", _origin(levels))
+    key, speaks = decides.key, _origin(levels)
+    reason_policy = f"tls/{key} of revision {decides.revision}"
+    if speaks is None:
+        return Tls(_mode(decides), reason_policy, key)
+    return Tls(_mode(decides), reason_policy, key, speaks.document.origin, speaks.key)
 
 
 def _mode(level: Level) -> int:
     return _MODES[level.document.mtls]
 
 
-def _origin(levels: Sequence[Level]) -> Origin | None:
-    found: Origin | None = None
+def _origin(levels: Sequence[Level]) -> Level | None:
+    """The document that says what instances speak."""
+    found: Level | None = None
+    speaks = ""
     for level in levels:
         origin = level.document.origin
-        if origin is not None and (found is None or (origin.speaks == "tls" and found.speaks == "plain")):
-            found = origin
+        if origin is not None and (found is None or (origin.speaks == "tls" and speaks == "plain")):
+            found, speaks = level, origin.speaks
     return found
 
 

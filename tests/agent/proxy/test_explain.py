@@ -3,22 +3,32 @@ nothing."""
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.frames import EndpointFrame, PolicyFrame
+from agent.frames import EndpointFrame, PolicyFrame, Svid, Trust
+from agent.identity.spiffe import SpiffeId
 from agent.proxy.report.story import no_service
 from agent.proxy.request.explain import explain
 from agent.proxy.table.service import Service
+from agent.proxy.worker import Worker
 from agent.questions import Explain, Explained
 from policies.decision import Subset
 from policies.kinds.shed.backpressure import branch
+from tests.support.identity import SHOP, TRUST_DOMAIN
 from tests.support.playbook import Playbook, Wire
-from tests.support.proxy import SERVICE
+from tests.support.proxy import CREDENTIALS, SERVICE, entrust
+from tests.support.tls import ROOTS, WEB, shown
 
 CATS = "cats.production"
 FOREVER = "2999-01-01T00:00:00Z"
@@ -102,7 +112,19 @@ KINDS = {
         st.sampled_from([["*"], ["shop.production"], []]),
         st.booleans(),
     ),
-    "tls": st.builds(lambda mtls: {"mtls": mtls}, st.sampled_from(["off", "permissive", "strict"])),
+    "tls": st.builds(
+        lambda mtls, origin: {"mtls": mtls, **({"origin": origin} if origin else {})},
+        st.sampled_from(["off", "permissive", "strict", "strict"]),
+        st.sampled_from(
+            [
+                None,
+                None,
+                {"speaks": "plain"},
+                {"speaks": "tls", "name": "db.internal"},
+                {"speaks": "tls", "name": "db.internal", "client_certificate": True},
+            ]
+        ),
+    ),
     "authz": st.builds(
         lambda rules, default, outbound: {"rules": rules, "default": default, "outbound": outbound},
         st.lists(
@@ -157,6 +179,8 @@ def instances(draw: st.DrawFn) -> list[dict[str, Any]]:
             "weight": st.sampled_from([100.0, 1.0]),
             "agent": st.sampled_from(["", "here", "there"]),
             "zone": st.sampled_from(["a", "a", "b"]),
+            "address": st.sampled_from(["127.0.0.1", "10.0.0.9"]),
+            "secured_until": st.sampled_from([0.0, 1.0, 1e12]),
         }
     )
     return draw(st.lists(each, max_size=4))
@@ -178,6 +202,22 @@ states = st.fixed_dictionaries(
 
 def framed(play: Playbook, prefix: str, found: list[dict[str, Any]]) -> list[EndpointFrame]:
     return [play.instance(f"{prefix}{n}", **more, via=more["agent"] == "there") for n, more in enumerate(found)]
+
+
+FOLDER = Path(tempfile.mkdtemp(prefix="shoal-explain-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
+
+@cache
+def svid(name: SpiffeId) -> Svid:
+    files = shown(FOLDER, name)
+    return Svid(str(files.chain), str(files.key), time.time() + 3600)
+
+
+def can_prove(worker: Worker, *names: SpiffeId) -> None:
+    """A worker has certificates of these; of nobody: it has no trust domain either."""
+    if names:
+        worker.take(Trust(TRUST_DOMAIN, {name.service: svid(name) for name in names}, {TRUST_DOMAIN: ROOTS}))
 
 
 def worn(play: Playbook, service: Service, state: dict[str, Any]) -> None:
@@ -259,8 +299,11 @@ def asked(play: Playbook, client: Wire, head: bytes) -> tuple[list[dict[str, Any
     """A real request, explained: its decisions until it is sent, the endpoint, or the status it is answered with."""
     connection = play.connection(client)
     assert client >> head
-    play.passes(0.05)
-    exchange: Any = connection.exchange
+    for _ in range(40):  # a fault, and waits between tries
+        play.passes(0.05)
+        exchange: Any = connection.exchange
+        if exchange is None or exchange.attempt is not None:
+            break
     if exchange is not None:
         endpoint = exchange.endpoint
         return list(exchange.explained), f"{endpoint.service}/{endpoint.id}", None
@@ -268,6 +311,17 @@ def asked(play: Playbook, client: Wire, head: bytes) -> tuple[list[dict[str, Any
     lines = heard.split(b"\r\n")
     field = next((line for line in lines if line.startswith(b"x-shoal-explain: ")), b"")
     return json.loads(field.partition(b": ")[2])["decisions"], None, int(lines[0].split()[1])
+
+
+def not_sent(explained: dict[str, Any]) -> bool:
+    """Whether a try would not be made, and another would."""
+    return any((each["phase"], each["decision"]) == ("hop", "not sent") for each in explained["decisions"])
+
+
+def takes_of_a_service(documents: dict[str, Any]) -> bool:
+    """Whether there is a limit on the side of the service."""
+    document = documents.get("ratelimit")
+    return isinstance(document, dict) and any("side" in limit for limit in document["limits"])
 
 
 @settings(max_examples=150, deadline=None)
@@ -280,6 +334,8 @@ def asked(play: Playbook, client: Wire, head: bytes) -> tuple[list[dict[str, Any
     st.tuples(states, states),
     st.sampled_from(["/a", "/b"]),
     st.sampled_from([(), ("x-user: ann",), ("x-user: bob", "cookie: shoal-session=x")]),
+    st.sampled_from(["", "shop.production"]),
+    st.sampled_from(["nothing", "the agent", "both"]),
     st.integers(0, 3),
 )
 def test_an_explanation_and_the_request_after_it_agree(
@@ -291,6 +347,8 @@ def test_an_explanation_and_the_request_after_it_agree(
     worn_by: tuple[dict[str, Any], dict[str, Any]],
     path: str,
     headers: tuple[str, ...],
+    caller: str,
+    proves: str,
     seed: int,
 ) -> None:
     """Whatever the mesh, its documents, and the state that it is in; and asking leaves all of it as it was."""
@@ -299,6 +357,8 @@ def test_an_explanation_and_the_request_after_it_agree(
         each.get("shed", {}).pop("instead", None)
     with Playbook(seed, host="here") as play:
         play.worker.table.zone = "a"
+        can_prove(play.worker, *{"nothing": (), "the agent": (WEB,), "both": (WEB, SHOP)}[proves])
+        entrust(play.worker)
         play.put(*framed(play, "pet-", pets), service=SERVICE, audits=watching[0], **ours)
         play.put(*framed(play, "cat-", cats), service=CATS, audits=watching[1], **theirs)
         play.put("dog-1", service="dogs.production")
@@ -309,8 +369,9 @@ def test_an_explanation_and_the_request_after_it_agree(
         worn(play, services[SERVICE], worn_by[0])
         worn(play, services[CATS], worn_by[1])
         spendable = services[SERVICE].buckets is not None or services[SERVICE].audits is not None
-        question = Explain(f"{SERVICE}{path}", headers=[h.split(": ") for h in headers])
+        question = Explain(f"{SERVICE}{path}", headers=[h.split(": ") for h in headers], caller=caller)
         head = "".join([f"GET {path} HTTP/1.1\r\nHost: {SERVICE}\r\n", *(f"{h}\r\n" for h in headers)]).encode()
+        head += CREDENTIALS if caller else b""
         client = play.client()
         for _ in range(worn_by[0]["spent"] if spendable else 0):
             spends = play.client()
@@ -323,6 +384,8 @@ def test_an_explanation_and_the_request_after_it_agree(
         assert remembered(play) == before, "asking changed something"
         assert len(msgspec.convert(explained, Explained).decisions) == len(explained["decisions"])
         assert explain(play.worker, question) == explained
+        if not_sent(explained) and any(map(takes_of_a_service, (ours, theirs, *watching))):
+            return  # each try takes anew, and an explanation takes nothing
         decisions, endpoint, status = asked(play, client, head + b"x-shoal-explain: 1\r\n\r\n")
         found = explained["endpoint"]
         last = explained["decisions"][-1]["policy"]
@@ -397,3 +460,112 @@ def test_an_instance_that_another_agent_says_is_full_leads_to_the_way_out() -> N
         found = explain(play.worker, Explain(f"{SERVICE}/a", shed={f"{SERVICE}/far": "10 requests are under way"}))
         assert found["endpoint"]["id"] == "tom"
         assert "goes to cats.production instead" in [each["decision"] for each in found["decisions"]]
+
+
+# How a hop is made.
+
+
+def hop_of(play: Playbook, **more: Any) -> tuple[str, str, str, int]:
+    """Decision, reason, policy and revision of the hop."""
+    explained = explain(play.worker, Explain(f"{SERVICE}/a", **more))
+    found = next(each for each in explained["decisions"] if each["phase"] == "hop")
+    return found["decision"], found["reason"], found["policy"], found["revision"]
+
+
+def levels(*documents: tuple[str, object]) -> PolicyFrame:
+    """Several that apply, the most specific first."""
+    found = [PolicyFrame(key, 10 + n, msgspec.json.encode(document)) for n, (key, document) in enumerate(documents)]
+    return msgspec.structs.replace(found[0], wider=tuple(found[1:]))
+
+
+def far(play: Playbook, secured_until: float = 1e12, **more: Any) -> EndpointFrame:
+    return play.instance("far", agent="there", via=True, secured_until=secured_until, **more)
+
+
+def test_a_hop_is_told() -> None:
+    """Plain text or TLS, who is shown and who is expected, by which level and revision."""
+    pets, shop = "spiffe://default.shoal/svc/pets.production", "spiffe://default.shoal/svc/shop.production"
+    with Playbook(host="here") as play:
+        play.put(far(play))
+        assert hop_of(play) == ("plain text", "no tls document is for pets.production", "", 0)
+        permissive = levels((SERVICE, {"mtls": "off"}), ("*.production", {"mtls": "permissive"}))
+        play.put(far(play), tls=permissive)
+        assert hop_of(play) == ("plain text", "this agent holds no certificate", "tls/*.production", 11)
+        can_prove(play.worker, WEB, SHOP)
+        assert hop_of(play, caller="shop.production") == (
+            "mTLS", f"shown {shop}; expects {pets}", "tls/*.production", 11
+        )  # fmt: skip
+        shown_agent = f"shown spiffe://default.shoal/agent/here; expects {pets}"
+        assert hop_of(play, caller="vets.production")[:2] == ("mTLS", shown_agent)
+        assert hop_of(play)[:2] == ("mTLS", shown_agent)
+        play.put(far(play, 0.0), tls=permissive)
+        lacks = "the agent of there holds no certificate of pets.production"
+        assert hop_of(play)[:2] == ("plain text", lacks)
+        play.put(far(play, 1.0), tls={"mtls": "strict"})
+        assert hop_of(play)[:2] == ("not sent", f"{lacks} any more: it has ended")
+        play.put(far(play), tls={"mtls": "off"})
+        assert hop_of(play)[:2] == ("plain text", "mtls is off")
+
+
+def test_an_instance_is_told() -> None:
+    """What it speaks itself, by the document that says so."""
+    with Playbook(host="here") as play:
+        here = play.instance("one", agent="here")
+        alone = play.instance("two", address="10.0.0.9")
+        play.put(here, tls={"mtls": "strict"})
+        assert hop_of(play)[:2] == ("plain text", "the instance is on this host")
+        play.put(alone, tls={"mtls": "strict"})
+        assert hop_of(play)[:2] == ("not sent", "no agent is beside it that could prove who it is")
+        play.put(alone, tls={"mtls": "permissive"})
+        assert hop_of(play)[:2] == ("plain text", "no agent is beside the instance")
+        plain = {"mtls": "off", "origin": {"speaks": "plain"}}
+        play.put(alone, tls=levels((SERVICE, {"mtls": "strict"}), ("*", plain)))
+        assert hop_of(play) == (
+            "plain text", "the instance has no agent, and $.origin says that it is meant", "tls/*", 11
+        )  # fmt: skip
+        secured = {"mtls": "off", "origin": {"speaks": "tls", "name": "db.internal"}}
+        for each in (here, alone):
+            play.put(each, tls=levels((SERVICE, {"mtls": "strict"}), ("*", secured)))
+            assert hop_of(play) == (
+                "TLS", "the instance has to be db.internal; it is shown nothing", "tls/*", 11
+            )  # fmt: skip
+        secured["origin"] = {"speaks": "tls", "name": "db.internal", "client_certificate": True}
+        play.put(alone, tls=secured)
+        decision, reason, *_ = hop_of(play)
+        assert decision == "not sent" and "this host has none for pets.production" in reason
+        assert explain(play.worker, Explain(f"{SERVICE}/a"))["status"] == 503
+
+
+def test_the_other_agent_is_asked_as_the_hop_would_come() -> None:
+    """In plain text, which strict answers 403; or as whom the hop proves, of whom isolation may know nothing."""
+    with Playbook(host="here") as play, Playbook(host="there") as there:
+        there.put(there.instance("far", agent="there"), tls={"mtls": "strict"})
+        play.put(far(play), tls={"mtls": "permissive"})
+        plain = explain(play.worker, Explain(f"{SERVICE}/a", caller="shop.production"))["hop"]
+        assert (plain.plain, plain.caller) == (True, "shop.production")
+        assert explain(there.worker, plain)["status"] == 403
+        client = there.client(inbound=True)
+        assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+        assert client.heard.startswith(b"HTTP/1.1 403")
+        can_prove(play.worker, WEB, SHOP)
+        proven = explain(play.worker, Explain(f"{SERVICE}/a", caller="shop.production"))["hop"]
+        assert (proven.plain, proven.caller) == (False, "shop.production")
+        assert explain(there.worker, proven)["endpoint"]["id"] == "far"
+        there.put(there.instance("far", agent="there"), isolation={"allow": ["*"]}, tls={"mtls": "strict"})
+        unproven = explain(play.worker, Explain(f"{SERVICE}/a", caller="vets.production"))["hop"]
+        assert (unproven.plain, unproven.caller) == (False, "")
+        assert explain(there.worker, unproven)["status"] == 404
+        assert explain(there.worker, proven)["status"] is None
+
+
+def test_a_try_that_may_not_be_made_leads_elsewhere() -> None:
+    """As the request would go, and to the reason in the end."""
+    with Playbook(host="here") as play:
+        alone = play.instance("alone", address="10.0.0.9")
+        play.put(alone, play.instance("one", agent="here"), tls={"mtls": "strict"})
+        for _ in range(8):
+            assert explain(play.worker, Explain(f"{SERVICE}/"))["endpoint"]["id"] == "one"
+        play.put(alone, tls={"mtls": "strict"})
+        found = explain(play.worker, Explain(f"{SERVICE}/"))
+        assert found["status"] == 503 and found["decisions"][-1]["policy"] == f"tls/{SERVICE}"
+        assert "10.0.0.9" not in str(found["endpoint"])
