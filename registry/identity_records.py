@@ -81,9 +81,17 @@ class IssuerRecord(Record, frozen=True, kw_only=True):
     description: str = ""
 
 
-class Join(Record, frozen=True, kw_only=True):
-    """`identity/joins/<digest>`: a token that lets one host in, once."""
+class Person(Record, frozen=True, kw_only=True):
+    """`identity/people/<name>`: an operator lets somebody log in."""
 
-    host: str
+    description: str = ""
+    by: str = ""
+
+
+class Join(Record, frozen=True, kw_only=True):
+    """`identity/joins/<digest>`: a token that lets one host in, or one person, once."""
+
+    host: str = ""
+    person: str = ""
     until: Moment
     by: str = ""

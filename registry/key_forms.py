@@ -194,7 +194,7 @@ def of_identity(rest: str) -> tuple[str, str]:
         return what, ""
     if what == "grants":
         return what, parse_pattern(whose)
-    if what in ("hosts", "issuers"):
+    if what in ("hosts", "issuers", "people"):
         return what, check_host(whose)
     if what == "joins" and _DIGEST.match(whose):
         return what, whose
@@ -202,7 +202,7 @@ def of_identity(rest: str) -> tuple[str, str]:
         return what, whose
     raise ValueError(
         f"{rest[:60]!r} is none of: bundle, grants/<pattern>, hosts/<host>, issuers/<host>, joins/<digest>, "
-        "revocations, trust/<trust-domain>; which stand under identity/"
+        "people/<name>, revocations, trust/<trust-domain>; which stand under identity/"
     )
 
 

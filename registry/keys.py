@@ -13,8 +13,7 @@
     /shoal/<mesh>/events/<id>                       outbox: what is still to be told, and how far it is
     /shoal/<mesh>/health/<service>/<instance>       written on transitions only        on the owning agent's lease
     /shoal/<mesh>/held/<kind>/<service>             what is in force though etcd says otherwise
-    /shoal/<mesh>/hosts/<host>/instances/<service>/<instance>   the same, under a key that is that host's alone
-    /shoal/<mesh>/hosts/<host>/health/<service>/<instance>
+    /shoal/<mesh>/hosts/<host>/instances/…, health/…   the same two, under keys that are that host's alone
     /shoal/<mesh>/hosts/<host>/events/<id>          an event that this host tells of
     /shoal/<mesh>/hosts/<host>/trust                what that host holds: bundle, SVIDs    on the agent's lease
     /shoal/<mesh>/identity/bundle                   the trust domain's roots
@@ -22,6 +21,7 @@
     /shoal/<mesh>/identity/hosts/<host>             that a host belongs to the mesh
     /shoal/<mesh>/identity/issuers/<host>           an intermediate, and that this host may issue
     /shoal/<mesh>/identity/joins/<digest>           a one-time token, as a digest
+    /shoal/<mesh>/identity/people/<name>            that somebody may log in
     /shoal/<mesh>/identity/revocations              what is revoked
     /shoal/<mesh>/identity/trust/<trust-domain>     another domain's roots
     /shoal/<mesh>/instances/<service>/<instance>    one running copy                   on the owning agent's lease
@@ -147,8 +147,8 @@ class Keys:
         return f"{self.room(Room.HOSTS)}{check_host(host)}/{Room.TRUST.value}"
 
     def identity(self, what: str, whose: str = "") -> str:
-        """Where something of the mesh's identity stands: bundle or revocations; grants, hosts, issuers, joins or trust,
-        which are of somebody. Raises ValueError for names that are none."""
+        """Where something of the mesh's identity stands: bundle or revocations; grants, hosts, issuers, joins, people
+        or trust, which are of somebody. Raises ValueError for names that are none."""
         return f"{self.room(Room.IDENTITY)}{joined(*of_identity(joined(what, whose)))}"
 
     def request(self, host: str, name: str) -> str:

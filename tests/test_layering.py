@@ -127,6 +127,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.cli.commands.serve": ("agent.proxy", "agent.cli.main"),
     # Joining leaves what the agent reads at its start, and asks over TLS as it does.
     "agent.cli.commands.identity.join": ("agent.cli.main",),
+    "agent.cli.commands.identity.login": ("agent.control", "agent.cli.main"),
     "agent.frames": ("registry", "agent", "trio"),
     "agent.framing": ("registry", "agent", "trio"),
     "agent.questions": ("registry", "agent", "trio"),

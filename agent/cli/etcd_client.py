@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
+from agent.cli.people.login import HELD, folder, load
 
 if TYPE_CHECKING:
     from registry.etcd.store import EtcdSettings, EtcdStore
@@ -58,16 +60,35 @@ async def asked(options: Options, question: Callable[[Store], Awaitable[T]], kin
 def settings_of(options: Options) -> EtcdSettings:
     from registry.etcd.store import EtcdSettings
 
+    certificate, key = shown(options)
     return EtcdSettings(
         endpoints=options.etcd,
         ca=options.ca,
-        cert=options.certificate,
-        key=options.key,
+        cert=certificate,
+        key=key,
         user=options.user,
         password=_password(options),
         proxy=options.proxy,
         timeout_s=options.timeout_s,
     )
+
+
+def shown(options: Options) -> tuple[str, str]:
+    """The certificate and key that etcd is shown: those of the options, else, where etcd is asked by TLS and for no
+    other user, those of the person who is logged in to the mesh. Raises Failure for a login that has ended."""
+    if options.certificate or options.user or not all(url.startswith("https://") for url in options.etcd):
+        return options.certificate, options.key
+    login = load(options.mesh)
+    if login is None:
+        return "", ""
+    if login.until <= time.time():
+        raise Failure(
+            f"the login of {login.person} has ended; `shoal logout` forgets it, and `shoal person add {login.person}` "
+            "makes a token for another",
+            Exit.UNREACHABLE,
+        )
+    held = str(folder(options.mesh) / HELD)
+    return held, held
 
 
 def _password(options: Options) -> str:

@@ -33,8 +33,9 @@ from agent.cli.commands import (
 )
 from agent.cli.commands.apply import apply
 from agent.cli.commands.diagnosis import bundle, check, ready
-from agent.cli.commands.identity import ca, host, trust
+from agent.cli.commands.identity import ca, host, person, trust
 from agent.cli.commands.identity.join import join
+from agent.cli.commands.identity.login import login, logout
 from agent.cli.commands.mesh import app as mesh
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
@@ -146,6 +147,8 @@ RUNNING, LOOKING, CHANGING = "Run", "Look", "Change"
 app.command(rich_help_panel=RUNNING)(serve.agent)
 app.command(rich_help_panel=RUNNING, context_settings={"allow_interspersed_args": False})(run.run)
 app.command(rich_help_panel=RUNNING)(join)
+app.command(rich_help_panel=RUNNING)(login)
+app.command(rich_help_panel=RUNNING)(logout)
 app.command(rich_help_panel=RUNNING)(register.register)
 app.command(rich_help_panel=RUNNING)(register.deregister)
 app.command(rich_help_panel=RUNNING)(register.token)
@@ -166,6 +169,7 @@ app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try 
 app.add_typer(mesh.app, name="mesh", rich_help_panel=CHANGING)
 app.add_typer(ca.app, name="ca", rich_help_panel=CHANGING)
 app.add_typer(host.app, name="host", rich_help_panel=CHANGING)
+app.add_typer(person.app, name="person", rich_help_panel=CHANGING)
 app.add_typer(trust.app, name="trust", rich_help_panel=CHANGING)
 app.command(rich_help_panel=CHANGING)(apply)
 app.command(rich_help_panel=CHANGING)(replay.replay)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+import time
 
 import msgspec
 
 from agent.cli.agent_client import Admin, check_place, find_socket
 from agent.cli.failure import Exit, Failure
+from agent.cli.people.login import load
 from agent.cli.printing import Output, Printer
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
@@ -83,8 +85,12 @@ def endpoints(text: str) -> tuple[str, ...]:
     return urls
 
 
-def who() -> str:
-    """Whose command it is, for people; empty where nobody knows."""
+def who(mesh: str) -> str:
+    """Whose command it is, for people: the person who is logged in to the mesh, else the user of this machine; empty
+    where nobody knows."""
+    login = load(mesh)
+    if login is not None and login.until > time.time():
+        return login.person
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -27,6 +27,8 @@ SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 BACKDATE_S: Final = 300.0
 """Certificates begin so long before they are made, for clocks that are behind."""
 SVID_S: Final = 24 * 3600.0
+PERSON_S: Final = 12 * 3600.0
+"""Of a person's: a working day."""
 LEAST_SVID_S: Final = 3600.0
 MOST_SVID_S: Final = 7 * 24 * 3600.0
 INTERMEDIATE_S: Final = 30 * 24 * 3600.0

@@ -14,7 +14,7 @@ from cryptography import x509
 from agent.identity.certificates import Issuer, Terms, key_digest, make_svid, read_request
 from agent.identity.grants import Grants
 from agent.identity.revocations import Revocations, Shown
-from agent.identity.spiffe import SpiffeId
+from agent.identity.spiffe import PERSON_USER, SpiffeId
 from agent.identity.verdict import Refused
 
 
@@ -43,16 +43,31 @@ def issue(
         pattern = grants.pattern_for(host, identity.service) if identity.service else ""
         if not pattern:
             return Refused(f"{host} may not hold {identity}: no grant names it")
+    made = _made(issuer, identity, host, request_pem, revocations, terms)
+    return made if isinstance(made, Refused) else Issued(made, pattern)
+
+
+def issue_to_person(
+    issuer: Issuer, identity: SpiffeId, request_pem: bytes, revocations: Revocations, terms: Terms
+) -> Issued | Refused:
+    """The certificate of a person who may have one. Whether he may is asked elsewhere."""
+    made = _made(issuer, identity, f"{PERSON_USER}{identity.person}", request_pem, revocations, terms)
+    return made if isinstance(made, Refused) else Issued(made, "")
+
+
+def _made(
+    issuer: Issuer, identity: SpiffeId, common: str, request_pem: bytes, revocations: Revocations, terms: Terms
+) -> x509.Certificate | Refused:
     try:
         key = read_request(request_pem)
     except ValueError as error:
         return Refused(str(error))
-    floor_s = revocations.floor_s(host, identity.service)
+    floor_s = revocations.floor_s(common, identity.service, identity.person)
     revoked = revocations.find(Shown(terms.serial, key_digest(key), "", "", terms.now_s))
     if revoked:
         return Refused(f"{revoked}; ask with a new key")
     terms = terms._replace(not_before_s=max(floor_s, terms.not_before_s))
     try:
-        return Issued(make_svid(issuer, key, identity, host, terms), pattern)
+        return make_svid(issuer, key, identity, common, terms)
     except ValueError as error:
         return Refused(str(error))

@@ -15,7 +15,7 @@ from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from agent.identity.spiffe import agent_id
+from agent.identity.spiffe import agent_id, person_id
 from policies.language.names import parse_service
 
 MAX_ENTRIES: Final = 10_000
@@ -24,7 +24,7 @@ _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 
 class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One entry: exactly one of the first four."""
+    """One entry: exactly one of serial, key, host, service and person."""
 
     until: Moment
     serial: str = ""
@@ -33,15 +33,16 @@ class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """SHA-256 of the public key, hex."""
     host: str = ""
     service: str = ""
+    person: str = ""
     before: Moment = _NEVER
-    """Of a host or a service: certificates that begin earlier."""
+    """Of a host, a service or a person: certificates that begin earlier."""
     reason: str = ""
 
     @property
     def subject(self) -> tuple[str, str]:
         """What is revoked: of which sort, and which."""
-        sorts = (("serial", self.serial), ("key", self.key), ("host", self.host), ("service", self.service))
-        return next(((sort, value) for sort, value in sorts if value), ("", ""))
+        sorts = ("serial", "key", "host", "service", "person")
+        return next(((sort, value) for sort in sorts if (value := str(getattr(self, sort)))), ("", ""))
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +57,7 @@ class Shown(NamedTuple):
     host: str
     service: str
     begins_s: float
+    person: str = ""
 
 
 class Revocations:
@@ -88,6 +90,7 @@ class Revocations:
             ("key", shown.key),
             ("host", shown.host),
             ("service", shown.service),
+            ("person", shown.person),
         )
         for sort, value in subjects:
             entry = self._entries.get((sort, value)) if value else None
@@ -95,9 +98,10 @@ class Revocations:
                 return f"revoked: {sort} {value}" + (f" ({entry.reason})" if entry.reason else "")
         return ""
 
-    def floor_s(self, host: str, service: str) -> float:
-        """When a new certificate for a host and a service begins at the earliest."""
-        entries = (self._entries.get(subject) for subject in (("host", host), ("service", service)))
+    def floor_s(self, host: str, service: str, person: str = "") -> float:
+        """When a new certificate for a host and a service, or for a person, begins at the earliest."""
+        subjects = (("host", host), ("service", service), ("person", person))
+        entries = (self._entries.get(subject) for subject in subjects)
         return max((entry.before.timestamp() for entry in entries if entry is not None), default=0.0)
 
     def document(self) -> bytes:
@@ -123,9 +127,9 @@ def parse_revocations(text: bytes) -> Revocations:
 
 
 def _check(entry: Revoked) -> None:
-    named = [value for value in (entry.serial, entry.key, entry.host, entry.service) if value]
+    named = [value for value in (entry.serial, entry.key, entry.host, entry.service, entry.person) if value]
     if len(named) != 1:
-        raise ValueError("names exactly one of serial, key, host, service")
+        raise ValueError("names exactly one of serial, key, host, service, person")
     if entry.serial and f"{int(entry.serial, 16):x}" != entry.serial:
         raise ValueError(f"serial: {entry.serial[:60]!r}; hex in lower case, without leading zeros")
     if entry.key and (len(entry.key) != 64 or set(entry.key) - set("0123456789abcdef")):
@@ -134,8 +138,10 @@ def _check(entry: Revoked) -> None:
         agent_id("any", entry.host)
     if entry.service and parse_service(entry.service) != entry.service:
         raise ValueError(f"service: spelled {parse_service(entry.service)!r}")
-    if (entry.host or entry.service) and entry.before == _NEVER:
-        raise ValueError("before: needed for a host or a service; certificates that begin earlier are revoked")
+    if entry.person:
+        person_id("any", entry.person)
+    if (entry.host or entry.service or entry.person) and entry.before == _NEVER:
+        raise ValueError("before: needed for a host, a service or a person; what begins earlier is revoked")
 
 
 def _both(one: Revoked, other: Revoked) -> Revoked:

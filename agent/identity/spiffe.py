@@ -3,11 +3,13 @@
 
     spiffe://<trust-domain>/svc/<service>     a service of the mesh
     spiffe://<trust-domain>/agent/<host>      a host's agent
+    spiffe://<trust-domain>/person/<name>     somebody who operates or looks
     spiffe://<trust-domain>                   who signs for them
 
 Laws
 - One name has one spelling: what would have to be normalised first is refused, and `str(parse_id(text)) == text`.
 - A path of another domain's may be anything that the standard allows. It is no service and no agent here.
+- A person is no part of the mesh: neither a service nor an agent, whoever signed it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
 _SERVICE: Final = "/svc/"
 _AGENT: Final = "/agent/"
+_PERSON: Final = "/person/"
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,55}[a-z0-9])?\Z")
+PERSON_USER: Final = "person:"
+"""Before a person's name in a certificate's common name, which is who etcd takes him for: no host is called so, and
+`root` is nobody's."""
 
 
 class SpiffeId(NamedTuple):
@@ -47,6 +54,16 @@ class SpiffeId(NamedTuple):
         """The host whose agent it is; empty: it is none."""
         return self.path[len(_AGENT) :] if self.path.startswith(_AGENT) else ""
 
+    @property
+    def person(self) -> str:
+        """The person that it is of; empty: it is none."""
+        return self.path[len(_PERSON) :] if self.path.startswith(_PERSON) else ""
+
+    @property
+    def member(self) -> bool:
+        """Whether it is a part of its mesh: a service, or an agent."""
+        return bool(self.service or self.host)
+
 
 def service_id(trust_domain: str, service: str) -> SpiffeId:
     """Of a service. Raises ValueError for names that are none."""
@@ -61,6 +78,16 @@ def agent_id(trust_domain: str, host: str) -> SpiffeId:
             "the first and the last a letter or digit"
         )
     return SpiffeId(check_trust_domain(trust_domain), _AGENT + host)
+
+
+def person_id(trust_domain: str, name: str) -> SpiffeId:
+    """Of a person. Raises ValueError for names that are none."""
+    if not _NAME.match(name):
+        raise ValueError(
+            f"{name[:80]!r} is no person's name: 1 to 57 of a-z, 0-9 and '.-_', "
+            "the first and the last a letter or digit"
+        )
+    return SpiffeId(check_trust_domain(trust_domain), _PERSON + name)
 
 
 def parse_id(text: str) -> SpiffeId:
@@ -81,9 +108,11 @@ def parse_id(text: str) -> SpiffeId:
 
 
 def _canonical(found: SpiffeId) -> SpiffeId:
-    """What claims to be a service's or an agent's has to be one."""
+    """What claims to be a service's, an agent's or a person's has to be one."""
     if found.path.startswith(_SERVICE) and service_id(found.trust_domain, found.service) != found:
         raise ValueError(f"{str(found)[:120]!r}: a service is spelled {parse_service(found.service)!r}")
     if found.path.startswith(_AGENT):
         agent_id(found.trust_domain, found.host)
+    if found.path.startswith(_PERSON):
+        person_id(found.trust_domain, found.person)
     return found

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from agent.identity.bundles import Bundle
-from agent.identity.spiffe import agent_id
+from agent.identity.spiffe import SpiffeId, agent_id, person_id
 
 JOIN: Final = "/join"
 PREFIX: Final = "shoal1."
@@ -78,6 +78,18 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
     root_key: bytes
     """Its public key (SubjectPublicKeyInfo, DER): with the name, a trust anchor (RFC 5280, 6.1.1)."""
     issuers: list[Place]
+    person: str = ""
+    """Whom it lets in, where that is a person; `host` is empty then."""
+
+    @property
+    def who(self) -> SpiffeId:
+        """Whom it makes. Raises ValueError for what is neither a host's nor a person's."""
+        return person_id(self.trust_domain, self.person) if self.person else agent_id(self.trust_domain, self.host)
+
+    @property
+    def again(self) -> str:
+        """The command that makes another."""
+        return f"`shoal person add {self.person}`" if self.person else f"`shoal host add {self.host}`"
 
 
 def secret_of(chance: bytes) -> str:
@@ -109,7 +121,9 @@ def read_token(text: str) -> Token:
     """A token. Raises ValueError that says what is wrong, and nothing of what is in it."""
     text = "".join(text.split())
     if len(text) > MAX_TOKEN or not text.startswith(PREFIX):
-        raise ValueError(f"this is no join token: it begins with {PREFIX}, and `shoal host add` prints it")
+        raise ValueError(
+            f"this is no join token: it begins with {PREFIX}, and `shoal host add`, or `shoal person add`, prints it"
+        )
     body = text.removeprefix(PREFIX)
     try:
         packed = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
@@ -119,7 +133,7 @@ def read_token(text: str) -> Token:
         raise ValueError(_CUT)
     try:
         token = msgspec.msgpack.decode(packed[:-CHECK_BYTES], type=Token)
-        agent_id(token.trust_domain, token.host)
+        _ = token.who
         anchor(token, 0.0)
     except (msgspec.MsgspecError, ValueError, TypeError):
         raise ValueError("this join token is of another version of Shoal, or broken") from None

@@ -114,7 +114,7 @@ def _verify(chain: Sequence[bytes], bundles: Mapping[str, Bundle], now_s: float)
     _check_leaf(leaf)
     path = _path(leaf, others, bundle, identity, now_s)
     host = host_of(leaf)
-    shown = (_shown_as(leaf, identity.service), *(_shown_as(each, "") for each in path))
+    shown = (_shown_as(leaf, identity.service, identity.person), *(_shown_as(each, "", "") for each in path))
     return Identity(identity, host, leaf.serial_number, min(_ends_s(each) for each in (leaf, *path)), shown)
 
 
@@ -124,9 +124,9 @@ def _load(der: bytes) -> x509.Certificate:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _shown_as(certificate: x509.Certificate, service: str) -> Shown:
+def _shown_as(certificate: x509.Certificate, service: str, person: str) -> Shown:
     key = key_digest(certificate.public_key())
-    return Shown(certificate.serial_number, key, host_of(certificate), service, _begins_s(certificate))
+    return Shown(certificate.serial_number, key, host_of(certificate), service, _begins_s(certificate), person)
 
 
 def _name_of(leaf: x509.Certificate) -> SpiffeId:

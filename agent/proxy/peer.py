@@ -95,6 +95,12 @@ class Peer:
         return identity is not None and not identity.id.path
 
     @property
+    def person(self) -> str:
+        """The person that it has proven to be; empty: it is none. To services a person is nobody."""
+        identity = self.identity
+        return identity.id.person if identity is not None else ""
+
+    @property
     def outsider(self) -> bool:
         """Whether it is neither another host's agent nor of this host."""
         return self.address not in _THIS_HOST and not self.agent

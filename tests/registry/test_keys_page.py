@@ -20,7 +20,7 @@ from policies.catalogue import BY_NAME, parse
 from policies.language.document import Invalid
 from registry.etcd.server import EtcdProcess, find_binary
 from registry.etcd.store import EtcdSettings, EtcdStore
-from registry.identity_records import Host, IssuerRecord, Join
+from registry.identity_records import Host, IssuerRecord, Join, Person
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import (
     Ack,
@@ -150,13 +150,14 @@ def test_the_documents_of_identity_are_those_that_are_read() -> None:
         "revocations": parse_revocations,
         "hosts": partial(decode, Host),
         "issuers": partial(decode, IssuerRecord),
+        "people": partial(decode, Person),
         "joins": partial(decode, Join),
     }
     found = re.findall(r"^\| `identity/(\w+)\S*` \| `(.*?)` \|", PAGE, re.MULTILINE)
     assert {what for what, _ in found} == set(readers)
     for what, document in found:
         readers[what](document.encode())
-        kind = {"hosts": Host, "issuers": IssuerRecord, "joins": Join, "grants": Grant}.get(what)
+        kind = {"hosts": Host, "issuers": IssuerRecord, "joins": Join, "people": Person, "grants": Grant}.get(what)
         assert kind is None or list(json.loads(document)) == [field.name for field in msgspec.structs.fields(kind)]
 
 

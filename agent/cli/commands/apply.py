@@ -243,7 +243,7 @@ async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> i
     touched = [*(put.key for put in puts), *(delete.key for delete in deletes)]
     compare = [Compare(each, mod_revision=revisions.get(each, 0)) for each in touched]
     if todo.confirms:
-        puts.append(Put(keys.confirmed, word()))
+        puts.append(Put(keys.confirmed, word(keys.mesh)))
     outcome = await store.transact(compare, [*puts, *deletes])
     if not outcome.succeeded:
         raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")

@@ -15,7 +15,7 @@ from agent.cli.failure import Exit, Failure
 from agent.identity.bundles import Bundle, parse_bundle
 from agent.identity.grants import Grant, parse_grant
 from agent.identity.revocations import Revocations, parse_revocations
-from registry.identity_records import Holds, Host, IssuerRecord, Join, Request, Signed
+from registry.identity_records import Holds, Host, IssuerRecord, Join, Person, Request, Signed
 from registry.keys import Key, Keys, Room
 from registry.records import Agent, Instance, Malformed, decode
 from registry.store import Compare, Delete, Put, prefix_end
@@ -44,6 +44,7 @@ class Domain(msgspec.Struct, kw_only=True):
     hosts: dict[str, Host] = msgspec.field(default_factory=dict)
     grants: dict[str, Grant] = msgspec.field(default_factory=dict)
     issuers: dict[str, IssuerRecord] = msgspec.field(default_factory=dict)
+    people: dict[str, Person] = msgspec.field(default_factory=dict)
     joins: dict[str, Join] = msgspec.field(default_factory=dict)
     """By the token's digest."""
     holds: dict[str, Holds] = msgspec.field(default_factory=dict)
@@ -128,6 +129,8 @@ def _enter_identity(domain: Domain, key: Key, value: bytes) -> None:
         domain.hosts[whose] = decode(Host, value)
     elif what == "issuers":
         domain.issuers[whose] = decode(IssuerRecord, value)
+    elif what == "people":
+        domain.people[whose] = decode(Person, value)
     elif what == "joins":
         domain.joins[whose] = decode(Join, value)
 

@@ -13,6 +13,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,17 +23,18 @@ from agent.cli.failure import Exit, Failure
 from agent.identity.bundles import Bundle, parse_bundle
 from agent.identity.certificates import key_digest
 from agent.identity.revocations import Revocations
-from agent.identity.spiffe import agent_id
+from agent.identity.spiffe import SpiffeId, agent_id
 from agent.identity.tokens import JOIN, Joined, Joining, Place, Token, anchor, anchor_of
 from agent.identity.verdict import Refused
 from agent.identity.verification import verify
-from agent.questions import HOST
+from agent.questions import HOST, SIGN, Sign, SignAnswer
 
 SNI: Final = "join.shoal"
 """Under which an agent is called by who has no certificate to show."""
 PATIENCE_S: Final = 10.0
 """For one issuer."""
 MAX_ANSWER_BYTES: Final = 256 * 1024
+Chain = tuple[x509.Certificate, ...]
 Shown = Callable[[ssl.SSLObject], list[bytes]]
 
 
@@ -57,15 +59,40 @@ def join_at(place: Place, token: Token, csr: str, key: str, shown: Shown, now_s:
     """Asks one issuer; `key`: digest of the key of the signing request; `shown`: which chain a connection has. Raises
     Away and Lost, and Failure for what no other issuer would answer otherwise."""
     body = msgspec.msgpack.encode(Joining(token.secret, csr))
-    with _connected(place) as plain, _secured(plain, place) as tls:
-        _judge(shown(tls), place, token, now_s)  # type: ignore[arg-type]
-        status, answer = _asked(tls, place, body)
+    bundles = {token.trust_domain: anchor(token, now_s)}
+    with _connected(place) as plain, _secured(plain, place, SNI, None) as tls:
+        _judge(shown(tls), place, bundles, now_s)  # type: ignore[arg-type]
+        status, answer = _asked(tls, place, JOIN, body)
     if status == http.HTTPStatus.OK:
         return _member(answer, token, key, now_s)
     words = _words(answer)
     if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.NOT_FOUND:
         raise Away(f"{place.host} answers {status}: {words}")
-    raise Failure(f"{place.host} refuses: {words}; `shoal host add {token.host}` makes another token")
+    raise Failure(f"{place.host} refuses: {words}; {token.again} makes another token")
+
+
+def renew_at(place: Place, who: SpiffeId, held: Path, bundle: Bundle, csr: str, shown: Shown, now_s: float) -> Chain:
+    """Asks one issuer for the next certificate of a person, who shows the one that he has; `held`: its key and chain
+    (PEM). Raises Away, and Failure for what no other issuer would answer otherwise."""
+    bundles = {bundle.trust_domain: bundle}
+    body = msgspec.msgpack.encode(Sign("person", csr))
+    try:
+        with _connected(place) as plain, _secured(plain, place, HOST, held) as tls:
+            _judge(shown(tls), place, bundles, now_s)  # type: ignore[arg-type]
+            status, answer = _asked(tls, place, SIGN, body)
+    except Lost as lost:
+        raise Away(str(lost)) from None
+    if status != http.HTTPStatus.OK:
+        raise Away(f"{place.host} answers {status}: {_words(answer)}")
+    try:
+        told = msgspec.msgpack.decode(answer, type=SignAnswer)
+        if told.refused:
+            raise Failure(f"{place.host} refuses: {told.refused}")
+        chain = tuple(x509.load_pem_x509_certificates(told.chain.encode()))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Failure(f"what the issuer answered makes no sense: {str(error)[:200]}") from None
+    _check(chain, bundles, who, key_digest(x509.load_pem_x509_csr(csr.encode()).public_key()), now_s)
+    return chain
 
 
 def _connected(place: Place) -> socket.socket:
@@ -75,34 +102,36 @@ def _connected(place: Place) -> socket.socket:
         raise Away(f"{place.host} at {place.address}:{place.port} is not reached: {error.strerror or error}") from None
 
 
-def _secured(plain: socket.socket, place: Place) -> ssl.SSLSocket:
+def _secured(plain: socket.socket, place: Place, sni: str, held: Path | None) -> ssl.SSLSocket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
     context.verify_mode = ssl.CERT_NONE  # `_judge` says who it is
     context.set_alpn_protocols(["http/1.1"])
     try:
-        return context.wrap_socket(plain, server_hostname=SNI)
+        if held is not None:
+            context.load_cert_chain(held)
+        return context.wrap_socket(plain, server_hostname=sni)
     except OSError as error:
         raise Away(
             f"{place.host} at {place.address}:{place.port} speaks no TLS 1.3: {error.strerror or error}"
         ) from None
 
 
-def _judge(chain: list[bytes], place: Place, token: Token, now_s: float) -> None:
+def _judge(chain: list[bytes], place: Place, bundles: dict[str, Bundle], now_s: float) -> None:
     """Raises Away for whoever is not the one that is meant."""
-    expected = agent_id(token.trust_domain, place.host)
-    bundles = {token.trust_domain: anchor(token, now_s)}
+    (trust_domain,) = bundles
+    expected = agent_id(trust_domain, place.host)
     found = verify(chain, bundles, Revocations(), now_s, expected)
     if isinstance(found, Refused):
         raise Away(f"who answers at {place.address}:{place.port} is not believed, and was told nothing: {found.reason}")
 
 
-def _asked(tls: ssl.SSLSocket, place: Place, body: bytes) -> tuple[int, bytes]:
+def _asked(tls: ssl.SSLSocket, place: Place, path: str, body: bytes) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(place.address, place.port)
     connection.sock = tls
     try:
-        connection.request("POST", JOIN, body, {"host": HOST, "content-type": "application/msgpack"})
+        connection.request("POST", path, body, {"host": HOST, "content-type": "application/msgpack"})
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:
@@ -116,17 +145,21 @@ def _member(answer: bytes, token: Token, key: str, now_s: float) -> Member:
         bundle = parse_bundle(token.trust_domain, told.bundle.encode())
     except (msgspec.MsgspecError, ValueError) as error:
         raise Failure(f"what the issuer answered makes no sense: {str(error)[:200]}") from None
+    if (token.root_name, token.root_key) not in map(anchor_of, bundle.roots):
+        raise Failure(f"the issuer's bundle is without the root that the token names; {token.again} again")
+    _check(chain, {token.trust_domain: bundle}, token.who, key, now_s)
+    return Member(chain, bundle, told.bundle)
+
+
+def _check(chain: Chain, bundles: dict[str, Bundle], who: SpiffeId, key: str, now_s: float) -> None:
+    """Raises Failure."""
     from agent.cli.identity.issuers import to_der
 
-    if (token.root_name, token.root_key) not in map(anchor_of, bundle.roots):
-        raise Failure("the issuer's bundle is without the root that the token names; `shoal host add` again")
-    expected = agent_id(token.trust_domain, token.host)
-    found = verify(to_der(chain), {token.trust_domain: bundle}, Revocations(), now_s, expected)
+    found = verify(to_der(chain), bundles, Revocations(), now_s, who)
     if isinstance(found, Refused):
         raise Failure(f"the certificate that came is not good: {found.reason}")
     if key_digest(chain[0].public_key()) != key:
         raise Failure("the certificate that came is for another key than ours")
-    return Member(chain, bundle, told.bundle)
 
 
 def _words(answer: bytes) -> str:
@@ -150,5 +183,5 @@ def read(text: str, now_s: float) -> Token:
         raise Failure(str(error), Exit.USAGE) from None
     if now_s >= token.until:
         ended = datetime.fromtimestamp(token.until, UTC).isoformat()
-        raise Failure(f"this token has ended at {ended}; `shoal host add {token.host}` makes another")
+        raise Failure(f"this token has ended at {ended}; {token.again} makes another")
     return token

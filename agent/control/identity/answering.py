@@ -23,10 +23,10 @@ from agent.control.identity.late_answers import LateAnswers
 from agent.control.identity.standing import Standing
 from agent.frames import Peer
 from agent.identity.bundles import bundle_document
-from agent.identity.spiffe import parse_id
+from agent.identity.spiffe import SpiffeId, parse_id
 from agent.identity.tokens import Joined, Joining, digest_of
 from agent.questions import JOIN, SIGN, Sign, SignAnswer
-from registry.identity_records import Join
+from registry.identity_records import Join, Signed
 from registry.keys import AGENT_REQUEST
 from registry.records import Malformed, decode, encode
 from registry.store import Compare, Delete, Put, StoreError
@@ -77,20 +77,26 @@ class Answering:
             who = parse_id(told.identity)
         except ValueError:
             return 403, b"who asks for a certificate shows the one that it has"
-        if bundle is None or who.trust_domain != bundle.trust_domain or not who.host:
+        if bundle is None or who.trust_domain != bundle.trust_domain or not (who.host or who.person):
             return 403, f"{who} is no agent of this mesh".encode()
         question = questions.read(told.body, Sign)
         if isinstance(question, str):
             return 400, question.encode("utf-8", "replace")
-        signed = self._judge.sign(who.host, question.name, question.csr)
-        if signed is None:
+        answer = self._signed(who, question)
+        if answer is None:
             return 503, b"this host cannot issue now"
-        answer, _ = signed
-        if answer.chain:
-            self._late.note(who.host, question.name, question.csr, answer)
         words = "refused" if answer.refused else "signed"
-        log.info(f"a certificate is {words} for a peer", host=who.host, name=question.name, reason=answer.refused)
+        log.info(f"a certificate is {words} for a peer", who=who.path, name=question.name, reason=answer.refused)
         return 200, msgspec.msgpack.encode(SignAnswer(answer.chain, answer.refused))
+
+    def _signed(self, who: SpiffeId, question: Sign) -> Signed | None:
+        """A person gets his own only, whatever he calls it."""
+        if who.person:
+            return self._judge.sign_person(who.person, question.csr)
+        signed = self._judge.sign(who.host, question.name, question.csr)
+        if signed is not None and signed[0].chain:
+            self._late.note(who.host, question.name, question.csr, signed[0])
+        return signed[0] if signed is not None else None
 
     # Joining.
 
@@ -110,22 +116,28 @@ class Answering:
             return self._refused(told, f"what stands under this token's digest is no record: {error}")
         now_s = self._around.clock()
         if now_s >= join.until.timestamp():
-            return self._refused(told, f"the token for {join.host} has ended at {join.until.isoformat()}")
-        signed = self._judge.sign(join.host, AGENT_REQUEST, question.csr)
+            whose = join.host or join.person
+            return self._refused(told, f"the token for {whose} has ended at {join.until.isoformat()}")
+        answer = self._answer(join, question.csr)
         bundle = self._standing.bundle
-        if signed is None or bundle is None:
+        if answer is None or bundle is None:
             return 503, b"this host cannot issue now; ask another issuer"
-        answer, _ = signed
         if answer.refused:
             return self._refused(told, answer.refused)
-        member = keys.identity("hosts", join.host)
+        member = keys.identity("people", join.person) if join.person else keys.identity("hosts", join.host)
         unchanged = [Compare(key, mod_revision=found.mod_revision)]
         unchanged.append(Compare(member, mod_revision=self._standing.revisions.get(member, 0)))
-        put = Put(keys.signed(join.host, AGENT_REQUEST), encode(answer))
-        if not (await store.transact(unchanged, [Delete(key), put])).succeeded:
-            return self._refused(told, f"the token for {join.host} was redeemed by another at this moment")
-        log.info("a host has joined", host=join.host, address=told.address)
+        put = [] if join.person else [Put(keys.signed(join.host, AGENT_REQUEST), encode(answer))]
+        if not (await store.transact(unchanged, [Delete(key), *put])).succeeded:
+            return self._refused(told, f"the token for {join.host or join.person} was redeemed by another just now")
+        log.info("a token is redeemed", host=join.host, person=join.person, address=told.address)
         return 200, msgspec.msgpack.encode(Joined(answer.chain, bundle_document(bundle).decode()))
+
+    def _answer(self, join: Join, csr: str) -> Signed | None:
+        if join.person:
+            return self._judge.sign_person(join.person, csr)
+        signed = self._judge.sign(join.host, AGENT_REQUEST, csr)
+        return signed[0] if signed is not None else None
 
     def _refused(self, told: Peer, reason: str) -> tuple[int, bytes]:
         log.warning("a host may not join", address=told.address, reason=reason)

@@ -20,9 +20,9 @@ import trio
 from agent.control.identity.desk import Asked, Desk, Place
 from agent.control.identity.standing import Standing
 from agent.control.identity.svids import Held
-from agent.identity.certificates import SERIAL_BYTES, Issuer, Terms, serial_of, to_pem
-from agent.identity.issuing import issue
-from agent.identity.spiffe import SpiffeId, agent_id, service_id
+from agent.identity.certificates import PERSON_S, SERIAL_BYTES, Issuer, Terms, serial_of, to_pem
+from agent.identity.issuing import issue, issue_to_person
+from agent.identity.spiffe import SpiffeId, agent_id, person_id, service_id
 from agent.identity.verdict import Refused
 from registry.claim import Claim, give_up, take
 from registry.identity_records import Request, Signed, Signing
@@ -100,6 +100,24 @@ class Judge:
             return Signed(refused=self._with_line(made.reason, host, identity), issuer=means.host, at=at), ""
         chain = to_pem([made.certificate, *held.kept.chain]).decode()
         return Signed(chain=chain, issuer=means.host, at=at), made.pattern
+
+    def sign_person(self, name: str, csr: str) -> Signed | None:
+        """The same for somebody who logs in."""
+        means = self._means
+        held, standing, now_s = means.intermediate(), means.standing, means.clock()
+        if held is None or standing.bundle is None:
+            return None
+        at = datetime.fromtimestamp(now_s, UTC)
+        if name not in standing.people:
+            return Signed(refused=f"{name} may not log in: `shoal person add {name}`", issuer=means.host, at=at)
+        identity = person_id(standing.bundle.trust_domain, name)
+        terms = Terms(serial_of(means.chance(SERIAL_BYTES)), now_s, PERSON_S)
+        made = issue_to_person(
+            Issuer(held.kept.chain[0], held.kept.key), identity, csr.encode(), standing.revocations, terms
+        )
+        if isinstance(made, Refused):
+            return Signed(refused=made.reason, issuer=means.host, at=at)
+        return Signed(chain=to_pem([made.certificate, *held.kept.chain]).decode(), issuer=means.host, at=at)
 
     def _identity(self, domain: str, host: str, name: str) -> SpiffeId:
         """Raises ValueError."""

@@ -17,9 +17,10 @@ from agent.identity.bundles import Bundle, parse_bundle, succeeds
 from agent.identity.certificates import LEAST_SVID_S, MOST_SVID_S, SVID_S
 from agent.identity.grants import Grant, Grants, parse_grant
 from agent.identity.revocations import MAX_ENTRIES, Revocations, parse_revocations
+from agent.identity.spiffe import person_id
 from policies.language.duration import bounded
 from policies.language.plain import Flaw
-from registry.identity_records import Host, IssuerRecord, Join
+from registry.identity_records import Host, IssuerRecord, Join, Person
 from registry.keys import Key, Keys, Room
 from registry.records import Malformed, decode
 from registry.store import Change
@@ -54,6 +55,8 @@ class Standing:
         self.revocations = NOTHING
         self.issuers: dict[str, IssuerSaid] = {}
         """By host."""
+        self.people: dict[str, Person] = {}
+        """Who may log in, by name."""
         self.grants = Grants()
         self.malformed: dict[str, str] = {}
         """Keys that are not believed, and why."""
@@ -143,6 +146,8 @@ class Standing:
             self._put(self.issuers, whose, said, change)
         elif what == "hosts":
             self._read_host(whose, change)
+        elif what == "people":
+            self._put(self.people, whose, _person(whose, value) if value is not None else None, change)
         elif value is not None:
             decode(Join, value)
 
@@ -254,6 +259,12 @@ def _check_follows(held: Bundle, offered: Bundle) -> None:
     if not succeeds(held, offered):
         in_force = f"{held.sequence} is in force, and no agent goes back; put it with a higher one"
         raise ValueError(f"$.spiffe_sequence: {offered.sequence}; {in_force}")
+
+
+def _person(name: str, value: bytes) -> Person:
+    """Raises ValueError and Malformed."""
+    person_id("any", name)
+    return decode(Person, value)
 
 
 def _issuer(record: IssuerRecord) -> IssuerSaid:

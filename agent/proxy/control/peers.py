@@ -22,6 +22,8 @@ from agent.proxy.stream import RequestHandler, Stream
 HOST: Final = questions.HOST.encode()
 JOIN: Final = b"/join"
 """All that may be asked by who has nothing to show."""
+SIGN: Final = b"/sign"
+"""And by a person: the next certificate."""
 MAX_BYTES: Final = 64 * 1024
 MAX_ASKED: Final = 256
 ANSWER_S: Final = 5.0
@@ -94,6 +96,8 @@ class Question(RequestHandler):
         peer = self._down.peer
         if peer.joins:
             may = self.request.target == JOIN
+        elif peer.person:
+            may = self.request.target == SIGN and not peer.called
         else:
             may = peer.agent and not peer.called and (peer.identity is not None or not self._peers.proven_only)
         if not may:

@@ -51,7 +51,7 @@ class Arrival:
 
     def _on_secured(self, sock: TlsSocket, identity: Identity) -> None:
         security = self._security
-        ours = bool(identity.id.path) and identity.id.trust_domain == security.trust_domain
+        ours = identity.id.member and identity.id.trust_domain == security.trust_domain
         self._take(sock, self._address, Proof(identity, security.called(sock.context), ours=ours))
         security.on_settled()
 

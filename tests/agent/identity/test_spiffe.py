@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.identity.spiffe import SpiffeId, agent_id, parse_id, service_id
+from agent.identity.spiffe import MAX_HOST, PERSON_USER, SpiffeId, agent_id, parse_id, person_id, service_id
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 SERVICES = st.lists(LABEL, min_size=1, max_size=5).map(".".join)
@@ -85,3 +85,30 @@ def test_another_domains_path_is_neither_service_nor_agent() -> None:
     assert found == SpiffeId("partner.example", "/ns/shop/sa/web")
     assert (found.service, found.host) == ("", "")
     assert parse_id("spiffe://partner.example/svcs/x").service == ""
+
+
+@pytest.mark.parametrize("name", ["ada", "a", "ada.lovelace", "on-call_2", "root", "web-1", "a" * 57])
+def test_a_person_is_nothing_else(name: str) -> None:
+    """Neither a service nor an agent of that name; and etcd's user of it is no host's, since that has no colon."""
+    found = parse_id(str(person_id("default.shoal", name)))
+    assert (found.person, found.service, found.host, found.member) == (name, "", "", False)
+    assert len(PERSON_USER + name) <= MAX_HOST, "it fits into a common name"
+    with pytest.raises(ValueError, match="cannot be proven"):
+        agent_id("default.shoal", PERSON_USER + name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Ada", "ada@corp", "ada/x", ".ada", "ada-", "a" * 58, "ada\n", "\u00e4", "a:b", "*"]
+)
+def test_a_name_that_is_no_persons(name: str) -> None:
+    """Refused, also in a certificate: one name has one spelling."""
+    with pytest.raises(ValueError, match=r"."):
+        person_id("default.shoal", name)
+    with pytest.raises(ValueError, match=r"."):
+        parse_id(f"spiffe://default.shoal/person/{name}")
+
+
+@pytest.mark.parametrize("path", ["/person", "/people/ada", "/svc/person", "/agent/person", "/x/person/ada"])
+def test_a_path_that_looks_like_a_persons(path: str) -> None:
+    """Is none."""
+    assert not parse_id(f"spiffe://default.shoal{path}").person

@@ -70,7 +70,7 @@ def add(
     wanted = patterns_of(service or [])
 
     def decide(domain: Domain) -> tuple[Change, Invited]:
-        return invited(domain, name, wanted, description, who(), now_s())
+        return invited(domain, name, wanted, description, who(options.mesh), now_s())
 
     async def written(users: Users) -> tuple[Invited, Domain, int, str]:
         done = await settle(users, options.mesh, decide)
@@ -158,7 +158,7 @@ def rows_of(domain: Domain, now_s: float) -> list[dict[str, Any]]:
     """A row a host."""
     from agent.cli.identity.report import moment
 
-    joins = {join.host: join.until for join in domain.joins.values() if join.until.timestamp() > now_s}
+    joins = {join.host: join.until for join in domain.joins.values() if join.host and join.until.timestamp() > now_s}
     rows = []
     for host in sorted({*domain.hosts, *joins}):
         holds = domain.holds.get(host)

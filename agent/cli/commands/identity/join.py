@@ -49,6 +49,8 @@ def join(
     from agent.cli.identity.joining import read
 
     read_token = read(token, time.time())
+    if read_token.person:
+        raise Failure(f"this token lets {read_token.person} in, who is no host: `shoal login`", Exit.USAGE)
     settings = _settings(config, state_dir)
     if settings.mesh != read_token.mesh:
         wrong = f"this token is of the mesh {read_token.mesh!r}, and this host's agent of {settings.mesh!r}"

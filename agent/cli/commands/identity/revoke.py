@@ -83,6 +83,50 @@ def host(
     options.printer.text(f"{done['revision']}")
 
 
+@app.command()
+def person(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ada")],
+    reason: ReasonOption = "",
+) -> None:
+    """Revoke all logins of somebody, who may not log in again, and take his user of etcd away. Prints the revision.
+
+    Example:  shoal ca revoke person ada --reason 'a laptop was lost'
+    """
+    from agent.cli.etcd_client import ask
+
+    options: Options = context.obj
+    revision, left = ask(options, lambda store: _logged_out(store, options, name, reason))
+    if options.printer.json:
+        options.printer.value({"person": name, "left": left, "revision": revision})
+        return
+    options.printer.note(f"{name} is revoked: every login is refused from revision {revision} on")
+    if left:
+        options.printer.note(f"warning: {left}")
+    options.printer.text(f"{revision}")
+
+
+async def _logged_out(store: Store, options: Options, name: str, reason: str) -> tuple[int, str]:
+    """The revision, and what somebody has to see to; empty: nothing."""
+    from agent.cli.identity.domain import now_s, settle
+    from agent.cli.people.adding import revoked
+    from agent.identity.spiffe import PERSON_USER
+    from registry.etcd.store import EtcdStore
+    from registry.etcd.users import remove_user
+    from registry.store import Refused
+
+    def decide(domain: Domain) -> tuple[Change, None]:
+        return revoked(domain, name, now_s(), reason), None
+
+    _, domain, revision = await settle(store, options.mesh, decide)
+    assert isinstance(store, EtcdStore)
+    try:
+        await remove_user(store, f"{PERSON_USER}{name}")
+    except Refused as refused:
+        return revision or domain.revision, f"{PERSON_USER}{name} may be a user of etcd still: {refused}"
+    return revision or domain.revision, ""
+
+
 def _revoke(options: Options, entry: Callable[[Domain, float], Revoked]) -> None:
     import msgspec
 

@@ -43,7 +43,7 @@ def create(
     """
     options: Options = context.obj
     keys = _keys(name)
-    layout = encode(Layout(state="own_only", at=now_text(), by=who(), rooms=list(MOVED)))
+    layout = encode(Layout(state="own_only", at=now_text(), by=who(name), rooms=list(MOVED)))
     first = shlex.join(["etcdctl", "put", keys.layout, layout.decode()])
     if not apply:
         options.printer.text(first)

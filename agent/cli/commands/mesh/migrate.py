@@ -110,7 +110,7 @@ async def _say(store: Store, mesh: str, census: Census, state: State) -> int:
     if census.layout is not None and (census.layout.state, census.layout.rooms) == (state, rooms):
         return census.layout_revision
     key = Keys(mesh).layout
-    word = encode(Layout(state=state, at=now_text(), by=who(), rooms=rooms))
+    word = encode(Layout(state=state, at=now_text(), by=who(mesh), rooms=rooms))
     outcome = await store.transact([Compare(key, mod_revision=census.layout_revision)], [Put(key, word)])
     if not outcome.succeeded:
         raise Failure("somebody else said where agents write, at the same time: see `shoal status`, and say it again")

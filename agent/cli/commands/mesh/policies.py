@@ -40,14 +40,14 @@ async def _confirmed(store: Store, mesh: str) -> tuple[Census, int]:
 
     census = await take(store, mesh, "policies", "held")
     keys = Keys(mesh)
-    return census, await store.put(keys.confirmed, word())
+    return census, await store.put(keys.confirmed, word(mesh))
 
 
-def word() -> bytes:
+def word(mesh: str) -> bytes:
     """What `confirmed/policies` says."""
     from registry.records import Confirmed, encode
 
-    return encode(Confirmed(at=now_text(), by=who()))
+    return encode(Confirmed(at=now_text(), by=who(mesh)))
 
 
 def now_text() -> str:

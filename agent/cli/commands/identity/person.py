@@ -1,0 +1,115 @@
+"""`shoal person`: who may log in to the mesh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.failure import Failure
+from agent.cli.options import who
+from agent.cli.printing import field
+
+if TYPE_CHECKING:
+    from agent.cli.identity.domain import Change, Domain
+    from agent.cli.options import Options
+    from agent.identity.tokens import Token
+
+app = typer.Typer(no_args_is_help=True, help="Say who may log in to the mesh.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="ada")]
+
+
+@app.callback()
+def person() -> None:
+    """Say who may log in to the mesh, and have a certificate of it in his own name."""
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    name: NameArgument,
+    description: Annotated[str, typer.Option("--description", help="For people.")] = "",
+) -> None:
+    """Let somebody log in. Prints the command that does it, good once and for an hour. Asked again, it makes another.
+
+    Example:  shoal person add ada --description 'on call'
+    """
+    from agent.cli.etcd_client import ask
+    from agent.cli.identity.domain import now_s, settle
+    from agent.cli.people.adding import added
+    from agent.identity.spiffe import PERSON_USER
+    from agent.identity.tokens import write_token
+
+    options: Options = context.obj
+
+    def decide(domain: Domain) -> tuple[Change, Token]:
+        return added(domain, name, description, who(options.mesh), now_s())
+
+    made, _, revision = ask(options, lambda store: settle(store, options.mesh, decide))
+    token = write_token(made)
+    if options.printer.json:
+        options.printer.value({"person": name, "user": f"{PERSON_USER}{name}", "token": token, "revision": revision})
+        return
+    options.printer.note(f"{name} may log in; what etcd lets {name} do there is that of its user {PERSON_USER}{name}:")
+    options.printer.note(f"shoal mesh grant {PERSON_USER}{name} --as operator --apply")
+    options.printer.note(f"{name} runs this within an hour, once; whoever runs it first is {name}:")
+    options.printer.text(f"shoal login {token}")
+
+
+@app.command("list")
+def list_(context: typer.Context) -> None:
+    """List who may log in, and whose token waits."""
+    from agent.cli.etcd_client import ask
+    from agent.cli.identity.domain import now_s, take
+    from agent.cli.identity.report import moment
+
+    options: Options = context.obj
+    domain = ask(options, lambda store: take(store, options.mesh))
+    domain.required()
+    joins = {join.person: join.until for join in domain.joins.values() if join.until.timestamp() > now_s()}
+    rows: list[dict[str, Any]] = [
+        {
+            "person": name,
+            "token_until": moment(joins[name]) if name in joins else None,
+            "by": said.by,
+            "description": said.description,
+        }
+        for name, said in sorted(domain.people.items())
+    ]
+    options.printer.rows(
+        rows,
+        {
+            "person": field("person"),
+            "token until": field("token_until"),
+            "by": field("by"),
+            "description": field("description"),
+        },
+        empty="nobody may log in to this mesh yet; `shoal person add NAME` lets somebody",
+    )
+
+
+@app.command()
+def rm(context: typer.Context, name: NameArgument) -> None:
+    """Let somebody log in no more, nor renew a login. One that stands is good until it ends: `shoal ca revoke person`.
+
+    Example:  shoal person rm ada
+    """
+    from agent.cli.etcd_client import ask
+    from agent.cli.identity.domain import settle
+    from agent.cli.people.adding import removed
+
+    options: Options = context.obj
+
+    def decide(domain: Domain) -> tuple[Change, None]:
+        change = removed(domain, name)
+        if not change.operations:
+            raise Failure(f"{name} is nobody who may log in; `shoal person list` has those who may")
+        return change, None
+
+    _, _, revision = ask(options, lambda store: settle(store, options.mesh, decide))
+    if options.printer.json:
+        options.printer.value({"person": name, "revision": revision})
+        return
+    options.printer.note(f"{name} may log in no more; a login that stands is good until it ends, in 12 hours at most")
+    options.printer.text(f"{revision}")

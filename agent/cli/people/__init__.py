@@ -1,0 +1,1 @@
+"""People of a mesh: who may log in, and who has."""

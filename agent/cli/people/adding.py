@@ -1,0 +1,74 @@
+"""Who may log in: what `shoal person add`, `rm` and `shoal ca revoke person` write. Pure, but for a token's secret."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.identity import revoking
+from agent.cli.identity.domain import Change, Domain
+from agent.cli.identity.inviting import token_for
+from agent.identity.certificates import PERSON_S
+from agent.identity.revocations import Revoked
+from agent.identity.spiffe import person_id
+from agent.identity.tokens import Token, digest_of
+from registry.identity_records import Join, Person
+from registry.records import encode
+from registry.store import Delete, Put
+
+
+def check_person(name: str) -> str:
+    """A person's name as it is. Raises Failure."""
+    try:
+        return person_id("any", name).person
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def added(domain: Domain, name: str, description: str, by: str, now_s: float) -> tuple[Change, Token]:
+    """That somebody may log in, and the token for it, which is good instead of those before. Raises Failure."""
+    domain.required()
+    token = msgspec.structs.replace(token_for(domain, "", now_s), person=check_person(name))
+    record = Join(person=name, until=datetime.fromtimestamp(token.until, UTC), by=by)
+    known = domain.people.get(name)
+    said = Person(description=description or (known.description if known is not None else ""), by=by)
+    digest = domain.keys.identity("joins", digest_of(token.secret))
+    member = domain.keys.identity("people", name)
+    change = Change([domain.unchanged(member), domain.unchanged(digest)], [])
+    _take_back(domain, name, change)
+    change.operations += [Put(member, encode(said)), Put(digest, encode(record))]
+    return change, token
+
+
+def removed(domain: Domain, name: str) -> Change:
+    """That somebody may log in no more; what he has is good until it ends. Raises Failure."""
+    domain.required()
+    change = Change([], [])
+    member = domain.keys.identity("people", check_person(name))
+    if domain.revision_of(member):
+        change.compares.append(domain.unchanged(member))
+        change.operations.append(Delete(member))
+    _take_back(domain, name, change)
+    return change
+
+
+def revoked(domain: Domain, name: str, now_s: float, reason: str) -> Change:
+    """The same, and that what he has is believed no more. Raises Failure."""
+    entry = Revoked(
+        until=datetime.fromtimestamp(int(now_s + PERSON_S), UTC),
+        person=check_person(name),
+        before=datetime.fromtimestamp(int(now_s), UTC),
+        reason=reason,
+    )
+    change, out = revoking.added(domain, entry, now_s), removed(domain, name)
+    return Change(change.compares + out.compares, change.operations + out.operations)
+
+
+def _take_back(domain: Domain, name: str, change: Change) -> None:
+    for digest, join in domain.joins.items():
+        if join.person == name:
+            key = domain.keys.identity("joins", digest)
+            change.compares.append(domain.unchanged(key))
+            change.operations.append(Delete(key))
