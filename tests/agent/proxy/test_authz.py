@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.identity.spiffe import SpiffeId, service_id
 from agent.identity.verdict import Identity
@@ -414,3 +416,40 @@ def test_what_another_agent_delivers_is_its_to_end(play: Playbook) -> None:
     assert play.upstream("far") >> SWITCHED
     play.put(far, service=LAMPS, authz=NOBODY)
     assert not client.closed
+
+
+# Levels, in whatever order.
+
+DECIDING: dict[str, dict[str, Any]] = {
+    "closed": {"rules": []},
+    "the shop's": SHOP,
+    "no admin": {"rules": [{"deny": "anybody", "match": {"path": {"prefix": "/admin"}}}], "default": "allow"},
+    "open": {"rules": [{"allow": "anybody"}]},
+    "no strangers": {"rules": [{"deny": "anonymous"}, {"allow": "anybody", "match": {"method": ["GET"]}}]},
+}
+CHOSEN = st.lists(st.sampled_from(sorted(DECIDING)), min_size=1, max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    CHOSEN.flatmap(lambda names: st.tuples(st.just(names), st.permutations(range(len(names))))),
+    st.permutations((LAMPS, "*.production", "*")),
+    st.sampled_from([[], [NAMED]]),
+    st.sampled_from(["GET /", "GET /admin", "PUT /"]),
+)
+def test_any_level_that_denies_wins(
+    chosen: tuple[list[str], list[int]], keys: list[str], lines: list[str], first: str
+) -> None:
+    """Whichever it is, in whatever order they come, and whatever stands at which."""
+    names, order = chosen
+
+    def passes(*documents: dict[str, Any]) -> bool:
+        with Playbook(host="here") as play:
+            entrust(play.worker)
+            play.put("shop", service="shop.production")
+            levels = [PolicyFrame(keys[n], n + 2, json.dumps(each).encode()) for n, each in enumerate(documents)]
+            levels = [levels[n] for n in order] if len(levels) == len(order) else levels
+            guard(play, PolicyFrame(levels[0].key, levels[0].revision, levels[0].text, wider=levels[1:]))
+            return not denied(play, asks(play, *lines, first=f"{first} HTTP/1.1"))
+
+    assert passes(*[DECIDING[name] for name in names]) == all(passes(DECIDING[name]) for name in names)
