@@ -27,18 +27,31 @@ _SPIFFE: Final = b"spiffe://"
 class Proof:
     """What a handshake has shown of a client."""
 
-    __slots__ = ("called", "identity", "ours")
+    __slots__ = ("called", "foreign", "identity", "ours")
 
-    def __init__(self, identity: Identity, called: str, *, ours: bool) -> None:
+    def __init__(self, identity: Identity, called: str, *, ours: bool, foreign: bool = False) -> None:
         self.identity = identity
         self.called = called
         self.ours = ours
+        self.foreign = foreign
 
 
 class Peer:
     """One client."""
 
-    __slots__ = ("_agents", "_hidden", "_trail", "address", "called", "caller", "identity", "local", "ours", "proven")
+    __slots__ = (
+        "_agents",
+        "_hidden",
+        "_trail",
+        "address",
+        "called",
+        "caller",
+        "foreign",
+        "identity",
+        "local",
+        "ours",
+        "proven",
+    )
 
     def __init__(
         self, address: str, agents: Agents | None, proof: Proof | None = None, local: LocalUser | None = None
@@ -53,7 +66,9 @@ class Peer:
         self.called = proof.called if proof is not None else ""
         """Which service it has called in doing so; empty: the agent itself, or there was no proof."""
         self.ours = proof is not None and proof.ours
-        """Whether it is somebody of our own trust domain."""
+        """Whether it is a service or an agent of our own trust domain."""
+        self.foreign = proof is not None and proof.foreign
+        """Whether it is somebody of another one. A person of ours is neither."""
         self.caller = proof.identity.id.service if proof is not None and proof.ours else ""
         """The service of ours that it has proven to be, or that its user is; empty: another, or nobody known."""
         if local is not None:
@@ -73,12 +88,6 @@ class Peer:
     def known(self) -> bool:
         """Whether it is settled who it is, whatever its requests say."""
         return self.identity is not None or self.local is not None
-
-    @property
-    def foreign(self) -> bool:
-        """Whether it is somebody of another trust domain."""
-        identity = self.identity
-        return identity is not None and not self.ours and bool(identity.id.path)
 
     def hands_on(self, said: bytes) -> Stranger | None:
         """Whose request of another trust domain an agent hands on, where it says so; its own host has let him in. None:

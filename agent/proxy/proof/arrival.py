@@ -51,8 +51,10 @@ class Arrival:
 
     def _on_secured(self, sock: TlsSocket, identity: Identity) -> None:
         security = self._security
-        ours = identity.id.member and identity.id.trust_domain == security.trust_domain
-        self._take(sock, self._address, Proof(identity, security.called(sock.context), ours=ours))
+        here = identity.id.trust_domain == security.trust_domain
+        foreign = bool(identity.id.path) and not here
+        proof = Proof(identity, security.called(sock.context), ours=here and identity.id.member, foreign=foreign)
+        self._take(sock, self._address, proof)
         security.on_settled()
 
     def _on_failed(self, reason: str) -> None:
