@@ -8,7 +8,7 @@ Laws
 - An error while a request is judged denies: the condition of a rule that denies holds then, and that of one that
   allows does not.
 
-The library is an extra (`shoal[cel]`): who has it not refuses documents that need it, and says so.
+The library is an extra (`shoal-mesh[cel]`): who has it not refuses documents that need it, and says so.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _compiled(text: str) -> Any:
     try:
         found = _environment().compile(text)
     except ModuleNotFoundError:
-        raise Flaw("$", "conditions in CEL need a package that is not here: pip install 'shoal[cel]'") from None
+        raise Flaw("$", "conditions in CEL need a package that is not here: pip install 'shoal-mesh[cel]'") from None
     except (RuntimeError, ValueError) as error:
         raise Flaw("$", _said(str(error))) from None
     if str(found.return_type()) != "BOOL":

@@ -64,7 +64,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without")
 def test_who_has_no_library_says_so() -> None:
     """A document that needs it is refused; others are as ever."""
-    assert refused("true") == "conditions in CEL need a package that is not here: pip install 'shoal[cel]'"
+    assert refused("true") == "conditions in CEL need a package that is not here: pip install 'shoal-mesh[cel]'"
     assert isinstance(read({"allow": ["shop"]}), Authz)
 
 
@@ -105,7 +105,7 @@ def test_a_document_has_few_conditions() -> None:
 
 @pytest.fixture
 def library() -> None:
-    pytest.importorskip("cel_expr_python", reason="conditions in CEL are an extra: pip install 'shoal[cel]'")
+    pytest.importorskip("cel_expr_python", reason="conditions in CEL are an extra: pip install 'shoal-mesh[cel]'")
     condition._environment.cache_clear()
     condition._compiled.cache_clear()
 
