@@ -148,6 +148,9 @@ class Seen(Record, frozen=True, kw_only=True):
 
     calls: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """By calling service (empty: callers that do not say who they are): the services called."""
+    plain: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    """By service, and host or address at the other end: when a request for it last came or went in plain text, where
+    its policy is permissive."""
     at: str = ""
 
 

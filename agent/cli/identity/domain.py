@@ -17,7 +17,7 @@ from agent.identity.grants import Grant, parse_grant
 from agent.identity.revocations import Revocations, parse_revocations
 from registry.identity_records import Holds, Host, IssuerRecord, Join, Person, Request, Signed
 from registry.keys import Key, Keys, Room
-from registry.records import Agent, Instance, Malformed, decode
+from registry.records import Agent, Instance, Malformed, Seen, decode
 from registry.store import Compare, Delete, Put, prefix_end
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Domain(msgspec.Struct, kw_only=True):
     agents: dict[str, Agent] = msgspec.field(default_factory=dict)
     instances: dict[tuple[str, str], Instance] = msgspec.field(default_factory=dict)
     """By service and id."""
+    seen: dict[str, Seen] = msgspec.field(default_factory=dict)
+    """By host, what its agent has seen."""
     items: dict[str, KeyValue] = msgspec.field(default_factory=dict)
     """By key, as it stands."""
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
@@ -91,6 +93,7 @@ async def take(store: Store, mesh: str) -> Domain:
         Room.SIGNED,
         Room.AGENTS,
         Room.INSTANCES,
+        Room.SEEN,
     ):
         prefix = domain.keys.room(room)
         found = await store.range(prefix, prefix_end(prefix), revision=domain.revision)
@@ -143,6 +146,8 @@ def _enter_record(domain: Domain, key: Key, value: bytes) -> None:
         domain.requests[pair] = decode(Request, value)
     elif key.room is Room.SIGNED:
         domain.signed[pair] = decode(Signed, value)
+    elif key.room is Room.SEEN:
+        domain.seen[key.first] = decode(Seen, value)
     elif key.room is Room.AGENTS:
         domain.agents[key.first] = decode(Agent, value)
     elif key.room is Room.INSTANCES:

@@ -44,6 +44,7 @@ def report(domain: Domain, now_s: float) -> Row:
         "held": held,
         "pending": pending,
         "refused": refused,
+        "plain": list(_plain(domain)),
         "revoked": len(domain.revocations),
         "malformed": malformed,
         "wrong": bool(bad or refused or malformed or not issuers),
@@ -141,6 +142,21 @@ def _refused(domain: Domain) -> Iterator[Row]:
         stands = domain.revision_of(domain.keys.request(host, name))
         if signed.refused and signed.request >= stands:
             yield {"host": host, "name": name, "reason": signed.refused, "allow": _allow(domain, host, name)}
+
+
+def _plain(domain: Domain) -> Iterator[Row]:
+    """Who sends plain text where `tls` is permissive, to whom and for which services, and when that was last seen. Both
+    ends may have seen it; an address that no agent is registered at stands for whoever is there."""
+    hosts = {agent.address: host for host, agent in domain.agents.items()}
+    last: dict[tuple[str, str], dict[str, str]] = {}
+    for host, seen in domain.seen.items():
+        for service, peers in seen.plain.items():
+            for peer, at in peers.items():
+                pair = (host, peer) if peer in domain.agents else (hosts.get(peer, peer), host)
+                services = last.setdefault(pair, {})
+                services[service] = max(at, services.get(service, ""))
+    for (sender, receiver), services in sorted(last.items()):
+        yield {"from": sender, "to": receiver, "services": sorted(services), "last": max(services.values())}
 
 
 def _allow(domain: Domain, host: str, name: str) -> list[str]:

@@ -4,8 +4,9 @@ were refused."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from typing import Final
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -13,7 +14,7 @@ import trio
 
 import agent
 from agent import build, frames, questions
-from agent.control.host.clock import now_text
+from agent.control.host.clock import now_text, text_of
 from agent.control.host.etcd_rights import may_write
 from agent.control.mesh.documents.audits import Audits
 from agent.control.mesh.documents.in_force import InForce, Place, Refused
@@ -39,6 +40,10 @@ REFUSED_S: Final = 30.0
 """Until the next try, where etcd's roles do not allow it (docs/keys.md)."""
 MAX_CALLED: Final = 500
 """Services that a caller is written down with, so that the record stays small."""
+PLAIN_STEP_S: Final = 60
+"""How exactly it is told when plain text was last seen, and how often at most."""
+PLAIN_S: Final = 86_400
+MAX_PLAIN: Final = 200
 log = structlog.get_logger()
 
 
@@ -122,21 +127,54 @@ async def keep_layout(store: Store, keys: Keys, table: Table) -> None:
             await trio.sleep(REFUSED_S)
 
 
+class Plain:
+    """Who was last seen in plain text, and when: counts are of since ever, and what is asked is who goes on."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._at: dict[tuple[str, str], int] = {}
+        """Service and peer: in steps of PLAIN_STEP_S, so that what goes on is written seldom."""
+
+    def look(self, workers: Iterable[Mapping[str, Any]], now_s: float) -> dict[str, dict[str, str]]:
+        """As `Seen.plain`. `workers`: what each has counted."""
+        step = int(now_s // PLAIN_STEP_S)
+        counts: dict[tuple[str, str], int] = {}
+        for worker in workers:
+            for service, figures in worker["services"].items():
+                for peer, count in figures.get("plain", {}).items():
+                    counts[service, peer] = counts.get((service, peer), 0) + count
+        for pair, count in counts.items():
+            if count > self._counts.get(pair, 0):
+                self._at[pair] = step
+        self._counts |= counts
+        recent = sorted(self._at, key=lambda pair: (-self._at[pair], pair))[:MAX_PLAIN]
+        self._at = {pair: self._at[pair] for pair in recent if step - self._at[pair] <= PLAIN_S // PLAIN_STEP_S}
+        found: dict[str, dict[str, str]] = {}
+        for service, peer in sorted(self._at):
+            found.setdefault(service, {})[peer] = text_of(self._at[service, peer] * PLAIN_STEP_S)
+        return found
+
+
 async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
-    """Keep seen/<host> at which service was seen to call which; written only when there is a new pair."""
+    """Keep seen/<host> at which service was seen to call which, and who sends plain text; written only when there is a
+    new pair, or one goes on."""
     said: dict[str, list[str]] = {}
+    plain = Plain()
+    said_plain: dict[str, dict[str, str]] = {}
     while True:
         calls: dict[str, set[str]] = {}
-        for worker in fleet.counted():
+        workers = fleet.counted()
+        for worker in workers:
             for service, figures in worker["services"].items():
                 for caller in figures["callers"]:
                     calls.setdefault(caller, set()).add(service)
         for caller, services in said.items():
             calls.setdefault(caller, set()).update(services)  # services that are gone are forgotten
         found = {caller: sorted(services)[:MAX_CALLED] for caller, services in sorted(calls.items())}
-        if found != said:
-            said = found
-            holder.put(keys.seen(host), encode(Seen(calls=found, at=now_text())))
+        found_plain = plain.look(workers, time.time())
+        if found != said or found_plain != said_plain:
+            said, said_plain = found, found_plain
+            holder.put(keys.seen(host), encode(Seen(calls=found, plain=found_plain, at=now_text())))
         await trio.sleep(SEEN_EVERY_S)
 
 

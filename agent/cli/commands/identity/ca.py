@@ -10,6 +10,7 @@ import typer
 from agent.cli.commands.identity import revoke, rotate
 from agent.cli.completion import hosts
 from agent.cli.failure import Exit, Failure
+from agent.cli.findings.finding import named
 from agent.cli.printing import field
 
 if TYPE_CHECKING:
@@ -253,6 +254,8 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     for row in told["refused"]:
         printer.text(f"refused   {row['host']} asks for {row['name']}: {row['reason']}")
         _show_allowing(printer, row)
+    for row in told["plain"]:
+        printer.text(f"plain     {row['from']} -> {row['to']}: {named(row['services'])}, last at {row['last']}")
     for key, why in told["malformed"].items():
         printer.text(f"malformed {key}: {why}")
 

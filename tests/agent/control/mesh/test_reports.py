@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 import trio
 
-from agent.control.mesh.reports import Rejections, keep_layout, known_here, others_run, tell_version
+from agent.control.mesh.reports import (
+    MAX_PLAIN,
+    PLAIN_S,
+    PLAIN_STEP_S,
+    Plain,
+    Rejections,
+    keep_layout,
+    known_here,
+    others_run,
+    tell_version,
+)
 from agent.control.mesh.table import Table
 from registry.keys import Keys, Room
 from registry.lease import Holder
@@ -303,3 +313,38 @@ async def test_a_role_that_may_not_write_it_harms_no_other_key(autojump_clock: t
         await trio.sleep(10)
         assert await store.get(VERSION) is not None
         nursery.cancel_scope.cancel()
+
+
+def counted(**plain: dict[str, int]) -> list[dict[str, Any]]:
+    """What workers say that they have counted."""
+    return [{"services": {service: {"callers": {}, "plain": peers} for service, peers in plain.items()}}]
+
+
+def test_plain_text_that_goes_on_is_told_by_when_it_was_last_seen() -> None:
+    """To the minute; what has ended keeps its time, for a day."""
+    plain = Plain()
+    start = 1_800_000_000.0
+    first = plain.look(counted(pets={"web-2": 3}), start + 5)
+    assert first == {"pets": {"web-2": "2027-01-15T08:00:00.000Z"}}
+    assert plain.look(counted(pets={"web-2": 3}), start + 3600) == first
+    assert plain.look(counted(pets={"web-2": 4}), start + 30) == first
+    again = plain.look(counted(pets={"web-2": 9}, vets={"10.0.0.3": 1}), start + 120)
+    assert again == {"pets": {"web-2": "2027-01-15T08:02:00.000Z"}, "vets": {"10.0.0.3": "2027-01-15T08:02:00.000Z"}}
+    assert plain.look(counted(pets={"web-2": 9}), start + 120 + PLAIN_S + PLAIN_STEP_S) == {}
+
+
+def test_plain_text_is_added_up_over_workers() -> None:
+    """One that began anew, with lower counts, tells nothing new; nor one of the version before, with none."""
+    plain = Plain()
+    both = counted(pets={"web-2": 3}) + counted(pets={"web-2": 4})
+    first = plain.look(both, 60.0)
+    assert plain.look([*counted(pets={"web-2": 3}), {"services": {"pets": {"callers": {}}}}], 6000.0) == first
+    assert plain.look(counted(pets={"web-2": 8}), 6000.0) != first
+
+
+def test_plain_text_of_many_is_bounded() -> None:
+    """The latest stay."""
+    plain = Plain()
+    plain.look(counted(old={f"h{n}": 1 for n in range(MAX_PLAIN)}), 60.0)
+    found = plain.look(counted(new={f"h{n}": 1 for n in range(MAX_PLAIN - 1)}), 600.0)
+    assert {service: len(peers) for service, peers in found.items()} == {"new": MAX_PLAIN - 1, "old": 1}
