@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import socket
@@ -110,6 +111,10 @@ def test_from_plain_text_to_strict_and_back_under_load(mesh: Mesh) -> None:
             return counted(alpha, "shoal_plaintext_requests") == before
 
         until("nothing is in plain text", no_more_plain)
+        said = until(
+            "who sent it", lambda: json.loads(mesh.shoal("-o", "json", "ca", "status", check=False).stdout)["plain"]
+        )
+        assert [(row["from"], row["to"], row["services"]) for row in said] == [("alpha", "beta", [PETS])]
         level(mesh, "strict")
         traffic.more(300)
         assert in_plain_text(beta) == 403

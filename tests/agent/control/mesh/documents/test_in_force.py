@@ -278,3 +278,23 @@ def test_the_record_is_read_back() -> None:
 def test_kinds_of_control_are_no_ones_frames() -> None:
     """What control enforces by itself closes nothing."""
     assert not any(BY_NAME[kind].fails_closed for kind in NOT_FOR_WORKERS)
+
+
+def test_what_instances_speak_is_known_of_every_level() -> None:
+    """For checks: a document that is only watched says nothing, nor does one that is refused."""
+    table = Table(KEYS, "web-1")
+
+    def put(pattern: str, document: object, revision: int) -> str:
+        key = KEYS.policy("tls", pattern)
+        table.apply([Change(key, json.dumps(document).encode(), revision)], revision)
+        origin = table.in_force.origin("pets.production")
+        return origin.name or origin.speaks if origin is not None else ""
+
+    secured = {"speaks": "tls", "name": "db.internal"}
+    assert put("*", {"mtls": "off", "origin": secured, "mode": "audit"}, 1) == ""
+    assert put("*", {"mtls": "off", "origin": secured}, 2) == "db.internal"
+    assert put("pets.production", {"mtls": "strict", "origin": {"speaks": "plain"}}, 3) == "db.internal"
+    assert (
+        put("pets.production", {"mtls": "strict", "origin": {**secured, "name": "pets.internal"}}, 4) == "pets.internal"
+    )
+    assert put("pets.production", {"mtls": "strict", "origin": {"speaks": "tls"}}, 5) == "pets.internal"
