@@ -111,6 +111,7 @@ class Updates:
         for change in update.changes:
             self._here.holder.hear(change)
         self._identity.hear(update.changes, resync=update.resync, another=bool(update.another))
+        self._drop_expelled()
         self._events.take(update, touched, cluster=self.mirror.cluster_id)
         self._first.set()
         mesh.saved.changed()
@@ -178,6 +179,13 @@ class Updates:
             await trio.sleep(FORGET_EVERY_S)
             if self._mesh.table.forget_departed(trio.current_time()):
                 self._publish()
+
+    def _drop_expelled(self) -> None:
+        """Of a host that was put out nothing is suspected to live: whoever answers there is not who was meant."""
+        expelled = self._identity.expelled
+        gone = self._mesh.table.suspects.of_hosts(expelled) if expelled else []
+        if gone:
+            self._on_probed((gone, []))
 
     def _on_probed(self, found: Found) -> None:
         """Believe the deletion of those that are gone, and dial the others where they answer."""

@@ -78,6 +78,11 @@ class Revocations:
     def __hash__(self) -> int:
         return hash(frozenset(self._entries))
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Those of whom everything is revoked that they had."""
+        return frozenset(value for sort, value in self._entries if sort == "host")
+
     def merged(self, other: Revocations, now_s: float) -> Revocations:
         """What either has, without what is over."""
         both = (*self._entries.values(), *other._entries.values())

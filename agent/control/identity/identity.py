@@ -100,6 +100,11 @@ class AgentIdentity:
             await self._engaged.run()
 
     @property
+    def expelled(self) -> frozenset[str]:
+        """Hosts that are revoked, and belong to the mesh no more: nothing that was theirs is to be called."""
+        return self._engaged.standing.expelled if self._engaged is not None else frozenset()
+
+    @property
     def malformed(self) -> dict[str, str]:
         """Keys that are not believed, and why."""
         return self._engaged.malformed if self._engaged is not None else {}

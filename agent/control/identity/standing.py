@@ -64,6 +64,8 @@ class Standing:
         """The revision at which each key stands in etcd now, good or bad."""
         self.renew_before: dict[str, float] = {}
         """By host: certificates that began earlier are to be others (s of the epoch)."""
+        self.expelled: frozenset[str] = frozenset()
+        """Hosts that are revoked, and belong to the mesh no more."""
         self._services: dict[str, Grant] = {}
         self._hosts: set[str] = set()
         self._trusted = object()
@@ -105,6 +107,7 @@ class Standing:
                 taken = True
         if taken:
             self.grants = Grants(self._hosts, self._services)
+            self.expelled = self.revocations.hosts - self._hosts
         return taken
 
     def _take(self, key: Key, change: Change, now_s: float, *, another: bool) -> None:

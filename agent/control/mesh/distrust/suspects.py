@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -42,6 +42,11 @@ class Suspects:
     def lost_agents(self) -> Iterator[Suspect]:
         """Agents, likewise."""
         return self._doubts.lost_agents()
+
+    def of_hosts(self, hosts: Collection[str]) -> list[Identity]:
+        """All that is kept of some hosts: endpoints, and the agents (without a service)."""
+        found = [identity for identity, doubt in self._doubts.of.items() if doubt.agent in hosts]
+        return found + [("", host) for host in self._doubts.agents if host in hosts]
 
     def judge(self, removed: Mapping[Identity, EndpointFrame | None], now_s: float, losses: Losses) -> list[Identity]:
         """Keep those whose deletion is not believed; returns them."""

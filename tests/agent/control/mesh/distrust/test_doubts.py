@@ -117,6 +117,25 @@ def test_an_owner_that_is_back_has_the_say() -> None:
     assert mesh.suspected() == set() and len(mesh.served("many")) == 8
 
 
+def test_what_is_kept_of_some_hosts() -> None:
+    """Their endpoints, of every service, and their agents; nothing of others, and nothing that stands."""
+    mesh = Mesh()
+    mesh.put(agents__a=agent(8), agents__b=agent(7), agents__c=agent(6))
+    mesh.put(
+        instances__pets__1=instance("a"), instances__shop__2=instance("a", 81), instances__pets__3=instance("b", 82)
+    )
+    mesh.put(instances__pets__4=instance("c", 83))
+    mesh.put(agents__a=None, agents__b=None, instances__pets__1=None, instances__shop__2=None, instances__pets__3=None)
+    suspects = mesh.table.suspects
+    assert sorted(suspects.of_hosts({"a"})) == [("", "a"), ("pets", "1"), ("shop", "2")]
+    assert sorted(suspects.of_hosts({"b", "c"})) == [("", "b"), ("pets", "3")]
+    assert suspects.of_hosts({"d"}) == suspects.of_hosts(set()) == []
+    for identity in suspects.of_hosts({"a"}):
+        mesh.table.drop_suspect(*identity)
+    assert suspects.of_hosts({"a"}) == [] and mesh.suspected() == {"pets/3"}
+    assert mesh.served("pets") == ["4", "3"] and mesh.served("shop") == []
+
+
 def test_nothing_is_suspected_for_ever() -> None:
     """Somebody answers there, hour after hour: a name must end all the same."""
     mesh = small()
