@@ -30,7 +30,7 @@ from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
 from agent.control.host.sockets import HANDOVER, Handover, received
 from agent.control.instances.host_claim import HostTaken, claim_host, keep_name
-from agent.control.mesh.reports import acknowledge, keep_layout, known_here, tell_calls, tell_version
+from agent.control.mesh.reports import acknowledge, begin_mesh, keep_layout, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.previous import in_memory
 from agent.process import held_signals
@@ -151,7 +151,9 @@ class Control:
 
     async def _claim_and_hold(self) -> None:
         """Claim the host's name, then keep everything that is ours in etcd."""
-        here = self.parts.here
+        here, mesh = self.parts.here, self.parts.mesh
+        if not mesh.saved.saved_at and not self._handover.boot:
+            await begin_mesh(here.store, here.keys, self._settings.host, mesh.table)
         if await self.parts.updates.first_within_grace():
             self.parts.registrar.adopt_verdicts()
         self._record = here.record()

@@ -23,7 +23,6 @@ PREFIX = "/shoal/default/"
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
     with running_mesh(tmp_path) as running:
-        running.etcdctl("put", f"{PREFIX}confirmed/hosts", '{"state": "common"}')
         yield running
 
 

@@ -22,10 +22,11 @@ from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
 from policies.catalogue import KINDS
 from policies.vocabulary import vocabulary
+from registry.backoff import Backoff
 from registry.keys import MOVING, Keys, own
 from registry.lease import Holder
-from registry.records import Ack, Rejection, Seen, Version, encode
-from registry.store import Compare, Delete, Put, Store, StoreError
+from registry.records import MOVED, Ack, Layout, Rejection, Seen, Version, encode
+from registry.store import Compare, Delete, Put, Store, StoreError, prefix_end
 from registry.store import Refused as NotAllowed
 
 ACK_AFTER_S: Final = 0.05
@@ -35,6 +36,8 @@ SEEN_EVERY_S: Final = 2.0
 VERSION_EVERY_S: Final = 0.2
 """How often it is looked whether there is another lease."""
 LAYOUT_EVERY_S: Final = 1.0
+HEARD_S: Final = 2.0
+"""How long an agent waits to hear of what it has put itself."""
 VERSION_AGAIN_S: Final = 5.0
 REFUSED_S: Final = 30.0
 """Until the next try, where etcd's roles do not allow it (docs/keys.md)."""
@@ -108,6 +111,27 @@ async def _may_move(store: Store, keys: Keys, host: str, rooms: list[str]) -> li
     reports = await may_write(store, keys.tally("shoal", host, own=True))
     others = await may_write(store, keys.instance("shoal", own("shoal", host)))
     return [room for room in rooms if (reports if room == "reports" else others)]
+
+
+async def begin_mesh(store: Store, keys: Keys, host: str, table: Table) -> None:
+    """Have a mesh that nothing stands of begin with agents that write under their hosts' own keys; returns once it is
+    known whether this is one. For an agent without a table on disk: one that has is no mesh's first."""
+    backoff = Backoff(0.1, 2.0)
+    word = Layout(state="own_only", at=now_text(), by=f"agent {host}", rooms=list(MOVED))
+    while True:
+        try:
+            empty = [Compare(keys.prefix, create_revision=0, end=prefix_end(keys.prefix))]
+            if not (await store.transact(empty, [Put(keys.layout, encode(word))])).succeeded:
+                return
+            break
+        except NotAllowed:
+            return  # with roles it is an operator who makes a mesh (docs/keys.md)
+        except StoreError:
+            await trio.sleep(backoff.next_s())
+    log.info("a new mesh: agents write under their hosts' own keys", mesh=keys.mesh)
+    with trio.move_on_after(HEARD_S):
+        while table.forms.layout is None:  # noqa: ASYNC110 - what we put first would else have to move at once
+            await trio.sleep(0.02)
 
 
 async def keep_layout(store: Store, keys: Keys, table: Table) -> None:

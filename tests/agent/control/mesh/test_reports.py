@@ -13,6 +13,7 @@ from agent.control.mesh.reports import (
     PLAIN_STEP_S,
     Plain,
     Rejections,
+    begin_mesh,
     keep_layout,
     known_here,
     others_run,
@@ -348,3 +349,75 @@ def test_plain_text_of_many_is_bounded() -> None:
     plain.look(counted(old={f"h{n}": 1 for n in range(MAX_PLAIN)}), 60.0)
     found = plain.look(counted(new={f"h{n}": 1 for n in range(MAX_PLAIN - 1)}), 600.0)
     assert {service: len(peers) for service, peers in found.items()} == {"new": MAX_PLAIN - 1, "old": 1}
+
+
+def first(host: str = "here") -> Table:
+    """What an agent knows that has no table on disk."""
+    return Table(KEYS, host)
+
+
+async def test_a_new_mesh_begins_under_hosts(autojump_clock: trio.testing.MockClock) -> None:
+    """Two agents at once that are the first: one says it, and both know then that it is said."""
+    store = MemoryStore()
+    async with trio.open_nursery() as nursery:
+        for host in ("here", "there"):
+            nursery.start_soon(begin_mesh, store, KEYS, host, first(host))
+    found = await store.get(KEYS.layout)
+    assert found is not None and found.version == 1
+    word = decode(Layout, found.value)
+    assert (word.state, word.rooms) == ("own_only", ["events", "reports"]) and word.by.startswith("agent ")
+
+
+OLD = [
+    KEYS.agent("old"),
+    KEYS.instance("pets", "a"),
+    KEYS.health("pets", "a"),
+    KEYS.ack("old"),
+    KEYS.event("1", Room.TOLD),
+]
+
+
+@pytest.mark.parametrize("key", [*OLD, KEYS.policy("retry", "*"), KEYS.condition("mesh"), f"{KEYS.prefix}anything"])
+async def test_a_mesh_of_which_something_stands_is_none_of_these(key: str) -> None:
+    """Whatever it is, so that no agent of the version before is left alone. Other meshes do not count."""
+    store, other = MemoryStore(), MemoryStore()
+    await store.put(key, b"{}")
+    await begin_mesh(store, KEYS, "here", first())
+    assert await store.get(KEYS.layout) is None
+    await other.put(key.replace("/default/", "/default2/"), b"{}")
+    await other.put(key.replace("/default/", "/a/"), b"{}")
+    with trio.fail_after(30):
+        await begin_mesh(other, KEYS, "here", first())
+    assert await other.get(KEYS.layout) is not None
+
+
+async def test_what_is_said_already_is_left_alone() -> None:
+    """An operator who said otherwise beforehand."""
+    store = MemoryStore()
+    await store.put(KEYS.layout, encode(Layout(state="common")))
+    await begin_mesh(store, KEYS, "here", first())
+    found = await store.get(KEYS.layout)
+    assert found is not None and decode(Layout, found.value).state == "common"
+
+
+async def test_without_the_right_an_agent_says_nothing() -> None:
+    """Where etcd has roles an operator made the mesh, and said it."""
+
+    class Guarded(MemoryStore):
+        async def transact(self, *_: object, **__: object) -> Outcome:
+            raise Refused("etcdserver: permission denied")
+
+    with trio.fail_after(30):
+        await begin_mesh(Guarded(), KEYS, "here", first())
+
+
+async def test_etcd_that_is_away_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """Else the agent would put its own keys first, and there would be no new mesh."""
+    store = MemoryStore()
+    store.down = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin_mesh, store, KEYS, "here", first())
+        await trio.sleep(60)
+        assert nursery.child_tasks
+        store.down = False
+    assert await store.get(KEYS.layout) is not None
