@@ -6,7 +6,7 @@ Laws
   (`agents/<host>` in etcd) or from ranges that this host's settings name, and never for anything that is said in them.
 - An agent does not call itself, so its own address is nobody's, unless other agents are registered there too.
 - Whoever may send from an agent's address counts as that agent: every process of its host, and all behind the same
-  NAT. Certificates will say more; they replace this predicate, and whoever asks it need not know.
+  NAT. Who has shown a certificate is judged by that, and not asked about here (`agent.proxy.peer`).
 """
 
 from __future__ import annotations
