@@ -134,25 +134,25 @@ def _around(
         fleet.prove()
 
     return Around(
-        here.store,
-        here.keys,
-        here.settings.host,
-        here.settings.state_path / "identity",
-        lambda: here.holder.lease,
-        lambda: (
+        store=here.store,
+        keys=here.keys,
+        host=here.settings.host,
+        folder=here.settings.state_path / "identity",
+        lease=lambda: here.holder.lease,
+        services=lambda: (
             {service for service, _ in registrar.local}
             | taken_in(mesh.table.in_force, mesh.table.host, mesh.table.services)
         ),
-        lambda: mesh.table.agents,
-        partial(_is_strict, mesh),
-        prove,
-        fleet.has_taken,
-        tell,
-        time.time,
-        Random(),
-        secrets.token_bytes,
-        _in_a_thread,
-        peers.ask,
+        alive=lambda: mesh.table.agents,
+        strict=partial(_is_strict, mesh),
+        prove=prove,
+        proves=fleet.has_taken,
+        tell=tell,
+        clock=time.time,
+        chance=Random(),
+        serials=secrets.token_bytes,
+        disk=_in_a_thread,
+        ask=peers.ask,
     )
 
 

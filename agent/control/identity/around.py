@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from agent.control.identity.way import Way
 from agent.frames import Trust
@@ -30,7 +31,8 @@ class OnDisk(Protocol):
         ...
 
 
-class Around(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
     """Of one agent."""
 
     store: Store
