@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -98,7 +99,7 @@ class Parts:
             events=detector.of_instance,
         )
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers)
-        around = around._replace(workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
+        around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)
         self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity)
         self.stopping = trio.Event()
