@@ -123,9 +123,10 @@ class Walk(Hands):
 
     def say(self, refuse: Refuse) -> Refusal:
         """Tell of an answer of the mesh's own; returns what the client is told."""
-        refusal = refuse.refusal if refuse.said is None else refuse.said
-        if self.stranger is not None:
-            refusal = story.outside(refusal, hidden=refuse.said is not None)
+        said = refuse.said
+        refusal = refuse.refusal if said is None else said
+        if self.stranger is not None and (said is None or said.status == 404):
+            refusal = story.outside(refusal, hidden=said is not None)
         if self.explained is not None:
             policies: story.Policies = _NO_POLICIES
             if refuse.said is not None:

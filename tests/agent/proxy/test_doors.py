@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from agent.frames import Svid, Trust
-from agent.identity.spiffe import SpiffeId, agent_id, service_id
+from agent.identity.spiffe import SpiffeId, agent_id, person_id, service_id
 from agent.proxy.request.explain import explain
 from agent.proxy.worker import Worker
 from agent.questions import Explain
@@ -162,6 +162,40 @@ async def test_a_service_of_another_mesh_answers(tmp_path: Path) -> None:
         assert b"pets.eu" not in head and b"gateway" not in head
         stats = found.gate.worker.table.services[PETS].stats
         assert stats.outside == {"us.shoal": 1} and stats.callers == {}
+
+
+RULED = {
+    "shop": ([{"allow": ["spiffe://us.shoal/svc/shop.production"]}], 200),
+    "all of its domain": ([{"allow": ["spiffe://us.shoal/*"]}], 200),
+    "anybody": ([{"allow": "anybody"}], 200),
+    "denied before": ([{"deny": ["spiffe://us.shoal/svc/*.production"]}, {"allow": "anybody"}], 403),
+    "another service": ([{"allow": ["spiffe://us.shoal/svc/till.production"]}], 403),
+    "another domain": ([{"allow": ["spiffe://asia.shoal/*"]}], 403),
+    "our services": ([{"allow": ["*"]}], 403),
+    "ours of that name": ([{"allow": ["shop.production"]}], 403),
+    "the gateway's host": ([{"allow": ["spiffe://eu.shoal/*"]}], 403),
+    "no service of ours": ([{"allow": "anonymous"}], 200),
+}
+
+
+@pytest.mark.parametrize("outbound", [False, True], ids=["beside the instance", "at the gateway too"])
+@pytest.mark.parametrize("name", RULED)
+async def test_rules_know_who_came_in(tmp_path: Path, name: str, outbound: bool) -> None:
+    """By whom he has proven to be, and never as the gateway that hands him on, nor as one of ours of the same name."""
+    rules, status = RULED[name]
+    async with doors(tmp_path) as found:
+        found.exports(authz={"rules": rules, "outbound": outbound})
+        answer = await found.ask()
+        assert answer.startswith(b"HTTP/1.1 %d" % status) and len(found.heads) == (status == 200)
+        assert status == 200 or b'"reason":"not allowed"' in answer
+
+
+async def test_a_person_of_ours_is_not_let_in_by_a_gateway(tmp_path: Path) -> None:
+    """He is nobody of the mesh, and nobody of another: what is exported is not there for him as it is for strangers."""
+    async with doors(tmp_path) as found:
+        ada = person_id("eu.shoal", "ada")
+        answer = await from_outside(found, own=EU, whose=ada)
+        assert found.gate.worker.table.services[PETS].stats.outside == {} and b"x-shoal-policy: export" not in answer
 
 
 async def test_a_caller_that_is_not_known_is_its_host(tmp_path: Path) -> None:
