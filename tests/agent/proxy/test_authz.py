@@ -282,7 +282,7 @@ def test_every_level_has_to_allow(play: Playbook) -> None:
         b' "default": "allow"}',
     }
     levels = [PolicyFrame(key, n + 2, text[key]) for n, key in enumerate(text)]
-    frame = PolicyFrame(LAMPS, 2, text[LAMPS], wider=levels[1:])
+    frame = PolicyFrame(LAMPS, 2, text[LAMPS], wider=tuple(levels[1:]))
     guard(play, frame)
     assert denied(play, asks(play))
     assert denied(play, asks(play, NAMED, first="GET /debug HTTP/1.1"))
@@ -297,7 +297,7 @@ def test_what_nobody_knows_denies(play: Playbook) -> None:
     guard(play, PolicyFrame("*.production", 3, b"", "nobody knows"))
     wire = asks(play, NAMED)
     assert wire.heard.startswith(b"HTTP/1.1 503") and play.idle
-    guard(play, PolicyFrame(LAMPS, 3, json.dumps(SHOP).encode(), wider=[PolicyFrame("*", 2, b"", "nobody knows")]))
+    guard(play, PolicyFrame(LAMPS, 3, json.dumps(SHOP).encode(), wider=(PolicyFrame("*", 2, b"", "nobody knows"),)))
     wire = asks(play, NAMED)
     assert wire.heard.startswith(b"HTTP/1.1 503") and play.idle
 
@@ -449,7 +449,7 @@ def test_any_level_that_denies_wins(
             play.put("shop", service="shop.production")
             levels = [PolicyFrame(keys[n], n + 2, json.dumps(each).encode()) for n, each in enumerate(documents)]
             levels = [levels[n] for n in order] if len(levels) == len(order) else levels
-            guard(play, PolicyFrame(levels[0].key, levels[0].revision, levels[0].text, wider=levels[1:]))
+            guard(play, PolicyFrame(levels[0].key, levels[0].revision, levels[0].text, wider=tuple(levels[1:])))
             return not denied(play, asks(play, *lines, first=f"{first} HTTP/1.1"))
 
     assert passes(*[DECIDING[name] for name in names]) == all(passes(DECIDING[name]) for name in names)

@@ -11,6 +11,7 @@ import pytest
 
 from agent.identity.spiffe import service_id
 from agent.identity.verdict import Identity
+from agent.proxy.peer import Peer, Proof
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
 from tests.support.identity import TRUST_DOMAIN
@@ -145,8 +146,9 @@ def test_what_is_proven_counts_and_nothing_that_is_said(
     stream = play.connection(client).stream
     assert stream is not None
     domain = TRUST_DOMAIN if ours else "partner.example"
-    stream.peer.identity = Identity(service_id(domain, proven), "web-1", 7, 2e9, ())
-    stream.peer.ours, stream.peer.called = ours, HIDDEN
+    identity = Identity(service_id(domain, proven), "web-1", 7, 2e9, ())
+    proof = Proof(identity, HIDDEN, ours=ours, foreign=not ours)
+    stream.peer = Peer("203.0.113.7", play.worker.agents, proof)
     word = f"X-Shoal-Caller: {said}\r\n" if said else ""
     assert client >> f"GET / HTTP/1.1\r\nHost: {HIDDEN}\r\n{word}\r\n".encode()
     if passes:
