@@ -6,7 +6,7 @@ Everything here is public: keys and tokens never leave their host; of a token et
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from registry.records import Record
 
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
 Pem: TypeAlias = Annotated[str, Meta(max_length=32 * 1024)]
+Role: TypeAlias = Literal["view", "operate"]
 
 
 class Holds(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -84,6 +85,8 @@ class IssuerRecord(Record, frozen=True, kw_only=True):
 class Person(Record, frozen=True, kw_only=True):
     """`identity/people/<name>`: an operator lets somebody log in."""
 
+    role: Role = "view"
+    """What agents let him ask them for over the network: to look, or everything that their socket has."""
     description: str = ""
     by: str = ""
 

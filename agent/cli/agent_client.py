@@ -1,4 +1,4 @@
-"""Asks the agent on this host: JSON over HTTP, through its socket or its admin port, and never through a proxy.
+"""Asks an agent: JSON over HTTP, through its socket or its admin port, or by a login over TLS; never through a proxy.
 
 The standard library's client is used because a command line is started often: an HTTP framework costs 100 ms a start.
 """
@@ -23,9 +23,11 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 class Admin:
     """One agent's admin API. Every method raises Failure, with the agent's own reason where it gave one."""
 
-    def __init__(self, place: str, timeout_s: float = TIMEOUT_S) -> None:
-        """`place`: the path of a socket, or the URL of an admin port, as `check_place` lets it pass."""
+    def __init__(self, place: str, mesh: str, timeout_s: float = TIMEOUT_S) -> None:
+        """`place`: the path of a socket, or the URL of an admin port, as `check_place` lets it pass. `mesh`: whose
+        login is shown, where the URL is https."""
         self.place = place
+        self._mesh = mesh
         self._timeout_s = timeout_s
 
     def get(self, path: str, query: Iterable[tuple[str, str]] = ()) -> Any:
@@ -48,10 +50,21 @@ class Admin:
     def _ask(self, method: str, path: str, value: Any = None) -> Any:
         return _decoded(self._bytes(method, path, value))
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.place.startswith("/"):
+            return _UnixConnection(self.place, self._timeout_s)
+        parts = urllib.parse.urlsplit(self.place)
+        host, port = parts.hostname or "", parts.port
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+        from agent.cli.people.asking import PersonConnection  # cryptography, which takes 100 ms to load
+
+        return PersonConnection(host, port or http.client.HTTPS_PORT, self._mesh, self._timeout_s)
+
     def _bytes(self, method: str, path: str, value: Any = None) -> bytes:
         body = None if value is None else json.dumps(value).encode()
         headers = {"content-type": "application/json"} if body else {}
-        connection = _connection(self.place, self._timeout_s)
+        connection = self._connection()
         try:
             try:
                 connection.request(method, path, body, headers)
@@ -86,13 +99,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _connection(place: str, timeout_s: float) -> http.client.HTTPConnection:
-    if place.startswith("/"):
-        return _UnixConnection(place, timeout_s)
-    parts = urllib.parse.urlsplit(place)
-    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
-
-
 def check_place(text: str) -> str:
     """The path of a socket, or the URL of an admin port. Raises Failure for what is neither."""
     path = text.removeprefix("unix://").removeprefix("unix:")
@@ -100,13 +106,13 @@ def check_place(text: str) -> str:
         return path
     try:
         parts = urllib.parse.urlsplit(text)
-        sound = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and parts.port != 0
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and parts.port != 0
     except ValueError:
         sound = False
     if not sound:
         raise Failure(
             f"--admin {text!r} is no path of a socket such as /run/shoal/agent.sock, and no URL such as "
-            "http://127.0.0.1:15000",
+            "http://127.0.0.1:15000 or https://web-1:15443",
             Exit.USAGE,
         )
     return text.rstrip("/")

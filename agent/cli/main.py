@@ -90,7 +90,7 @@ def shared(
         typer.Option(
             envvar="SHOAL_ADMIN",
             metavar="PLACE",
-            help="The agent on this host: its socket, or its admin port's URL, which only shows. Without: its socket.",
+            help="The agent: its socket, its admin port's URL, which only shows, or https://HOST:PORT, by your login.",
         ),
     ] = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="A table for people, JSON for scripts.")] = "table",

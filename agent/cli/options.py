@@ -43,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def admin(self) -> Admin:
-        return Admin(check_place(self.place) if self.place else find_socket())
+        return Admin(check_place(self.place) if self.place else find_socket(), self.mesh)
 
 
 def given(

@@ -25,6 +25,7 @@ from agent import build
 from agent.control.admin.api import application, metrics_application
 from agent.control.admin.metrics.of_control import saved
 from agent.control.admin.metrics.page import MetricsPage
+from agent.control.admin.people import serve_people
 from agent.control.admin.server import MAX_SCRAPERS, serve, serve_local
 from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
@@ -140,6 +141,8 @@ class Control:
         nursery.start_soon(serve, asgi, listeners.admin)
         for sock in listeners.metrics:
             nursery.start_soon(serve, metrics_application(self.parts, page), sock, MAX_SCRAPERS)
+        for sock in listeners.people:
+            nursery.start_soon(serve_people, asgi, self.parts.identity, sock)
         if listeners.local is not None:
             nursery.start_soon(serve_local, asgi, listeners.local)
 

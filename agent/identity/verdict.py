@@ -22,6 +22,14 @@ class Identity(NamedTuple):
     """Each of its certificates, for revocations that come later."""
 
 
+class Visitor(NamedTuple):
+    """A person who asks an agent over the network."""
+
+    person: str
+    operates: bool
+    """Else he may look, and change nothing."""
+
+
 class Refused(NamedTuple):
     """Why somebody is not believed, or gets nothing, in words that may be told to him."""
 

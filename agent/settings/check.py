@@ -19,6 +19,8 @@ from registry.etcd.proxying import through
 from registry.keys import Keys, check_host, check_id
 from registry.records import Malformed, check_address
 
+_OPTIONAL = ("metrics", "people")
+"""Listeners that there may be."""
 MAX_SOCKET_PATH = 107
 """Bytes, in Linux' struct sockaddr_un."""
 
@@ -129,9 +131,9 @@ def _check_apart(settings: Settings) -> None:
 
 def _listened(settings: Settings) -> dict[str, str]:
     """Where there are listeners, by name."""
-    found = {name: getattr(settings, name).listen for name in ("outbound", "inbound", "admin", "metrics")}
+    found = {name: getattr(settings, name).listen for name in ("outbound", "inbound", "admin", *_OPTIONAL)}
     ports = {f"callers[{n}]": each.listen for n, each in enumerate(settings.callers) if not each.listen.startswith("/")}
-    return {name: listen for name, listen in found.items() if listen or name != "metrics"} | ports
+    return {name: listen for name, listen in found.items() if listen or name not in _OPTIONAL} | ports
 
 
 def _told(path: str, ask: Any) -> None:

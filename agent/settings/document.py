@@ -82,6 +82,13 @@ class MetricsPart(Part, frozen=True, kw_only=True):
     """Besides the admin port, which has them too; empty: nowhere."""
 
 
+class PeoplePart(Part, frozen=True, kw_only=True):
+    """`[people]`: the admin API for people who have logged in, over the network, each by his role."""
+
+    listen: str = ""
+    """TLS 1.3; empty: nowhere."""
+
+
 class LocalPart(Part, frozen=True, kw_only=True):
     """`[local]`: the socket through which users of this host register, and operate."""
 
@@ -227,6 +234,7 @@ class Settings(Part, frozen=True, kw_only=True):
     inbound: Inbound = Inbound()
     admin: Admin = Admin()
     metrics: MetricsPart = MetricsPart()
+    people: PeoplePart = PeoplePart()
     local: LocalPart = LocalPart()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()

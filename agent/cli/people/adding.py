@@ -14,7 +14,7 @@ from agent.identity.certificates import PERSON_S
 from agent.identity.revocations import Revoked
 from agent.identity.spiffe import person_id
 from agent.identity.tokens import Token, digest_of
-from registry.identity_records import Join, Person
+from registry.identity_records import Join, Person, Role
 from registry.records import encode
 from registry.store import Delete, Put
 
@@ -27,13 +27,17 @@ def check_person(name: str) -> str:
         raise Failure(str(error), Exit.USAGE) from None
 
 
-def added(domain: Domain, name: str, description: str, by: str, now_s: float) -> tuple[Change, Token]:
-    """That somebody may log in, and the token for it, which is good instead of those before. Raises Failure."""
+def added(
+    domain: Domain, name: str, description: str, by: str, now_s: float, role: Role | None = None
+) -> tuple[Change, Token]:
+    """That somebody may log in, and the token for it, which is good instead of those before. `role`: None: as it is,
+    to look where there is none. Raises Failure."""
     domain.required()
     token = msgspec.structs.replace(token_for(domain, "", now_s), person=check_person(name))
     record = Join(person=name, until=datetime.fromtimestamp(token.until, UTC), by=by)
     known = domain.people.get(name)
-    said = Person(description=description or (known.description if known is not None else ""), by=by)
+    known = known if known is not None else Person()
+    said = Person(role=role or known.role, description=description or known.description, by=by)
     digest = domain.keys.identity("joins", digest_of(token.secret))
     member = domain.keys.identity("people", name)
     change = Change([domain.unchanged(member), domain.unchanged(digest)], [])

@@ -1,4 +1,5 @@
-"""The admin API over HTTP: what anybody on this host may see, on a TCP port; everything, on the agent's own socket."""
+"""The admin API over HTTP: what anybody on this host may see, on a TCP port; everything, on the agent's own socket, and
+for people of the mesh by their role."""
 
 from __future__ import annotations
 
@@ -32,12 +33,13 @@ def guarded_doors(parts: Parts) -> list[Door]:
 
 
 def application(parts: Parts, page: MetricsPage) -> Starlette:
-    """The ASGI application, for the admin port and the agent's own socket."""
+    """The ASGI application, for the admin port, the agent's own socket and the people's port."""
     here = parts.here
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
+    host = parts.settings.host
     doors = [*Api(parts, page).doors(), *guarded_doors(parts)]
     return Starlette(
-        routes=[Route(door.path, guarded(door, here.rights, path), methods=[door.method]) for door in doors],
+        routes=[Route(door.path, guarded(door, here.rights, path, host), methods=[door.method]) for door in doors],
         exception_handlers={HTTPException: _no_such_thing},
     )
 

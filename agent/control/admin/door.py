@@ -4,7 +4,8 @@ Laws
 - Each door says which right it takes (`rights.Right`). What takes one is not there on the TCP port: nobody can tell who
   asks there, not even whether a browser, a health check or a proxy was talked into asking.
 - A browser on this host must not be talked into using it: requests with an Origin, or with a Host that is neither an IP
-  address nor localhost, are refused.
+  address nor localhost, are refused. People who ask over the network may call the agent by its host's name, too.
+- A person has what his role gives; what he asks to be changed is logged with his name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from starlette.responses import Response
 
 from agent.control.host.rights import Right, Rights
 from agent.identity.users import User
+from agent.identity.verdict import Visitor
 from agent.visible import visible_json
 from policies.language.names import parse_service
 from policies.language.plain import Flaw
@@ -28,6 +30,8 @@ from policies.language.plain import Flaw
 MAX_BODY_BYTES: Final = 256 * 1024
 PEER: Final = "shoal.peer"
 """Where a request's scope has who asks."""
+VISITOR: Final = "shoal.visitor"
+"""Where it has which person asks, over the network."""
 Handler = Callable[[Request], Awaitable[Response]]
 log = structlog.get_logger()
 
@@ -65,6 +69,12 @@ def peer_of(request: Request) -> User | None:
     return peer
 
 
+def visitor_of(request: Request) -> Visitor | None:
+    """Which person asks over the network; None: somebody on this host."""
+    visitor: Visitor | None = request.scope.get(VISITOR)
+    return visitor
+
+
 class Door(NamedTuple):
     """One thing that may be asked for."""
 
@@ -74,14 +84,20 @@ class Door(NamedTuple):
     right: Right
 
 
-def guarded(door: Door, rights: Rights, socket_path: str) -> Handler:
-    """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket."""
+def guarded(door: Door, rights: Rights, socket_path: str, host: str) -> Handler:
+    """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `host`: how
+    this agent is called."""
     handler = door.handler
 
     def refused(request: Request) -> Response | None:
-        peer = peer_of(request)
+        peer, visitor = peer_of(request), visitor_of(request)
         if door.right is Right.LOOK:
             return None
+        if visitor is not None and not visitor.operates:
+            name = visitor.person
+            return refusal(
+                403, f"{name} has the role view, and this takes operate: `shoal person add {name} --role operate`"
+            )
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
             return refusal(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
@@ -92,18 +108,40 @@ def guarded(door: Door, rights: Rights, socket_path: str) -> Handler:
         return None
 
     async def judged(request: Request) -> Response:
-        if "origin" in request.headers or not _is_local_name(request.headers.get("host", "")):
-            return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
+        if no := _of_browser(request, host):
+            return no
         try:
             if no := refused(request):
                 await _drained(request)
-                return no
-            return await handler(request)
+                return _noted(door, request, no)
+            return _noted(door, request, await handler(request))
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
             return refusal(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
 
     return judged
+
+
+def _of_browser(request: Request, host: str) -> Response | None:
+    """An answer to what a page in a browser may have sent; None for what it has not."""
+    called = request.headers.get("host", "")
+    if "origin" in request.headers:
+        return refusal(403, "the admin API is for programs, not for pages in a browser")
+    if _is_local_name(called):
+        return None
+    if visitor_of(request) is None:
+        return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
+    if _without_port(called).lower() == host.lower():
+        return None
+    return refusal(403, f"Host: this agent is called {host}, or by its address, and not {called[:120]}")
+
+
+def _noted(door: Door, request: Request, answer: Response) -> Response:
+    visitor = visitor_of(request)
+    if visitor is not None and door.right is not Right.LOOK:
+        asked, status = f"{request.method} {request.url.path}", answer.status_code
+        log.info("a person asked for a change", person=visitor.person, asked=asked, status=status)
+    return answer
 
 
 async def _drained(request: Request) -> None:
@@ -125,8 +163,12 @@ def may_not_be(rights: Rights, peer: User, service: str) -> Response | None:
     return refusal(403, f"{peer} may not be {service}; [local.services] in agent.toml says who may", "$.service")
 
 
+def _without_port(host: str) -> str:
+    return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+
+
 def _is_local_name(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    name = _without_port(host)
     if name == "localhost":
         return True
     try:

@@ -9,9 +9,9 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
@@ -20,7 +20,6 @@ from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from starlette.applications import Starlette
 
 REQUEST_S: Final = 60.0
 SEND_S: Final = 30.0
@@ -72,11 +71,32 @@ class Connection(TCPServer):
         await self.idle_task.stop()
 
 
+class Guest(NamedTuple):
+    """Who has come."""
+
+    stream: trio.abc.Stream
+    said: dict[str, Any]
+    """What the scope of each of his requests has of him."""
+
+
+async def unknown(stream: trio.SocketStream) -> Guest:
+    """One of whom nothing is asked."""
+    return Guest(BoundedStream(stream), {})
+
+
 class Guests:
     """Of one port."""
 
-    def __init__(self, application: Starlette, config: Config, most: int) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Awaitable[None]],
+        config: Config,
+        most: int,
+        greet: Callable[[trio.SocketStream], Awaitable[Guest | None]] = unknown,
+    ) -> None:
+        """`greet`: who has connected; None: nobody who is let in."""
         self._application = application
+        self._greet = greet
         self._config = config
         self._context = WorkerContext(None)
         self._most = most
@@ -102,26 +122,27 @@ class Guests:
         self._waiting[scope] = None
         try:
             with scope:
-                app: Callable[..., Any] = partial(self._answer, scope)
-                server = Connection(
-                    ASGIWrapper(app),
-                    self._config,
-                    self._context,
-                    ConnectionState({}),
-                    BoundedStream(stream),  # type: ignore[arg-type]
-                )
-                await server
+                guest = await self._greet(stream)
+                if guest is not None:
+                    app: Callable[..., Any] = partial(self._answer, scope, guest.said)
+                    await Connection(
+                        ASGIWrapper(app),
+                        self._config,
+                        self._context,
+                        ConnectionState({}),
+                        guest.stream,  # type: ignore[arg-type]
+                    )
         except Exception:  # one connection must not end the others
-            log.exception("a connection of the admin's or the metrics' port failed")
+            log.exception("a connection of a port for people failed")
         finally:
             self._open -= 1
             self._waiting.pop(scope, None)
             await trio.aclose_forcefully(stream)
 
-    async def _answer(self, guest: trio.CancelScope, scope: Any, receive: Any, send: Any) -> None:
+    async def _answer(self, guest: trio.CancelScope, said: dict[str, Any], scope: Any, receive: Any, send: Any) -> None:
         self._waiting.pop(guest, None)
         with trio.move_on_after(REQUEST_S) as limit:
-            await self._application(scope, receive, send)
+            await self._application({**scope, **said}, receive, send)
         if limit.cancelled_caught:
             guest.cancel()
         else:

@@ -102,7 +102,8 @@ class Listeners:
         self.outbound = listening(parse_listen(settings.outbound.listen), handover.outbound, count, moved=moved)
         self.inbound = listening(parse_listen(settings.inbound.listen), handover.inbound, count, moved=moved)
         (self.admin,) = listening(parse_listen(settings.admin.listen), handover.admin, 1, moved=moved)
-        self.metrics = _for_metrics(settings, handover, moved=moved)
+        self.metrics = _if_wanted(settings.metrics.listen, handover.metrics, moved=moved)
+        self.people = _if_wanted(settings.people.listen, handover.people, moved=moved)
         self.local = local_socket.opened(settings, handover.local)
         self.callers = CallerListeners(settings, handover.callers)
         self._settings = settings
@@ -125,6 +126,7 @@ class Listeners:
             ("inbound", self.inbound),
             ("admin", [self.admin]),
             ("metrics", self.metrics),
+            ("people's", self.people),
             ("callers'", [each.sock for each in self.callers.all]),
         )
         found = [(name, place) for name, each in sockets for place in bound(each)]
@@ -140,34 +142,42 @@ class Listeners:
     def hand_over(self, settings: Settings) -> Handover:
         """What an agent of these settings listens with. Raises OSError and SettingsError, and then nothing has
         changed."""
-        mine = (
-            (settings.outbound.listen, self.outbound),
-            (settings.inbound.listen, self.inbound),
-            (settings.admin.listen, [self.admin]),
-            *(((settings.metrics.listen, self.metrics),) if settings.metrics.listen else ()),
-        )
+        mine = {
+            "outbound": (settings.outbound.listen, self.outbound),
+            "inbound": (settings.inbound.listen, self.inbound),
+            "admin": (settings.admin.listen, [self.admin]),
+            "metrics": (settings.metrics.listen, self.metrics),
+            "people": (settings.people.listen, self.people),
+        }
+        wanted = {name: (parse_listen(listen), sockets) for name, (listen, sockets) in mine.items() if listen}
         own = self.local if self.local is not None and self.local.path == settings.socket_path else None
         of_users = own or local_socket.opened(settings, None)
         try:
-            outbound, inbound, admin, *metrics = kept([(parse_listen(listen), sockets) for listen, sockets in mine])
+            left = dict(zip(wanted, kept(list(wanted.values())), strict=True))
             callers = self.callers.hand_over(settings)
         except (OSError, SettingsError):
             if of_users is not None and of_users is not own:
                 of_users.close()
             raise
-        left = None
+        local = None
         if of_users is not None:
-            left = os.dup(of_users.sock.fileno())
-            os.set_inheritable(left, True)
+            local = os.dup(of_users.sock.fileno())
+            os.set_inheritable(local, True)
             if of_users is not own:
                 of_users.leave()
         return Handover(
-            outbound=outbound, inbound=inbound, admin=admin, metrics=sum(metrics, ()), local=left, callers=callers
+            outbound=left["outbound"],
+            inbound=left["inbound"],
+            admin=left["admin"],
+            metrics=left.get("metrics", ()),
+            people=left.get("people", ()),
+            local=local,
+            callers=callers,
         )
 
     def close(self, *, left: bool) -> None:
         """Listen no more. `left`: a successor has the socket of users."""
-        for sock in (*self.outbound, *self.inbound, self.admin, *self.metrics):
+        for sock in (*self.outbound, *self.inbound, self.admin, *self.metrics, *self.people):
             sock.close()
         self.callers.close(left=left)
         if self.local is not None:
@@ -177,10 +187,10 @@ class Listeners:
                 self.local.close()
 
 
-def _for_metrics(settings: Settings, handover: Handover, *, moved: bool) -> list[socket.socket]:
+def _if_wanted(listen: str, handed: Sequence[int], *, moved: bool) -> list[socket.socket]:
     """One at most; what was handed over and is not wanted is closed."""
-    if settings.metrics.listen:
-        return listening(parse_listen(settings.metrics.listen), handover.metrics, 1, moved=moved)
-    for fd in handover.metrics:
+    if listen:
+        return listening(parse_listen(listen), handed, 1, moved=moved)
+    for fd in handed:
         os.close(fd)
     return []

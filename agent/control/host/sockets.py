@@ -56,6 +56,7 @@ class Handover(msgspec.Struct, frozen=True):
     inbound: tuple[int, ...] = ()
     admin: tuple[int, ...] = ()
     metrics: tuple[int, ...] = ()
+    people: tuple[int, ...] = ()
     local: int | None = None
     """The agent's own socket."""
     callers: dict[str, int] = {}

@@ -7,6 +7,7 @@ API (`workload`).
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import trio
 from agent.control.identity.around import BELIEVED, Around, Reply
 from agent.control.identity.way import Way
 from agent.frames import Peer
+from agent.identity.verdict import Refused, Visitor
 from registry.store import Change
 
 if TYPE_CHECKING:
@@ -70,6 +72,14 @@ class AgentIdentity:
     def way(self, host: str) -> Way | None:
         """How to ask another host's agent that holds an SVID; None: nothing is proven here."""
         return self._engaged.way(host) if self._engaged is not None else None
+
+    def door(self) -> ssl.SSLContext | None:
+        """What people who ask this agent are shown, and have to show; None: nothing is proven here."""
+        return self._engaged.door() if self._engaged is not None else None
+
+    def visitor(self, chain: Sequence[bytes]) -> Visitor | Refused:
+        """Who asks, by the chain (DER) of a connection, by all that is known now."""
+        return self._engaged.visitor(chain) if self._engaged is not None else Refused("nothing is proven here")
 
     def asked(self, told: Peer, reply: Reply) -> None:
         """A question of another host's: SIGN or JOIN."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -23,10 +23,10 @@ from agent.control.identity.around import Around
 from agent.control.identity.asking import Publishing
 from agent.control.identity.files import Files
 from agent.control.identity.standing import Standing
-from agent.control.identity.way import Way, client_context
+from agent.control.identity.way import Way, client_context, server_context
 from agent.frames import Svid, Trust
 from agent.identity.spiffe import agent_id
-from agent.identity.verdict import Refused
+from agent.identity.verdict import Refused, Visitor
 from agent.identity.verification import verify
 from agent.process.memory_file import memory_file
 from registry.identity_records import Holds
@@ -105,9 +105,10 @@ class Proving:
         """What cannot be proven here, and why, as it was told; by name of the request."""
         self._wake = trio.Event()
         self._unsaved = trio.Event()
-        self._context: tuple[object, ssl.SSLContext] | None = None
-        """What this agent shows when it asks others, and as of what."""
+        self._contexts: dict[object, tuple[object, ssl.SSLContext]] = {}
+        """What this agent shows when it asks others, and when it is asked; by what made them, and as of what."""
         self._ways: dict[str, Way] = {}
+        """All of one context."""
         self._services: frozenset[str] = frozenset()
         self._roots: tuple[object, dict[str, list[bytes]], bytes] = (None, {}, b"")
         """By what certificates are judged, and how workers are told of it."""
@@ -191,22 +192,33 @@ class Proving:
 
     def way(self, host: str) -> Way | None:
         """How to ask another host's agent; None: this one can prove nothing."""
+        context = self._made(client_context)
+        if context is None:
+            return None
+        if any(way.context is not context for way in self._ways.values()):
+            self._ways.clear()
+        if host not in self._ways:
+            self._ways[host] = Way(context, OF_AGENT, partial(self._judge_agent, host))
+        return self._ways[host]
+
+    def _made(self, make: Callable[[Path, Iterable[bytes]], ssl.SSLContext]) -> ssl.SSLContext | None:
+        """Of the agent's own SVID and the own bundle, as they are now; None: one of them is not there."""
         svid, bundle = self._source.shown().get(""), self.standing.bundle
         if svid is None or bundle is None:
             return None
         marks = (svid, self.standing.trusted)
-        if self._context is None or self._context[0] != marks:
-            roots = [root.public_bytes(Encoding.DER) for root in bundle.roots]
-            try:
-                with memory_file(svid.pem) if svid.pem else nullcontext(Path(svid.chain)) as path:
-                    self._context = (marks, client_context(path, roots))
-            except OSError as error:
-                log.warning("the agent's own certificate cannot be read", error=str(error))
-                return None
-            self._ways.clear()
-        if host not in self._ways:
-            self._ways[host] = Way(self._context[1], OF_AGENT, partial(self._judge_agent, host))
-        return self._ways[host]
+        had = self._contexts.get(make)
+        if had is not None and had[0] == marks:
+            return had[1]
+        roots = [root.public_bytes(Encoding.DER) for root in bundle.roots]
+        try:
+            with memory_file(svid.pem) if svid.pem else nullcontext(Path(svid.chain)) as path:
+                made = make(path, roots)
+        except OSError as error:
+            log.warning("the agent's own certificate cannot be read", error=str(error))
+            return None
+        self._contexts[make] = (marks, made)
+        return made
 
     def _judge_agent(self, host: str, chain: list[bytes]) -> str:
         bundle = self.standing.bundle
@@ -216,6 +228,28 @@ class Proving:
             return str(error)
         found = verify(chain, self.standing.bundles, self.standing.revocations, self._around.clock(), expected)
         return found.reason if isinstance(found, Refused) else ""
+
+    # People.
+
+    def door(self) -> ssl.SSLContext | None:
+        """What people who ask this agent are shown, and have to show; None: it can prove nothing."""
+        return self._made(server_context)
+
+    def visitor(self, chain: Sequence[bytes]) -> Visitor | Refused:
+        """Who asks, by the chain (DER) of a connection, by all that is known now."""
+        bundle = self.standing.bundle
+        if bundle is None:
+            return Refused("no trust bundle is known here, so nobody is")
+        found = verify(chain, {bundle.trust_domain: bundle}, self.standing.revocations, self._around.clock())
+        if isinstance(found, Refused):
+            return found
+        name = found.id.person
+        if not name:
+            return Refused(f"{found.id} is no person; an agent's API is for people who have logged in (`shoal login`)")
+        person = self.standing.people.get(name)
+        if person is None:
+            return Refused(f"{name} is nobody of this mesh any more; `shoal person add {name}` lets {name} in")
+        return Visitor(name, person.role == "operate")
 
     # What is told.
 

@@ -15,9 +15,10 @@ from typing import Any, Final, cast
 import httpcore
 import trio
 
-from agent.control.identity.way import NoAnswer, Way, chain_of
+from agent.control.identity.way import NoAnswer, Way
 from agent.control.mesh.table import Table
 from agent.questions import HOST
+from agent.tls.chain import chain_of
 from agent.trust import is_here, source_for
 
 MAX_ANSWER_BYTES: Final = 256 * 1024

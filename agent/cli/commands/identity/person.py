@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Say who may log in to the mesh.")
 
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="ada")]
 
 
@@ -29,11 +30,15 @@ def person() -> None:
 def add(
     context: typer.Context,
     name: NameArgument,
+    role: Annotated[
+        Literal["view", "operate"] | None,
+        typer.Option("--role", help="What agents let him do over the network: view (the default) or operate."),
+    ] = None,
     description: Annotated[str, typer.Option("--description", help="For people.")] = "",
 ) -> None:
     """Let somebody log in. Prints the command that does it, good once and for an hour. Asked again, it makes another.
 
-    Example:  shoal person add ada --description 'on call'
+    Example:  shoal person add ada --role operate --description 'on call'
     """
     from agent.cli.etcd_client import ask
     from agent.cli.identity.domain import now_s, settle
@@ -44,7 +49,7 @@ def add(
     options: Options = context.obj
 
     def decide(domain: Domain) -> tuple[Change, Token]:
-        return added(domain, name, description, who(options.mesh), now_s())
+        return added(domain, name, description, who(options.mesh), now_s(), role)
 
     made, _, revision = ask(options, lambda store: settle(store, options.mesh, decide))
     token = write_token(made)
@@ -71,6 +76,7 @@ def list_(context: typer.Context) -> None:
     rows: list[dict[str, Any]] = [
         {
             "person": name,
+            "role": said.role,
             "token_until": moment(joins[name]) if name in joins else None,
             "by": said.by,
             "description": said.description,
@@ -81,6 +87,7 @@ def list_(context: typer.Context) -> None:
         rows,
         {
             "person": field("person"),
+            "role": field("role"),
             "token until": field("token_until"),
             "by": field("by"),
             "description": field("description"),

@@ -1,0 +1,117 @@
+"""An agent that is asked over the network by a person's login.
+
+Laws
+- The certificate is shown, and a question sent, only to an agent of the login's own trust domain: its chain leads to a
+  root of the login's bundle. Where the URL has a name, it is that agent's host that it names.
+- No authority of the system's, and no proxy, is asked.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agent.cli.failure import Exit, Failure
+from agent.cli.people.login import HELD, Login, folder, load
+from agent.identity.bundles import parse_bundle
+from agent.identity.revocations import Revocations
+from agent.identity.verdict import Refused
+from agent.identity.verification import verify
+from agent.tls.chain import chain_of
+from agent.tls.words import words
+
+
+class PersonConnection(http.client.HTTPConnection):
+    """HTTP over TLS 1.3, by the login of a mesh. Raises Failure for all that fails before a question was answered."""
+
+    def __init__(self, host: str, port: int, mesh: str, timeout_s: float) -> None:
+        super().__init__(host, port, timeout=timeout_s)
+        self._mesh = mesh
+        self._called = ""
+
+    def connect(self) -> None:
+        """The base class's; who answers is known behind it."""
+        login = _login(self._mesh)
+        super().connect()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
+        context.verify_mode = ssl.CERT_NONE  # `_judged` says who it is
+        try:
+            context.load_cert_chain(folder(self._mesh) / HELD)
+            tls = context.wrap_socket(self.sock)
+        except OSError as error:
+            raise Failure(f"{self._place} speaks no TLS 1.3 with us: {words(error)}", Exit.UNREACHABLE) from None
+        self.sock = tls
+        self._called = _judged(chain_of(tls), login, self.host, self._place)
+
+    def request(
+        self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] = {}, *, encode_chunked: bool = False
+    ) -> None:
+        """The base class's, to the agent by the name that it has proven."""
+        self.connect()
+        try:
+            super().request(method, url, body, {**headers, "Host": self._called}, encode_chunked=encode_chunked)
+        except ConnectionError as error:  # what it has said before, `getresponse` tells
+            raise BrokenPipeError(str(error)) from None
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """The base class's. With TLS 1.3 the refusal of a certificate comes only now."""
+        try:
+            return super().getresponse()
+        except (ssl.SSLError, ConnectionError, http.client.BadStatusLine) as error:
+            raise Failure(
+                f"{self._place} ended the connection ({words(error) if isinstance(error, OSError) else error}): it "
+                "does not take the certificate of this login; `shoal login` renews it",
+                Exit.UNREACHABLE,
+            ) from None
+
+    @property
+    def _place(self) -> str:
+        return f"what answers at {self.host}:{self.port}"
+
+
+def _login(mesh: str) -> Login:
+    """Raises Failure."""
+    login = load(mesh)
+    if login is None:
+        raise Failure(
+            f"nobody is logged in to the mesh {mesh!r} here, and an agent asks for that over the network; "
+            "an operator's `shoal person add NAME` begins it"
+        )
+    if login.until <= time.time():
+        person = login.person
+        raise Failure(f"the login of {person} has ended; `shoal person add {person}` makes a token for another")
+    return login
+
+
+def _judged(chain: list[bytes], login: Login, called: str, place: str) -> str:
+    """The host whose agent it is. Raises Failure for who is not the one that is meant."""
+    bundle = parse_bundle(login.trust_domain, login.bundle.encode())
+    found = verify(chain, {bundle.trust_domain: bundle}, Revocations(), time.time())
+    if isinstance(found, Refused):
+        raise Failure(f"{place} is not believed, and was asked nothing: {found.reason}", Exit.UNREACHABLE)
+    host = found.id.host
+    if not host:
+        raise Failure(f"{place} is {found.id}, which is no agent, and was asked nothing", Exit.UNREACHABLE)
+    if not _means(called.lower(), host.lower()):
+        raise Failure(
+            f"{place} is the agent of {host}, and was asked nothing; call it by that name, or by its address",
+            Exit.UNREACHABLE,
+        )
+    return host
+
+
+def _means(called: str, host: str) -> bool:
+    """Whether a name in a URL may be a host's: its own, or with a domain behind it; an address may be anybody's."""
+    if called in (host, "localhost") or called.startswith(f"{host}."):
+        return True
+    try:
+        ipaddress.ip_address(called)
+    except ValueError:
+        return False
+    return True

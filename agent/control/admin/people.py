@@ -1,0 +1,79 @@
+"""The admin API over the network, for people who have logged in: TLS 1.3, and who they are by their certificate.
+
+Laws
+- Each request is judged anew, by what is known then: a role that was taken, a revocation, a certificate's end and a
+  removed person count from the next request on, also on a connection that is open.
+- Nobody gets to the API without a certificate of a person of this trust domain; the handshake fails, or he is told why.
+- Handshakes begin one after another, PACE_S apart: whoever connects a lot does not take the control process's time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import structlog
+import trio
+
+from agent.control.admin.door import PEER, VISITOR, refusal
+from agent.control.admin.guests import BoundedStream, Guest, Guests
+from agent.control.admin.server import configured
+from agent.control.identity.identity import AgentIdentity
+from agent.identity.users import User
+from agent.identity.verdict import Refused
+from agent.tls.chain import chain_of
+
+MAX_PEOPLE: Final = 64
+"""Connections at a time."""
+HANDSHAKE_S: Final = 5.0
+PACE_S: Final = 0.01
+_CHAIN: Final = "shoal.chain"
+log = structlog.get_logger()
+
+
+async def serve_people(
+    application: Callable[..., Awaitable[None]], identity: AgentIdentity, sock: socket.socket
+) -> None:
+    """Serve on a listening socket until cancelled."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
+    judged = partial(_judged, application, identity, User(os.geteuid()))
+    await Guests(judged, configured(), MAX_PEOPLE, partial(_greet, identity, trio.Lock())).serve(listener)
+
+
+async def _greet(identity: AgentIdentity, turn: trio.Lock, stream: trio.SocketStream) -> Guest | None:
+    """Who shows a certificate of this trust domain; whose it is, each request is asked."""
+    async with turn:
+        await trio.sleep(PACE_S)
+    context = identity.door()
+    if context is None:
+        log.warning("a person is turned away: this agent holds no certificate yet")
+        return None
+    tls: trio.SSLStream[BoundedStream] = trio.SSLStream(
+        BoundedStream(stream), context, server_side=True, https_compatible=True
+    )
+    with trio.move_on_after(HANDSHAKE_S):
+        try:
+            await tls.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            log.debug("a handshake failed at the people's port", reason=str(error.__cause__ or error))
+            return None
+        inner = tls._ssl_object  # trio has no other way to the chain
+        assert isinstance(inner, ssl.SSLObject)
+        return Guest(tls, {_CHAIN: chain_of(inner)})
+    return None
+
+
+async def _judged(
+    application: Callable[..., Awaitable[None]], identity: AgentIdentity, own: User, scope: Any, receive: Any, send: Any
+) -> None:
+    """A request, by who asks it now. Who operates has what the agent's own user has."""
+    visitor = identity.visitor(scope[_CHAIN])
+    if not isinstance(visitor, Refused):
+        await application({**scope, VISITOR: visitor, PEER: own if visitor.operates else None}, receive, send)
+    elif scope["type"] == "http":
+        log.warning("somebody is refused at the people's port", reason=visitor.reason)
+        await refusal(403, visitor.reason)(scope, receive, send)

@@ -1,0 +1,226 @@
+"""People who ask an agent over the network: by their role, as it stands now. A real etcd and a real agent."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.identity.spiffe import agent_id, person_id, service_id
+from registry.etcd.server import free_port
+from tests.support.identity import TRUST_DOMAIN
+from tests.support.mesh import AgentProcess, running_mesh, until
+from tests.system.test_identity import Operator, held, put
+from tests.system.test_people import PETS, Desk, crafted
+
+REPLAY = "/events/none/replay"
+"""What takes the role operate, and answers 404 to who has it."""
+
+
+class Office(Desk):
+    """A mesh whose agent people may ask."""
+
+    port = 0
+
+    def person(self, name: str, folder: Path, role: str = "view", **times: float) -> Path:
+        """Somebody who has logged in with a role."""
+        put(self.mesh, "people", name, msgspec.json.encode({"role": role} if role != "view" else {}))
+        return crafted(self, folder / f"{name}.pem", person_id(TRUST_DOMAIN, name), f"person:{name}", **times)
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    with running_mesh(tmp_path_factory.mktemp("office")) as mesh:
+        port = free_port()
+        agent = mesh.agent(extra=f'people.listen = "127.0.0.1:{port}"')
+        operator = Operator(mesh)
+        put(mesh, "hosts", "alpha")
+        operator.make_issuer("alpha")
+        until("certificates", lambda: held(agent) == {"agent", "issuer"})
+        office = Office(mesh, agent, operator, tmp_path_factory.mktemp("homes"))
+        office.port = port
+        yield office
+
+
+def connected(office: Office, shown: Path | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> Any:
+    """A connection of who shows a certificate, which stays open between requests."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = newest
+    if shown is not None:
+        context.load_cert_chain(shown)
+    connection = http.client.HTTPConnection("127.0.0.1", office.port, timeout=30)
+    connection.connect()
+    connection.sock = context.wrap_socket(connection.sock)
+    return connection
+
+
+def answer(connection: Any, method: str = "GET", path: str = "/state", **headers: str) -> tuple[int, str]:
+    connection.request(method, path, None, {"Host": "alpha", **headers})
+    got = connection.getresponse()
+    return got.status, got.read().decode()
+
+
+def asked(office: Office, shown: Path | None, method: str = "GET", path: str = "/state", **headers: str) -> Any:
+    connection = connected(office, shown)
+    try:
+        return answer(connection, method, path, **headers)
+    finally:
+        connection.close()
+
+
+def logged(agent: AgentProcess) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", agent.log.read_text())
+
+
+def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
+    """To view is what the admin port shows; all else is refused in words that say what it takes; who operates has what
+    the agent's socket has, and what he asks is logged with his name."""
+    ada = office.person("ada", tmp_path)
+    oscar = office.person("oscar", tmp_path, "operate")
+    until("ada", lambda: asked(office, ada)[0] == 200)
+    for path in ("/healthz", "/readyz", "/metrics", "/explain?url=http://pets.production/"):
+        assert asked(office, ada, path=path)[0] == 200, path
+    for method, path in (
+        ("POST", REPLAY),
+        ("POST", "/instances"),
+        ("DELETE", f"/instances/{PETS}/x"),
+        ("POST", "/hooks/test"),
+    ):
+        status, told = asked(office, ada, method, path)
+        assert status == 403 and "ada has the role view, and this takes operate" in told, (method, path, told)
+        assert "shoal person add ada --role operate" in told
+    until("oscar", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
+    connection = connected(office, oscar)
+    connection.request("POST", "/instances", json.dumps({"service": PETS, "port": 8080}), {"Host": "alpha"})
+    got = connection.getresponse()
+    registered = msgspec.json.decode(got.read())
+    assert got.status == 200, registered
+    assert answer(connection, "DELETE", f"/instances/{PETS}/{registered['id']}")[0] == 200
+    connection.close()
+    log = logged(office.agent)
+    assert "a person asked for a change" in log and "oscar" in log and "POST /instances" in log and "DELETE" in log
+
+
+def test_a_role_counts_from_the_next_request_on(office: Office, tmp_path: Path) -> None:
+    """Given, taken, the person removed and revoked: each on a connection that is open."""
+    eve = office.person("eve", tmp_path)
+    connection = connected(office, eve)
+    until("eve", lambda: answer(connection)[0] == 200)
+    assert answer(connection, "POST", REPLAY)[0] == 403
+    put(office.mesh, "people", "eve", b'{"role": "operate"}')
+    until("operate", lambda: answer(connection, "POST", REPLAY)[0] == 404)
+    put(office.mesh, "people", "eve", b'{"role": "root"}')
+    until(
+        "it is heard",
+        lambda: any("people/eve" in each["key"] for each in json.loads(answer(connection)[1])["malformed"]),
+    )
+    assert answer(connection, "POST", REPLAY)[0] == 404, "a bad value replaces no good one"
+    put(office.mesh, "people", "eve", b"{}")
+    until("view", lambda: answer(connection, "POST", REPLAY)[0] == 403)
+    office.mesh.etcdctl("del", "/shoal/default/identity/people/eve")
+    until("removed", lambda: answer(connection)[0] == 403)
+    assert "nobody of this mesh any more" in answer(connection)[1]
+    put(office.mesh, "people", "eve", b'{"role": "operate"}')
+    until("back", lambda: answer(connection)[0] == 200)
+    office.shoal("ca", "revoke", "person", "eve", home="operator")
+    put(office.mesh, "people", "eve", b'{"role": "operate"}')
+    until("revoked", lambda: answer(connection)[0] == 403 and "revoked" in answer(connection)[1])
+    connection.close()
+
+
+def test_nobody_else_gets_in(office: Office, tmp_path: Path) -> None:
+    """Members of the mesh are told that they are no people; whoever shows nothing, something that has ended, another
+    domain's or the own signature, or speaks another language does not get through the handshake."""
+    put(office.mesh, "people", "ada", b'{"role": "operate"}')
+    for name in (agent_id(TRUST_DOMAIN, "alpha"), service_id(TRUST_DOMAIN, PETS)):
+        for method, path in (("GET", "/state"), ("POST", REPLAY)):
+            status, told = asked(office, crafted(office, tmp_path / "other.pem", name, "alpha"), method, path)
+            assert status == 403 and "is no person" in told
+    stranger = Office(office.mesh, office.agent, office.operator, tmp_path)
+    stranger.operator = object.__new__(Operator)
+    stranger.operator.authority = type(office.operator.authority)("other.example", now_s=time.time())
+    foreign = crafted(stranger, tmp_path / "foreign.pem", person_id("other.example", "ada"), "person:ada")
+    forged = crafted(stranger, tmp_path / "forged.pem", person_id(TRUST_DOMAIN, "ada"), "person:ada")
+    ended = office.person("bob", tmp_path, "operate", now_s=time.time() - 7200, lifetime_s=3600.0)
+    early = office.person("kim", tmp_path, "operate", now_s=time.time() + 7200)
+    for shown in (None, foreign, forged, ended, early):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            asked(office, shown)
+    ada = office.person("ada", tmp_path)
+    with pytest.raises(OSError):
+        connected(office, ada, ssl.TLSVersion.TLSv1_2)
+    with socket.create_connection(("127.0.0.1", office.port), 30) as plain:
+        plain.sendall(b"GET /state HTTP/1.1\r\nHost: alpha\r\n\r\n")
+        said = b""
+        try:
+            while data := plain.recv(65536):
+                said += data
+        except ConnectionResetError:
+            pass
+        assert b"HTTP/1.1 200" not in said and b"{" not in said
+    until("others get in as before", lambda: asked(office, ada)[0] == 200)
+
+
+def test_pages_in_a_browser_get_nothing(office: Office, tmp_path: Path) -> None:
+    """By the agent's name and its address only, and with no Origin."""
+    ada = office.person("ada", tmp_path)
+    until("ada", lambda: asked(office, ada)[0] == 200)
+    for host in ("alpha", "ALPHA:15443", "127.0.0.1", "127.0.0.1:15443", "localhost:1", "[::1]:1"):
+        assert asked(office, ada, Host=host)[0] == 200, host
+    for host in ("evil.example", "alpha.evil.example", "", "alphaa", "alpha@evil.example"):
+        status, told = asked(office, ada, Host=host)
+        assert status == 403 and "this agent is called alpha" in told, host
+    connection = connected(office, ada)
+    connection.request("GET", "/state", None, {"Host": "alpha", "Origin": "https://alpha"})
+    got = connection.getresponse()
+    assert got.status == 403 and got.getheader("access-control-allow-origin") is None
+    connection.close()
+
+
+def test_the_command_line_asks_by_the_login(office: Office) -> None:
+    """`--admin https://…` shows the login to an agent of its trust domain; what fails is said in words."""
+    place = f"https://127.0.0.1:{office.port}"
+    assert "nobody is logged in" in office.shoal("ready", "--admin", place, code=1, home="zoe")
+    office.shoal("login", office.invited("zoe"), home="zoe")
+    office.shoal("explain", "GET", f"http://{PETS}/", "--admin", place, home="zoe")
+    office.shoal("explain", "GET", f"http://{PETS}/", "--admin", place.replace("127.0.0.1", "localhost"), home="zoe")
+    refused = office.shoal("events", "replay", "none", "--admin", place, code=1, home="zoe")
+    assert "zoe has the role view" in refused and "shoal person add zoe --role operate" in refused
+    office.shoal("person", "add", "zoe", "--role", "operate", home="operator")
+    until(
+        "operate", lambda: "no event" in office.shoal("events", "replay", "none", "--admin", place, code=1, home="zoe")
+    )
+    assert json.loads(office.shoal("person", "list", "-o", "json"))[-1]["role"] == "operate"
+    office.shoal("person", "add", "zoe", home="operator")
+    assert json.loads(office.shoal("person", "list", "-o", "json"))[-1]["role"] == "operate", "asked again: as it is"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.listen()
+        other = f"https://127.0.0.1:{free_port()}"
+        assert "no agent answers" in office.shoal("explain", "GET", "http://x/", "--admin", other, code=3, home="zoe")
+    inbound = f"https://127.0.0.1:{office.agent.admin}"
+    assert "speaks no TLS 1.3" in office.shoal("explain", "GET", "http://x/", "--admin", inbound, code=3, home="zoe")
+
+
+def test_roles_hold_while_etcd_is_away(office: Office, tmp_path: Path) -> None:
+    """The last that were known."""
+    ada, oscar = office.person("ada", tmp_path), office.person("oscar", tmp_path, "operate")
+    until(
+        "both", lambda: (asked(office, ada, "POST", REPLAY)[0], asked(office, oscar, "POST", REPLAY)[0]) == (403, 404)
+    )
+    office.mesh.etcd.stop()
+    try:
+        assert asked(office, ada)[0] == 200 and asked(office, ada, "POST", "/hooks/test")[0] == 403
+        assert asked(office, oscar, "POST", "/diff/pets.production/reset")[0] == 404
+    finally:
+        office.mesh.etcd.start()
