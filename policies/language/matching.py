@@ -17,6 +17,7 @@ from msgspec import Meta
 from policies.language.names import matches, parse_pattern
 from policies.language.normal_path import normal, normal_encoding
 from policies.language.plain import Flaw, below, read_at
+from policies.language.user import NO_CLAIMS
 from policies.language.work import MAX_PATTERN, check_pattern
 from policies.request import TOKEN, Method, RequestView, cookie, query_parameter
 
@@ -55,6 +56,9 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     headers: dict[str, str | Text] = msgspec.field(default_factory=dict)
     query: dict[str, str | Text] = msgspec.field(default_factory=dict)
     cookies: dict[str, str | Text] = msgspec.field(default_factory=dict)
+    claims: Annotated[dict[str, str | Text], Meta(description="Of a verified token; in authz")] = msgspec.field(
+        default_factory=dict
+    )
     caller: Annotated[tuple[str, ...], Meta(description="Calling services, or patterns such as *.production")] = ()
     groups: Annotated[
         tuple[str, ...], Meta(description="Groups of the document that the request is in; one suffices")
@@ -114,8 +118,12 @@ def _literal(text: str) -> str:
 # Checking. Each raises Flaw.
 
 
-def check_match(match: Match, path: str, groups: frozenset[str]) -> None:
-    """What the types let pass; `groups` are those that may be named."""
+def check_match(match: Match, path: str, groups: frozenset[str], *, claims: bool = False) -> None:
+    """What the types let pass; `groups` are those that may be named; `claims`: whether tokens are verified by then."""
+    if match.claims and not claims:
+        raise Flaw(below(path, "claims"), NO_CLAIMS)
+    for key, condition in match.claims.items():
+        check_text(condition, below(path, "claims", key))
     if match.path is not None:
         check_path(match.path, below(path, "path"))
     for name, conditions in (("headers", match.headers), ("query", match.query), ("cookies", match.cookies)):
@@ -132,11 +140,11 @@ def check_match(match: Match, path: str, groups: frozenset[str]) -> None:
             raise Flaw(below(path, "groups", n), f"no group {group[:60]!r} under $.groups; there are: {known}")
 
 
-def check_ungrouped(match: Match, path: str) -> None:
+def check_ungrouped(match: Match, path: str, *, claims: bool = False) -> None:
     """As `check_match`, for documents that have no groups."""
     if match.groups:
         raise Flaw(below(path, "groups"), "groups belong to a route; here a header, cookie or caller can be named")
-    check_match(match, path, frozenset())
+    check_match(match, path, frozenset(), claims=claims)
 
 
 def check_path(match: PathMatch, path: str) -> None:
@@ -191,6 +199,8 @@ def compile_match(match: Match, groups: dict[str, Predicate]) -> Predicate | Non
         found.append(_value(_query(name), condition))
     for name, condition in match.cookies.items():
         found.append(_value(_cookie(name), condition))
+    for name, condition in match.claims.items():
+        found.append(_value(_claim(name), condition))
     if match.caller:
         found.append(_caller(tuple(parse_pattern(c) for c in match.caller)))
     if match.groups:
@@ -269,6 +279,10 @@ def _query(name: str) -> Getter:
 
 def _cookie(name: str) -> Getter:
     return lambda request: cookie(request, name)
+
+
+def _claim(name: str) -> Getter:
+    return lambda request: request.claim(name)
 
 
 def _value(get: Getter, condition: str | Text) -> Predicate:

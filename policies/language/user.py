@@ -11,7 +11,7 @@ from msgspec import Meta
 from policies.language.plain import Flaw, below
 from policies.request import TOKEN, RequestView, cookie
 
-NO_CLAIMS: Final = "no token is verified so far, so no request has a claim; use a header or a cookie"
+NO_CLAIMS: Final = "tokens are verified beside the instance, so no request has a claim here; use a header or a cookie"
 """Said of `claim` in a document, which could do nothing."""
 
 

@@ -133,7 +133,7 @@ def _asked(value: Any, path: tuple[Step, ...]) -> Iterator[tuple[tuple[Step, ...
 
 def _conditions(match: Any) -> int:
     """Of one Match; each is asked of each request that comes as far as its rule."""
-    parts = (match.headers, match.query, match.cookies, match.caller, match.groups)
+    parts = (match.headers, match.query, match.cookies, match.claims, match.caller, match.groups)
     return sum(map(len, parts)) + (match.path is not None) + bool(match.method)
 
 

@@ -1,10 +1,13 @@
 # mypyc: compiled
-"""A kind that only says whether a request may pass: one phase for all of them, and for all levels of one. `authz` has a
-phase of its own, since it counts what it lets pass too, and since its callers' agents may ask it as well."""
+"""A kind that only says whether a request may pass: one phase for all of them, and for all levels of one. `authn`
+and `authz` have phases of their own: the one since it hands claims on, the other since it counts what it lets pass
+too, and since its callers' agents may ask it as well."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Final
 
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.phase import Phase
@@ -13,7 +16,11 @@ from agent.proxy.phases.verdict import Refuse, Verdict
 from agent.proxy.report.story import Entry, InForce, entry, no_service
 from agent.proxy.table.lasting import Lasting
 from policies.decision import Guard
+from policies.kinds.authn import decide as authn
 from policies.kinds.authz.decide import SAID, Compiled, Ruling
+
+ABSENT: Final = b"www-authenticate: Bearer\r\n"
+INVALID: Final = b'www-authenticate: Bearer error="invalid_token"\r\n'
 
 
 class Level:
@@ -112,3 +119,70 @@ class Authorization(Phase):
 def _refuse(level: Rules, ruling: Ruling) -> Refuse:
     refusal = Refusal(403, "authz", ruling.reason, unsent=True)
     return Refuse(refusal, what=ruling.rule, by=level.in_force, said=Refusal(403, "authz", SAID, unsent=True))
+
+
+class Issuers:
+    """One document."""
+
+    __slots__ = ("compiled", "in_force")
+
+    def __init__(self, in_force: InForce, compiled: authn.Compiled) -> None:
+        self.in_force = in_force
+        self.compiled = compiled
+
+
+class Authentication(Phase):
+    """Refuses whose token does not count by each of the documents. What it lets pass has the claims of its token from
+    then on, for the phases behind it: those that each document has verified, so that a more specific one adds nothing to
+    what a wider one has not seen. One that is only watched gives no claim to anybody."""
+
+    __slots__ = ("levels",)
+
+    def __init__(self, state: Lasting, in_force: InForce, levels: Sequence[Issuers]) -> None:
+        """`levels`: the most specific first."""
+        super().__init__("authn", "admit", state, in_force)
+        self.guards = True
+        self.levels = tuple(levels)
+
+    def decide(self, subject: Subject) -> Verdict | None:
+        """As the documents say."""
+        view, now_s = subject.view, time.time()
+        held: dict[str, str] | None = None
+        for level in self.levels:
+            try:
+                found = level.compiled.claims(view, now_s)
+            except authn.Invalid as invalid:
+                return _challenge(level, "invalid token", str(invalid), INVALID)
+            if found is None and level.compiled.required:
+                return _challenge(level, "no token", "it needs a token", ABSENT)
+            held = _both(held, {} if found is None else found)
+        if not self.audit:
+            view.claims = held
+        return None
+
+    def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:
+        """Whether there is a token, and not what is in it."""
+        if isinstance(verdict, Refuse):
+            return entry(verdict.by, self.name, self.kind, f"refused by {verdict.what}", verdict.refusal.reason)
+        if self.audit:
+            return self.entry("goes on", "its token counts, or it needs none")
+        return self.entry("goes on", "its token counts" if subject.view.claims else "without a token")
+
+
+def _both(held: dict[str, str] | None, found: dict[str, str]) -> dict[str, str]:
+    """What all have verified so far."""
+    if held is None:
+        return found
+    return {name: value for name, value in held.items() if found.get(name) == value}
+
+
+def _challenge(level: Issuers, what: str, reason: str, challenge: bytes) -> Refuse:
+    whole = f"policies/authn/{level.in_force.key}: {reason}"
+    said = Refusal(401, "authn", what, unsent=True)
+    return Refuse(
+        Refusal(401, "authn", whole, unsent=True),
+        [challenge],
+        what=what.replace(" ", "-"),
+        by=level.in_force,
+        said=said,
+    )

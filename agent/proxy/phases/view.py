@@ -25,6 +25,7 @@ class HeadView:
         "_request",
         "address",
         "caller",
+        "claims",
         "in_plain_text",
         "method",
         "path",
@@ -55,6 +56,8 @@ class HeadView:
         self._edits = edits
         self.caller = caller
         self.stranger = stranger
+        self.claims: dict[str, str] | None = None
+        """Of a token that `authn` has verified, which is asked before what asks for them."""
         self.address = address
         self.in_plain_text = in_plain_text
         self._proven = proven
@@ -106,8 +109,9 @@ class HeadView:
         return found
 
     def claim(self, name: str) -> str | None:
-        """A claim of a verified token. None as long as no policy verifies tokens: nothing unverified is believed."""
-        return None
+        """A claim of a verified token; None before `authn` has verified one: nothing unverified is believed."""
+        claims = self.claims
+        return None if claims is None else claims.get(name)
 
 
 def _replaced(edits: Edits, name: str) -> bool:

@@ -134,9 +134,10 @@ class Judged(Relay):
         target, endpoint = self.target, self.endpoint
         if self.over or target is None or endpoint is None or not target.rules_changed or not self.is_here(endpoint):
             return
+        self.forget_view()  # with claims that documents of before have verified
         self.see_rewritten()
         for phase in target.plan.guards:
-            if phase.kind == "authz":
+            if phase.kind in ("authn", "authz"):
                 verdict = phase.peek(self)
                 if isinstance(verdict, Refuse):
                     self._end_by(verdict)
@@ -147,7 +148,7 @@ class Judged(Relay):
         """It was allowed, and is not any more."""
         target = self.target
         assert target is not None
-        if verdict.by is not None:
+        if verdict.by is not None and verdict.refusal.policy == "authz":
             target.stats.note_authorized(f"{verdict.by.key}\t{verdict.what}\tended")
         refusal, said = verdict.refusal, verdict.said
         if not self.response_began:

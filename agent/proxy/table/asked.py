@@ -13,7 +13,7 @@ from agent.proxy.phases.breakers import Breakers
 from agent.proxy.phases.closed import Closed, Shut
 from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
-from agent.proxy.phases.guards import Authorization, Guards, Level, Rules
+from agent.proxy.phases.guards import Authentication, Authorization, Guards, Issuers, Level, Rules
 from agent.proxy.phases.limits import Limits
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
@@ -24,6 +24,8 @@ from agent.proxy.table.lasting import Book, Lasting
 from policies.catalogue import KINDS
 from policies.decision import Guard
 from policies.kind import Kind, Scope, Side
+from policies.kinds.authn import decide as authn
+from policies.kinds.authn.document import Authn
 from policies.kinds.authz import decide as authz
 from policies.kinds.authz.document import Authz
 from policies.kinds.breaker import decide as breaker
@@ -52,7 +54,7 @@ from policies.language.document import Document
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
     (
-        *("path", "authz", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
+        *("path", "authn", "authz", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
         *("outlier", "shed", "balance", "retry", "shadow"),
     )
 )
@@ -165,6 +167,10 @@ class Asked:
                 levels = _levels(kind, policies[kind.name], state.name, share)
                 if levels:
                     self.met[kind.name] = Guards(kind.name, state, policies[kind.name], levels)
+        if document_of(policies, "authn", Authn) is not None:
+            known = policies["authn"]
+            people = [Issuers(each, compiled.level("authn", each, authn.compile)) for each in known.levels]
+            self.met["authn"] = Authentication(state, known, people)
         self.early: Authorization | None = None
         """Rules that callers' agents ask as well."""
         if document_of(policies, "authz", Authz) is not None:

@@ -13,7 +13,8 @@ catalogue.
     outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
     towards     of the service that this leads to            authz, where callers' agents ask it as well; breaker
     departing   of the service that was asked for            shadow
-    inbound     of the instance's, by the agent beside it    guards of the callee's side (tls, authz), ratelimit, shed
+    inbound     of the instance's, by the agent beside it    guards of the callee's side (tls, authn, authz), ratelimit,
+                                                             shed
 
 In between an endpoint is picked (balance), and after it tried (timeout, retry, outlier). A policy that guards, and that
 nobody knows the content of, stands in its row like any other, and lets nothing pass. A document that is only watched

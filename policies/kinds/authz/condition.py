@@ -115,5 +115,5 @@ def _said(error: str) -> str:
     if found is None:
         return f"no CEL: {error.partition(':')[2].strip()[:200] or error[:200]}"
     what = found[2].replace(" (in container '')", "")
-    hint = "; people's claims are to come with authn" if "'claims" in what else ""
+    hint = "; people's claims stand in match" if "'claims" in what else ""
     return f"no CEL at character {found[1]}: {what[:200]}{hint}"

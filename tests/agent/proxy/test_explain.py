@@ -29,6 +29,7 @@ from tests.support.identity import SHOP, TRUST_DOMAIN
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import CREDENTIALS, SERVICE, entrust
 from tests.support.tls import ROOTS, WEB, shown
+from tests.support.tokens import provider
 
 CATS = "cats.production"
 FOREVER = "2999-01-01T00:00:00Z"
@@ -125,6 +126,7 @@ KINDS = {
             ]
         ),
     ),
+    "authn": st.builds(lambda required: {"providers": [provider()], "required": required}, st.booleans()),
     "authz": st.builds(
         lambda rules, default, outbound: {"rules": rules, "default": default, "outbound": outbound},
         st.lists(

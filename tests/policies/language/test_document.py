@@ -15,6 +15,7 @@ from policies.kinds.route.document import Route
 from policies.kinds.timeout.document import Timeout
 from policies.language.document import Document, Invalid, convert
 from policies.language.plain import Flaw
+from tests.support.tokens import provider
 
 NAMES = [kind.name for kind in KINDS]
 
@@ -77,7 +78,7 @@ def test_a_service_may_be_spelt_either_way() -> None:
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
     """And with the one that was meant."""
     assert said("retri", "{}").startswith(
-        "$: no policy kind 'retri' (did you mean 'retry'?); there are: isolation, export, tls, egress, path, authz, "
+        "$: no policy kind 'retri' (did you mean 'retry'?); there are: isolation, export, tls, egress, path, authn, "
     )
 
 
@@ -167,6 +168,7 @@ def test_there_is_a_json_schema(kind: str) -> None:
     assert not validator.is_valid({"no-such-field": 1})
     assert not validator.is_valid({"mode": "loud"})
     needed = {"fault": {"expires": "2099-01-01T00:00:00Z", "rules": [{"reset": True}]}, "egress": {"allow": []}}
+    needed["authn"] = {"providers": [provider()]}
     needed |= {"isolation": {"allow": []}, "export": {"to": []}, "tls": {"mtls": "off"}, "authz": {"rules": []}}
     needed["import"] = {"trust_domain": "eu.shoal", "remote_service": "pets", "gateways": ["192.0.2.7:15006"]}
     assert validator.is_valid({"mode": "audit", "kind": kind, **needed.get(kind, {})})

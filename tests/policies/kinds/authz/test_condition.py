@@ -170,7 +170,7 @@ def test_an_error_denies(when: str) -> None:
         ),
         (
             'claims.tier == "gold"',
-            "no CEL at character 7: undeclared reference to 'claims.tier'; people's claims are to come with authn",
+            "no CEL at character 7: undeclared reference to 'claims.tier'; people's claims stand in match",
         ),
         ("(" * 60 + "true" + ")" * 60, "no CEL: Expression recursion limit exceeded. limit: 32 [CANCELLED]"),
     ],

@@ -453,10 +453,10 @@ SET = "$.rules[1].headers.request.set"
          "$.rules[1].split[0].labels.tier: expected text, got a whole number; put it in quotes"),
         (rule(sticky={"header": "user"}),
          "$.rules[1].sticky: without a split over two targets there is nothing to stick to"),
-        (rule(split=CANARY, sticky={"claim": "sub"}), "$.rules[1].sticky.claim: no token is verified so far, so no "
-         "request has a claim; use a header or a cookie"),
-        ({"groups": {"a": {"claim": "sub", "where": "x"}}}, "$.groups.a.claim: no token is verified so far, so no "
-         "request has a claim; use a header or a cookie"),
+        (rule(split=CANARY, sticky={"claim": "sub"}), "$.rules[1].sticky.claim: tokens are verified beside the "
+         "instance, so no request has a claim here; use a header or a cookie"),
+        ({"groups": {"a": {"claim": "sub", "where": "x"}}}, "$.groups.a.claim: tokens are verified beside the "
+         "instance, so no request has a claim here; use a header or a cookie"),
         (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie; here: none"),
         (rule(split=CANARY, sticky={"header": "a", "cookie": "b"}),
          "$.rules[1].sticky: exactly one of header, cookie; here: header and cookie"),

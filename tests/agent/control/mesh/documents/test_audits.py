@@ -13,6 +13,7 @@ from agent.portions import said_once
 from policies.catalogue import BY_NAME
 from policies.language.names import candidates
 from tests.support.tables import KEYS, Etcd, instance
+from tests.support.tokens import provider
 
 PETS = "pets.production"
 PATTERNS = ("*", "*.production", PETS)
@@ -43,6 +44,7 @@ def test_a_services_audit_leaves_the_meshs_document_in_force(kind: str) -> None:
         "isolation": {"allow": ["*"]},
         "export": {"to": ["us.shoal"]},
         "tls": {"mtls": "strict"},
+        "authn": {"providers": [provider()]},
         "authz": {"rules": [{"deny": "anonymous"}]},
         "breaker": {"trip": {"consecutive": 5}},
         "shadow": {"copies": [{"to": "cats.production"}]},

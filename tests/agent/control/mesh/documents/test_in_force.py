@@ -15,6 +15,7 @@ from policies.catalogue import BY_NAME, KINDS
 from registry.keys import Keys
 from registry.records import LastGood, decode, encode
 from registry.store import Change
+from tests.support.tokens import provider
 
 KEYS = Keys()
 GOOD: dict[str, dict[str, Any]] = {
@@ -23,6 +24,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "tls": {"mtls": "permissive"},
     "egress": {"allow": ["api.example.com"]},
     "path": {"action": "refuse"},
+    "authn": {"providers": [provider()]},
     "authz": {"rules": [{"allow": ["shop.production"]}]},
     "ratelimit": {"limits": [{"name": "all", "rate": "5/s"}]},
     "fault": {

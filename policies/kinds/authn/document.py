@@ -1,0 +1,81 @@
+"""`authn`: who people are. Issuers that are trusted, with their public keys, and where a request has its token."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from policies.kinds.authn.keys import check_keys
+from policies.language.document import Document
+from policies.language.duration import Duration, bounded
+from policies.language.plain import Flaw, below
+from policies.request import TOKEN
+
+MAX_PROVIDERS: Final = 20
+MAX_SKEW_S: Final = 300.0
+"""For so long tokens would count that have expired."""
+
+Algorithm: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+Said: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class Jwks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Public keys, as providers publish them (RFC 7517)."""
+
+    keys: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1, max_length=50, description="Public keys")]
+
+
+class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who makes tokens, and which of them count."""
+
+    issuer: Annotated[Said, Meta(description="`iss`, to the letter")]
+    audiences: Annotated[
+        tuple[Said, ...], Meta(min_length=1, max_length=50, description="`aud` has one of these, to the letter")
+    ]
+    algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1, description="How tokens may be signed")]
+    jwks: Annotated[Jwks, Meta(description="The issuer's public keys")]
+    require: Annotated[tuple[Said, ...], Meta(max_length=50, description="Claims that have to be there")] = ()
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a request has its token; exactly one."""
+
+    header: str = ""
+    cookie: str = ""
+    query: str = ""
+
+
+class Authn(Document, frozen=True, kw_only=True):
+    """The document."""
+
+    providers: Annotated[
+        tuple[Provider, ...], Meta(min_length=1, max_length=MAX_PROVIDERS, description="Who makes tokens")
+    ]
+    token: Annotated[Place, Meta(description="Where it is: a header, cookie or query parameter")] = Place(
+        header="authorization"
+    )
+    required: Annotated[bool, Meta(description="Whether requests without a token are refused")] = True
+    skew: Annotated[Duration, Meta(description="By how much clocks may differ")] = "30s"
+
+    def check(self) -> None:
+        """Issuers that are told apart, with keys that can be used, and one place for the token."""
+        _check_place(self.token)
+        bounded("$.skew", self.skew, 0.0, MAX_SKEW_S)
+        issuers: set[str] = set()
+        for n, provider in enumerate(self.providers):
+            path = below("$", "providers", n)
+            if provider.issuer in issuers:
+                raise Flaw(below(path, "issuer"), f"{provider.issuer[:60]!r} stands twice; give all its keys in one")
+            issuers.add(provider.issuer)
+            check_keys(provider.jwks.keys, provider.algorithms, below(path, "jwks", "keys"))
+
+
+def _check_place(place: Place) -> None:
+    given = [name for name in ("header", "cookie", "query") if getattr(place, name)]
+    if len(given) != 1:
+        raise Flaw("$.token", f"exactly one of header, cookie and query; here: {' and '.join(given) or 'none'}")
+    name = getattr(place, given[0])
+    if given[0] != "query" and not TOKEN.match(name):
+        raise Flaw(below("$.token", given[0]), f"{name[:60]!r} is no {given[0]} name")
