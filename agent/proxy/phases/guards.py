@@ -133,8 +133,8 @@ class Issuers:
 
 class Authentication(Phase):
     """Refuses whose token does not count by each of the documents. What it lets pass has the claims of its token from
-    then on, for the phases behind it: those that each document has verified, so that a more specific one adds nothing to
-    what a wider one has not seen. One that is only watched gives no claim to anybody."""
+    then on, for the phases behind it: those that each document has verified, so that a more specific one adds nothing
+    to what a wider one has not seen. One that is only watched gives no claim to anybody."""
 
     __slots__ = ("levels",)
 

@@ -6,7 +6,7 @@ Laws
   nothing, and a private one is refused with the document.
 - What a token says of keys (`jwk`, `jku`, `x5c`, `x5u`) is not read: only `kid` is, and that only to choose.
 
-The library is an extra (`shoal-mesh[jwt]`): who has it not refuses documents of this kind, and says so.
+The library is loaded with the first document of this kind.
 """
 
 from __future__ import annotations
@@ -89,10 +89,7 @@ def _algorithms_for(jwk: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _import(jwk: Mapping[str, Any], path: str) -> Any:
-    try:
-        library = import_module("joserfc.jwk")
-    except ModuleNotFoundError:
-        raise Flaw(path, "authn needs a package that is not here: pip install 'shoal-mesh[jwt]'") from None
+    library = import_module("joserfc.jwk")
     wanted = ("kty", "crv", "x", "y", "n", "e")
     try:
         key = library.import_key({name: jwk[name] for name in wanted if name in jwk})
