@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.control.admin.people import MAX_PEOPLE
 from agent.identity.spiffe import agent_id, person_id, service_id
 from registry.etcd.server import free_port
+from tests.agent.control.test_main import reload
 from tests.support.identity import TRUST_DOMAIN
 from tests.support.mesh import AgentProcess, running_mesh, until
 from tests.system.test_identity import Operator, held, put
@@ -154,9 +156,11 @@ def test_nobody_else_gets_in(office: Office, tmp_path: Path) -> None:
     forged = crafted(stranger, tmp_path / "forged.pem", person_id(TRUST_DOMAIN, "ada"), "person:ada")
     ended = office.person("bob", tmp_path, "operate", now_s=time.time() - 7200, lifetime_s=3600.0)
     early = office.person("kim", tmp_path, "operate", now_s=time.time() + 7200)
-    for shown in (None, foreign, forged, ended, early):
-        with pytest.raises((OSError, http.client.HTTPException)):
+    alerts = {None: "certificate required", foreign: "unknown ca", forged: "unknown ca", ended: "certificate expired"}
+    for shown, alert in {**alerts, early: "bad certificate"}.items():
+        with pytest.raises(ssl.SSLError) as refused:
             asked(office, shown)
+        assert alert in str(refused.value).lower().replace("_", " ")
     ada = office.person("ada", tmp_path)
     with pytest.raises(OSError):
         connected(office, ada, ssl.TLSVersion.TLSv1_2)
@@ -188,6 +192,42 @@ def test_pages_in_a_browser_get_nothing(office: Office, tmp_path: Path) -> None:
     connection.close()
 
 
+def test_strangers_who_only_connect_keep_nobody_out(office: Office, tmp_path: Path) -> None:
+    """More silent connections than there may be, half of them with half a handshake: the longest makes way."""
+    ada = office.person("ada", tmp_path)
+    until("ada", lambda: asked(office, ada)[0] == 200)
+    silent = [socket.create_connection(("127.0.0.1", office.port), 30) for _ in range(2 * MAX_PEOPLE)]
+    try:
+        for sock in silent[::2]:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        until("ada gets in", lambda: asked(office, ada)[0] == 200)
+        assert office.agent.ready()
+    finally:
+        for sock in silent:
+            sock.close()
+
+
+def test_the_port_comes_moves_and_goes_with_a_reload(office: Office, tmp_path: Path) -> None:
+    """And roles, which were known before, hold at once."""
+    oscar, first, second = office.person("oscar", tmp_path, "operate"), office.port, free_port()
+    until("oscar", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
+    line = f'people.listen = "127.0.0.1:{first}"'
+    try:
+        reload(office.agent, f"127.0.0.1:{first}", f"127.0.0.1:{second}")
+        office.port = second
+        assert asked(office, oscar, "POST", REPLAY)[0] == 404
+        assert ("people's", second) in [(it["name"], it["port"]) for it in office.agent.state()["listeners"]]
+        reload(office.agent, line.replace(str(first), str(second)), "")
+        for port in (first, second):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), 30)
+    finally:
+        office.port = first
+        office.agent.path.write_text(f"{line}\n{office.agent.path.read_text()}")
+        reload(office.agent, line, line)
+    until("oscar again", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
+
+
 def test_the_command_line_asks_by_the_login(office: Office) -> None:
     """`--admin https://…` shows the login to an agent of its trust domain; what fails is said in words."""
     place = f"https://127.0.0.1:{office.port}"
@@ -210,6 +250,18 @@ def test_the_command_line_asks_by_the_login(office: Office) -> None:
         assert "no agent answers" in office.shoal("explain", "GET", "http://x/", "--admin", other, code=3, home="zoe")
     inbound = f"https://127.0.0.1:{office.agent.admin}"
     assert "speaks no TLS 1.3" in office.shoal("explain", "GET", "http://x/", "--admin", inbound, code=3, home="zoe")
+    crafted(
+        office,
+        office.held("zoe"),
+        person_id(TRUST_DOMAIN, "zoe"),
+        "person:zoe",
+        now_s=time.time() - 7200,
+        lifetime_s=3600.0,
+    )
+    ended = office.shoal("explain", "GET", "http://x/", "--admin", place, code=3, home="zoe")
+    assert "ended the connection" in ended and "certificate expired" in ended
+    crafted(office, office.held("zoe"), agent_id(TRUST_DOMAIN, "alpha"), "alpha")
+    assert "is no person" in office.shoal("explain", "GET", "http://x/", "--admin", place, code=1, home="zoe")
 
 
 def test_roles_hold_while_etcd_is_away(office: Office, tmp_path: Path) -> None:

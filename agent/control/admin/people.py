@@ -30,6 +30,8 @@ from agent.tls.chain import chain_of
 MAX_PEOPLE: Final = 64
 """Connections at a time."""
 HANDSHAKE_S: Final = 5.0
+ALERT_S: Final = 1.0
+"""For whoever does not get through it to hear why."""
 PACE_S: Final = 0.01
 _CHAIN: Final = "shoal.chain"
 log = structlog.get_logger()
@@ -60,11 +62,24 @@ async def _greet(identity: AgentIdentity, turn: trio.Lock, stream: trio.SocketSt
             await tls.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.debug("a handshake failed at the people's port", reason=str(error.__cause__ or error))
+            await _tell_why(stream, tls._outgoing.read())  # trio sends no alert
             return None
         inner = tls._ssl_object  # trio has no other way to the chain
         assert isinstance(inner, ssl.SSLObject)
         return Guest(tls, {_CHAIN: chain_of(inner)})
     return None
+
+
+async def _tell_why(stream: trio.SocketStream, alert: bytes) -> None:
+    """And read on: what is closed with something unread takes the alert with it."""
+    with trio.move_on_after(ALERT_S):
+        try:
+            await stream.send_all(alert)
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
 
 
 async def _judged(
