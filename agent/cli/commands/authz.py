@@ -127,8 +127,7 @@ def edges(census: Census) -> Iterator[Row]:
         if not levels:
             yield _row(ANYBODY, service, "all", [], _seen(ANYBODY, seen))
             continue
-        covered = [caller for caller in named(levels) if caller != ANYBODY or may(levels, ANYBODY).what != NONE]
-        for caller in dict.fromkeys([*covered, *(caller or ANONYMOUS for caller in seen)]):
+        for caller in dict.fromkeys([*named(levels), ANYBODY, *(caller or ANONYMOUS for caller in seen)]):
             found = may(levels, caller)
             was = _seen(caller, seen)
             if found.what != NONE or caller in [each or ANONYMOUS for each in seen]:

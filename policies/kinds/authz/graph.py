@@ -4,6 +4,8 @@
 Laws
 - `SOME` is the most that it may be: of several conditions nobody says whether any request meets them all.
 - A pattern is one caller: what a rule says of a part of it only is said of some requests.
+- ANYBODY is whom no other row is about: what is allowed to a part only is that part's, and what is denied to one is a
+  denial of some.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class May(NamedTuple):
 
 
 def may(levels: Sequence[tuple[str, Authz]], caller: str) -> May:
-    """Of a caller: a service, a pattern, a SPIFFE id, or ANONYMOUS. Each level has to allow."""
+    """Of a caller: a service, a pattern, a SPIFFE id, ANONYMOUS, or ANYBODY. Each level has to allow."""
     found = [_of_level(pattern, document, caller) for pattern, document in levels]
     least = min(found, key=lambda each: _ORDER.index(each.what))
     if least.what == NONE:
@@ -101,18 +103,18 @@ def _covers(rule: Rule, caller: str) -> str:
 
 def _whom(rule: Rule, caller: str) -> str:
     sources = rule.sources
+    if sources == ANYBODY:
+        return ALL
+    if caller == ANYBODY:
+        return NONE if rule.allow is not None else SOME
     if isinstance(sources, str):
-        if sources == ANYBODY:
-            return ALL
-        if caller == ANYBODY:
-            return SOME
         # Somebody of another domain is no service of this mesh.
         return ALL if caller == ANONYMOUS or caller.startswith("spiffe://") else NONE
     found = NONE
     for each in map(_canonical, sources):
         if each == caller or (caller not in _WORDS and _wider(each, caller)):
             return ALL
-        if caller == ANYBODY or _within(each, caller):
+        if _within(each, caller):
             found = SOME
     return found
 

@@ -51,6 +51,30 @@ def test_edges() -> None:
     assert f'  "web.production" -> "{LAMPS}" [label="none" style="solid" color="red"];' in drawn
 
 
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        # What closes something for anybody allows nobody in particular,
+        (
+            {"rules": [{"deny": "anybody", "match": {"method": ["PUT"]}}, {"allow": ["shop.production"]}]},
+            [("shop.production", "some")],
+        ),
+        # and who is denied by name leaves whoever else `default` allows.
+        ({"rules": [{"deny": "anonymous"}], "default": "allow"}, [("anybody", "some")]),
+        ({"rules": [{"deny": ["web.production"]}], "default": "allow"}, [("anybody", "some")]),
+        (
+            {"rules": [{"allow": ["shop.production"]}, {"deny": ["*.production"]}], "default": "allow"},
+            [("shop.production", "all"), ("*.production", "some"), ("anybody", "some")],
+        ),
+        ({"rules": []}, []),
+    ],
+)
+def test_whoever_is_not_named(document: dict[str, Any], rows: list[tuple[str, str]]) -> None:
+    """Has a row of his own where something is open for him, and else none."""
+    found = [(row["caller"], row["may"]) for row in edges(census({LAMPS: document}, {})) if row["service"] == LAMPS]
+    assert found == rows
+
+
 def test_what_nobody_can_tell() -> None:
     """A refused document: what was good holds, and etcd's text does not say it. One that is watched does nothing."""
     (row, _) = edges(census({"*.production": {"rulez": []}, LAMPS: RULES}, {}))
