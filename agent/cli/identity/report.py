@@ -32,6 +32,8 @@ def report(domain: Domain, now_s: float) -> Row:
     hosts = [_host(domain, host, held) for host in sorted({*domain.hosts, *domain.holds, *domain.agents})]
     pending = list(_pending(domain))
     refused = list(_refused(domain))
+    asked = {(row["host"], row["name"]) for row in (*pending, *refused)}
+    ungranted = [row for row in _ungranted(domain) if (row["host"], row["name"]) not in asked]
     malformed = _malformed(domain)
     bad = [row for row in (*issuers, *held, *hosts) if row["state"] not in GOOD]
     return {
@@ -44,10 +46,11 @@ def report(domain: Domain, now_s: float) -> Row:
         "held": held,
         "pending": pending,
         "refused": refused,
+        "ungranted": ungranted,
         "plain": list(_plain(domain)),
         "revoked": len(domain.revocations),
         "malformed": malformed,
-        "wrong": bool(bad or refused or malformed or not issuers),
+        "wrong": bool(bad or refused or ungranted or malformed or not issuers),
     }
 
 
@@ -142,6 +145,15 @@ def _refused(domain: Domain) -> Iterator[Row]:
         stands = domain.revision_of(domain.keys.request(host, name))
         if signed.refused and signed.request >= stands:
             yield {"host": host, "name": name, "reason": signed.refused, "allow": _allow(domain, host, name)}
+
+
+def _ungranted(domain: Domain) -> Iterator[Row]:
+    """What hosts whose agents live have registered, and may not hold: agents do not ask for what no grant names."""
+    registered = {(each.agent, service) for (service, _), each in domain.instances.items() if each.agent}
+    for host, service in sorted(registered):
+        name = SERVICE_REQUEST + service
+        if host in domain.agents and not Grants([host], domain.grants).pattern_for(host, service):
+            yield {"host": host, "name": name, "allow": _allow(domain, host, name)}
 
 
 def _plain(domain: Domain) -> Iterator[Row]:

@@ -254,6 +254,9 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     for row in told["refused"]:
         printer.text(f"refused   {row['host']} asks for {row['name']}: {row['reason']}")
         _show_allowing(printer, row)
+    for row in told["ungranted"]:
+        printer.text(f"ungranted {row['host']} has registered {row['name']}, and no grant names it")
+        _show_allowing(printer, row)
     for row in told["plain"]:
         printer.text(f"plain     {row['from']} -> {row['to']}: {named(row['services'])}, last at {row['last']}")
     for key, why in told["malformed"].items():

@@ -281,6 +281,25 @@ async def test_status_says_who_holds_what_and_what_is_missing(mesh: Mesh) -> Non
     assert "refused" not in (await mesh.shoal("ca", "status")).stdout
 
 
+async def test_status_names_what_is_registered_and_not_granted(mesh: Mesh) -> None:
+    """Its agent does not even ask for it, so no request says so; of one that is away nobody needs to do anything."""
+    await mesh.init("web-1")
+    await serve(mesh, "web-1", "web-1")
+    assert (await mesh.json("ca", "status"))["ungranted"] == []
+    await mesh.hosts.live("web-1", services=("pets.production", "shop.production"))
+    told = await mesh.json("ca", "status", code=1)
+    (row,) = told["ungranted"]
+    assert (row["host"], row["name"], told["refused"], told["pending"]) == ("web-1", "svc/shop.production", [], [])
+    assert "web-1 has registered svc/shop.production" in (await mesh.shoal("ca", "status", code=1)).stdout
+    (line,) = row["allow"]
+    _, _, where, document = shlex.split(line)
+    await mesh.store.put(where, document.encode())
+    assert (await mesh.json("ca", "status"))["ungranted"] == []
+    await mesh.store.delete(mesh.keys.identity("grants", "shop.production"))
+    await mesh.store.delete(mesh.keys.agent("web-1"))
+    assert (await mesh.json("ca", "status"))["ungranted"] == []
+
+
 @pytest.mark.parametrize("what", ["lagging", "ended", "ends soon", "malformed", "not added", "no issuer"])
 async def test_status_finds_what_somebody_should_do(mesh: Mesh, what: str) -> None:
     """Each by itself, in a mesh in which all else is well."""
