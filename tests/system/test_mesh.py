@@ -33,7 +33,7 @@ def test_a_request_finds_its_way_over_two_hosts(mesh: Mesh) -> None:
     assert told["path"] == "/cats?a=1"
     assert told["headers"]["via"].count("shoal") == 2
     decisions = json.loads(answer.headers["x-shoal-explain"])["decisions"]
-    assert "via agent beta" in decisions[-1]["decision"]
+    assert "via agent beta" in decisions[-2]["decision"] and decisions[-1]["decision"] == "plain text"
 
 
 def test_policies_with_nothing_but_etcdctl(mesh: Mesh) -> None:

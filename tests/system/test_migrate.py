@@ -67,7 +67,7 @@ def start(mesh: Mesh, *words: str) -> subprocess.Popen[str]:
 def register_many(agent: AgentProcess, count: int) -> None:
     """Instances of services of their own; nobody listens there."""
     for number in range(count):
-        agent.register(f"s{number}.bulk", 20000 + number)
+        agent.register(f"s{number}.bulk", 1024 + number)  # below what agents of tests listen on
 
 
 def settled(mesh: Mesh, count: int) -> bool:

@@ -274,7 +274,8 @@ def test_a_crashed_agent_is_succeeded_while_its_workers_serve(mesh: Mesh) -> Non
 
 
 def test_a_stopped_agent_leaves_nothing_in_etcd(mesh: Mesh) -> None:
-    """Instances, health, agent, ack and what its version knows are gone with it, and the workers too."""
+    """Instances, health, agent, ack and what its version knows are gone with it, and the workers too. What is said of
+    the mesh stays."""
     agent = mesh.agent()
     mesh.instance(agent)
     workers = pids(agent)
@@ -282,7 +283,7 @@ def test_a_stopped_agent_leaves_nothing_in_etcd(mesh: Mesh) -> None:
     until("its keys", lambda: keys <= set(mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only").split()))
     assert '"ratelimit":{"fields":{"$":' in mesh.etcdctl("get", "/shoal/default/versions/alpha")
     assert agent.stop() == 0
-    assert mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only").split() == []
+    assert mesh.etcdctl("get", "--prefix", "/shoal/", "--keys-only").split() == ["/shoal/default/confirmed/hosts"]
     assert all(gone(pid) for pid in workers)
 
 

@@ -169,7 +169,7 @@ async def test_registering_and_leaving(agent: Running) -> None:
     await agent.healthy()
     state = (await agent.ask("GET", "/state?service=pets")).json
     (endpoint,) = state["services"]["pets"]["endpoints"]
-    assert (endpoint["id"], endpoint["version"], endpoint["agent"]) == ("a", "v2", "here")
+    assert (endpoint["id"], endpoint["version"], endpoint["agent"]) == ("a@here", "v2", "here")
     assert state["local"][0]["metadata"] == {"tier": "free"}
     gone = await agent.ask("DELETE", "/instances/pets/a")
     assert gone.json["revision"] > 0
@@ -258,7 +258,7 @@ async def test_explain(agent: Running) -> None:
     await agent.register()
     await agent.healthy()
     told = (await agent.ask("GET", "/explain?method=GET&url=http://pets/x&header=x-a:%201")).json
-    assert told["endpoint"]["id"] == "a"
+    assert told["endpoint"]["id"] == "a@here"
     assert told["decisions"][0]["phase"] == "service"
     assert (await agent.ask("GET", "/explain?url=nobody/")).json["status"] == 404
     assert (await agent.ask("GET", "/explain?url=%F0%9F%90%9F/")).json["status"] in (400, 404)
