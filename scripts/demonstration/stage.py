@@ -184,7 +184,8 @@ class Stage:
 
     def await_instances(self, service: str, count: int) -> None:
         def all_healthy() -> bool:
-            states = [instance["state"] for instance in self.shoal_json("instances", service)]
+            found = self.shoal_any("--output", "json", "instances", service)  # none yet is an exit code, too
+            states = [instance["state"] for instance in json.loads(found or "[]")]
             return len(states) == count and set(states) == {"healthy"}
 
         self._await(f"{count} healthy instances", None, all_healthy)
