@@ -393,6 +393,8 @@ def test_an_explanation_and_the_request_after_it_agree(
         last = explained["decisions"][-1]["policy"]
         if last.startswith("authz/") and explained["status"] == 403:
             assert [each["reason"] for each in decisions] == ["not allowed"]  # callers hear no more
+        elif last.startswith("authn/") and explained["status"] == 401:
+            assert [each["decision"] for each in decisions] == ["answer 401"]  # nor here
         elif last.startswith("isolation/"):
             assert [each["reason"] for each in decisions] == [
                 no_service(SERVICE.encode()).reason
