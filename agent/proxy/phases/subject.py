@@ -91,6 +91,13 @@ class Subject(RequestHandler):
             edits=forward.request_headers,
         )
 
+    def forget_claims(self) -> None:
+        """Who it is has to be verified by the service that it comes to: its rules do not believe what another's
+        documents have verified on the way there."""
+        view = self._view
+        if view is not None:
+            view.claims = None
+
     def forget_view(self) -> None:
         """Have policies see the request as it is now."""
         self._view = None

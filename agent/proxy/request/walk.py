@@ -359,6 +359,7 @@ class Walk(Hands):
     def _come_by(self, plan: Plan) -> bool:
         """Past the inbound phases, which judge the path that the instance is sent; False: no further."""
         self.see_rewritten()
+        self.forget_claims()
         return all(self.meet(phase) for phase in plan.inbound)
 
     def see_rewritten(self) -> None:

@@ -95,6 +95,40 @@ def test_without_authn_no_claim_holds(play: Playbook) -> None:
     assert said(play, asks(play, token("ann"))) == DENIED
 
 
+BACKUP = "backup.production"
+
+
+def full(play: Playbook, **backup: Any) -> None:
+    """One request is all that there is room for; others go to a service that believes other issuers, or none."""
+    play.put(play.instance("spare", agent="here"), service=BACKUP, **backup)
+    guard(play, authn=AUTHN, shed={"concurrency": 1, "instead": [{"service": BACKUP}]})
+    assert said(play, asks(play, token("ann"))) == PASSES
+
+
+def test_no_claim_goes_over_to_another_service(play: Playbook) -> None:
+    """What one's documents have verified, another's have not, and its rules do not believe it."""
+    full(play, authz=SALE)
+    play.upstream("lamp")
+    assert said(play, asks(play, token("ann"))) == DENIED
+
+
+def test_another_service_verifies_by_its_own_documents(play: Playbook) -> None:
+    """And refuses what counts for the one before."""
+    full(play, authn={"providers": [provider(OTHER.as_dict(private=False))]}, authz=SALE)
+    play.upstream("lamp")
+    assert said(play, asks(play, token("ann"))) == INVALID
+
+
+def test_a_copy_has_no_claims_of_the_service_that_was_called(play: Playbook) -> None:
+    """Nor do guards of where it is copied to believe them."""
+    play.put(play.instance("spare", agent="here"), service=BACKUP, authz=SALE)
+    guard(play, authn=AUTHN, shadow={"copies": [{"to": BACKUP, "percent": 100}]})
+    client = asks(play, token("ann"))
+    wire = play.upstream("lamp")
+    assert wire.heard and wire >> b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    assert client.heard.endswith(b"ok") and play.idle
+
+
 @pytest.mark.parametrize(("line", "answer"), [("", DENIED), (token("ann", OTHER), INVALID), (token("ann"), PASSES)])
 def test_absent_is_not_invalid_and_not_valid(play: Playbook, line: str, answer: Any) -> None:
     """Where none is required."""
