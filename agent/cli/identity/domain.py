@@ -69,6 +69,10 @@ class Domain(msgspec.Struct, kw_only=True):
         """That a key is still as it was read. Raises Failure for one that stands and cannot be read."""
         if key in self.malformed:
             raise Failure(f"{key} cannot be read: {self.malformed[key]}; mend or delete it first")
+        return self.as_found(key)
+
+    def as_found(self, key: str) -> Compare:
+        """The same, whether or not anybody can read it: for who takes it away."""
         return Compare(key, mod_revision=self.revision_of(key))
 
     def required(self) -> Bundle:

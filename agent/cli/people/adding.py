@@ -46,13 +46,20 @@ def added(
     return change, token
 
 
+def unread(domain: Domain) -> dict[str, str]:
+    """By name, of whom it cannot be read what he may, and why: an agent that knew it before goes by that."""
+    prefix = domain.keys.identity("people", "any").removesuffix("any")
+    return {key.removeprefix(prefix): why for key, why in domain.malformed.items() if key.startswith(prefix)}
+
+
 def removed(domain: Domain, name: str) -> Change:
-    """That somebody may log in no more; what he has is good until it ends. Raises Failure."""
+    """That somebody may log in no more, also where nobody can read what he may; what he has is good until it ends.
+    Raises Failure."""
     domain.required()
     change = Change([], [])
     member = domain.keys.identity("people", check_person(name))
     if domain.revision_of(member):
-        change.compares.append(domain.unchanged(member))
+        change.compares.append(domain.as_found(member))
         change.operations.append(Delete(member))
     _take_back(domain, name, change)
     return change

@@ -159,8 +159,9 @@ def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> Non
         raise Invalid("signed by no algorithm or key that is trusted")
     if len(able) > 1:
         raise Invalid("it does not say by which key it is signed")
-    if not able[0].verifies(token, algorithm):
-        raise Invalid("its signature is not its issuer's")
+    refused = able[0].refuses(token, algorithm)
+    if refused:
+        raise Invalid(refused)
 
 
 def _check_times(claims: dict[str, Any], now_s: float, skew_s: float) -> float:

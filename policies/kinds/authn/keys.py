@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any, Final
 
 from policies.language.plain import Flaw, below
@@ -40,17 +39,21 @@ class Key:
         self.algorithms = frozenset(algorithms) & _algorithms_for(jwk)
         self._key = _import(jwk, "$")
 
-    def verifies(self, token: str, algorithm: str) -> bool:
-        """Whether it has signed a token by an algorithm, which is one of its own."""
-        jws = import_module("joserfc.jws")
+    def refuses(self, token: str, algorithm: str) -> str:
+        """Why it has not signed a token by an algorithm, which is one of its own; empty: it has."""
+        from joserfc import jws
+        from joserfc.errors import JoseError
+
         registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of `EdDSA`, which RFC 9864 calls Ed25519, and issuers do not yet
                 jws.deserialize_compact(token, self._key, registry=registry)
-        except Exception:  # whatever it is that a library stumbles over in a token: it is none of this key's
-            return False
-        return True
+        except JoseError:
+            return "its signature is not its issuer's"
+        except Exception as error:  # whatever a library stumbles over in what strangers write: who operates is told
+            return f"it cannot be read: {type(error).__name__}"
+        return ""
 
 
 def check_keys(keys: Sequence[Mapping[str, Any]], algorithms: Sequence[str], path: str) -> None:
@@ -89,7 +92,8 @@ def _algorithms_for(jwk: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _import(jwk: Mapping[str, Any], path: str) -> Any:
-    library = import_module("joserfc.jwk")
+    from joserfc import jwk as library
+
     wanted = ("kty", "crv", "x", "y", "n", "e")
     try:
         key = library.import_key({name: jwk[name] for name in wanted if name in jwk})

@@ -10,6 +10,7 @@ import pytest
 
 from agent.frames import PolicyFrame
 from agent.identity.verdict import Identity
+from agent.proxy.peer import Peer, Proof
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
 from policies.kinds.tls.decide import OFF, PERMISSIVE, STRICT
@@ -48,8 +49,7 @@ def hop(play: Playbook, peer: str = "", *, proven: bool = False) -> Wire:
     if proven:
         stream = play.connection(wire).stream
         assert stream is not None
-        stream.peer.identity = IDENTITY
-        stream.peer.ours, stream.peer.called = True, SERVICE
+        stream.peer = Peer(stream.peer.address, play.worker.agents, Proof(IDENTITY, SERVICE, ours=True))
     return wire
 
 

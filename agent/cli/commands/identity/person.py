@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from agent.cli.failure import Failure
+from agent.cli.failure import Exit, Failure
 from agent.cli.options import who
 from agent.cli.printing import field
 
@@ -64,10 +64,12 @@ def add(
 
 @app.command("list")
 def list_(context: typer.Context) -> None:
-    """List who may log in, and whose token waits."""
+    """List who may log in, and whose token waits. Where it cannot be read what somebody may, agents go by what they
+    knew before: the exit code is 1."""
     from agent.cli.etcd_client import ask
     from agent.cli.identity.domain import now_s, take
     from agent.cli.identity.report import moment
+    from agent.cli.people.adding import unread
 
     options: Options = context.obj
     domain = ask(options, lambda store: take(store, options.mesh))
@@ -83,6 +85,11 @@ def list_(context: typer.Context) -> None:
         }
         for name, said in sorted(domain.people.items())
     ]
+    lost = unread(domain)
+    rows += [
+        {"person": name, "role": None, "token_until": None, "by": "", "description": f"cannot be read: {why}"}
+        for name, why in sorted(lost.items())
+    ]
     options.printer.rows(
         rows,
         {
@@ -94,6 +101,8 @@ def list_(context: typer.Context) -> None:
         },
         empty="nobody may log in to this mesh yet; `shoal person add NAME` lets somebody",
     )
+    if lost:
+        raise typer.Exit(Exit.NO)
 
 
 @app.command()
