@@ -30,6 +30,7 @@ from agent.control.instances.tokens import Tokens
 from agent.control.mesh.documents.exports import taken_in
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
+from agent.control.records.records import Records
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.traffic import Traffic
 from agent.control.updates import Updates
@@ -51,6 +52,7 @@ class Parts:
         """Raises OSError and SettingsError for what cannot work at all."""
         self.settings = settings
         self.here = here = Here(settings, handover)
+        self.records = Records(settings)
         self.mesh = mesh = MeshView(here)
         client = _hook_client(here)
         self.events = Events(
@@ -70,7 +72,7 @@ class Parts:
         """Who answers what people ask of all agents: each part that knows something registers here."""
         self.fanout = Fanout(settings.host, mesh.table.agents, peers.ask, self.answering)
         self.traffic = traffic = Traffic(
-            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
+            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
         )
         tokens = Tokens()
         local = here.rights.for_workers()
@@ -80,7 +82,9 @@ class Parts:
             here.listeners.inbound,
             settings.worker_count,
             callers=here.listeners.callers.sockets,
-            configuration=lambda: configuration(settings, tokens.callers(), local, certificates.found),
+            configuration=lambda: configuration(
+                settings, tokens.callers(), local, certificates.found, records=self.records.wants("access")
+            ),
             feed=mesh.frames.feed,
             trust=proof.frame,
             on_happened=traffic.transitions.observe,
