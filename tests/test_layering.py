@@ -99,6 +99,11 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *NOT_IN_CONTROL,
         *control("workers mesh identity instances traffic events updates parts admin main"),
     ),
+    # Knows what may be called, and nothing of who wants to.
+    "agent.control.outgoing": (
+        *NOT_IN_CONTROL,
+        *control("host workers mesh identity instances traffic events updates parts admin main"),
+    ),
     "agent.control.identity": (
         *NOT_IN_CONTROL,
         *control("workers mesh instances traffic events updates parts admin main"),

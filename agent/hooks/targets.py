@@ -55,12 +55,13 @@ _INSIDE_RANGES: Final = _ranges(_INSIDE)
 
 
 class Targets:
-    """What the agent's settings allow: `hooks.allow`, ranges and host names."""
+    """What the agent's settings allow: ranges and host names."""
 
-    __slots__ = ("_hosts", "_networks")
+    __slots__ = ("_hosts", "_networks", "_setting")
 
-    def __init__(self, allow: Iterable[str] = ()) -> None:
-        """Raises ValueError that says which entry is none."""
+    def __init__(self, allow: Iterable[str] = (), setting: str = "hooks.allow") -> None:
+        """`setting`: where it is written. Raises ValueError that says which entry is none."""
+        self._setting = setting
         self._networks: list[Network] = []
         self._hosts: set[str] = set()
         for entry in allow:
@@ -73,8 +74,9 @@ class Targets:
                     raise ValueError(f"{entry[:80]!r}: {reason}; such as 10.1.0.0/16 or hooks.example.com") from None
                 self._hosts.add(text)
 
-    def refused(self, host: str, address: str) -> str | None:
-        """Why an address of a host may not be called; None when it may. For all resolved ones and the connected one."""
+    def refused(self, host: str, address: str, *, named: bool = False) -> str | None:
+        """Why an address of a host may not be called; None when it may. For all resolved ones and the connected one.
+        `named`: only what the settings name may, and the public internet is not enough."""
         try:
             judged = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
         except ValueError:
@@ -87,10 +89,12 @@ class Targets:
         name = _range_of(judged, _INSIDE_RANGES)
         if name is None and not judged.is_global:
             name = "not of the public internet"
+        if name is None and named:
+            name = "not named"
         if name is None:
             return None
         which = address if host.strip("[]") == address else f"{host[:80]} is {address}, which"
-        return f"{which} is {name}; the agent's settings may allow it (hooks.allow)"
+        return f"{which} is {name}; the agent's settings may allow it ({self._setting})"
 
     def _allows(self, host: str, address: Address) -> bool:
         host = host.lower().rstrip(".")
