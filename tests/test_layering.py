@@ -134,6 +134,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.events": (*PURE, "agent"),
     "agent.hooks": (*PURE, "agent"),
     "agent.identity": (*PURE, "ssl", "secrets", "os", "agent"),
+    "agent.audit": (*PURE, "ssl", "secrets", "os", "agent"),
 }
 ALLOWED = {
     # Who asks for an explanation writes the request down as HTTP/1 does.
@@ -144,6 +145,7 @@ ALLOWED = {
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
     "agent.identity": ("agent.identity",),
+    "agent.audit": ("agent.audit",),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.
 TYPES_ONLY = {"policies": ("random",)}
