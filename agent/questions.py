@@ -5,15 +5,18 @@
     POST /explain  Explain    → Explained   to the agent beside an instance (`agent.proxy.request.explain`)
     POST /sign     Sign       → SignAnswer  to an issuer, while etcd is away (`agent.control.identity.answering`)
     POST /join     `Joining`  → `Joined`    to an issuer, by who has a token (`agent.identity.tokens`)
+    POST /ask/…    a `Question` that a person asks of all agents, by way of one (`agent.control.asking`)
 
 Laws
 - Hosts are upgraded one by one. Fields that an end does not know are ignored; what came later has a default.
 - A question that an agent does not know is answered with 404, one that is malformed with 400, both in words.
+- What stands under /ask/ changes nothing. Whether the person may ask is judged by the agent that he asked; the others
+  believe agents, as with every question here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -24,8 +27,13 @@ KEYS: Final = "/keys"
 EXPLAIN: Final = "/explain"
 SIGN: Final = "/sign"
 JOIN: Final = "/join"
+ASK: Final = "/ask/"
+"""What people ask begins with this: it may take longer than what agents need for themselves."""
 PATHS: Final = (EXPLAIN, JOIN, KEYS, SHARES, SIGN)
 MAX_WORDS: Final = 200
+PATIENT_S: Final = 30.0
+"""How long an agent may take for what a person asks: it may have to read much."""
+MAX_ANSWER_BYTES: Final = 256 * 1024
 
 
 class Figures(msgspec.Struct, frozen=True, array_like=True):
@@ -131,6 +139,21 @@ class SignAnswer(msgspec.Struct, frozen=True):
 
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Question(Generic[Q, A]):
+    """One that any agent can be asked: what is said, and what comes back, each a `msgspec.Struct`."""
+
+    __slots__ = ("answer", "asks", "most_bytes", "path")
+
+    def __init__(self, name: str, asks: type[Q], answer: type[A], most_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """`name`: one word, `audit`, which stands in `PATHS` as /ask/audit. `most_bytes`: of one host's answer."""
+        self.path = ASK + name
+        self.asks = asks
+        self.answer = answer
+        self.most_bytes = most_bytes
 
 
 def read(body: bytes, wanted: type[T]) -> T | str:

@@ -14,6 +14,8 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from agent.control.asking.answering import Answering
+from agent.control.asking.fanout import Fanout
 from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
 from agent.control.host.here import Here
@@ -36,7 +38,7 @@ from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
 from agent.frames import Peer, Trust
 from agent.hooks.receivers import Receivers
-from agent.questions import JOIN, SIGN
+from agent.questions import ASK, JOIN, SIGN
 from agent.settings.document import Settings
 
 T = TypeVar("T")
@@ -64,6 +66,9 @@ class Parts:
         detector = self.events.detector
         proof = Proof()
         self.peers = peers = Peers(mesh.table, proof.way)
+        self.answering = Answering(settings.host, mesh.table.agents)
+        """Who answers what people ask of all agents: each part that knows something registers here."""
+        self.fanout = Fanout(settings.host, mesh.table.agents, peers.ask, self.answering)
         self.traffic = traffic = Traffic(
             settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
         )
@@ -110,6 +115,8 @@ class Parts:
     def _on_peer(self, told: Peer, reply: Reply) -> None:
         if told.path in (SIGN, JOIN):
             self.identity.asked(told, reply)
+        elif told.path.startswith(ASK):
+            self.answering.asked(told, reply)
         else:
             reply(*self.traffic.on_peer(told))
 

@@ -27,16 +27,19 @@ SIGN: Final = b"/sign"
 MAX_BYTES: Final = 64 * 1024
 MAX_ASKED: Final = 256
 ANSWER_S: Final = 5.0
+ASK: Final = questions.ASK.encode()
 
 
 class Peers:
     """Questions that wait for control's answer."""
 
-    __slots__ = ("_asked", "_send", "answer_s", "here", "proven_only", "refused")
+    __slots__ = ("_asked", "_send", "answer_s", "here", "patient_s", "proven_only", "refused")
 
     def __init__(self, refused: dict[str, int]) -> None:
         self._asked: Waiting[Question] = Waiting(MAX_ASKED)
         self.answer_s = ANSWER_S
+        self.patient_s = questions.PATIENT_S
+        """For what a person wants to know."""
         self.proven_only = False
         """Whether an address makes nobody an agent."""
         self.refused = refused
@@ -103,7 +106,8 @@ class Question(RequestHandler):
         if not may:
             self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
             return
-        self._down.arm(self._started + self._peers.answer_s)
+        patient = self.request.target.startswith(ASK)
+        self._down.arm(self._started + (self._peers.patient_s if patient else self._peers.answer_s))
         if self.request_sent:
             self._ask()
 
