@@ -114,6 +114,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *control("workers identity instances traffic events updates parts admin main"),
     ),
     "agent.control.instances": (*NOT_IN_CONTROL, *control("workers identity traffic events updates parts admin main")),
+    "agent.control.audit": (
+        *NOT_IN_CONTROL,
+        *control("workers identity instances traffic events updates parts admin main"),
+    ),
     "agent.control.traffic": (*NOT_IN_CONTROL, *control("instances events updates parts admin main")),
     "agent.control.asking": (*NOT_IN_CONTROL, *control("workers traffic instances events updates parts admin main")),
     "agent.control.events": (*NOT_IN_CONTROL, *control("workers identity instances traffic updates parts admin main")),
