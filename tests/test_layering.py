@@ -123,6 +123,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *control("workers identity instances traffic events updates parts admin main"),
     ),
     "agent.control.instances": (*NOT_IN_CONTROL, *control("workers identity traffic events updates parts admin main")),
+    "agent.control.audit": (
+        *NOT_IN_CONTROL,
+        *control("workers identity instances traffic events updates parts admin main"),
+    ),
     "agent.control.traffic": (*NOT_IN_CONTROL, *control("instances events updates parts admin main")),
     "agent.control.asking": (*NOT_IN_CONTROL, *control("workers traffic instances events updates parts admin main")),
     "agent.control.events": (*NOT_IN_CONTROL, *control("workers identity instances traffic updates parts admin main")),
@@ -144,6 +148,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.events": (*PURE, "agent"),
     "agent.hooks": (*PURE, "agent"),
     "agent.identity": (*PURE, "ssl", "secrets", "os", "agent"),
+    "agent.audit": (*PURE, "ssl", "secrets", "os", "agent"),
 }
 ALLOWED = {
     # Who asks for an explanation writes the request down as HTTP/1 does.
@@ -154,6 +159,7 @@ ALLOWED = {
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
     "agent.identity": ("agent.identity",),
+    "agent.audit": ("agent.audit",),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.
 TYPES_ONLY = {"policies": ("random",)}

@@ -37,6 +37,7 @@ from agent.control.updates import Updates
 from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
+from agent.events import Event, to_cloudevent
 from agent.frames import Peer, Trust
 from agent.hooks.receivers import Receivers
 from agent.questions import ASK, JOIN, SIGN
@@ -64,6 +65,7 @@ class Parts:
             host=settings.host,
             boot=here.boot,
             link=settings.hooks.link,
+            record=partial(_record, self.records),
         )
         detector = self.events.detector
         proof = Proof()
@@ -166,6 +168,12 @@ def _around(
         disk=_in_a_thread,
         ask=peers.ask,
     )
+
+
+def _record(records: Records, event: Event) -> None:
+    """As CloudEvents writes it."""
+    if records.wants("events"):
+        records.offer("events", msgspec.json.encode(to_cloudevent(event)))
 
 
 def _is_strict(mesh: MeshView) -> bool:

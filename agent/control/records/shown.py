@@ -28,8 +28,8 @@ class Shown(NamedTuple):
 def reason_of(error: BaseException) -> str:
     """Why a connection is of no use, in words: what lies beneath says more than what wraps it."""
     inner: BaseException = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
+    while beneath := inner.__cause__ or inner.__context__:
+        inner = beneath
     if isinstance(inner, BaseExceptionGroup):
         return reason_of(inner.exceptions[0])
     if isinstance(inner, ssl.SSLCertVerificationError):

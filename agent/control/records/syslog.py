@@ -28,6 +28,8 @@ from registry.backoff import Backoff
 
 CONNECT_S: Final = 10.0
 SEND_S: Final = 10.0
+JUDGED_S: Final = 0.5
+"""How long a receiver has to refuse our certificate before anything is sent."""
 LISTEN_S: Final = 0.05
 FAREWELL_S: Final = 0.5
 MAX_DATAGRAM: Final = 65_000
@@ -212,6 +214,7 @@ class Stream(Sink):
         tls = trio.SSLStream(tcp, context, server_hostname=self._place.host, https_compatible=True)
         try:
             await tls.do_handshake()
+            await _accepted(tls)
         except BaseException:
             await trio.aclose_forcefully(tls)
             raise
@@ -250,6 +253,14 @@ class Stream(Sink):
                 await stream.aclose()
         if sock is not None:
             sock.close()
+
+
+async def _accepted(tls: trio.SSLStream[trio.SocketStream]) -> None:
+    """With TLS 1.3 we are through before the receiver has judged our certificate, and syslog never answers: what it
+    thinks of us can only be waited for. Raises trio.BrokenResourceError for a refusal."""
+    with trio.move_on_after(JUDGED_S):
+        if not await tls.receive_some(1):
+            raise trio.BrokenResourceError("the receiver has closed the connection before anything was sent")
 
 
 async def _read(batch: Batch, now: float) -> list[Line]:

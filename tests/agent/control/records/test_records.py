@@ -110,7 +110,7 @@ async def test_a_sink_that_hangs_loses_the_newest_and_ends_with_the_agent(
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(4):
             sink.offer(Batch("access", b"x" * 50, 1))
-        assert sink.waiting.lost == {"access": 2} and sink.trouble == "it does not keep up"
+        assert +sink.waiting.lost == {"access": 2} and sink.trouble == "it does not keep up"
         nursery.cancel_scope.cancel()
     assert sink.waiting.delivered == {"audit": 1} and +sink.waiting.lost == {"access": 4, "audit": 4}
 
