@@ -136,6 +136,8 @@ class SignAnswer(msgspec.Struct, frozen=True):
     chain: str = ""
     """PEM; empty: refused."""
     refused: str = ""
+    bundle: str = ""
+    """Whom the mesh believes by now, as a SPIFFE bundle document; to a person, who has no watch."""
 
 
 T = TypeVar("T")

@@ -87,7 +87,8 @@ class Answering:
             return 503, b"this host cannot issue now"
         words = "refused" if answer.refused else "signed"
         log.info(f"a certificate is {words} for a peer", who=who.path, name=question.name, reason=answer.refused)
-        return 200, msgspec.msgpack.encode(SignAnswer(answer.chain, answer.refused))
+        believed = bundle_document(bundle).decode() if who.person else ""
+        return 200, msgspec.msgpack.encode(SignAnswer(answer.chain, answer.refused, believed))
 
     def _signed(self, who: SpiffeId, question: Sign) -> Signed | None:
         """A person gets his own only, whatever he calls it."""
