@@ -101,7 +101,7 @@ def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
     ):
         status, told = asked(office, ada, method, path)
         assert status == 403 and "ada has the role view, and this takes operate" in told, (method, path, told)
-        assert "shoal person add ada --role operate" in told
+        assert "shoal person set ada --role operate" in told
     until("oscar", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
     connection = connected(office, oscar)
     connection.request("POST", "/instances", json.dumps({"service": PETS, "port": 8080}), {"Host": "alpha"})
@@ -236,7 +236,7 @@ def test_the_command_line_asks_by_the_login(office: Office) -> None:
     office.shoal("explain", "GET", f"http://{PETS}/", "--admin", place, home="zoe")
     office.shoal("explain", "GET", f"http://{PETS}/", "--admin", place.replace("127.0.0.1", "localhost"), home="zoe")
     refused = office.shoal("events", "replay", "none", "--admin", place, code=1, home="zoe")
-    assert "zoe has the role view" in refused and "shoal person add zoe --role operate" in refused
+    assert "zoe has the role view" in refused and "shoal person set zoe --role operate" in refused
     office.shoal("person", "add", "zoe", "--role", "operate", home="operator")
     until(
         "operate", lambda: "no event" in office.shoal("events", "replay", "none", "--admin", place, code=1, home="zoe")

@@ -96,7 +96,7 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str) -> Handler:
         if visitor is not None and not visitor.operates:
             name = visitor.person
             return refusal(
-                403, f"{name} has the role view, and this takes operate: `shoal person add {name} --role operate`"
+                403, f"{name} has the role view, and this takes operate: `shoal person set {name} --role operate`"
             )
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
