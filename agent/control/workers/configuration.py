@@ -26,6 +26,7 @@ def configuration(
         access_log=bool(settings.access_log),
         share=1 / count,
         agents=list(settings.inbound.agents),
+        opas=list(settings.opa.allow),
         local=local,
         client_certificates=dict(client_certificates),
         limits=Limits(
