@@ -112,6 +112,8 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     local: LocalUsers = LocalUsers()
     client_certificates: dict[str, ClientCertificate] = {}
     """By the service that is called."""
+    opas: list[str] = []
+    """URLs of OPAs that documents may have asked."""
 
 
 class Svid(msgspec.Struct, frozen=True, array_like=True):

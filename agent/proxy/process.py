@@ -30,6 +30,7 @@ from agent.process.descriptors import raise_limit
 from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.draining import ORPHAN_S, Draining
 from agent.proxy.given_up import GivenUp
+from agent.proxy.judges.evaluator import Evaluator
 from agent.proxy.report import state
 from agent.proxy.report.news import MAX_EVENTS
 from agent.proxy.worker import Worker
@@ -58,6 +59,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.reactor.run)
         nursery.start_soon(worker.reactor.wheel.run)
+        worker.judges.rego = evaluator = Evaluator()
+        nursery.start_soon(evaluator.run)
         sending = trio.Lock()
 
         async def send(answers: list[ToControl]) -> None:

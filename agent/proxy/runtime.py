@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from agent.frames import Compared, Peer, Store
+from agent.frames import Compared, Store, ToControl
 from agent.process.lateness import Lateness
 from agent.proxy.budget import Budget
 from agent.proxy.control.peers import Peers
@@ -16,6 +16,8 @@ from agent.proxy.control.storing import Stores
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.pool import Pool
+from agent.proxy.judges.judges import Judges
+from agent.proxy.judges.opa import Opas
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
 from agent.proxy.proof.custody import Custody
@@ -57,6 +59,8 @@ class Runtime(Server):
         """Answers of the mesh's own that no service stands behind, by policy."""
         self.peers = Peers(self.refused)
         self.stores = Stores()
+        self.judges = Judges(self.reactor)
+        self.judges.opa = self.opas = Opas(self.pool)
         self.pace = Pace(self.reactor)
         self.given_up = GivenUp() if given_up is None else given_up
         self.outbound = Budget(inbound=False)
@@ -64,14 +68,16 @@ class Runtime(Server):
         self.connections: set[Connection] = set()
         self.accepted = 0
         self._compare: Callable[[Compared], bool] | None = None
+        self._send_later: Callable[[ToControl], None] | None = None
         self._request_prefix = os.urandom(6).hex().encode()
         self._request_number = 0
 
     def connect(
-        self, send: Callable[[Peer], None], compare: Callable[[Compared], bool], store: Callable[[Store], bool]
+        self, send: Callable[[ToControl], None], compare: Callable[[Compared], bool], store: Callable[[Store], bool]
     ) -> None:
         """Where frames for control go."""
         self.peers.connect(send)
+        self._send_later = send
         self.stores.connect(store)
         self._compare = compare
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
 from agent.proxy.proof.doorkeeper import Doorkeeper
 from agent.proxy.report import state
-from agent.proxy.request.explain import explain
+from agent.proxy.request.explain import explain_soon
 from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
 from agent.proxy.runtime import Runtime
@@ -39,6 +40,7 @@ from agent.proxy.table.outliers import begin_judging
 from agent.proxy.table.pressure import CpuWatch, cpu_limiters
 from agent.proxy.table.service import Service
 from agent.questions import EXPLAIN, Explain, read
+from policies.kinds.authz.outside import origin
 from policies.kinds.tls.document import Origin
 from policies.together import Together
 
@@ -53,6 +55,44 @@ def users(told: frames.LocalUsers) -> Users:
 
 def _members(numbers: tuple[list[int], list[int]]) -> Members:
     return Members(frozenset(numbers[0]), frozenset(numbers[1]))
+
+
+class LaterAnswer:
+    """What control asked for, which may be known now or later."""
+
+    __slots__ = ("_answer", "_id", "_late", "_send")
+
+    def __init__(self, id: int, send: Callable[[ToControl], None] | None) -> None:
+        self._id = id
+        self._send = send
+        self._answer: list[ToControl] = []
+        self._late = False
+
+    def take(self, value: dict[str, Any]) -> None:
+        """It is known."""
+        answer = frames.Answer(self._id, value)
+        if not self._late:
+            self._answer.append(answer)
+        elif self._send is not None:
+            self._send(answer)
+
+    def now(self) -> list[ToControl]:
+        """What is known now; the rest is sent."""
+        self._late = True
+        return self._answer
+
+
+class PeerExplained:
+    """An explanation for another agent."""
+
+    __slots__ = ("_question",)
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+
+    def take(self, value: dict[str, Any]) -> None:
+        """It is known."""
+        self._question.answer(200, msgspec.msgpack.encode(value))
 
 
 class Worker(Runtime):
@@ -208,7 +248,7 @@ class Worker(Runtime):
         elif isinstance(wanted, frames.Trust):
             self._trust(wanted)
         elif isinstance(wanted, frames.Ask):
-            return [self._answer(wanted)]
+            return self._answer(wanted)
         elif isinstance(wanted, frames.PeerAnswer):
             self.peers.answer(wanted.id, wanted.status, wanted.body)
         elif isinstance(wanted, frames.Stored):
@@ -248,6 +288,7 @@ class Worker(Runtime):
         self.limits = limits = told.limits
         self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
+        self.opas.allowed = frozenset([origin(url) for url in told.opas])
         self.recorder.wanted = told.access_log
         if self._users is None:
             self._users = users(told.local)
@@ -281,6 +322,8 @@ class Worker(Runtime):
         if any(cpu_limiters(service) for service in adopted):
             self.cpu.start()
         for service in adopted:
+            for judge in service.plan.judges:
+                self.judges.prepare(judge)
             if service.lets_go:
                 service.lets_go = False
                 self.pool.let_go(service.tally)
@@ -332,11 +375,16 @@ class Worker(Runtime):
         refused, self._refused = self._refused, []
         return frames.Runs(self.table.revision, refused)
 
-    def _answer(self, asked: frames.Ask) -> frames.Answer:
+    def _answer(self, asked: frames.Ask) -> list[ToControl]:
+        """An explanation may come later: somebody is asked for it."""
         try:
-            return frames.Answer(asked.id, self._told(asked.what, asked.args))
+            if asked.what == "explain":
+                later = LaterAnswer(asked.id, self._send_later)
+                explain_soon(self, msgspec.convert(asked.args, Explain), later.take)
+                return later.now()
+            return [frames.Answer(asked.id, self._told(asked.what, asked.args))]
         except (ValueError, TypeError, KeyError) as error:
-            return frames.Answer(asked.id, None, f"{type(error).__name__}: {error}")
+            return [frames.Answer(asked.id, None, f"{type(error).__name__}: {error}")]
 
     def _told(self, what: str, args: dict[str, Any]) -> Any:
         if what == "ping":
@@ -351,18 +399,16 @@ class Worker(Runtime):
             return state.keys(self)
         if what == "handshakes":
             return [failure._asdict() for failure in self.security.failures]
-        if what == "explain":
-            return explain(self, msgspec.convert(args, Explain))
         raise ValueError(f"nothing is known here of {what!r}")
 
-    def _explain_to_peer(self, body: bytes) -> bytes:
+    def _explain_to_peer(self, question: Question, body: bytes) -> None:
         """Another agent explains a request that would come in here."""
         asked = read(body, Explain)
         if isinstance(asked, str):
             raise ValueError(asked)
         if asked.inbound is None:
             asked = msgspec.structs.replace(asked, inbound="")
-        return msgspec.msgpack.encode(explain(self, asked))
+        explain_soon(self, asked, PeerExplained(question).take)
 
     # Stopping.
 

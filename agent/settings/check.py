@@ -13,6 +13,7 @@ from agent.settings.address import Address, parse_listen
 from agent.settings.document import DEFAULT_ETCD, UNIX, Etcd, InstanceSettings, LocalPart, Settings
 from agent.settings.sinks import check_sinks
 from agent.trust import parse_ranges
+from policies.kinds.authz.outside import origin
 from policies.language.duration import seconds
 from policies.language.names import parse_pattern, parse_service
 from policies.language.plain import Flaw, below
@@ -44,6 +45,8 @@ def check(settings: Settings) -> None:
         _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
     _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
+    for number, url in enumerate(settings.opa.allow):
+        _told(f"$.opa.allow[{number}]", lambda url=url: origin(url))
     _told("$.checks.ports", lambda: Ports(settings.checks.ports))
     if settings.programs.user:
         _told("$.programs.user", lambda: find_account(settings.programs.user))

@@ -180,6 +180,13 @@ class Origins(Part, frozen=True, kw_only=True):
     """Where `<service>.pem` is, the chain and key that instances of that service are shown where they want one."""
 
 
+class OpaPart(Part, frozen=True, kw_only=True):
+    """`[opa]`: Open Policy Agents that `authz` documents may have this agent ask."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=100)] = ("http://127.0.0.1:8181",)
+    """`http://address:port` of each. What is told them is in plain text."""
+
+
 class Checks(Part, frozen=True, kw_only=True):
     """`[checks]`: what `health` policies, and instances that register themselves, may have this agent do."""
 
@@ -268,6 +275,7 @@ class Settings(Part, frozen=True, kw_only=True):
     records: RecordsPart = RecordsPart()
     checks: Checks = Checks()
     origins: Origins = Origins()
+    opa: OpaPart = OpaPart()
     programs: ProgramSettings = ProgramSettings()
     identity: IdentitySettings = IdentitySettings()
     instances: tuple[InstanceSettings, ...] = ()

@@ -29,6 +29,7 @@ def configuration(
         access_log=records,
         share=1 / count,
         agents=list(settings.inbound.agents),
+        opas=list(settings.opa.allow),
         local=local,
         client_certificates=dict(client_certificates),
         limits=Limits(

@@ -45,8 +45,8 @@ class Peers:
         self.refused = refused
         """Counts of the worker's, by policy."""
         self._send: Callable[[Peer], None] | None = None
-        self.here: dict[bytes, Callable[[bytes], bytes]] = {}
-        """Questions that the worker answers by itself, by path: body in, body out; ValueError: it makes no sense."""
+        self.here: dict[bytes, Callable[[Question, bytes], None]] = {}
+        """Questions that the worker answers by itself, now or later, by path; ValueError: it makes no sense."""
 
     def connect(self, send: Callable[[Peer], None]) -> None:
         """Where frames for control go."""
@@ -129,7 +129,7 @@ class Question(RequestHandler):
         answer = self._peers.here.get(self.request.target)
         if answer is not None:
             try:
-                self.answer(200, answer(body))
+                answer(self, body)
             except ValueError as error:
                 self._refuse(Refusal(400, "agent", str(error)))
             return

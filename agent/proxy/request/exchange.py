@@ -418,6 +418,8 @@ class Exchange(Judged):
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
         self.forget_tunnel()
+        if self.hearing is not None:
+            self.stop_hearing()
         self.on_end()
         duration_s = self.reactor.now - self.started
         entered, self.entered = self.entered, None

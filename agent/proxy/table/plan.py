@@ -78,6 +78,7 @@ class Plan:
         "guards",
         "imported",
         "inbound",
+        "judges",
         "keeping_out",
         "leaving",
         "limits",
@@ -151,6 +152,8 @@ class Plan:
         self.shadow, self.shed = asked.shadow, asked.shed
         self.exports = asked.exports
         """Hosts that take callers of other trust domains in."""
+        self.judges = asked.judges if self.watched is None else (*asked.judges, *self.watched.judges)
+        """Who may have to be asked about requests, besides what is decided here."""
         self.tls = asked.tls
         """Whether hops are TLS, for those who call this service and for its own agents; None: no document is for it."""
         self.keeping_out = self._keeping_out()
@@ -199,6 +202,7 @@ class Plan:
         self.limits, self.breaker = before.limits, before.breaker
         self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
         self.tls, self.exports = before.tls, before.exports
+        self.judges = before.judges
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest

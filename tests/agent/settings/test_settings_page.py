@@ -80,6 +80,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "hooks",
         "topics",
         "checks",
+        "opa",
         "origins",
         "programs",
         "identity",

@@ -115,6 +115,11 @@ def _add_authorized(family: Any, name: str, service: dict[str, Any]) -> None:
         family.add_metric([name, *words.split("\t")], number)
 
 
+def _add_judged(family: Any, name: str, service: dict[str, Any]) -> None:
+    for words, number in sorted(service.get("judged", {}).items()):
+        family.add_metric([name, *words.split("\t")], number)
+
+
 def _add_breaker(family: Any, name: str, service: dict[str, Any]) -> None:
     if service["breaker"]:
         family.add_metric([name], max(WORST[state] for state in service["breaker"]))
@@ -151,6 +156,10 @@ _FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
         _add_audits,
     ),
     (_counter("shoal_authz", "What rules decided", *("document", "rule", "verdict")), _add_authorized),
+    (
+        _counter("shoal_authz_asked", "What was asked besides rules", *("document", "who", "outcome")),
+        _add_judged,
+    ),
     (_counter("shoal_request_bytes", "Bytes of request bodies"), _one(lambda service: service["bytes_in"])),
     (_counter("shoal_response_bytes", "Bytes of response bodies"), _one(lambda service: service["bytes_out"])),
     (_gauge("shoal_requests_active", "Requests in flight"), _one(lambda service: service["active"])),
