@@ -348,6 +348,8 @@ class Walk(Hands):
             return
         if self.explained is not None:
             self._tell_hop(target, endpoint)
+        if target.plan.auditing is not None and self.waits_for_record(target.plan):
+            return
         self.send(endpoint)
 
     def _tell_hop(self, target: Service, endpoint: Endpoint) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from agent.settings.document import (
     Admin,
+    AuditSettings,
     CallerSettings,
     Checks,
     Etcd,
@@ -42,6 +43,7 @@ PARTS = {
     "limits": Limits,
     "hooks": Hooks,
     "topics": Topics,
+    "audit": AuditSettings,
     "checks": Checks,
     "origins": Origins,
     "programs": ProgramSettings,
@@ -75,6 +77,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "limits",
         "hooks",
         "topics",
+        "audit",
         "checks",
         "origins",
         "programs",
@@ -90,7 +93,21 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
 
 @pytest.mark.parametrize(
     "part",
-    [Settings, Etcd, Outbound, Inbound, Admin, MetricsPart, LocalPart, Limits, Hooks, Topics, Checks, ProgramSettings],
+    [
+        Settings,
+        Etcd,
+        Outbound,
+        Inbound,
+        Admin,
+        MetricsPart,
+        LocalPart,
+        Limits,
+        Hooks,
+        Topics,
+        AuditSettings,
+        Checks,
+        ProgramSettings,
+    ],
     ids=lambda part: part.__name__,
 )
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:
