@@ -217,6 +217,14 @@ class Stored(msgspec.Struct, tag_field="t", tag="stored"):
     """Empty: it is on disk."""
 
 
+class Recorded(msgspec.Struct, tag_field="t", tag="recorded"):
+    """To an `audited` that somebody waits for."""
+
+    id: int
+    reason: str = ""
+    """Empty: it is on disk."""
+
+
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """An agent's, of a limit of the whole mesh, that its workers take from together."""
 
@@ -249,7 +257,7 @@ class Drain(msgspec.Struct, tag_field="t", tag="drain"):
 
 
 ToWorker: TypeAlias = (
-    Configure | Trust | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Shares | Drain
+    Configure | Trust | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Recorded | Shares | Drain
 )
 
 
@@ -354,6 +362,17 @@ class Records(msgspec.Struct, tag_field="t", tag="records"):
     lines: bytes
 
 
+class Audited(msgspec.Struct, tag_field="t", tag="audited"):
+    """Audit records: so many `agent.audit.draft.Said`, one a line."""
+
+    count: int
+    lines: bytes
+    lost: dict[str, int] = {}
+    """Records that were not handed over, by why."""
+    id: int = 0
+    """Of a request that waits until they are on disk, and wants a `recorded`; 0: nobody waits."""
+
+
 class Compared(msgspec.Struct, tag_field="t", tag="compared"):
     """What a request and its copies got, for a shadow policy that compares."""
 
@@ -372,7 +391,7 @@ class Drained(msgspec.Struct, tag_field="t", tag="drained"):
     """What it has counted, to the last."""
 
 
-ToControl: TypeAlias = Ready | Runs | Answer | Peer | Store | Happened | Records | Compared | Drained
+ToControl: TypeAlias = Ready | Runs | Answer | Peer | Store | Happened | Records | Audited | Compared | Drained
 
 
 # Both ways.

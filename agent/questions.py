@@ -5,6 +5,7 @@
     POST /explain  Explain    → Explained   to the agent beside an instance (`agent.proxy.request.explain`)
     POST /sign     Sign       → SignAnswer  to an issuer, while etcd is away (`agent.control.identity.answering`)
     POST /join     `Joining`  → `Joined`    to an issuer, by who has a token (`agent.identity.tokens`)
+    POST /countersign, /keep, /erase           about audit logs (`agent.audit.questions`)
     POST /ask/…    a `Question` that a person asks of all agents, by way of one (`agent.control.asking`)
 
 Laws
@@ -27,9 +28,18 @@ KEYS: Final = "/keys"
 EXPLAIN: Final = "/explain"
 SIGN: Final = "/sign"
 JOIN: Final = "/join"
+COUNTERSIGN: Final = "/countersign"
+KEEP: Final = "/keep"
+ERASE: Final = "/erase"
 ASK: Final = "/ask/"
 """What people ask begins with this: it may take longer than what agents need for themselves."""
-PATHS: Final = (EXPLAIN, JOIN, KEYS, SHARES, SIGN)
+AUDIT: Final = "audit"
+AUDIT_CHECK: Final = "audit-check"
+AUDIT_HEADS: Final = "audit-heads"
+PATHS: Final = (
+    *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
+    *(f"{ASK}{name}" for name in (AUDIT, AUDIT_CHECK, AUDIT_HEADS)),
+)
 MAX_WORDS: Final = 200
 PATIENT_S: Final = 30.0
 """How long an agent may take for what a person asks: it may have to read much."""

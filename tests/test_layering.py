@@ -126,7 +126,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.control.instances": (*NOT_IN_CONTROL, *control("workers identity traffic events updates parts admin main")),
     "agent.control.audit": (
         *NOT_IN_CONTROL,
-        *control("workers identity instances traffic events updates parts admin main"),
+        *control("workers instances traffic events updates parts admin main"),
     ),
     "agent.control.traffic": (*NOT_IN_CONTROL, *control("instances events updates parts admin main")),
     "agent.control.asking": (*NOT_IN_CONTROL, *control("workers traffic instances events updates parts admin main")),
@@ -162,7 +162,7 @@ ALLOWED = {
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
     "agent.identity": ("agent.identity",),
-    "agent.audit": ("agent.audit",),
+    "agent.audit": ("agent.audit", "agent.questions"),
     "agent.rego": ("agent.rego",),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.

@@ -10,7 +10,7 @@ Law: what is signed says what it is for, so that a signature of one purpose is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -49,8 +49,16 @@ class Kept(msgspec.Struct, frozen=True):
     witnesses: tuple[Witness, ...] = ()
 
 
-Check = Callable[[str, str, bytes, str, float], str]
-"""Host, certificate (SHA-256), what is signed, signature, time: why that is no signature of its agent; empty: it is."""
+class Doubt(NamedTuple):
+    """Why a signature is not believed."""
+
+    reason: str
+    forged: bool
+    """Else nobody can say: what it is by is not known, or leads to no root any more."""
+
+
+Check = Callable[[str, str, bytes, str, float], Doubt | None]
+"""Host, certificate (SHA-256), what is signed, signature, time: why that is not believed; None: it is."""
 
 
 def signed_by_owner(head: Head) -> bytes:
@@ -63,16 +71,23 @@ def signed_by_witness(head: Head, host: str, at: float) -> bytes:
     return b"shoal audit witness 1\n" + msgspec.json.encode([head, host, at])
 
 
-def doubts(kept: Kept, check: Check) -> list[str]:
-    """What of its signatures does not hold."""
-    head, found = kept.head, []
-    if kept.signature and (why := check(head.host, kept.certificate, signed_by_owner(head), kept.signature, head.at)):
-        found.append(f"its signature: {why}")
+def judged(kept: Kept, check: Check) -> Kept | str:
+    """A head with those of its signatures that are believed; or what of it was forged."""
+    head = kept.head
+    if kept.signature:
+        doubt = check(head.host, kept.certificate, signed_by_owner(head), kept.signature, head.at)
+        if doubt is not None and doubt.forged:
+            return f"its signature: {doubt.reason}"
+        if doubt is not None:
+            kept = msgspec.structs.replace(kept, signature="")
+    witnesses = []
     for each in kept.witnesses:
         said = signed_by_witness(head, each.host, each.at)
-        if each.signature and (why := check(each.host, each.certificate, said, each.signature, each.at)):
-            found.append(f"the countersignature of {each.host}: {why}")
-    return found
+        doubt = check(each.host, each.certificate, said, each.signature, each.at) if each.signature else None
+        if doubt is not None and doubt.forged:
+            return f"the countersignature of {each.host}: {doubt.reason}"
+        witnesses += [each] if doubt is None else []
+    return msgspec.structs.replace(kept, witnesses=tuple(witnesses))
 
 
 def line(kept: Kept) -> bytes:

@@ -5,7 +5,7 @@ What can be found, and where
 - removed: numbers are missing, and no record tells that they had been kept long enough
 - reordered: a number stands behind a higher one, or twice
 - cut: the log ends before a record that was its head once
-- head: a head's signature does not hold
+- head: a head's signature is forged
 
 A log that was written anew as a whole, with a chain that is whole, is found by its heads alone; and by those that
 another host keeps, where whoever did it had the key of this one.
@@ -211,9 +211,12 @@ def examine(
 def _look_at(kept: Kept, reading: _Reading, segment: str, check: Check | None) -> None:
     head, report = kept.head, reading.report
     report.heads += 1
-    for doubt in heading.doubts(kept, check) if check is not None else ():
-        reading.find("head", segment, head.n, doubt)
-        return
+    if check is not None:
+        judged = heading.judged(kept, check)
+        if isinstance(judged, str):
+            reading.find("head", segment, head.n, judged)
+            return
+        kept = judged
     seen = [each.host for each in kept.witnesses]
     by = f"countersigned by {', '.join(seen)}" if seen else "signed" if kept.signature else "noted"
     if head.n > report.last:

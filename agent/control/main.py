@@ -98,6 +98,7 @@ class Control:
             nursery.start_soon(parts.client_certificates.run, parts.fleet.reconfigure)
             parts.updates.start(nursery)
             parts.records.start(nursery)
+            nursery.start_soon(parts.audit.run)
             parts.traffic.start(nursery, parts.fleet)
             nursery.start_soon(parts.answering.run)
             parts.events.start(nursery, lambda: parts.updates.mirror.state.connected)

@@ -16,6 +16,8 @@ import trio
 
 from agent.control.asking.answering import Answering
 from agent.control.asking.fanout import Fanout
+from agent.control.audit.audit import OWN_PATHS, Audit
+from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
 from agent.control.host.here import Here
@@ -76,6 +78,7 @@ class Parts:
         self.traffic = traffic = Traffic(
             settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
         )
+        self.audit = audit = Audit(settings, mesh.table.agents, proof.frame, peers.ask)
         tokens = Tokens()
         local = here.rights.for_workers()
         self.client_certificates = certificates = ClientCertificates(Path(settings.origins.certificates_dir))
@@ -94,6 +97,7 @@ class Parts:
             on_store=traffic.requests.store,
             on_peer=self._on_peer,
             on_records=traffic.on_records,
+            on_audited=audit.on_audited,
             inherited_counts=handover.counts,
             inherited=handover.workers,
             inherited_ledger=handover.retired,
@@ -109,10 +113,11 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
-        around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers)
+        around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers, audit)
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)
-        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity)
+        security = SecurityRecords(mesh.table, here.keys, audit.note)
+        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity, security)
         self.stopping = trio.Event()
         kept = taken(handover.counters)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
@@ -121,6 +126,8 @@ class Parts:
     def _on_peer(self, told: Peer, reply: Reply) -> None:
         if told.path in (SIGN, JOIN):
             self.identity.asked(told, reply)
+        elif told.path in OWN_PATHS:
+            self.audit.asked(told, reply)
         elif told.path.startswith(ASK):
             self.answering.asked(told, reply)
         else:
@@ -141,7 +148,7 @@ class Parts:
 
 
 def _around(
-    here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell, peers: Peers
+    here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell, peers: Peers, audit: Audit
 ) -> Around:
     def prove(trust: Trust) -> None:
         proof.trust = trust
@@ -167,6 +174,7 @@ def _around(
         serials=secrets.token_bytes,
         disk=_in_a_thread,
         ask=peers.ask,
+        note=audit.note,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 import trio
 
+from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
 from agent.control.host.clock import text_of
 from agent.control.host.here import Here
@@ -50,6 +51,7 @@ class Updates:
         registrar: Registrar,
         fleet: Fleet,
         identity: AgentIdentity,
+        security: SecurityRecords,
     ) -> None:
         self._here = here
         self._mesh = mesh
@@ -57,6 +59,7 @@ class Updates:
         self._registrar = registrar
         self._fleet = fleet
         self._identity = identity
+        self._security = security
         self.mirror = Mirror(here.store, *here.keys.watched, self.on_update, prepare=self._read_ahead)
         self._documents: Mapping[Put, Read] = {}
         """Of the update that comes next."""
@@ -93,6 +96,7 @@ class Updates:
         mesh, whole = self._mesh, update.resync and not self._first.is_set()
         documents, self._documents = self._documents, {}
         found, self._found = self._found, {}
+        known, before = mesh.table.revision, self._security.before(update.changes)
         touched = mesh.table.apply(
             update.changes,
             update.revision,
@@ -112,6 +116,7 @@ class Updates:
             self._here.holder.hear(change)
         self._identity.hear(update.changes, resync=update.resync, another=bool(update.another))
         self._drop_expelled()
+        self._security.take(update.changes, before, whole=update.resync, known=known)
         self._events.take(update, touched, cluster=self.mirror.cluster_id)
         self._first.set()
         mesh.saved.changed()

@@ -27,6 +27,7 @@ import trio
 from agent import frames, framing, portions
 from agent.frames import ToControl
 from agent.process.descriptors import raise_limit
+from agent.proxy.control import recording
 from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.draining import ORPHAN_S, Draining
 from agent.proxy.given_up import GivenUp
@@ -80,6 +81,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 # the latencies that they record.
                 while records := worker.recorder.take(FLUSH_ROWS):
                     await send([records])
+                while audited := worker.audit.take(FLUSH_ROWS):
+                    await send([audited])
                 if worker.news.events:
                     await send([frames.Happened(worker.news.take())])
 
@@ -102,8 +105,9 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
             async for frame in channel:
                 await send([frame])
 
-        worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store))
-        for channel in (for_control, compared, for_store):
+        to_audit, for_audit = trio.open_memory_channel[ToControl](recording.MAX_WAITING)
+        worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store), partial(offer, to_audit))
+        for channel in (for_control, compared, for_store, for_audit):
             nursery.start_soon(pass_on, channel)
         nursery.start_soon(flush)
         draining = Draining()
@@ -112,6 +116,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         worker.cut()
         while records := worker.recorder.take(FLUSH_ROWS):
             await send([records])
+        while audited := worker.audit.take(FLUSH_ROWS):
+            await send([audited])
         await send([frames.Drained(state.metrics(worker))])
         nursery.cancel_scope.cancel()
     worker.close()
@@ -127,6 +133,7 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, draining: 
             data = b""
         if not data:
             worker.stores.connect(None)
+            worker.recordings.connect(None)
             if not worker.draining:
                 log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
                 await trio.sleep(ORPHAN_S)

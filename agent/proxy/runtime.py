@@ -8,10 +8,11 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from agent.frames import Compared, Store, ToControl
+from agent.frames import Audited, Compared, Store, ToControl
 from agent.process.lateness import Lateness
 from agent.proxy.budget import Budget
 from agent.proxy.control.peers import Peers
+from agent.proxy.control.recording import Recordings
 from agent.proxy.control.storing import Stores
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
@@ -23,6 +24,7 @@ from agent.proxy.pacing import Pace
 from agent.proxy.proof.custody import Custody
 from agent.proxy.proof.origins import Origins
 from agent.proxy.report.access import Recorder
+from agent.proxy.report.audit import AuditRing
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import count
 from agent.proxy.resolver import Resolver
@@ -53,6 +55,8 @@ class Runtime(Server):
         self.callers = Callers()
         self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
+        self.audit = AuditRing()
+        self.recordings = Recordings(self.reactor)
         self.origins = Origins(self.security.note)
         self.custody = Custody(self.reactor, self.recorder, self.pool, self.security)
         self.refused: dict[str, int] = {}
@@ -73,12 +77,17 @@ class Runtime(Server):
         self._request_number = 0
 
     def connect(
-        self, send: Callable[[ToControl], None], compare: Callable[[Compared], bool], store: Callable[[Store], bool]
+        self,
+        send: Callable[[ToControl], None],
+        compare: Callable[[Compared], bool],
+        store: Callable[[Store], bool],
+        record: Callable[[Audited], bool],
     ) -> None:
         """Where frames for control go."""
         self.peers.connect(send)
         self._send_later = send
         self.stores.connect(store)
+        self.recordings.connect(record)
         self._compare = compare
 
     def send_comparison(self, frame: Compared) -> bool:

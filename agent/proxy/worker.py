@@ -253,6 +253,8 @@ class Worker(Runtime):
             self.peers.answer(wanted.id, wanted.status, wanted.body)
         elif isinstance(wanted, frames.Stored):
             self.stores.answer(wanted.id, wanted.name, wanted.reason)
+        elif isinstance(wanted, frames.Recorded):
+            self.recordings.answer(wanted.id, wanted.reason)
         elif isinstance(wanted, frames.Shares):
             self._share(wanted)
         elif isinstance(wanted, frames.Drain):

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from policies.kinds.health.document import HealthPolicy
 from policies.language.document import convert
-from policies.language.duration import Duration
+from policies.language.duration import Age, Duration
 from registry.records import Port, Weight
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
@@ -187,6 +187,29 @@ class OpaPart(Part, frozen=True, kw_only=True):
     """`http://address:port` of each. What is told them is in plain text."""
 
 
+class AuditSettings(Part, frozen=True, kw_only=True):
+    """`[audit]`: this host's audit log, what is held of others', and where its segments are copied to."""
+
+    directory: str = ""
+    """A whole path; empty: `audit/` in the state directory."""
+    keep: Age = "90d"
+    """How long records are kept of which no document says otherwise."""
+    max_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 50)] = 1 << 30
+    """Of the log; beyond it the oldest segment goes, whatever `keep` says."""
+    segment_bytes: Annotated[int, Meta(ge=65_536, le=64 << 20)] = 8 << 20
+    """After so many a segment is closed, and another begun."""
+    segment_age: Duration = "1h"
+    """Or after so long."""
+    head_every: Duration = "5m"
+    """How often the end of the log is signed, and countersigned by another agent."""
+    copies: Annotated[int, Meta(ge=0, le=10)] = 1
+    """How many other agents have each closed segment."""
+    copy_to: str = ""
+    """A directory where each closed segment is copied to as well, such as a mounted share; empty: nowhere."""
+    copies_max_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
+    """Of what is held here of other hosts' logs."""
+
+
 class Checks(Part, frozen=True, kw_only=True):
     """`[checks]`: what `health` policies, and instances that register themselves, may have this agent do."""
 
@@ -273,6 +296,7 @@ class Settings(Part, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
     topics: Topics = Topics()
     records: RecordsPart = RecordsPart()
+    audit: AuditSettings = AuditSettings()
     checks: Checks = Checks()
     origins: Origins = Origins()
     opa: OpaPart = OpaPart()

@@ -39,7 +39,10 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
     host = parts.settings.host
     doors = [*Api(parts, page).doors(), *guarded_doors(parts)]
     return Starlette(
-        routes=[Route(door.path, guarded(door, here.rights, path, host), methods=[door.method]) for door in doors],
+        routes=[
+            Route(door.path, guarded(door, here.rights, path, host, parts.audit.note), methods=[door.method])
+            for door in doors
+        ],
         exception_handlers={HTTPException: _no_such_thing},
     )
 

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.control.host.rights import Right, Rights
+from agent.control.identity.around import Note, unnoted
 from agent.identity.users import User
 from agent.identity.verdict import Visitor
 from agent.visible import visible_json
@@ -84,9 +85,9 @@ class Door(NamedTuple):
     right: Right
 
 
-def guarded(door: Door, rights: Rights, socket_path: str, host: str) -> Handler:
+def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note = unnoted) -> Handler:
     """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `host`: how
-    this agent is called."""
+    this agent is called. `note`: records what is asked to be changed."""
     handler = door.handler
 
     def refused(request: Request) -> Response | None:
@@ -113,8 +114,8 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str) -> Handler:
         try:
             if no := refused(request):
                 await _drained(request)
-                return _noted(door, request, no)
-            return _noted(door, request, await handler(request))
+                return _noted(door, request, no, note)
+            return _noted(door, request, await handler(request), note)
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
             return refusal(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
@@ -136,8 +137,13 @@ def _of_browser(request: Request, host: str) -> Response | None:
     return refusal(403, f"Host: this agent is called {host}, or by its address, and not {called[:120]}")
 
 
-def _noted(door: Door, request: Request, answer: Response) -> Response:
+def _noted(door: Door, request: Request, answer: Response, note: Note) -> Response:
     visitor = visitor_of(request)
+    if door.right is Right.OPERATE or (visitor is not None and door.right is not Right.LOOK):
+        asked, peer = f"{request.method} {request.url.path}", peer_of(request)
+        by = visitor.person if visitor is not None else str(peer) if peer is not None else "nobody who is known"
+        how = "people's port" if visitor is not None else "socket" if peer is not None else "admin port"
+        note("operator.asked", {"asked": asked, "status": answer.status_code, "by_way_of": how}, {"person": by})
     if visitor is not None and door.right is not Right.LOOK:
         asked, status = f"{request.method} {request.url.path}", answer.status_code
         log.info("a person asked for a change", person=visitor.person, asked=asked, status=status)

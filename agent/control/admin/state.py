@@ -102,6 +102,7 @@ def state(
             }
             for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
+        "audit": parts.audit.as_state(),
         "malformed": [{"key": key, "reason": reason} for key, reason in _malformed(parts).items()],
         "malformed_unlisted": table.malformed.unlisted,
         "instances_refused": [

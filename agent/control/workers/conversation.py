@@ -44,6 +44,7 @@ class Conversation:
         on_compared: Callable[[frames.Compared], None],
         on_peer: Callable[[frames.Peer, Reply], None],
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None],
+        on_audited: Callable[[frames.Audited, Callable[[str], None]], None],
         on_turn: Callable[[], None],
     ) -> None:
         """`on_turn`: a worker runs something else. `on_peer` may reply later."""
@@ -52,6 +53,7 @@ class Conversation:
         self._on_compared = on_compared
         self._on_peer = on_peer
         self._on_store = on_store
+        self._on_audited = on_audited
         self._on_turn = on_turn
         self.ledger = Ledger()
         self.mishandled: Counter[str] = Counter()
@@ -95,6 +97,8 @@ class Conversation:
                 self._answer_peer(worker, told, 500, b"this agent failed at that question")
             elif isinstance(told, frames.Store):
                 self._stored(worker, told.id, told.name, "control failed at it")
+            elif isinstance(told, frames.Audited):
+                self._recorded(worker, told.id, "control failed at it")
 
     def _answer_peer(self, worker: Worker, asked: frames.Peer, status: int, body: bytes) -> None:
         worker.send(framing.encode(frames.PeerAnswer(asked.id, status, body)))
@@ -117,6 +121,8 @@ class Conversation:
             self._on_peer(told, partial(self._answer_peer, worker, told))
         elif isinstance(told, frames.Store):
             self._on_store(told.topic, told.record, partial(self._stored, worker, told.id, told.name))
+        elif isinstance(told, frames.Audited):
+            self._on_audited(told, partial(self._recorded, worker, told.id))
         elif isinstance(told, frames.Compared):
             self._on_compared(told)
         elif isinstance(told, frames.Happened):
@@ -128,6 +134,10 @@ class Conversation:
             answer = worker.answers.pop(told.id, None)
             if answer is not None:
                 answer.send_nowait(told)
+
+    def _recorded(self, worker: Worker, number: int, reason: str) -> None:
+        if number:
+            worker.send(framing.encode(frames.Recorded(number, reason)))
 
     def _stored(self, worker: Worker, number: int, name: str, reason: str) -> None:
         worker.send(framing.encode(frames.Stored(number, name, reason)))

@@ -67,6 +67,7 @@ class Fleet:
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
+        on_audited: Callable[[frames.Audited, Callable[[str], None]], None] = lambda told, reply: reply(""),
         inherited_counts: int = NONE,
         inherited: Sequence[OldWorker] = (),
         inherited_ledger: int = NOTHING,
@@ -90,6 +91,7 @@ class Fleet:
             on_compared=on_compared,
             on_peer=on_peer,
             on_store=on_store,
+            on_audited=on_audited,
             on_turn=self._recount,
         )
         self.previous = PreviousWorkers(inherited, self._talk, self._old_worker_ended)

@@ -28,6 +28,7 @@ MAX_BYTES: Final = 64 * 1024
 MAX_ASKED: Final = 256
 ANSWER_S: Final = 5.0
 ASK: Final = questions.ASK.encode()
+ERASE: Final = questions.ERASE.encode()
 
 
 class Peers:
@@ -106,7 +107,7 @@ class Question(RequestHandler):
         if not may:
             self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
             return
-        patient = self.request.target.startswith(ASK)
+        patient = self.request.target.startswith(ASK) or self.request.target == ERASE
         self._down.arm(self._started + (self._peers.patient_s if patient else self._peers.answer_s))
         if self.request_sent:
             self._ask()

@@ -175,6 +175,10 @@ class Hands(Subject):
         """To an endpoint that nothing speaks against."""
         raise NotImplementedError
 
+    def waits_for_record(self, plan: Plan) -> bool:
+        """Whether it goes on only when its audit record is on disk; or was refused, since there is none."""
+        return False
+
     def refuse(self, refuse: Refuse) -> None:
         """Answer in the mesh's own name."""
         raise NotImplementedError

@@ -213,9 +213,13 @@ class Judged(Relay):
             told = said._replace(unsent=False) if said is not None else None
             self.refuse(Refuse(refusal._replace(unsent=False), what=verdict.what, by=verdict.by, said=told))
             return
+        self.on_cut_off(verdict)
         self.why = f"{refusal.reason}, since its rules have changed"
         self.down.abort()
         self.end()
+
+    def on_cut_off(self, verdict: Refuse) -> None:
+        """It was let in, and is not any more."""
 
     def record(self, duration_s: float) -> None:
         """Its line in the access log, once it is over."""

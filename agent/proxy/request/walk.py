@@ -354,6 +354,8 @@ class Walk(Hands):
     def _hand_over(self, target: Service, endpoint: Endpoint) -> None:
         if self.explained is not None:
             self._tell_hop(target, endpoint)
+        if target.plan.auditing is not None and self.waits_for_record(target.plan):
+            return
         self.send(endpoint)
 
     def deliver_on(self) -> None:

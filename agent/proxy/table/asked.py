@@ -25,6 +25,8 @@ from agent.proxy.table.lasting import Book, Lasting
 from policies.catalogue import KINDS
 from policies.decision import Guard
 from policies.kind import Kind, Scope, Side
+from policies.kinds.audit import decide as audit
+from policies.kinds.audit.document import Audit
 from policies.kinds.authn import decide as authn
 from policies.kinds.authn.document import Authn
 from policies.kinds.authz import decide as authz
@@ -56,7 +58,7 @@ from policies.language.document import Document
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
     (
-        *("path", "authn", "authz", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
+        *("path", "authn", "authz", "audit", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
         *("outlier", "shed", "balance", "retry", "shadow"),
     )
 )
@@ -101,6 +103,7 @@ class Asked:
     """Never changes."""
 
     __slots__ = (
+        "auditing",
         "book",
         "breaker",
         "early",
@@ -180,6 +183,11 @@ class Asked:
         """Rules that callers' agents ask as well."""
         if document_of(policies, "authz", Authz) is not None:
             self._authorize(state, policies["authz"], compiled)
+        self.auditing: audit.Compiled | None = None
+        """What is recorded of requests."""
+        if document_of(policies, "audit", Audit) is not None:
+            wanted = [compiled.level("audit", each, audit.compile) for each in policies["audit"].levels]
+            self.auditing = audit.together(wanted)
         self.tls = _tls(policies)
         self.exports = _exports(policies)
         """Hosts that take callers of other trust domains in."""

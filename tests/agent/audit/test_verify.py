@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.audit.heads import Head, Kept, Witness
+from agent.audit.heads import Doubt, Head, Kept, Witness
 from agent.audit.record import (
     BEGUN,
     ERASED,
@@ -208,8 +208,13 @@ def test_a_signature_that_does_not_hold_is_found() -> None:
     """And such a head says nothing else."""
     made = log()
     kept = msgspec.structs.replace(head_of(made, 20), signature="ab", certificate="cd")
-    report = examine(lines(made.segments), [kept], now_s=NOW_S, check=lambda *_: "no such key")
+    report = examine(
+        lines(made.segments), [kept], now_s=NOW_S, check=lambda *_: Doubt("it is another key's", forged=True)
+    )
     assert told(report) == [("head", "2.log", 20)]
+    unknown = Doubt("its root is gone", forged=False)
+    assert examine(lines(made.segments), [kept], now_s=NOW_S, check=lambda *_: unknown).signed == 0
+    assert examine(lines(made.segments), [kept], now_s=NOW_S, check=lambda *_: None).signed == 20
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from agent.settings.document import (
     Admin,
+    AuditSettings,
     CallerSettings,
     Checks,
     Etcd,
@@ -44,6 +45,7 @@ PARTS = {
     "limits": Limits,
     "hooks": Hooks,
     "topics": Topics,
+    "audit": AuditSettings,
     "checks": Checks,
     "origins": Origins,
     "programs": ProgramSettings,
@@ -79,6 +81,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "limits",
         "hooks",
         "topics",
+        "audit",
         "checks",
         "opa",
         "origins",
@@ -97,7 +100,21 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
 
 @pytest.mark.parametrize(
     "part",
-    [Settings, Etcd, Outbound, Inbound, Admin, MetricsPart, LocalPart, Limits, Hooks, Topics, Checks, ProgramSettings],
+    [
+        Settings,
+        Etcd,
+        Outbound,
+        Inbound,
+        Admin,
+        MetricsPart,
+        LocalPart,
+        Limits,
+        Hooks,
+        Topics,
+        AuditSettings,
+        Checks,
+        ProgramSettings,
+    ],
     ids=lambda part: part.__name__,
 )
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:

@@ -41,6 +41,10 @@ GAUGES: Final = {
     "shoal_identity_bundle_sequence": "Of the trust bundle that is in force here",
     "shoal_identity_revoked": "Revocations that are known here",
     "shoal_identity_requests_waiting": "Signing requests that no issuer has answered, as this one sees them",
+    "shoal_audit_waiting": "Audit records that are not written yet",
+    "shoal_audit_failing": "1 while audit records cannot be written; /state says why",
+    "shoal_audit_last": "Number of the last audit record of this host",
+    "shoal_audit_countersigned": "Number of the last audit record whose head another agent has countersigned",
     "shoal_control_loop_late_worst_seconds": "For how long control's loop was late at worst since it started",
 }
 COUNTERS: Final[dict[str, tuple[str, ...]]] = {
@@ -63,6 +67,8 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
     "shoal_identity_signed": ("Certificates that this host has signed",),
     "shoal_identity_refused": ("Signing requests that it has refused",),
+    "shoal_audit_records": ("Audit records that were written",),
+    "shoal_audit_records_lost": ("Audit records that were not",),
     "shoal_hook_deliveries": ("What webhooks were told", "hook", "outcome"),
     "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
 }
@@ -111,6 +117,7 @@ def _gauges(parts: Parts) -> dict[str, float]:
         "shoal_events_pending": len(parts.events.outbox.events),
         "shoal_control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
         **parts.identity.gauges(),
+        **parts.audit.gauges(),
     }
 
 
@@ -135,6 +142,7 @@ def counters(parts: Parts) -> dict[Counter, float]:
         ("shoal_control_loop_late",): lateness.count,
         ("shoal_control_loop_late_seconds",): lateness.total_s,
         **parts.identity.counters(),
+        **parts.audit.counters(),
     }
     for (hook, outcome), number in parts.events.delivery.outcomes.items():
         found["shoal_hook_deliveries", hook, outcome] = number
