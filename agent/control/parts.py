@@ -22,6 +22,7 @@ from agent.control.identity.around import Around, Proof, Reply, Tell
 from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.checks import Means
 from agent.control.instances.client_certificates import ClientCertificates
+from agent.control.instances.exposed import Exposed
 from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
@@ -36,6 +37,7 @@ from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
 from agent.frames import Peer, Trust
 from agent.hooks.receivers import Receivers
+from agent.ports import Ports
 from agent.questions import JOIN, SIGN
 from agent.settings.document import Settings
 
@@ -98,6 +100,7 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
+        self.exposed = Exposed(self.registrar.local, Ports(settings.guard.ports))
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers)
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)

@@ -13,6 +13,7 @@ from agent.settings.document import (
     CallerSettings,
     Checks,
     Etcd,
+    GuardPart,
     Hooks,
     IdentitySettings,
     Inbound,
@@ -44,6 +45,7 @@ PARTS = {
     "topics": Topics,
     "checks": Checks,
     "origins": Origins,
+    "guard": GuardPart,
     "programs": ProgramSettings,
     "identity": IdentitySettings,
 }
@@ -77,6 +79,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "topics",
         "checks",
         "origins",
+        "guard",
         "programs",
         "identity",
         "instances",
