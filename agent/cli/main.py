@@ -37,6 +37,7 @@ from agent.cli.commands.identity import ca, host, person, trust
 from agent.cli.commands.identity.join import join
 from agent.cli.commands.identity.login import login, logout
 from agent.cli.commands.mesh import app as mesh
+from agent.cli.commands.network.guard import guard
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
 from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing
@@ -146,6 +147,7 @@ def shared(
 RUNNING, LOOKING, CHANGING = "Run", "Look", "Change"
 app.command(rich_help_panel=RUNNING)(serve.agent)
 app.command(rich_help_panel=RUNNING, context_settings={"allow_interspersed_args": False})(run.run)
+app.command(rich_help_panel=RUNNING)(guard)
 app.command(rich_help_panel=RUNNING)(join)
 app.command(rich_help_panel=RUNNING)(login)
 app.command(rich_help_panel=RUNNING)(logout)

@@ -194,7 +194,7 @@ class Control:
             nursery.start_soon(tell_version, parts.here.store, holder, keys, host, known_here())
             nursery.start_soon(parts.here.etcd_rights.run, lambda: parts.mesh.table.forms.own)
             nursery.start_soon(keep_layout, parts.here.store, keys, parts.mesh.table)
-            nursery.start_soon(tell_calls, parts.fleet, holder, keys, host)
+            nursery.start_soon(tell_calls, parts.fleet, holder, keys, host, parts.exposed.look)
             nursery.start_soon(parts.events.delivery.run)
             nursery.start_soon(parts.traffic.shadow.tell, holder, keys, host)
             nursery.start_soon(acknowledge, parts.fleet, holder, keys, host)

@@ -26,6 +26,7 @@ from agent.control.identity.around import Around, Proof, Reply, Tell
 from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.checks import Means
 from agent.control.instances.client_certificates import ClientCertificates
+from agent.control.instances.exposed import Exposed
 from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
@@ -42,6 +43,7 @@ from agent.control.workers.previous import taken
 from agent.events import Event, to_cloudevent
 from agent.frames import Peer, Trust
 from agent.hooks.receivers import Receivers
+from agent.ports import Ports
 from agent.questions import ASK, JOIN, SIGN
 from agent.settings.document import Settings
 
@@ -113,6 +115,7 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
+        self.exposed = Exposed(self.registrar.local, Ports(settings.guard.ports))
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers, audit)
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)

@@ -51,6 +51,7 @@ def check(settings: Settings) -> None:
     for number, url in enumerate(settings.opa.allow):
         _told(f"$.opa.allow[{number}]", lambda url=url: origin(url))
     _told("$.checks.ports", lambda: Ports(settings.checks.ports))
+    _check_guard(settings)
     if settings.programs.user:
         _told("$.programs.user", lambda: find_account(settings.programs.user))
     if settings.hooks.link and not settings.hooks.link.startswith(("https://", "http://")):
@@ -147,6 +148,16 @@ def _check_apart(settings: Settings) -> None:
             if address.port and address.port == taken.port and (address.host == taken.host or everywhere):
                 raise Flaw(f"$.{name}.listen", f"{address} is where {other}.listen is already; give each its own port")
         seen[name] = address
+
+
+def _check_guard(settings: Settings) -> None:
+    """What nobody else reaches is no place for a listener of ours."""
+    for number, entry in enumerate(settings.guard.ports):
+        where = f"$.guard.ports[{number}]"
+        _told(where, lambda entry=entry: Ports((entry,)))
+        for name, listen in _listened(settings).items():
+            if parse_listen(listen).port in Ports((entry,)):
+                raise Flaw(where, f"{name}.listen is at {listen}, which others reach; name ports of instances only")
 
 
 def _listened(settings: Settings) -> dict[str, str]:

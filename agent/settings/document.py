@@ -219,6 +219,15 @@ class Checks(Part, frozen=True, kw_only=True):
     """Ports and ranges that may be asked beside an instance's own: `8081`, `"9000-9100"`."""
 
 
+class GuardPart(Part, frozen=True, kw_only=True):
+    """`[guard]`: what the rules of `shoal guard` keep for the agent."""
+
+    ports: Annotated[tuple[int | str, ...], Meta(max_length=1000)] = ()
+    """Ports and ranges where instances listen, which nobody else is to reach: `"20000-29999"`."""
+    loopback: Literal["agent", "anybody"] = "agent"
+    """Who reaches them from this host, besides root."""
+
+
 class ProgramSettings(Part, frozen=True, kw_only=True):
     """`[programs]`: how programs of checks and webhooks are run."""
 
@@ -300,6 +309,7 @@ class Settings(Part, frozen=True, kw_only=True):
     checks: Checks = Checks()
     origins: Origins = Origins()
     opa: OpaPart = OpaPart()
+    guard: GuardPart = GuardPart()
     programs: ProgramSettings = ProgramSettings()
     identity: IdentitySettings = IdentitySettings()
     instances: tuple[InstanceSettings, ...] = ()

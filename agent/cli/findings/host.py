@@ -89,7 +89,7 @@ def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:
 
 
 def of_open_ports(facts: Facts) -> Iterator[Finding]:
-    """What is meant for this host, and can be reached from others; instances that can be reached around the mesh."""
+    """Listeners that are meant for this host, and can be reached from others."""
     local = facts.local
     if local is None:
         return
@@ -104,11 +104,6 @@ def of_open_ports(facts: Facts) -> Iterator[Finding]:
                 what,
                 f'[{name}] listen = "127.0.0.1:{port}", or a firewall',
             )
-    for (service, id), instance in sorted(facts.census.instances.items()):
-        loopback = ipaddress.ip_address(instance.address).is_loopback
-        if instance.agent == local["host"] and loopback and instance.port in facts.wide:
-            what = f"reached around the mesh and its policies: port {instance.port} listens on every address"
-            yield Finding("open-port", "info", f"{service}/{id}", what, f"let it listen on {instance.address}")
 
 
 def _door(name: str) -> str:

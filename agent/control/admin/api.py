@@ -18,6 +18,8 @@ from agent.control.admin.state import state
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
 from agent.control.traffic.explain import explain
+from agent.ports import Ports
+from agent.process.listening import network
 from agent.questions import Explain
 from agent.visible import visible
 
@@ -88,7 +90,13 @@ class Api:
             Door("GET", "/metrics", self.metrics, Right.LOOK),
             Door("GET", "/state", self.state, Right.LOOK),
             Door("GET", "/explain", self.explain, Right.LOOK),
+            Door("GET", "/network", self.network, Right.LOOK),
         ]
+
+    async def network(self, _: Request) -> Response:
+        """Where this agent dials instances from, and which ports its host's firewall keeps for it: for `shoal run`."""
+        guarded = [[low, high] for low, high in Ports(self._parts.settings.guard.ports).ranges]
+        return Answer({"network": network(), "guarded": guarded})
 
     async def health(self, _: Request) -> Response:
         """The agent lives."""

@@ -12,6 +12,7 @@ from agent import build
 from agent.control.events.delivery import digest
 from agent.control.host.clock import text_of
 from agent.control.parts import Parts
+from agent.ports import Ports
 from agent.process.descriptors import affordable, limit
 
 MAX_DISBELIEVED: Final = 100
@@ -109,6 +110,8 @@ def state(
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.taken().items()
         ],
+        "instances_exposed": parts.exposed.look(),
+        "guard": {"ports": [[low, high] for low, high in Ports(parts.settings.guard.ports).ranges]},
         "checks_refused": [
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.refused.items()

@@ -179,12 +179,15 @@ class Plain:
         return found
 
 
-async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
-    """Keep seen/<host> at which service was seen to call which, and who sends plain text; written only when there is a
-    new pair, or one goes on."""
+async def tell_calls(
+    fleet: Fleet, holder: Holder, keys: Keys, host: str, exposed: Callable[[], dict[str, str]]
+) -> None:
+    """Keep seen/<host> at which service was seen to call which, who sends plain text, and which instances are reached
+    around us; written only when there is a new pair, one goes on, or other instances are `exposed`."""
     said: dict[str, list[str]] = {}
     plain = Plain()
     said_plain: dict[str, dict[str, str]] = {}
+    said_exposed: dict[str, str] = {}
     while True:
         calls: dict[str, set[str]] = {}
         workers = fleet.counted()
@@ -196,9 +199,11 @@ async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> Non
             calls.setdefault(caller, set()).update(services)  # services that are gone are forgotten
         found = {caller: sorted(services)[:MAX_CALLED] for caller, services in sorted(calls.items())}
         found_plain = plain.look(workers, time.time())
-        if found != said or found_plain != said_plain:
-            said, said_plain = found, found_plain
-            holder.put(keys.seen(host), encode(Seen(calls=found, plain=found_plain, at=now_text())))
+        found_exposed = exposed()
+        if (found, found_plain, found_exposed) != (said, said_plain, said_exposed):
+            said, said_plain, said_exposed = found, found_plain, found_exposed
+            told = Seen(calls=found, plain=found_plain, exposed=found_exposed, at=now_text())
+            holder.put(keys.seen(host), encode(told))
         await trio.sleep(SEEN_EVERY_S)
 
 
