@@ -41,6 +41,9 @@ def check(settings: Settings) -> None:
     for number, text in enumerate(settings.inbound.agents):
         _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
+    _told("$.authn.allow", lambda: Targets(settings.authn.allow))
+    if settings.authn.ca_file and not settings.authn.ca_file.startswith("/"):
+        raise Flaw("$.authn.ca_file", "a whole path, such as /etc/shoal/issuers.pem")
     _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
     _told("$.checks.ports", lambda: Ports(settings.checks.ports))
     if settings.programs.user:

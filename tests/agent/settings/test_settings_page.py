@@ -10,6 +10,7 @@ import pytest
 
 from agent.settings.document import (
     Admin,
+    AuthnPart,
     CallerSettings,
     Checks,
     Etcd,
@@ -41,6 +42,7 @@ PARTS = {
     "local": LocalPart,
     "limits": Limits,
     "hooks": Hooks,
+    "authn": AuthnPart,
     "topics": Topics,
     "checks": Checks,
     "origins": Origins,
@@ -74,6 +76,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "services",
         "limits",
         "hooks",
+        "authn",
         "topics",
         "checks",
         "origins",

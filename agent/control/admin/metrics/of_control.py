@@ -40,6 +40,10 @@ GAUGES: Final = {
     "shoal_identity_bundle_sequence": "Of the trust bundle that is in force here",
     "shoal_identity_revoked": "Revocations that are known here",
     "shoal_identity_requests_waiting": "Signing requests that no issuer has answered, as this one sees them",
+    "shoal_issuers": "Issuers of tokens whose keys this agent fetches",
+    "shoal_issuer_failing": "Of those, the ones whose keys could not be fetched last",
+    "shoal_issuer_unknown": "Of those, the ones whose keys were never got: their tokens are answered with 503",
+    "shoal_issuer_keys_age_seconds": "Since the one that was heard of longest ago said which keys it has",
     "shoal_control_loop_late_worst_seconds": "For how long control's loop was late at worst since it started",
 }
 COUNTERS: Final[dict[str, tuple[str, ...]]] = {
@@ -58,6 +62,7 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
     "shoal_identity_signed": ("Certificates that this host has signed",),
     "shoal_identity_refused": ("Signing requests that it has refused",),
+    "shoal_issuer_fetches": ("How often keys were fetched", "source", "outcome"),
     "shoal_hook_deliveries": ("What webhooks were told", "hook", "outcome"),
     "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
 }
@@ -105,6 +110,7 @@ def _gauges(parts: Parts) -> dict[str, float]:
         "shoal_suspects": len(table.suspects),
         "shoal_events_pending": len(parts.events.outbox.events),
         "shoal_control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
+        **parts.issuers.gauges(),
         **parts.identity.gauges(),
     }
 
@@ -132,6 +138,8 @@ def counters(parts: Parts) -> dict[Counter, float]:
     }
     for (hook, outcome), number in parts.events.delivery.outcomes.items():
         found["shoal_hook_deliveries", hook, outcome] = number
+    for (source, outcome), number in parts.issuers.fetches.items():
+        found["shoal_issuer_fetches", source, outcome] = number
     for topic in parts.traffic.requests.as_state():
         for outcome in ("stored", "refused", "delivered"):
             found["shoal_topic_requests", topic["url"], outcome] = topic[outcome]
