@@ -142,6 +142,16 @@ class Trust(msgspec.Struct, tag_field="t", tag="trust"):
     """Whether other agents may ask this one by TLS only, where they have proven who they are."""
 
 
+class IssuerKeys(msgspec.Struct, tag_field="t", tag="issuer_keys"):
+    """What an issuer of tokens publishes by now; at once. A worker of before passes it over, and knows no document that
+    needs it."""
+
+    source: str
+    """Where it is fetched from (`policies.kinds.authn.source`)."""
+    jwks: list[dict[str, str]] | None = None
+    """Public keys (RFC 7517); None: no document names the source any more."""
+
+
 class Where(msgspec.Struct, tag_field="t", tag="agents"):
     """Who lives, and where; from the next commit on."""
 
@@ -257,7 +267,20 @@ class Drain(msgspec.Struct, tag_field="t", tag="drain"):
 
 
 ToWorker: TypeAlias = (
-    Configure | Trust | Where | Stage | Change | Gone | Commit | Ask | PeerAnswer | Stored | Recorded | Shares | Drain
+    Configure
+    | Trust
+    | IssuerKeys
+    | Where
+    | Stage
+    | Change
+    | Gone
+    | Commit
+    | Ask
+    | PeerAnswer
+    | Stored
+    | Recorded
+    | Shares
+    | Drain
 )
 
 
@@ -312,6 +335,13 @@ class Peer(msgspec.Struct, tag_field="t", tag="peer"):
     """It comes from."""
     identity: str = ""
     """The SPIFFE id that is proven of who asks; empty: it is by plain text."""
+
+
+class KeyMissed(msgspec.Struct, tag_field="t", tag="key_missed"):
+    """A token says that it is signed by a key that its issuer had not published when it was asked last."""
+
+    source: str
+    """As in `issuer_keys`."""
 
 
 class Topic(msgspec.Struct, frozen=True):
@@ -391,7 +421,9 @@ class Drained(msgspec.Struct, tag_field="t", tag="drained"):
     """What it has counted, to the last."""
 
 
-ToControl: TypeAlias = Ready | Runs | Answer | Peer | Store | Happened | Records | Audited | Compared | Drained
+ToControl: TypeAlias = (
+    Ready | Runs | Answer | Peer | KeyMissed | Store | Happened | Records | Audited | Compared | Drained
+)
 
 
 # Both ways.

@@ -105,6 +105,11 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *NOT_IN_CONTROL,
         *control("host workers mesh identity instances traffic events updates parts admin main"),
     ),
+    # Knows documents' sources, and nothing of a mesh.
+    "agent.control.issuers": (
+        *NOT_IN_CONTROL,
+        *control("workers mesh identity instances traffic events updates parts admin main"),
+    ),
     "agent.control.identity": (
         *NOT_IN_CONTROL,
         *control("workers mesh instances traffic events updates parts admin main"),

@@ -33,7 +33,7 @@ from agent.cli.commands import (
 )
 from agent.cli.commands.apply import apply
 from agent.cli.commands.diagnosis import bundle, check, ready
-from agent.cli.commands.identity import ca, host, person, trust
+from agent.cli.commands.identity import apikey, ca, host, person, trust
 from agent.cli.commands.identity.join import join
 from agent.cli.commands.identity.login import login, logout
 from agent.cli.commands.mesh import app as mesh
@@ -173,6 +173,7 @@ app.add_typer(ca.app, name="ca", rich_help_panel=CHANGING)
 app.add_typer(host.app, name="host", rich_help_panel=CHANGING)
 app.add_typer(person.app, name="person", rich_help_panel=CHANGING)
 app.add_typer(trust.app, name="trust", rich_help_panel=CHANGING)
+app.add_typer(apikey.app, name="apikey", rich_help_panel=CHANGING)
 app.command(rich_help_panel=CHANGING)(apply)
 app.command(rich_help_panel=CHANGING)(replay.replay)
 

@@ -96,6 +96,7 @@ class Control:
             self._serve_people(nursery)
             nursery.start_soon(parts.fleet.run)
             nursery.start_soon(parts.client_certificates.run, parts.fleet.reconfigure)
+            nursery.start_soon(parts.issuers.run)
             parts.updates.start(nursery)
             parts.records.start(nursery)
             nursery.start_soon(parts.audit.run)
@@ -131,11 +132,13 @@ class Control:
             # After SIGHUP the table on disk is a moment old: it counts at once, so that the new workers lose no time,
             # and our instances keep their verdicts.
             if await parts.mesh.saved.read():
+                parts.updates.follow_issuers()
                 parts.updates.open()
             parts.registrar.load()
         else:
             parts.registrar.load()
             await parts.mesh.saved.read()
+            parts.updates.follow_issuers()
             parts.registrar.published.follow()
 
     def _serve_people(self, nursery: trio.Nursery) -> None:

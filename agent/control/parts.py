@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -30,9 +31,12 @@ from agent.control.instances.exposed import Exposed
 from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
+from agent.control.issuers.issuers import Issuers
 from agent.control.mesh.documents.exports import taken_in
+from agent.control.mesh.documents.sources import sources
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
+from agent.control.outgoing.client import Client
 from agent.control.records.records import Records
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.traffic import Traffic
@@ -41,11 +45,13 @@ from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
 from agent.events import Event, to_cloudevent
-from agent.frames import Peer, Trust
+from agent.frames import IssuerKeys, Peer, Trust
 from agent.hooks.receivers import Receivers
+from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.questions import ASK, JOIN, SIGN
-from agent.settings.document import Settings
+from agent.settings.document import AuthnPart, Settings
+from agent.settings.file import SettingsError
 
 T = TypeVar("T")
 
@@ -81,6 +87,13 @@ class Parts:
             settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
         )
         self.audit = audit = Audit(settings, mesh.table.agents, proof.frame, peers.ask)
+        self.issuers = Issuers(
+            _issuer_client(settings.authn),
+            settings.state_path / "issuers",
+            partial(sources, mesh.table),
+            publish=self._tell_keys,
+            agents=lambda: max(1, len(mesh.table.agents)),
+        )
         tokens = Tokens()
         local = here.rights.for_workers()
         self.client_certificates = certificates = ClientCertificates(Path(settings.origins.certificates_dir))
@@ -94,10 +107,12 @@ class Parts:
             ),
             feed=mesh.frames.feed,
             trust=proof.frame,
+            keys=self.issuers.frames,
             on_happened=traffic.transitions.observe,
             on_compared=traffic.shadow.observe,
             on_store=traffic.requests.store,
             on_peer=self._on_peer,
+            on_key_missed=self.issuers.miss,
             on_records=traffic.on_records,
             on_audited=audit.on_audited,
             inherited_counts=handover.counts,
@@ -120,11 +135,16 @@ class Parts:
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)
         security = SecurityRecords(mesh.table, here.keys, audit.note)
-        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity, security)
+        self.updates = Updates(
+            here, mesh, self.events, self.registrar, self.fleet, self.identity, self.issuers, security
+        )
         self.stopping = trio.Event()
         kept = taken(handover.counters)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
         """What control itself had counted before it was executed anew, by name and labels."""
+
+    def _tell_keys(self, frame: IssuerKeys) -> None:
+        self.fleet.publish([frame])
 
     def _on_peer(self, told: Peer, reply: Reply) -> None:
         if told.path in (SIGN, JOIN):
@@ -201,3 +221,14 @@ def _hook_client(here: Here) -> HookClient:
     hooks = here.settings.hooks
     programs = here.programs if hooks.exec else None
     return HookClient(hooks.allow, Path(hooks.secrets_dir), receivers=Receivers(hooks.secrets), programs=programs)
+
+
+def _issuer_client(authn: AuthnPart) -> Client:
+    """Raises SettingsError."""
+    tls = ssl.create_default_context()
+    if authn.ca_file:
+        try:
+            tls.load_verify_locations(authn.ca_file)
+        except OSError as error:  # an SSLError is one, for what is no certificate
+            raise SettingsError(f"authn.ca_file: {authn.ca_file}: {error.strerror or error}") from None
+    return Client(Targets(authn.allow, "authn.allow"), tls)

@@ -20,6 +20,7 @@ from agent.control.host.here import Here
 from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.registration import Identity
+from agent.control.issuers.issuers import Issuers
 from agent.control.mesh.distrust.doubts import KEEP_S, Losses
 from agent.control.mesh.distrust.source import Source
 from agent.control.mesh.distrust.suspect_probe import Found, probe_suspects
@@ -51,6 +52,7 @@ class Updates:
         registrar: Registrar,
         fleet: Fleet,
         identity: AgentIdentity,
+        issuers: Issuers,
         security: SecurityRecords,
     ) -> None:
         self._here = here
@@ -59,6 +61,9 @@ class Updates:
         self._registrar = registrar
         self._fleet = fleet
         self._identity = identity
+        self._issuers = issuers
+        self._sources_of = -1
+        """How often documents that name issuers had changed when it was looked at last."""
         self._security = security
         self.mirror = Mirror(here.store, *here.keys.watched, self.on_update, prepare=self._read_ahead)
         self._documents: Mapping[Put, Read] = {}
@@ -109,6 +114,7 @@ class Updates:
         )
         mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
         self._registrar.published.follow()
+        self.follow_issuers()
         self._publish()
         if not mesh.frames.known and not self._registrar.local:
             self.open()
@@ -141,9 +147,17 @@ class Updates:
     def _learn(self, found: Mapping[Place, LastGood]) -> None:
         """What etcd's history told later."""
         self._mesh.table.learn(found)
+        self.follow_issuers()
         self._publish()
         self._mesh.rejections.refresh()
         self._last_good.refresh()
+
+    def follow_issuers(self) -> None:
+        """Documents may name other issuers: keys of theirs that are on disk are with the workers first."""
+        count = self._mesh.table.changes["authn"]
+        if count != self._sources_of:
+            self._sources_of = count
+            self._issuers.follow()
 
     def open(self) -> None:
         """The first table: from now on the workers serve, and are sent every change."""

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent.hooks.receivers import Receivers
-from policies.kinds.webhook.document import check_url
 from policies.language.secret import Reference
+from policies.language.url import check_url
 
 MAX_WAIT_S: Final = 3600.0
 _SAID: Final = 200

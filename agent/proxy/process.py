@@ -101,12 +101,16 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         def send_soon(frame: ToControl) -> None:
             offer(to_control, frame)  # where control is slow, the question's deadline answers it
 
+        def miss(source: str) -> None:
+            send_soon(frames.KeyMissed(source))
+
         async def pass_on(channel: trio.MemoryReceiveChannel[ToControl]) -> None:
             async for frame in channel:
                 await send([frame])
 
         to_audit, for_audit = trio.open_memory_channel[ToControl](recording.MAX_WAITING)
         worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store), partial(offer, to_audit))
+        worker.table.keyring.on_missing = miss
         for channel in (for_control, compared, for_store, for_audit):
             nursery.start_soon(pass_on, channel)
         nursery.start_soon(flush)

@@ -247,6 +247,8 @@ class Worker(Runtime):
             self._configure(wanted)
         elif isinstance(wanted, frames.Trust):
             self._trust(wanted)
+        elif isinstance(wanted, frames.IssuerKeys):
+            self._take_keys(wanted)
         elif isinstance(wanted, frames.Ask):
             return self._answer(wanted)
         elif isinstance(wanted, frames.PeerAnswer):
@@ -304,6 +306,14 @@ class Worker(Runtime):
         self.peers.proven_only = told.proven_only
         self.pool.renew(self.security)
         self.custody.look(withdrawn=withdrawn)
+
+    def _take_keys(self, told: frames.IssuerKeys) -> None:
+        """What keys have verified that are gone is forgotten, and what is under way by it is judged anew."""
+        if self.table.keyring.put(told.source, told.jwks):
+            touched = [service for service in self.table.services.values() if service.plan.trusts(told.source)]
+            for service in touched:
+                service.rules_changed = True
+            self._judge_anew(touched)
 
     def _share(self, told: frames.Shares) -> None:
         """Parts of limits: by service, by limit."""

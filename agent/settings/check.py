@@ -47,6 +47,9 @@ def check(settings: Settings) -> None:
         _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
     _check_audit(settings.audit)
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
+    _told("$.authn.allow", lambda: Targets(settings.authn.allow))
+    if settings.authn.ca_file and not settings.authn.ca_file.startswith("/"):
+        raise Flaw("$.authn.ca_file", "a whole path, such as /etc/shoal/issuers.pem")
     _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
     for number, url in enumerate(settings.opa.allow):
         _told(f"$.opa.allow[{number}]", lambda url=url: origin(url))

@@ -140,6 +140,15 @@ class Hooks(Part, frozen=True, kw_only=True):
     """Where people see more of an event: a URL with {subject}, {service}, {id} or {mesh} in it."""
 
 
+class AuthnPart(Part, frozen=True, kw_only=True):
+    """`[authn]`: where this agent fetches the keys of those who make tokens, as documents name them."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Ranges and host names that may be asked besides the public internet; plain HTTP is spoken to these only."""
+    ca_file: str = ""
+    """Roots that issuers' certificates may be of, besides the system's (PEM)."""
+
+
 class Topics(Part, frozen=True, kw_only=True):
     """`[topics]`: requests that are stored on this host's disk until their topic's broker has them."""
 
@@ -303,6 +312,7 @@ class Settings(Part, frozen=True, kw_only=True):
     local: LocalPart = LocalPart()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
+    authn: AuthnPart = AuthnPart()
     topics: Topics = Topics()
     records: RecordsPart = RecordsPart()
     audit: AuditSettings = AuditSettings()

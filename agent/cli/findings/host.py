@@ -33,6 +33,7 @@ def of_local_agent(facts: Facts) -> Iterator[Finding]:
         yield Finding("etcd-rights", "error", host, what, f"`shoal mesh grant {host} --apply`, or docs/keys.md")
     yield from _of_its_means(local, host)
     yield from _of_its_identity(local.get("identity") or {}, host)
+    yield from _of_its_issuers(local.get("issuers") or [])
 
 
 def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
@@ -61,6 +62,28 @@ def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
             yield Finding("topic", "warning", topic["url"], said, f"{topic['waiting']} requests wait on this host")
     for shadowed in local["shadowed"]:
         yield Finding("two-spellings", "warning", shadowed["key"], shadowed["reason"], "delete one of the two")
+
+
+def _of_its_issuers(issuers: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Whose keys were never got, or cannot be got any more."""
+    for issuer in issuers:
+        if issuer["keys"] is None:
+            why = issuer["reason"] or "they are being fetched"
+            what = f"its keys were never got here, and its tokens are answered with 503: {why}"
+            yield Finding("issuer-keys", "error", issuer["source"], what, "the URL, or [authn] in agent.toml")
+        elif issuer["reason"]:
+            what = f"its keys are {_span(issuer['age_s'])} old, and no others can be got: {issuer['reason']}"
+            yield Finding("issuer-keys", "warning", issuer["source"], what, "what is known goes on counting meanwhile")
+        elif not issuer["keys"]:
+            what = f"it publishes no key that verifies tokens ({issuer['passed_over']} of other kinds)"
+            yield Finding("issuer-keys", "error", issuer["source"], what, "its tokens are refused until it does")
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:

@@ -143,6 +143,7 @@ def state(
             "failures": list(parts.events.delivery.failures),
         },
         "identity": parts.identity.as_state(),
+        "issuers": parts.issuers.as_state(),
         "client_certificates": {
             service: {"path": each.path, "reason": each.reason}
             for service, each in sorted(parts.client_certificates.found.items())

@@ -13,6 +13,7 @@ Laws
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -68,6 +69,8 @@ class Table:
         """By kind and pattern."""
         self.rejections: dict[Identity, Rejection] = {}
         """What stands in etcd about refused policies, whoever wrote it; by kind and pattern."""
+        self.changes: Counter[str] = Counter()
+        """How often other documents of a kind came into force, or to be watched."""
         self.malformed = Notes()
         self.forms = Forms(self.services)
         self._endpoints = Endpoints(keys, host, self._own, self.owners, self.forms)
@@ -327,6 +330,7 @@ class Table:
         """What is only watched makes no name known."""
         if kind in NOT_FOR_WORKERS:
             return
+        self.changes[kind] += 1
         for name in [pattern] if "*" not in pattern else self.services:
             if matches(pattern, name) and name in self.services:
                 self._touch(name).policies = True

@@ -83,6 +83,14 @@ class Client:
         except OSError as error:
             return Failure(f"{error.strerror or error}", again=True)
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            return Failure(f"{type(error).__name__}: {error}"[:300], again=True)
+            return Failure(f"{type(error).__name__}: {_words(error)}"[:300], again=True)
         except httpcore.UnsupportedProtocol as error:
             return Failure(str(error)[:300], again=False)
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong: an error of TLS says it only where it came from."""
+    found: BaseException | None = error
+    while found is not None and not (str(found) and (found is error or isinstance(found, OSError))):
+        found = found.__cause__ or found.__context__
+    return str(found) if found is not None else ""

@@ -45,6 +45,7 @@ class Conversation:
         on_peer: Callable[[frames.Peer, Reply], None],
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None],
         on_audited: Callable[[frames.Audited, Callable[[str], None]], None],
+        on_key_missed: Callable[[str], None],
         on_turn: Callable[[], None],
     ) -> None:
         """`on_turn`: a worker runs something else. `on_peer` may reply later."""
@@ -54,6 +55,7 @@ class Conversation:
         self._on_peer = on_peer
         self._on_store = on_store
         self._on_audited = on_audited
+        self._on_key_missed = on_key_missed
         self._on_turn = on_turn
         self.ledger = Ledger()
         self.mishandled: Counter[str] = Counter()
@@ -123,6 +125,8 @@ class Conversation:
             self._on_store(told.topic, told.record, partial(self._stored, worker, told.id, told.name))
         elif isinstance(told, frames.Audited):
             self._on_audited(told, partial(self._recorded, worker, told.id))
+        elif isinstance(told, frames.KeyMissed):
+            self._on_key_missed(told.source)
         elif isinstance(told, frames.Compared):
             self._on_compared(told)
         elif isinstance(told, frames.Happened):

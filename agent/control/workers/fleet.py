@@ -62,10 +62,12 @@ class Fleet:
         configuration: Callable[[], frames.Configure],
         feed: Callable[[], Feed],
         trust: Callable[[], frames.Trust] = frames.Trust,
+        keys: Callable[[], Iterable[frames.IssuerKeys]] = tuple,
         on_records: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
+        on_key_missed: Callable[[str], None] = lambda source: None,
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
         on_audited: Callable[[frames.Audited, Callable[[str], None]], None] = lambda told, reply: reply(""),
         inherited_counts: int = NONE,
@@ -75,7 +77,7 @@ class Fleet:
         hang_s: float = HANG_S,
     ) -> None:
         """`count` is of workers. `callers`: listeners of callers' own, which all workers share, with whose they are.
-        `configuration` and `trust` give what a newcomer has to know; `feed` makes what it is told of the table.
+        `configuration`, `trust` and `keys` give what a newcomer has to know; `feed` makes what it is told of the table.
         `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how long a worker may be
         silent, in seconds."""
         self._outbound = outbound
@@ -84,12 +86,14 @@ class Fleet:
         self._count = count
         self._configuration = configuration
         self._trust = trust
+        self._keys = keys
         self._make_feed = feed
         self._talk = Conversation(
             on_records=on_records,
             on_happened=on_happened,
             on_compared=on_compared,
             on_peer=on_peer,
+            on_key_missed=on_key_missed,
             on_store=on_store,
             on_audited=on_audited,
             on_turn=self._recount,
@@ -177,7 +181,8 @@ class Fleet:
         worker = Worker(index, process, trio.socket.from_stdlib_socket(ours), self._make_feed())
         self.workers[index] = worker
         self._recount()
-        worker.send(framing.encode(self._configuration()) + framing.encode(self._trust()))
+        known: list[ToWorker] = [self._configuration(), self._trust(), *self._keys()]
+        worker.send(b"".join(map(framing.encode, known)))
         worker.feed()
         try:
             async with trio.open_nursery() as nursery:

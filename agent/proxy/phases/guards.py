@@ -17,8 +17,8 @@ from agent.proxy.table.lasting import Lasting
 from policies.decision import Guard
 from policies.kinds.authn import decide as authn
 
-ABSENT: Final = b"www-authenticate: Bearer\r\n"
-INVALID: Final = b'www-authenticate: Bearer error="invalid_token"\r\n'
+RETRY_AFTER_S: Final = 5
+"""For an issuer's keys to come."""
 
 
 class Level:
@@ -92,9 +92,9 @@ class Authentication(Phase):
             try:
                 found = level.compiled.claims(view, now_s)
             except authn.Invalid as invalid:
-                return _challenge(level, "invalid token", str(invalid), INVALID)
+                return _challenge(level, invalid)
             if found is None and level.compiled.required:
-                return _challenge(level, "no token", "it needs a token", ABSENT)
+                return _absent(level)
             held = _both(held, {} if found is None else found)
         if not self.audit:
             view.claims = held
@@ -116,13 +116,27 @@ def _both(held: dict[str, str] | None, found: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in held.items() if found.get(name) == value}
 
 
-def _challenge(level: Issuers, what: str, reason: str, challenge: bytes) -> Refuse:
+def _absent(level: Issuers) -> Refuse:
+    """It shows nothing, and has to."""
+    wanted = level.compiled.wanted
+    challenge = b"www-authenticate: %b\r\n" % level.compiled.scheme.encode()
+    return _refused(level, 401, f"no {wanted}", f"it needs {'an' if wanted[0] == 'A' else 'a'} {wanted}", challenge)
+
+
+def _challenge(level: Issuers, invalid: authn.Invalid) -> Refuse:
+    """What it shows does not count, or cannot be judged."""
+    bearer = level.compiled.scheme == "Bearer"
+    challenge = b'www-authenticate: Bearer error="invalid_token"\r\n' if bearer else b"www-authenticate: ApiKey\r\n"
+    return _refused(level, invalid.status, invalid.what, str(invalid), challenge)
+
+
+def _refused(level: Issuers, status: int, what: str, reason: str, challenge: bytes) -> Refuse:
     whole = f"policies/authn/{level.in_force.key}: {reason}"
-    said = Refusal(401, "authn", what, unsent=True)
+    retry_after_s = RETRY_AFTER_S if status == 503 else 0
     return Refuse(
-        Refusal(401, "authn", whole, unsent=True),
-        [challenge],
+        Refusal(status, "authn", whole, retry_after_s, unsent=True),
+        [challenge] if status == 401 else [],
         what=what.replace(" ", "-"),
         by=level.in_force,
-        said=said,
+        said=Refusal(status, "authn", what, retry_after_s, unsent=True),
     )

@@ -29,6 +29,7 @@ from policies.kinds.audit import decide as audit
 from policies.kinds.audit.document import Audit
 from policies.kinds.authn import decide as authn
 from policies.kinds.authn.document import Authn
+from policies.kinds.authn.keyring import Keyring
 from policies.kinds.authz import decide as authz
 from policies.kinds.authz.document import Authz
 from policies.kinds.authz.judge import Judge
@@ -79,10 +80,16 @@ class Ejection:
 class Compiled:
     """What came of documents for patterns: one of them may come with a thousand services."""
 
-    __slots__ = ("_made",)
+    __slots__ = ("_made", "keyring")
 
-    def __init__(self) -> None:
+    def __init__(self, keyring: Keyring | None = None) -> None:
+        """`keyring`: the keys of issuers, as they are fetched."""
+        self.keyring = Keyring() if keyring is None else keyring
         self._made: dict[tuple[str, str, str], tuple[Document, Any]] = {}
+
+    def people(self, document: Any) -> authn.Compiled:
+        """An `authn` document compiled, with the keys that are in force at any time."""
+        return authn.compile(document, keyring=self.keyring)
 
     def once(self, kind: str, policies: Policies, make: Callable[[Any], Any]) -> Any:
         """A document compiled; the same one when it was compiled before. Never changed by those who use it."""
@@ -175,7 +182,7 @@ class Asked:
                     self.met[kind.name] = Guards(kind.name, state, policies[kind.name], levels)
         if document_of(policies, "authn", Authn) is not None:
             known = policies["authn"]
-            people = [Issuers(each, compiled.level("authn", each, authn.compile)) for each in known.levels]
+            people = [Issuers(each, compiled.level("authn", each, compiled.people)) for each in known.levels]
             self.met["authn"] = Authentication(state, known, people)
         self.judges: tuple[Judge, ...] = ()
         """Whom requests may have to wait for."""

@@ -29,6 +29,7 @@ from typing import Final
 import msgspec
 
 from agent.proxy.phases.closed import Closed
+from agent.proxy.phases.guards import Authentication
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
@@ -227,6 +228,11 @@ class Plan:
         """Whether documents let somebody be taken in where he was; whom they let pass, phases say. What is imported
         would be called there as by ourselves, and is exported to nobody."""
         return stranger.gateway in self.exports and not self.imported
+
+    def trusts(self, source: str) -> bool:
+        """Whether tokens count here by keys that are fetched from a source."""
+        known = self.enforced.met.get("authn")
+        return isinstance(known, Authentication) and any(source in level.compiled.sources for level in known.levels)
 
     def lets_in(self, subject: Subject) -> bool:
         """Whether no guard of the service denies what nobody called for: a copy. Counts nothing."""

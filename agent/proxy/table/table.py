@@ -32,6 +32,7 @@ from policies.catalogue import BY_NAME, parse
 from policies.decision import Forward
 from policies.endpoint import Endpoint, Load
 from policies.kind import Kind
+from policies.kinds.authn.keyring import Keyring
 from policies.kinds.balance.entries import Entries
 from policies.language.document import Document, Invalid
 from policies.language.names import parse_service
@@ -84,7 +85,9 @@ class Table:
         """Services whose staged plan could not be compiled: what is in force stays."""
         self._wide: dict[tuple[str, str, str], tuple[bytes, Document | Invalid]] = {}
         """Policies for patterns, as parsed: one of them may come with a thousand services."""
-        self._compiled = Compiled()
+        self.keyring = Keyring()
+        """Of all issuers whose keys are fetched."""
+        self._compiled = Compiled(self.keyring)
         self._entries = Entries()
 
     # The way of a change.

@@ -6,7 +6,8 @@ Laws
   audiences, and that has not expired. Each other is invalid, which is not the same as absent.
 - It is read strictly, once: one spelling of its base64, no name twice, no extension that is critical.
 - What was verified is kept by the token's hash, until it expires and for a minute at most, and no longer than the
-  document that said so.
+  document that said so, and the keys that its issuer publishes.
+- Whoever shows a token and an API key is neither: two answers to who calls are none.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ import hashlib
 import json
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from policies.kind import ANYWHERE, Scope
+from policies.kinds.authn.api_keys import (
+    DEFAULT_HEADER,
+    ApiKeys,
+    Held,
+    claims_of,
+    id_of,
+    is_the_same,
+    looks_like_one,
+)
 from policies.kinds.authn.document import Authn, Place, Provider
-from policies.kinds.authn.keys import Key
+from policies.kinds.authn.keyring import Keyring, Published
+from policies.kinds.authn.keys import Key, usable
 from policies.language.duration import seconds
 from policies.request import RequestView, cookie, query_parameter
 
@@ -35,63 +46,172 @@ Claims = dict[str, str]
 class Invalid(Exception):
     """A token that does not count; why is for who operates."""
 
+    status = 401
+    what = "invalid token"
+    """In the words that whoever calls is told."""
+
+
+class InvalidKey(Invalid):
+    """An API key that does not count."""
+
+    what = "invalid API key"
+
+
+class Unjudged(Invalid):
+    """Nobody can say whether a token counts: its issuer's keys were never got. It may come again."""
+
+    status = 503
+    what = "keys are not known yet"
+
+
+class _Missed(Invalid):
+    """By a key that is not here, as it seems: its issuer may have made one since."""
+
+
+class _Kept(NamedTuple):
+    """What was verified."""
+
+    claims: Claims
+    until_s: float
+    source: str
+    published: Published | None
+    """By which keys; of a source whose keys are others by now it does not count."""
+
+
+class _Issuer:
+    """One, with its keys as they are."""
+
+    __slots__ = ("_keys", "_published", "provider", "source")
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        source = provider.source
+        self.source = "" if source is None else source.name
+        """Where its keys are fetched from; empty: they stand in the document."""
+        self._published: Published | None = None
+        jwks = provider.jwks
+        self._keys = [] if jwks is None else [Key(jwk, provider.algorithms) for jwk in jwks.keys]
+
+    def keys(self, published: Published | None) -> list[Key]:
+        """Raises Unjudged."""
+        if self.source and published is not self._published:
+            self._keys = [] if published is None else usable(published.jwks, self.provider.algorithms)
+            self._published = published
+        if self.source and published is None:
+            raise Unjudged(f"the keys of {self.provider.issuer} were never got, from {self.source}")
+        return self._keys
+
 
 class Compiled:
     """One document, ready to be asked."""
 
-    __slots__ = ("_kept", "_place", "_providers", "_skew_s", "required")
+    __slots__ = ("_api_keys", "_issuers", "_kept", "_key_place", "_keyring", "_place", "_skew_s", "required")
 
-    def __init__(self, document: Authn) -> None:
+    def __init__(self, document: Authn, keyring: Keyring) -> None:
         self.required = document.required
-        self._place: Place = document.token
+        self._keyring = keyring
+        place = document.token
+        self._place = Place(header=place.header.lower()) if place.header else place
         self._skew_s = seconds(document.skew)
-        self._providers = {each.issuer: (each, _keys(each)) for each in document.providers}
-        self._kept: dict[bytes, tuple[Claims, float]] = {}
+        self._issuers = {each.issuer: _Issuer(each) for each in document.providers}
+        self._kept: dict[bytes, _Kept] = {}
+        self._api_keys: dict[str, Held] = {}
+        self._key_place: Place | None = None
+        if document.api_keys is not None:
+            self._key_place = _key_place(document.api_keys)
+            self._api_keys = {each.id: Held(each, claims_of(each, _text)) for each in document.api_keys.keys}
+
+    @property
+    def wanted(self) -> str:
+        """What it wants to be shown, in words."""
+        both = bool(self._issuers) and self._key_place is not None
+        return "token or API key" if both else "token" if self._issuers else "API key"
+
+    @property
+    def scheme(self) -> str:
+        """By which whoever calls may prove who he is, as a challenge has it."""
+        return "Bearer" if self._issuers else "ApiKey"
+
+    @property
+    def sources(self) -> list[str]:
+        """Where keys of its issuers are fetched from."""
+        return [each.source for each in self._issuers.values() if each.source]
 
     def claims(self, request: RequestView, now_s: float) -> Claims | None:
-        """Those of a request's token, as texts; None: it has none. `now_s`: since 1970. Raises Invalid."""
-        token = _token(self._place, request)
+        """Those of a request's token or API key, as texts; None: it has neither. `now_s`: since 1970. Raises
+        Invalid."""
+        token, key = self._shown(request)
+        if key is not None:
+            if token is not None:
+                raise Invalid("a token and an API key: who calls shows one of them")
+            return self._held(key, now_s)
         if token is None:
             return None
         if len(token) > MAX_TOKEN:
             raise Invalid(f"more than {MAX_TOKEN} characters")
         place = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._kept.get(place)
-        if known is not None and now_s < known[1]:
-            return known[0]
-        claims, until_s = self._verify(token, now_s)
+        if known is not None and now_s < known.until_s and self._keyring.of(known.source) is known.published:
+            return known.claims
+        kept = self._verify(token, now_s)
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
-        self._kept[place] = claims, min(until_s, now_s + KEPT_S)
-        return claims
+        self._kept[place] = kept
+        return kept.claims
 
-    def _verify(self, token: str, now_s: float) -> tuple[Claims, float]:
-        """With when it ends."""
+    def _shown(self, request: RequestView) -> tuple[str | None, str | None]:
+        """A token and an API key, each None where it is not there."""
+        token = _token(self._place, request) if self._issuers else None
+        if self._key_place is None:
+            return token, None
+        key = _token(self._key_place, request)
+        if not self._issuers or self._key_place != self._place or token is None:
+            return token, key
+        return (None, token) if looks_like_one(token) else (token, None)
+
+    def _held(self, key: str, now_s: float) -> Claims:
+        name = id_of(key)
+        held = self._api_keys.get(name)
+        if not name:
+            raise InvalidKey("no API key of ours")
+        if not is_the_same(held, key) or held is None:
+            raise InvalidKey(f"no API key that counts has the id {name} and this text")
+        if now_s >= held.until_s:
+            raise InvalidKey(f"the API key {name} has ended")
+        return held.claims
+
+    def _verify(self, token: str, now_s: float) -> _Kept:
         if not _SHAPE.match(token):
             raise Invalid("not three parts in base64url")
         parts = [_decoded(part) for part in token.split(".")]
         header, claims = _object(parts[0]), _object(parts[1])
-        issuer = claims.get("iss")
-        found = self._providers.get(issuer) if isinstance(issuer, str) else None
-        if found is None:
+        named = claims.get("iss")
+        issuer = self._issuers.get(named) if isinstance(named, str) else None
+        if issuer is None:
             raise Invalid("of no issuer that is trusted")
-        provider, keys = found
-        _check_signature(token, header, keys)
+        published = self._keyring.of(issuer.source)
+        try:
+            _check_signature(token, header, issuer.keys(published))
+        except (_Missed, Unjudged):
+            if issuer.source:
+                self._keyring.miss(issuer.source, now_s)
+            raise
         until_s = _check_times(claims, now_s, self._skew_s)
-        _check_audience(claims.get("aud"), provider)
-        for name in provider.require:
+        _check_audience(claims.get("aud"), issuer.provider)
+        for name in issuer.provider.require:
             if claims.get(name) is None:
                 raise Invalid(f"without {name}")
-        return {name: _text(value) for name, value in claims.items()}, until_s
+        texts = {name: _text(value) for name, value in claims.items()}
+        return _Kept(texts, min(until_s, now_s + KEPT_S), issuer.source, published)
 
 
-def compile(document: Authn, scope: Scope = ANYWHERE) -> Compiled:
-    """Ready to be asked."""
-    return Compiled(document)
+def compile(document: Authn, scope: Scope = ANYWHERE, keyring: Keyring | None = None) -> Compiled:
+    """Ready to be asked. `keyring`: keys that are fetched, as they are at any time; None: there are none."""
+    return Compiled(document, Keyring() if keyring is None else keyring)
 
 
-def _keys(provider: Provider) -> list[Key]:
-    return [Key(jwk, provider.algorithms) for jwk in provider.jwks.keys]
+def _key_place(keys: ApiKeys) -> Place:
+    return Place(query=keys.query) if keys.query else Place(header=(keys.header or DEFAULT_HEADER).lower())
 
 
 def _token(place: Place, request: RequestView) -> str | None:
@@ -155,13 +275,15 @@ def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> Non
     able = [key for key in keys if wanted in key.algorithms]
     if kid is not None:
         able = [key for key in able if key.kid == kid] or [key for key in able if not key.kid]
+    known = kid is not None and any(key.kid == kid for key in keys)
     if not able:
-        raise Invalid("signed by no algorithm or key that is trusted")
+        reason = "signed by no algorithm or key that is trusted"
+        raise Invalid(reason) if known else _Missed(reason)
     if len(able) > 1:
         raise Invalid("it does not say by which key it is signed")
     refused = able[0].refuses(token, algorithm)
     if refused:
-        raise Invalid(refused)
+        raise Invalid(refused) if known else _Missed(refused)
 
 
 def _check_times(claims: dict[str, Any], now_s: float, skew_s: float) -> float:

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from policies.kinds.authn.api_keys import ApiKeys
 from policies.kinds.authn.keys import check_keys
+from policies.kinds.authn.source import Source, of_issuer, of_keys
 from policies.language.document import Document
 from policies.language.duration import Duration, bounded
-from policies.language.plain import Flaw, below
+from policies.language.plain import Flaw, below, read_at
 from policies.request import TOKEN
 
 MAX_PROVIDERS: Final = 20
@@ -35,8 +37,29 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         tuple[Said, ...], Meta(min_length=1, max_length=50, description="`aud` has one of these, to the letter")
     ]
     algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1, description="How tokens may be signed")]
-    jwks: Annotated[Jwks, Meta(description="The issuer's public keys")]
+    jwks: Annotated[Jwks | None, Meta(description="The issuer's public keys")] = None
+    jwks_url: Annotated[str, Meta(max_length=2048, description="Where the issuer publishes them")] = ""
+    discover: Annotated[bool, Meta(description="Whether the issuer says where itself (OpenID Connect Discovery)")] = (
+        False
+    )
     require: Annotated[tuple[Said, ...], Meta(max_length=50, description="Claims that have to be there")] = ()
+
+    @property
+    def source(self) -> Source | None:
+        """Where its keys are fetched from; None: they stand here."""
+        if self.discover:
+            return of_issuer(self.issuer)
+        return of_keys(self.jwks_url) if self.jwks_url else None
+
+    def check(self, path: str) -> None:
+        """Raises Flaw."""
+        ways = {"jwks": self.jwks is not None, "jwks_url": bool(self.jwks_url), "discover": self.discover}
+        given = [name for name, there in ways.items() if there]
+        if len(given) != 1:
+            raise Flaw(path, f"exactly one of jwks, jwks_url and discover; here: {' and '.join(given) or 'none'}")
+        if self.jwks is not None:
+            check_keys(self.jwks.keys, self.algorithms, below(path, "jwks", "keys"))
+        read_at(below(path, "issuer" if self.discover else "jwks_url"), lambda _: self.source, None)
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +75,8 @@ class Authn(Document, frozen=True, kw_only=True):
 
     providers: Annotated[
         tuple[Provider, ...], Meta(min_length=1, max_length=MAX_PROVIDERS, description="Who makes tokens")
-    ]
+    ] = ()
+    api_keys: Annotated[ApiKeys | None, Meta(description="Keys that programs show instead of a token")] = None
     token: Annotated[Place, Meta(description="Where it is: a header, cookie or query parameter")] = Place(
         header="authorization"
     )
@@ -61,6 +85,10 @@ class Authn(Document, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Issuers that are told apart, with keys that can be used, and one place for the token."""
+        if not self.providers and self.api_keys is None:
+            raise Flaw("$", "neither providers nor api_keys; give one of them, or both")
+        if self.api_keys is not None:
+            self.api_keys.check("$.api_keys")
         _check_place(self.token)
         bounded("$.skew", self.skew, 0.0, MAX_SKEW_S)
         issuers: set[str] = set()
@@ -69,7 +97,7 @@ class Authn(Document, frozen=True, kw_only=True):
             if provider.issuer in issuers:
                 raise Flaw(below(path, "issuer"), f"{provider.issuer[:60]!r} stands twice; give all its keys in one")
             issuers.add(provider.issuer)
-            check_keys(provider.jwks.keys, provider.algorithms, below(path, "jwks", "keys"))
+            provider.check(path)
 
 
 def _check_place(place: Place) -> None:

@@ -24,8 +24,11 @@ _KINDS: Final = {
     "ES512": ("EC", "P-521"),
     "EdDSA": ("OKP", "Ed25519"),
 }
+_KEPT: Final = ("kty", "crv", "x", "y", "n", "e", "kid", "alg", "use")
 _PRIVATE: Final = ("d", "p", "q", "k")
 _LEAST_BITS: Final = 2048
+_MOST_TEXT: Final = 1400
+"""Characters: an RSA key of 8,192 bits."""
 
 
 class Key:
@@ -68,6 +71,33 @@ def check_keys(keys: Sequence[Mapping[str, Any]], algorithms: Sequence[str], pat
             raise Flaw(below(here, "kid"), f"{kid[:60]!r} stands twice, and chooses the key")
         names.add(kid)
         _check_key(jwk, algorithms, here)
+
+
+def usable(published: Sequence[Mapping[str, Any]], algorithms: Sequence[str]) -> list[Key]:
+    """Of what an issuer publishes those that are for these algorithms, and sound; it may publish others beside."""
+    found: list[Key] = []
+    for jwk in published:
+        try:
+            _check_key(jwk, algorithms, "$")
+        except Flaw:
+            continue
+        found.append(Key(jwk, algorithms))
+    return found
+
+
+def publishes(jwk: Any) -> dict[str, Any] | None:
+    """Of one that stands in a published set what verifying takes; None: it is none that tokens are signed with, or too
+    large, or a secret, which everybody knows then."""
+    if not isinstance(jwk, dict) or any(name in jwk for name in _PRIVATE):
+        return None
+    kept = {name: jwk[name] for name in _KEPT if name in jwk}
+    if not all(isinstance(value, str) and len(value) <= _MOST_TEXT for value in kept.values()):
+        return None
+    try:
+        _check_key(kept, tuple(_KINDS), "$")
+    except Flaw:
+        return None
+    return kept
 
 
 def _check_key(jwk: Mapping[str, Any], algorithms: Sequence[str], path: str) -> None:

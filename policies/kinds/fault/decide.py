@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 from policies.decision import Respond, respond
 from policies.hashing import draw
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.fault.document import Delay, FaultPolicy, FaultRule, end
+from policies.kinds.fault.document import Delay, FaultPolicy, FaultRule
 from policies.language.duration import seconds
 from policies.language.matching import Predicate, compile_match
+from policies.language.moment import moment
 from policies.language.user import user_of
 from policies.request import RequestView
 
@@ -46,7 +47,7 @@ class Compiled:
     __slots__ = ("_rules", "expires")
 
     def __init__(self, document: FaultPolicy) -> None:
-        self.expires = end(document.expires)
+        self.expires = moment(document.expires)
         """Unix seconds."""
         self._rules = [_compiled(rule, n) for n, rule in enumerate(document.rules)]
 

@@ -6,8 +6,6 @@ Every document says when it ends, so that one which somebody forgot ends by itse
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -17,14 +15,11 @@ from policies.language.answer import DirectResponse, check_answer
 from policies.language.document import Document
 from policies.language.duration import Duration, positive, seconds
 from policies.language.matching import Match, check_ungrouped
+from policies.language.moment import moment
 from policies.language.plain import Flaw, below, read_at
 from policies.language.user import Sticky, check_share
 
 MAX_DELAY_S: Final = 300.0
-_RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
-)
-_YEAR_10000: Final = 253_402_300_800
 
 
 class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,7 +77,7 @@ class FaultPolicy(Document, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Everything the types let pass."""
-        read_at("$.expires", end, self.expires)
+        read_at("$.expires", moment, self.expires)
         takes_all = ""
         for n, rule in enumerate(self.rules):
             path = below("$", "rules", n)
@@ -93,17 +88,3 @@ class FaultPolicy(Document, frozen=True, kw_only=True):
             rule.check(path)
             if rule.match == Match():
                 takes_all = path
-
-
-def end(expires: str) -> float:
-    """A time of RFC 3339 as Unix seconds. Raises ValueError that says what would be right."""
-    right = f"{expires[:40]!r} is no time; write one with its zone, such as 2026-11-24T18:00:00Z"
-    if not _RFC_3339.match(expires):
-        raise ValueError(right)
-    try:
-        found = datetime.fromisoformat(expires).timestamp()
-    except ValueError:
-        raise ValueError(right) from None
-    if not 0 < found < _YEAR_10000:
-        raise ValueError(right)
-    return found

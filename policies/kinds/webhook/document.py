@@ -25,6 +25,7 @@ from policies.language.document import Document
 from policies.language.duration import Duration, bounded, seconds
 from policies.language.plain import Flaw, below, read_at
 from policies.language.secret import Reference
+from policies.language.url import check_url
 from policies.request import TOKEN
 
 Format = Literal[
@@ -62,9 +63,6 @@ _PROJECT: Final = re.compile(r"[A-Z][A-Z0-9_]{0,99}\Z")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}\Z")
 _OWN_FIELDS: Final = ("project", "issuetype", "summary", "description", "labels", "priority")
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
-_HOST: Final = re.compile(
-    r"(?=.{1,254}\Z)(?:[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])\Z"
-)
 """Labels between single dots: of an empty one no name can be looked up."""
 _OURS: Final = re.compile(r"(?:host|connection|content-length|content-type|transfer-encoding|webhook-.*|ce-.*)\Z")
 _SECRET: Final = re.compile(r"authorization|cookie|token|secret|password|api-?key")
@@ -349,25 +347,6 @@ class Webhook(Document, frozen=True, kw_only=True):
             if not _NAME.match(name):
                 raise Flaw(path, "a hook's name is of a-z, 0-9 and '-', at most 63")
             left -= hook.check(path, left)
-
-
-def check_url(url: str) -> None:
-    """Raises ValueError; also for URLs that come out of a secret."""
-    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url or len(url) > 2048:
-        raise ValueError("no URL: printable ASCII without spaces, at most 2048")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("no URL, which begins with https:// and a host")
-    if "@" in parts.netloc:
-        raise ValueError("a user or password in the URL; use a header with a reference")
-    if not _HOST.match(parts.netloc.rpartition(":")[0] if parts.port is not None else parts.netloc.rstrip(":")):
-        raise ValueError(f"{host[:60]!r} is no host")
-    if "#" in url:
-        raise ValueError("a fragment is never sent")
 
 
 def _check_url(url: str, path: str, *, secret: bool) -> None:

@@ -11,6 +11,7 @@ import pytest
 from agent.settings.document import (
     Admin,
     AuditSettings,
+    AuthnPart,
     CallerSettings,
     Checks,
     Etcd,
@@ -45,6 +46,7 @@ PARTS = {
     "local": LocalPart,
     "limits": Limits,
     "hooks": Hooks,
+    "authn": AuthnPart,
     "topics": Topics,
     "audit": AuditSettings,
     "checks": Checks,
@@ -82,6 +84,7 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "services",
         "limits",
         "hooks",
+        "authn",
         "topics",
         "audit",
         "checks",

@@ -45,6 +45,10 @@ GAUGES: Final = {
     "shoal_audit_failing": "1 while audit records cannot be written; /state says why",
     "shoal_audit_last": "Number of the last audit record of this host",
     "shoal_audit_countersigned": "Number of the last audit record whose head another agent has countersigned",
+    "shoal_issuers": "Issuers of tokens whose keys this agent fetches",
+    "shoal_issuer_failing": "Of those, the ones whose keys could not be fetched last",
+    "shoal_issuer_unknown": "Of those, the ones whose keys were never got: their tokens are answered with 503",
+    "shoal_issuer_keys_age_seconds": "Since the one that was heard of longest ago said which keys it has",
     "shoal_control_loop_late_worst_seconds": "For how long control's loop was late at worst since it started",
 }
 COUNTERS: Final[dict[str, tuple[str, ...]]] = {
@@ -69,6 +73,7 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_identity_refused": ("Signing requests that it has refused",),
     "shoal_audit_records": ("Audit records that were written",),
     "shoal_audit_records_lost": ("Audit records that were not",),
+    "shoal_issuer_fetches": ("How often keys were fetched", "source", "outcome"),
     "shoal_hook_deliveries": ("What webhooks were told", "hook", "outcome"),
     "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
 }
@@ -116,6 +121,7 @@ def _gauges(parts: Parts) -> dict[str, float]:
         "shoal_suspects": len(table.suspects),
         "shoal_events_pending": len(parts.events.outbox.events),
         "shoal_control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
+        **parts.issuers.gauges(),
         **parts.identity.gauges(),
         **parts.audit.gauges(),
     }
@@ -152,6 +158,8 @@ def counters(parts: Parts) -> dict[Counter, float]:
             found["shoal_records_lost", sink.name, kind] = sink.waiting.lost[kind]
     for why, number in parts.fanout.unanswered.items():
         found["shoal_questions_unanswered", why] = number
+    for (source, outcome), number in parts.issuers.fetches.items():
+        found["shoal_issuer_fetches", source, outcome] = number
     for topic in parts.traffic.requests.as_state():
         for outcome in ("stored", "refused", "delivered"):
             found["shoal_topic_requests", topic["url"], outcome] = topic[outcome]

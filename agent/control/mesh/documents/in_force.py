@@ -34,7 +34,7 @@ Place: TypeAlias = tuple[str, str]
 """A kind, and a pattern."""
 NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
 """Kinds that control acts on by itself."""
-KEPT: Final = NOT_FOR_WORKERS | {"export", "ratelimit", "shadow", "tls"}
+KEPT: Final = NOT_FOR_WORKERS | {"authn", "export", "ratelimit", "shadow", "tls"}
 """Kinds that control acts on: it does not read them again."""
 KEY: Final = "key"
 """In place of the path in a document: what is wrong is the key."""

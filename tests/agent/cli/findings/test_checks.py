@@ -112,6 +112,9 @@ def local(**more: Any) -> Facts:
     return facts(local={**LOCAL, **more})
 
 
+ISSUER = {"source": "https://i", "keys": 1, "passed_over": 0, "age_s": 1.0, "reason": ""}
+
+
 def member(**more: Any) -> Facts:
     return facts(members=(msgspec.structs.replace(MEMBER, **more),))
 
@@ -290,6 +293,12 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "identity", "warning", "web-1 pets.production", "etcdctl"),
     (local(identity={"held": [{"name": "agent"}], "problems": [{"name": "agent", "reason": "its certificate ends"}]}),
      "identity", "warning", "web-1 agent", "ends"),
+    (local(issuers=[{**ISSUER, "keys": None, "age_s": None, "reason": "it answers 500"}]),
+     "issuer-keys", "error", "https://i", "never got here, and its tokens are answered with 503: it answers 500"),
+    (local(issuers=[{**ISSUER, "age_s": 7300.0, "reason": "away"}]),
+     "issuer-keys", "warning", "https://i", "2 hours old, and no others can be got: away"),
+    (local(issuers=[{**ISSUER, "keys": 0, "passed_over": 2}]),
+     "issuer-keys", "error", "https://i", "no key that verifies tokens (2 of other kinds)"),
     (local(identity={"clocks": {"db-1": -3600.0}}), "identity-clock", "warning", "db-1", "3600 s behind that of web-1"),
     (
         local(identity={"workload_api": "/run/spire.sock", "workload_error": "unavailable: gone"}),

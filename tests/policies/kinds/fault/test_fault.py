@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from policies.catalogue import parse
 from policies.kinds.fault.decide import Compiled, compile
-from policies.kinds.fault.document import FaultPolicy, end
+from policies.kinds.fault.document import FaultPolicy
+from policies.language.moment import moment
 from policies.request import Request
 
 RNG = random.Random(5)
@@ -57,7 +58,7 @@ def test_a_user_stays_hit() -> None:
 def test_it_ends_by_itself() -> None:
     """To the second, whatever the zone it is written in."""
     faults = policy({"reset": True}, expires="2027-01-15T10:00:00+02:00")
-    last = end("2027-01-15T08:00:00Z")
+    last = moment("2027-01-15T08:00:00Z")
     assert faults.decide(ask(), last - 0.1, RNG) is not None
     assert faults.decide(ask(), last, RNG) is None
 

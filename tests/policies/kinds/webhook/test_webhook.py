@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.catalogue import parse
-from policies.kinds.webhook.document import Hook, Reference, Webhook, check_url
+from policies.kinds.webhook.document import Hook, Reference, Webhook
 from policies.kinds.webhook.event import BY_NAME, Effect
 from policies.language.document import Invalid, convert
 from policies.language.plain import Flaw, load
+from policies.language.url import check_url
 
 URL = {"target": {"url": "https://x.example/hook"}}
 FILE = {"file": "token"}

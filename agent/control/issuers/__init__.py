@@ -1,0 +1,1 @@
+"""Keys of those who make tokens: fetched, kept, and handed to who verifies."""

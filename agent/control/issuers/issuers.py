@@ -1,0 +1,252 @@
+"""The keys of all issuers that documents name: fetched by each agent for itself, ahead of the tokens that need them.
+
+Every agent fetches for every document. Tokens are verified beside the caller and beside the instance, and any service
+of a host may call any other; a thousand agents that ask an issuer every ten minutes are two requests a second, of which
+most are answered with 304. They begin apart, so that a new document brings no more than a hundred in a second.
+
+Laws
+- Keys are never fetched for a request; a token only tells that some are missing. Of one issuer that counts once in
+  MISS_S, whoever makes up the tokens.
+- What was got stays in force until the issuer says something else, however long it is away: its absence stops nobody.
+  How old it is and what failed is told (`as_state`, metrics).
+- A key that is published no more verifies nothing from the moment on at which it is known.
+- A failure is tried again soon, and later each time; FETCHING at a time; MAX_SOURCES at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import structlog
+import trio
+
+from agent.control.issuers.fetching import USUAL_S, fetch
+from agent.control.issuers.shelf import Kept, Shelf
+from agent.control.outgoing.client import Client
+from agent.frames import IssuerKeys
+from policies.kinds.authn.keyring import Keyring
+from policies.kinds.authn.source import Source
+from registry.backoff import Backoff
+
+MISS_S: Final = 30.0
+MAX_SOURCES: Final = 200
+FETCHING: Final = 8
+PER_S: Final = 100.0
+"""Agents of a mesh that begin to fetch, in a second."""
+APART_S: Final = 10.0
+"""Within which they all begin."""
+SWEEP_S: Final = 3600.0
+FORGET_S: Final = 60.0
+log = structlog.get_logger()
+
+
+class Held:
+    """What is known of one source."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.jwks: tuple[dict[str, str], ...] | None = None
+        """None: never got."""
+        self.known = ("", "")
+        """From which URL, and by which ETag."""
+        self.fetched_at = 0.0
+        """Unix time (s) at which the issuer said so last."""
+        self.failing_since = 0.0
+        """Unix time (s); 0: it did not fail last."""
+        self.reason = ""
+        self.passed_over = 0
+        self.tried_s = float("-inf")
+        """On the loop's clock."""
+        self.missed = trio.Event()
+        self.scope = trio.CancelScope()
+
+
+class Issuers:
+    """Of one agent."""
+
+    def __init__(
+        self,
+        client: Client,
+        folder: Path,
+        sources: Callable[[], Iterable[Source]],
+        *,
+        publish: Callable[[IssuerKeys], None],
+        agents: Callable[[], int] = lambda: 1,
+        clock: Callable[[], float] = time.time,
+        chance: Random | None = None,
+        in_thread: Callable[..., Awaitable[object]] = trio.to_thread.run_sync,
+    ) -> None:
+        """`sources`: those that documents name now. `publish`: to all workers. `agents`: how many live.
+        `in_thread`: where what waits for the disk is done."""
+        self._client = client
+        self._shelf = Shelf(folder)
+        self._sources = sources
+        self._publish = publish
+        self._agents = agents
+        self._clock = clock
+        self._chance = chance or Random()
+        self._in_thread = in_thread
+        self._nursery: trio.Nursery | None = None
+        self._limiter = trio.CapacityLimiter(FETCHING)
+        self.keyring = Keyring()
+        """For what control verifies itself."""
+        self.held: dict[str, Held] = {}
+        self.fetches: Counter[tuple[str, str]] = Counter()
+        """By source and outcome: changed, same, failed."""
+        self.unlisted = 0
+        """Sources beyond what is fetched."""
+
+    async def run(self) -> None:
+        """Fetch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                for held in self.held.values():
+                    nursery.start_soon(self._keep, held)
+                while True:
+                    await trio.sleep(SWEEP_S)
+                    await self._in_thread(self._shelf.sweep, list(self.held))
+            finally:
+                self._nursery = None
+
+    def follow(self) -> None:
+        """Documents name others than before, perhaps. What is on disk of a new source counts at once."""
+        wanted: Mapping[str, Source] = {source.name: source for source in self._sources()}
+        self.unlisted = max(0, len(wanted) - MAX_SOURCES)
+        for name in [name for name in self.held if name not in wanted]:
+            self.held.pop(name).scope.cancel()
+            if self._nursery is not None:
+                self._nursery.start_soon(self._forget, name)
+        for name, source in wanted.items():
+            if name in self.held:
+                continue
+            if len(self.held) >= MAX_SOURCES:
+                log.error("too many issuers; the keys of this one are not fetched", source=name, most=MAX_SOURCES)
+                continue
+            self.held[name] = held = Held(source)
+            kept = self._shelf.read(name)
+            if kept is not None:
+                held.jwks, held.fetched_at = kept.jwks, kept.fetched_at
+                held.known = (kept.url, kept.etag)
+                self._tell(IssuerKeys(name, [*kept.jwks]))
+            if self._nursery is not None:
+                self._nursery.start_soon(self._keep, held)
+
+    async def _forget(self, name: str) -> None:
+        """Workers may still run the documents of before."""
+        await trio.sleep(FORGET_S)
+        if name not in self.held:
+            self._tell(IssuerKeys(name))
+
+    def frames(self) -> list[IssuerKeys]:
+        """What a worker has to know that has just begun."""
+        return [IssuerKeys(name, [*held.jwks]) for name, held in self.held.items() if held.jwks is not None]
+
+    def miss(self, source: str) -> None:
+        """Somebody shows a token of a key that is not known."""
+        held = self.held.get(source)
+        if held is not None:
+            held.missed.set()
+
+    def as_state(self) -> list[dict[str, Any]]:
+        """For people: of each source what is known, how old that is, and what went wrong."""
+        now = self._clock()
+        return [
+            {
+                "source": name,
+                "keys": None if held.jwks is None else len(held.jwks),
+                "kids": [jwk.get("kid", "") for jwk in held.jwks or ()],
+                "passed_over": held.passed_over,
+                "age_s": None if held.jwks is None else round(max(0.0, now - held.fetched_at), 1),
+                "failing_s": round(max(0.0, now - held.failing_since), 1) if held.failing_since else None,
+                "reason": held.reason,
+            }
+            for name, held in sorted(self.held.items())
+        ]
+
+    def gauges(self) -> dict[str, float]:
+        """For metrics."""
+        held, now = self.held.values(), self._clock()
+        ages = [max(0.0, now - each.fetched_at) for each in held if each.jwks is not None]
+        return {
+            "shoal_issuers": len(held) + self.unlisted,
+            "shoal_issuer_failing": sum(bool(each.failing_since) for each in held),
+            "shoal_issuer_unknown": sum(each.jwks is None for each in held) + self.unlisted,
+            "shoal_issuer_keys_age_seconds": max(ages, default=0.0),
+        }
+
+    async def _keep(self, held: Held) -> None:
+        with held.scope:
+            backoff = Backoff(5.0, 300.0, self._chance)
+            await self._wait(held, self._first_s(held))
+            while True:
+                async with self._limiter:
+                    held.missed = trio.Event()
+                    held.tried_s = trio.current_time()
+                    fresh_s = await self._look(held)
+                if fresh_s:
+                    backoff.reset()
+                await self._wait(held, fresh_s * self._chance.uniform(0.75, 1.0) if fresh_s else backoff.next_s())
+
+    def _first_s(self, held: Held) -> float:
+        """Before an agent asks for the first time: those of a large mesh do not begin together."""
+        apart_s = self._chance.uniform(0.0, min(APART_S, self._agents() / PER_S))
+        if held.jwks is None:
+            return apart_s
+        age_s = max(0.0, self._clock() - held.fetched_at)
+        return max(apart_s, (USUAL_S - age_s) * self._chance.random())
+
+    async def _wait(self, held: Held, wait_s: float) -> None:
+        """So long; or until somebody misses a key, where nobody has asked for a while."""
+        with trio.move_on_after(wait_s):
+            await held.missed.wait()
+            await trio.sleep_until(held.tried_s + MISS_S)
+
+    async def _look(self, held: Held) -> float:
+        """For how long what was found is fresh; 0: nothing was."""
+        name = held.source.name
+        try:
+            found = await fetch(self._client, held.source, held.known)
+        except Exception as error:  # a mistake of ours costs a fetch, and not the agent
+            log.exception("fetching keys failed by an internal error", source=name)
+            found = f"an internal error, see the agent's log: {type(error).__name__}"
+        now = self._clock()
+        if isinstance(found, str):
+            self.fetches[name, "failed"] += 1
+            if found != held.reason:
+                log.warning(
+                    "an issuer's keys cannot be fetched", source=name, reason=found, known=held.jwks is not None
+                )
+            held.reason = found
+            held.failing_since = held.failing_since or now
+            return 0.0
+        if held.failing_since:
+            log.info("an issuer's keys can be fetched again", source=name)
+        held.reason, held.failing_since, held.fetched_at = "", 0.0, now
+        held.known = (found.url, found.etag)
+        changed = found.jwks is not None and found.jwks != held.jwks
+        self.fetches[name, "changed" if changed else "same"] += 1
+        if found.jwks is not None:
+            held.passed_over = found.passed_over
+        if changed:
+            before = {jwk.get("kid", "") for jwk in held.jwks or ()}
+            held.jwks = found.jwks
+            assert held.jwks is not None
+            kids = {jwk.get("kid", "") for jwk in held.jwks}
+            log.info(
+                "an issuer publishes other keys", source=name, new=sorted(kids - before), gone=sorted(before - kids)
+            )
+            self._tell(IssuerKeys(name, [*held.jwks]))
+        assert held.jwks is not None
+        kept = Kept(name, held.jwks, *held.known, now)
+        await self._in_thread(self._shelf.write, kept)
+        return found.fresh_s
+
+    def _tell(self, frame: IssuerKeys) -> None:
+        self.keyring.put(frame.source, frame.jwks)
+        self._publish(frame)
