@@ -64,6 +64,7 @@ class Evaluator(Asker):
     """The process, and what is asked of it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._programs: OrderedDict[int, Program] = OrderedDict()
         """Those that are loaded, by when they were asked last; and all that somebody waits for."""
         self._number = 0
@@ -75,8 +76,6 @@ class Evaluator(Asker):
         """When the first of them became the first (monotonic)."""
         self._wake = trio.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self.started = 0
-        """How often one was."""
 
     # What judges ask.
 

@@ -8,11 +8,11 @@ Laws
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.judges.question import Asker, Book, Question, Waiter
-from policies.kinds.authz.judge import REGO, Answer, Asked, Judge
+from policies.kinds.authz.judge import OPA, REGO, Answer, Asked, Judge
 
 MOST_OPEN: Final = 1024
 
@@ -36,6 +36,15 @@ class Judges(Book):
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def as_frame(self) -> dict[str, Any]:
+        """What `ask metrics` answers."""
+        found: dict[str, Any] = {"open": len(self._open), "started": 0 if self.rego is None else self.rego.started}
+        for who in (REGO, OPA):
+            found[f"{who}_answers"] = self.answered.get(who, 0)
+            found[f"{who}_failed"] = self.failed.get(who, 0)
+            found[f"{who}_seconds"] = self.seconds.get(who, 0.0)
+        return found
 
     def ask(self, judge: Judge, asked: Asked | None, waiter: Waiter | None) -> Answer | None:
         """Ask, or join who has asked already; the waiter hears of it. An answer: at once, and he does not."""

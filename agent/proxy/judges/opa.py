@@ -74,6 +74,7 @@ class Opas(Asker):
     __slots__ = ("_places", "_pool", "allowed")
 
     def __init__(self, pool: Pool) -> None:
+        super().__init__()
         self._pool = pool
         self._places: dict[tuple[str, int], Place] = {}
         self.allowed: frozenset[tuple[str, int]] = frozenset()

@@ -27,7 +27,11 @@ class Waiter:
 class Asker:
     """Who asks somebody of a kind."""
 
-    __slots__ = ()
+    __slots__ = ("started",)
+
+    def __init__(self) -> None:
+        self.started = 0
+        """How many processes were, that answer."""
 
     def hindrance(self, judge: Judge, now: float) -> str:
         """Why he is not even asked now; empty: he is."""

@@ -24,6 +24,7 @@ class Oracle(Asker):
     """Who is asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.open: list[Question] = []
         self.asked = 0
         self.away = ""
