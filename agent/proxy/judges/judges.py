@@ -27,6 +27,8 @@ class Judges(Book):
         self._number = 0
         self.rego: Asker | None = None
         self.opa: Asker | None = None
+        self.started = 0
+        """How many processes were, that evaluate Rego."""
         self.seconds: dict[str, float] = {}
         """By who was asked: how long answers took, all together."""
         self.answered: dict[str, int] = {}
@@ -39,7 +41,7 @@ class Judges(Book):
 
     def as_frame(self) -> dict[str, Any]:
         """What `ask metrics` answers."""
-        found: dict[str, Any] = {"open": len(self._open), "started": 0 if self.rego is None else self.rego.started}
+        found: dict[str, Any] = {"open": len(self._open), "started": self.started}
         for who in (REGO, OPA):
             found[f"{who}_answers"] = self.answered.get(who, 0)
             found[f"{who}_failed"] = self.failed.get(who, 0)
@@ -100,4 +102,4 @@ class Judges(Book):
                 judge.remember(asked, answer, now)
         waiters, question.waiters = question.waiters, []
         for waiter in waiters:
-            waiter.on_answer(judge, asked, answer)
+            waiter(judge, asked, answer)
