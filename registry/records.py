@@ -170,6 +170,8 @@ class Version(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """That it answers to other agents."""
     keys: list[str] = msgspec.field(default_factory=list)
     """Rooms that not every version writes: those of `registry.keys.MOVING` that etcd lets it write."""
+    lacks: list[str] = msgspec.field(default_factory=list)
+    """Packages that some documents need and the host has not, by the extras that bring them."""
 
 
 class Compared(Record, frozen=True, kw_only=True):

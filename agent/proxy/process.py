@@ -60,8 +60,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.reactor.run)
         nursery.start_soon(worker.reactor.wheel.run)
-        worker.judges.rego = evaluator = Evaluator()
-        nursery.start_soon(evaluator.run)
+        nursery.start_soon(Evaluator(worker.judges).run)
         sending = trio.Lock()
 
         async def send(answers: list[ToControl]) -> None:

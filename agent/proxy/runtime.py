@@ -19,6 +19,7 @@ from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.pool import Pool
 from agent.proxy.judges.judges import Judges
 from agent.proxy.judges.opa import Opas
+from agent.proxy.judges.question import Asker
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
 from agent.proxy.proof.custody import Custody
@@ -64,7 +65,8 @@ class Runtime(Server):
         self.peers = Peers(self.refused)
         self.stores = Stores()
         self.judges = Judges(self.reactor)
-        self.judges.opa = self.opas = Opas(self.pool)
+        self.opas = opas = Opas(self.pool)
+        self.judges.opa = Asker(opas.hindrance, opas.send, opas.forget, opas.prepare)
         self.pace = Pace(self.reactor)
         self.given_up = GivenUp() if given_up is None else given_up
         self.outbound = Budget(inbound=False)

@@ -1,4 +1,7 @@
-"""A compiled policy, by Microsoft's rego-cpp (`regopy`). Imported by evaluators only, which may be killed."""
+"""A compiled policy, by Microsoft's rego-cpp (`regopy`). Imported by evaluators only, which may be killed.
+
+Beside another library of C++ (grpc, CEL) it aborts the process: its allocator is handed what another's has given out.
+"""
 
 from __future__ import annotations
 

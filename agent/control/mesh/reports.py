@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from agent.control.mesh.documents.in_force import InForce, Place, Refused
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
 from policies.catalogue import KINDS
-from policies.vocabulary import vocabulary
+from policies.vocabulary import EXTRAS, vocabulary
 from registry.backoff import Backoff
 from registry.keys import MOVING, Keys, own
 from registry.lease import Holder
@@ -76,6 +77,7 @@ def known_here() -> Version:
         frames=sorted(frames.KINDS),
         questions=list(questions.PATHS),
         keys=list(MOVING),
+        lacks=[name for name, module in EXTRAS.items() if find_spec(module) is None],
     )
 
 

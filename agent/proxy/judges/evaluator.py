@@ -22,6 +22,7 @@ from typing import Final
 
 import trio
 
+from agent.proxy.judges.judges import Judges
 from agent.proxy.judges.question import Asker, Question
 from agent.rego import proving
 from agent.rego.words import ANSWER_S, MEMORY, MISSING, Answered, Ask, Load, Loaded, Reader, Said, Unload, encode
@@ -60,10 +61,12 @@ class Program:
         """Questions that want to know what has to be told."""
 
 
-class Evaluator(Asker):
+class Evaluator:
     """The process, and what is asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, judges: Judges) -> None:
+        self._judges = judges
+        judges.rego = Asker(self.hindrance, self.send, self.forget, self.prepare)
         self._programs: OrderedDict[int, Program] = OrderedDict()
         """Those that are loaded, by when they were asked last; and all that somebody waits for."""
         self._number = 0
@@ -75,8 +78,6 @@ class Evaluator(Asker):
         """When the first of them became the first (monotonic)."""
         self._wake = trio.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self.started = 0
-        """How often one was."""
 
     # What judges ask.
 
@@ -146,7 +147,7 @@ class Evaluator(Asker):
                 self._give_up(f"no evaluator can be started: {error}")
                 await trio.sleep(1.0)
                 continue
-            self.started += 1
+            self._judges.started += 1
             stalled, ended_by = False, 0
             try:
                 stalled = await self._serve(wire)

@@ -8,11 +8,11 @@ Laws
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.judges.question import Asker, Book, Question, Waiter
-from policies.kinds.authz.judge import REGO, Answer, Asked, Judge
+from policies.kinds.authz.judge import OPA, REGO, Answer, Asked, Judge
 
 MOST_OPEN: Final = 1024
 
@@ -27,6 +27,8 @@ class Judges(Book):
         self._number = 0
         self.rego: Asker | None = None
         self.opa: Asker | None = None
+        self.started = 0
+        """How many processes were, that evaluate Rego."""
         self.seconds: dict[str, float] = {}
         """By who was asked: how long answers took, all together."""
         self.answered: dict[str, int] = {}
@@ -36,6 +38,15 @@ class Judges(Book):
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def as_frame(self) -> dict[str, Any]:
+        """What `ask metrics` answers."""
+        found: dict[str, Any] = {"open": len(self._open), "started": self.started}
+        for who in (REGO, OPA):
+            found[f"{who}_answers"] = self.answered.get(who, 0)
+            found[f"{who}_failed"] = self.failed.get(who, 0)
+            found[f"{who}_seconds"] = self.seconds.get(who, 0.0)
+        return found
 
     def ask(self, judge: Judge, asked: Asked | None, waiter: Waiter | None) -> Answer | None:
         """Ask, or join who has asked already; the waiter hears of it. An answer: at once, and he does not."""
@@ -91,4 +102,4 @@ class Judges(Book):
                 judge.remember(asked, answer, now)
         waiters, question.waiters = question.waiters, []
         for waiter in waiters:
-            waiter.on_answer(judge, asked, answer)
+            waiter(judge, asked, answer)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.proxy.http1.pool import Pool
-from agent.proxy.judges.question import Asker, Question
+from agent.proxy.judges.question import Question
 from agent.proxy.messages.head import RequestHead, ResponseHead
 from agent.proxy.stream import ResponseHandler
 from policies.kinds.authz.judge import Judge
@@ -68,7 +68,7 @@ class Place:
         self.probing = False
 
 
-class Opas(Asker):
+class Opas:
     """All that documents name."""
 
     __slots__ = ("_places", "_pool", "allowed")
@@ -90,6 +90,9 @@ class Opas(Asker):
         if judge.dial not in self.allowed:
             return f"[opa] allow in this agent's settings does not name http://{judge.dial[0]}:{judge.dial[1]}"
         return self._place(judge).hindrance(now)
+
+    def prepare(self, judge: Judge) -> None:
+        """There is nothing to be done."""
 
     def send(self, question: Question) -> None:
         """Ask."""

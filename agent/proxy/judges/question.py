@@ -8,41 +8,36 @@ Laws
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from agent.proxy.engine.reactor import Timed
 from policies.kinds.authz.judge import Answer, Asked, Judge
 
-
-class Waiter:
-    """Who waits."""
-
-    __slots__ = ()
-
-    def on_answer(self, judge: Judge, asked: Asked | None, answer: Answer | None) -> None:
-        """It has come. None: it is known by now what has to be told; ask again."""
-        raise NotImplementedError
+Waiter: TypeAlias = Callable[[Judge, Asked | None, Answer | None], None]
+"""Who waits: is called once it has come. No answer: it is known by now what has to be told; ask again."""
 
 
 class Asker:
-    """Who asks somebody of a kind."""
+    """How those of a kind are asked."""
 
-    __slots__ = ()
+    __slots__ = ("forget", "hindrance", "prepare", "send")
 
-    def hindrance(self, judge: Judge, now: float) -> str:
-        """Why he is not even asked now; empty: he is."""
-        raise NotImplementedError
-
-    def send(self, question: Question) -> None:
+    def __init__(
+        self,
+        hindrance: Callable[[Judge, float], str],
+        send: Callable[[Question], None],
+        forget: Callable[[Question], None],
+        prepare: Callable[[Judge], None],
+    ) -> None:
+        self.hindrance = hindrance
+        """Why somebody is not even asked now (monotonic); empty: he is."""
+        self.send = send
         """Ask. It ends with `Book.answer`, now or later, or by its deadline."""
-        raise NotImplementedError
-
-    def forget(self, question: Question) -> None:
-        """Nobody waits for it any more, or its time is over."""
-        raise NotImplementedError
-
-    def prepare(self, judge: Judge) -> None:
-        """He will be asked."""
+        self.forget = forget
+        """It is over, however it ended."""
+        self.prepare = prepare
+        """Somebody will be asked."""
 
 
 class Book:

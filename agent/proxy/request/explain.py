@@ -10,7 +10,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agent.proxy.http1.head import parse_request
-from agent.proxy.judges.question import Waiter
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import BadHead, HeadRules, RequestHead
 from agent.proxy.messages.outgoing import request_fields
@@ -44,7 +43,7 @@ MOST_ROUNDS: Final = 64
 UNSETTLED: Final = f"it depends on more than {MOST_ROUNDS} answers"
 
 
-class Explaining(Waiter):
+class Explaining:
     """One that is asked for. Where it depends on what somebody says who is not asked in passing, he is asked, and it is
     begun anew."""
 
@@ -67,7 +66,7 @@ class Explaining(Waiter):
             if not isinstance(found, Consult):
                 self._take(found)
                 return
-            answer = runtime.judges.ask(found.judge, found.asked, self)
+            answer = runtime.judges.ask(found.judge, found.asked, self.on_answer)
             if answer is None:
                 return
             self._heard.append(Heard(found.judge, found.asked, answer))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.proxy.judges.question import Waiter
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
@@ -170,14 +169,14 @@ class Judged(Relay):
 
     def consult_aside(self, phase: Phase, done: Verdict | None, consult: Consult) -> bool:
         """Whether he has answered already."""
-        answer = self.runtime.judges.ask(consult.judge, consult.asked, Watching(self, phase, done))
+        answer = self.runtime.judges.ask(consult.judge, consult.asked, Watching(self, phase, done).on_answer)
         if answer is None:
             return False
         self.hear(consult.judge, consult.asked, answer)
         return True
 
     def _ask(self, consult: Consult, hearing: Hearing) -> bool:
-        answer = self.runtime.judges.ask(consult.judge, consult.asked, hearing)
+        answer = self.runtime.judges.ask(consult.judge, consult.asked, hearing.on_answer)
         if answer is None:
             self.hearing = hearing
             return False
@@ -253,7 +252,7 @@ class Judged(Relay):
         )
 
 
-class Hearing(Waiter):
+class Hearing:
     """A request waits for an answer."""
 
     __slots__ = ("_exchange", "again")
@@ -276,7 +275,7 @@ class Hearing(Waiter):
         self._exchange = None
 
 
-class Watching(Waiter):
+class Watching:
     """What is only watched waits for an answer, while the request goes on."""
 
     __slots__ = ("_done", "_exchange", "_phase", "_view")
@@ -296,7 +295,7 @@ class Watching(Waiter):
         verdict = phase.decide(exchange)
         exchange.see_with(before)
         while isinstance(verdict, Consult):
-            found = exchange.runtime.judges.ask(verdict.judge, verdict.asked, self)
+            found = exchange.runtime.judges.ask(verdict.judge, verdict.asked, self.on_answer)
             if found is None:
                 return
             exchange.hear(verdict.judge, verdict.asked, found)

@@ -43,7 +43,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Match | None, Meta(description="A request for which all of it holds is none that the rule is for")
     ] = msgspec.field(default=None, name="not")
 
-    when: Annotated[str, Meta(description="A condition in CEL, such as source.service == 'shop'")] = ""
+    when: Annotated[
+        str, Meta(description="A condition in CEL, such as source.service == 'shop'", extra={"needs": "cel"})
+    ] = ""
 
     @property
     def sources(self) -> tuple[str, ...] | str:
@@ -59,7 +61,9 @@ class Authz(Document, frozen=True, kw_only=True):
         Annotated[tuple[Rule, ...], Meta(max_length=MAX_RULES, description="The first that matches decides")]
         | msgspec.UnsetType
     ) = msgspec.UNSET
-    rego: Annotated[Rego | None, Meta(description="Modules in Rego that have to allow it, too")] = None
+    rego: Annotated[
+        Rego | None, Meta(description="Modules in Rego that have to allow it, too", extra={"needs": "rego"})
+    ] = None
     opa: Annotated[Opa | None, Meta(description="An Open Policy Agent that has to allow it, too")] = None
     default: Annotated[Literal["deny", "allow"], Meta(description="What becomes of requests that no rule matches")] = (
         "deny"

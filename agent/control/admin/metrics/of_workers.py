@@ -217,6 +217,7 @@ def _sum(workers: Sequence[dict[str, Any]], path: Sequence[str]) -> float:
 
 
 _GAUGES: Final = {
+    "shoal_authz_asked_open": ("Questions to Rego and OPAs without an answer yet", "judges", "open"),
     "shoal_connections_open": ("Client connections", "connections", "open"),
     "shoal_upstream_connections_open": ("Connections to endpoints", "pool", "open"),
     "shoal_upstream_connections_idle": ("Idle ones of them", "pool", "idle"),
@@ -249,6 +250,13 @@ _COUNTERS: Final = {
         "noted",
     ),
     "shoal_given_up_calls_lost": ("Of those, how many gave way to others too early", "given_up", "lost"),
+    "shoal_authz_rego_answers": ("Questions to Rego that were answered", "judges", "rego_answers"),
+    "shoal_authz_rego_failed": ("Questions to Rego without an answer", "judges", "rego_failed"),
+    "shoal_authz_rego_seconds": ("How long those answers took", "judges", "rego_seconds"),
+    "shoal_authz_rego_evaluators": ("Processes that evaluate Rego, started", "judges", "started"),
+    "shoal_authz_opa_answers": ("Questions to OPAs that were answered", "judges", "opa_answers"),
+    "shoal_authz_opa_failed": ("Questions to OPAs without an answer", "judges", "opa_failed"),
+    "shoal_authz_opa_seconds": ("How long those answers took", "judges", "opa_seconds"),
     "shoal_counts_lost": (
         "What a worker counted by itself because there was no place where all of them count",
         "counts_lost",

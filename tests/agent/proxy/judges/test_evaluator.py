@@ -15,7 +15,6 @@ import trio
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.judges.evaluator import MOST_LOADED, Evaluator
 from agent.proxy.judges.judges import Judges
-from agent.proxy.judges.question import Waiter
 from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.authz.outside import Rego
 from policies.request import Request
@@ -35,7 +34,7 @@ def judge(*rules: str, **more: Any) -> Judge:
     return Judge("lamps.production", rego)
 
 
-class Hears(Waiter):
+class Hears:
     """One who waits."""
 
     def __init__(self) -> None:
@@ -53,7 +52,7 @@ class Asking:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.judges = Judges(self.reactor)
-        self.judges.rego = self.evaluator = Evaluator()
+        self.evaluator = Evaluator(self.judges)
 
     async def asks(self, judge: Judge, request: Request | None = None) -> Answer:
         request = request or Request("GET", "/lamps/7", caller="shop.production")
@@ -61,7 +60,7 @@ class Asking:
             while True:
                 hears = Hears()
                 asked = judge.asked(request, "lamps.production")
-                answer = self.judges.ask(judge, asked, hears)
+                answer = self.judges.ask(judge, asked, hears.on_answer)
                 if answer is None:
                     await hears.event.wait()
                     answer = hears.answer
@@ -145,7 +144,7 @@ async def test_a_bomb_costs_its_own_document(name: str) -> None:
         again = await made.asks(bomb, Request("GET", "/other"))
         assert again.failed and "asked again in" in again.ruling.reason
         assert not (await made.asks(others[0], Request("GET", "/lamps/8"))).failed
-        assert made.evaluator.started >= 2
+        assert made.judges.started >= 2
 
 
 async def test_one_that_is_killed_is_replaced() -> None:
@@ -157,7 +156,7 @@ async def test_one_that_is_killed_is_replaced() -> None:
         os.kill(made.evaluator._process.pid, signal.SIGKILL)
         for n in range(3):
             assert (await made.asks(one, Request("GET", f"/{n}"))).ruling.allows
-        assert made.evaluator.started == 2
+        assert made.judges.started == 2
 
 
 async def test_one_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -20,7 +21,7 @@ REGO = {"modules": {"x.rego": "package shoal\nallow if true"}, "reads": ["method
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-class Oracle(Asker):
+class Oracle:
     """Who is asked."""
 
     def __init__(self) -> None:
@@ -50,11 +51,16 @@ class Oracle(Asker):
         return told
 
 
+ORACLES: WeakKeyDictionary[Playbook, Oracle] = WeakKeyDictionary()
+
+
 @pytest.fixture
 def play() -> Iterator[Playbook]:
     with Playbook(host="here") as play:
         entrust(play.worker)
-        play.worker.judges.rego = play.worker.judges.opa = Oracle()
+        made = ORACLES[play] = Oracle()
+        asker = Asker(made.hindrance, made.send, made.forget, made.prepare)
+        play.worker.judges.rego = play.worker.judges.opa = asker
         play.put("shop", service="shop.production")
         guard(play, {"rego": REGO})
         yield play
@@ -65,9 +71,7 @@ def guard(play: Playbook, document: Any, **more: Any) -> None:
 
 
 def oracle(play: Playbook) -> Oracle:
-    found = play.worker.judges.rego
-    assert isinstance(found, Oracle)
-    return found
+    return ORACLES[play]
 
 
 def asks(play: Playbook, first: str = "GET / HTTP/1.1", *lines: str, inbound: bool = False) -> Wire:
