@@ -103,9 +103,13 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         *NOT_IN_CONTROL,
         *control("workers mesh instances traffic events updates parts admin main"),
     ),
+    "agent.control.records": (
+        *NOT_IN_CONTROL,
+        *control("workers mesh identity instances traffic asking events updates parts admin main"),
+    ),
     "agent.control.workers": (
         *NOT_IN_CONTROL,
-        *control("mesh identity instances traffic events updates parts admin main"),
+        *control("mesh identity instances traffic asking records events updates parts admin main"),
     ),
     "agent.control.mesh": (*NOT_IN_CONTROL, *control("identity instances traffic events updates parts admin main")),
     "agent.control.mesh.table": (

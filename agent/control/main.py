@@ -98,6 +98,7 @@ class Control:
             nursery.start_soon(parts.client_certificates.run, parts.fleet.reconfigure)
             parts.updates.start(nursery)
             nursery.start_soon(parts.audit.run)
+            parts.records.start(nursery)
             parts.traffic.start(nursery, parts.fleet)
             nursery.start_soon(parts.answering.run)
             parts.events.start(nursery, lambda: parts.updates.mirror.state.connected)
@@ -218,7 +219,7 @@ class Control:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGUSR1:
-                    self.parts.traffic.reopen()
+                    self.parts.records.reopen()
                 elif number != signal.SIGHUP:
                     returns = number == signal.SIGUSR2 and self.parts.here.listeners.stays
                     log.info("stopping", signal=signal.Signals(number).name, keeps_registrations=returns)

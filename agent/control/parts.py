@@ -16,6 +16,7 @@ import trio
 
 from agent.control.asking.answering import Answering
 from agent.control.asking.fanout import Fanout
+from agent.control.audit.answers import Answers
 from agent.control.audit.audit import OWN_PATHS, Audit
 from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
@@ -32,12 +33,14 @@ from agent.control.instances.tokens import Tokens
 from agent.control.mesh.documents.exports import taken_in
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
+from agent.control.records.records import Records
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.traffic import Traffic
 from agent.control.updates import Updates
 from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
+from agent.events import Event, to_cloudevent
 from agent.frames import Peer, Trust
 from agent.hooks.receivers import Receivers
 from agent.questions import ASK, JOIN, SIGN
@@ -53,6 +56,7 @@ class Parts:
         """Raises OSError and SettingsError for what cannot work at all."""
         self.settings = settings
         self.here = here = Here(settings, handover)
+        self.records = Records(settings)
         self.mesh = mesh = MeshView(here)
         client = _hook_client(here)
         self.events = Events(
@@ -64,6 +68,7 @@ class Parts:
             host=settings.host,
             boot=here.boot,
             link=settings.hooks.link,
+            record=partial(_record, self.records),
         )
         detector = self.events.detector
         proof = Proof()
@@ -72,9 +77,11 @@ class Parts:
         """Who answers what people ask of all agents: each part that knows something registers here."""
         self.fanout = Fanout(settings.host, mesh.table.agents, peers.ask, self.answering)
         self.traffic = traffic = Traffic(
-            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
+            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
         )
-        self.audit = audit = Audit(settings, mesh.table.agents, proof.frame, peers.ask)
+        self.audit = audit = Audit(
+            settings, mesh.table.agents, proof.frame, peers.ask, partial(self.records.offer, "audit")
+        )
         tokens = Tokens()
         local = here.rights.for_workers()
         self.client_certificates = certificates = ClientCertificates(Path(settings.origins.certificates_dir))
@@ -83,7 +90,9 @@ class Parts:
             here.listeners.inbound,
             settings.worker_count,
             callers=here.listeners.callers.sockets,
-            configuration=lambda: configuration(settings, tokens.callers(), local, certificates.found),
+            configuration=lambda: configuration(
+                settings, tokens.callers(), local, certificates.found, records=self.records.wants("access")
+            ),
             feed=mesh.frames.feed,
             trust=proof.frame,
             on_happened=traffic.transitions.observe,
@@ -114,6 +123,7 @@ class Parts:
         self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity, security)
         self.stopping = trio.Event()
         kept = taken(handover.counters)
+        Answers(audit, self.answering)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
         """What control itself had counted before it was executed anew, by name and labels."""
 
@@ -170,6 +180,12 @@ def _around(
         ask=peers.ask,
         note=audit.note,
     )
+
+
+def _record(records: Records, event: Event) -> None:
+    """As CloudEvents writes it."""
+    if records.wants("events"):
+        records.offer("events", msgspec.json.encode(to_cloudevent(event)))
 
 
 def _is_strict(mesh: MeshView) -> bool:

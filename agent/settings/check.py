@@ -11,6 +11,7 @@ from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.settings.address import Address, parse_listen
 from agent.settings.document import DEFAULT_ETCD, UNIX, AuditSettings, Etcd, InstanceSettings, LocalPart, Settings
+from agent.settings.sinks import check_sinks
 from agent.trust import parse_ranges
 from policies.language.duration import DAY_S, age_s, seconds
 from policies.language.names import parse_pattern, parse_service
@@ -37,6 +38,7 @@ def check(settings: Settings) -> None:
     for name, listen in _listened(settings).items():
         _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
     _check_endpoint(settings.identity.spiffe_endpoint_socket)
+    check_sinks(settings.records.sinks)
     _check_apart(settings)
     _check_times(settings)
     _check_etcd(settings.etcd)

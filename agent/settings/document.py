@@ -147,6 +147,32 @@ class Topics(Part, frozen=True, kw_only=True):
     """Over all topics; beyond it requests are refused instead of stored."""
 
 
+class SinkSettings(Part, frozen=True, kw_only=True):
+    """`[[records.sinks]]`: a place where records go."""
+
+    to: str
+    """A path, `-`, or a URL; `agent.settings.sinks` reads it."""
+    kinds: Annotated[tuple[Literal["access", "audit", "events"], ...], Meta(min_length=1)]
+    name: Annotated[str, Meta(max_length=64)] = ""
+    """What metrics call it; empty: `to`."""
+    ca: str = ""
+    """PEM file of the authority that the receiver's certificate is judged by; the system's without it."""
+    cert: str = ""
+    key: str = ""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Of OTLP requests: by name, the file that holds the value and nothing else."""
+    facility: Annotated[int, Meta(ge=0, le=23)] = 16
+    """Of syslog messages; 16 is local0."""
+    max_waiting_bytes: Annotated[int, Meta(ge=65_536, le=1 << 40)] = 32 << 20
+    """Of records that may wait for it; beyond it they are lost, and counted."""
+
+
+class RecordsPart(Part, frozen=True, kw_only=True):
+    """`[records]`: what becomes of records of requests, of audit and of events."""
+
+    sinks: Annotated[tuple[SinkSettings, ...], Meta(max_length=16)] = ()
+
+
 class Origins(Part, frozen=True, kw_only=True):
     """`[origins]`: instances that speak TLS themselves (`origin` of a `tls` policy)."""
 
@@ -263,6 +289,7 @@ class Settings(Part, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
     topics: Topics = Topics()
     audit: AuditSettings = AuditSettings()
+    records: RecordsPart = RecordsPart()
     checks: Checks = Checks()
     origins: Origins = Origins()
     programs: ProgramSettings = ProgramSettings()

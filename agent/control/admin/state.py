@@ -147,6 +147,7 @@ def state(
         "handshakes_failed": [
             {**each, "at": text_of(each["at"])} for each in sorted(handshakes, key=lambda each: float(each["at"]))
         ],
+        "records": parts.records.as_state(),
         "topics": parts.traffic.requests.as_state(),
         "standing": msgspec.to_builtins(parts.traffic.transitions.in_force(table)),
         "local": [

@@ -25,7 +25,9 @@ from agent.settings.document import (
     Outbound,
     PeoplePart,
     ProgramSettings,
+    RecordsPart,
     Settings,
+    SinkSettings,
     Topics,
 )
 from agent.settings.file import parse
@@ -48,6 +50,8 @@ PARTS = {
     "origins": Origins,
     "programs": ProgramSettings,
     "identity": IdentitySettings,
+    "records": RecordsPart,
+    "records.sinks": SinkSettings,
 }
 
 
@@ -84,6 +88,8 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "identity",
         "instances",
         "callers",
+        "records",
+        "sinks",
     }
     for name in part.__struct_fields__:
         if name not in tables:

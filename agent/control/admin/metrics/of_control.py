@@ -16,6 +16,7 @@ import agent
 from agent import build
 from agent.control.admin.state import table_age_s
 from agent.control.parts import Parts
+from agent.control.records.records import ACCESS_LOG
 
 Counter: TypeAlias = tuple[str, ...]
 """A name of `COUNTERS`, and the values of its labels."""
@@ -57,6 +58,10 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_comparisons": ("Requests whose answers were compared",),
     "shoal_comparisons_dropped": ("Requests whose answers were not, because there were too many",),
     "shoal_access_log_lines_lost": ("Lines that could not be written",),
+    "shoal_records": ("Records that a sink has taken", "sink", "kind"),
+    "shoal_records_lost": ("Records that a sink has not taken, and never will", "sink", "kind"),
+    "shoal_questions": ("What people asked of all agents, each of them of one host",),
+    "shoal_questions_unanswered": ("Of those, what was not answered", "why"),
     "shoal_lease_grants": ("Leases taken",),
     "shoal_control_loop_late": ("How often control's loop was late by a quarter of a second or more",),
     "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
@@ -122,7 +127,7 @@ def _up_s(parts: Parts) -> float:
 
 def counters(parts: Parts) -> dict[Counter, float]:
     """Since the agent was started, by whichever of its processes; an upgrade and SIGHUP do not start it."""
-    lateness, shadow, access = parts.here.watchdog.lateness, parts.traffic.shadow, parts.traffic.access
+    lateness, shadow, records = parts.here.watchdog.lateness, parts.traffic.shadow, parts.records
     found: dict[Counter, float] = {
         ("shoal_worker_restarts",): parts.fleet.restarts,
         ("shoal_frames_mishandled",): parts.fleet.mishandled.total(),
@@ -131,7 +136,8 @@ def counters(parts: Parts) -> dict[Counter, float]:
         ("shoal_events_lost",): parts.events.detector.lost,
         ("shoal_comparisons",): shadow.compared,
         ("shoal_comparisons_dropped",): shadow.dropped,
-        ("shoal_access_log_lines_lost",): access.lost if access is not None else 0,
+        ("shoal_access_log_lines_lost",): records.lost(ACCESS_LOG),
+        ("shoal_questions",): parts.fanout.asked,
         ("shoal_lease_grants",): parts.here.holder.regrants,
         ("shoal_control_loop_late",): lateness.count,
         ("shoal_control_loop_late_seconds",): lateness.total_s,
@@ -140,6 +146,12 @@ def counters(parts: Parts) -> dict[Counter, float]:
     }
     for (hook, outcome), number in parts.events.delivery.outcomes.items():
         found["shoal_hook_deliveries", hook, outcome] = number
+    for sink in records.sinks:
+        for kind in sink.kinds:
+            found["shoal_records", sink.name, kind] = sink.waiting.delivered[kind]
+            found["shoal_records_lost", sink.name, kind] = sink.waiting.lost[kind]
+    for why, number in parts.fanout.unanswered.items():
+        found["shoal_questions_unanswered", why] = number
     for topic in parts.traffic.requests.as_state():
         for outcome in ("stored", "refused", "delivered"):
             found["shoal_topic_requests", topic["url"], outcome] = topic[outcome]
