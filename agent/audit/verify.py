@@ -77,7 +77,10 @@ class Report(msgspec.Struct):
 class _Reading:
     """What is known while segments are read."""
 
-    def __init__(self, report: Report, wanted: set[int], now_s: float) -> None:
+    def __init__(
+        self, report: Report, wanted: set[int], now_s: float, *, copy: bool = False, told_erased: int = 0
+    ) -> None:
+        self.copy = copy
         self.report = report
         self.behind: Position | None = None
         """None: nothing was read. An empty hash behind the first: the record there cannot be believed."""
@@ -85,7 +88,7 @@ class _Reading:
         """Numbers that were passed over, and the segment where that was seen."""
         self.hashes: dict[int, str] = {}
         """Of those records that there are heads of."""
-        self.told_erased = 0
+        self.told_erased = told_erased
         self.begins_behind = Position()
         self.told_expired: set[Position] = set()
         self._wanted = wanted
@@ -181,7 +184,7 @@ class _Reading:
             many = f"records {first} to {last} are not there" if last > first else "it is not there"
             self.find("removed", self.missing[first], first, many)
         before = self.begins_behind
-        if before.n > 0 and before not in self.told_expired:
+        if before.n > 0 and not self.copy and before not in self.told_expired:
             reason = f"records 1 to {before.n} are not there, and no record tells that they had been kept long enough"
             self.find("removed", segment, 1, reason)
         if self.report.erased > self.told_erased:
@@ -192,12 +195,19 @@ class _Reading:
 
 
 def examine(
-    segments: Sequence[Segment], heads: Sequence[Kept] = (), *, now_s: float, check: Check | None = None
+    segments: Sequence[Segment],
+    heads: Sequence[Kept] = (),
+    *,
+    now_s: float,
+    check: Check | None = None,
+    copy: bool = False,
+    told_erased: int = 0,
 ) -> Report:
     """One host's log: its segments in order. `heads`: all that are known of it, wherever they were kept. `check`: None
-    where signatures cannot be looked at."""
+    where signatures cannot be looked at. `copy`: it is of closed segments, which may begin and end before the log does;
+    `told_erased`: records in it from which somebody was erased, as whoever holds it knows."""
     report = Report(findings=[])
-    reading = _Reading(report, {kept.head.n for kept in heads}, now_s)
+    reading = _Reading(report, {kept.head.n for kept in heads}, now_s, copy=copy, told_erased=told_erased)
     for number, (name, lines) in enumerate(segments, start=1):
         report.segments += 1
         reading.read(name, lines, last=number == len(segments))
@@ -219,6 +229,8 @@ def _look_at(kept: Kept, reading: _Reading, segment: str, check: Check | None) -
         kept = judged
     seen = [each.host for each in kept.witnesses]
     by = f"countersigned by {', '.join(seen)}" if seen else "signed" if kept.signature else "noted"
+    if head.n > report.last and reading.copy:
+        return
     if head.n > report.last:
         reason = f"the log ends with record {report.last}, and its head of {_time(head.at)}, {by}, was record {head.n}"
         reading.find("cut", segment, head.n, reason)

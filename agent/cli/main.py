@@ -32,6 +32,7 @@ from agent.cli.commands import (
     wait,
 )
 from agent.cli.commands.apply import apply
+from agent.cli.commands.audit import app as audit
 from agent.cli.commands.diagnosis import bundle, check, ready
 from agent.cli.commands.identity import apikey, ca, host, person, trust
 from agent.cli.commands.identity.join import join
@@ -165,6 +166,7 @@ app.command(rich_help_panel=LOOKING)(bundle.bundle)
 app.command(rich_help_panel=LOOKING)(wait.wait)
 app.command(rich_help_panel=LOOKING)(ready.ready)
 app.add_typer(authz.app, name="authz", rich_help_panel=LOOKING)
+app.add_typer(audit.app, name="audit", rich_help_panel=LOOKING)
 app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try webhooks out.")

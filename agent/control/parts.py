@@ -17,6 +17,7 @@ import trio
 
 from agent.control.asking.answering import Answering
 from agent.control.asking.fanout import Fanout
+from agent.control.audit.answers import Answers
 from agent.control.audit.audit import OWN_PATHS, Audit
 from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
@@ -86,7 +87,9 @@ class Parts:
         self.traffic = traffic = Traffic(
             settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
         )
-        self.audit = audit = Audit(settings, mesh.table.agents, proof.frame, peers.ask)
+        self.audit = audit = Audit(
+            settings, mesh.table.agents, proof.frame, peers.ask, partial(self.records.offer, "audit")
+        )
         self.issuers = Issuers(
             _issuer_client(settings.authn),
             settings.state_path / "issuers",
@@ -140,6 +143,7 @@ class Parts:
         )
         self.stopping = trio.Event()
         kept = taken(handover.counters)
+        Answers(audit, self.answering)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
         """What control itself had counted before it was executed anew, by name and labels."""
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from agent.control.admin.audit_api import AuditApi
 from agent.control.admin.door import Answer, Door, guarded, refusal
 from agent.control.admin.events_api import EventsApi
 from agent.control.admin.instances_api import InstancesApi
@@ -29,6 +30,7 @@ def guarded_doors(parts: Parts) -> list[Door]:
     here, events = parts.here, parts.events
     return [
         *InstancesApi(here, parts.registrar, parts.fleet, parts.others_run).doors(),
+        *AuditApi(parts.settings.host, parts.audit, parts.fanout, parts.mesh.table.agents, parts.peers.ask).doors(),
         *ShadowApi(parts.traffic.shadow).doors(),
         *EventsApi(events.outbox, events.delivery, here.store, here.keys).doors(),
     ]

@@ -78,11 +78,11 @@ class Audit:
             self.log,
             agents=agents,
             ask=ask,
-            chance=Random(),
             to=how.copies,
             directory=Path(how.copy_to) if how.copy_to else None,
             max_bytes=how.copies_max_bytes,
         )
+        self.trust = trust
         self._agents = agents
         self._believed = Agents(settings.inbound.agents)
         self._decoder = msgspec.json.Decoder(Said)

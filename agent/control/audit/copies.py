@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +28,7 @@ from agent.control.audit.log import AuditLog
 from agent.control.audit.witnesses import Ask
 from agent.control.identity.way import NoAnswer
 from agent.questions import KEEP
+from policies.hashing import hash64
 from registry.records import Agent
 
 PACKED: Final = ".jsonl.gz"
@@ -39,6 +39,8 @@ MAX_SEGMENT: Final = 64 * 1024 * 1024
 PEER_S: Final = 4.0
 RETRY_S: Final = 30.0
 SENT: Final = "copied.json"
+ERASED: Final = "erased"
+"""Beside copies: how many records of them somebody was erased from here."""
 log = structlog.get_logger()
 
 
@@ -51,7 +53,6 @@ class Copies:
         *,
         agents: Mapping[str, Agent],
         ask: Ask,
-        chance: Random,
         to: int,
         directory: Path | None,
         max_bytes: int,
@@ -61,7 +62,6 @@ class Copies:
         self._audit = audit
         self._agents = agents
         self._ask = ask
-        self._chance = chance
         self._to = to
         self._directory = directory
         self._max_bytes = max_bytes
@@ -107,9 +107,7 @@ class Copies:
                 packed = await trio.to_thread.run_sync(_packed, path)
                 await trio.to_thread.run_sync(self._put, path.name, packed)
                 there.add("")
-            others = sorted(set(self._agents) - {self._audit.host} - there)
-            self._chance.shuffle(others)
-            for host in others:
+            for host in self._ranked(there):
                 if len(there - {""}) >= self._to:
                     break
                 packed = packed or await trio.to_thread.run_sync(_packed, path)
@@ -125,6 +123,12 @@ class Copies:
         except OSError as error:
             self.problem = f"{path.name}: {error.strerror or error}"
             log.warning("a segment of the audit log is not copied", reason=self.problem)
+
+    def _ranked(self, there: set[str]) -> list[str]:
+        """Who has none of it, in an order that stays: whose copy is whole can answer for this host."""
+        own = self._audit.host
+        others = set(self._agents) - {own} - there
+        return sorted(others, key=lambda host: hash64(f"{own}\0{host}"))
 
     def _put(self, name: str, packed: bytes) -> None:
         assert self._directory is not None
@@ -250,10 +254,21 @@ class Copies:
             paths += sorted(folder.glob(f"*{PACKED}")) if folder.is_dir() else []
         for path in paths:
             try:
-                done += _erased(path, field, value)
+                many = _erased(path, field, value)
+                done += many
+                if many and path.parent.parent.name == files.COPIES:
+                    known = self.erased_of(path.parent.name)
+                    files.replace(path.parent / ERASED, str(known + many).encode())
             except (OSError, EOFError) as error:
                 return done, f"{path.name}: {error}"
         return done, ""
+
+    def erased_of(self, host: str) -> int:
+        """Records of a host's from which somebody was erased here. In a thread."""
+        try:
+            return int(b"".join(files.lines(self.folder_of(host) / ERASED))[:20] or b"0")
+        except (OSError, ValueError):
+            return 0
 
     def as_state(self) -> dict[str, Any]:
         """What /state shows."""
