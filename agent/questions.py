@@ -29,7 +29,7 @@ SIGN: Final = "/sign"
 JOIN: Final = "/join"
 ASK: Final = "/ask/"
 """What people ask begins with this: it may take longer than what agents need for themselves."""
-PATHS: Final = (EXPLAIN, JOIN, KEYS, SHARES, SIGN)
+PATHS: Final = (f"{ASK}api", EXPLAIN, JOIN, KEYS, SHARES, SIGN)
 MAX_WORDS: Final = 200
 PATIENT_S: Final = 30.0
 """How long an agent may take for what a person asks: it may have to read much."""
@@ -154,6 +154,24 @@ class Question(Generic[Q, A]):
         self.asks = asks
         self.answer = answer
         self.most_bytes = most_bytes
+
+
+class ApiAsked(msgspec.Struct, frozen=True):
+    """What an agent shows of itself (`agent.control.admin.v1`)."""
+
+    path: str
+    """Of the resource: /calls."""
+    query: dict[str, str] = {}
+
+
+class ApiTold(msgspec.Struct, frozen=True):
+    """It."""
+
+    body: bytes
+    """JSON."""
+
+
+API: Final = Question("api", ApiAsked, ApiTold, most_bytes=4 * 1024 * 1024)
 
 
 def read(body: bytes, wanted: type[T]) -> T | str:

@@ -137,6 +137,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.framing": ("registry", "agent", "trio"),
     "agent.questions": ("registry", "agent", "trio"),
     "agent.events": (*PURE, "agent"),
+    "agent.findings": (*PURE, "policies", "agent"),
     "agent.hooks": (*PURE, "agent"),
     "agent.identity": (*PURE, "ssl", "secrets", "os", "agent"),
 }
@@ -147,6 +148,7 @@ ALLOWED = {
     "agent.events": ("registry.keys", "registry.records"),
     "agent.framing": ("agent.frames",),
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
+    "agent.findings": ("agent.findings",),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
     "agent.identity": ("agent.identity",),
 }
