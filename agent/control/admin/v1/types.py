@@ -15,9 +15,21 @@ After = Annotated[str, Meta(max_length=512, description="Those behind this one: 
 Scope = Annotated[Literal["agent", "mesh"], Meta(description="agent: what this agent says; mesh: all agents are asked")]
 Deadline = Annotated[float, Meta(ge=0.1, le=30, description="For how long all agents are waited for, in seconds")]
 SERVICE = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,4}$"
-ServiceName = Annotated[str, Meta(pattern=r"^$|" + SERVICE, description="A service, such as pets.production")]
+ServiceName = Annotated[
+    str,
+    Meta(
+        pattern=r"^$|" + SERVICE,
+        extra={"right": "a service, such as pets.production"},
+        description="A service, such as pets.production",
+    ),
+]
 Within = Annotated[
-    str, Meta(pattern=r"^\*$|^(\*\.)?" + SERVICE[1:], description="Those that a pattern covers: *.production")
+    str,
+    Meta(
+        pattern=r"^\*$|^(\*\.)?" + SERVICE[1:],
+        extra={"right": "a pattern, such as *.production"},
+        description="Those that a pattern covers: *.production",
+    ),
 ]
 AnyState = Annotated[Literal["", "healthy", "unhealthy", "unchecked", "draining", "suspect"], Meta()]
 AnyMode = Annotated[Literal["", "enforce", "audit"], Meta()]
@@ -332,7 +344,9 @@ class Findings(WidePage, frozen=True, kw_only=True):
 
 # Explain.
 
-PRINTABLE = r"^[\x21-\x7e]*$"
+Printable = Annotated[
+    str, Meta(max_length=8192, pattern=r"^[\x21-\x7e]*$", extra={"right": "ASCII; percent-encode the rest"})
+]
 Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 
 
@@ -346,12 +360,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Explain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request whose way is asked for."""
 
-    url: Annotated[
-        str,
-        Meta(min_length=1, max_length=8192, pattern=PRINTABLE, description="http://service/path, or service/path"),
-    ]
+    url: Annotated[Printable, Meta(min_length=1, description="http://service/path, or service/path")]
     method: Word = "GET"
-    caller: Annotated[str, Meta(max_length=2048, pattern=PRINTABLE, description="A service, or a SPIFFE id")] = ""
+    caller: Annotated[Printable, Meta(description="A service, or a SPIFFE id")] = ""
     address: Annotated[str, Meta(max_length=64, pattern=r"^[0-9A-Fa-f.:]*$", description="The client's")] = ""
     headers: Annotated[list[Header], Meta(max_length=100)] = msgspec.field(default_factory=list)
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from agent.control.asking.fanout import Why
 from tests.support.local import UnixConnection
-from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import ROOT, AgentProcess, Mesh, running_mesh, until
 
 PETS = "pets.production"
 DENY = {"default": "allow", "rules": [{"deny": "anybody", "match": {"path": {"prefix": "/hidden"}}}]}
@@ -366,3 +368,37 @@ def test_a_real_agent_does_what_the_document_says(mesh: Mesh, tmp_path: Path) ->
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, (done.stdout + done.stderr)[-12000:]
     assert until("ready", mesh.agents[0].ready)
+
+
+# The page.
+
+PAGE = (ROOT / "docs" / "api.md").read_text()
+
+
+def test_every_command_of_the_page_works(mesh: Mesh) -> None:
+    """As it stands there, but for where the agent is; and what is shown there is what comes."""
+    agent = mesh.agents[0]
+    commands = re.findall(r"^\$ (curl .*)\n((?:[{ }\]].*\n)*)", PAGE, re.MULTILINE)
+    assert len(commands) >= 10
+    for command, shown in commands:
+        here = command.replace("127.0.0.1:15000", f"{agent.address}:{agent.admin}")
+        here = here.replace("/run/shoal/agent.sock", str(agent.socket))
+        done = subprocess.run(["bash", "-c", here], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (command, done.stderr)
+        told = json.loads(done.stdout)
+        assert (told.get("status") == 400) == ("limit=5000" in command), (command, told)
+        assert not shown or done.stdout == shown
+
+
+def test_every_resource_is_on_the_page(mesh: Mesh) -> None:
+    """And nothing else."""
+    document = get(mesh.agents[0], "/openapi.json")
+    there = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}" for path, of in document["paths"].items() for method in of
+    }
+    assert {each.replace("\n", " ") for each in re.findall(r"`((?:GET|POST)\s/[^`]*)`", PAGE)} == there
+
+
+def test_every_why_is_on_the_page() -> None:
+    """Why an agent is missing."""
+    assert set(re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE)) == {"why", *get_args(Why)}
