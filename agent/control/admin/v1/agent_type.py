@@ -184,3 +184,15 @@ class AgentState(Base, frozen=True, kw_only=True):
     topics: list[dict[str, Any]]
     local: Annotated[list[dict[str, Any]], Meta(description="Instances of its host, as they were registered")]
     records: list[SinkState] = msgspec.field(default_factory=list)
+    audit: Annotated[
+        dict[str, Any], Meta(description="Its audit log: how far it is, and what keeps it from being written")
+    ] = msgspec.field(default_factory=dict)
+    issuers: Annotated[
+        list[dict[str, Any]], Meta(description="Of tokens: whose keys it fetches, and how old they are")
+    ] = msgspec.field(default_factory=list)
+    instances_exposed: Annotated[
+        dict[str, str], Meta(description="Instances that other hosts reach around it, and where")
+    ] = msgspec.field(default_factory=dict)
+    guard: Annotated[dict[str, Any], Meta(description="Ports that its settings say are guarded")] = msgspec.field(
+        default_factory=dict
+    )

@@ -180,7 +180,10 @@ def test_another_agent_is_asked(mesh: Mesh) -> None:
     there, itself = get(alpha, "/agents/beta", deadline_s=20), get(beta, "/agent")
     assert there["host"] == itself["host"] == "beta"
     assert [each["pid"] for each in there["workers"]] == [each["pid"] for each in itself["workers"]]
-    assert there.keys() == itself.keys() and there["address"] == "127.0.0.2"
+    assert there.keys() == itself.keys() == beta.state().keys() - {"agents", "services"}, (
+        "commands look for it in either"
+    )
+    assert there["address"] == "127.0.0.2"
     refused = get(alpha, "/agents/beta/policies/refused", deadline_s=20)
     assert [(each["host"], each["kind"], each["last_good"]) for each in refused["items"]] == [("beta", "ratelimit", 0)]
     for path in ("/agents/nobody", "/agents/nobody/calls"):
