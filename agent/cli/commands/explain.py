@@ -25,6 +25,10 @@ def explain(
     headers: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; may be repeated.")
     ] = None,
+    claims: Annotated[
+        list[str] | None,
+        typer.Option("--claim", metavar="NAME=VALUE", help="Of a token, as if it was verified; may be repeated."),
+    ] = None,
 ) -> None:
     """Tell what would happen to a request, and why, without sending it.
 
@@ -40,6 +44,7 @@ def explain(
     if address:
         query.append(("from", address))
     query += [("header", checked_header(header)) for header in headers or []]
+    query += [("claim", checked_claim(claim)) for claim in claims or []]
     answer = options.admin.get("/explain", query)
     if options.printer.json:
         options.printer.value(answer)
@@ -52,6 +57,14 @@ def checked_header(text: str) -> str:
     name, colon, _ = text.partition(":")
     if not colon or not name.strip():
         raise Failure(f"-H {text!r} is no header such as 'x-tier: free'", Exit.USAGE)
+    return text
+
+
+def checked_claim(text: str) -> str:
+    """A `name=value` as typed. Raises Failure for one without a name or a sign."""
+    name, sign, _ = text.partition("=")
+    if not sign or not name:
+        raise Failure(f"--claim {text!r} is no claim such as sub=ann", Exit.USAGE)
     return text
 
 

@@ -24,6 +24,7 @@ class ServiceStats:
     __slots__ = (
         "active",
         "audit",
+        "authenticated",
         "authorized",
         "buckets",
         "bytes_in",
@@ -58,6 +59,8 @@ class ServiceStats:
         """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
         self.audit: dict[str, int] = {}
         """By kind, document, what was done and what would have been (`audited`): what watched documents were asked."""
+        self.authenticated: dict[str, int] = {}
+        """By document and verdict, with a tab between them: what `authn` found of tokens."""
         self.authorized: dict[str, int] = {}
         """By document, rule and verdict, with tabs between them: what each rule of `authz` decided."""
         self.callers: dict[str, int] = {}
@@ -105,6 +108,10 @@ class ServiceStats:
         found = self.authorized
         count(found, what if what in found or len(found) < MOST_RULES else OTHER_RULES)
 
+    def note_authenticated(self, what: str) -> None:
+        """A token was judged, or there was none."""
+        count(self.authenticated, what)
+
     def note_audit(self, kind: str, document: str, done: str, would: str) -> None:
         """A document that is only watched was asked."""
         count(self.audit, "\t".join((kind, document, done, would)))
@@ -142,6 +149,7 @@ class ServiceStats:
             "refused": self.refused,
             "failures": self.failures,
             "audit": self.audit,
+            "authenticated": self.authenticated,
             "authorized": self.authorized,
             "callers": self.callers,
             "copies": self.copies,

@@ -52,6 +52,7 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
         gateway=asked.gateway,
     )
     explanation.in_the_clear = asked.plain
+    explanation.assumed, explanation.operated = asked.claims, asked.shows_claims
     explanation.tell()
     return explanation.as_answer()
 
@@ -68,8 +69,10 @@ class Explanation(Walk):
         "_refusing",
         "_rng",
         "_shed",
+        "assumed",
         "decisions",
         "in_the_clear",
+        "operated",
         "status",
     )
 
@@ -100,6 +103,10 @@ class Explanation(Walk):
         """Of an answer that the mesh would give itself."""
         self.in_the_clear = False
         """Whether it would come from another host in plain text."""
+        self.assumed: dict[str, str] | None = None
+        """Claims that it is supposed to have."""
+        self.operated = False
+        """Whether it is told to who operates."""
         self._attempts = 0
         self._budget = Budget()
         """The plan's, as it would be."""
@@ -109,6 +116,16 @@ class Explanation(Walk):
         self._address = address
         self._instance = inbound
         self._shed = shed or {}
+
+    @property
+    def supposed(self) -> dict[str, str] | None:
+        """As who asks says."""
+        return self.assumed
+
+    @property
+    def shows_claims(self) -> bool:
+        """As control says."""
+        return self.operated
 
     @property
     def inbound(self) -> bool:
@@ -184,7 +201,10 @@ class Explanation(Walk):
         target = request.target.decode("latin-1")
         if forward is not None and forward.target is not None:
             target = forward.target
-        lines = [line.decode("latin-1").rstrip("\r\n") for line in request_fields(request, forward)]
+        sent = request_fields(request, forward)
+        if self.told is not None:
+            sent, target = self.told.fields(sent), self.told.target(target.encode("latin-1")).decode("latin-1")
+        lines = [line.decode("latin-1").rstrip("\r\n") for line in sent]
         fields = [[name, value.strip()] for name, _, value in (line.partition(":") for line in lines)]
         host = next((value for name, value in fields if name.lower() == "host"), "")
         return Explain(
@@ -196,6 +216,8 @@ class Explanation(Walk):
             plain=proven is None,
             headers=[field for field in fields if field[0].lower() != "host"],
             inbound=f"{endpoint.service}/{endpoint.id}",
+            claims=self.assumed,
+            shows_claims=self.operated,
         )
 
     def ask(self, phase: Phase) -> Verdict | None:

@@ -134,8 +134,8 @@ class Judged(Relay):
         target, endpoint = self.target, self.endpoint
         if self.over or target is None or endpoint is None or not target.rules_changed or not self.is_here(endpoint):
             return
-        self.forget_view()  # with claims that documents of before have verified
-        self.see_rewritten()
+        self.forget_view()
+        self.begin_inbound(target.plan)  # documents of before have verified what held
         for phase in target.plan.guards:
             if phase.kind in ("authn", "authz"):
                 verdict = phase.peek(self)
@@ -150,6 +150,8 @@ class Judged(Relay):
         assert target is not None
         if verdict.by is not None and verdict.refusal.policy == "authz":
             target.stats.note_authorized(f"{verdict.by.key}\t{verdict.what}\tended")
+        elif verdict.by is not None:
+            target.stats.note_authenticated(f"{verdict.by.key}\tended")
         refusal, said = verdict.refusal, verdict.said
         if not self.response_began:
             told = said._replace(unsent=False) if said is not None else None
@@ -176,7 +178,7 @@ class Judged(Relay):
                 self.endpoint.id if self.endpoint is not None else "",
                 request.method,
                 request.host,
-                request.target,
+                self.recorded_target(),
                 self.status,
                 duration_s,
                 self.bytes_in,

@@ -5,14 +5,13 @@ Laws
 - A token counts that its issuer has signed with a key of the document, by an algorithm of the document, for one of the
   audiences, and that has not expired. Each other is invalid, which is not the same as absent.
 - It is read strictly, once: one spelling of its base64, no name twice, no extension that is critical.
-- What was verified is kept by the token's hash, until it expires and for a minute at most, and no longer than the
-  document that said so.
+- What was verified is remembered, until it expires and for a minute at most, and no longer than the document that said
+  so. Only what was verified is: whoever sends rubbish fills nothing.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 import re
@@ -21,6 +20,7 @@ from typing import Any, Final
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.authn.document import Authn, Place, Provider
 from policies.kinds.authn.keys import Key
+from policies.kinds.authn.values import said
 from policies.language.duration import seconds
 from policies.request import RequestView, cookie, query_parameter
 
@@ -32,8 +32,23 @@ _SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 Claims = dict[str, str]
 
 
+VALID: Final = "valid"
+ABSENT: Final = "absent"
+VERDICTS: Final = (
+    *(VALID, ABSENT, "malformed", "issuer", "algorithm", "key", "signature", "expired", "not-yet", "audience"),
+    *("claim", "ended"),
+)
+"""What requests are counted under: of an invalid token, what is wrong with it first; `ended`: it counted, and does not
+any more, by another document."""
+
+
 class Invalid(Exception):
     """A token that does not count; why is for who operates."""
+
+    def __init__(self, reason: str, verdict: str = "malformed") -> None:
+        """`verdict`: one of VERDICTS."""
+        super().__init__(reason)
+        self.verdict = verdict
 
 
 class Compiled:
@@ -46,23 +61,22 @@ class Compiled:
         self._place: Place = document.token
         self._skew_s = seconds(document.skew)
         self._providers = {each.issuer: (each, _keys(each)) for each in document.providers}
-        self._kept: dict[bytes, tuple[Claims, float]] = {}
+        self._kept: dict[str, tuple[Claims, float]] = {}
 
     def claims(self, request: RequestView, now_s: float) -> Claims | None:
         """Those of a request's token, as texts; None: it has none. `now_s`: since 1970. Raises Invalid."""
         token = _token(self._place, request)
         if token is None:
             return None
-        if len(token) > MAX_TOKEN:
-            raise Invalid(f"more than {MAX_TOKEN} characters")
-        place = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._kept.get(place)
+        known = self._kept.get(token)
         if known is not None and now_s < known[1]:
             return known[0]
+        if len(token) > MAX_TOKEN:
+            raise Invalid(f"more than {MAX_TOKEN} characters")
         claims, until_s = self._verify(token, now_s)
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
-        self._kept[place] = claims, min(until_s, now_s + KEPT_S)
+        self._kept[token] = claims, min(until_s, now_s + KEPT_S)
         return claims
 
     def _verify(self, token: str, now_s: float) -> tuple[Claims, float]:
@@ -74,15 +88,15 @@ class Compiled:
         issuer = claims.get("iss")
         found = self._providers.get(issuer) if isinstance(issuer, str) else None
         if found is None:
-            raise Invalid("of no issuer that is trusted")
+            raise Invalid("of no issuer that is trusted", "issuer")
         provider, keys = found
         _check_signature(token, header, keys)
         until_s = _check_times(claims, now_s, self._skew_s)
         _check_audience(claims.get("aud"), provider)
         for name in provider.require:
             if claims.get(name) is None:
-                raise Invalid(f"without {name}")
-        return {name: _text(value) for name, value in claims.items()}, until_s
+                raise Invalid(f"without {name}", "claim")
+        return {name: said(value) for name, value in claims.items()}, until_s
 
 
 def compile(document: Authn, scope: Scope = ANYWHERE) -> Compiled:
@@ -126,7 +140,9 @@ def _decoded(part: str) -> bytes:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        found = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite
+        )
     except (ValueError, RecursionError):
         raise Invalid("no JSON") from None
     if not isinstance(found, dict):
@@ -145,6 +161,13 @@ def _no_number(text: str) -> Any:
     raise Invalid(f"{text} is no number of JSON")
 
 
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise Invalid(f"{text[:20]} is no number of JSON")
+    return found
+
+
 def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> None:
     if "crit" in header or "b64" in header:
         raise Invalid("an extension that is not known here")
@@ -153,28 +176,30 @@ def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> Non
         raise Invalid("alg and kid are texts")
     wanted = "EdDSA" if algorithm == "Ed25519" else algorithm
     able = [key for key in keys if wanted in key.algorithms]
+    if not able:
+        raise Invalid("signed by no algorithm that is trusted", "algorithm")
     if kid is not None:
         able = [key for key in able if key.kid == kid] or [key for key in able if not key.kid]
     if not able:
-        raise Invalid("signed by no algorithm or key that is trusted")
+        raise Invalid("signed by no key that is trusted", "key")
     if len(able) > 1:
-        raise Invalid("it does not say by which key it is signed")
+        raise Invalid("it does not say by which key it is signed", "key")
     refused = able[0].refuses(token, algorithm)
     if refused:
-        raise Invalid(refused)
+        raise Invalid(refused, "signature")
 
 
 def _check_times(claims: dict[str, Any], now_s: float, skew_s: float) -> float:
     """When it ends."""
     until_s = _number(claims, "exp")
     if until_s is None:
-        raise Invalid("without exp")
+        raise Invalid("without exp", "claim")
     if now_s >= until_s + skew_s:
-        raise Invalid("it has expired")
+        raise Invalid("it has expired", "expired")
     for name in ("nbf", "iat"):
         since_s = _number(claims, name)
         if since_s is not None and since_s > now_s + skew_s:
-            raise Invalid(f"{name} is in the future")
+            raise Invalid(f"{name} is in the future", "not-yet")
     return until_s + skew_s
 
 
@@ -194,9 +219,4 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
 def _check_audience(said: Any, provider: Provider) -> None:
     those = said if isinstance(said, list) else [said]
     if not any(isinstance(each, str) and each in provider.audiences for each in those):
-        raise Invalid("for another audience")
-
-
-def _text(value: Any) -> str:
-    """As conditions see it: a text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        raise Invalid("for another audience", "audience")

@@ -115,6 +115,11 @@ def _add_authorized(family: Any, name: str, service: dict[str, Any]) -> None:
         family.add_metric([name, *words.split("\t")], number)
 
 
+def _add_authenticated(family: Any, name: str, service: dict[str, Any]) -> None:
+    for words, number in sorted(service.get("authenticated", {}).items()):
+        family.add_metric([name, *words.split("\t")], number)
+
+
 def _add_breaker(family: Any, name: str, service: dict[str, Any]) -> None:
     if service["breaker"]:
         family.add_metric([name], max(WORST[state] for state in service["breaker"]))
@@ -150,6 +155,7 @@ _FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
         ),
         _add_audits,
     ),
+    (_counter("shoal_authn", "What tokens came to", *("document", "verdict")), _add_authenticated),
     (_counter("shoal_authz", "What rules decided", *("document", "rule", "verdict")), _add_authorized),
     (_counter("shoal_request_bytes", "Bytes of request bodies"), _one(lambda service: service["bytes_in"])),
     (_counter("shoal_response_bytes", "Bytes of response bodies"), _one(lambda service: service["bytes_out"])),

@@ -13,7 +13,7 @@ from policies.kinds.balance.decide import Balancer, make
 from policies.kinds.balance.document import Balance
 from policies.kinds.balance.locality import candidates
 from policies.kinds.balance.session import StickySession
-from policies.kinds.balance.sticky import CookieSessions, HeaderSessions, point
+from policies.kinds.balance.sticky import CookieSessions, NamedSessions, point
 from policies.request import Request
 from tests.support.endpoints import endpoint, endpoints
 
@@ -160,9 +160,7 @@ def test_no_endpoints_no_session() -> None:
     assert (
         CookieSessions(StickySession(), found.usable).endpoint(Request(headers={"cookie": "shoal-session=x"})) is None
     )
-    assert (
-        HeaderSessions(StickySession(header="x"), found, BalanceState()).endpoint(Request(headers={"x": "1"})) is None
-    )
+    assert NamedSessions(StickySession(header="x"), found, BalanceState()).endpoint(Request(headers={"x": "1"})) is None
 
 
 @few

@@ -163,7 +163,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "with side service, from 400 to 499"),
     (one(status=200), "$.limits[0].status: expected a whole number >= 400"),
     (one(match={"groups": ["beta"]}),
-     "$.limits[0].match.groups: groups belong to a route; here a header, cookie or caller can be named"),
+     "$.limits[0].match.groups: groups belong to a route; here a header, cookie, claim or caller can be named"),
     (one(match={"path": {}}),
      "$.limits[0].match.path: exactly one of exact, prefix, template and regex; here: none"),
     ({"limits": [{"name": "a", "rate": 1}, {"name": "a", "rate": 2}]},
