@@ -18,7 +18,16 @@ class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
     __slots__ = (
-        *("_view", "branch", "caller", "claims", "entered_at", "hidden", "left", "reactor", "started", "stranger"),
+        "_view",
+        "branch",
+        "caller",
+        "claims",
+        "entered_at",
+        "hidden",
+        "left",
+        "reactor",
+        "started",
+        "stranger",
     )
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:

@@ -175,15 +175,13 @@ class Mirror(Timed):
                 Copy(self, exchange, order, endpoint, body, self._trailers, self._told).start()
 
     def _pick(self, order: Order) -> Endpoint | None:
-        """Whose claims hold meanwhile is its service's to say, and then again the exchange's."""
+        """The claims that hold meanwhile are its service's."""
         exchange = self._exchange
         service = exchange.runtime.table.services.get(order.service) if order.service else exchange.service
         if service is None or (order.compared and self._unusable) or not service.plan.is_there(exchange):
             return None
         claims, hidden = exchange.claims, exchange.hidden
-        endpoint = None
-        if exchange.supposes_known(service):
-            endpoint = self._pick_of(service, order)
+        endpoint = self._pick_of(service, order) if exchange.supposes_known(service) else None
         exchange.bear(claims)
         exchange.hidden = hidden
         return endpoint
@@ -298,7 +296,15 @@ class Copy(ResponseHandler):
     """One copy on its way."""
 
     __slots__ = (
-        *("_answer", "_began", "_body", "_deadline", "_endpoint", "_exchange", "_mirror", "_order", "_told"),
+        "_answer",
+        "_began",
+        "_body",
+        "_deadline",
+        "_endpoint",
+        "_exchange",
+        "_mirror",
+        "_order",
+        "_told",
         "_trailers",
     )
 

@@ -474,3 +474,53 @@ def test_what_tokens_come_to_is_counted(play: Playbook, line: str, verdict: str)
     if not client.heard:
         heard(play)
     assert play.worker.table.services[LAMPS].stats.authenticated == {f"{LAMPS}\t{verdict}": 1}
+
+
+def test_what_is_under_way_ends_with_its_token(play: Playbook) -> None:
+    """When the document changes by which it counted, and is not written down as a person's."""
+    put(play, authn=AUTHN)
+    client = asks(play, bearer(sub="ann"), "Connection: upgrade", "Upgrade: websocket")
+    up = play.upstream()
+    assert up >> b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    assert client >> b"hello" and up.heard.endswith(b"hello")
+    put(play, authn={**AUTHN, "headers": {"x-user": "sub"}})
+    assert client >> b" again" and up.heard.endswith(b"hello again")
+    put(play, authn={"providers": [{**provider(), "audiences": ["others"]}]})
+    assert client.closed and up.closed
+    assert play.worker.table.services[LAMPS].stats.authenticated[f"{LAMPS}\tended"] == 1
+
+
+def test_a_second_try_beside_the_first_has_what_is_its_own(play: Playbook) -> None:
+    """One instance is of this host, and gets no token; the other's agent verifies."""
+    places = [play.instance("a", agent="here"), play.instance("b", agent="there", via=True)]
+    hedge = {"hedge": {"after": "20ms", "least": "1ms"}, "budget": {"ratio": 1}}
+    play.put(*places, service=LAMPS, authn=TOLD, balance={"algorithm": "round-robin"}, retry=hedge)
+    asks(play, bearer(sub="ann"), "X-User: root")
+    seen: dict[str, bytes] = {}
+    for _ in range(2):
+        wire = play.upstream()
+        seen[wire.name] = wire.heard.lower()
+        play.passes(0.1)
+    assert b"authorization" not in seen["a"] and b"x-user: ann" in seen["a"]
+    assert b"authorization" in seen["b"] and b"x-user" not in seen["b"]
+
+
+def test_what_is_stored_has_no_token_that_is_not_for_instances(play: Playbook) -> None:
+    """Nor what only the mesh says."""
+    from agent.proxy.control.storing import record_of
+    from agent.proxy.http1.head import parse_request
+    from agent.proxy.messages.head import HeadRules
+    from policies.kinds.shed.decide import Store
+
+    made = jwt(sub="ann")
+    head = f"POST /a?b=1 HTTP/1.1\r\nHost: {LAMPS}\r\nAuthorization: Bearer {made}\r\nX-User: root\r\nX-A: 1: 2"
+    store = Store("redis://r/0?stream=s", {}, frozenset([b"POST"]))
+    for more, kept in ((TOLD, False), (AUTHN, True)):
+        document = parse("authn", "lamps", json.dumps(more).encode())
+        assert isinstance(document, Authn)
+        told = Presented([document]).told(None)
+        request = parse_request(head.encode(), HeadRules())
+        record = record_of(request, store, "1", introduction=told, service=LAMPS, caller="", request_id=b"r", pieces=[])
+        found = json.loads(record)
+        assert (made in record.decode()) is kept and (b"root" in record) is kept
+        assert ["x-a", "1: 2"] in found["headers"] and found["target"] == "/a?b=1"

@@ -453,10 +453,8 @@ SET = "$.rules[1].headers.request.set"
          "$.rules[1].split[0].labels.tier: expected text, got a whole number; put it in quotes"),
         (rule(sticky={"header": "user"}),
          "$.rules[1].sticky: without a split over two targets there is nothing to stick to"),
-        (rule(split=CANARY, sticky={"claim": "sub"}), "$.rules[1].sticky.claim: tokens are verified beside the "
-         "instance, so no request has a claim here; use a header or a cookie"),
-        ({"groups": {"a": {"claim": "sub", "where": "x"}}}, "$.groups.a.claim: tokens are verified beside the "
-         "instance, so no request has a claim here; use a header or a cookie"),
+        (rule(split=CANARY, sticky={"claim": "s" * 513}), "$.rules[1].sticky.claim: 513 characters; at most 512"),
+        ({"groups": {"a": {"claim": "s" * 513, "where": "x"}}}, "$.groups.a.claim: 513 characters; at most 512"),
         (rule(split=CANARY, sticky={}), "$.rules[1].sticky: exactly one of header, cookie, claim; here: none"),
         (rule(split=CANARY, sticky={"header": "a", "cookie": "b"}),
          "$.rules[1].sticky: exactly one of header, cookie, claim; here: header and cookie"),
