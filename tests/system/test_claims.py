@@ -84,6 +84,9 @@ def test_people_over_two_hosts(mesh: Mesh) -> None:
     told = mesh.shoal(*words).stdout
     assert told.count(f"authn/{LAMPS} @") == 2 and "admit on far" in told and "sub=user-1" in told
 
+    plain = near.text(f"/explain?method=GET&claim=sub%3Duser-1&url=http://{LAMPS}/")
+    assert "taken for one with a token" in plain and "user-1" not in plain, "anybody may ask there"
+
     # Taken out: no claim holds any more, and what asks for one is found.
     mesh.shoal("policy", "rm", "authn", LAMPS, "--wait")
     mesh.put(f"policies/route/{LAMPS}", {"rules": [canary, v1]})

@@ -146,7 +146,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (one(burst=0), "$.limits[0].burst: expected a whole number >= 1"),
     (one(scope="global"), "$.limits[0].scope: 'global' is none of: agent, mesh"),
     (one(key={}),
-     "$.limits[0].key: names nothing; one or more of caller, header, cookie, query, path and address"),
+     "$.limits[0].key: names nothing; one or more of caller, header, cookie, query, claim, path and address"),
     (one(key={"header": "a b"}), "$.limits[0].key.header: 'a b' is no header name"),
     (one(key={"cookie": "a=b"}), "$.limits[0].key.cookie: 'a=b' is no cookie name"),
     (one(key={"user": "x"}),
