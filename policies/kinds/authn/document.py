@@ -18,6 +18,17 @@ from policies.request import TOKEN
 MAX_PROVIDERS: Final = 20
 MAX_SKEW_S: Final = 300.0
 """For so long tokens would count that have expired."""
+MAX_HEADERS: Final = 20
+
+# Names of headers that mean something else to those on the way, or to services.
+_TAKEN: Final = frozenset(
+    (
+        *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "via", "date"),
+        *("content-length", "content-type", "content-encoding", "authorization", "cookie", "range", "max-forwards"),
+        *("x-http-method-override", "x-method-override", "x-http-method", "x-request-id", "forwarded", "x-real-ip"),
+    )
+)
+_TAKEN_BEFORE: Final = ("x-shoal-", "proxy-", "x-forwarded-", "if-", ":")
 
 Algorithm: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 Said: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -82,6 +93,11 @@ class Authn(Document, frozen=True, kw_only=True):
     )
     required: Annotated[bool, Meta(description="Whether requests without a token are refused")] = True
     skew: Annotated[Duration, Meta(description="By how much clocks may differ")] = "30s"
+    forward: Annotated[bool, Meta(description="Whether the instance gets the token")] = True
+    headers: Annotated[
+        dict[str, Said], Meta(max_length=MAX_HEADERS, description="Headers that say claims to the instance")
+    ] = msgspec.field(default_factory=dict)
+    payload: Annotated[str, Meta(max_length=128, description="A header that says all claims")] = ""
 
     def check(self) -> None:
         """Issuers that are told apart, with keys that can be used, and one place for the token."""
@@ -91,6 +107,7 @@ class Authn(Document, frozen=True, kw_only=True):
             self.api_keys.check("$.api_keys")
         _check_place(self.token)
         bounded("$.skew", self.skew, 0.0, MAX_SKEW_S)
+        self._check_headers()
         issuers: set[str] = set()
         for n, provider in enumerate(self.providers):
             path = below("$", "providers", n)
@@ -98,6 +115,27 @@ class Authn(Document, frozen=True, kw_only=True):
                 raise Flaw(below(path, "issuer"), f"{provider.issuer[:60]!r} stands twice; give all its keys in one")
             issuers.add(provider.issuer)
             provider.check(path)
+
+    def _check_headers(self) -> None:
+        names: set[str] = set()
+        for name in self.headers:
+            _check_header(name, below("$.headers", name), self.token, names)
+        if self.payload:
+            _check_header(self.payload, "$.payload", self.token, names)
+
+
+def _check_header(name: str, path: str, token: Place, names: set[str]) -> None:
+    """One that says claims, which nobody else may say."""
+    lower = name.lower()
+    if not TOKEN.match(name) or "_" in name:
+        raise Flaw(path, f"{name[:60]!r} is no header such as x-user; many services take an underscore for a hyphen")
+    if lower in _TAKEN or lower.startswith(_TAKEN_BEFORE):
+        raise Flaw(path, f"{name[:60]!r} says something else; a name of its own, such as x-user")
+    if lower == token.header.lower():
+        raise Flaw(path, f"{name[:60]!r} has the token, and would be taken out before it is verified; another name")
+    if lower in names:
+        raise Flaw(path, f"{name[:60]!r} stands twice")
+    names.add(lower)
 
 
 def _check_place(place: Place) -> None:

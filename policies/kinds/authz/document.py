@@ -82,8 +82,6 @@ class Authz(Document, frozen=True, kw_only=True):
             raise Flaw(
                 "$.rules", f"more than {MAX_CONDITIONS} rules with `when`; match and not are looked up, it is not"
             )
-        if self.outbound and any(rule.match.claims or (rule.not_ and rule.not_.claims) for rule in rules):
-            raise Flaw("$.outbound", "callers' agents verify no tokens, so no rule with claims can be asked there")
         names: set[str] = set()
         for n, rule in enumerate(rules):
             path = below("$", "rules", n)
@@ -144,12 +142,12 @@ def _check_sources(rule: Rule, path: str) -> None:
 
 def _check_conditions(rule: Rule, path: str) -> None:
     where = below(path, "match")
-    check_ungrouped(rule.match, where, claims=True)
+    check_ungrouped(rule.match, where)
     if rule.match.caller:
         raise Flaw(below(where, "caller"), "who calls stands in allow or deny; here it would be said twice")
     if rule.not_ is not None:
         where = below(path, "not")
-        check_ungrouped(rule.not_, where, claims=True)
+        check_ungrouped(rule.not_, where)
         if rule.not_ == Match():
             raise Flaw(where, "no condition, so it holds for every request, and the rule for none")
     if rule.when:
