@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agent.control.admin.door import may_operate
 from agent.control.admin.state import services_of, state
 from agent.control.admin.v1 import types, views
 from agent.control.admin.v1.agent_type import AgentState
@@ -136,7 +137,16 @@ class Own:
         """By a worker here, and then by the agent beside the instance."""
         body = asked.body
         headers = [[each.name, each.value] for each in body.headers]
-        question = Explain(body.url, body.method, body.caller, headers, address=body.address)
+        request = asked.request
+        question = Explain(
+            body.url,
+            body.method,
+            body.caller,
+            headers,
+            address=body.address,
+            claims=body.claims,
+            shows_claims=request is not None and may_operate(self._parts.here.rights, request),
+        )
         told = await explain(self._parts.fleet, self._parts.peers, question)
         if told is None:
             raise Trouble(503, "no worker is ready to be asked; see /readyz")
