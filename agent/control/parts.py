@@ -44,6 +44,7 @@ from agent.hooks.targets import Targets
 from agent.questions import JOIN, SIGN
 from agent.settings.document import AuthnPart, Settings
 from agent.settings.file import SettingsError
+from agent.settings.oidc import sources as people_sources
 
 T = TypeVar("T")
 
@@ -73,10 +74,11 @@ class Parts:
         self.traffic = traffic = Traffic(
             settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
         )
+        of_people = people_sources(settings.people.oidc)
         self.issuers = Issuers(
             _issuer_client(settings.authn),
             settings.state_path / "issuers",
-            partial(sources, mesh.table),
+            lambda: [*sources(mesh.table), *of_people],
             publish=self._tell_keys,
             agents=lambda: max(1, len(mesh.table.agents)),
         )

@@ -95,9 +95,8 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str) -> Handler:
             return None
         if visitor is not None and not visitor.operates:
             name = visitor.person
-            return refusal(
-                403, f"{name} has the role view, and this takes operate: `shoal person add {name} --role operate`"
-            )
+            more = visitor.more or f"`shoal person add {name} --role operate`"
+            return refusal(403, f"{name} has the role view, and this takes operate: {more}")
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
             return refusal(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
