@@ -21,6 +21,17 @@ class Ports:
     def __contains__(self, port: int) -> bool:
         return any(low <= port <= high for low, high in self._ranges)
 
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The first and the last port of each range, ascending; none overlaps another."""
+        found: list[tuple[int, int]] = []
+        for low, high in sorted(self._ranges):
+            if found and low <= found[-1][1] + 1:
+                found[-1] = (found[-1][0], max(found[-1][1], high))
+            else:
+                found.append((low, high))
+        return found
+
 
 def _range(entry: int | str) -> tuple[int, int]:
     found = _RANGE.match(str(entry))

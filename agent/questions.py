@@ -5,15 +5,19 @@
     POST /explain  Explain    → Explained   to the agent beside an instance (`agent.proxy.request.explain`)
     POST /sign     Sign       → SignAnswer  to an issuer, while etcd is away (`agent.control.identity.answering`)
     POST /join     `Joining`  → `Joined`    to an issuer, by who has a token (`agent.identity.tokens`)
+    POST /countersign, /keep, /erase           about audit logs (`agent.audit.questions`)
+    POST /ask/…    a `Question` that a person asks of all agents, by way of one (`agent.control.asking`)
 
 Laws
 - Hosts are upgraded one by one. Fields that an end does not know are ignored; what came later has a default.
 - A question that an agent does not know is answered with 404, one that is malformed with 400, both in words.
+- What stands under /ask/ changes nothing. Whether the person may ask is judged by the agent that he asked; the others
+  believe agents, as with every question here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -24,8 +28,22 @@ KEYS: Final = "/keys"
 EXPLAIN: Final = "/explain"
 SIGN: Final = "/sign"
 JOIN: Final = "/join"
-PATHS: Final = (EXPLAIN, JOIN, KEYS, SHARES, SIGN)
+COUNTERSIGN: Final = "/countersign"
+KEEP: Final = "/keep"
+ERASE: Final = "/erase"
+ASK: Final = "/ask/"
+"""What people ask begins with this: it may take longer than what agents need for themselves."""
+AUDIT: Final = "audit"
+AUDIT_CHECK: Final = "audit-check"
+AUDIT_HEADS: Final = "audit-heads"
+PATHS: Final = (
+    *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
+    *(f"{ASK}{name}" for name in ("api", AUDIT, AUDIT_CHECK, AUDIT_HEADS)),
+)
 MAX_WORDS: Final = 200
+PATIENT_S: Final = 30.0
+"""How long an agent may take for what a person asks: it may have to read much."""
+MAX_ANSWER_BYTES: Final = 256 * 1024
 
 
 class Figures(msgspec.Struct, frozen=True, array_like=True):
@@ -128,9 +146,44 @@ class SignAnswer(msgspec.Struct, frozen=True):
     chain: str = ""
     """PEM; empty: refused."""
     refused: str = ""
+    bundle: str = ""
+    """Whom the mesh believes by now, as a SPIFFE bundle document; to a person, who has no watch."""
 
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Question(Generic[Q, A]):
+    """One that any agent can be asked: what is said, and what comes back, each a `msgspec.Struct`."""
+
+    __slots__ = ("answer", "asks", "most_bytes", "path")
+
+    def __init__(self, name: str, asks: type[Q], answer: type[A], most_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """`name`: one word, `audit`, which stands in `PATHS` as /ask/audit. `most_bytes`: of one host's answer."""
+        self.path = ASK + name
+        self.asks = asks
+        self.answer = answer
+        self.most_bytes = most_bytes
+
+
+class ApiAsked(msgspec.Struct, frozen=True):
+    """What an agent shows of itself (`agent.control.admin.v1`)."""
+
+    path: str
+    """Of the resource: /calls."""
+    query: dict[str, str] = {}
+
+
+class ApiTold(msgspec.Struct, frozen=True):
+    """It."""
+
+    body: bytes
+    """JSON."""
+
+
+API: Final = Question("api", ApiAsked, ApiTold, most_bytes=4 * 1024 * 1024)
 
 
 def read(body: bytes, wanted: type[T]) -> T | str:

@@ -25,6 +25,7 @@ KINDS: Final = (
     Kind("path", "which spellings of a path are one place, and which are refused", Side.CALLER),
     Kind("authn", "who people are, by their tokens", Side.CALLEE, fails_closed=True, every_level=True),
     Kind("authz", "who may do what", Side.CALLEE, fails_closed=True, every_level=True),
+    Kind("audit", "which requests are recorded", Side.CALLEE, fails_closed=True, every_level=True),
     Kind("ratelimit", "how many requests may pass, for an agent or for all together", Side.CALLER, fails_closed=True),
     Kind("fault", "delays, aborts and slow answers on purpose, for testing", Side.CALLER),
     Kind("route", "where requests go: rules, splits, canaries, blue-green, rewrites", Side.CALLER),

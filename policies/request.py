@@ -77,6 +77,14 @@ class RequestView(Protocol):
         """A claim of the caller's verified token; None without one. What nobody verified is not a claim."""
         ...
 
+    def headers(self) -> dict[str, str]:
+        """All of them, by lower-case name, as `header` has them."""
+        ...
+
+    def claimed(self) -> dict[str, str]:
+        """All claims of the caller's verified token; none without one."""
+        ...
+
 
 class Request:
     """A plain RequestView, for explain and for tests."""
@@ -115,6 +123,12 @@ class Request:
     def claim(self, name: str) -> str | None:
         return self._claims.get(name)
 
+    def headers(self) -> dict[str, str]:
+        return dict(self._headers)
+
+    def claimed(self) -> dict[str, str]:
+        return dict(self._claims)
+
 
 def overriding_methods(headers: Sequence[str], query: str) -> tuple[str, ...]:
     """What frameworks may take a request's method for, by the values of METHOD_OVERRIDES or by `_method` of its query;
@@ -134,6 +148,11 @@ def cookie(request: RequestView, name: str) -> str | None:
 def query_parameter(request: RequestView, name: str) -> str | None:
     """The first value of a query parameter, percent-decoded."""
     return _parameters(request.query).get(name)
+
+
+def query_parameters(request: RequestView) -> Mapping[str, str]:
+    """The first value of each query parameter, percent-decoded."""
+    return _parameters(request.query)
 
 
 # A document may ask for a thousand of them of one request, which are read once.

@@ -7,6 +7,7 @@ list and `.*` for any entry of a map: `$.limits[].burst`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
@@ -19,6 +20,9 @@ from policies.language.plain import below
 
 MOST_UNKNOWN: Final = 20
 """Paths that are told of a document."""
+EXTRAS: Final = {"cel": "cel_expr_python", "rego": "regopy"}
+"""Packages that an agent may have besides, by the extra of `shoal-mesh` that brings them, with a module of theirs."""
+_STEP: Final = re.compile(r"\[\]|\.[^.\[]+")
 _DEPTH: Final = 32
 """Of a document's types, which may contain themselves."""
 
@@ -50,6 +54,53 @@ def unknown(document: Any, theirs: Vocabulary, ours: Vocabulary | None = None) -
     `ours` knows more: what is an object by it, and is none in the other, is not known there."""
     found = dict.fromkeys(_unknown(document, "$", theirs, ours or theirs))
     return list(found)[:MOST_UNKNOWN]
+
+
+def extras(kind: str, document: Any) -> dict[str, str]:
+    """Which packages a document, as plain data, needs besides what every agent has: by the path of what needs them."""
+    found = {}
+    for path, extra in _needs(kind):
+        if any(_found(document, _STEP.findall(path))):
+            found[path] = extra
+    return found
+
+
+@cache
+def _needs(kind: str) -> tuple[tuple[str, str], ...]:
+    return tuple(_needing(inspect.type_info(BY_NAME[kind].document), "$", 0)) if kind in BY_NAME else ()
+
+
+def _needing(kind: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Where types say that a package is needed."""
+    if depth > _DEPTH:
+        return
+    if isinstance(kind, inspect.Metadata):
+        extra = (kind.extra or {}).get("needs")
+        if extra:
+            yield path, extra
+        yield from _needing(kind.type, path, depth)
+    elif isinstance(kind, inspect.StructType):
+        for field in kind.fields:
+            yield from _needing(field.type, below(path, field.encode_name), depth + 1)
+    elif isinstance(kind, inspect.UnionType):
+        for one in kind.types:
+            yield from _needing(one, path, depth)
+    elif isinstance(kind, inspect.DictType):
+        yield from _needing(kind.value_type, f"{path}.*", depth + 1)
+    elif isinstance(kind, inspect.VarTupleType | inspect.ListType):
+        yield from _needing(kind.item_type, f"{path}[]", depth + 1)
+
+
+def _found(value: Any, steps: list[str]) -> Iterator[bool]:
+    """Whether something stands at each place that a path leads to."""
+    if not steps:
+        yield bool(value)
+    elif steps[0] in ("[]", ".*"):
+        inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+        for each in inner:
+            yield from _found(each, steps[1:])
+    elif isinstance(value, dict) and steps[0][1:] in value:
+        yield from _found(value[steps[0][1:]], steps[1:])
 
 
 def _walk(kind: Any, path: str, depth: int) -> Iterator[tuple[str, inspect.StructType | inspect.LiteralType]]:

@@ -151,6 +151,8 @@ class Seen(Record, frozen=True, kw_only=True):
     plain: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     """By service, and host or address at the other end: when a request for it last came or went in plain text, where
     its policy is permissive."""
+    exposed: dict[str, str] = msgspec.field(default_factory=dict)
+    """By service/id of an instance of the host: where it listens for other hosts too, such as 0.0.0.0:8080."""
     at: str = ""
 
 
@@ -168,6 +170,8 @@ class Version(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """That it answers to other agents."""
     keys: list[str] = msgspec.field(default_factory=list)
     """Rooms that not every version writes: those of `registry.keys.MOVING` that etcd lets it write."""
+    lacks: list[str] = msgspec.field(default_factory=list)
+    """Packages that some documents need and the host has not, by the extras that bring them."""
 
 
 class Compared(Record, frozen=True, kw_only=True):

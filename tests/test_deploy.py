@@ -58,12 +58,29 @@ def unit(name: str) -> configparser.ConfigParser:
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """Every directive is known and every value parses. The program is installed elsewhere, here a stand-in is."""
     for path in [*UNITS.glob("*.service"), *UNITS.glob("*.socket")]:
-        (tmp_path / path.name).write_text(path.read_text().replace("/opt/shoal/bin/shoal", "/bin/true"))
+        text = path.read_text().replace("/opt/shoal/bin/shoal", "/bin/true").replace("/usr/sbin/nft", "/bin/true")
+        (tmp_path / path.name).write_text(text)
     told = subprocess.run(
         ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True, timeout=60
     )
     ours = [line for line in told.stderr.splitlines() if "shoal" in line]
     assert ours == []
+
+
+def test_the_guard_is_loaded_before_anything_listens(tmp_path: Path) -> None:
+    """What its unit runs is the command as it is, with the page's settings and a user of this host."""
+    told = unit("shoal-guard.service")
+    assert "shoal.service" in told["Unit"]["Before"].split()
+    found = re.search(r"```toml\n(\[guard\].*?)```", README, re.DOTALL)
+    assert found is not None
+    (tmp_path / "agent.toml").write_text(found[1])
+    make, load = re.findall(r"^ExecStart=(.*)$", (UNITS / "shoal-guard.service").read_text(), re.MULTILINE)
+    script, _, path = shlex.split(make)[2].removeprefix("exec ").partition(" >")
+    assert load == f"/usr/sbin/nft -f {path}"
+    replaced = {"/opt/shoal/bin/shoal": SHOAL, "/etc/shoal/agent.toml": [str(tmp_path / "agent.toml")], "shoal": ["0"]}
+    words = [word for each in shlex.split(script) for word in replaced.get(each, [each])]
+    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"table inet {told['Service']['ExecStop'].rpartition(' ')[2]} {{" in made and "20000-29999" in made
 
 
 def test_systemd_waits_longer_than_the_agent_drains() -> None:

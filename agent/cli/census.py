@@ -87,6 +87,8 @@ class Census(msgspec.Struct):
     """Which bundle of roots stands; None: none does, or nobody looked."""
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
+    exposed: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    """By host: instances (service/id) that are reached around its agent, and where."""
     undelivered: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
     events: dict[str, OutboxEntry] = msgspec.field(default_factory=dict)
     """Those that are still to be told, with what stands of them where all hosts' do."""
@@ -180,7 +182,10 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.layout_revision = item.mod_revision
         census.layout = decode(Layout, item.value)
     elif key.room is Room.SEEN:
-        for caller, services in decode(Seen, item.value).calls.items():
+        seen = decode(Seen, item.value)
+        if seen.exposed:
+            census.exposed[key.first] = seen.exposed
+        for caller, services in seen.calls.items():
             census.calls.setdefault(caller, set()).update(services)
     elif key.room is Room.AUDITS:
         census.audits[pair] = Policy(key.first, key.second, item.mod_revision, item.value)

@@ -86,10 +86,14 @@ def read(paths: Iterable[Path], kind: str = "", service: str = "") -> tuple[list
 
 def check(sources: Iterable[Source]) -> list[Problem]:
     """What an agent would say against the documents: nothing, or why each would be refused."""
+    from agent.rego.proving import prove
     from policies.catalogue import parse
     from policies.language.document import Invalid
 
-    parsed = [(source, parse(source.kind, source.service, source.text)) for source in sources]
+    parsed = [
+        (source, prove(source.kind, source.service, parse(source.kind, source.service, source.text)))
+        for source in sources
+    ]
     return [Problem(source.place, found.path, found.reason) for source, found in parsed if isinstance(found, Invalid)]
 
 

@@ -1,4 +1,5 @@
-"""Which live agents cannot enforce a document, because their version does not know what it uses.
+"""Which live agents cannot enforce a document, because their version does not know what it uses, or their host has not
+the package that it needs.
 
 An agent of an older version refuses what it does not know, and goes on with what was in force on its host. It tells in
 `versions/<host>` what it knows; agents of versions that tell nothing are named as such, and nothing is said for them.
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from agent.cli.census import Census
     from policies.vocabulary import Vocabulary
 
-    Known: TypeAlias = tuple[tuple[str, ...], str, dict[str, Vocabulary]]
-    """Hosts whose agents know the same, their version, and what that is, by kind."""
+    Known: TypeAlias = tuple[tuple[str, ...], str, dict[str, Vocabulary], tuple[str, ...]]
+    """Hosts whose agents know the same, their version, what that is, by kind, and which extras they have not."""
 
 ROOMS: Final = ("agents", "acks", "versions")
 """Of the census, besides the policies."""
@@ -45,10 +46,18 @@ class Unable(msgspec.Struct, frozen=True):
     version: str
     unknown: tuple[str, ...]
     """What they do not know of it; empty: the whole kind."""
+    lacking: tuple[str, ...] = ()
+    """Packages that it needs, and they do not have, by the extras that bring them; then it is not what they know."""
 
     def __str__(self) -> str:
         *room, kind, _ = self.policy.split("/")
         many = len(self.hosts) > 1
+        if self.lacking:
+            install = f"pip install 'shoal-mesh[{','.join(self.lacking)}]'"
+            return (
+                f"{self.policy} is not {'watched' if room else 'enforced'} by {_named(self.hosts)}, which "
+                f"{'have' if many else 'has'} not what {', '.join(self.unknown)} needs: {install}"
+            )
         what = f"{', '.join(self.unknown)} of {kind}" if self.unknown else f"the kind {kind}"
         return (
             f"{self.policy} is not {'watched' if room else 'enforced'} by {_named(self.hosts)} ({self.version}), which "
@@ -75,7 +84,7 @@ def unable(census: Census, documents: Iterable[Text]) -> list[Unable]:
 def _lacking(document: Text, versions: Sequence[Known]) -> list[Unable]:
     from policies.catalogue import BY_NAME
     from policies.language.plain import Flaw, load
-    from policies.vocabulary import unknown, vocabulary
+    from policies.vocabulary import extras, unknown, vocabulary
 
     try:
         raw = load(document.text)
@@ -83,11 +92,16 @@ def _lacking(document: Text, versions: Sequence[Known]) -> list[Unable]:
         return []
     kind = document.kind
     ours = vocabulary(kind) if kind in BY_NAME else None
+    needed = extras(kind, raw)
     found: list[Unable] = []
-    for hosts, version, kinds in versions:
+    for hosts, version, kinds, absent in versions:
         missing = unknown(raw, kinds[kind], ours) if kind in kinds else []
         if missing or kind not in kinds:
             found.append(Unable(document.key, hosts, version, tuple(missing)))
+            continue
+        lacking = {path: extra for path, extra in needed.items() if extra in absent}
+        if lacking:
+            found.append(Unable(document.key, hosts, version, tuple(lacking), tuple(dict.fromkeys(lacking.values()))))
     return found
 
 
@@ -110,17 +124,18 @@ def silence(census: Census) -> str:
 def _by_knowledge(census: Census) -> list[Known]:
     from policies.vocabulary import Vocabulary
 
-    hosts: dict[tuple[str, bytes], list[str]] = {}
+    hosts: dict[tuple[str, bytes, tuple[str, ...]], list[str]] = {}
     for host in sorted(census.agents.keys() & census.versions.keys()):
         told = census.versions[host]
-        hosts.setdefault((told.version, msgspec.json.encode(told.kinds, order="sorted")), []).append(host)
+        kinds, absent = msgspec.json.encode(told.kinds, order="sorted"), tuple(sorted(told.lacks))
+        hosts.setdefault((told.version, kinds, absent), []).append(host)
     found = []
-    for (version, kinds), names in hosts.items():
+    for (version, kinds, absent), names in hosts.items():
         try:
             known = msgspec.json.decode(kinds, type=dict[str, Vocabulary])
         except msgspec.ValidationError:
             continue  # of a version that tells it in another way
-        found.append((tuple(names), version, known))
+        found.append((tuple(names), version, known, absent))
     return found
 
 

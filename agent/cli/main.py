@@ -32,11 +32,13 @@ from agent.cli.commands import (
     wait,
 )
 from agent.cli.commands.apply import apply
+from agent.cli.commands.audit import app as audit
 from agent.cli.commands.diagnosis import bundle, check, ready
 from agent.cli.commands.identity import apikey, ca, host, person, trust
 from agent.cli.commands.identity.join import join
 from agent.cli.commands.identity.login import login, logout
 from agent.cli.commands.mesh import app as mesh
+from agent.cli.commands.network.guard import guard
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
 from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing
@@ -146,6 +148,7 @@ def shared(
 RUNNING, LOOKING, CHANGING = "Run", "Look", "Change"
 app.command(rich_help_panel=RUNNING)(serve.agent)
 app.command(rich_help_panel=RUNNING, context_settings={"allow_interspersed_args": False})(run.run)
+app.command(rich_help_panel=RUNNING)(guard)
 app.command(rich_help_panel=RUNNING)(join)
 app.command(rich_help_panel=RUNNING)(login)
 app.command(rich_help_panel=RUNNING)(logout)
@@ -163,6 +166,7 @@ app.command(rich_help_panel=LOOKING)(bundle.bundle)
 app.command(rich_help_panel=LOOKING)(wait.wait)
 app.command(rich_help_panel=LOOKING)(ready.ready)
 app.add_typer(authz.app, name="authz", rich_help_panel=LOOKING)
+app.add_typer(audit.app, name="audit", rich_help_panel=LOOKING)
 app.add_typer(events.app, name="events", rich_help_panel=LOOKING)
 app.add_typer(policy.app, name="policy", rich_help_panel=CHANGING)
 app.add_typer(events.hook_app, name="hook", rich_help_panel=CHANGING, help="Try webhooks out.")

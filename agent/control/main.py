@@ -100,7 +100,10 @@ class Control:
             nursery.start_soon(parts.client_certificates.run, parts.fleet.reconfigure)
             nursery.start_soon(parts.issuers.run)
             parts.updates.start(nursery)
+            parts.records.start(nursery)
+            nursery.start_soon(parts.audit.run)
             parts.traffic.start(nursery, parts.fleet)
+            nursery.start_soon(parts.answering.run)
             parts.events.start(nursery, lambda: parts.updates.mirror.state.connected)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)
@@ -200,7 +203,7 @@ class Control:
             nursery.start_soon(tell_version, parts.here.store, holder, keys, host, known_here())
             nursery.start_soon(parts.here.etcd_rights.run, lambda: parts.mesh.table.forms.own)
             nursery.start_soon(keep_layout, parts.here.store, keys, parts.mesh.table)
-            nursery.start_soon(tell_calls, parts.fleet, holder, keys, host)
+            nursery.start_soon(tell_calls, parts.fleet, holder, keys, host, parts.exposed.look)
             nursery.start_soon(parts.events.delivery.run)
             nursery.start_soon(parts.traffic.shadow.tell, holder, keys, host)
             nursery.start_soon(acknowledge, parts.fleet, holder, keys, host)
@@ -225,7 +228,7 @@ class Control:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGUSR1:
-                    self.parts.traffic.reopen()
+                    self.parts.records.reopen()
                 elif number != signal.SIGHUP:
                     returns = number == signal.SIGUSR2 and self.parts.here.listeners.stays
                     log.info("stopping", signal=signal.Signals(number).name, keeps_registrations=returns)

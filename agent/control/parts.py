@@ -15,6 +15,11 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from agent.control.asking.answering import Answering
+from agent.control.asking.fanout import Fanout
+from agent.control.audit.answers import Answers
+from agent.control.audit.audit import OWN_PATHS, Audit
+from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
 from agent.control.host.here import Here
@@ -23,6 +28,7 @@ from agent.control.identity.around import Around, Proof, Reply, Tell
 from agent.control.identity.identity import AgentIdentity
 from agent.control.instances.checks import Means
 from agent.control.instances.client_certificates import ClientCertificates
+from agent.control.instances.exposed import Exposed
 from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
 from agent.control.instances.tokens import Tokens
@@ -32,16 +38,19 @@ from agent.control.mesh.documents.sources import sources
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
 from agent.control.outgoing.client import Client
+from agent.control.records.records import Records
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.traffic import Traffic
 from agent.control.updates import Updates
 from agent.control.workers.configuration import configuration
 from agent.control.workers.fleet import Fleet
 from agent.control.workers.previous import taken
+from agent.events import Event, to_cloudevent
 from agent.frames import IssuerKeys, Peer, Trust
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
-from agent.questions import JOIN, SIGN
+from agent.ports import Ports
+from agent.questions import ASK, JOIN, SIGN
 from agent.settings.document import AuthnPart, Settings
 from agent.settings.file import SettingsError
 from agent.settings.oidc import sources as people_sources
@@ -56,6 +65,7 @@ class Parts:
         """Raises OSError and SettingsError for what cannot work at all."""
         self.settings = settings
         self.here = here = Here(settings, handover)
+        self.records = Records(settings)
         self.mesh = mesh = MeshView(here)
         client = _hook_client(here)
         self.events = Events(
@@ -67,12 +77,19 @@ class Parts:
             host=settings.host,
             boot=here.boot,
             link=settings.hooks.link,
+            record=partial(_record, self.records),
         )
         detector = self.events.detector
         proof = Proof()
         self.peers = peers = Peers(mesh.table, proof.way)
+        self.answering = Answering(settings.host, mesh.table.agents)
+        """Who answers what people ask of all agents: each part that knows something registers here."""
+        self.fanout = Fanout(settings.host, mesh.table.agents, peers.ask, self.answering)
         self.traffic = traffic = Traffic(
-            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers
+            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
+        )
+        self.audit = audit = Audit(
+            settings, mesh.table.agents, proof.frame, peers.ask, partial(self.records.offer, "audit")
         )
         of_people = people_sources(settings.people.oidc)
         self.issuers = Issuers(
@@ -90,7 +107,9 @@ class Parts:
             here.listeners.inbound,
             settings.worker_count,
             callers=here.listeners.callers.sockets,
-            configuration=lambda: configuration(settings, tokens.callers(), local, certificates.found),
+            configuration=lambda: configuration(
+                settings, tokens.callers(), local, certificates.found, records=self.records.wants("access")
+            ),
             feed=mesh.frames.feed,
             trust=proof.frame,
             keys=self.issuers.frames,
@@ -100,6 +119,7 @@ class Parts:
             on_peer=self._on_peer,
             on_key_missed=self.issuers.miss,
             on_records=traffic.on_records,
+            on_audited=audit.on_audited,
             inherited_counts=handover.counts,
             inherited=handover.workers,
             inherited_ledger=handover.retired,
@@ -115,12 +135,17 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
-        around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers)
+        self.exposed = Exposed(self.registrar.local, Ports(settings.guard.ports))
+        around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers, audit)
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
         self.identity = proof.identity = AgentIdentity(around)
-        self.updates = Updates(here, mesh, self.events, self.registrar, self.fleet, self.identity, self.issuers)
+        security = SecurityRecords(mesh.table, here.keys, audit.note)
+        self.updates = Updates(
+            here, mesh, self.events, self.registrar, self.fleet, self.identity, self.issuers, security
+        )
         self.stopping = trio.Event()
         kept = taken(handover.counters)
+        Answers(audit, self.answering)
         self.carried = dict(msgspec.msgpack.decode(kept, type=list[tuple[tuple[str, ...], float]])) if kept else {}
         """What control itself had counted before it was executed anew, by name and labels."""
 
@@ -130,6 +155,10 @@ class Parts:
     def _on_peer(self, told: Peer, reply: Reply) -> None:
         if told.path in (SIGN, JOIN):
             self.identity.asked(told, reply)
+        elif told.path in OWN_PATHS:
+            self.audit.asked(told, reply)
+        elif told.path.startswith(ASK):
+            self.answering.asked(told, reply)
         else:
             reply(*self.traffic.on_peer(told))
 
@@ -148,7 +177,7 @@ class Parts:
 
 
 def _around(
-    here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell, peers: Peers
+    here: Here, mesh: MeshView, proof: Proof, registrar: Registrar, fleet: Fleet, tell: Tell, peers: Peers, audit: Audit
 ) -> Around:
     def prove(trust: Trust) -> None:
         proof.trust = trust
@@ -174,7 +203,14 @@ def _around(
         serials=secrets.token_bytes,
         disk=_in_a_thread,
         ask=peers.ask,
+        note=audit.note,
     )
+
+
+def _record(records: Records, event: Event) -> None:
+    """As CloudEvents writes it."""
+    if records.wants("events"):
+        records.offer("events", msgspec.json.encode(to_cloudevent(event)))
 
 
 def _is_strict(mesh: MeshView) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 import trio
 
+from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
 from agent.control.host.clock import text_of
 from agent.control.host.here import Here
@@ -52,6 +53,7 @@ class Updates:
         fleet: Fleet,
         identity: AgentIdentity,
         issuers: Issuers,
+        security: SecurityRecords,
     ) -> None:
         self._here = here
         self._mesh = mesh
@@ -62,6 +64,7 @@ class Updates:
         self._issuers = issuers
         self._sources_of = -1
         """How often documents that name issuers had changed when it was looked at last."""
+        self._security = security
         self.mirror = Mirror(here.store, *here.keys.watched, self.on_update, prepare=self._read_ahead)
         self._documents: Mapping[Put, Read] = {}
         """Of the update that comes next."""
@@ -98,6 +101,7 @@ class Updates:
         mesh, whole = self._mesh, update.resync and not self._first.is_set()
         documents, self._documents = self._documents, {}
         found, self._found = self._found, {}
+        known, before = mesh.table.revision, self._security.before(update.changes)
         touched = mesh.table.apply(
             update.changes,
             update.revision,
@@ -118,6 +122,7 @@ class Updates:
             self._here.holder.hear(change)
         self._identity.hear(update.changes, resync=update.resync, another=bool(update.another))
         self._drop_expelled()
+        self._security.take(update.changes, before, whole=update.resync, known=known)
         self._events.take(update, touched, cluster=self.mirror.cluster_id)
         self._first.set()
         mesh.saved.changed()

@@ -27,9 +27,11 @@ import trio
 from agent import frames, framing, portions
 from agent.frames import ToControl
 from agent.process.descriptors import raise_limit
+from agent.proxy.control import recording
 from agent.proxy.control.storing import MAX_WAITING
 from agent.proxy.draining import ORPHAN_S, Draining
 from agent.proxy.given_up import GivenUp
+from agent.proxy.judges.evaluator import Evaluator
 from agent.proxy.report import state
 from agent.proxy.report.news import MAX_EVENTS
 from agent.proxy.worker import Worker
@@ -58,6 +60,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.reactor.run)
         nursery.start_soon(worker.reactor.wheel.run)
+        nursery.start_soon(Evaluator(worker.judges).run)
         sending = trio.Lock()
 
         async def send(answers: list[ToControl]) -> None:
@@ -77,6 +80,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 # the latencies that they record.
                 while records := worker.recorder.take(FLUSH_ROWS):
                     await send([records])
+                while audited := worker.audit.take(FLUSH_ROWS):
+                    await send([audited])
                 if worker.news.events:
                     await send([frames.Happened(worker.news.take())])
 
@@ -102,9 +107,10 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
             async for frame in channel:
                 await send([frame])
 
-        worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store))
+        to_audit, for_audit = trio.open_memory_channel[ToControl](recording.MAX_WAITING)
+        worker.connect(send_soon, partial(offer, to_compare), partial(offer, to_store), partial(offer, to_audit))
         worker.table.keyring.on_missing = miss
-        for channel in (for_control, compared, for_store):
+        for channel in (for_control, compared, for_store, for_audit):
             nursery.start_soon(pass_on, channel)
         nursery.start_soon(flush)
         draining = Draining()
@@ -113,6 +119,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         worker.cut()
         while records := worker.recorder.take(FLUSH_ROWS):
             await send([records])
+        while audited := worker.audit.take(FLUSH_ROWS):
+            await send([audited])
         await send([frames.Drained(state.metrics(worker))])
         nursery.cancel_scope.cancel()
     worker.close()
@@ -128,6 +136,7 @@ async def _obey(worker: Worker, stream: trio.SocketStream, send: Any, draining: 
             data = b""
         if not data:
             worker.stores.connect(None)
+            worker.recordings.connect(None)
             if not worker.draining:
                 log.warning("control is gone; serving the last table for %g s more", ORPHAN_S)
                 await trio.sleep(ORPHAN_S)

@@ -8,19 +8,24 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from agent.frames import Compared, Peer, Store
+from agent.frames import Audited, Compared, Store, ToControl
 from agent.process.lateness import Lateness
 from agent.proxy.budget import Budget
 from agent.proxy.control.peers import Peers
+from agent.proxy.control.recording import Recordings
 from agent.proxy.control.storing import Stores
 from agent.proxy.engine.connection import Connection
 from agent.proxy.given_up import GivenUp
 from agent.proxy.http1.pool import Pool
+from agent.proxy.judges.judges import Judges
+from agent.proxy.judges.opa import Opas
+from agent.proxy.judges.question import Asker
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
 from agent.proxy.proof.custody import Custody
 from agent.proxy.proof.origins import Origins
 from agent.proxy.report.access import Recorder
+from agent.proxy.report.audit import AuditRing
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import count
 from agent.proxy.resolver import Resolver
@@ -51,12 +56,17 @@ class Runtime(Server):
         self.callers = Callers()
         self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
+        self.audit = AuditRing()
+        self.recordings = Recordings(self.reactor)
         self.origins = Origins(self.security.note)
         self.custody = Custody(self.reactor, self.recorder, self.pool, self.security)
         self.refused: dict[str, int] = {}
         """Answers of the mesh's own that no service stands behind, by policy."""
         self.peers = Peers(self.refused)
         self.stores = Stores()
+        self.judges = Judges(self.reactor)
+        self.opas = opas = Opas(self.pool)
+        self.judges.opa = Asker(opas.hindrance, opas.send, opas.forget, opas.prepare)
         self.pace = Pace(self.reactor)
         self.given_up = GivenUp() if given_up is None else given_up
         self.outbound = Budget(inbound=False)
@@ -64,15 +74,22 @@ class Runtime(Server):
         self.connections: set[Connection] = set()
         self.accepted = 0
         self._compare: Callable[[Compared], bool] | None = None
+        self._send_later: Callable[[ToControl], None] | None = None
         self._request_prefix = os.urandom(6).hex().encode()
         self._request_number = 0
 
     def connect(
-        self, send: Callable[[Peer], None], compare: Callable[[Compared], bool], store: Callable[[Store], bool]
+        self,
+        send: Callable[[ToControl], None],
+        compare: Callable[[Compared], bool],
+        store: Callable[[Store], bool],
+        record: Callable[[Audited], bool],
     ) -> None:
         """Where frames for control go."""
         self.peers.connect(send)
+        self._send_later = send
         self.stores.connect(store)
+        self.recordings.connect(record)
         self._compare = compare
 
     def send_comparison(self, frame: Compared) -> bool:

@@ -14,10 +14,11 @@ import trio
 
 from agent import build, frames
 from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
-from agent.identity.users import Members, Users
+from agent.identity.users import Users
 from agent.process.descriptors import affordable, limit
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
+from agent.proxy.control.explaining import LaterAnswer, PeerExplained
 from agent.proxy.control.peers import Question
 from agent.proxy.doors.gateway import Gateway
 from agent.proxy.engine.connection import Connection, Wire
@@ -29,8 +30,9 @@ from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
 from agent.proxy.proof.doorkeeper import Doorkeeper
+from agent.proxy.proof.local_user import users
 from agent.proxy.report import state
-from agent.proxy.request.explain import explain
+from agent.proxy.request.explain import explain_soon
 from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
 from agent.proxy.runtime import Runtime
@@ -39,20 +41,11 @@ from agent.proxy.table.outliers import begin_judging
 from agent.proxy.table.pressure import CpuWatch, cpu_limiters
 from agent.proxy.table.service import Service
 from agent.questions import EXPLAIN, Explain, read
+from policies.kinds.authz.outside import origin
 from policies.kinds.tls.document import Origin
 from policies.together import Together
 
 log = logging.getLogger("shoal.worker")
-
-
-def users(told: frames.LocalUsers) -> Users:
-    """As control tells of them."""
-    services = {pattern: _members(numbers) for pattern, numbers in told.services.items()}
-    return Users(told.masters, _members(told.operators), services)
-
-
-def _members(numbers: tuple[list[int], list[int]]) -> Members:
-    return Members(frozenset(numbers[0]), frozenset(numbers[1]))
 
 
 class Worker(Runtime):
@@ -210,11 +203,13 @@ class Worker(Runtime):
         elif isinstance(wanted, frames.IssuerKeys):
             self._take_keys(wanted)
         elif isinstance(wanted, frames.Ask):
-            return [self._answer(wanted)]
+            return self._answer(wanted)
         elif isinstance(wanted, frames.PeerAnswer):
             self.peers.answer(wanted.id, wanted.status, wanted.body)
         elif isinstance(wanted, frames.Stored):
             self.stores.answer(wanted.id, wanted.name, wanted.reason)
+        elif isinstance(wanted, frames.Recorded):
+            self.recordings.answer(wanted.id, wanted.reason)
         elif isinstance(wanted, frames.Shares):
             self._share(wanted)
         elif isinstance(wanted, frames.Drain):
@@ -250,6 +245,7 @@ class Worker(Runtime):
         self.limits = limits = told.limits
         self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
+        self.opas.allowed = frozenset([origin(url) for url in told.opas])
         self.recorder.wanted = told.access_log
         if self._users is None:
             self._users = users(told.local)
@@ -291,6 +287,8 @@ class Worker(Runtime):
         if any(cpu_limiters(service) for service in adopted):
             self.cpu.start()
         for service in adopted:
+            for judge in service.plan.judges:
+                self.judges.prepare(judge)
             if service.lets_go:
                 service.lets_go = False
                 self.pool.let_go(service.tally)
@@ -342,11 +340,16 @@ class Worker(Runtime):
         refused, self._refused = self._refused, []
         return frames.Runs(self.table.revision, refused)
 
-    def _answer(self, asked: frames.Ask) -> frames.Answer:
+    def _answer(self, asked: frames.Ask) -> list[ToControl]:
+        """An explanation may come later: somebody is asked for it."""
         try:
-            return frames.Answer(asked.id, self._told(asked.what, asked.args))
+            if asked.what == "explain":
+                later = LaterAnswer(asked.id, self._send_later)
+                explain_soon(self, msgspec.convert(asked.args, Explain), later.take)
+                return later.now()
+            return [frames.Answer(asked.id, self._told(asked.what, asked.args))]
         except (ValueError, TypeError, KeyError) as error:
-            return frames.Answer(asked.id, None, f"{type(error).__name__}: {error}")
+            return [frames.Answer(asked.id, None, f"{type(error).__name__}: {error}")]
 
     def _told(self, what: str, args: dict[str, Any]) -> Any:
         if what == "ping":
@@ -361,18 +364,16 @@ class Worker(Runtime):
             return state.keys(self)
         if what == "handshakes":
             return [failure._asdict() for failure in self.security.failures]
-        if what == "explain":
-            return explain(self, msgspec.convert(args, Explain))
         raise ValueError(f"nothing is known here of {what!r}")
 
-    def _explain_to_peer(self, body: bytes) -> bytes:
+    def _explain_to_peer(self, question: Question, body: bytes) -> None:
         """Another agent explains a request that would come in here."""
         asked = read(body, Explain)
         if isinstance(asked, str):
             raise ValueError(asked)
         if asked.inbound is None:
             asked = msgspec.structs.replace(asked, inbound="")
-        return msgspec.msgpack.encode(explain(self, asked))
+        explain_soon(self, asked, PeerExplained(question).take)
 
     # Stopping.
 

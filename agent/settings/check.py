@@ -10,10 +10,12 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.settings.address import Address, parse_listen
-from agent.settings.document import DEFAULT_ETCD, UNIX, Etcd, InstanceSettings, LocalPart, Settings
+from agent.settings.document import DEFAULT_ETCD, UNIX, AuditSettings, Etcd, InstanceSettings, LocalPart, Settings
 from agent.settings.oidc import check as check_oidc
+from agent.settings.sinks import check_sinks
 from agent.trust import parse_ranges
-from policies.language.duration import seconds
+from policies.kinds.authz.outside import origin
+from policies.language.duration import DAY_S, age_s, seconds
 from policies.language.names import parse_pattern, parse_service
 from policies.language.plain import Flaw, below
 from registry.etcd.proxying import through
@@ -22,6 +24,8 @@ from registry.records import Malformed, check_address
 
 _OPTIONAL = ("metrics", "people")
 """Listeners that there may be."""
+HOUR_S = 3600.0
+MOST_KEPT_S = 3660 * DAY_S
 MAX_SOCKET_PATH = 107
 """Bytes, in Linux' struct sockaddr_un."""
 
@@ -37,17 +41,22 @@ def check(settings: Settings) -> None:
         _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
     check_oidc(settings.people.oidc, bool(settings.people.listen))
     _check_endpoint(settings.identity.spiffe_endpoint_socket)
+    check_sinks(settings.records.sinks)
     _check_apart(settings)
     _check_times(settings)
     _check_etcd(settings.etcd)
     for number, text in enumerate(settings.inbound.agents):
         _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
+    _check_audit(settings.audit)
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
     _told("$.authn.allow", lambda: Targets(settings.authn.allow))
     if settings.authn.ca_file and not settings.authn.ca_file.startswith("/"):
         raise Flaw("$.authn.ca_file", "a whole path, such as /etc/shoal/issuers.pem")
     _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
+    for number, url in enumerate(settings.opa.allow):
+        _told(f"$.opa.allow[{number}]", lambda url=url: origin(url))
     _told("$.checks.ports", lambda: Ports(settings.checks.ports))
+    _check_guard(settings)
     if settings.programs.user:
         _told("$.programs.user", lambda: find_account(settings.programs.user))
     if settings.hooks.link and not settings.hooks.link.startswith(("https://", "http://")):
@@ -63,6 +72,18 @@ def check(settings: Settings) -> None:
         if identity in seen:
             raise Flaw(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
         seen[identity] = number
+
+
+def _check_audit(audit: AuditSettings) -> None:
+    for name in ("directory", "copy_to"):
+        if getattr(audit, name) and not getattr(audit, name).startswith("/"):
+            raise Flaw(f"$.audit.{name}", "a whole path, such as /var/lib/shoal/audit")
+    try:
+        kept_s = age_s(audit.keep)
+    except ValueError as error:
+        raise Flaw("$.audit.keep", str(error)) from None
+    if not HOUR_S <= kept_s <= MOST_KEPT_S:
+        raise Flaw("$.audit.keep", f"{kept_s:g} s; from 1h to {MOST_KEPT_S / DAY_S:g}d")
 
 
 def _check_local(local: LocalPart) -> None:
@@ -134,6 +155,16 @@ def _check_apart(settings: Settings) -> None:
         seen[name] = address
 
 
+def _check_guard(settings: Settings) -> None:
+    """What nobody else reaches is no place for a listener of ours."""
+    for number, entry in enumerate(settings.guard.ports):
+        where = f"$.guard.ports[{number}]"
+        _told(where, lambda entry=entry: Ports((entry,)))
+        for name, listen in _listened(settings).items():
+            if parse_listen(listen).port in Ports((entry,)):
+                raise Flaw(where, f"{name}.listen is at {listen}, which others reach; name ports of instances only")
+
+
 def _listened(settings: Settings) -> dict[str, str]:
     """Where there are listeners, by name."""
     found = {name: getattr(settings, name).listen for name in ("outbound", "inbound", "admin", *_OPTIONAL)}
@@ -162,6 +193,8 @@ _TIMES: dict[str, tuple[float, float]] = {
     "drain_timeout": (0, 3600),
     "reload_timeout": (0, 7 * 86400),
     "etcd.timeout": (0.1, 60),
+    "audit.segment_age": (1, 7 * 86400),
+    "audit.head_every": (1, 86400),
     "limits.head_timeout": (0.1, 600),
     "limits.idle_timeout": (0.1, 86400),
     "limits.waiting_timeout": (0, 600),

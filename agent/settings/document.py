@@ -14,7 +14,7 @@ from msgspec import Meta
 from policies.kinds.authn.document import Algorithm
 from policies.kinds.health.document import HealthPolicy
 from policies.language.document import convert
-from policies.language.duration import Duration
+from policies.language.duration import Age, Duration
 from registry.records import Port, Weight
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
@@ -181,11 +181,67 @@ class Topics(Part, frozen=True, kw_only=True):
     """Over all topics; beyond it requests are refused instead of stored."""
 
 
+class SinkSettings(Part, frozen=True, kw_only=True):
+    """`[[records.sinks]]`: a place where records go."""
+
+    to: str
+    """A path, `-`, or a URL; `agent.settings.sinks` reads it."""
+    kinds: Annotated[tuple[Literal["access", "audit", "events"], ...], Meta(min_length=1)]
+    name: Annotated[str, Meta(max_length=64)] = ""
+    """What metrics call it; empty: `to`."""
+    ca: str = ""
+    """PEM file of the authority that the receiver's certificate is judged by; the system's without it."""
+    cert: str = ""
+    key: str = ""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Of OTLP requests: by name, the file that holds the value and nothing else."""
+    facility: Annotated[int, Meta(ge=0, le=23)] = 16
+    """Of syslog messages; 16 is local0."""
+    max_waiting_bytes: Annotated[int, Meta(ge=65_536, le=1 << 40)] = 32 << 20
+    """Of records that may wait for it; beyond it they are lost, and counted."""
+
+
+class RecordsPart(Part, frozen=True, kw_only=True):
+    """`[records]`: what becomes of records of requests, of audit and of events."""
+
+    sinks: Annotated[tuple[SinkSettings, ...], Meta(max_length=16)] = ()
+
+
 class Origins(Part, frozen=True, kw_only=True):
     """`[origins]`: instances that speak TLS themselves (`origin` of a `tls` policy)."""
 
     certificates_dir: str = "/etc/shoal/origins"
     """Where `<service>.pem` is, the chain and key that instances of that service are shown where they want one."""
+
+
+class OpaPart(Part, frozen=True, kw_only=True):
+    """`[opa]`: Open Policy Agents that `authz` documents may have this agent ask."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=100)] = ("http://127.0.0.1:8181",)
+    """`http://address:port` of each. What is told them is in plain text."""
+
+
+class AuditSettings(Part, frozen=True, kw_only=True):
+    """`[audit]`: this host's audit log, what is held of others', and where its segments are copied to."""
+
+    directory: str = ""
+    """A whole path; empty: `audit/` in the state directory."""
+    keep: Age = "90d"
+    """How long records are kept of which no document says otherwise."""
+    max_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 50)] = 1 << 30
+    """Of the log; beyond it the oldest segment goes, whatever `keep` says."""
+    segment_bytes: Annotated[int, Meta(ge=65_536, le=64 << 20)] = 8 << 20
+    """After so many a segment is closed, and another begun."""
+    segment_age: Duration = "1h"
+    """Or after so long."""
+    head_every: Duration = "5m"
+    """How often the end of the log is signed, and countersigned by another agent."""
+    copies: Annotated[int, Meta(ge=0, le=10)] = 1
+    """How many other agents have each closed segment."""
+    copy_to: str = ""
+    """A directory where each closed segment is copied to as well, such as a mounted share; empty: nowhere."""
+    copies_max_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 1 << 30
+    """Of what is held here of other hosts' logs."""
 
 
 class Checks(Part, frozen=True, kw_only=True):
@@ -195,6 +251,15 @@ class Checks(Part, frozen=True, kw_only=True):
     """Whether a policy may name a program that is run on this host."""
     ports: Annotated[tuple[int | str, ...], Meta(max_length=1000)] = ()
     """Ports and ranges that may be asked beside an instance's own: `8081`, `"9000-9100"`."""
+
+
+class GuardPart(Part, frozen=True, kw_only=True):
+    """`[guard]`: what the rules of `shoal guard` keep for the agent."""
+
+    ports: Annotated[tuple[int | str, ...], Meta(max_length=1000)] = ()
+    """Ports and ranges where instances listen, which nobody else is to reach: `"20000-29999"`."""
+    loopback: Literal["agent", "anybody"] = "agent"
+    """Who reaches them from this host, besides root."""
 
 
 class ProgramSettings(Part, frozen=True, kw_only=True):
@@ -274,8 +339,12 @@ class Settings(Part, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
     authn: AuthnPart = AuthnPart()
     topics: Topics = Topics()
+    records: RecordsPart = RecordsPart()
+    audit: AuditSettings = AuditSettings()
     checks: Checks = Checks()
     origins: Origins = Origins()
+    opa: OpaPart = OpaPart()
+    guard: GuardPart = GuardPart()
     programs: ProgramSettings = ProgramSettings()
     identity: IdentitySettings = IdentitySettings()
     instances: tuple[InstanceSettings, ...] = ()

@@ -12,10 +12,13 @@ from msgspec import Meta
 from policies.language.plain import Flaw, read_at
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)\Z")
+_DAYS = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)d\Z")
 DAY_S = 86400.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 Duration = Annotated[float | str, Meta(description='A length of time: "250ms", "5s", "1m", "1h", or seconds')]
+
+Age = Annotated[float | str, Meta(description='A length of time: "90d", "12h", "30m", or seconds')]
 
 
 def seconds(value: float | str) -> float:
@@ -28,6 +31,16 @@ def seconds(value: float | str) -> float:
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{value} is no duration; it has to be 0 or more seconds")
     return float(value)
+
+
+def age_s(value: float | str) -> float:
+    """The same, of what lasts longer: `90d`, too. Raises ValueError that says what would be right."""
+    if isinstance(value, str) and (match := _DAYS.match(value.strip())):
+        return float(match[1]) * DAY_S
+    try:
+        return seconds(value)
+    except ValueError:
+        raise ValueError(f'{str(value)[:40]!r} is no length of time; write "90d", "12h", "30m" or seconds') from None
 
 
 def bounded(path: str, value: float | str, least_s: float, most_s: float) -> float:

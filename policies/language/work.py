@@ -144,7 +144,7 @@ def _patterns_in(group: msgspec.Struct) -> int:
 def _named(document: Any) -> Iterator[tuple[str, int]]:
     """The groups that rules name."""
     counted: dict[str, int] = {}
-    for rule in getattr(document, "rules", ()):
+    for rule in getattr(document, "rules", None) or ():
         for name in rule.match.groups:
             counted[name] = counted.get(name, 0) + 1
     yield from counted.items()

@@ -17,6 +17,7 @@ FETCH_S: Final = 1800
 USE_S: Final = 1800
 GO_SPIFFE: Final = "v2.9.0"
 SPIRE: Final = "v1.13.3"
+OPA: Final = "v1.22.3"
 RECORDED: Final = ("tests/agent/hooks", "tests/agent/control/events/test_histories.py")
 
 
@@ -75,6 +76,14 @@ def spiffe(folder: Path) -> Attempt:
     return Attempt(("go", "openssl"), fetch, use, {"SHOAL_SPIFFE_JUDGE": str(judge / "judge")})
 
 
+def opa(folder: Path) -> Attempt:
+    """Open Policy Agent, built by go from its published module: it judges our Rego and CEL, and agents ask it."""
+    program = f"github.com/open-policy-agent/opa@{OPA}"
+    fetch = ["bash", "-c", f"cd {shlex.quote(str(folder))} && GOBIN=$PWD/bin go install {program}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/agent/rego/test_referee.py", "tests/system/test_opa.py"]
+    return Attempt(("go",), fetch, use, {"SHOAL_OPA": str(folder / "bin" / "opa")})
+
+
 def spire(folder: Path) -> Attempt:
     """SPIRE's server and agent, built by go from their published module: agents whose certificates it gives."""
     programs = [f"github.com/spiffe/spire/cmd/spire-{name}" for name in ("server", "agent")]
@@ -85,7 +94,7 @@ def spire(folder: Path) -> Attempt:
     return Attempt(("go",), fetch, use, {"SHOAL_SPIRE": str(folder / "bin")})
 
 
-ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks, "envoy": envoy, "spiffe": spiffe, "spire": spire}
+ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks, "envoy": envoy, "spiffe": spiffe, "opa": opa, "spire": spire}
 
 
 def run(command: Sequence[str], log: Path, limit_s: int, environment: Mapping[str, str]) -> bool:

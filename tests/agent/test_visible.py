@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent import visible as module
 from agent.control.admin.door import Answer
-from agent.control.traffic.access_log import _shown
+from agent.control.records.records import _shown
 from agent.visible import VisibleFormatter, visible, visible_json, visible_lines, visible_values
 
 NASTY = "\x1b[2J\x9b31m\x7f\u202e\u2066\u2028\u2029\u200b\ud800\ufdd0\U000e0001\x85\r\nlevel=error\0"

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -106,4 +106,5 @@ def _copy(one: socket.socket, other: socket.socket) -> None:
             other.sendall(data)
         other.shutdown(socket.SHUT_WR)
     except OSError:
-        one.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)  # both are gone already, perhaps

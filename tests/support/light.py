@@ -13,6 +13,7 @@ import trio
 from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
 from agent.control.mesh.table import Table
+from agent.events import Event
 from agent.hooks.receivers import Receivers
 from registry.keys import Keys
 from registry.lease import Holder
@@ -40,7 +41,10 @@ class LightAgent:
         self.table = Table(KEYS, host)
         self.holder = Holder(store, ttl_s)
         client = HookClient(allow, Path("/nowhere"), receivers=Receivers(secrets))
-        self.events = Events(self.table, store, KEYS, self.holder, client, host=host, boot=self.boot)
+        self.recorded: list[Event] = []
+        self.events = Events(
+            self.table, store, KEYS, self.holder, client, host=host, boot=self.boot, record=self.recorded.append
+        )
         self.outbox, self.detector, self.delivery = self.events.outbox, self.events.detector, self.events.delivery
         self.mirror = Mirror(store, *KEYS.watched, self._on_update)
         self.scope = trio.CancelScope()

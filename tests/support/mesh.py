@@ -56,9 +56,10 @@ class AgentProcess:
         local: str = "",
         lease_ttl: str = "10s",
         outbound: str = "",
+        audit: str = "",
     ) -> None:
-        """`extra` goes before the tables of agent.toml, `local` and `outbound` into theirs. A busy machine loses a
-        lease of 3 s, and takes as long to start an agent: only who waits for the end of one takes a shorter one."""
+        """`extra` goes before the tables of agent.toml, `local`, `outbound` and `audit` into theirs. A busy machine
+        loses a lease of 3 s, and takes as long to start an agent: only who waits for the end of one takes less."""
         self.host = host
         self.address = address
         self.outbound, self.inbound, self.admin = free_port(), free_port(), free_port()
@@ -71,7 +72,8 @@ class AgentProcess:
             f'lease_ttl = "{lease_ttl}"\n{extra}\n[etcd]\nendpoints = ["{mesh.etcd.url}"]\ntimeout = "2s"\n'
             f'[outbound]\nlisten = "{address}:{self.outbound}"\n{outbound}\n'
             f'[inbound]\nlisten = "{address}:{self.inbound}"\n'
-            f'[admin]\nlisten = "{address}:{self.admin}"\n[local]\nsocket = "{self.socket}"\n{local}'
+            f'[admin]\nlisten = "{address}:{self.admin}"\n[local]\nsocket = "{self.socket}"\n{local}\n'
+            f"[audit]\n{audit}\n"
         )
         self.process: subprocess.Popen[bytes] | None = None
         self.on: list[str] = []

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from agent.identity.certificates import make_svid, to_pem
+from agent.identity.bundles import Bundle, bundle_document
+from agent.identity.certificates import ROOT_S, Issuer, make_root, make_svid, to_pem
 from agent.identity.revocations import Revocations
 from agent.identity.spiffe import agent_id, person_id, service_id
 from agent.identity.verdict import Identity, Refused
@@ -73,9 +75,9 @@ class Desk:
             connection.close()
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with running_mesh(tmp_path_factory.mktemp("desk")) as mesh:
+@contextmanager
+def made(folder: Path) -> Iterator[Desk]:
+    with running_mesh(folder / "desk") as mesh:
         agent = mesh.agent()
         operator = Operator(mesh)
         put(mesh, "hosts", "alpha")
@@ -83,7 +85,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         operator.make_issuer("alpha")
         mesh.instance(agent)
         until("certificates", lambda: held(agent) == {"agent", "issuer", f"svc/{PETS}"})
-        yield Desk(mesh, agent, operator, tmp_path_factory.mktemp("homes"))
+        yield Desk(mesh, agent, operator, folder / "homes")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with made(tmp_path_factory.mktemp("people")) as desk:
+        yield desk
 
 
 def who(desk: Desk, path: Path) -> Identity | Refused:
@@ -204,3 +212,31 @@ def test_a_revoked_login_ends_at_once(desk: Desk) -> None:
     assert "redeemed already, taken back" in desk.shoal("login", unused, code=1, home="carol")
     assert "carol" not in desk.shoal("person", "list")
     assert found(desk.mesh, "/shoal/default/identity/people/carol") == ""
+
+
+def test_a_root_that_is_replaced_leaves_nobody_behind_who_renews_meanwhile(tmp_path: Path) -> None:
+    """A renewal brings the bundle as it is by then; who sleeps until the old root is gone needs a token again."""
+    with made(tmp_path) as desk:
+        for home in ("ada", "sleeper"):
+            desk.shoal("login", desk.invited(home), home=home)
+        old = desk.operator.authority.root
+        private = key("root of tomorrow")
+        new = Issuer(make_root(private, TRUST_DOMAIN, terms(time.time(), ROOT_S)), private)
+        both = Bundle(TRUST_DOMAIN, (old.certificate, new.certificate), 2)
+        put(desk.mesh, "bundle", "", bundle_document(both))
+        until("both believed", lambda: len(believed(desk)) == 2)
+        desk.operator.authority.root = new
+        desk.operator.make_issuer("alpha")
+        desk.shoal("ca", "rotate", "leaf", home="operator")
+        desk.shoal("login")
+        put(desk.mesh, "bundle", "", bundle_document(Bundle(TRUST_DOMAIN, (new.certificate,), 3)))
+        until("the old one gone", lambda: len(believed(desk)) == 1)
+        assert isinstance(who(desk, desk.held()), Refused), "by the root of yesterday"
+        assert "`shoal person add sleeper`" in desk.shoal("login", home="sleeper", code=3)
+
+
+def believed(desk: Desk) -> list[object]:
+    """The roots that ada believes after a renewal."""
+    desk.shoal("login")
+    found = msgspec.json.decode((desk.held().parent / "login.json").read_bytes())
+    return list(msgspec.json.decode(found["bundle"])["keys"])

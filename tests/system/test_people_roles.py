@@ -28,6 +28,9 @@ REPLAY = "/events/none/replay"
 """What takes the role operate, and answers 404 to who has it."""
 
 
+API = ("/api/v1/mesh", "/api/v1/agent", "/api/v1/findings?scope=mesh", "/api/v1/openapi.json")
+
+
 class Office(Desk):
     """A mesh whose agent people may ask."""
 
@@ -91,7 +94,7 @@ def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
     ada = office.person("ada", tmp_path)
     oscar = office.person("oscar", tmp_path, "operate")
     until("ada", lambda: asked(office, ada)[0] == 200)
-    for path in ("/healthz", "/readyz", "/metrics", "/explain?url=http://pets.production/"):
+    for path in ("/healthz", "/readyz", "/metrics", "/explain?url=http://pets.production/", *API):
         assert asked(office, ada, path=path)[0] == 200, path
     for method, path in (
         ("POST", REPLAY),
@@ -101,7 +104,7 @@ def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
     ):
         status, told = asked(office, ada, method, path)
         assert status == 403 and "ada has the role view, and this takes operate" in told, (method, path, told)
-        assert "shoal person add ada --role operate" in told
+        assert "shoal person set ada --role operate" in told
     until("oscar", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
     connection = connected(office, oscar)
     connection.request("POST", "/instances", json.dumps({"service": PETS, "port": 8080}), {"Host": "alpha"})
@@ -236,7 +239,7 @@ def test_the_command_line_asks_by_the_login(office: Office) -> None:
     office.shoal("explain", "GET", f"http://{PETS}/", "--admin", place, home="zoe")
     office.shoal("explain", "GET", f"http://{PETS}/", "--admin", place.replace("127.0.0.1", "localhost"), home="zoe")
     refused = office.shoal("events", "replay", "none", "--admin", place, code=1, home="zoe")
-    assert "zoe has the role view" in refused and "shoal person add zoe --role operate" in refused
+    assert "zoe has the role view" in refused and "shoal person set zoe --role operate" in refused
     office.shoal("person", "add", "zoe", "--role", "operate", home="operator")
     until(
         "operate", lambda: "no event" in office.shoal("events", "replay", "none", "--admin", place, code=1, home="zoe")

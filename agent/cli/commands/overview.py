@@ -285,10 +285,9 @@ def _parsed(service: str) -> str:
 def _local_agent(options: Options) -> dict[str, Any] | None:
     """What the agent on this host says of itself; None when it does not answer."""
     try:
-        told: dict[str, Any] = options.admin.get("/state", [("services", "0")])
+        return options.admin.state()
     except Failure:
         return None
-    return told
 
 
 def _asked(options: Options) -> tuple[Census, dict[str, Any]]:

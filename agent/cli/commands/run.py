@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import msgspec
 import trio
 import typer
 
@@ -34,22 +34,37 @@ from agent.cli.commands.register import (
 from agent.cli.commands.wait import spread
 from agent.cli.etcd_client import asked
 from agent.cli.failure import Exit, Failure
-from agent.cli.job import Job, adopt_orphans, exit_code, left_behind, started, told, watched
 from agent.cli.options import Options
+from agent.cli.running.job import Job, adopt_orphans, exit_code, left_behind, started, told, watched
+from agent.cli.running.place import Place, choose, elsewhere, exposed
+from agent.process.listening import listeners
 from agent.surroundings import handed_on
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 RENEW_EVERY_S = 2.0
 """How often a registration is said again: an agent that was restarted learns of its instances from this."""
+LOOK_EVERY_S = 0.3
+"""How often it is looked where the program listens, until it does; from then on it is every RENEW_EVERY_S."""
 RENEW_WITHIN = "20s"
 """When we are killed, the agent ends the registration after this long."""
 LOOPBACK = "127.0.0.1,localhost,::1"
+LISTENING = {
+    "ASPNETCORE_URLS": "http://{place}",
+    "FLASK_RUN_HOST": "{host}",
+    "FLASK_RUN_PORT": "{port}",
+    "GUNICORN_CMD_ARGS": "--bind={place}",
+    "UVICORN_HOST": "{host}",
+    "UVICORN_PORT": "{port}",
+}
+"""Where to listen, as frameworks look for it that do not ask for HOST, or take every address where there is a PORT.
+What is set already stays."""
 
 
 def run(
     context: typer.Context,
     command: Annotated[
-        list[str], typer.Argument(metavar="-- CMD …", help="{port} in it becomes the port; so does $PORT.")
+        list[str],
+        typer.Argument(metavar="-- CMD …", help="{port} and {host} in it are where to listen; $PORT, $HOST too."),
     ],
     service: ServiceOption,
     version: VersionOption = "",
@@ -57,7 +72,7 @@ def run(
     interval: IntervalOption = "",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Where it listens; 0: a free one.")] = 0,
     id: IdOption = "",
-    address: Annotated[str, typer.Option(help="Where it listens, if not at the agent's own address.")] = "",
+    address: Annotated[str, typer.Option(help="Where it listens; else 127.0.0.1, or in a container the agent's.")] = "",
     weight: WeightOption = 100,
     zone: ZoneOption = "",
     metadata: MetadataOption = None,
@@ -67,35 +82,36 @@ def run(
     """Run any program as an instance of a service.
 
     Picks a free port, registers the program with the agent on this host, and sets HTTP_PROXY so that its own calls go
-    through the mesh under its own name. Signals are passed on. When it is to end, it is deregistered first, so that no
-    request is lost. The exit code is the program's.
+    through the mesh under its own name. It is to listen at $HOST and $PORT. Signals are passed on. When it is to end,
+    it is deregistered first, so that no request is lost. The exit code is the program's.
 
     Example:  shoal run --service pets.production --version v2 --health /health -- python app.py --port {port}
     """
     options: Options = context.obj
-    port = port or free_port(address or "127.0.0.1")
+    place = choose(options.admin, address, port)
     body = order(
         service,
-        port,
+        place.port,
         version=version,
         health=health,
         interval=interval,
         id=id,
-        address=address,
+        address=place.address,
         weight=weight,
         zone=zone,
         metadata=metadata,
     )
     body["renew_within"] = RENEW_WITHIN
-    raise typer.Exit(trio.run(Instance(options, body, spread_s, grace_s).live, command))
+    raise typer.Exit(trio.run(Instance(options, body, place, spread_s, grace_s).live, command))
 
 
 class Instance:
     """One program, and its place in the mesh."""
 
-    def __init__(self, options: Options, body: dict[str, Any], spread_s: float, grace_s: float) -> None:
+    def __init__(self, options: Options, body: dict[str, Any], place: Place, spread_s: float, grace_s: float) -> None:
         self._options = options
         self._body = body
+        self._place = place
         self._spread_s = spread_s
         self._grace_s = grace_s
         self._registered = Registered("")
@@ -131,8 +147,8 @@ class Instance:
         return Registered(answer.id, made.token, made.proxy)
 
     async def _run(self, command: Sequence[str], signals: Any) -> int:
-        environment = surroundings(os.environ, self._registered.proxy, self._body)
-        words = [word.replace("{port}", str(self._body["port"])) for word in command]
+        environment = surroundings(os.environ, self._registered.proxy, self._body, self._place.host)
+        words = [word.replace("{port}", str(self._place.port)).replace("{host}", self._place.host) for word in command]
         try:
             # Its own process group: Ctrl-C reaches this process alone, which then ends the program in the right order.
             child = await started(words, environment)
@@ -143,6 +159,7 @@ class Instance:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals, child, job)
                 nursery.start_soon(self._renew)
+                nursery.start_soon(self._look)
                 returncode = await child.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -198,6 +215,23 @@ class Instance:
                 raise
             registered(self._options.admin, self._body)  # an agent of a version that did not know it is back
 
+    async def _look(self) -> None:
+        """Where the program listens: it is registered there, and said once what others reach of it."""
+        every_s, told = LOOK_EVERY_S, ""
+        while True:
+            await trio.sleep(every_s)
+            listening = listeners()
+            if moved := elsewhere(self._place, listening):
+                self._place = msgspec.structs.replace(self._place, address=moved, host=moved)
+                self._body["address"] = moved  # `_renew` says it
+                self._options.printer.note(f"shoal run: it listens at {moved} and not at $HOST; it is registered there")
+            warning = exposed(self._place, listening)
+            if warning and warning != told:
+                self._options.printer.note(f"shoal run: {warning}")
+            told = warning or told
+            if any(one.port == self._place.port for one in listening):
+                every_s = RENEW_EVERY_S
+
     async def _leave(self) -> None:
         """Deregisters, once, and waits until every agent knows it, for `spread_s` seconds at most."""
         if self._left:
@@ -218,24 +252,23 @@ class Instance:
                     self._options.printer.note(f"shoal run: nobody can be heard: {failure.message}")
 
 
-def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, Any]) -> dict[str, str]:
+def surroundings(environment: Mapping[str, str], proxy: str, body: Mapping[str, Any], host: str) -> dict[str, str]:
     """The environment of the program: where to listen, who it is, and the mesh as its proxy for plain HTTP.
 
     Loopback is left out of the proxy, so that what the program says to its own host (a database) stays there. Our own
     secrets are not the program's.
     """
-    ours = {"PORT": str(body["port"]), "SHOAL_SERVICE": body["service"], "SHOAL_INSTANCE": body["id"]}
+    port = str(body["port"])
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    ours = {
+        name: form.format(host=host, port=port, place=place)
+        for name, form in LISTENING.items()
+        if name not in environment
+    }
+    ours |= {"HOST": host, "PORT": port, "SHOAL_SERVICE": body["service"], "SHOAL_INSTANCE": body["id"]}
     if proxy:
         kept = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
         excepted = f"{kept},{LOOPBACK}" if kept else LOOPBACK
         # Programs disagree on the case: curl reads only the lower one, Go and Python either.
         ours |= {"HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": excepted, "no_proxy": excepted}
     return {**handed_on(environment), **ours}
-
-
-def free_port(address: str) -> int:
-    """A port that nobody listens on now. Another program might take it before ours does; then ours says so."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])

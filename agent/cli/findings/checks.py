@@ -20,6 +20,7 @@ from agent.cli.findings.guards import of_authz, of_isolation, of_tls
 from agent.cli.findings.host import of_local_agent, of_open_ports
 from agent.cli.findings.layout import of_layout
 from agent.cli.findings.mesh import of_agents, of_clocks, of_instances, of_keys, of_meshes
+from agent.cli.findings.reached import of_exposed, of_guard
 
 Check = Callable[[Facts], Iterator[Finding]]
 CHECKS: Final[tuple[Check, ...]] = (
@@ -30,6 +31,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_clocks,
     of_local_agent,
     of_open_ports,
+    of_exposed,
+    of_guard,
     of_refusals,
     of_documents,
     of_audits,

@@ -52,5 +52,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """/state of the agent on this host; None: none answers."""
     place: str = ""
     """Where that agent was asked."""
-    wide: frozenset[int] = frozenset()
-    """Ports that something on this host listens at on every address."""
+    guard: bool | None = None
+    """Whether the rules of `shoal guard` stand on this host; None: not known."""

@@ -47,9 +47,9 @@ class Lost(Exception):
 
 
 class Member(NamedTuple):
-    """What a host is once it is let in."""
+    """What a host or a person is that is let in."""
 
-    chain: tuple[x509.Certificate, ...]
+    chain: Chain
     bundle: Bundle
     document: str
     """The bundle, as it came."""
@@ -71,9 +71,12 @@ def join_at(place: Place, token: Token, csr: str, key: str, shown: Shown, now_s:
     raise Failure(f"{place.host} refuses: {words}; {token.again} makes another token")
 
 
-def renew_at(place: Place, who: SpiffeId, held: Path, bundle: Bundle, csr: str, shown: Shown, now_s: float) -> Chain:
+def renew_at(place: Place, who: SpiffeId, held: Path, known: str, csr: str, shown: Shown, now_s: float) -> Member:
     """Asks one issuer for the next certificate of a person, who shows the one that he has; `held`: its key and chain
-    (PEM). Raises Away, and Failure for what no other issuer would answer otherwise."""
+    (PEM); `known`: the bundle's document that he believes. What the mesh believes by now comes with the answer: a root
+    that is replaced leaves nobody behind who renews in between. Raises Away, and Failure for what no other issuer would
+    answer otherwise."""
+    bundle = parse_bundle(who.trust_domain, known.encode())
     bundles = {bundle.trust_domain: bundle}
     body = msgspec.msgpack.encode(Sign("person", csr))
     try:
@@ -89,10 +92,14 @@ def renew_at(place: Place, who: SpiffeId, held: Path, bundle: Bundle, csr: str, 
         if told.refused:
             raise Failure(f"{place.host} refuses: {told.refused}")
         chain = tuple(x509.load_pem_x509_certificates(told.chain.encode()))
+        newer = parse_bundle(who.trust_domain, told.bundle.encode()) if told.bundle else bundle
     except (msgspec.MsgspecError, ValueError) as error:
         raise Failure(f"what the issuer answered makes no sense: {str(error)[:200]}") from None
-    _check(chain, bundles, who, key_digest(x509.load_pem_x509_csr(csr.encode()).public_key()), now_s)
-    return chain
+    if newer.sequence > bundle.sequence:
+        bundle, known = newer, told.bundle
+    key = key_digest(x509.load_pem_x509_csr(csr.encode()).public_key())
+    _check(chain, {bundle.trust_domain: bundle}, who, key, now_s)
+    return Member(chain, bundle, known)
 
 
 def _connected(place: Place) -> socket.socket:

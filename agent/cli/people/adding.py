@@ -1,4 +1,4 @@
-"""Who may log in: what `shoal person add`, `rm` and `shoal ca revoke person` write. Pure, but for a token's secret."""
+"""Who may log in: what `shoal person` and `shoal ca revoke person` write. Pure, but for a token's secret."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ def added(
     _take_back(domain, name, change)
     change.operations += [Put(member, encode(said)), Put(digest, encode(record))]
     return change, token
+
+
+def changed(domain: Domain, name: str, description: str | None, by: str, role: Role | None) -> Change:
+    """What somebody may, and nothing of how he logs in; None: as it is. Raises Failure."""
+    domain.required()
+    member = domain.keys.identity("people", check_person(name))
+    known = domain.people.get(name)
+    if known is None:
+        why = unread(domain).get(name)
+        raise Failure(
+            f"what stands of {name} cannot be read: {why}; `shoal person rm {name}` takes it away"
+            if why
+            else f"{name} is nobody who may log in; `shoal person add {name}` lets {name}"
+        )
+    said = Person(role=role or known.role, description=known.description if description is None else description, by=by)
+    return Change([domain.unchanged(member)], [Put(member, encode(said))])
 
 
 def unread(domain: Domain) -> dict[str, str]:

@@ -9,15 +9,20 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from agent.control.admin.audit_api import AuditApi
 from agent.control.admin.door import Answer, Door, guarded, refusal
 from agent.control.admin.events_api import EventsApi
 from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.shadow_api import ShadowApi
 from agent.control.admin.state import state
+from agent.control.admin.v1.api import V1
+from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
 from agent.control.traffic.explain import explain
+from agent.ports import Ports
+from agent.process.listening import network
 from agent.questions import Explain
 from agent.visible import visible
 
@@ -27,6 +32,7 @@ def guarded_doors(parts: Parts) -> list[Door]:
     here, events = parts.here, parts.events
     return [
         *InstancesApi(here, parts.registrar, parts.fleet, parts.others_run).doors(),
+        *AuditApi(parts.settings.host, parts.audit, parts.fanout, parts.mesh.table.agents, parts.peers.ask).doors(),
         *ShadowApi(parts.traffic.shadow).doors(),
         *EventsApi(events.outbox, events.delivery, here.store, here.keys).doors(),
     ]
@@ -37,9 +43,12 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
     here = parts.here
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
     host = parts.settings.host
-    doors = [*Api(parts, page).doors(), *guarded_doors(parts)]
+    doors = [*Api(parts, page).doors(), *V1(parts).doors(), *guarded_doors(parts)]
     return Starlette(
-        routes=[Route(door.path, guarded(door, here.rights, path, host), methods=[door.method]) for door in doors],
+        routes=[
+            Route(door.path, guarded(door, here.rights, path, host, parts.audit.note), methods=[door.method])
+            for door in doors
+        ],
         exception_handlers={HTTPException: _no_such_thing},
     )
 
@@ -67,6 +76,10 @@ async def _metrics(page: MetricsPage, request: Request) -> Response:
 
 async def _no_such_thing(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if request.url.path.startswith(f"{ROOT}/"):
+        headers = error.headers if isinstance(error, HTTPException) else None
+        what = f"no {request.method} {request.url.path[:300]} here; {ROOT}/openapi.json says what there is"
+        return problem(status, what, headers=headers)
     return refusal(status, f"no {request.method} {request.url.path} here; see docs/agent-settings.md for what there is")
 
 
@@ -85,7 +98,13 @@ class Api:
             Door("GET", "/metrics", self.metrics, Right.LOOK),
             Door("GET", "/state", self.state, Right.LOOK),
             Door("GET", "/explain", self.explain, Right.LOOK),
+            Door("GET", "/network", self.network, Right.LOOK),
         ]
+
+    async def network(self, _: Request) -> Response:
+        """Where this agent dials instances from, and which ports its host's firewall keeps for it: for `shoal run`."""
+        guarded = [[low, high] for low, high in Ports(self._parts.settings.guard.ports).ranges]
+        return Answer({"network": network(), "guarded": guarded})
 
     async def health(self, _: Request) -> Response:
         """The agent lives."""

@@ -12,6 +12,7 @@ from agent import build
 from agent.control.events.delivery import digest
 from agent.control.host.clock import text_of
 from agent.control.parts import Parts
+from agent.ports import Ports
 from agent.process.descriptors import affordable, limit
 
 MAX_DISBELIEVED: Final = 100
@@ -102,12 +103,15 @@ def state(
             }
             for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
+        "audit": parts.audit.as_state(),
         "malformed": [{"key": key, "reason": reason} for key, reason in _malformed(parts).items()],
         "malformed_unlisted": table.malformed.unlisted,
         "instances_refused": [
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.taken().items()
         ],
+        "instances_exposed": parts.exposed.look(),
+        "guard": {"ports": [[low, high] for low, high in Ports(parts.settings.guard.ports).ranges]},
         "checks_refused": [
             {"service": service, "id": identity, "reason": reason}
             for (service, identity), reason in parts.registrar.refused.items()
@@ -147,13 +151,14 @@ def state(
         "handshakes_failed": [
             {**each, "at": text_of(each["at"])} for each in sorted(handshakes, key=lambda each: float(each["at"]))
         ],
+        "records": parts.records.as_state(),
         "topics": parts.traffic.requests.as_state(),
         "standing": msgspec.to_builtins(parts.traffic.transitions.in_force(table)),
         "local": [
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
             for (service, identity), local in parts.registrar.local.items()
         ],
-        "services": _merged(workers),
+        "services": services_of(workers),
     }
 
 
@@ -177,7 +182,7 @@ def _judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
+def services_of(workers: list[dict[str, Any]]) -> dict[str, Any]:
     """The services as the workers run them: endpoints once, their loads added up."""
     merged: dict[str, Any] = {}
     for worker in workers:

@@ -30,7 +30,7 @@ from agent.control.events import policy_news
 from agent.control.events.outbox.outbox import Outbox, rank
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
-from agent.events import Event, identify, identify_local, make
+from agent.events import PREFIX, Event, identify, identify_local, make
 from agent.frames import EndpointFrame, Transition
 from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
@@ -52,6 +52,10 @@ def _always() -> bool:
     return True
 
 
+def unrecorded(_: Event) -> None:
+    """No record is kept."""
+
+
 class Proposal(NamedTuple):
     """What is to be put, when this agent's turn has come."""
 
@@ -62,14 +66,27 @@ class Proposal(NamedTuple):
     operations: list[Put | Delete]
     lasts: Callable[[], bool] = _always
     """Whether it is still so."""
+    event: Event | None = None
+    """To be recorded once it is put."""
 
 
 class EventDetector:
     """One agent's side of it."""
 
     def __init__(
-        self, table: Table, outbox: Outbox, store: Store, keys: Keys, host: str, boot: str, *, link: str = ""
+        self,
+        table: Table,
+        outbox: Outbox,
+        store: Store,
+        keys: Keys,
+        host: str,
+        boot: str,
+        *,
+        link: str = "",
+        record: Callable[[Event], None] = unrecorded,
     ) -> None:
+        """`record` is handed what this agent tells: of itself and its instances whoever wants to know, of others what
+        was this agent's turn to put."""
         self._table = table
         self._outbox = outbox
         self._store = store
@@ -77,6 +94,7 @@ class EventDetector:
         self._host = host
         self._boot = boot
         self._link = link
+        self._record = record
         self._number = 0
         self._up: dict[str, bool] = {}
         """By service: whether it had a healthy instance when it was looked at last."""
@@ -100,12 +118,18 @@ class EventDetector:
     def own(self, name: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> list[Put]:
         """What goes into the transaction of a transition of our own; nothing where nobody wants to know."""
         made = self._made(name, parts, data)
-        return self._puts(made) if made is not None else []
+        if made is None:
+            return []
+        self._record(made)
+        return self._puts(made) if self._cares(made) else []
 
     def tell(self, name: str, parts: Mapping[str, str], data: Mapping[str, Value], time: str = "") -> None:
         """Something happened inside of this agent."""
         made = self._made(name, parts, data, time=time)
-        if made is not None:
+        if made is None:
+            return
+        self._record(made)
+        if self._cares(made):
             self._enqueue(Proposal(0.0, made.id, [], [*self._puts(made)]))
 
     def of_instance(self, name: str, identity: Identity, data: Mapping[str, Value]) -> list[Put]:
@@ -141,7 +165,10 @@ class EventDetector:
             for field, value in said.items():
                 link = link.replace(f"{{{field}}}", quote(value, safe=""))
             made = msgspec.structs.replace(made, link=link)
-        return made if self._outbox.cares(name, made.service, made.subject) else None
+        return made
+
+    def _cares(self, event: Event | None) -> bool:
+        return event is not None and self._outbox.cares(event.type.removeprefix(PREFIX), event.service, event.subject)
 
     def _puts(self, event: Event) -> list[Put]:
         """Under this host's own key, with an entry where all hosts' are, or whole there: as the mesh has it."""
@@ -286,11 +313,11 @@ class EventDetector:
         named = sorted(part for part in parts.items() if part != ("room", Room.POLICIES.value))
         mark = hash64(f"{name} {named}") & 0xFFFFFF
         made = self._made(name, parts, data, id=f"{identify(cluster, revision, mark)}")
-        if made is None or self._outbox.seen(made.id):
+        if made is None or not self._cares(made) or self._outbox.seen(made.id):
             return
         rooms = (Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
         absent = [Compare(self._keys.event(made.id, room), create_revision=0) for room in rooms]
-        self._enqueue(Proposal(self._turn_s(made.id), made.id, [*absent, *still], [*self._puts(made)]))
+        self._enqueue(Proposal(self._turn_s(made.id), made.id, [*absent, *still], [*self._puts(made)], event=made))
 
     def _begins(
         self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value], lasts: Callable[[], bool]
@@ -299,11 +326,11 @@ class EventDetector:
         if subject in self._outbox.conditions or subject in self._proposed:
             return
         made = self._made(name, parts, data)
-        if made is None:
+        if made is None or not self._cares(made):
             return
         key = self._keys.condition(subject)
         begun = Put(key, encode(Begun(event=made.id, at=made.time)))
-        self._propose(subject, [Compare(key, create_revision=0)], [begun, *self._puts(made)], lasts)
+        self._propose(subject, [Compare(key, create_revision=0)], [begun, *self._puts(made)], lasts, made)
 
     def _ends(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
         """It has ended, if that was not said yet."""
@@ -313,9 +340,9 @@ class EventDetector:
         key = self._keys.condition(subject)
         made = self._made(name, parts, data)
         operations: list[Put | Delete] = [Delete(key)]
-        if made is not None:
+        if made is not None and self._cares(made):
             operations += self._puts(made)
-        self._propose(subject, [Compare(key, mod_revision=revision)], operations)
+        self._propose(subject, [Compare(key, mod_revision=revision)], operations, event=made)
 
     def _propose(
         self,
@@ -323,9 +350,10 @@ class EventDetector:
         compare: list[Compare],
         operations: list[Put | Delete],
         lasts: Callable[[], bool] = _always,
+        event: Event | None = None,
     ) -> None:
         self._proposed.add(subject)
-        self._enqueue(Proposal(self._turn_s(subject), subject, compare, operations, lasts))
+        self._enqueue(Proposal(self._turn_s(subject), subject, compare, operations, lasts, event))
 
     def _turn_s(self, name: str) -> float:
         return STEP_S * rank(name, self._host, self._table.agents)
@@ -350,7 +378,9 @@ class EventDetector:
         try:
             while proposal.lasts() and not (proposal.compare and self._outbox.seen(name)):
                 try:
-                    await self._store.transact(proposal.compare, proposal.operations)
+                    put = await self._store.transact(proposal.compare, proposal.operations)
+                    if put.succeeded and proposal.event is not None:
+                        self._record(proposal.event)
                     return
                 except TooLarge as error:
                     log.error("an event is too large for etcd", name=name, error=str(error))

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 import trio
 
 from agent.control.events.delivery import Delivery
-from agent.control.events.detector import EventDetector
+from agent.control.events.detector import EventDetector, unrecorded
 from agent.control.events.hook_http import HookClient
 from agent.control.events.outbox.outbox import Outbox
 from agent.control.mesh.table import Table
+from agent.events import Event
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.mirror import Update
@@ -31,9 +32,10 @@ class Events:
         host: str,
         boot: str,
         link: str = "",
+        record: Callable[[Event], None] = unrecorded,
     ) -> None:
         self.outbox = Outbox(keys, table)
-        self.detector = EventDetector(table, self.outbox, store, keys, host, boot, link=link)
+        self.detector = EventDetector(table, self.outbox, store, keys, host, boot, link=link, record=record)
         self.delivery = Delivery(self.outbox, table, store, keys, holder, host, client, self.detector.whole)
 
     def take(self, update: Update, touched: Iterable[str], *, cluster: int) -> None:

@@ -87,7 +87,11 @@ class Answering:
             return 503, b"this host cannot issue now"
         words = "refused" if answer.refused else "signed"
         log.info(f"a certificate is {words} for a peer", who=who.path, name=question.name, reason=answer.refused)
-        return 200, msgspec.msgpack.encode(SignAnswer(answer.chain, answer.refused))
+        event = "identity.refused" if answer.refused else "identity.signed"
+        said = {"for": who.host, "name": question.name, "reason": answer.refused, "asked": "directly"}
+        self._around.note(event, said, {"person": who.person, "client": told.address} if who.person else None)
+        believed = bundle_document(bundle).decode() if who.person else ""
+        return 200, msgspec.msgpack.encode(SignAnswer(answer.chain, answer.refused, believed))
 
     def _signed(self, who: SpiffeId, question: Sign) -> Signed | None:
         """A person gets his own only, whatever he calls it."""
@@ -131,6 +135,8 @@ class Answering:
         if not (await store.transact(unchanged, [Delete(key), *put])).succeeded:
             return self._refused(told, f"the token for {join.host or join.person} was redeemed by another just now")
         log.info("a token is redeemed", host=join.host, person=join.person, address=told.address)
+        known = {"client": told.address, **({"person": join.person} if join.person else {})}
+        self._around.note("join.redeemed", {"for": join.host}, known)
         return 200, msgspec.msgpack.encode(Joined(answer.chain, bundle_document(bundle).decode()))
 
     def _answer(self, join: Join, csr: str) -> Signed | None:
@@ -141,6 +147,7 @@ class Answering:
 
     def _refused(self, told: Peer, reason: str) -> tuple[int, bytes]:
         log.warning("a host may not join", address=told.address, reason=reason)
+        self._around.note("join.refused", {"reason": reason}, {"client": told.address})
         data: dict[str, Any] = {"reason": f"{reason} (from {told.address})"}
         self._around.tell("join.refused", {"host": self._around.host}, data)
         return 403, reason.encode()

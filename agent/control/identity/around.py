@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +21,12 @@ Tell = Callable[[str, dict[str, str], dict[str, Any]], None]
 Ask = Callable[[str, str, bytes, float], Awaitable[tuple[int, bytes]]]
 """A question to another host's agent: host, path, body, seconds; its status and body. Raises NoAnswer."""
 Reply = Callable[[int, bytes], None]
+Note = Callable[[str, Mapping[str, Any], Mapping[str, str] | None], None]
+"""A record of the audit log: what happened, what is told of it, and by what persons are known."""
+
+
+def unnoted(event: str, data: Mapping[str, Any], personal: Mapping[str, str] | None) -> None:
+    """Nothing is recorded."""
 
 
 class OnDisk(Protocol):
@@ -58,6 +64,8 @@ class Around:
     """So many random bytes that nobody can foresee."""
     disk: OnDisk
     ask: Ask
+    note: Note = unnoted
+    """Records something."""
     workload_socket: str = ""
     """Where SPIFFE's Workload API is served, which certificates and bundles come from; empty: issuers of the mesh."""
     inherited: bytes = b""

@@ -54,7 +54,7 @@ class Engaged(Proving):
             around.clock,
             around.serials,
         )
-        self.issuing = Issuing(around.store, means, around.lease)
+        self.issuing = Issuing(around.store, means, around.lease, around.note)
         self.late_answers = LateAnswers(around.store, around.keys, self._may_issue, around.chance)
         self.answering = Answering(around, self.standing, self.issuing.judge, self.late_answers)
         self._issues = False

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 
+from agent.control.identity.around import Note, unnoted
 from agent.control.identity.desk import Asked, Desk, Place
 from agent.control.identity.standing import Standing
 from agent.control.identity.svids import Held
@@ -137,8 +138,9 @@ class Judge:
 class Issuing:
     """Of one agent, while an operator lets it issue."""
 
-    def __init__(self, store: Store, means: Means, lease: Callable[[], int]) -> None:
-        """`lease`: the agent's; 0 while it has none."""
+    def __init__(self, store: Store, means: Means, lease: Callable[[], int], note: Note = unnoted) -> None:
+        """`lease`: the agent's; 0 while it has none. `note`: records what was signed and refused."""
+        self._note = note
         self._store = store
         self._means = means
         self._lease = lease
@@ -280,9 +282,11 @@ class Issuing:
         if answer.refused:
             self.refused += 1
             log.warning("a certificate is refused", host=host, name=name, reason=answer.refused)
+            self._note("identity.refused", {"for": host, "name": name, "reason": answer.refused}, None)
         else:
             self.signed += 1
             log.info("a certificate is signed", host=host, name=name)
+            self._note("identity.signed", {"for": host, "name": name}, None)
 
     async def _clear(self, place: Place) -> bool:
         """An answer that nobody asks for."""

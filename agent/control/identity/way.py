@@ -16,6 +16,14 @@ class NoAnswer(Exception):
     """Why another agent was not heard, in words."""
 
 
+class TooLate(NoAnswer):
+    """It did not answer in time."""
+
+
+class TooLarge(NoAnswer):
+    """It answers more than is read."""
+
+
 class Way(NamedTuple):
     """To one agent."""
 

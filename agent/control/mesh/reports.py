@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from agent.control.mesh.documents.in_force import InForce, Place, Refused
 from agent.control.mesh.table import Table
 from agent.control.workers.fleet import Fleet
 from policies.catalogue import KINDS
-from policies.vocabulary import vocabulary
+from policies.vocabulary import EXTRAS, vocabulary
 from registry.backoff import Backoff
 from registry.keys import MOVING, Keys, own
 from registry.lease import Holder
@@ -76,6 +77,7 @@ def known_here() -> Version:
         frames=sorted(frames.KINDS),
         questions=list(questions.PATHS),
         keys=list(MOVING),
+        lacks=[name for name, module in EXTRAS.items() if find_spec(module) is None],
     )
 
 
@@ -179,12 +181,15 @@ class Plain:
         return found
 
 
-async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
-    """Keep seen/<host> at which service was seen to call which, and who sends plain text; written only when there is a
-    new pair, or one goes on."""
+async def tell_calls(
+    fleet: Fleet, holder: Holder, keys: Keys, host: str, exposed: Callable[[], dict[str, str]]
+) -> None:
+    """Keep seen/<host> at which service was seen to call which, who sends plain text, and which instances are reached
+    around us; written only when there is a new pair, one goes on, or other instances are `exposed`."""
     said: dict[str, list[str]] = {}
     plain = Plain()
     said_plain: dict[str, dict[str, str]] = {}
+    said_exposed: dict[str, str] = {}
     while True:
         calls: dict[str, set[str]] = {}
         workers = fleet.counted()
@@ -196,9 +201,11 @@ async def tell_calls(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> Non
             calls.setdefault(caller, set()).update(services)  # services that are gone are forgotten
         found = {caller: sorted(services)[:MAX_CALLED] for caller, services in sorted(calls.items())}
         found_plain = plain.look(workers, time.time())
-        if found != said or found_plain != said_plain:
-            said, said_plain = found, found_plain
-            holder.put(keys.seen(host), encode(Seen(calls=found, plain=found_plain, at=now_text())))
+        found_exposed = exposed()
+        if (found, found_plain, found_exposed) != (said, said_plain, said_exposed):
+            said, said_plain, said_exposed = found, found_plain, found_exposed
+            told = Seen(calls=found, plain=found_plain, exposed=found_exposed, at=now_text())
+            holder.put(keys.seen(host), encode(told))
         await trio.sleep(SEEN_EVERY_S)
 
 

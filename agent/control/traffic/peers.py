@@ -15,14 +15,12 @@ from typing import Any, Final, cast
 import httpcore
 import trio
 
-from agent.control.identity.way import NoAnswer, Way
+from agent.control.identity.way import NoAnswer, TooLarge, TooLate, Way
 from agent.control.mesh.table import Table
-from agent.questions import HOST
+from agent.questions import HOST, MAX_ANSWER_BYTES
 from agent.tls.chain import chain_of
 from agent.trust import is_here, source_for
 
-MAX_ANSWER_BYTES: Final = 256 * 1024
-"""Who answers under an agent's address need not be it any more."""
 IDLE_S: Final = 60.0
 MAX_IDLE: Final = 64
 
@@ -44,8 +42,11 @@ class Peers:
         self._proven: dict[str, tuple[Way, httpcore.AsyncConnectionPool]] = {}
         """By host."""
 
-    async def ask(self, host: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
-        """Another agent's answer: status, and as much of the body as may be read. Raises NoAnswer."""
+    async def ask(
+        self, host: str, path: str, body: bytes, timeout_s: float, most_bytes: int = MAX_ANSWER_BYTES
+    ) -> tuple[int, bytes]:
+        """Another agent's answer: status and body. Raises NoAnswer; TooLarge for a body of more than `most_bytes`: who
+        answers under an agent's address need not be it any more."""
         record = self._table.agents.get(host)
         if record is None:
             raise NoAnswer("no such agent lives in this mesh")
@@ -61,9 +62,9 @@ class Peers:
                     content=body,
                     extensions={} if way is None else {"sni_hostname": way.sni},
                 ) as answer:
-                    return answer.status, await _whole(answer)
+                    return answer.status, await _whole(answer, most_bytes)
         except trio.TooSlowError:
-            raise NoAnswer(f"no answer within {timeout_s:g} s") from None
+            raise TooLate(f"no answer within {timeout_s:.3g} s") from None
         except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
             raise NoAnswer(str(error) or type(error).__name__) from None
         except httpcore.ConnectionNotAvailable as error:
@@ -111,14 +112,16 @@ def _pool(
     )
 
 
-async def _whole(answer: httpcore.Response) -> bytes:
-    """As it came; of what is too large, the beginning, which makes no sense."""
-    body = b""
+async def _whole(answer: httpcore.Response, most: int) -> bytes:
+    """As it came. Raises TooLarge."""
+    pieces: list[bytes] = []
+    size = 0
     async for piece in cast("AsyncIterable[bytes]", answer.stream):
-        body += piece[: MAX_ANSWER_BYTES - len(body)]
-        if len(body) >= MAX_ANSWER_BYTES:
-            break
-    return body
+        size += len(piece)
+        if size > most:
+            raise TooLarge(f"an answer of more than {most} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 class _Judging(httpcore.AsyncNetworkBackend):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from agent.control.mesh.table import Table
-from agent.control.traffic.access_log import AccessLog
+from agent.control.records.records import Records
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.request_store import FindSecret, RequestStore
 from agent.control.traffic.shadow import ShadowTallies
@@ -31,6 +31,7 @@ class Traffic:
         receivers: Receivers,
         tell: Callable[[list[Transition]], None],
         peers: Peers,
+        records: Records,
     ) -> None:
         """`secret` and `receivers`: which secrets there are for brokers, and who may be sent them. `tell` is handed
         what breakers and ejectors turned to."""
@@ -39,18 +40,12 @@ class Traffic:
         self.requests = RequestStore(
             settings.state_path / "topics", settings.topics.max_bytes, Targets(settings.hooks.allow), secret, receivers
         )
-        self.access = AccessLog(settings.access_log) if settings.access_log else None
+        self._records = records
         self.transitions = Transitions(tell)
 
     def on_records(self, lines: bytes, count: int) -> None:
-        """Lines for the access log, if there is one."""
-        if self.access is not None:
-            self.access.write(lines, count)
-
-    def reopen(self) -> None:
-        """The access log's file was moved away: go on in another one of its name."""
-        if self.access is not None:
-            self.access.reopen()
+        """What workers say of requests that ended."""
+        self._records.offer("access", lines, count)
 
     def on_peer(self, told: Peer) -> tuple[int, bytes]:
         """What another agent asks this one: status and body."""
@@ -61,5 +56,3 @@ class Traffic:
         nursery.start_soon(self.limits.run, fleet)
         nursery.start_soon(self.shadow.run)
         nursery.start_soon(self.requests.run)
-        if self.access is not None:
-            nursery.start_soon(self.access.run)

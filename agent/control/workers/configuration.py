@@ -14,18 +14,22 @@ def configuration(
     callers: Mapping[str, str],
     local: LocalUsers,
     client_certificates: Mapping[str, ClientCertificate],
+    *,
+    records: bool,
 ) -> Configure:
     """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is; `local`:
-    who on this host may be which service; `client_certificates`: by the service that is called."""
+    who on this host may be which service; `client_certificates`: by the service that is called. `records`: whether
+    anybody takes records of requests."""
     limits = settings.limits
     count = settings.worker_count
     return Configure(
         host=settings.host,
         zone=settings.zone,
         callers=dict(callers),
-        access_log=bool(settings.access_log),
+        access_log=records,
         share=1 / count,
         agents=list(settings.inbound.agents),
+        opas=list(settings.opa.allow),
         local=local,
         client_certificates=dict(client_certificates),
         limits=Limits(

@@ -44,6 +44,7 @@ class Conversation:
         on_compared: Callable[[frames.Compared], None],
         on_peer: Callable[[frames.Peer, Reply], None],
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None],
+        on_audited: Callable[[frames.Audited, Callable[[str], None]], None],
         on_key_missed: Callable[[str], None],
         on_turn: Callable[[], None],
     ) -> None:
@@ -53,6 +54,7 @@ class Conversation:
         self._on_compared = on_compared
         self._on_peer = on_peer
         self._on_store = on_store
+        self._on_audited = on_audited
         self._on_key_missed = on_key_missed
         self._on_turn = on_turn
         self.ledger = Ledger()
@@ -97,6 +99,8 @@ class Conversation:
                 self._answer_peer(worker, told, 500, b"this agent failed at that question")
             elif isinstance(told, frames.Store):
                 self._stored(worker, told.id, told.name, "control failed at it")
+            elif isinstance(told, frames.Audited):
+                self._recorded(worker, told.id, "control failed at it")
 
     def _answer_peer(self, worker: Worker, asked: frames.Peer, status: int, body: bytes) -> None:
         worker.send(framing.encode(frames.PeerAnswer(asked.id, status, body)))
@@ -119,6 +123,8 @@ class Conversation:
             self._on_peer(told, partial(self._answer_peer, worker, told))
         elif isinstance(told, frames.Store):
             self._on_store(told.topic, told.record, partial(self._stored, worker, told.id, told.name))
+        elif isinstance(told, frames.Audited):
+            self._on_audited(told, partial(self._recorded, worker, told.id))
         elif isinstance(told, frames.KeyMissed):
             self._on_key_missed(told.source)
         elif isinstance(told, frames.Compared):
@@ -132,6 +138,10 @@ class Conversation:
             answer = worker.answers.pop(told.id, None)
             if answer is not None:
                 answer.send_nowait(told)
+
+    def _recorded(self, worker: Worker, number: int, reason: str) -> None:
+        if number:
+            worker.send(framing.encode(frames.Recorded(number, reason)))
 
     def _stored(self, worker: Worker, number: int, name: str, reason: str) -> None:
         worker.send(framing.encode(frames.Stored(number, name, reason)))

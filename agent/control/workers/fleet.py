@@ -69,6 +69,7 @@ class Fleet:
         on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
         on_key_missed: Callable[[str], None] = lambda source: None,
         on_store: Callable[[frames.Topic, bytes, Callable[[str], None]], None] = lambda topic, record, reply: None,
+        on_audited: Callable[[frames.Audited, Callable[[str], None]], None] = lambda told, reply: reply(""),
         inherited_counts: int = NONE,
         inherited: Sequence[OldWorker] = (),
         inherited_ledger: int = NOTHING,
@@ -94,6 +95,7 @@ class Fleet:
             on_peer=on_peer,
             on_key_missed=on_key_missed,
             on_store=on_store,
+            on_audited=on_audited,
             on_turn=self._recount,
         )
         self.previous = PreviousWorkers(inherited, self._talk, self._old_worker_ended)

@@ -27,23 +27,27 @@ SIGN: Final = b"/sign"
 MAX_BYTES: Final = 64 * 1024
 MAX_ASKED: Final = 256
 ANSWER_S: Final = 5.0
+ASK: Final = questions.ASK.encode()
+ERASE: Final = questions.ERASE.encode()
 
 
 class Peers:
     """Questions that wait for control's answer."""
 
-    __slots__ = ("_asked", "_send", "answer_s", "here", "proven_only", "refused")
+    __slots__ = ("_asked", "_send", "answer_s", "here", "patient_s", "proven_only", "refused")
 
     def __init__(self, refused: dict[str, int]) -> None:
         self._asked: Waiting[Question] = Waiting(MAX_ASKED)
         self.answer_s = ANSWER_S
+        self.patient_s = questions.PATIENT_S
+        """For what a person wants to know."""
         self.proven_only = False
         """Whether an address makes nobody an agent."""
         self.refused = refused
         """Counts of the worker's, by policy."""
         self._send: Callable[[Peer], None] | None = None
-        self.here: dict[bytes, Callable[[bytes], bytes]] = {}
-        """Questions that the worker answers by itself, by path: body in, body out; ValueError: it makes no sense."""
+        self.here: dict[bytes, Callable[[Question, bytes], None]] = {}
+        """Questions that the worker answers by itself, now or later, by path; ValueError: it makes no sense."""
 
     def connect(self, send: Callable[[Peer], None]) -> None:
         """Where frames for control go."""
@@ -103,7 +107,8 @@ class Question(RequestHandler):
         if not may:
             self._refuse(Refusal(403, "agent", "agents of this mesh may ask that, from where they are registered"))
             return
-        self._down.arm(self._started + self._peers.answer_s)
+        patient = self.request.target.startswith(ASK) or self.request.target == ERASE
+        self._down.arm(self._started + (self._peers.patient_s if patient else self._peers.answer_s))
         if self.request_sent:
             self._ask()
 
@@ -125,7 +130,7 @@ class Question(RequestHandler):
         answer = self._peers.here.get(self.request.target)
         if answer is not None:
             try:
-                self.answer(200, answer(body))
+                answer(self, body)
             except ValueError as error:
                 self._refuse(Refusal(400, "agent", str(error)))
             return

@@ -1,7 +1,6 @@
 # mypyc: compiled
-"""A kind that only says whether a request may pass: one phase for all of them, and for all levels of one. `authn`
-and `authz` have phases of their own: the one since it hands claims on, the other since it counts what it lets pass
-too, and since its callers' agents may ask it as well."""
+"""A kind that only says whether a request may pass: one phase for all of them, and for all levels of one. `authn` has a
+phase of its own, since it hands claims on; so has `authz` (`agent.proxy.phases.authorization`)."""
 
 from __future__ import annotations
 
@@ -17,7 +16,6 @@ from agent.proxy.report.story import Entry, InForce, entry, no_service
 from agent.proxy.table.lasting import Lasting
 from policies.decision import Guard
 from policies.kinds.authn import decide as authn
-from policies.kinds.authz.decide import SAID, Compiled, Ruling
 
 RETRY_AFTER_S: Final = 5
 """For an issuer's keys to come."""
@@ -61,64 +59,6 @@ class Guards(Phase):
             return entry(verdict.by, self.name, self.kind, f"refused by {verdict.what}", verdict.refusal.reason)
         others = [level.in_force.key for level in self.levels if level.in_force is not self.in_force]
         return self.entry("goes on", f"it may pass, by {' and '.join(others)} too" if others else "it may pass")
-
-
-class Rules:
-    """One document."""
-
-    __slots__ = ("compiled", "in_force")
-
-    def __init__(self, in_force: InForce, compiled: Compiled) -> None:
-        self.in_force = in_force
-        self.compiled = compiled
-
-
-class Authorization(Phase):
-    """Refuses what any of the documents does not let pass, and says nothing of them to whoever calls."""
-
-    __slots__ = ("_early", "levels")
-
-    def __init__(self, state: Lasting, in_force: InForce, levels: Sequence[Rules], *, early: bool = False) -> None:
-        """`levels`: the most specific first. `early`: at the callers', to save the trip; the agent beside the instance
-        asks again, and counts what passes."""
-        super().__init__("authz", "admit", state, in_force)
-        self.guards = True
-        self._early = self.sees_rewritten = early
-        self.levels = tuple(levels)
-
-    def decide(self, subject: Subject) -> Verdict | None:
-        """As the rules say."""
-        view, stats = subject.view, self.state.stats
-        for level in self.levels:
-            ruling = level.compiled.judge(view)
-            if not self.audit and not (self._early and ruling.allows):
-                stats.note_authorized(ruling.counted)
-            if not ruling.allows:
-                return _refuse(level, ruling)
-        return None
-
-    def peek(self, subject: Subject) -> Verdict | None:
-        """Counts nothing."""
-        view = subject.view
-        for level in self.levels:
-            ruling = level.compiled.judge(view)
-            if not ruling.allows:
-                return _refuse(level, ruling)
-        return None
-
-    def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:
-        """Which rule."""
-        if isinstance(verdict, Refuse):
-            return entry(verdict.by, self.name, self.kind, f"denied by {verdict.what}", verdict.refusal.reason)
-        view = subject.view
-        rules = [(level.in_force.key, level.compiled.judge(view).rule) for level in self.levels]
-        reason = "; ".join([f"policies/authz/{key}: {rule}" for key, rule in rules])
-        return self.entry(f"allowed by {rules[0][1]}", reason)
-
-
-def _refuse(level: Rules, ruling: Ruling) -> Refuse:
-    refusal = Refusal(403, "authz", ruling.reason, unsent=True)
-    return Refuse(refusal, what=ruling.rule, by=level.in_force, said=Refusal(403, "authz", SAID, unsent=True))
 
 
 class Issuers:

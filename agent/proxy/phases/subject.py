@@ -10,14 +10,26 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.view import HeadView
 from agent.proxy.stream import RequestHandler
 from policies.decision import Forward
+from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.ratelimit.limit import Quota
 from policies.stranger import Stranger
+
+
+class Heard:
+    """What somebody said of a request who was asked about it."""
+
+    __slots__ = ("answer", "asked", "judge")
+
+    def __init__(self, judge: Judge, asked: Asked | None, answer: Answer) -> None:
+        self.judge = judge
+        self.asked = asked
+        self.answer = answer
 
 
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_view", "branch", "caller", "entered_at", "left", "reactor", "started", "stranger")
+    __slots__ = ("_heard", "_view", "branch", "caller", "entered_at", "left", "reactor", "started", "stranger")
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
@@ -34,6 +46,7 @@ class Subject(RequestHandler):
         self.branch = -1
         """Of its service, as back-pressure tells requests apart; where that does, and how its shed phase notes it."""
         self._view: HeadView | None = None
+        self._heard: list[Heard] | None = None
 
     @property
     def rng(self) -> random.Random:
@@ -97,6 +110,25 @@ class Subject(RequestHandler):
         view = self._view
         if view is not None:
             view.claims = None
+
+    def hear(self, judge: Judge, asked: Asked | None, answer: Answer) -> None:
+        """Somebody was asked about it: that counts for this request, however long it counts for others."""
+        if self._heard is None:
+            self._heard = []
+        self._heard.append(Heard(judge, asked, answer))
+
+    def heard(self, judge: Judge, asked: Asked | None) -> Answer | None:
+        """What he said to that."""
+        if self._heard is not None:
+            for each in self._heard:
+                if each.judge is judge and each.asked == asked:
+                    return each.answer
+        return None
+
+    def see_with(self, view: HeadView | None) -> HeadView | None:
+        """Have policies see what they saw before; returns what they have seen until now."""
+        before, self._view = self._view, view
+        return before
 
     def forget_view(self) -> None:
         """Have policies see the request as it is now."""

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.report.story import InForce
 from policies.decision import Decision, Forward
+from policies.kinds.authz.judge import Asked, Judge
 from policies.kinds.shadow.decide import Order
 
 
@@ -108,7 +109,19 @@ class Settle:
         self.what = "normalized"
 
 
-Verdict: TypeAlias = Decision | Refuse | Hold | FallBack | TurnAway | Copies | Settle
+class Consult:
+    """It depends on what somebody says who is not asked in passing: ask him, and then the phase again."""
+
+    __slots__ = ("asked", "judge", "what")
+
+    def __init__(self, judge: Judge, asked: Asked | None) -> None:
+        self.judge = judge
+        self.asked = asked
+        """None: it is not known yet what he has to be told."""
+        self.what = judge.who
+
+
+Verdict: TypeAlias = Decision | Refuse | Hold | FallBack | TurnAway | Copies | Settle | Consult
 
 
 def outcome(verdict: Verdict | None) -> str:

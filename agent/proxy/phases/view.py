@@ -113,6 +113,24 @@ class HeadView:
         claims = self.claims
         return None if claims is None else claims.get(name)
 
+    def headers(self) -> dict[str, str]:
+        """All of them, by lower-case name."""
+        names = dict.fromkeys([field.name.decode("latin-1") for field in self._request.fields])
+        edits = self._edits
+        if edits is not None:
+            for name, _ in (*edits.set, *edits.add):
+                names[name.lower()] = None
+        found: dict[str, str] = {}
+        for name in names:
+            value = self.header(name)
+            if value is not None:
+                found[name] = value
+        return found
+
+    def claimed(self) -> dict[str, str]:
+        """All claims that `authn` has verified."""
+        return {} if self.claims is None else dict(self.claims)
+
 
 def _replaced(edits: Edits, name: str) -> bool:
     """Whether what was sent of a header goes no further."""

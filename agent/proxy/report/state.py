@@ -52,6 +52,7 @@ def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
             "displaced": runtime.security.half_open.displaced,
             "ended": runtime.custody.ended,
         },
+        "judges": runtime.judges.as_frame(),
         "given_up": {"noted": runtime.given_up.noted, "lost": runtime.given_up.lost},
         "counts_lost": runtime.together.lost if runtime.together is not None else 0,
         "records_lost": runtime.recorder.lost,

@@ -34,6 +34,7 @@ class ServiceStats:
         "ejections",
         "failures",
         "faults",
+        "judged",
         "limited",
         "met",
         "outside",
@@ -60,6 +61,8 @@ class ServiceStats:
         """By kind, document, what was done and what would have been (`audited`): what watched documents were asked."""
         self.authorized: dict[str, int] = {}
         """By document, rule and verdict, with tabs between them: what each rule of `authz` decided."""
+        self.judged: dict[str, int] = {}
+        """By document, who was asked besides its rules, and how that went: asked, remembered or failed."""
         self.callers: dict[str, int] = {}
         """By calling service, as far as callers say who they are: requests."""
         self.copies: dict[str, int] = {}
@@ -105,6 +108,10 @@ class ServiceStats:
         found = self.authorized
         count(found, what if what in found or len(found) < MOST_RULES else OTHER_RULES)
 
+    def note_judged(self, what: str) -> None:
+        """Somebody was asked besides the rules; there are as many of them as documents."""
+        count(self.judged, what)
+
     def note_audit(self, kind: str, document: str, done: str, would: str) -> None:
         """A document that is only watched was asked."""
         count(self.audit, "\t".join((kind, document, done, would)))
@@ -143,6 +150,7 @@ class ServiceStats:
             "failures": self.failures,
             "audit": self.audit,
             "authorized": self.authorized,
+            "judged": self.judged,
             "callers": self.callers,
             "copies": self.copies,
             "shed": self.shed,

@@ -35,7 +35,7 @@ from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, outcome, what
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.judged import Judged
+from agent.proxy.request.audit.accountable import Accountable
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import outcome_of_failure
@@ -54,7 +54,7 @@ MAX_HOPS: Final = 10
 _NOTHING: Final[list[bytes]] = []
 
 
-class Exchange(Judged):
+class Exchange(Accountable):
     """One request on its way. Made for its stream."""
 
     __slots__ = ("enough",)
@@ -371,6 +371,8 @@ class Exchange(Judged):
 
     def refuse(self, refuse: Refuse) -> None:
         """Answer in the mesh's own name."""
+        if self.answers_later(refuse):
+            return
         refusal = refuse.refusal
         if self.service is None:
             count(self.runtime.refused, refusal.policy)
@@ -418,6 +420,9 @@ class Exchange(Judged):
             self.attempt.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
         self.forget_tunnel()
+        if self.hearing is not None:
+            self.stop_hearing()
+        self.forget_word()
         self.on_end()
         duration_s = self.reactor.now - self.started
         entered, self.entered = self.entered, None
@@ -432,4 +437,6 @@ class Exchange(Judged):
             stats.observe(self.status, duration_s)
         if self.runtime.recorder.wanted:
             self.record(duration_s)
+        if self.denied is not None or self.accounts:
+            self.account(duration_s)
         self.down.on_handler_end()

@@ -5,7 +5,8 @@ asks, and sends nothing. Neither a count nor anybody's turn nor the next random 
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agent.proxy.http1.head import parse_request
@@ -14,7 +15,8 @@ from agent.proxy.messages.head import BadHead, HeadRules, RequestHead
 from agent.proxy.messages.outgoing import request_fields
 from agent.proxy.messages.words import DECIDES
 from agent.proxy.phases.phase import Phase
-from agent.proxy.phases.verdict import Copies, Refuse, Verdict
+from agent.proxy.phases.subject import Heard
+from agent.proxy.phases.verdict import Consult, Copies, Refuse, Verdict
 from agent.proxy.proof.securing import lane_to, proven_caller, unsafe, wanted_of
 from agent.proxy.report import story
 from agent.proxy.request.attempt import REFUSED_S
@@ -25,6 +27,7 @@ from agent.proxy.table.plan import Plan
 from agent.questions import Explain
 from policies.decision import Redirect, Respond
 from policies.endpoint import Endpoint, Load
+from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.retry import decide as retrying
@@ -35,9 +38,56 @@ from policies.kinds.shed.decide import Store
 from policies.language.trust import SCHEME
 from policies.stranger import Stranger
 
+MOST_ROUNDS: Final = 64
+"""Questions that one explanation may depend on."""
+UNSETTLED: Final = f"it depends on more than {MOST_ROUNDS} answers"
 
-def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
-    """What makes an `agent.questions.Explained`."""
+
+class Explaining:
+    """One that is asked for. Where it depends on what somebody says who is not asked in passing, he is asked, and it is
+    begun anew."""
+
+    __slots__ = ("_asked", "_heard", "_rounds", "_runtime", "_take")
+
+    def __init__(self, runtime: Runtime, asked: Explain, take: Callable[[dict[str, Any]], None]) -> None:
+        """`take`: what an `agent.questions.Explained` is made of; called now or later, once."""
+        self._runtime = runtime
+        self._asked = asked
+        self._take = take
+        self._heard: list[Heard] = []
+        self._rounds = 0
+
+    def tell(self) -> None:
+        """As far as it is known what everybody says."""
+        runtime = self._runtime
+        while self._rounds < MOST_ROUNDS:
+            self._rounds += 1
+            found = explain(runtime, self._asked, self._heard)
+            if not isinstance(found, Consult):
+                self._take(found)
+                return
+            answer = runtime.judges.ask(found.judge, found.asked, self.on_answer)
+            if answer is None:
+                return
+            self._heard.append(Heard(found.judge, found.asked, answer))
+        self._take(
+            {"decisions": [story.entry(None, "admit", "", "not known", UNSETTLED)], "endpoint": None, "status": None}
+        )
+
+    def on_answer(self, judge: Judge, asked: Asked | None, answer: Answer | None) -> None:
+        """On."""
+        if answer is not None:
+            self._heard.append(Heard(judge, asked, answer))
+        self.tell()
+
+
+def explain_soon(runtime: Runtime, asked: Explain, take: Callable[[dict[str, Any]], None]) -> None:
+    """What makes an `agent.questions.Explained`, now or later."""
+    Explaining(runtime, asked, take).tell()
+
+
+def explain(runtime: Runtime, asked: Explain, heard: Sequence[Heard] = ()) -> dict[str, Any] | Consult:
+    """The same by what was heard so far; or who has to be asked first."""
     try:
         request = request_of(asked, runtime.heads)
     except BadHead as bad:
@@ -52,7 +102,11 @@ def explain(runtime: Runtime, asked: Explain) -> dict[str, Any]:
         gateway=asked.gateway,
     )
     explanation.in_the_clear = asked.plain
+    for each in heard:
+        explanation.hear(each.judge, each.asked, each.answer)
     explanation.tell()
+    if explanation.missing is not None:
+        return explanation.missing
     return explanation.as_answer()
 
 
@@ -70,6 +124,7 @@ class Explanation(Walk):
         "_shed",
         "decisions",
         "in_the_clear",
+        "missing",
         "status",
     )
 
@@ -100,6 +155,8 @@ class Explanation(Walk):
         """Of an answer that the mesh would give itself."""
         self.in_the_clear = False
         """Whether it would come from another host in plain text."""
+        self.missing: Consult | None = None
+        """Somebody has to be asked, before it is known what comes next."""
         self._attempts = 0
         self._budget = Budget()
         """The plan's, as it would be."""
@@ -201,6 +258,16 @@ class Explanation(Walk):
     def ask(self, phase: Phase) -> Verdict | None:
         """Peek."""
         return phase.peek(self)
+
+    def consult(self, consult: Consult) -> bool:
+        """Not on the way."""
+        self.missing = consult
+        return False
+
+    def consult_aside(self, phase: Phase, done: Verdict | None, consult: Consult) -> bool:
+        """Neither."""
+        self.missing = self.missing or consult
+        return False
 
     def count(self, phase: Phase, verdict: Verdict) -> None:
         """Nothing."""
@@ -330,7 +397,10 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
 
 def request_of(asked: Explain, rules: HeadRules) -> RequestHead:
     """The request that is asked about. Raises BadHead."""
-    parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
+    try:
+        parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
+    except ValueError as error:
+        raise BadHead(f"no URL: {error}") from None
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [f"{asked.method.upper() or 'GET'} {target} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{field[0]}: {field[1]}" for field in asked.headers if field[0].lower() != "host"]

@@ -13,7 +13,7 @@ from agent.proxy.engine.reactor import Reactor
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.phase import ATTEMPT, Both, Phase
 from agent.proxy.phases.subject import Subject
-from agent.proxy.phases.verdict import Copies, Refuse, Verdict
+from agent.proxy.phases.verdict import Consult, Copies, Refuse, Verdict
 from agent.proxy.report.story import Explained
 from agent.proxy.table.plan import Plan
 from policies.decision import Limits, Redirect, Respond
@@ -39,7 +39,7 @@ class Detours:
 class Hands(Subject):
     """Of a walk."""
 
-    __slots__ = ("entered", "explained", "held")
+    __slots__ = ("_at", "entered", "explained", "held", "row")
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request, reactor)
@@ -48,6 +48,23 @@ class Hands(Subject):
         self.held: Phase | None = None
         """An inbound phase that counts the attempt about to be made."""
         self.explained: Explained | None = None
+        self.row: tuple[Phase, ...] = ()
+        """The inbound phases that it goes past,"""
+        self._at = 0
+        """and the next of them."""
+
+    def pass_by(self, row: tuple[Phase, ...]) -> bool:
+        """Past phases that judge the path that the instance is sent; False: no further."""
+        self.row, self._at = row, 0
+        return self.pass_on()
+
+    def pass_on(self) -> bool:
+        """From the one where it stands."""
+        while self._at < len(self.row):
+            if not self.meet(self.row[self._at]):
+                return False
+            self._at += 1
+        return True
 
     def meet(self, phase: Phase) -> bool:
         """Ask a phase, tell of it, count it, and do what it says: whether the request goes on."""
@@ -55,6 +72,10 @@ class Hands(Subject):
             self._watch(phase, None)
             return True
         verdict = self.ask(phase)
+        while isinstance(verdict, Consult):
+            if not self.consult(verdict):
+                return False
+            verdict = self.ask(phase)
         if self.explained is not None:
             self.explained.append(phase.tell(self, verdict))
         if phase.beside is not None:
@@ -70,6 +91,10 @@ class Hands(Subject):
     def _watch(self, phase: Phase, done: Verdict | None) -> None:
         """Ask a phase that acts on nothing. `done`: what the one that is in force says."""
         verdict = self.ask(phase)
+        while isinstance(verdict, Consult):
+            if not self.consult_aside(phase, done, verdict):
+                return
+            verdict = self.ask(phase)
         if self.explained is not None:
             self.explained.append(phase.tell(self, verdict))
         self.count_audit(phase, done, verdict)
@@ -94,6 +119,14 @@ class Hands(Subject):
 
     def ask(self, phase: Phase) -> Verdict | None:
         """What a phase says."""
+        raise NotImplementedError
+
+    def consult(self, consult: Consult) -> bool:
+        """Ask somebody whom a phase depends on: whether he has answered already; else the request waits here."""
+        raise NotImplementedError
+
+    def consult_aside(self, phase: Phase, done: Verdict | None, consult: Consult) -> bool:
+        """The same for a phase that is only watched: the request goes on, and it is counted when the answer comes."""
         raise NotImplementedError
 
     def count(self, phase: Phase, verdict: Verdict) -> None:
@@ -141,6 +174,10 @@ class Hands(Subject):
     def send(self, endpoint: Endpoint) -> None:
         """To an endpoint that nothing speaks against."""
         raise NotImplementedError
+
+    def waits_for_record(self, plan: Plan) -> bool:
+        """Whether it goes on only when its audit record is on disk; or was refused, since there is none."""
+        return False
 
     def refuse(self, refuse: Refuse) -> None:
         """Answer in the mesh's own name."""

@@ -20,7 +20,8 @@ from typing import Final
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
-from agent.proxy.phases.verdict import Refuse
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.verdict import Consult, Refuse, Verdict
 from agent.proxy.report.access import MAX_USER_AGENT
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
@@ -28,6 +29,7 @@ from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.connections import Connections
 from agent.proxy.table.outliers import hangs, observe, outcome_of, usual_s
+from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.outlier import ejector
 
 NO_ROOM: Final = ("shed", "breaker")
@@ -37,7 +39,7 @@ NO_ROOM: Final = ("shed", "breaker")
 class Judged(Relay):
     """A request by which others are judged."""
 
-    __slots__ = ("attempts", "proof", "proof_s", "why")
+    __slots__ = ("attempts", "hearing", "proof", "proof_s", "why")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
@@ -48,6 +50,8 @@ class Judged(Relay):
         """How long the service took, with all tries."""
         self.why = ""
         """What ended it, other than an endpoint's answer."""
+        self.hearing: Hearing | None = None
+        """It waits for somebody's answer on whom a phase depends."""
 
     def tally(self) -> Connections | None:
         """The service whose endpoints are tried."""
@@ -134,15 +138,68 @@ class Judged(Relay):
         target, endpoint = self.target, self.endpoint
         if self.over or target is None or endpoint is None or not target.rules_changed or not self.is_here(endpoint):
             return
+        if self.hearing is None:  # else it is judged by the new ones as soon as it has its answer
+            self.judge_again()
+
+    def judge_again(self) -> None:
+        """By the rules of now; and once more when somebody has answered on whom they depend."""
+        target = self.target
+        assert target is not None
         self.forget_view()  # with claims that documents of before have verified
         self.see_rewritten()
         for phase in target.plan.guards:
             if phase.kind in ("authn", "authz"):
                 verdict = phase.peek(self)
+                while isinstance(verdict, Consult):
+                    if not self._ask(verdict, Hearing(self, again=True)):
+                        return
+                    verdict = phase.peek(self)
                 if isinstance(verdict, Refuse):
                     self._end_by(verdict)
                     return
         self.forget_view()
+
+    # Asking somebody outside.
+
+    def consult(self, consult: Consult) -> bool:
+        """Whether he has answered already."""
+        if self.endpoint is None or self.target is None:
+            return False  # only those who are asked beside the instance depend on anybody
+        return self._ask(consult, Hearing(self))
+
+    def consult_aside(self, phase: Phase, done: Verdict | None, consult: Consult) -> bool:
+        """Whether he has answered already."""
+        answer = self.runtime.judges.ask(consult.judge, consult.asked, Watching(self, phase, done).on_answer)
+        if answer is None:
+            return False
+        self.hear(consult.judge, consult.asked, answer)
+        return True
+
+    def _ask(self, consult: Consult, hearing: Hearing) -> bool:
+        answer = self.runtime.judges.ask(consult.judge, consult.asked, hearing.on_answer)
+        if answer is None:
+            self.hearing = hearing
+            return False
+        self.hear(consult.judge, consult.asked, answer)
+        return True
+
+    def on_heard(self, *, again: bool) -> None:
+        """Somebody has answered: it goes on from where it was."""
+        self.hearing = None
+        if self.over:
+            return
+        if again:
+            self.judge_again()
+        else:
+            self.deliver_on()
+
+    def stop_hearing(self) -> None:
+        """It is over before there was an answer."""
+        hearing, self.hearing = self.hearing, None
+        if hearing is not None:
+            hearing.end()
+            if not hearing.again:
+                self.let_go()
 
     def _end_by(self, verdict: Refuse) -> None:
         """It was allowed, and is not any more."""
@@ -155,9 +212,13 @@ class Judged(Relay):
             told = said._replace(unsent=False) if said is not None else None
             self.refuse(Refuse(refusal._replace(unsent=False), what=verdict.what, by=verdict.by, said=told))
             return
+        self.on_cut_off(verdict)
         self.why = f"{refusal.reason}, since its rules have changed"
         self.down.abort()
         self.end()
+
+    def on_cut_off(self, verdict: Refuse) -> None:
+        """It was let in, and is not any more."""
 
     def record(self, duration_s: float) -> None:
         """Its line in the access log, once it is over."""
@@ -189,6 +250,59 @@ class Judged(Relay):
                 user_agent,
             )
         )
+
+
+class Hearing:
+    """A request waits for an answer."""
+
+    __slots__ = ("_exchange", "again")
+
+    def __init__(self, exchange: Judged, *, again: bool = False) -> None:
+        """`again`: it is on its way, and only judged anew."""
+        self._exchange: Judged | None = exchange
+        self.again = again
+
+    def on_answer(self, judge: Judge, asked: Asked | None, answer: Answer | None) -> None:
+        """It goes on."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            if answer is not None:
+                exchange.hear(judge, asked, answer)
+            exchange.on_heard(again=self.again)
+
+    def end(self) -> None:
+        """It waits no longer."""
+        self._exchange = None
+
+
+class Watching:
+    """What is only watched waits for an answer, while the request goes on."""
+
+    __slots__ = ("_done", "_exchange", "_phase", "_view")
+
+    def __init__(self, exchange: Judged, phase: Phase, done: Verdict | None) -> None:
+        self._exchange = exchange
+        self._phase = phase
+        self._done = done
+        self._view = exchange.view
+
+    def on_answer(self, judge: Judge, asked: Asked | None, answer: Answer | None) -> None:
+        """It is counted, or somebody else is asked."""
+        exchange, phase = self._exchange, self._phase
+        if answer is not None:
+            exchange.hear(judge, asked, answer)
+        before = exchange.see_with(self._view)
+        verdict = phase.decide(exchange)
+        exchange.see_with(before)
+        while isinstance(verdict, Consult):
+            found = exchange.runtime.judges.ask(verdict.judge, verdict.asked, self.on_answer)
+            if found is None:
+                return
+            exchange.hear(verdict.judge, verdict.asked, found)
+            exchange.see_with(self._view)
+            verdict = phase.decide(exchange)
+            exchange.see_with(before)
+        exchange.count_audit(phase, self._done, verdict)
 
 
 def _kept_waiting(usual_s: float, waited_s: float, least_s: float) -> bool:

@@ -20,7 +20,7 @@ import msgspec
 
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
-from agent.proxy.phases.verdict import FallBack, Hold, Refuse, Settle, TurnAway, Verdict
+from agent.proxy.phases.verdict import Copies, FallBack, Hold, Refuse, Settle, TurnAway, Verdict
 from agent.proxy.proof.securing import tell, wanted_of
 from agent.proxy.report import story
 from agent.proxy.request.hands import Detours, Hands
@@ -107,7 +107,7 @@ class Walk(Hands):
             self.request.target, self.request.place = verdict.target, verdict.place
             self.forget_view()
             return True
-        else:
+        elif isinstance(verdict, Copies):
             self.copy(verdict)
             return True
         return False
@@ -344,23 +344,34 @@ class Walk(Hands):
         target = self.target
         assert target is not None
         self.endpoint = endpoint
-        if target.plan.inbound and self.is_here(endpoint) and not self._come_by(target.plan):
-            return
+        if target.plan.inbound and self.is_here(endpoint):
+            self.see_rewritten()
+            self.forget_claims()
+            if not self.pass_by(target.plan.inbound):
+                return
+        self._hand_over(target, endpoint)
+
+    def _hand_over(self, target: Service, endpoint: Endpoint) -> None:
         if self.explained is not None:
             self._tell_hop(target, endpoint)
+        if target.plan.auditing is not None and self.waits_for_record(target.plan):
+            return
         self.send(endpoint)
+
+    def deliver_on(self) -> None:
+        """After somebody was asked on whom a phase depends: from that phase on; by new ones, where there are any."""
+        target, endpoint = self.target, self.endpoint
+        assert target is not None and endpoint is not None
+        if target.plan.inbound is not self.row:
+            self.deliver(endpoint)
+        elif self.pass_on():
+            self._hand_over(target, endpoint)
 
     def _tell_hop(self, target: Service, endpoint: Endpoint) -> None:
         tls = wanted_of(target, endpoint, self.stranger)
         if endpoint.via or (tls is not None and (tls.origin is not None or not self.inbound)):
             assert self.explained is not None
             self.explained.append(tell(self.runtime, endpoint, self.caller, tls, target.plan.policies))
-
-    def _come_by(self, plan: Plan) -> bool:
-        """Past the inbound phases, which judge the path that the instance is sent; False: no further."""
-        self.see_rewritten()
-        self.forget_claims()
-        return all(self.meet(phase) for phase in plan.inbound)
 
     def see_rewritten(self) -> None:
         """Have phases see the request as the instance does, where its route has rewritten it."""

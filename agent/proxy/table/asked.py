@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from agent.proxy.phases.authorization import Authorization, Rules
 from agent.proxy.phases.breakers import Breakers
 from agent.proxy.phases.closed import Closed, Shut
 from agent.proxy.phases.copies import Copying
 from agent.proxy.phases.faults import Faults
-from agent.proxy.phases.guards import Authentication, Authorization, Guards, Issuers, Level, Rules
+from agent.proxy.phases.guards import Authentication, Guards, Issuers, Level
 from agent.proxy.phases.limits import Limits
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
@@ -24,11 +25,14 @@ from agent.proxy.table.lasting import Book, Lasting
 from policies.catalogue import KINDS
 from policies.decision import Guard
 from policies.kind import Kind, Scope, Side
+from policies.kinds.audit import decide as audit
+from policies.kinds.audit.document import Audit
 from policies.kinds.authn import decide as authn
 from policies.kinds.authn.document import Authn
 from policies.kinds.authn.keyring import Keyring
 from policies.kinds.authz import decide as authz
 from policies.kinds.authz.document import Authz
+from policies.kinds.authz.judge import Judge
 from policies.kinds.breaker import decide as breaker
 from policies.kinds.breaker.document import Breaker
 from policies.kinds.export import decide as export
@@ -55,7 +59,7 @@ from policies.language.document import Document
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
     (
-        *("path", "authn", "authz", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
+        *("path", "authn", "authz", "audit", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
         *("outlier", "shed", "balance", "retry", "shadow"),
     )
 )
@@ -106,11 +110,13 @@ class Asked:
     """Never changes."""
 
     __slots__ = (
+        "auditing",
         "book",
         "breaker",
         "early",
         "ejection",
         "exports",
+        "judges",
         "limits",
         "met",
         "paths",
@@ -178,10 +184,17 @@ class Asked:
             known = policies["authn"]
             people = [Issuers(each, compiled.level("authn", each, compiled.people)) for each in known.levels]
             self.met["authn"] = Authentication(state, known, people)
+        self.judges: tuple[Judge, ...] = ()
+        """Whom requests may have to wait for."""
         self.early: Authorization | None = None
         """Rules that callers' agents ask as well."""
         if document_of(policies, "authz", Authz) is not None:
             self._authorize(state, policies["authz"], compiled)
+        self.auditing: audit.Compiled | None = None
+        """What is recorded of requests."""
+        if document_of(policies, "audit", Audit) is not None:
+            wanted = [compiled.level("audit", each, audit.compile) for each in policies["audit"].levels]
+            self.auditing = audit.together(wanted)
         self.tls = _tls(policies)
         self.exports = _exports(policies)
         """Hosts that take callers of other trust domains in."""
@@ -191,8 +204,9 @@ class Asked:
                 self.serving = self.met[each.kind]
 
     def _authorize(self, state: Lasting, in_force: InForce, compiled: Compiled) -> None:
-        levels = [Rules(each, compiled.level("authz", each, _authorizing(each.key))) for each in in_force.levels]
+        levels = [Rules(each, _rules(state, each, compiled)) for each in in_force.levels]
         self.met["authz"] = Authorization(state, in_force, levels)
+        self.judges = tuple([judge for level in levels for judge in level.compiled.judges])
         early = [level for level in levels if level.compiled.outbound]
         if early:
             self.early = Authorization(state, early[0].in_force, early, early=True)
@@ -201,6 +215,21 @@ class Asked:
     def whole(self) -> Phase | None:
         """The breaker of the service as a whole."""
         return self.breaker if self.breaker is not None and self.breaker.compiled.service is not None else None
+
+
+def _rules(state: Lasting, in_force: InForce, compiled: Compiled) -> authz.Compiled:
+    """One that asks somebody is kept with the service: what he has answered outlives changes of other documents."""
+    document = in_force.document
+    assert isinstance(document, Authz)
+    place = f"{in_force.mode} {in_force.key}"
+    known = state.asking.get(place)
+    if known is not None and known[0] == document:
+        kept: authz.Compiled = known[1]
+        return kept
+    found: authz.Compiled = compiled.level("authz", in_force, _authorizing(in_force.key))
+    if found.judges and "*" not in in_force.key:
+        state.asking[place] = (document, found)
+    return found
 
 
 def _authorizing(key: str) -> Callable[[Any], authz.Compiled]:

@@ -6,6 +6,8 @@ A leaf: plans and their phases refer to it, it to none of them.
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.report.news import News
 from agent.proxy.report.stats import ServiceStats, count
@@ -20,6 +22,7 @@ from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.quantile import Recent
 from policies.kinds.shed.backpressure import Backpressure
 from policies.kinds.shed.limiter import Limiter
+from policies.language.document import Document
 from policies.together import Together
 
 
@@ -42,6 +45,7 @@ class Lasting(Book):
     """Of one service, in one worker."""
 
     __slots__ = (
+        "asking",
         "audits",
         "backpressure",
         "budget",
@@ -63,6 +67,8 @@ class Lasting(Book):
         super().__init__()
         self.audits: Book | None = None
         """Where there are documents that are only watched."""
+        self.asking: dict[str, tuple[Document, Any]] = {}
+        """By mode and pattern: documents of `authz` that have somebody asked, and what they compile to."""
         self.name = name
         self.together = together
         self.news = news

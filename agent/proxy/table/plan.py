@@ -67,7 +67,9 @@ class Plan:
         "_groups",
         "_states",
         "_zone",
+        "accounts",
         "asked",
+        "auditing",
         "balancer",
         "bounds_whole_request",
         "breaker",
@@ -79,6 +81,7 @@ class Plan:
         "guards",
         "imported",
         "inbound",
+        "judges",
         "keeping_out",
         "leaving",
         "limits",
@@ -150,8 +153,15 @@ class Plan:
         self._line_up(state, asked, self.watched)
         self.limits, self.breaker, self.outlier = asked.limits, asked.breaker, asked.ejection
         self.shadow, self.shed = asked.shadow, asked.shed
+        self.auditing = asked.auditing
+        """What is recorded of its requests; None: no document says anything of it."""
+        watched = self.watched
+        self.accounts = asked.auditing is not None or (watched is not None and watched.auditing is not None)
+        """Whether any document says so, be it one that is only watched."""
         self.exports = asked.exports
         """Hosts that take callers of other trust domains in."""
+        self.judges = asked.judges if self.watched is None else (*asked.judges, *self.watched.judges)
+        """Who may have to be asked about requests, besides what is decided here."""
         self.tls = asked.tls
         """Whether hops are TLS, for those who call this service and for its own agents; None: no document is for it."""
         self.keeping_out = self._keeping_out()
@@ -200,6 +210,8 @@ class Plan:
         self.limits, self.breaker = before.limits, before.breaker
         self.shadow, self.shed, self.outlier = before.shadow, before.shed, before.outlier
         self.tls, self.exports = before.tls, before.exports
+        self.judges = before.judges
+        self.auditing, self.accounts = before.auditing, before.accounts
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest

@@ -18,6 +18,7 @@ from policies.decision import Denied
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.authz.condition import Condition
 from policies.kinds.authz.document import DEFAULT, Authz, Rule, name_of
+from policies.kinds.authz.judge import Judge, Ruling
 from policies.kinds.authz.paths import Paths, readings
 from policies.kinds.authz.reading import Reading
 from policies.kinds.authz.source import Sources
@@ -28,20 +29,6 @@ MOST_METHODS: Final = 4
 """That one request may ask to be taken for."""
 SAID: Final = "not allowed"
 """All that a caller is told."""
-
-
-class Ruling:
-    """What a rule says of each request that it decides."""
-
-    __slots__ = ("allows", "counted", "reason", "rule")
-
-    def __init__(self, key: str, rule: str, *, allows: bool) -> None:
-        self.allows = allows
-        self.rule = rule
-        whose = "no rule allows it" if rule == DEFAULT else f"by the rule {rule}"
-        self.reason = f"policies/authz/{key}: {whose}"
-        """Of a denial, for who operates."""
-        self.counted = f"{key}\t{rule}\t{'allowed' if allows else 'denied'}"
 
 
 def compile(document: Authz, scope: Scope = ANYWHERE) -> Compiled:
@@ -62,13 +49,18 @@ class Compiled:
         "_rest",
         "_rulings",
         "_sources",
+        "judges",
+        "key",
         "outbound",
     )
 
     def __init__(self, document: Authz, key: str) -> None:
         self.outbound = document.outbound
         """Whether callers' agents ask as well."""
-        self._default = Ruling(key, DEFAULT, allows=document.default == "allow")
+        self.key = key
+        self.judges: tuple[Judge, ...] = _judges(document, key)
+        """Who has to allow what the rules let pass, in the order in which they are asked."""
+        self._default = Ruling(key, DEFAULT, allows=document.default == "allow" or document.judges_all)
         self._refuses = Ruling(key, DEFAULT, allows=False)
         self._rulings: list[Ruling] = []
         self._rest: list[Predicate | None] = []
@@ -76,7 +68,7 @@ class Compiled:
         self._paths = Paths()
         self._any_method = 0
         self._methods: dict[str, int] = {}
-        for n, rule in enumerate(document.rules):
+        for n, rule in enumerate(document.ordered):
             self._rulings.append(Ruling(key, name_of(rule, n), allows=rule.allow is not None))
             self._rest.append(_rest_of(rule))
             self._add(1 << n, rule)
@@ -95,16 +87,15 @@ class Compiled:
         found = self._first(request)
         if not found.allows:
             return found
-        overriding, paths = request.overriding, readings(request.path, request.whole_path)
-        if not overriding and not paths:
+        others = taken_for(request)
+        if others is None:
             return found
-        if len(overriding) > MOST_METHODS:
+        if not others:
             return self._refuses
-        for path in [request.path, *paths]:
-            for method in [request.method, *overriding]:
-                ruling = self._first(Reading(request, path, method))
-                if not ruling.allows:
-                    return ruling
+        for other in others:
+            ruling = self._first(other)
+            if not ruling.allows:
+                return ruling
         return found
 
     def _first(self, request: RequestView) -> Ruling:
@@ -125,6 +116,29 @@ class Compiled:
         """As a guard."""
         ruling = self.judge(request)
         return None if ruling.allows else Denied(403, ruling.reason, ruling.rule)
+
+
+def taken_for(request: RequestView) -> list[Reading] | None:
+    """All that some service could take a request for; None: for nothing but what it is; empty: for too much."""
+    overriding, paths = request.overriding, readings(request.path, request.whole_path)
+    if not overriding and not paths:
+        return None
+    found: list[Reading] = []
+    if len(overriding) > MOST_METHODS:
+        return found
+    for path in [request.path, *paths]:
+        for method in [request.method, *overriding]:
+            found.append(Reading(request, path, method))
+    return found
+
+
+def _judges(document: Authz, key: str) -> tuple[Judge, ...]:
+    found: list[Judge] = []
+    if document.rego is not None:
+        found.append(Judge(key, document.rego))
+    if document.opa is not None:
+        found.append(Judge(key, None, document.opa))
+    return tuple(found)
 
 
 def _rest_of(rule: Rule) -> Predicate | None:

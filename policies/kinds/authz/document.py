@@ -1,4 +1,5 @@
-"""`authz`: who may do what. Ordered rules; the first that matches decides, and `default` where none does."""
+"""`authz`: who may do what. Ordered rules; the first that matches decides, and `default` where none does. What they let
+pass, Rego or an external OPA may deny."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from policies.kinds.authz.condition import MAX_CONDITIONS, check_condition
+from policies.kinds.authz.outside import Opa, Rego, check_opa, check_rego
 from policies.kinds.authz.source import check_source
 from policies.language.document import Document
 from policies.language.matching import Match, check_ungrouped
@@ -41,7 +43,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Match | None, Meta(description="A request for which all of it holds is none that the rule is for")
     ] = msgspec.field(default=None, name="not")
 
-    when: Annotated[str, Meta(description="A condition in CEL, such as source.service == 'shop'")] = ""
+    when: Annotated[
+        str, Meta(description="A condition in CEL, such as source.service == 'shop'", extra={"needs": "cel"})
+    ] = ""
 
     @property
     def sources(self) -> tuple[str, ...] | str:
@@ -53,7 +57,14 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Authz(Document, frozen=True, kw_only=True):
     """The document."""
 
-    rules: Annotated[tuple[Rule, ...], Meta(max_length=MAX_RULES, description="The first that matches decides")]
+    rules: (
+        Annotated[tuple[Rule, ...], Meta(max_length=MAX_RULES, description="The first that matches decides")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    rego: Annotated[
+        Rego | None, Meta(description="Modules in Rego that have to allow it, too", extra={"needs": "rego"})
+    ] = None
+    opa: Annotated[Opa | None, Meta(description="An Open Policy Agent that has to allow it, too")] = None
     default: Annotated[Literal["deny", "allow"], Meta(description="What becomes of requests that no rule matches")] = (
         "deny"
     )
@@ -61,20 +72,42 @@ class Authz(Document, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Rules that say something, of somebody, under a name of their own."""
-        if not self.rules and self.default == "allow":
+        rules = self.ordered
+        if self.rules is msgspec.UNSET and self.rego is None and self.opa is None:
+            raise Flaw("$", "missing field 'rules'")
+        if not rules and self.default == "allow":
             raise Flaw("$", "no rule and default: allow, which denies nothing; delete the key instead")
-        if sum(bool(rule.when) for rule in self.rules) > MAX_CONDITIONS:
+        self._check_outside()
+        if sum(bool(rule.when) for rule in rules) > MAX_CONDITIONS:
             raise Flaw(
                 "$.rules", f"more than {MAX_CONDITIONS} rules with `when`; match and not are looked up, it is not"
             )
-        if self.outbound and any(rule.match.claims or (rule.not_ and rule.not_.claims) for rule in self.rules):
+        if self.outbound and any(rule.match.claims or (rule.not_ and rule.not_.claims) for rule in rules):
             raise Flaw("$.outbound", "callers' agents verify no tokens, so no rule with claims can be asked there")
         names: set[str] = set()
-        for n, rule in enumerate(self.rules):
+        for n, rule in enumerate(rules):
             path = below("$", "rules", n)
             _check_name(rule.name, names, below(path, "name"))
             _check_sources(rule, path)
             _check_conditions(rule, path)
+
+    def _check_outside(self) -> None:
+        if self.rego is not None:
+            check_rego(self.rego, "$.rego")
+        if self.opa is not None:
+            check_opa(self.opa, "$.opa")
+        if self.outbound and self.rules is msgspec.UNSET:
+            raise Flaw("$.outbound", "callers' agents ask rules only, and there are none")
+
+    @property
+    def ordered(self) -> tuple[Rule, ...]:
+        """Its rules, as far as there are any."""
+        return () if isinstance(self.rules, msgspec.UnsetType) else self.rules
+
+    @property
+    def judges_all(self) -> bool:
+        """Whether it has no rules, and leaves all to others."""
+        return isinstance(self.rules, msgspec.UnsetType)
 
 
 def name_of(rule: Rule, place: int) -> str:

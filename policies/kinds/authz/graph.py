@@ -48,7 +48,7 @@ def named(levels: Iterable[tuple[str, Authz]]) -> list[str]:
     """The callers that documents speak of, in their order."""
     found: dict[str, None] = {}
     for _, document in levels:
-        for rule in document.rules:
+        for rule in document.ordered:
             found |= dict.fromkeys(_canonical(source) for source in _sources(rule))
     return list(found)
 
@@ -64,9 +64,18 @@ def _canonical(source: str) -> str:
 
 
 def _of_level(pattern: str, document: Authz, caller: str) -> May:
+    """Of what rules let pass, nobody knows how much Rego and an OPA allow."""
+    found = _by_rules(pattern, document, caller)
+    asked = [f"authz/{pattern}: {who}" for who in ("rego", "opa") if getattr(document, who) is not None]
+    if not asked or found.what == NONE:
+        return found
+    return May(SOME, (*(() if document.judges_all else found.by), *asked))
+
+
+def _by_rules(pattern: str, document: Authz, caller: str) -> May:
     allowing: list[str] = []
     denies = False
-    for n, rule in enumerate(document.rules):
+    for n, rule in enumerate(document.ordered):
         covers = _covers(rule, caller)
         if covers == NONE:
             continue
@@ -77,7 +86,7 @@ def _of_level(pattern: str, document: Authz, caller: str) -> May:
             allowing.append(text)
         else:
             denies = True
-    return _decided(document.default == "allow", f"authz/{pattern}: {DEFAULT}", allowing, denies)
+    return _decided(document.default == "allow" or document.judges_all, f"authz/{pattern}: {DEFAULT}", allowing, denies)
 
 
 def _decided(allows: bool, text: str, allowing: list[str], denies: bool) -> May:

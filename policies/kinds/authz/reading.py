@@ -46,3 +46,11 @@ class Reading:
     def claim(self, name: str) -> str | None:
         """As the other's."""
         return self._request.claim(name)
+
+    def headers(self) -> dict[str, str]:
+        """As the other's."""
+        return self._request.headers()
+
+    def claimed(self) -> dict[str, str]:
+        """As the other's."""
+        return self._request.claimed()

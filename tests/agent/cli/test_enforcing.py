@@ -216,3 +216,46 @@ async def test_status_lists_them(etcd: EtcdProcess, store: EtcdStore, tmp_path: 
     await store.put(KEYS.version("old"), b"?")
     done = shoal(etcd, "status")
     assert done.returncode == 1 and f"malformed {KEYS.version('old')}: $: not JSON" in done.stdout
+
+
+# Packages.
+
+
+WHEN = {"rules": [{"allow": ["*"]}, {"allow": "anybody", "when": "request.path == '/'"}]}
+REGO = {"rego": {"modules": {"x.rego": "package shoal\nallow if true"}}}
+
+
+def without(*names: str) -> Version:
+    return msgspec.structs.replace(known_here(), lacks=list(names))
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        (
+            WHEN,
+            "authz/pets.production is not enforced by bare, which has not what $.rules[].when needs: "
+            "pip install 'shoal-mesh[cel]'",
+        ),
+        (
+            REGO,
+            "authz/pets.production is not enforced by bare, which has not what $.rego needs: "
+            "pip install 'shoal-mesh[rego]'",
+        ),
+        ({**WHEN, **REGO}, "pip install 'shoal-mesh[cel,rego]'"),
+        ({"rules": [{"allow": ["*"], "when": ""}]}, ""),
+    ],
+)
+def test_a_host_without_a_package_is_named(document: Any, says: str) -> None:
+    """That a document needs."""
+    found = unable(
+        census(full=without(), bare=without("cel", "rego")),
+        [text(document, "authz")],
+    )
+    assert len(found) == bool(says)
+    assert not says or str(found[0]).endswith(says)
+
+
+def test_this_host_tells_what_it_lacks() -> None:
+    """Nothing, while the tests run: development has all."""
+    assert known_here().lacks == []

@@ -473,7 +473,7 @@ def test_a_signal_that_only_reopens_the_access_log(mesh: Mesh, tmp_path: Path) -
         (folder / "access.log").rename(folder / "access.2")
         (folder / "access.log").mkdir()
         agent.tell(signal.SIGUSR1)
-        until("said", lambda: "cannot open the access log" in agent.log.read_text())
+        until("said", lambda: f"cannot open {folder}/access.log" in agent.log.read_text())
         traffic.more(50)
     until("every line", lambda: len(lines_of(folder)) == counted(agent))
     assert traffic.failures == []

@@ -10,10 +10,12 @@ import pytest
 
 from agent.settings.document import (
     Admin,
+    AuditSettings,
     AuthnPart,
     CallerSettings,
     Checks,
     Etcd,
+    GuardPart,
     Hooks,
     IdentitySettings,
     Inbound,
@@ -26,7 +28,9 @@ from agent.settings.document import (
     Outbound,
     PeoplePart,
     ProgramSettings,
+    RecordsPart,
     Settings,
+    SinkSettings,
     Topics,
 )
 from agent.settings.file import parse
@@ -46,10 +50,14 @@ PARTS = {
     "hooks": Hooks,
     "authn": AuthnPart,
     "topics": Topics,
+    "audit": AuditSettings,
     "checks": Checks,
     "origins": Origins,
+    "guard": GuardPart,
     "programs": ProgramSettings,
     "identity": IdentitySettings,
+    "records": RecordsPart,
+    "records.sinks": SinkSettings,
 }
 
 
@@ -81,12 +89,17 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
         "hooks",
         "authn",
         "topics",
+        "audit",
         "checks",
+        "opa",
         "origins",
+        "guard",
         "programs",
         "identity",
         "instances",
         "callers",
+        "records",
+        "sinks",
     }
     for name in part.__struct_fields__:
         if name not in tables:
@@ -96,7 +109,21 @@ def test_every_setting_is_in_the_example_and_explained(part: type[msgspec.Struct
 
 @pytest.mark.parametrize(
     "part",
-    [Settings, Etcd, Outbound, Inbound, Admin, MetricsPart, LocalPart, Limits, Hooks, Topics, Checks, ProgramSettings],
+    [
+        Settings,
+        Etcd,
+        Outbound,
+        Inbound,
+        Admin,
+        MetricsPart,
+        LocalPart,
+        Limits,
+        Hooks,
+        Topics,
+        AuditSettings,
+        Checks,
+        ProgramSettings,
+    ],
     ids=lambda part: part.__name__,
 )
 def test_the_defaults_are_those_of_the_page(part: type[msgspec.Struct]) -> None:

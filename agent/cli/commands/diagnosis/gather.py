@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.census import take
+from agent.cli.commands.network.guard_rules import TABLE
 from agent.cli.etcd_client import ask
 from agent.cli.failure import Failure
 from agent.cli.findings.facts import Facts, OtherMesh
@@ -17,8 +20,6 @@ from registry.store import Refused, prefix_end
 if TYPE_CHECKING:
     from agent.cli.options import Options
     from registry.store import Store
-
-_LISTENS: Final = "0A"
 
 
 def facts_of(options: Options) -> Facts:
@@ -40,7 +41,7 @@ async def _facts(store: Store, options: Options) -> Facts:
         not_seen=not_seen,
         local=local_agent(options),
         place=options.admin.place,
-        wide=_wide_ports(),
+        guard=_guard_stands(),
     )
 
 
@@ -71,23 +72,21 @@ async def _around(store: Store, mesh: str) -> tuple[dict[str, str], dict[str, Ot
 def local_agent(options: Options) -> dict[str, Any] | None:
     """What the agent on this host says of itself; None when none answers."""
     try:
-        told: dict[str, Any] = options.admin.get("/state", [("services", "0")])
+        return options.admin.state()
     except Failure:
         return None
-    return told
 
 
-def _wide_ports() -> frozenset[int]:
-    """Where something here listens on every address (proc(5), /proc/net/tcp)."""
-    found: set[int] = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path("/proc/self/net", table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            words = line.split()
-            host, _, port = words[1].partition(":")
-            if words[3] == _LISTENS and not host.strip("0"):
-                found.add(int(port, 16))
-    return frozenset(found)
+def _guard_stands() -> bool | None:
+    """Whether the rules of `shoal guard` are there; None: we may not look, or cannot."""
+    program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None or os.geteuid() != 0:
+        return None
+    words = [program, "list", "table", "inet", TABLE]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=5, check=False)  # noqa: S603 - words of ours
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode and b"No such file" not in done.stderr:
+        return None
+    return not done.returncode

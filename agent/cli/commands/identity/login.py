@@ -76,9 +76,10 @@ def _first(text: str) -> Login:
 
 def _renewed(mesh: str) -> Login:
     """By the login that stands."""
+    import msgspec
+
     from agent.cli.identity.joining import renew_at
     from agent.cli.people.login import HELD, folder, load
-    from agent.identity.bundles import parse_bundle
     from agent.identity.certificates import make_request
     from agent.identity.spiffe import person_id
     from agent.identity.tokens import Place
@@ -90,12 +91,12 @@ def _renewed(mesh: str) -> Login:
     if login.until <= time.time():
         person = login.person
         raise Failure(f"the login of {person} has ended; `shoal person add {person}` makes a token for another")
-    bundle = parse_bundle(login.trust_domain, login.bundle.encode())
     who, held, key = person_id(login.trust_domain, login.person), folder(mesh) / HELD, _key()
     csr = make_request(key).decode()
     places = [Place(each.host, each.address, each.port) for each in login.issuers]
-    chain = _of_any(places, lambda place: renew_at(place, who, held, bundle, csr, chain_of, time.time()))
-    return _kept(login, key, chain)
+    else_ = f"if the mesh's root was replaced since the last login, `shoal person add {login.person}` makes a token"
+    member = _of_any(places, lambda place: renew_at(place, who, held, login.bundle, csr, chain_of, time.time()), else_)
+    return _kept(msgspec.structs.replace(login, bundle=member.document), key, member.chain)
 
 
 def _key() -> ec.EllipticCurvePrivateKey:
@@ -104,8 +105,8 @@ def _key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _of_any(places: Iterable[Place], ask: Callable[[Place], T]) -> T:
-    """What the first issuer answers that can. Raises Failure."""
+def _of_any(places: Iterable[Place], ask: Callable[[Place], T], else_: str = "") -> T:
+    """What the first issuer answers that can; `else_`: what to do where none does. Raises Failure."""
     from agent.cli.identity.joining import Away
 
     said: list[str] = []
@@ -114,7 +115,7 @@ def _of_any(places: Iterable[Place], ask: Callable[[Place], T]) -> T:
             return ask(place)
         except Away as away:
             said.append(str(away))
-    raise Failure(f"no issuer answers: {'; '.join(said)}", Exit.UNREACHABLE)
+    raise Failure("; ".join(filter(None, (f"no issuer answers: {'; '.join(said)}", else_))), Exit.UNREACHABLE)
 
 
 def _kept(login: Login, key: ec.EllipticCurvePrivateKey, chain: tuple[x509.Certificate, ...]) -> Login:

@@ -62,6 +62,38 @@ def add(
     options.printer.text(f"shoal login {token}")
 
 
+@app.command("set")
+def set_(
+    context: typer.Context,
+    name: NameArgument,
+    role: Annotated[
+        Literal["view", "operate"] | None,
+        typer.Option("--role", help="What agents let him do over the network: view or operate."),
+    ] = None,
+    description: Annotated[str | None, typer.Option("--description", help="For people.")] = None,
+) -> None:
+    """Change what somebody may, at once, without another login.
+
+    Example:  shoal person set ada --role view
+    """
+    from agent.cli.etcd_client import ask
+    from agent.cli.identity.domain import settle
+    from agent.cli.people.adding import changed
+
+    options: Options = context.obj
+    if role is None and description is None:
+        raise Failure("nothing to change: --role, --description, or both", Exit.USAGE)
+
+    def decide(domain: Domain) -> tuple[Change, None]:
+        return changed(domain, name, description, who(options.mesh), role), None
+
+    _, _, revision = ask(options, lambda store: settle(store, options.mesh, decide))
+    if options.printer.json:
+        options.printer.value({"person": name, "revision": revision})
+        return
+    options.printer.text(f"{revision}")
+
+
 @app.command("list")
 def list_(context: typer.Context) -> None:
     """List who may log in, and whose token waits. Where it cannot be read what somebody may, agents go by what they

@@ -16,6 +16,7 @@ import agent
 from agent import build
 from agent.control.admin.state import table_age_s
 from agent.control.parts import Parts
+from agent.control.records.records import ACCESS_LOG
 
 Counter: TypeAlias = tuple[str, ...]
 """A name of `COUNTERS`, and the values of its labels."""
@@ -40,6 +41,10 @@ GAUGES: Final = {
     "shoal_identity_bundle_sequence": "Of the trust bundle that is in force here",
     "shoal_identity_revoked": "Revocations that are known here",
     "shoal_identity_requests_waiting": "Signing requests that no issuer has answered, as this one sees them",
+    "shoal_audit_waiting": "Audit records that are not written yet",
+    "shoal_audit_failing": "1 while audit records cannot be written; /state says why",
+    "shoal_audit_last": "Number of the last audit record of this host",
+    "shoal_audit_countersigned": "Number of the last audit record whose head another agent has countersigned",
     "shoal_issuers": "Issuers of tokens whose keys this agent fetches",
     "shoal_issuer_failing": "Of those, the ones whose keys could not be fetched last",
     "shoal_issuer_unknown": "Of those, the ones whose keys were never got: their tokens are answered with 503",
@@ -57,11 +62,17 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_comparisons": ("Requests whose answers were compared",),
     "shoal_comparisons_dropped": ("Requests whose answers were not, because there were too many",),
     "shoal_access_log_lines_lost": ("Lines that could not be written",),
+    "shoal_records": ("Records that a sink has taken", "sink", "kind"),
+    "shoal_records_lost": ("Records that a sink has not taken, and never will", "sink", "kind"),
+    "shoal_questions": ("What people asked of all agents, each of them of one host",),
+    "shoal_questions_unanswered": ("Of those, what was not answered", "why"),
     "shoal_lease_grants": ("Leases taken",),
     "shoal_control_loop_late": ("How often control's loop was late by a quarter of a second or more",),
     "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
     "shoal_identity_signed": ("Certificates that this host has signed",),
     "shoal_identity_refused": ("Signing requests that it has refused",),
+    "shoal_audit_records": ("Audit records that were written",),
+    "shoal_audit_records_lost": ("Audit records that were not",),
     "shoal_issuer_fetches": ("How often keys were fetched", "source", "outcome"),
     "shoal_hook_deliveries": ("What webhooks were told", "hook", "outcome"),
     "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
@@ -112,6 +123,7 @@ def _gauges(parts: Parts) -> dict[str, float]:
         "shoal_control_loop_late_worst_seconds": parts.here.watchdog.lateness.worst_s,
         **parts.issuers.gauges(),
         **parts.identity.gauges(),
+        **parts.audit.gauges(),
     }
 
 
@@ -121,7 +133,7 @@ def _up_s(parts: Parts) -> float:
 
 def counters(parts: Parts) -> dict[Counter, float]:
     """Since the agent was started, by whichever of its processes; an upgrade and SIGHUP do not start it."""
-    lateness, shadow, access = parts.here.watchdog.lateness, parts.traffic.shadow, parts.traffic.access
+    lateness, shadow, records = parts.here.watchdog.lateness, parts.traffic.shadow, parts.records
     found: dict[Counter, float] = {
         ("shoal_worker_restarts",): parts.fleet.restarts,
         ("shoal_frames_mishandled",): parts.fleet.mishandled.total(),
@@ -130,14 +142,22 @@ def counters(parts: Parts) -> dict[Counter, float]:
         ("shoal_events_lost",): parts.events.detector.lost,
         ("shoal_comparisons",): shadow.compared,
         ("shoal_comparisons_dropped",): shadow.dropped,
-        ("shoal_access_log_lines_lost",): access.lost if access is not None else 0,
+        ("shoal_access_log_lines_lost",): records.lost(ACCESS_LOG),
+        ("shoal_questions",): parts.fanout.asked,
         ("shoal_lease_grants",): parts.here.holder.regrants,
         ("shoal_control_loop_late",): lateness.count,
         ("shoal_control_loop_late_seconds",): lateness.total_s,
         **parts.identity.counters(),
+        **parts.audit.counters(),
     }
     for (hook, outcome), number in parts.events.delivery.outcomes.items():
         found["shoal_hook_deliveries", hook, outcome] = number
+    for sink in records.sinks:
+        for kind in sink.kinds:
+            found["shoal_records", sink.name, kind] = sink.waiting.delivered[kind]
+            found["shoal_records_lost", sink.name, kind] = sink.waiting.lost[kind]
+    for why, number in parts.fanout.unanswered.items():
+        found["shoal_questions_unanswered", why] = number
     for (source, outcome), number in parts.issuers.fetches.items():
         found["shoal_issuer_fetches", source, outcome] = number
     for topic in parts.traffic.requests.as_state():

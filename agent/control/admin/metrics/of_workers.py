@@ -115,6 +115,11 @@ def _add_authorized(family: Any, name: str, service: dict[str, Any]) -> None:
         family.add_metric([name, *words.split("\t")], number)
 
 
+def _add_judged(family: Any, name: str, service: dict[str, Any]) -> None:
+    for words, number in sorted(service.get("judged", {}).items()):
+        family.add_metric([name, *words.split("\t")], number)
+
+
 def _add_breaker(family: Any, name: str, service: dict[str, Any]) -> None:
     if service["breaker"]:
         family.add_metric([name], max(WORST[state] for state in service["breaker"]))
@@ -151,6 +156,10 @@ _FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
         _add_audits,
     ),
     (_counter("shoal_authz", "What rules decided", *("document", "rule", "verdict")), _add_authorized),
+    (
+        _counter("shoal_authz_asked", "What was asked besides rules", *("document", "who", "outcome")),
+        _add_judged,
+    ),
     (_counter("shoal_request_bytes", "Bytes of request bodies"), _one(lambda service: service["bytes_in"])),
     (_counter("shoal_response_bytes", "Bytes of response bodies"), _one(lambda service: service["bytes_out"])),
     (_gauge("shoal_requests_active", "Requests in flight"), _one(lambda service: service["active"])),
@@ -208,6 +217,7 @@ def _sum(workers: Sequence[dict[str, Any]], path: Sequence[str]) -> float:
 
 
 _GAUGES: Final = {
+    "shoal_authz_asked_open": ("Questions to Rego and OPAs without an answer yet", "judges", "open"),
     "shoal_connections_open": ("Client connections", "connections", "open"),
     "shoal_upstream_connections_open": ("Connections to endpoints", "pool", "open"),
     "shoal_upstream_connections_idle": ("Idle ones of them", "pool", "idle"),
@@ -240,6 +250,13 @@ _COUNTERS: Final = {
         "noted",
     ),
     "shoal_given_up_calls_lost": ("Of those, how many gave way to others too early", "given_up", "lost"),
+    "shoal_authz_rego_answers": ("Questions to Rego that were answered", "judges", "rego_answers"),
+    "shoal_authz_rego_failed": ("Questions to Rego without an answer", "judges", "rego_failed"),
+    "shoal_authz_rego_seconds": ("How long those answers took", "judges", "rego_seconds"),
+    "shoal_authz_rego_evaluators": ("Processes that evaluate Rego, started", "judges", "started"),
+    "shoal_authz_opa_answers": ("Questions to OPAs that were answered", "judges", "opa_answers"),
+    "shoal_authz_opa_failed": ("Questions to OPAs without an answer", "judges", "opa_failed"),
+    "shoal_authz_opa_seconds": ("How long those answers took", "judges", "opa_seconds"),
     "shoal_counts_lost": (
         "What a worker counted by itself because there was no place where all of them count",
         "counts_lost",

@@ -5,7 +5,8 @@ Laws
   may be a thousand, and a start reads all of them: it is done in a thread, one after the other, and the loop goes on.
   One that is short cannot ask for much: the way to a thread and back would take longer.
 - Nothing is in force before everything of its revision has been read: `Table.apply` is one call, as it was.
-- No document is refused for the time that it took. A slow host would refuse what the others enforce.
+- No document is refused for the time that it took. A slow host would refuse what the others enforce. (Of Rego, which a
+  library compiles that knows no bounds, the processor time is bounded; workers allow three times as much.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 import trio
 
+from agent.rego.proving import prove
 from policies.catalogue import parse
 from policies.language.document import Document, Invalid
 from policies.language.plain import Flaw, load
@@ -40,8 +42,8 @@ Put: TypeAlias = tuple[str, str, bytes]
 
 
 def read(kind: str, pattern: str, value: bytes) -> Read:
-    """Here and now."""
-    return Read(parse(kind, pattern, value), _as_json(value))
+    """Here and now; a document with Rego waits for a process that compiles it."""
+    return Read(prove(kind, pattern, parse(kind, pattern, value)), _as_json(value))
 
 
 async def read_ahead(keys: Keys, changes: Iterable[Change]) -> dict[Put, Read]:
@@ -68,7 +70,7 @@ async def read_ahead(keys: Keys, changes: Iterable[Change]) -> dict[Put, Read]:
 async def _read_into(found: dict[Put, Read], put: Put) -> None:
     if put in found:
         return
-    if len(put[2]) <= SHORT_BYTES:
+    if len(put[2]) <= SHORT_BYTES and b"rego" not in put[2]:
         found[put] = read(*put)
         await trio.lowlevel.checkpoint()  # a thousand short ones let others in between
     else:

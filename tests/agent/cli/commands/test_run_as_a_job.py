@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.job import told
+from agent.cli.running.job import told
 from tests.agent.cli.commands.test_run import admin, run
 from tests.support.mesh import ROOT, SHOAL, until
 from tests.support.proxy import refusing_port
@@ -190,7 +190,7 @@ def test_ctrl_z_stops_the_job_and_the_shell_continues_it(
 STARTS = """
 import os, signal, sys, threading, time
 import trio
-from agent.cli.job import started
+from agent.cli.running.job import started
 number = getattr(signal, sys.argv[1])
 async def starts():
     with trio.open_signal_receiver(number):

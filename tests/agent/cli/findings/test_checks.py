@@ -44,6 +44,9 @@ LOCAL: dict[str, Any] = {
 MEMBER = Member(url="https://10.0.0.9:2379", version="3.5.21", size_bytes=1 << 20, quota_bytes=8 << 30, ahead_s=0.4)
 
 
+EXPOSED = {"web-1": {f"{SERVICE}/a": "0.0.0.0:8080"}}
+
+
 def instance(version: str = "v1", agent: str = "web-1", **more: Any) -> Instance:
     return Instance(address=more.pop("address", "10.0.0.1"), port=8080, version=version, agent=agent, **more)
 
@@ -310,8 +313,19 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "state, metrics"),
     (local(listeners=[{"name": "outbound", "address": "10.0.0.1", "port": 15001}]), "open-port", "warning",
      "web-1 outbound", "send requests into the mesh"),
-    (facts(census=census(instances={(SERVICE, "a"): instance(address="127.0.0.1")}), wide=frozenset({8080})),
-     "open-port", "info", f"{SERVICE}/a", "around the mesh"),
+    (facts(census=census(exposed=EXPOSED)), "open-port", "info", f"{SERVICE}/a", "around the mesh: 0.0.0.0:8080 on"),
+    (facts(census=census(exposed=EXPOSED, policies={("authz", "*"): {"rules": []}})), "open-port", "warning",
+     f"{SERVICE}/a", "around authz/*: 0.0.0.0:8080"),
+    (facts(census=census(exposed=EXPOSED, policies={("authz", "*"): {"rules": [], "mode": "audit"},
+     ("tls", "*"): {"mtls": "permissive"}, ("ratelimit", "*.staging"): {"limits": [{"rate": "5/s"}]}})), "open-port",
+     "info", f"{SERVICE}/a", "around the mesh"),
+    (facts(census=census(exposed=EXPOSED, policies={("ratelimit", "*.production"): {"limits": [{"rate": "5/s"}]}})),
+     "open-port", "warning", f"{SERVICE}/a", "around ratelimit/*.production"),
+    (local(guard={"ports": [[20000, 29999]]}), "guard", "info", "web-1", "is not known"),
+    (msgspec.structs.replace(local(guard={"ports": [[20000, 29999]]}), guard=False), "guard", "warning", "web-1",
+     "do not stand"),
+    (msgspec.structs.replace(local(guard={"ports": [[8081, 8090]]}, local=[{"service": "s", "id": "i", "port": 8080}]),
+     guard=True), "guard", "info", "web-1", "not for the ports of s/i"),
 ]  # fmt: skip
 
 

@@ -77,6 +77,28 @@ async def test_a_hundred_agents_tell_once(tmp_path: Path, receiver: Receiver) ->
                 assert len({agent.outbox.claims["pets.production"] for agent in agents}) == 1
 
 
+async def test_what_is_told_is_recorded_by_who_tells_it(memory: MemoryStore, receiver: Receiver) -> None:
+    """A host's own whoever wants to know; what all see once, by the agent that has put it."""
+    async with light_agents([memory], 3) as agents:
+
+        def recorded() -> list[list[str]]:
+            return [[event.type.removeprefix("io.shoal.") for event in agent.recorded] for agent in agents]
+
+        agents[1].instance("a")
+        await until(lambda: all("pets.production" in agent.table.services for agent in agents))
+        agents[1].turn("a", False)
+        assert recorded() == [[], ["instance.unhealthy"], []], "no webhook wants it"
+        agents[1].turn("a", True)
+        await until(lambda: all(agent.detector._up["pets.production"] for agent in agents))
+        await put_webhook(memory, {"hooks": {"all": hook(receiver)}})
+        await until(lambda: all(agent.outbox.documents() for agent in agents))
+        agents[1].turn("a", False)
+        await until(lambda: sum(told.count("service.down") for told in recorded()) == 1)
+        await quiet(memory)
+        assert sum(told.count("service.down") for told in recorded()) == 1
+        assert recorded()[1].count("instance.unhealthy") == 2
+
+
 async def test_what_is_over_is_not_told_by_those_whose_turn_comes_later(
     memory: MemoryStore, receiver: Receiver
 ) -> None:

@@ -41,3 +41,20 @@ async def test_adding_does_not_write_over_what_nobody_can_read(mesh: Mesh) -> No
     await mesh.store.put(Keys(mesh.name).identity("people", "ada"), b"{")
     done = await mesh.shoal("person", "add", "ada", code=1)
     assert "cannot be read" in done.stderr
+
+
+async def test_a_role_is_changed_without_another_token(mesh: Mesh) -> None:
+    """And whoever is nobody does not become somebody by it."""
+    await mesh.init("web-1")
+    await mesh.shoal("person", "add", "ada", "--description", "on call")
+    tokens = set((await take(mesh.store, mesh.name)).joins)
+    await mesh.shoal("person", "set", "ada", "--role", "operate")
+    domain = await take(mesh.store, mesh.name)
+    assert (domain.people["ada"].role, domain.people["ada"].description) == ("operate", "on call")
+    assert set(domain.joins) == tokens
+    await mesh.shoal("person", "set", "ada", "--description", "")
+    assert (await take(mesh.store, mesh.name)).people["ada"].description == ""
+    assert "`shoal person add bob`" in (await mesh.shoal("person", "set", "bob", "--role", "view", code=1)).stderr
+    assert "--role" in (await mesh.shoal("person", "set", "ada", code=2)).stderr
+    await mesh.store.put(Keys(mesh.name).identity("people", "eve"), b"{")
+    assert "cannot be read" in (await mesh.shoal("person", "set", "eve", "--role", "view", code=1)).stderr

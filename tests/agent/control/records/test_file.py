@@ -10,18 +10,30 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from agent.control.traffic import access_log
-from agent.control.traffic.access_log import AccessLog, _append, _opened, _taken_back
+from agent.control.records.file import FileSink, _append, _opened, _taken_back
+from agent.control.records.waiting import Batch
 
 LINE = b'{"status": 200}\n'
 
 
-async def written(log: AccessLog, *batches: int) -> None:
+def file_sink(path: str, most_bytes: int = 1 << 20) -> FileSink:
+    return FileSink(path, "access_log", ("access",), most_bytes)
+
+
+def write(log: FileSink, lines: bytes, count: int) -> None:
+    log.offer(Batch("access", lines, count))
+
+
+def lost(log: FileSink) -> int:
+    return log.waiting.lost.total()
+
+
+async def written(log: FileSink, *batches: int) -> None:
     """Have batches of so many lines written, and the log ended."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.run)
         for count in batches:
-            log.write(LINE * count, count)
+            write(log, LINE * count, count)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
@@ -29,39 +41,38 @@ async def written(log: AccessLog, *batches: int) -> None:
 async def test_lines_are_appended(tmp_path: Path) -> None:
     """In order, to what is there."""
     path = tmp_path / "access.log"
-    await written(AccessLog(str(path)), 2, 1)
-    await written(AccessLog(str(path)), 1)
+    await written(file_sink(str(path)), 2, 1)
+    await written(file_sink(str(path)), 1)
     assert path.read_bytes() == LINE * 4
 
 
 async def test_what_waits_at_the_end_is_written(tmp_path: Path) -> None:
     """Rows that came just before the end are in the file."""
     path = tmp_path / "access.log"
-    log = AccessLog(str(path))
+    log = file_sink(str(path))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.run)
         await trio.testing.wait_all_tasks_blocked()
-        log.write(LINE, 1)
+        write(log, LINE, 1)
         nursery.cancel_scope.cancel()
     assert len(path.read_text().splitlines()) == 1
-    assert log.lost == 0
+    assert lost(log) == 0
 
 
 @pytest.mark.parametrize("path", ["/dev/full", "/no/such/directory/access.log"])
 async def test_a_disk_that_takes_nothing_costs_lines(path: str) -> None:
     """They are counted, and nothing else happens."""
-    log = AccessLog(path)
+    log = file_sink(path)
     await written(log, 2, 1)
-    assert log.lost == 3
+    assert lost(log) == 3
 
 
-async def test_a_log_that_does_not_keep_up_costs_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_log_that_does_not_keep_up_costs_lines(tmp_path: Path) -> None:
     """What waits is bounded; writing never blocks."""
-    monkeypatch.setattr(access_log, "WAITING_BYTES", 2 * len(LINE))
-    log = AccessLog(str(tmp_path / "access.log"))
+    log = file_sink(str(tmp_path / "access.log"), 2 * len(LINE))
     for _ in range(5):
-        log.write(LINE, 1)
-    assert log.lost == 3
+        write(log, LINE, 1)
+    assert lost(log) == 3
     await written(log)
     assert len((tmp_path / "access.log").read_text().splitlines()) == 2
 
@@ -98,31 +109,31 @@ def a_disk_of(size_bytes: int) -> Iterator[None]:
 async def test_a_disk_that_fills_up_leaves_no_piece_of_a_line(tmp_path: Path, room: int) -> None:
     """What is there is whole, lost is what is not there, and the next line begins on a line of its own."""
     path = tmp_path / "access.log"
-    log = AccessLog(str(path))
+    log = file_sink(str(path))
     with a_disk_of(room):
         await written(log, 5, 1)
     assert path.read_bytes() == LINE * (room // len(LINE))
-    assert log.lost == 6 - room // len(LINE)
-    await written(AccessLog(str(path)), 1)
+    assert lost(log) == 6 - room // len(LINE)
+    await written(file_sink(str(path)), 1)
     assert path.read_bytes() == LINE * (room // len(LINE) + 1)
 
 
 async def test_lines_go_on_after_the_disk_has_room_again(tmp_path: Path) -> None:
     """Without a new file, too."""
     path = tmp_path / "access.log"
-    log = AccessLog(str(path))
+    log = file_sink(str(path))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.run)
         with a_disk_of(len(LINE) + 4):
-            log.write(LINE * 3, 3)
+            write(log, LINE * 3, 3)
             with trio.fail_after(60):
-                while not log.lost:
+                while not lost(log):
                     await trio.sleep(0.001)
-        log.write(LINE, 1)
+        write(log, LINE, 1)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert path.read_bytes() == LINE * 2
-    assert log.lost == 2
+    assert lost(log) == 2
 
 
 def test_a_pipe_that_takes_a_piece(tmp_path: Path) -> None:
@@ -163,5 +174,5 @@ async def test_a_line_that_a_killed_agent_left_unfinished(tmp_path: Path, piece:
     """The next one is not glued to it."""
     path = tmp_path / "access.log"
     path.write_bytes(piece)
-    await written(AccessLog(str(path)), 2)
+    await written(file_sink(str(path)), 2)
     assert path.read_bytes() == piece + b"\n" + LINE * 2

@@ -1,4 +1,4 @@
-"""The access log: one JSON object a line, written here, off the request path and off control's loop.
+"""Records in a file, or on standard output: written off the request path, and off control's loop.
 
 Laws
 - A disk or a pipe that does not keep up costs lines, which are counted; never the agent, and never a request.
@@ -12,112 +12,82 @@ import errno
 import os
 import stat
 import sys
-from collections import deque
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 import structlog
 import trio
 
-from agent.visible import visible_json
+from agent.control.records.sink import Sink
+from agent.control.records.waiting import Batch, Kind
 
 log = structlog.get_logger()
 WAITING_BYTES: Final = 32 * 1024 * 1024
 """Of lines that may wait to be written."""
-FINISH_S: Final = 1.0
+STANDARD_OUTPUT: Final = "-"
 
 
-class AccessLog:
+class FileSink(Sink):
     """Appends to a file, or to standard output (`-`)."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str, kinds: Collection[Kind], most_bytes: int = WAITING_BYTES) -> None:
+        super().__init__(name, kinds, most_bytes)
         self._path = path
         self._fd = -1
-        self._waiting: deque[tuple[bytes, int]] = deque()
-        self._waiting_bytes = 0
-        self._given = trio.Event()
-        self._ending = False
         self._moved = False
         self._torn = False
         """Whether what stands at the end is a piece of a line."""
-        self._patience = trio.CancelScope(shield=True)
-        self.lost = 0
-        """Lines that could not be written."""
-
-    def write(self, lines: bytes, count: int) -> None:
-        """Have whole lines appended; `count` is how many they are."""
-        if self._waiting_bytes >= WAITING_BYTES:
-            self._lose(count, "it is not written as fast as requests come")
-            return
-        self._waiting.append((_shown(lines), count))
-        self._waiting_bytes += len(lines)
-        self._given.set()
 
     def reopen(self) -> None:
         """The file was moved away: lines from now on go into another one of its name, and none is lost."""
         self._moved = True
-        self._given.set()
+        self.wake()
 
-    async def run(self) -> None:
-        """Write until cancelled, and then what is still there."""
+    async def begin(self) -> None:
+        """The file is there from the start, empty or not."""
         self._open()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._ending = True
-                self._patience.deadline = trio.current_time() + FINISH_S
-                self._given.set()
+
+    async def settle(self) -> None:
+        """What came before the file was moved is written there."""
+        if self._moved or (self._fd < 0 and self.waiting):
+            self._moved = False
+            self._open()
 
     def _open(self) -> None:
-        if self._path == "-":
+        if self._path == STANDARD_OUTPUT:
             self._fd = sys.stdout.fileno()
             return
         try:
             before, self._fd = self._fd, _opened(self._path)
             self._torn = _ends_within_a_line(self._path)
         except OSError as error:
-            log.error("cannot open the access log", path=self._path, error=error.strerror)
+            self.failed(f"cannot open {self._path}: {error.strerror}")
             return
         if before >= 0:
             os.close(before)
-            log.info("the access log is opened anew", path=self._path)
+            log.info("a file of records is opened anew", path=self._path)
 
-    async def _write(self) -> None:
-        """All that waits and all that comes. A stuck write is left behind, with the file that it may still write to."""
-        with self._patience:
-            while True:
-                while self._waiting or self._moved:
-                    if self._moved:
-                        self._moved = False
-                        self._open()
-                        continue
-                    lines, count = self._waiting.popleft()
-                    self._waiting_bytes -= len(lines)
-                    written = await trio.to_thread.run_sync(
-                        _append, self._fd, lines, self._torn, abandon_on_cancel=True
-                    )
-                    self._torn = written.torn
-                    if written.reason:
-                        self._lose(count - written.lines, written.reason)
-                if self._ending:
-                    break
-                self._given = trio.Event()
-                await self._given.wait()
-            if self._path != "-" and self._fd >= 0:
-                os.close(self._fd)
+    async def deliver(self, batches: list[Batch]) -> None:
+        """A stuck write is left behind, with the file that it may still write to."""
+        if self._fd < 0:
+            return
+        lines = b"".join(batch.lines for batch in batches)
+        written = await trio.to_thread.run_sync(_append, self._fd, lines, self._torn, abandon_on_cancel=True)
+        self._torn = written.torn
+        left = written.lines
+        for batch in batches:
+            there = min(left, batch.records)
+            left -= there
+            self.account(batch.kind, there, batch.records - there)
+        if written.reason:
+            self.lost_for(written.reason)
+        else:
+            self.well()
 
-    def _lose(self, lines: int, reason: str) -> None:
-        if not self.lost:
-            log.error("lines of the access log are lost", path=self._path, reason=reason)
-        self.lost += lines
-
-
-def _shown(lines: bytes) -> bytes:
-    """The same JSON, with nothing in it that a terminal obeys: a target is whatever a caller sent."""
-    if lines.isascii() and b"\x7f" not in lines:
-        return lines
-    return visible_json(lines.decode("utf-8", "replace")).encode()
+    async def end(self) -> None:
+        """Standard output is not ours to close."""
+        if self._path != STANDARD_OUTPUT and self._fd >= 0:
+            os.close(self._fd)
 
 
 def _opened(path: str) -> int:

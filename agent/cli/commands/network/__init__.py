@@ -1,0 +1,1 @@
+"""Commands about the network of a host."""

@@ -1,0 +1,54 @@
+"""What a sink has to know of a record that it passes on: its line, and when it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from agent.control.records.waiting import Batch, Kind
+
+
+class Line(NamedTuple):
+    """One record."""
+
+    kind: Kind
+    text: bytes
+    """JSON, without the end of the line."""
+    at: float
+    """Unix seconds."""
+
+
+class _When(msgspec.Struct):
+    """What is looked at."""
+
+    time: float | str = 0.0
+    at: float | str = 0.0
+
+
+_decode = msgspec.json.Decoder(_When).decode
+_LATEST_S = 253_402_300_799.0  # the end of the year 9999, which is all that RFC 3339 can write
+
+
+def lines_of(batch: Batch, now: float) -> Iterator[Line]:
+    """Its records; of one that does not say when it was, it is `now`."""
+    for text in batch.lines.split(b"\n"):
+        if text:
+            yield Line(batch.kind, text, _at(text, now))
+
+
+def _at(text: bytes, now: float) -> float:
+    try:
+        told = _decode(text)
+        said = told.time or told.at
+        found = datetime.fromisoformat(said).timestamp() if isinstance(said, str) else said
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
+        return now
+    return found if 0 < found <= _LATEST_S else now
+
+
+def rfc3339(at: float) -> str:
+    """With microseconds, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

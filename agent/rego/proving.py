@@ -1,0 +1,139 @@
+# mypyc: interpreted, because it waits for a process, and no request for it
+"""Whether the Rego of a document compiles, asked of an evaluator before the document counts. It waits for the answer:
+for threads and for commands.
+
+Laws
+- The library is never loaded here: a document may end the process that reads it.
+- One evaluator at a time, which goes when nobody asked for a while; one that ended is replaced, and what it ended of is
+  refused.
+- The same document is asked about once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Final
+
+import msgspec
+
+from agent.rego.words import LIBRARY, MEMORY, MISSING, PROVE_S, Load, Loaded, Reader, Said, encode
+from policies.kinds.authz.document import Authz
+from policies.kinds.authz.outside import Rego
+from policies.language.document import Document, Invalid
+
+ANSWER_S: Final = 60.0
+"""By the clock; of processor time it is allowed less (`agent.rego.__main__`)."""
+IDLE_S: Final = 20.0
+WITHIN: Final = f"{PROVE_S:g} s of processor time, {MEMORY >> 20} MB"
+
+
+def installed() -> bool:
+    """Whether this host has the library."""
+    return find_spec(LIBRARY) is not None
+
+
+def prove(kind: str, pattern: str, document: Document | Invalid) -> Document | Invalid:
+    """A document that was put for a pattern; or why its Rego is refused."""
+    if not isinstance(document, Authz) or document.rego is None:
+        return document
+    flaw = _proved(msgspec.msgpack.encode(document.rego, order="sorted"))
+    return document if flaw is None else Invalid(kind, pattern, *flaw)
+
+
+@lru_cache(maxsize=256)
+def _proved(text: bytes) -> tuple[str, str] | None:
+    rego = msgspec.msgpack.decode(text, type=Rego)
+    if not installed():
+        return "$.rego", MISSING
+    said = _PROVER.ask(rego)
+    return (said.path, said.reason) if said.reason else None
+
+
+class Prover:
+    """Has an evaluator, when there is something to ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wire: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._idle: threading.Timer | None = None
+
+    def ask(self, rego: Rego) -> Loaded:
+        """What it says of a document's Rego."""
+        with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                said = self._ask(rego)
+            except (OSError, ValueError) as error:
+                self._end()
+                reason = f"it took more than compiling may take ({WITHIN}), or broke the compiler: {error}"
+                return Loaded(0, path="$.rego.modules", reason=reason)
+            self._idle = threading.Timer(IDLE_S, self._end_idle)
+            self._idle.daemon = True
+            self._idle.start()
+            return said
+
+    def _ask(self, rego: Rego) -> Loaded:
+        wire = self._wire or self._begin()
+        wire.sendall(encode(Load(0, rego.modules, rego.data, rego.query, PROVE_S)))
+        reader = Reader(Said)
+        while True:
+            data = wire.recv(64 * 1024)
+            if not data:
+                raise ConnectionError("no answer")
+            for word in reader.feed(data):
+                if isinstance(word, Loaded):
+                    return word
+
+    def _begin(self) -> socket.socket:
+        wire, process = begin()
+        wire.settimeout(ANSWER_S)
+        self._wire, self._process = wire, process
+        return wire
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        wire, self._wire = self._wire, None
+        process, self._process = self._process, None
+        if wire is not None:
+            wire.close()
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def command(fd: int) -> list[str]:
+    """What an evaluator is started with, at one end of a socket pair."""
+    return [sys.executable, "-P", "-m", "agent.rego", str(fd)]
+
+
+def begin() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start one."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            command(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            env=environment(),
+        )
+    return ours, process
+
+
+def environment() -> dict[str, str]:
+    """No more of ours than Python needs to find itself."""
+    kept = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+_PROVER: Final = Prover()

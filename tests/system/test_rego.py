@@ -1,0 +1,128 @@
+"""Rego with real agents: over two hops, changed, hostile, beside a broken document, and without etcd."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.mesh import Mesh, running_mesh, until
+from tests.system.test_guards import credentials, hosts, said
+
+LAMPS = "secret.staging"
+KEY = f"policies/authz/{LAMPS}"
+DENIED = (403, "authz", "not allowed")
+
+
+def rego(*lines: str, **more: Any) -> dict[str, Any]:
+    return {"rego": {"modules": {"lamps.rego": "\n".join(["package shoal", *lines])}, "timeout": "10s", **more}}
+
+
+SHOP = rego(
+    'allow if { input.method == "GET"; input.source.service in data.readers; startswith(input.path, "/lamps/") }',
+    data={"readers": ["shop.production"]},
+)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    with running_mesh(tmp_path) as running:
+        yield running
+
+
+def test_rego_decides(mesh: Mesh) -> None:
+    """Beside the instance; explained by the very evaluation, counted; a document that does not compile changes nothing,
+    and what is put by the command is refused with its place."""
+    near, far = hosts(mesh)
+    shop, web = credentials(near, "shop.production", 7001), credentials(near, "web.production", 7002)
+    mesh.put(KEY, SHOP)
+    for path, caller, passes in (
+        ("/lamps/7", shop, True),
+        ("/lamps/7", web, False),
+        ("/lamps/7", {}, False),
+        ("/lamps/../admin", shop, False),
+    ):
+        for _ in range(2):
+            answer = near.ask(LAMPS, path=path, **caller)
+            assert (answer.status == 200) if passes else said(answer) == DENIED, (path, caller)
+            assert b"rego" not in answer.body
+    admin = str(near.socket)
+    told = mesh.shoal("--admin", admin, "explain", "--as", "web.production", "GET", f"http://{LAMPS}/lamps/9").stdout
+    assert f"authz/{LAMPS} @" in told and "rego: data.shoal.allow is undefined" in told
+    text = far.text("/metrics")
+    assert f'shoal_authz_total{{document="{LAMPS}",rule="rego",service="{LAMPS}",verdict="allowed"}} 2.0' in text
+    asked = f'shoal_authz_asked_total{{document="{LAMPS}",outcome="%s",service="{LAMPS}",who="rego"}}'
+    assert f"{asked % 'asked'} 4.0" in text and f"{asked % 'remembered'} 4.0" in text
+    assert "shoal_authz_rego_evaluators_total 1.0" in text
+
+    broken = rego("allow if { input.method == }")
+    mesh.etcdctl("put", f"/shoal/default/{KEY}", json.dumps(broken))
+    until("refused", lambda: far.state()["refused"])
+    assert near.ask(LAMPS, path="/lamps/7", **shop).status == 200
+    assert said(near.ask(LAMPS, path="/lamps/7", **web)) == DENIED
+    file = mesh.folder / "broken.json"
+    file.write_text(json.dumps({"kind": "authz", "service": LAMPS, **broken}))
+    put = mesh.shoal("policy", "put", str(file), check=False)
+    assert put.returncode and '$.rego.modules["lamps.rego"]:2:' in put.stdout + put.stderr
+
+    mesh.put(KEY, rego('allow if { input.source.service == "web.production" }'))
+    assert near.ask(LAMPS, path="/", **web).status == 200
+    assert said(near.ask(LAMPS, path="/lamps/7", **shop)) == DENIED
+
+
+def test_a_hostile_document(mesh: Mesh) -> None:
+    """Denies its own service's requests, and nobody else's; the worker lives, and the next document is served."""
+    agent = mesh.agent()
+    mesh.instance(agent, service=LAMPS)
+    mesh.instance(agent, service="pets.production")
+    workers = [each["pid"] for each in agent.state()["workers"]]
+    mesh.put(KEY, rego("allow if { x := [1 | numbers.range(1, 3000)[_]; numbers.range(1, 3000)[_]]; count(x) > 0 }"))
+    for _ in range(3):
+        assert said(agent.ask(LAMPS)) == DENIED
+        assert agent.ask("pets.production").status == 200
+    mesh.put(KEY, rego("allow if { input.path }"))
+    assert agent.ask(LAMPS).status == 200
+    assert [each["pid"] for each in agent.state()["workers"]] == workers
+
+
+def test_a_restart_without_etcd(mesh: Mesh) -> None:
+    """Asks again by what is on the disk; and an evaluator that is killed is replaced."""
+    agent = mesh.agent()
+    mesh.instance(agent, service=LAMPS)
+    shop = credentials(agent, "shop.production", 7001)
+    mesh.put(KEY, SHOP)
+    assert said(agent.ask(LAMPS, path="/lamps/1")) == DENIED
+    assert agent.ask(LAMPS, path="/lamps/1", **shop).status == 200
+    table = agent.state_dir / "table"
+    until("on disk", lambda: b"lamps.rego" in table.read_bytes())
+    mesh.etcd.stop()
+    agent.stop()
+    agent.start()
+    assert said(agent.ask(LAMPS, path="/lamps/1")) == DENIED
+    assert agent.ask(LAMPS, path="/lamps/1", **shop).status == 200
+    for pid in evaluators(agent.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert agent.ask(LAMPS, path="/lamps/2", **shop).status == 200
+    assert said(agent.ask(LAMPS, path="/lamps/2")) == DENIED
+
+
+def evaluators(agent: int) -> list[int]:
+    """Of an agent's workers."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"agent.rego" in (folder / "cmdline").read_bytes() and parent_of(parent_of(int(folder.name))) == agent:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def parent_of(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("PPid:")))
