@@ -105,10 +105,20 @@ def test_a_restart_without_etcd(mesh: Mesh) -> None:
     agent.start()
     assert said(agent.ask(LAMPS, path="/lamps/1")) == DENIED
     assert agent.ask(LAMPS, path="/lamps/1", **shop).status == 200
-    for pid in evaluators(agent.process.pid):
+    assert agent.process is not None
+    killed = evaluators(agent.process.pid)
+    assert killed
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert agent.ask(LAMPS, path="/lamps/2", **shop).status == 200
     assert said(agent.ask(LAMPS, path="/lamps/2")) == DENIED
+
+    # One whose worker is killed ends with it.
+    left = evaluators(agent.process.pid)
+    for each in agent.state()["workers"]:
+        os.kill(each["pid"], signal.SIGKILL)
+    until("gone", lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left))
+    until("served again", lambda: agent.ask(LAMPS, path="/lamps/3", **shop).status == 200)
 
 
 def evaluators(agent: int) -> list[int]:

@@ -22,6 +22,7 @@ from agent import frames
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
+from agent.proxy.phases.verdict import Consult
 from agent.proxy.proof.securing import secure, wanted_of
 from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
@@ -198,9 +199,11 @@ class Mirror(Timed):
         if not service.plan.guards or not exchange.is_here(endpoint):
             return True
         exchange.see_rewritten()
-        found = service.plan.lets_in(exchange)
+        verdict = service.plan.keeps_out(exchange)
         exchange.forget_view()
-        return found
+        if isinstance(verdict, Consult):  # a copy waits for nobody; the next one will find the answer
+            exchange.runtime.judges.ask(verdict.judge, verdict.asked, None)
+        return verdict is None
 
     # The answers.
 

@@ -32,6 +32,7 @@ from agent.proxy.phases.closed import Closed
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
+from agent.proxy.phases.verdict import Verdict
 from agent.proxy.report.story import InForce, Policies
 from agent.proxy.table.asked import Asked, Compiled, document_of
 from agent.proxy.table.lasting import Book, Lasting
@@ -220,9 +221,13 @@ class Plan:
         would be called there as by ourselves, and is exported to nobody."""
         return stranger.gateway in self.exports and not self.imported
 
-    def lets_in(self, subject: Subject) -> bool:
-        """Whether no guard of the service denies what nobody called for: a copy. Counts nothing."""
-        return all(phase.peek(subject) is None for phase in self.guards)
+    def keeps_out(self, subject: Subject) -> Verdict | None:
+        """What a guard of the service says against what nobody called for: a copy. Counts nothing."""
+        for phase in self.guards:
+            verdict = phase.peek(subject)
+            if verdict is not None:
+                return verdict
+        return None
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""
