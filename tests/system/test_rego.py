@@ -62,6 +62,8 @@ def test_rego_decides(mesh: Mesh) -> None:
 
     broken = rego("allow if { input.method == }")
     mesh.etcdctl("put", f"/shoal/default/{KEY}", json.dumps(broken))
+    waited = mesh.shoal("wait", check=False)
+    assert waited.returncode and '$.rego.modules["lamps.rego"]:2:' in waited.stdout + waited.stderr
     until("refused", lambda: far.state()["refused"])
     assert near.ask(LAMPS, path="/lamps/7", **shop).status == 200
     assert said(near.ask(LAMPS, path="/lamps/7", **web)) == DENIED
