@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agent import build
 from agent.control.admin.door import may_operate
 from agent.control.admin.state import services_of, state
 from agent.control.admin.v1 import types, views
@@ -123,14 +124,13 @@ class Own:
         table, fleet = self._parts.mesh.table, self._parts.fleet
         if table.host not in table.agents:
             return None
-        told = state(self._parts, [], [], [])
         return msgspec.structs.replace(
             views.agent(table, table.host),
             runs=fleet.revision,
             ready=not self._parts.not_ready(),
-            build=told["build"],
+            build=build.kind(),
             refused=len(table.refused) + len(table.audits.refused),
-            etcd_connected=told["etcd"]["connected"],
+            etcd_connected=self._parts.updates.mirror.state.connected,
         )
 
     async def explain(self, asked: Asked) -> types.Explained:
