@@ -248,6 +248,7 @@ class Worker(Runtime):
         self.limits = limits = told.limits
         self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
+        self.vouching.believe(told.proxies)
         self.recorder.wanted = told.access_log
         if self._users is None:
             self._users = users(told.local)

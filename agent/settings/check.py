@@ -12,6 +12,7 @@ from agent.ports import Ports
 from agent.settings.address import Address, parse_listen
 from agent.settings.document import DEFAULT_ETCD, UNIX, Etcd, InstanceSettings, LocalPart, Settings
 from agent.trust import parse_ranges
+from policies.language.addresses import check_range
 from policies.language.duration import seconds
 from policies.language.names import parse_pattern, parse_service
 from policies.language.plain import Flaw, below
@@ -40,6 +41,8 @@ def check(settings: Settings) -> None:
     _check_etcd(settings.etcd)
     for number, text in enumerate(settings.inbound.agents):
         _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
+    for number, text in enumerate(settings.trusted_proxies):
+        _told(f"$.trusted_proxies[{number}]", lambda text=text: check_range(text))
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
     _told("$.hooks.secrets", lambda: Receivers(settings.hooks.secrets))
     _told("$.checks.ports", lambda: Ports(settings.checks.ports))

@@ -26,6 +26,7 @@ def configuration(
         access_log=bool(settings.access_log),
         share=1 / count,
         agents=list(settings.inbound.agents),
+        proxies=list(settings.trusted_proxies),
         local=local,
         client_certificates=dict(client_certificates),
         limits=Limits(

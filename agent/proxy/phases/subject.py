@@ -46,6 +46,11 @@ class Subject(RequestHandler):
         raise NotImplementedError
 
     @property
+    def vouched(self) -> str:
+        """The client's address, as the mesh vouches for it; empty where nobody does."""
+        raise NotImplementedError
+
+    @property
     def in_plain_text(self) -> bool:
         """Whether it came from another host, on a connection without TLS."""
         raise NotImplementedError
@@ -73,6 +78,7 @@ class Subject(RequestHandler):
                 self.proven,
                 self.trust_domain,
                 self.stranger,
+                self.vouched,
             )
         return view
 
@@ -86,6 +92,7 @@ class Subject(RequestHandler):
             self.proven,
             self.trust_domain,
             self.stranger,
+            self.vouched,
             rewritten=forward.target,
             host=forward.host,
             edits=forward.request_headers,
