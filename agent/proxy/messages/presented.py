@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from agent.proxy.messages.head import REBUILT, RequestHead
+from policies.kinds.authn.decide import places
 from policies.kinds.authn.document import Authn
 from policies.kinds.authn.values import all_in_header, in_header
 
@@ -43,14 +44,14 @@ class Presented:
         said = [name for name, _ in self._headers]
         self.names = frozenset([*said, self._payload] if self._payload else said)
         """Of headers that say claims; lower case, with hyphens."""
-        gone = [document.token for document in documents if not document.forward]
+        gone = [place for document in documents if not document.forward for place in places(document)]
         self._tokens = frozenset([place.header.lower().encode() for place in gone if place.header])
         self._cookies = frozenset([place.cookie for place in gone if place.cookie])
         self._queries = frozenset([place.query for place in gone if place.query])
         self.removes = bool(gone)
         """Whether an instance does not get the token."""
-        everybody = [*documents, *watched]
-        self._secret = frozenset([document.token.query for document in everybody if document.token.query])
+        shown = [place for document in [*documents, *watched] for place in places(document)]
+        self._secret = frozenset([place.query for place in shown if place.query])
 
     # What nobody else says.
 

@@ -227,6 +227,12 @@ def compile(document: Authn, scope: Scope = ANYWHERE, keyring: Keyring | None = 
     return Compiled(document, Keyring() if keyring is None else keyring)
 
 
+def places(document: Authn) -> list[Place]:
+    """Where a request has what proves who calls."""
+    found = [document.token] if document.providers else []
+    return found if document.api_keys is None else [*found, _key_place(document.api_keys)]
+
+
 def _key_place(keys: ApiKeys) -> Place:
     return Place(query=keys.query) if keys.query else Place(header=(keys.header or DEFAULT_HEADER).lower())
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from policies.kinds.authn.api_keys import ApiKeys
+from policies.kinds.authn.api_keys import DEFAULT_HEADER, ApiKeys
 from policies.kinds.authn.keys import check_keys
 from policies.kinds.authn.source import Source, of_issuer, of_keys
 from policies.language.document import Document
@@ -118,20 +118,23 @@ class Authn(Document, frozen=True, kw_only=True):
 
     def _check_headers(self) -> None:
         names: set[str] = set()
+        shown = {self.token.header.lower()}
+        if self.api_keys is not None and not self.api_keys.query:
+            shown.add((self.api_keys.header or DEFAULT_HEADER).lower())
         for name in self.headers:
-            _check_header(name, below("$.headers", name), self.token, names)
+            _check_header(name, below("$.headers", name), shown, names)
         if self.payload:
-            _check_header(self.payload, "$.payload", self.token, names)
+            _check_header(self.payload, "$.payload", shown, names)
 
 
-def _check_header(name: str, path: str, token: Place, names: set[str]) -> None:
-    """One that says claims, which nobody else may say."""
+def _check_header(name: str, path: str, shown: set[str], names: set[str]) -> None:
+    """One that says claims, which nobody else may say. `shown`: those that have a token or a key."""
     lower = name.lower()
     if not TOKEN.match(name) or "_" in name:
         raise Flaw(path, f"{name[:60]!r} is no header such as x-user; many services take an underscore for a hyphen")
     if lower in _TAKEN or lower.startswith(_TAKEN_BEFORE):
         raise Flaw(path, f"{name[:60]!r} says something else; a name of its own, such as x-user")
-    if lower == token.header.lower():
+    if lower in shown:
         raise Flaw(path, f"{name[:60]!r} has the token, and would be taken out before it is verified; another name")
     if lower in names:
         raise Flaw(path, f"{name[:60]!r} stands twice")
