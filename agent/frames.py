@@ -15,85 +15,16 @@ from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
 
+from agent.carried import ClientCertificate as ClientCertificate
+from agent.carried import EndpointFrame as EndpointFrame
+from agent.carried import Limits as Limits
+from agent.carried import LocalUsers as LocalUsers
+from agent.carried import PolicyFrame as PolicyFrame
+from agent.carried import Svid as Svid
 from policies.kinds.shadow.answer import Answer as ShadowAnswer
 from policies.kinds.shadow.answer import Asked
 
-
-class Limits(msgspec.Struct, frozen=True):
-    """What a worker allows the clients of each listener, from the agent's settings; counts are this worker's share."""
-
-    max_connections: int = 20_000
-    head_s: float = 10.0
-    """For a whole request head, however it drips."""
-    idle_s: float = 300.0
-    """Between two requests of a connection."""
-    max_waiting: int = 1024
-    """Requests held until the first table is there."""
-    waiting_s: float = 10.0
-    head_bytes: int = 60 * 1024
-    head_fields: int = 100
-    underscores: str = "allow"
-    """In names of header fields: allow, drop the field, or refuse the request."""
-
-
-class EndpointFrame(msgspec.Struct, frozen=True, array_like=True):
-    """One endpoint on the wire, in the order of the fields."""
-
-    id: str
-    address: str
-    port: int
-    version: str
-    zone: str
-    weight: float
-    metadata: dict[str, str]
-    healthy: bool
-    draining: bool
-    suspect: bool
-    agent: str
-    dial_address: str
-    dial_port: int
-    via: bool
-    secured_until: float = 0.0
-    """Until when the agent there says that it holds the SVID of this service, in seconds of the epoch; 0: it does
-    not."""
-
-
-class PolicyFrame(msgspec.Struct, frozen=True, array_like=True):
-    """One document in force for a service, already validated by control."""
-
-    key: str
-    """The pattern it was put for: `pets.production`, `*.production` or `*`."""
-    revision: int
-    text: bytes
-    """The document as it stands in etcd; empty when the frames since the last commit have told it already."""
-    unknown: str = ""
-    """Why nobody can say what it should be: then requests are refused. Empty for a document."""
-    wider: tuple[PolicyFrame, ...] = ()
-    """Of a kind whose documents of every level apply: those for less specific patterns."""
-
-
 # Control to worker.
-
-
-class LocalUsers(msgspec.Struct, frozen=True):
-    """Who on this host may do what, by numbers of users and of groups."""
-
-    masters: list[int] = []
-    """Users that may do everything."""
-    operators: tuple[list[int], list[int]] = ([], [])
-    services: dict[str, tuple[list[int], list[int]]] = {}
-    """Who may be the services of a pattern."""
-
-
-class ClientCertificate(msgspec.Struct, frozen=True, array_like=True):
-    """What instances of a service are shown that speak TLS themselves."""
-
-    path: str
-    """A file of this host's, with chain and key (PEM)."""
-    mark: str
-    """Another one when the file is."""
-    reason: str = ""
-    """Why it is of no use; empty: it is."""
 
 
 class Configure(msgspec.Struct, tag_field="t", tag="configure"):
@@ -114,18 +45,6 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     """By the service that is called."""
     opas: list[str] = []
     """URLs of OPAs that documents may have asked."""
-
-
-class Svid(msgspec.Struct, frozen=True, array_like=True):
-    """A certificate and its key, in files of this host or in memory."""
-
-    chain: str
-    """PEM; empty: it is in no file."""
-    key: str
-    ends_s: float
-    """Of the epoch: when the first of its chain ends."""
-    pem: bytes = b""
-    """Both, where they are in no file."""
 
 
 class Trust(msgspec.Struct, tag_field="t", tag="trust"):

@@ -151,6 +151,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     # A process that may be killed, and those who start it: what is in it, strangers could reach.
     "agent.rego": ("registry", "agent", "trio", "random"),
     "agent.frames": ("registry", "agent", "trio"),
+    "agent.carried": ("registry", "agent", "trio"),
     "agent.framing": ("registry", "agent", "trio"),
     "agent.questions": ("registry", "agent", "trio"),
     "agent.events": (*PURE, "agent"),
@@ -164,6 +165,7 @@ ALLOWED = {
     "agent.proxy.request": ("agent.proxy.http1.head.parse_request",),
     "registry": ("policies.language.names",),
     "agent.events": ("registry.keys", "registry.records"),
+    "agent.frames": ("agent.carried",),
     "agent.framing": ("agent.frames",),
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.findings": ("agent.findings",),

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from agent.control.admin.metrics.of_control import saved
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.people import serve_people
 from agent.control.admin.server import MAX_SCRAPERS, serve, serve_local
+from agent.control.admin.tokens import TokenPeople
 from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
 from agent.control.host.sockets import HANDOVER, Handover, received
@@ -141,6 +143,10 @@ class Control:
             parts.updates.follow_issuers()
             parts.registrar.published.follow()
 
+    def _token_people(self) -> TokenPeople | None:
+        oidc = self._settings.people.oidc
+        return TokenPeople(oidc, self.parts.issuers.keyring, time.time) if oidc.issuer else None
+
     def _serve_people(self, nursery: trio.Nursery) -> None:
         listeners, page = self.parts.here.listeners, MetricsPage(self.parts)
         asgi = application(self.parts, page)
@@ -148,7 +154,7 @@ class Control:
         for sock in listeners.metrics:
             nursery.start_soon(serve, metrics_application(self.parts, page), sock, MAX_SCRAPERS)
         for sock in listeners.people:
-            nursery.start_soon(serve_people, asgi, self.parts.identity, sock)
+            nursery.start_soon(serve_people, asgi, self.parts.identity, sock, self._token_people())
         if listeners.local is not None:
             nursery.start_soon(serve_local, asgi, listeners.local)
 

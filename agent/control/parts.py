@@ -53,6 +53,7 @@ from agent.ports import Ports
 from agent.questions import ASK, JOIN, SIGN
 from agent.settings.document import AuthnPart, Settings
 from agent.settings.file import SettingsError
+from agent.settings.oidc import sources as people_sources
 
 T = TypeVar("T")
 
@@ -90,10 +91,11 @@ class Parts:
         self.audit = audit = Audit(
             settings, mesh.table.agents, proof.frame, peers.ask, partial(self.records.offer, "audit")
         )
+        of_people = people_sources(settings.people.oidc)
         self.issuers = Issuers(
             _issuer_client(settings.authn),
             settings.state_path / "issuers",
-            partial(sources, mesh.table),
+            lambda: [*sources(mesh.table), *of_people],
             publish=self._tell_keys,
             agents=lambda: max(1, len(mesh.table.agents)),
         )

@@ -28,6 +28,8 @@ class Visitor(NamedTuple):
     person: str
     operates: bool
     """Else he may look, and change nothing."""
+    more: str = ""
+    """What would give him more; empty: his role in the mesh."""
 
 
 class Refused(NamedTuple):

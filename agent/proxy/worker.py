@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,10 +14,11 @@ import trio
 
 from agent import build, frames
 from agent.frames import ToControl, ToWorker, Uncompiled, Unknown
-from agent.identity.users import Members, Users
+from agent.identity.users import Users
 from agent.process.descriptors import affordable, limit
 from agent.proxy.budget import Budget, Guest
 from agent.proxy.control import peers
+from agent.proxy.control.explaining import LaterAnswer, PeerExplained
 from agent.proxy.control.peers import Question
 from agent.proxy.doors.gateway import Gateway
 from agent.proxy.engine.connection import Connection, Wire
@@ -30,6 +30,7 @@ from agent.proxy.messages.answers import FULL, OUT_OF_DESCRIPTORS, Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.peer import Peer
 from agent.proxy.proof.doorkeeper import Doorkeeper
+from agent.proxy.proof.local_user import users
 from agent.proxy.report import state
 from agent.proxy.request.explain import explain_soon
 from agent.proxy.request.inbound import Inbound
@@ -45,54 +46,6 @@ from policies.kinds.tls.document import Origin
 from policies.together import Together
 
 log = logging.getLogger("shoal.worker")
-
-
-def users(told: frames.LocalUsers) -> Users:
-    """As control tells of them."""
-    services = {pattern: _members(numbers) for pattern, numbers in told.services.items()}
-    return Users(told.masters, _members(told.operators), services)
-
-
-def _members(numbers: tuple[list[int], list[int]]) -> Members:
-    return Members(frozenset(numbers[0]), frozenset(numbers[1]))
-
-
-class LaterAnswer:
-    """What control asked for, which may be known now or later."""
-
-    __slots__ = ("_answer", "_id", "_late", "_send")
-
-    def __init__(self, id: int, send: Callable[[ToControl], None] | None) -> None:
-        self._id = id
-        self._send = send
-        self._answer: list[ToControl] = []
-        self._late = False
-
-    def take(self, value: dict[str, Any]) -> None:
-        """It is known."""
-        answer = frames.Answer(self._id, value)
-        if not self._late:
-            self._answer.append(answer)
-        elif self._send is not None:
-            self._send(answer)
-
-    def now(self) -> list[ToControl]:
-        """What is known now; the rest is sent."""
-        self._late = True
-        return self._answer
-
-
-class PeerExplained:
-    """An explanation for another agent."""
-
-    __slots__ = ("_question",)
-
-    def __init__(self, question: Question) -> None:
-        self._question = question
-
-    def take(self, value: dict[str, Any]) -> None:
-        """It is known."""
-        self._question.answer(200, msgspec.msgpack.encode(value))
 
 
 class Worker(Runtime):

@@ -11,6 +11,7 @@ from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.settings.address import Address, parse_listen
 from agent.settings.document import DEFAULT_ETCD, UNIX, AuditSettings, Etcd, InstanceSettings, LocalPart, Settings
+from agent.settings.oidc import check as check_oidc
 from agent.settings.sinks import check_sinks
 from agent.trust import parse_ranges
 from policies.kinds.authz.outside import origin
@@ -38,6 +39,7 @@ def check(settings: Settings) -> None:
     _check_callers(settings)
     for name, listen in _listened(settings).items():
         _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
+    check_oidc(settings.people.oidc, bool(settings.people.listen))
     _check_endpoint(settings.identity.spiffe_endpoint_socket)
     check_sinks(settings.records.sinks)
     _check_apart(settings)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from policies.kinds.authn.document import Algorithm
 from policies.kinds.health.document import HealthPolicy
 from policies.language.document import convert
 from policies.language.duration import Age, Duration
@@ -82,11 +83,35 @@ class MetricsPart(Part, frozen=True, kw_only=True):
     """Besides the admin port, which has them too; empty: nowhere."""
 
 
+class Oidc(Part, frozen=True, kw_only=True):
+    """`[people.oidc]`: people whom a provider vouches for, by tokens of OpenID Connect."""
+
+    issuer: str = ""
+    """`iss` of its tokens; empty: there is none."""
+    audiences: Annotated[tuple[str, ...], Meta(max_length=50)] = ()
+    algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("RS256", "ES256")
+    jwks_url: str = ""
+    """Where its keys are; empty: where it says itself."""
+    name: str = "sub"
+    """The claim that says who it is."""
+    claim: str | tuple[str, ...] = "groups"
+    """The one that gives a role; several names lead into objects."""
+    view: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Values of it that let look; `*`: whatever it is."""
+    operate: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """To the claim."""
+        return (self.claim,) if isinstance(self.claim, str) else self.claim
+
+
 class PeoplePart(Part, frozen=True, kw_only=True):
     """`[people]`: the admin API for people who have logged in, over the network, each by his role."""
 
     listen: str = ""
     """TLS 1.3; empty: nowhere."""
+    oidc: Oidc = Oidc()
 
 
 class LocalPart(Part, frozen=True, kw_only=True):

@@ -47,7 +47,7 @@ def explain(
             "caller": caller,
             "address": address,
             "headers": [{"name": name.strip(), "value": value.strip()} for name, _, value in fields],
-            "claims": {name: value for name, _, value in supposed} or None,
+            **({"claims": {name: value for name, _, value in supposed}} if supposed else {}),
         }
     )
     if options.printer.json:

@@ -1,8 +1,9 @@
-"""An agent that is asked over the network by a person's login.
+"""An agent that is asked over the network by a person's login, or by a token of a provider that it believes.
 
 Laws
-- The certificate is shown, and a question sent, only to an agent of the login's own trust domain: its chain leads to a
-  root of the login's bundle. Where the URL has a name, it is that agent's host that it names.
+- The certificate or token is shown, and a question sent, only to an agent of the person's own trust domain: its chain
+  leads to a root of the login's bundle, or of the one that goes with a token. Where the URL has a name, it is that
+  agent's host that it names.
 - No authority of the system's, and no proxy, is asked.
 """
 
@@ -10,44 +11,57 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import os
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from agent.cli.failure import Exit, Failure
 from agent.cli.people.login import HELD, Login, folder, load
-from agent.identity.bundles import parse_bundle
+from agent.identity.bundles import Bundle, parse_bundle
 from agent.identity.revocations import Revocations
 from agent.identity.verdict import Refused
 from agent.identity.verification import verify
 from agent.tls.chain import chain_of
 from agent.tls.words import words
 
+TOKEN_FILE: Final = "SHOAL_TOKEN_FILE"  # noqa: S105 - the name of a file is none
+"""The environment's word of a file that holds a token."""
+BUNDLE_FILE: Final = "SHOAL_BUNDLE_FILE"
+"""And of one with the trust bundle of the mesh (`shoal ca export`), for who has no login there."""
+
 
 class PersonConnection(http.client.HTTPConnection):
-    """HTTP over TLS 1.3, by the login of a mesh. Raises Failure for all that fails before a question was answered."""
+    """HTTP over TLS 1.3, by the login of a mesh, or by a token. Raises Failure for all that fails before a
+    question was answered."""
 
     def __init__(self, host: str, port: int, mesh: str, timeout_s: float) -> None:
         super().__init__(host, port, timeout=timeout_s)
         self._mesh = mesh
         self._called = ""
+        self._token = ""
 
     def connect(self) -> None:
         """The base class's; who answers is known behind it."""
-        login = _login(self._mesh)
+        self._token = _token()
+        bundle = _given_bundle() if self._token else None
+        if bundle is None:
+            bundle = _bundle_of(_login(self._mesh))
         super().connect()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
         context.verify_mode = ssl.CERT_NONE  # `_judged` says who it is
         try:
-            context.load_cert_chain(folder(self._mesh) / HELD)
+            if not self._token:
+                context.load_cert_chain(folder(self._mesh) / HELD)
             tls = context.wrap_socket(self.sock)
         except OSError as error:
             raise Failure(f"{self._place} speaks no TLS 1.3 with us: {words(error)}", Exit.UNREACHABLE) from None
         self.sock = tls
-        self._called = _judged(chain_of(tls), login, self.host, self._place)
+        self._called = _judged(chain_of(tls), bundle, self.host, self._place)
 
     def request(
         self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] = {}, *, encode_chunked: bool = False
@@ -55,7 +69,9 @@ class PersonConnection(http.client.HTTPConnection):
         """The base class's, to the agent by the name that it has proven."""
         self.connect()
         try:
-            super().request(method, url, body, {**headers, "Host": self._called}, encode_chunked=encode_chunked)
+            shown = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            said = {**headers, **shown, "Host": self._called}
+            super().request(method, url, body, said, encode_chunked=encode_chunked)
         except ConnectionError as error:  # what it has said before, `getresponse` tells
             raise BrokenPipeError(str(error)) from None
 
@@ -81,7 +97,8 @@ def _login(mesh: str) -> Login:
     if login is None:
         raise Failure(
             f"nobody is logged in to the mesh {mesh!r} here, and an agent asks for that over the network; "
-            "an operator's `shoal person add NAME` begins it"
+            f"an operator's `shoal person add NAME` begins it, or a token in {TOKEN_FILE} and the mesh's bundle in "
+            f"{BUNDLE_FILE}"
         )
     if login.until <= time.time():
         person = login.person
@@ -89,9 +106,37 @@ def _login(mesh: str) -> Login:
     return login
 
 
-def _judged(chain: list[bytes], login: Login, called: str, place: str) -> str:
+def _token() -> str:
+    """Of a provider; empty: the login counts. Raises Failure."""
+    path = os.environ.get(TOKEN_FILE, "")
+    if not path:
+        return ""
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{TOKEN_FILE}: {path} cannot be read: {error}") from None
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise Failure(f"{TOKEN_FILE}: {path} holds no token, which is one word")
+    return text
+
+
+def _given_bundle() -> Bundle | None:
+    """By which an agent is known to who shows a token; None: that of the login. Raises Failure."""
+    path = os.environ.get(BUNDLE_FILE, "")
+    if not path:
+        return None
+    try:
+        return parse_bundle("", Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise Failure(f"{BUNDLE_FILE}: {path}: {error}; `shoal ca export` prints one") from None
+
+
+def _bundle_of(login: Login) -> Bundle:
+    return parse_bundle(login.trust_domain, login.bundle.encode())
+
+
+def _judged(chain: list[bytes], bundle: Bundle, called: str, place: str) -> str:
     """The host whose agent it is. Raises Failure for who is not the one that is meant."""
-    bundle = parse_bundle(login.trust_domain, login.bundle.encode())
     found = verify(chain, {bundle.trust_domain: bundle}, Revocations(), time.time())
     if isinstance(found, Refused):
         raise Failure(f"{place} is not believed, and was asked nothing: {found.reason}", Exit.UNREACHABLE)

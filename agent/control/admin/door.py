@@ -109,9 +109,8 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
             return None
         if visitor is not None and not visitor.operates:
             name = visitor.person
-            return refuse(
-                403, f"{name} has the role view, and this takes operate: `shoal person set {name} --role operate`"
-            )
+            more = visitor.more or f"`shoal person set {name} --role operate`"
+            return refuse(403, f"{name} has the role view, and this takes operate: {more}")
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
             return refuse(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")

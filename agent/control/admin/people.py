@@ -1,9 +1,11 @@
-"""The admin API over the network, for people who have logged in: TLS 1.3, and who they are by their certificate.
+"""The admin API over the network, for people who have logged in: TLS 1.3, and who they are by their certificate,
+or by a token where the settings name who makes them.
 
 Laws
 - Each request is judged anew, by what is known then: a role that was taken, a revocation, a certificate's end and a
   removed person count from the next request on, also on a connection that is open.
-- Nobody gets to the API without a certificate of a person of this trust domain; the handshake fails, or he is told why.
+- Nobody gets to the API without a certificate of a person of this trust domain, or a token that counts; the handshake
+  fails, or he is told why.
 - Handshakes begin one after another, PACE_S apart: whoever connects a lot does not take the control process's time.
 """
 
@@ -18,13 +20,15 @@ from typing import Any, Final
 
 import structlog
 import trio
+from starlette.responses import Response
 
 from agent.control.admin.door import PEER, VISITOR, refusal
 from agent.control.admin.guests import BoundedStream, Guest, Guests
 from agent.control.admin.server import configured
+from agent.control.admin.tokens import TokenPeople, Unknown
 from agent.control.identity.identity import AgentIdentity
 from agent.identity.users import User
-from agent.identity.verdict import Refused
+from agent.identity.verdict import Refused, Visitor
 from agent.tls.chain import chain_of
 
 MAX_PEOPLE: Final = 64
@@ -33,24 +37,29 @@ HANDSHAKE_S: Final = 5.0
 ALERT_S: Final = 1.0
 """For whoever does not get through it to hear why."""
 PACE_S: Final = 0.01
+RETRY_AFTER_S: Final = 5
 _CHAIN: Final = "shoal.chain"
 log = structlog.get_logger()
 
 
 async def serve_people(
-    application: Callable[..., Awaitable[None]], identity: AgentIdentity, sock: socket.socket
+    application: Callable[..., Awaitable[None]],
+    identity: AgentIdentity,
+    sock: socket.socket,
+    tokens: TokenPeople | None = None,
 ) -> None:
     """Serve on a listening socket until cancelled."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
-    judged = partial(_judged, application, identity, User(os.geteuid()))
-    await Guests(judged, configured(), MAX_PEOPLE, partial(_greet, identity, trio.Lock())).serve(listener)
+    judged = partial(_judged, application, identity, tokens, User(os.geteuid()))
+    greet = partial(_greet, identity, tokens is not None, trio.Lock())
+    await Guests(judged, configured(), MAX_PEOPLE, greet).serve(listener)
 
 
-async def _greet(identity: AgentIdentity, turn: trio.Lock, stream: trio.SocketStream) -> Guest | None:
+async def _greet(identity: AgentIdentity, tokens: bool, turn: trio.Lock, stream: trio.SocketStream) -> Guest | None:
     """Who shows a certificate of this trust domain; whose it is, each request is asked."""
     async with turn:
         await trio.sleep(PACE_S)
-    context = identity.door()
+    context = identity.door(tokens=tokens)
     if context is None:
         log.warning("a person is turned away: this agent holds no certificate yet")
         return None
@@ -83,12 +92,38 @@ async def _tell_why(stream: trio.SocketStream, alert: bytes) -> None:
 
 
 async def _judged(
-    application: Callable[..., Awaitable[None]], identity: AgentIdentity, own: User, scope: Any, receive: Any, send: Any
+    application: Callable[..., Awaitable[None]],
+    identity: AgentIdentity,
+    tokens: TokenPeople | None,
+    own: User,
+    scope: Any,
+    receive: Any,
+    send: Any,
 ) -> None:
     """A request, by who asks it now. Who operates has what the agent's own user has."""
-    visitor = identity.visitor(scope[_CHAIN])
+    visitor = _visitor(identity, tokens, scope)
     if not isinstance(visitor, Refused):
         await application({**scope, VISITOR: visitor, PEER: own if visitor.operates else None}, receive, send)
     elif scope["type"] == "http":
         log.warning("somebody is refused at the people's port", reason=visitor.reason)
-        await refusal(403, visitor.reason)(scope, receive, send)
+        status = 503 if isinstance(visitor, Unknown) else 403 if scope[_CHAIN] else 401
+        await _refusal(status, visitor.reason)(scope, receive, send)
+
+
+def _visitor(identity: AgentIdentity, tokens: TokenPeople | None, scope: Any) -> Visitor | Refused:
+    """By his certificate, or by his token."""
+    if tokens is None:
+        return identity.visitor(scope[_CHAIN])
+    shown = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"authorization"]
+    if len(shown) > 1 or (shown and scope[_CHAIN]):
+        return Refused("who asks is said twice: a certificate or a token, and one of it")
+    return identity.visitor(scope[_CHAIN]) if scope[_CHAIN] else tokens.visitor(shown[0] if shown else None)
+
+
+def _refusal(status: int, reason: str) -> Response:
+    answer = refusal(status, reason)
+    if status == 401:
+        answer.headers["www-authenticate"] = "Bearer"
+    elif status == 503:
+        answer.headers["retry-after"] = str(RETRY_AFTER_S)
+    return answer

@@ -73,9 +73,10 @@ class AgentIdentity:
         """How to ask another host's agent that holds an SVID; None: nothing is proven here."""
         return self._engaged.way(host) if self._engaged is not None else None
 
-    def door(self) -> ssl.SSLContext | None:
-        """What people who ask this agent are shown, and have to show; None: nothing is proven here."""
-        return self._engaged.door() if self._engaged is not None else None
+    def door(self, *, tokens: bool = False) -> ssl.SSLContext | None:
+        """What people who ask this agent are shown, and have to show, where it does not take tokens instead; None:
+        nothing is proven here."""
+        return self._engaged.door(tokens=tokens) if self._engaged is not None else None
 
     def visitor(self, chain: Sequence[bytes]) -> Visitor | Refused:
         """Who asks, by the chain (DER) of a connection, by all that is known now."""

@@ -23,7 +23,7 @@ from agent.control.identity.around import Around
 from agent.control.identity.asking import Publishing
 from agent.control.identity.files import Files
 from agent.control.identity.standing import Standing
-from agent.control.identity.way import Way, client_context, server_context
+from agent.control.identity.way import Way, client_context, open_server_context, server_context
 from agent.frames import Svid, Trust
 from agent.identity.spiffe import agent_id
 from agent.identity.verdict import Refused, Visitor
@@ -231,9 +231,10 @@ class Proving:
 
     # People.
 
-    def door(self) -> ssl.SSLContext | None:
-        """What people who ask this agent are shown, and have to show; None: it can prove nothing."""
-        return self._made(server_context)
+    def door(self, *, tokens: bool = False) -> ssl.SSLContext | None:
+        """What people who ask this agent are shown, and have to show, where it does not take tokens instead; None: it
+        can prove nothing."""
+        return self._made(open_server_context if tokens else server_context)
 
     def visitor(self, chain: Sequence[bytes]) -> Visitor | Refused:
         """Who asks, by the chain (DER) of a connection, by all that is known now."""

@@ -49,6 +49,13 @@ def server_context(shown: Path, roots: Iterable[bytes]) -> ssl.SSLContext:
     return context
 
 
+def open_server_context(shown: Path, roots: Iterable[bytes]) -> ssl.SSLContext:
+    """The same, of who takes it for an answer that there is no certificate. One that is shown has to be good."""
+    context = server_context(shown, roots)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
 def _context(protocol: int, shown: Path, roots: Iterable[bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

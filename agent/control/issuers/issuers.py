@@ -95,6 +95,7 @@ class Issuers:
         self._limiter = trio.CapacityLimiter(FETCHING)
         self.keyring = Keyring()
         """For what control verifies itself."""
+        self.keyring.on_missing = self.miss
         self.held: dict[str, Held] = {}
         self.fetches: Counter[tuple[str, str]] = Counter()
         """By source and outcome: changed, same, failed."""

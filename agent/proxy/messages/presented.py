@@ -6,7 +6,8 @@ Laws
 - What such a header says was verified: whatever anybody else says under its name is taken out of the head before
   anything looks at it, with a token or without, in trailers too, and under names that services take for it (`X_User`).
 - A claim ends no line (`policies.kinds.authn.values`).
-- Of several documents each takes its token out that says so; of two that say the same header the more specific does.
+- Of several documents each takes its token or API key out that says so; of two that say the same header the more
+  specific does.
 - A token in a query is in no record of a request.
 """
 
@@ -18,7 +19,6 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from agent.proxy.messages.head import REBUILT, RequestHead
-from policies.kinds.authn.decide import places
 from policies.kinds.authn.document import Authn
 from policies.kinds.authn.values import all_in_header, in_header
 
@@ -44,14 +44,14 @@ class Presented:
         said = [name for name, _ in self._headers]
         self.names = frozenset([*said, self._payload] if self._payload else said)
         """Of headers that say claims; lower case, with hyphens."""
-        gone = [place for document in documents if not document.forward for place in places(document)]
+        gone = [place for document in documents if not document.forward for place in document.places]
         self._tokens = frozenset([place.header.lower().encode() for place in gone if place.header])
         self._cookies = frozenset([place.cookie for place in gone if place.cookie])
         self._queries = frozenset([place.query for place in gone if place.query])
         self.removes = bool(gone)
         """Whether an instance does not get the token."""
-        shown = [place for document in [*documents, *watched] for place in places(document)]
-        self._secret = frozenset([place.query for place in shown if place.query])
+        everybody = [place for document in (*documents, *watched) for place in document.places]
+        self._secret = frozenset([place.query for place in everybody if place.query])
 
     # What nobody else says.
 

@@ -14,7 +14,8 @@ import binascii
 from typing import Final
 from urllib.parse import unquote
 
-from agent.identity.users import User, Users
+from agent.frames import LocalUsers
+from agent.identity.users import Members, User, Users
 from agent.proxy.messages.answers import Refusal
 from policies.language.names import parse_service
 
@@ -80,3 +81,13 @@ class LocalUser:
 def _may_not(user: User, service: str) -> Refusal:
     reason = f"{user} may not call as {service[:SHOWN]}; [local.services] in agent.toml says who may"
     return Refusal(403, "caller", reason, unsent=True)
+
+
+def users(told: LocalUsers) -> Users:
+    """As control tells of them."""
+    services = {pattern: _members(numbers) for pattern, numbers in told.services.items()}
+    return Users(told.masters, _members(told.operators), services)
+
+
+def _members(numbers: tuple[list[int], list[int]]) -> Members:
+    return Members(frozenset(numbers[0]), frozenset(numbers[1]))

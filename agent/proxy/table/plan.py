@@ -37,6 +37,7 @@ from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.routes import Routes
 from agent.proxy.phases.subject import Subject
+from agent.proxy.phases.verdict import Verdict
 from agent.proxy.report.story import InForce, Policies
 from agent.proxy.table.asked import Asked, Compiled, document_of
 from agent.proxy.table.lasting import Book, Lasting
@@ -247,9 +248,13 @@ class Plan:
         known = self.enforced.met.get("authn")
         return isinstance(known, Authentication) and any(source in level.compiled.sources for level in known.levels)
 
-    def lets_in(self, subject: Subject) -> bool:
-        """Whether no guard of the service denies what nobody called for: a copy. Counts nothing."""
-        return all(phase.peek(subject) is None for phase in self.guards)
+    def keeps_out(self, subject: Subject) -> Verdict | None:
+        """What a guard of the service says against what nobody called for: a copy. Counts nothing."""
+        for phase in self.guards:
+            verdict = phase.peek(subject)
+            if verdict is not None:
+                return verdict
+        return None
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""

@@ -19,15 +19,7 @@ import re
 from typing import Any, Final, NamedTuple
 
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.authn.api_keys import (
-    DEFAULT_HEADER,
-    ApiKeys,
-    Held,
-    claims_of,
-    id_of,
-    is_the_same,
-    looks_like_one,
-)
+from policies.kinds.authn.api_keys import Held, claims_of, id_of, is_the_same, looks_like_one
 from policies.kinds.authn.document import Authn, Place, Provider
 from policies.kinds.authn.keyring import Keyring, Published
 from policies.kinds.authn.keys import Key, usable
@@ -128,15 +120,14 @@ class Compiled:
     def __init__(self, document: Authn, keyring: Keyring) -> None:
         self.required = document.required
         self._keyring = keyring
-        place = document.token
-        self._place = Place(header=place.header.lower()) if place.header else place
+        self._place = _lower(document.token)
         self._skew_s = seconds(document.skew)
         self._issuers = {each.issuer: _Issuer(each) for each in document.providers}
         self._kept: dict[str, _Kept] = {}
         self._api_keys: dict[str, Held] = {}
-        self._key_place: Place | None = None
+        key_place = document.key_place
+        self._key_place = _lower(key_place) if key_place is not None else None
         if document.api_keys is not None:
-            self._key_place = _key_place(document.api_keys)
             self._api_keys = {each.id: Held(each, claims_of(each, said)) for each in document.api_keys.keys}
 
     @property
@@ -227,14 +218,8 @@ def compile(document: Authn, scope: Scope = ANYWHERE, keyring: Keyring | None = 
     return Compiled(document, Keyring() if keyring is None else keyring)
 
 
-def places(document: Authn) -> list[Place]:
-    """Where a request has what proves who calls."""
-    found = [document.token] if document.providers else []
-    return found if document.api_keys is None else [*found, _key_place(document.api_keys)]
-
-
-def _key_place(keys: ApiKeys) -> Place:
-    return Place(query=keys.query) if keys.query else Place(header=(keys.header or DEFAULT_HEADER).lower())
+def _lower(place: Place) -> Place:
+    return Place(header=place.header.lower()) if place.header else place
 
 
 def _token(place: Place, request: RequestView) -> str | None:

@@ -99,6 +99,21 @@ class Authn(Document, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     payload: Annotated[str, Meta(max_length=128, description="A header that says all claims")] = ""
 
+    @property
+    def key_place(self) -> Place | None:
+        """Where a request has its API key; None: there are none."""
+        keys = self.api_keys
+        if keys is None:
+            return None
+        return Place(query=keys.query) if keys.query else Place(header=keys.header or DEFAULT_HEADER)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where a request has what nobody else is to see: its token, or its API key."""
+        key = self.key_place
+        tokens = (self.token,) if self.providers else ()
+        return tokens if key is None else (*tokens, key)
+
     def check(self) -> None:
         """Issuers that are told apart, with keys that can be used, and one place for the token."""
         if not self.providers and self.api_keys is None:
@@ -118,24 +133,23 @@ class Authn(Document, frozen=True, kw_only=True):
 
     def _check_headers(self) -> None:
         names: set[str] = set()
-        shown = {self.token.header.lower()}
-        if self.api_keys is not None and not self.api_keys.query:
-            shown.add((self.api_keys.header or DEFAULT_HEADER).lower())
         for name in self.headers:
-            _check_header(name, below("$.headers", name), shown, names)
+            _check_header(name, below("$.headers", name), self.places, names)
         if self.payload:
-            _check_header(self.payload, "$.payload", shown, names)
+            _check_header(self.payload, "$.payload", self.places, names)
 
 
-def _check_header(name: str, path: str, shown: set[str], names: set[str]) -> None:
-    """One that says claims, which nobody else may say. `shown`: those that have a token or a key."""
+def _check_header(name: str, path: str, places: tuple[Place, ...], names: set[str]) -> None:
+    """One that says claims, which nobody else may say."""
     lower = name.lower()
     if not TOKEN.match(name) or "_" in name:
         raise Flaw(path, f"{name[:60]!r} is no header such as x-user; many services take an underscore for a hyphen")
     if lower in _TAKEN or lower.startswith(_TAKEN_BEFORE):
         raise Flaw(path, f"{name[:60]!r} says something else; a name of its own, such as x-user")
-    if lower in shown:
-        raise Flaw(path, f"{name[:60]!r} has the token, and would be taken out before it is verified; another name")
+    if any(lower == place.header.lower() for place in places):
+        raise Flaw(
+            path, f"{name[:60]!r} has the token or API key, and would be taken out before it is verified; another name"
+        )
     if lower in names:
         raise Flaw(path, f"{name[:60]!r} stands twice")
     names.add(lower)

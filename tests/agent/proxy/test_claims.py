@@ -17,6 +17,7 @@ from agent.proxy.messages.presented import Presented
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
 from policies.catalogue import parse
+from policies.kinds.authn.api_keys import SECRET_BYTES, made
 from policies.kinds.authn.document import Authn
 from policies.kinds.authn.values import Json, all_in_header, in_header
 from tests.support.playbook import Playbook, Wire
@@ -351,6 +352,44 @@ def test_a_token_is_taken_out_of_where_it_was(
     assert set(left) <= set(lines(text)) and (left or b"cookie" not in text.lower())
     records = recorder.take(10)
     assert records is not None and made.encode() not in records.lines and b"GET" in records.lines
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "target"),
+    [
+        ({}, "X-Api-Key: {}", "/a?b=1"),
+        ({"header": "x-shop-key"}, "x-shop-key: {}", "/a?b=1"),
+        ({"header": "authorization"}, "Authorization: Bearer {}", "/a?b=1"),
+        ({"query": "key"}, "x-a: 1", "/a?b=1&key={}"),
+    ],
+)
+@pytest.mark.parametrize("providers", [[], AUTHN["providers"]], ids=["alone", "beside tokens"])
+def test_an_api_key_is_taken_out_as_tokens_are(
+    play: Playbook, place: dict[str, str], line: str, target: str, providers: Any
+) -> None:
+    """And what it claims is told in its place."""
+    key, hashed = made("ci", b"\x01" * SECRET_BYTES)
+    api_keys = {"keys": [{"id": "ci", "hash": hashed, "claims": {"sub": "ci"}}], **place}
+    put(play, authn={"providers": providers, "api_keys": api_keys, "forward": False, "headers": {"x-user": "sub"}})
+    recorder = play.worker.recorder
+    recorder.wanted = True
+    client = asks(play, line.format(key), "X-User: root", target=target.format(key))
+    text = heard(play)[1]
+    assert status(client) == 200 and key.encode() not in text and text.startswith(b"GET /a?b=1 HTTP/1.1\r\n")
+    assert b"x-user: ci" in lines(text) and b"root" not in text
+    records = recorder.take(10)
+    assert records is not None and key.encode() not in records.lines
+
+
+def test_an_api_key_selects_as_tokens_do(play: Playbook) -> None:
+    key, hashed = made("ci", b"\x01" * SECRET_BYTES)
+    rules = [{"match": {"claims": {"sub": "ci"}}, "respond": {"status": 204}}]
+    api_keys = {"keys": [{"id": "ci", "hash": hashed, "claims": {"sub": "ci"}}]}
+    put(play, authn={"api_keys": api_keys, "required": False}, route={"rules": rules})
+    assert status(asks(play, f"x-api-key: {key}")) == 204
+    assert status(asks(play, f"x-api-key: {key[:-1]}_")) == 401
+    asks(play)
+    assert heard(play)
 
 
 def test_another_scheme_is_no_token(play: Playbook) -> None:
