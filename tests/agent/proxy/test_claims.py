@@ -563,3 +563,27 @@ def test_what_is_stored_has_no_token_that_is_not_for_instances(play: Playbook) -
         found = json.loads(record)
         assert (made in record.decode()) is kept and (b"root" in record) is kept
         assert ["x-a", "1: 2"] in found["headers"] and found["target"] == "/a?b=1"
+
+
+def test_api_keys_are_people_too(play: Playbook) -> None:
+    """Claims of a key choose, and the key is taken out like a token; in a query it is in no record."""
+    from policies.kinds.authn.api_keys import made
+
+    key, hashed = made("ci", bytes(32))
+    keys = [{"id": "ci", "hash": hashed, "claims": {"sub": "ci", "tier": "free"}}]
+    recorder = play.worker.recorder
+    recorder.wanted = True
+    for place, target in (({}, "/"), ({"query": "key"}, f"/?key={key}")):
+        put(
+            play,
+            authn={"api_keys": {"keys": keys, **place}, "forward": False, "headers": {"x-user": "sub"}},
+            route=CANARY,
+        )
+        asks(play, *([] if place else [f"X-API-Key: {key}"]), "x-user: root", target=target)
+        name, text = heard(play)
+        assert name == "v2" and b"x-user: ci" in lines(text) and key.encode() not in text
+        records = recorder.take(10)
+        assert records is not None and key.encode() not in records.lines
+    assert status(asks(play, target=f"/?key={key[:-1]}")) == 401
+    stats = play.worker.table.services[LAMPS].stats
+    assert stats.authenticated == {f"{LAMPS}\tvalid": 2, f"{LAMPS}\tapi-key": 1}
