@@ -106,6 +106,10 @@ class Explain(msgspec.Struct, frozen=True):
     """The host that let in a caller of another trust domain (`caller` is a SPIFFE id); empty: the one that is asked."""
     plain: bool = False
     """Whether it comes from another host in plain text."""
+    claims: dict[str, str] | None = None
+    """Of a token that it is supposed to have, as if it was verified; None: what it has counts."""
+    shows_claims: bool = False
+    """Whether the answer is for who operates, and says what is in a token."""
 
 
 class Decision(msgspec.Struct, frozen=True):

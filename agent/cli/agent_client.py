@@ -55,9 +55,13 @@ class Admin:
         headers = [("header", f"{each['name']}: {each['value']}") for each in request.get("headers", [])]
         names = {"url": "url", "method": "method", "caller": "as", "address": "from"}
         query = [(name, request[field]) for field, name in names.items() if request.get(field)]
-        return self._of_version_1(
-            lambda: self.post(f"{API}/explain", request), lambda: self.get("/explain", [*query, *headers])
-        )
+
+        def before() -> Any:
+            if request.get("claims"):
+                raise Failure("that agent is of the version before, and knows of no claims; ask another")
+            return self.get("/explain", [*query, *headers])
+
+        return self._of_version_1(lambda: self.post(f"{API}/explain", request), before)
 
     def _of_version_1(self, ask: Callable[[], Any], before: Callable[[], Any]) -> dict[str, Any]:
         """What the API answers; of an agent of the version before, which has none, what it had instead."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from agent.rego.program import Program
+from agent.rego.program import PREFIX, Program, folders
 from agent.rego.words import ANSWER_S, LIBRARY, MEMORY, Answered, Ask, Load, Loaded, Reader, Said, Told, Unload, encode
 from policies.language.plain import Flaw
 
@@ -44,10 +45,20 @@ def confine() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this is what ends first
     except OSError:
         pass
+    clear_away()
     os.nice(5)  # requests that nobody asks it about go first
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)  # print() of a module's, and what the library says of its errors
     os.dup2(nothing, 2)
+
+
+def clear_away() -> None:
+    """What evaluators have left that were ended while they wrote."""
+    for folder in folders():
+        for left in folder.glob(f"{PREFIX}*"):
+            owner = left.name.removeprefix(PREFIX).partition("-")[0]
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class Evaluator:
@@ -74,6 +85,8 @@ class Evaluator:
             program = Program(word.modules, word.data, word.query, PATH)
         except Flaw as flaw:
             return Loaded(word.program, path=flaw.path, reason=flaw.reason)
+        except OSError as error:  # no room for its plan
+            return Loaded(word.program, path=PATH, reason=f"it cannot be compiled now: {error}"[:300], passing=True)
         except Exception as error:  # whatever the library raises, or a plan that is none
             return Loaded(
                 word.program, path=PATH, reason=f"it cannot be compiled: {type(error).__name__}: {error}"[:300]

@@ -24,6 +24,14 @@ _ERROR: Final = re.compile(
 )
 _MEMORY: Final = "/dev/shm"  # noqa: S108 - a folder of one's own is made in it
 MAX_SAID: Final = 200
+PREFIX: Final = "shoal-rego-"
+"""Of a folder of one evaluator's, before its number."""
+
+
+def folders() -> list[Path]:
+    """Where something can be written for a moment: memory first."""
+    found = [Path(_MEMORY), Path(tempfile.gettempdir())]
+    return [folder for folder in found if os.access(folder, os.W_OK)]
 
 
 class Program:
@@ -60,14 +68,21 @@ class Program:
         return self._plan()
 
     def _plan(self) -> Any:
-        """As the library writes it, which it does to a folder only."""
-        folder = tempfile.mkdtemp(prefix="shoal-rego-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
-        try:
-            target = Path(folder, "bundle")
-            self._interpreter.save_bundle(str(target), self._bundle)
-            plan = json.loads((target / "plan.json").read_bytes())
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        """As the library writes it, which it does to a folder only. Raises OSError where there is no room for it."""
+        plan: Any = None
+        for place in folders():
+            folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place)
+            try:
+                target = Path(folder, "bundle")
+                self._interpreter.save_bundle(str(target), self._bundle)
+                plan = json.loads((target / "plan.json").read_bytes())
+                break
+            except (self._rego.RegoError, ValueError, OSError):
+                continue  # cut off, or not there
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        if plan is None:
+            raise OSError(f"its plan cannot be written to {' or '.join(map(str, folders()))}")
         functions = plan["static"]["builtin_funcs"]  # with those that it knows by name only
         plan["static"]["builtin_funcs"] = [each for each in functions if self._interpreter.is_builtin(each["name"])]
         return plan

@@ -12,11 +12,11 @@ Laws
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Final
 
@@ -30,6 +30,7 @@ from policies.language.document import Document, Invalid
 ANSWER_S: Final = 60.0
 """By the clock; of processor time it is allowed less (`agent.rego.__main__`)."""
 IDLE_S: Final = 20.0
+MOST_KNOWN: Final = 256
 WITHIN: Final = f"{PROVE_S:g} s of processor time, {MEMORY >> 20} MB"
 
 
@@ -42,17 +43,10 @@ def prove(kind: str, pattern: str, document: Document | Invalid) -> Document | I
     """A document that was put for a pattern; or why its Rego is refused."""
     if not isinstance(document, Authz) or document.rego is None:
         return document
-    flaw = _proved(msgspec.msgpack.encode(document.rego, order="sorted"))
-    return document if flaw is None else Invalid(kind, pattern, *flaw)
-
-
-@lru_cache(maxsize=256)
-def _proved(text: bytes) -> tuple[str, str] | None:
-    rego = msgspec.msgpack.decode(text, type=Rego)
     if not installed():
-        return "$.rego", MISSING
-    said = _PROVER.ask(rego)
-    return (said.path, said.reason) if said.reason else None
+        return Invalid(kind, pattern, "$.rego", MISSING)
+    said = _PROVER.proved(document.rego)
+    return Invalid(kind, pattern, said.path, said.reason) if said.reason else document
 
 
 class Prover:
@@ -63,6 +57,22 @@ class Prover:
         self._wire: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._idle: threading.Timer | None = None
+        self._known: dict[bytes, Loaded] = {}
+
+    def proved(self, rego: Rego) -> Loaded:
+        """What it says of a document's Rego, or has said before."""
+        text = msgspec.msgpack.encode(rego, order="sorted")
+        known = self._known.get(text)
+        if known is None:
+            known = self.ask(rego)
+            if known.passing:
+                known = self.ask(rego)
+            if not known.passing:
+                with self._lock:
+                    if len(self._known) >= MOST_KNOWN:
+                        del self._known[next(iter(self._known))]
+                    self._known[text] = known
+        return known
 
     def ask(self, rego: Rego) -> Loaded:
         """What it says of a document's Rego."""
@@ -72,9 +82,9 @@ class Prover:
             try:
                 said = self._ask(rego)
             except (OSError, ValueError) as error:
-                self._end()
+                killed = self._end() == -signal.SIGKILL  # by nobody's document, unless it stood still
                 reason = f"it took more than compiling may take ({WITHIN}), or broke the compiler: {error}"
-                return Loaded(0, path="$.rego.modules", reason=reason)
+                return Loaded(0, path="$.rego.modules", reason=reason, passing=killed)
             self._idle = threading.Timer(IDLE_S, self._end_idle)
             self._idle.daemon = True
             self._idle.start()
@@ -102,14 +112,23 @@ class Prover:
         with self._lock:
             self._end()
 
-    def _end(self) -> None:
+    def _end(self) -> int:
+        """How it has ended."""
         wire, self._wire = self._wire, None
         process, self._process = self._process, None
         if wire is not None:
             wire.close()
-        if process is not None:
-            process.kill()
-            process.wait()
+        return 0 if process is None else ended(process)
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """How one has ended, whose wire is closed; one that has not is given a moment to, and then ended."""
+    try:
+        return process.wait(0.5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return 0
 
 
 def command(fd: int) -> list[str]:

@@ -55,6 +55,8 @@ class Loaded(msgspec.Struct, frozen=True, tag_field="t", tag="loaded"):
     path: str = ""
     """Where it is wrong, and why."""
     reason: str = ""
+    passing: bool = False
+    """It is not the program's fault, and may go well another time."""
 
 
 class Answered(msgspec.Struct, frozen=True, tag_field="t", tag="answered"):

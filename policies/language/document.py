@@ -27,6 +27,8 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str, Meta(description="The service or pattern, for files; in etcd it must agree with the key")
     ] = ""
     description: Annotated[str, Meta(max_length=4096, description="For people")] = ""
+    by: Annotated[str, Meta(max_length=256, description="Who put it, by his own word")] = ""
+    reason: Annotated[str, Meta(max_length=1024, description="Why it was put, for people")] = ""
 
     def check(self) -> None:
         """What the types cannot say. Raises Flaw."""
@@ -50,6 +52,8 @@ class Invalid(msgspec.Struct, frozen=True):
 D = TypeVar("D", bound=msgspec.Struct)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
 _STEPS: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
+_WRITTEN_FOR_PEOPLE: Final = ("by", "reason")
+"""Fields of every kind that commands write, and that nobody looks for who misspelt another."""
 _SOME: Final = -1
 """The step into an object whose key the library does not tell."""
 
@@ -133,7 +137,8 @@ def _said(what: str, kind: Any) -> str:
     unknown = _UNKNOWN.match(what)
     if unknown:
         fields = [field.encode_name for field in getattr(_bare(kind), "fields", ())]
-        return f"no field {unknown[1][:60]!r} here{meant(unknown[1], fields)}; there are: {', '.join(fields)}"
+        told = [name for name in fields if name not in _WRITTEN_FOR_PEOPLE]
+        return f"no field {unknown[1][:60]!r} here{meant(unknown[1], fields)}; there are: {', '.join(told)}"
     if what.startswith("Invalid enum value "):
         allowed = [str(value) for value in _words(kind)]
         given = what.removeprefix("Invalid enum value ")

@@ -17,7 +17,7 @@ from msgspec import Meta
 from policies.language.names import matches, parse_pattern
 from policies.language.normal_path import normal, normal_encoding
 from policies.language.plain import Flaw, below, read_at
-from policies.language.user import NO_CLAIMS
+from policies.language.user import check_claim
 from policies.language.work import MAX_PATTERN, check_pattern
 from policies.request import TOKEN, Method, RequestView, cookie, query_parameter
 
@@ -56,7 +56,7 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     headers: dict[str, str | Text] = msgspec.field(default_factory=dict)
     query: dict[str, str | Text] = msgspec.field(default_factory=dict)
     cookies: dict[str, str | Text] = msgspec.field(default_factory=dict)
-    claims: Annotated[dict[str, str | Text], Meta(description="Of a verified token; in authz")] = msgspec.field(
+    claims: Annotated[dict[str, str | Text], Meta(description="Of a verified token")] = msgspec.field(
         default_factory=dict
     )
     caller: Annotated[tuple[str, ...], Meta(description="Calling services, or patterns such as *.production")] = ()
@@ -118,11 +118,10 @@ def _literal(text: str) -> str:
 # Checking. Each raises Flaw.
 
 
-def check_match(match: Match, path: str, groups: frozenset[str], *, claims: bool = False) -> None:
-    """What the types let pass; `groups` are those that may be named; `claims`: whether tokens are verified by then."""
-    if match.claims and not claims:
-        raise Flaw(below(path, "claims"), NO_CLAIMS)
+def check_match(match: Match, path: str, groups: frozenset[str]) -> None:
+    """What the types let pass; `groups` are those that may be named."""
     for key, condition in match.claims.items():
+        check_claim(key, below(path, "claims", key))
         check_text(condition, below(path, "claims", key))
     if match.path is not None:
         check_path(match.path, below(path, "path"))
@@ -140,11 +139,12 @@ def check_match(match: Match, path: str, groups: frozenset[str], *, claims: bool
             raise Flaw(below(path, "groups", n), f"no group {group[:60]!r} under $.groups; there are: {known}")
 
 
-def check_ungrouped(match: Match, path: str, *, claims: bool = False) -> None:
+def check_ungrouped(match: Match, path: str) -> None:
     """As `check_match`, for documents that have no groups."""
     if match.groups:
-        raise Flaw(below(path, "groups"), "groups belong to a route; here a header, cookie or caller can be named")
-    check_match(match, path, frozenset(), claims=claims)
+        reason = "groups belong to a route; here a header, cookie, claim or caller can be named"
+        raise Flaw(below(path, "groups"), reason)
+    check_match(match, path, frozenset())
 
 
 def check_path(match: PathMatch, path: str) -> None:

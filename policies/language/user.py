@@ -11,8 +11,8 @@ from msgspec import Meta
 from policies.language.plain import Flaw, below
 from policies.request import TOKEN, RequestView, cookie
 
-NO_CLAIMS: Final = "tokens are verified beside the instance, so no request has a claim here; use a header or a cookie"
-"""Said of `claim` in a document, which could do nothing."""
+MAX_CLAIM: Final = 512
+"""Characters of a claim's name."""
 
 
 class Sticky(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -20,20 +20,26 @@ class Sticky(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     header: str = ""
     cookie: str = ""
-    claim: Annotated[str, Meta(description="Of a verified token; see the page on routes")] = ""
+    claim: Annotated[str, Meta(description="Of a verified token")] = ""
 
 
 def check_key(path: str, **keys: str) -> None:
     """Exactly one of the keys, with a name that a request can have."""
     given = [name for name, value in keys.items() if value]
     if len(given) != 1:
-        possible = ", ".join(name for name in keys if name != "claim")
+        possible = ", ".join(keys)
         raise Flaw(path, f"exactly one of {possible}; here: {' and '.join(given) or 'none'}")
     kind = given[0]
     if kind == "claim":
-        raise Flaw(below(path, kind), NO_CLAIMS)
-    if not TOKEN.match(keys[kind]):
+        check_claim(keys[kind], below(path, kind))
+    elif not TOKEN.match(keys[kind]):
         raise Flaw(below(path, kind), f"{keys[kind][:60]!r} is no {kind} name")
+
+
+def check_claim(name: str, path: str) -> None:
+    """A name that a claim can have. Raises Flaw."""
+    if len(name) > MAX_CLAIM:
+        raise Flaw(path, f"{len(name)} characters; at most {MAX_CLAIM}")
 
 
 def check_sticky(sticky: Sticky, path: str) -> None:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import convergence, cpu, events, goal, idle, kinds, latency, machine, mtls, scale, stream
+from scripts.benchmark import authz, convergence, cpu, events, goal, idle, kinds, latency, machine, mtls, scale, stream
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
 from scripts.benchmark.peers import choose
@@ -36,6 +36,7 @@ class Section(StrEnum):
     STREAM = "stream"
     IDLE = "idle"
     KINDS = "kinds"
+    AUTHZ = "authz"
     EVENTS = "events"
     MTLS = "mtls"
     ALL = "all"
@@ -49,6 +50,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.STREAM: stream,
     Section.IDLE: idle,
     Section.KINDS: kinds,
+    Section.AUTHZ: authz,
     Section.EVENTS: events,
     Section.MTLS: mtls,
 }

@@ -24,8 +24,8 @@ class Agent(msgspec.Struct, frozen=True):
     program: Program
 
     def roles(self) -> dict[int, str]:
-        """What each process of the tree is for: control, or a worker."""
-        return {pid: "worker" if _is_worker(pid) else "control" for pid in self.program.tree()}
+        """What each process of the tree is for: control, a worker, or who evaluates Rego for it."""
+        return {pid: _role(pid) for pid in self.program.tree()}
 
     def state(self) -> dict[str, Any]:
         """What it tells of itself on its admin port."""
@@ -52,11 +52,12 @@ class Agent(msgspec.Struct, frozen=True):
             connection.close()
 
 
-def _is_worker(pid: int) -> bool:
+def _role(pid: int) -> str:
     try:
-        return b"agent.proxy" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return "control"
+    return "worker" if b"agent.proxy" in words else "evaluator" if b"agent.rego" in words else "control"
 
 
 def settings(host: str, etcd_url: str, mesh: str, ports: Sequence[int], directory: Path, more: str = "") -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import datacenters
 import identity
+import people
 import protection
 import watching
 from stage import Broken, Stage
@@ -76,6 +77,7 @@ class Story:
         protection.fault(self, SERVICE)
         protection.breaker(self, SERVICE)
         protection.limit(self)
+        people.lamp(self)
         watching.shedding(self)
         watching.storing(self)
         watching.comparison(self, SERVICE)

@@ -62,6 +62,8 @@ def test_rego_decides(mesh: Mesh) -> None:
 
     broken = rego("allow if { input.method == }")
     mesh.etcdctl("put", f"/shoal/default/{KEY}", json.dumps(broken))
+    waited = mesh.shoal("wait", check=False)
+    assert waited.returncode and '$.rego.modules["lamps.rego"]:2:' in waited.stdout + waited.stderr
     until("refused", lambda: far.state()["refused"])
     assert near.ask(LAMPS, path="/lamps/7", **shop).status == 200
     assert said(near.ask(LAMPS, path="/lamps/7", **web)) == DENIED
@@ -105,10 +107,20 @@ def test_a_restart_without_etcd(mesh: Mesh) -> None:
     agent.start()
     assert said(agent.ask(LAMPS, path="/lamps/1")) == DENIED
     assert agent.ask(LAMPS, path="/lamps/1", **shop).status == 200
-    for pid in evaluators(agent.process.pid):
+    assert agent.process is not None
+    killed = evaluators(agent.process.pid)
+    assert killed
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert agent.ask(LAMPS, path="/lamps/2", **shop).status == 200
     assert said(agent.ask(LAMPS, path="/lamps/2")) == DENIED
+
+    # One whose worker is killed ends with it.
+    left = evaluators(agent.process.pid)
+    for each in agent.state()["workers"]:
+        os.kill(each["pid"], signal.SIGKILL)
+    until("gone", lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left))
+    until("served again", lambda: agent.ask(LAMPS, path="/lamps/3", **shop).status == 200)
 
 
 def evaluators(agent: int) -> list[int]:

@@ -15,6 +15,7 @@ from agent.cli.documents import Source, checked, files_under, key, says_audit
 from agent.cli.enforcing import ROOMS, Text, Unable, silence, silent, unable
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
+from agent.cli.people.authorship import Author, signed
 
 if TYPE_CHECKING:
     from agent.cli.census import Census, Policy
@@ -128,20 +129,36 @@ def apply(
 
 
 def apply_sources(
-    options: Options, sources: Sequence[Source], *, prune: bool, dry_run: bool, wait: bool, force: bool
+    options: Options,
+    sources: Sequence[Source],
+    *,
+    prune: bool,
+    dry_run: bool,
+    wait: bool,
+    force: bool,
+    author: Author | None = None,
 ) -> None:
-    """The same for documents that were read and checked. Raises Failure."""
+    """The same for documents that were read and checked. `author`: who is written into them, None: nobody. Raises
+    Failure."""
     from agent.cli.commands.wait import wait_until
     from agent.cli.etcd_client import ask
 
-    done, revision, warned = ask(options, lambda store: _applied(store, options, sources, prune, dry_run, force))
+    done, revision, warned = ask(
+        options, lambda store: _applied(store, options, sources, prune, dry_run, force, author)
+    )
     _tell(options, done, revision, dry_run, warned)
     if wait and revision:
         wait_until(options, revision)
 
 
 async def _applied(
-    store: Store, options: Options, sources: Sequence[Source], prune: bool, dry_run: bool, force: bool
+    store: Store,
+    options: Options,
+    sources: Sequence[Source],
+    prune: bool,
+    dry_run: bool,
+    force: bool,
+    author: Author | None = None,
 ) -> tuple[Plan, int, Warned]:
     """What was done, at which revision (0 when there was nothing to do), and what was said before."""
     from agent.cli.census import take
@@ -149,6 +166,10 @@ async def _applied(
 
     tls = ("identity",) if any(source.kind == "tls" for source in sources) else ()
     census = await take(store, options.mesh, "policies", "audits", "instances", "seen", *ROOMS, *tls)
+    if author is not None:
+        sources, why_not = signed(census, sources, author)
+        if why_not:
+            options.printer.note(why_not)
     todo = plan(sources, census.policies, census.audits, misnamed=census.misnamed, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(

@@ -25,6 +25,10 @@ def explain(
     headers: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; may be repeated.")
     ] = None,
+    claims: Annotated[
+        list[str] | None,
+        typer.Option("--claim", metavar="NAME=VALUE", help="Of a token, as if it was verified; may be repeated."),
+    ] = None,
 ) -> None:
     """Tell what would happen to a request, and why, without sending it.
 
@@ -35,6 +39,7 @@ def explain(
     """
     options: Options = context.obj
     fields = [checked_header(header).partition(":") for header in headers or []]
+    supposed = [checked_claim(claim).partition("=") for claim in claims or []]
     answer = options.admin.explain(
         {
             "url": url,
@@ -42,6 +47,7 @@ def explain(
             "caller": caller,
             "address": address,
             "headers": [{"name": name.strip(), "value": value.strip()} for name, _, value in fields],
+            **({"claims": {name: value for name, _, value in supposed}} if supposed else {}),
         }
     )
     if options.printer.json:
@@ -55,6 +61,14 @@ def checked_header(text: str) -> str:
     name, colon, _ = text.partition(":")
     if not colon or not name.strip():
         raise Failure(f"-H {text!r} is no header such as 'x-tier: free'", Exit.USAGE)
+    return text
+
+
+def checked_claim(text: str) -> str:
+    """A `name=value` as typed. Raises Failure for one without a name or a sign."""
+    name, sign, _ = text.partition("=")
+    if not sign or not name:
+        raise Failure(f"--claim {text!r} is no claim such as sub=ann", Exit.USAGE)
     return text
 
 

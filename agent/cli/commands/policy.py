@@ -13,7 +13,7 @@ from agent.cli.completion import kinds as kinds_of_policy
 from agent.cli.completion import patterns
 from agent.cli.documents import Problem, Source, check, checked, key, read, report, says_audit
 from agent.cli.failure import Exit, Failure
-from agent.cli.options import Options
+from agent.cli.options import Options, who
 from agent.cli.printing import Row, field
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from registry.keys import Keys
     from registry.store import Store
 
+MAX_REASON = 1024
 app = typer.Typer(no_args_is_help=True, help="Check, put, get and remove policies.")
 
 Files = Annotated[
@@ -75,20 +76,26 @@ def put(
     kind: KindOption = "",
     service: ServiceOption = "",
     audit: AuditOption = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why: it is written into the documents, and recorded.")] = "",
     wait: WaitOption = False,
     force: ForceOption = False,
 ) -> None:
     """Check documents and put them into etcd, all of them in one revision or none.
 
+    Who puts them is written into them as `by`: the person who is logged in, else the user and this machine.
     With --audit, or `mode: audit` in them, they are only watched: put under audits/, they act on nothing, and take
     nothing out of force. What they would do is shown beside what is done.
 
     Example:  shoal policy put pets.yaml
     """
     from agent.cli.commands.apply import apply_sources
+    from agent.cli.people.authorship import Author
 
+    if len(reason) > MAX_REASON:
+        raise Failure(f"--reason has {len(reason)} characters; at most {MAX_REASON}", Exit.USAGE)
     sources = checked(context.obj.printer, files, kind, service, watched=audit)
-    apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait, force=force)
+    author = Author(who(context.obj.mesh), reason)
+    apply_sources(context.obj, sources, prune=False, dry_run=False, wait=wait, force=force, author=author)
 
 
 @app.command()
@@ -237,9 +244,9 @@ def _list(options: Options, kind: str, *, audit: bool) -> None:
         for at, found in sorted(census.misnamed.items())
     ]
     rows += _rows("audits", census.audits, census.audits_rejected)
-    columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes")}
+    columns = {name: field(name) for name in ("kind", "service", "revision", "state", "bytes", "by")}
     columns["kind"] = lambda row: f"{'audits/' * (row['room'] == 'audits')}{row['kind']}"
-    shown = [{"bytes": None, **row} for row in rows if not kind or row["kind"] == kind]
+    shown = [{"bytes": None, "by": "", "reason": "", **row} for row in rows if not kind or row["kind"] == kind]
     options.printer.rows(shown, columns, empty=f"no policy in the mesh {options.mesh!r}")
 
 
@@ -252,9 +259,22 @@ def _rows(room: str, policies: Mapping[tuple[str, str], Policy], rejected: Conta
             "revision": policy.revision,
             "state": "refused" if place in rejected else _mode(room, policy),
             "bytes": len(policy.text),
+            **_author(policy),
         }
         for place, policy in sorted(policies.items())
     ]
+
+
+def _author(policy: Policy) -> dict[str, str]:
+    """Who it says that has put it, and why."""
+    from policies.language.plain import Flaw, load
+
+    try:
+        content = load(policy.text)
+    except Flaw:
+        content = None
+    said = content if isinstance(content, dict) else {}
+    return {name: str(said.get(name) or "")[:256] for name in ("by", "reason")}
 
 
 def _mode(room: str, policy: Policy) -> str:

@@ -67,15 +67,20 @@ def laggards(census: Census, revision: int) -> list[Laggard]:
 
 def refusals(census: Census, revision: int) -> list[Refused]:
     """The policies of a revision that no agent takes, judged as they judge: their own word comes later."""
+    from agent.rego.proving import installed, prove
     from policies.catalogue import parse
-    from policies.language.document import Invalid
+    from policies.language.document import Document, Invalid
+
+    def judged(kind: str, service: str, text: bytes) -> Document | Invalid:
+        document = parse(kind, service, text)
+        return prove(kind, service, document) if installed() else document
 
     found = []
     for (kind, service), policy in sorted(census.policies.items()):
-        if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
+        if policy.revision == revision and isinstance(bad := judged(kind, service, policy.text), Invalid):
             found.append(Refused(f"{kind}/{service}", bad.path, bad.reason))
     for (kind, service), policy in sorted(census.audits.items()):
-        if policy.revision == revision and isinstance(bad := parse(kind, service, policy.text), Invalid):
+        if policy.revision == revision and isinstance(bad := judged(kind, service, policy.text), Invalid):
             found.append(Refused(f"audits/{kind}/{service}", bad.path, bad.reason))
     for (kind, service), misnamed in sorted(census.misnamed.items()):
         if misnamed.revision == revision:

@@ -12,7 +12,7 @@ from agent.cli.documents import Source, key
 from agent.cli.enforcing import Text
 from agent.cli.findings.borders import of_exports, of_imports
 from agent.cli.findings.chains import of_chains
-from agent.cli.findings.documents import of_audits, of_documents, of_refusals
+from agent.cli.findings.documents import of_audits, of_claims, of_documents, of_refusals
 from agent.cli.findings.etcd import of_doors, of_members
 from agent.cli.findings.facts import Facts
 from agent.cli.findings.finding import Finding, ordered
@@ -35,6 +35,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_guard,
     of_refusals,
     of_documents,
+    of_claims,
     of_audits,
     of_isolation,
     of_authz,
@@ -48,6 +49,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 OF_A_PUT: Final[tuple[Check, ...]] = (
     of_documents,
+    of_claims,
     of_audits,
     of_isolation,
     of_authz,

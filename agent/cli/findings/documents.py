@@ -14,6 +14,7 @@ from agent.cli.findings.finding import Finding, Severity, named
 from agent.cli.findings.places import OTHERS, SERVED, Place, places
 from policies.catalogue import BY_NAME, parse
 from policies.kinds.route.document import Route
+from policies.language.claims import claims_named
 from policies.language.document import Document, Invalid, meant
 from policies.language.names import candidates, matches
 from registry.records import Instance
@@ -42,6 +43,26 @@ def of_documents(facts: Facts) -> Iterator[Finding]:
         if written.document.mode == "enforce":
             for place in places(written.document):
                 yield from _leading(written, place, known)
+
+
+def of_claims(facts: Facts) -> Iterator[Finding]:
+    """Conditions that hold for nobody: a claim is named, and nobody verifies tokens for the service."""
+    known = _Known(facts.census)
+    all_written = list(_written(facts.census, known))
+    verified = {
+        service
+        for each in all_written
+        if each.kind == "authn" and each.document.mode == "enforce"
+        for service in each.in_force_for
+    }
+    for written in all_written:
+        bare = [service for service in written.in_force_for if service not in verified]
+        if written.kind == "authn" or not bare:
+            continue
+        for path in claims_named(written.document):
+            what = f"names a claim, but no authn document covers {named(bare)}: it holds for nobody"
+            put = f"put an authn document for {named(bare)}, or ask for a header or a cookie"
+            yield Finding("no-claims", "warning", f"{written.key} {path}", what, put)
 
 
 def of_shares(facts: Facts) -> Iterator[Finding]:

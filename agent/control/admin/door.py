@@ -90,6 +90,14 @@ class Door(NamedTuple):
     refuse: Refuse = refusal
 
 
+def may_operate(rights: Rights, request: Request) -> bool:
+    """Whether who asks operates this agent: by the socket and its user, or a person of that role."""
+    peer, visitor = peer_of(request), visitor_of(request)
+    if visitor is not None:
+        return visitor.operates
+    return peer is not None and rights.may_operate(peer)
+
+
 def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note = unnoted) -> Handler:
     """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `host`: how
     this agent is called. `note`: records what is asked to be changed."""

@@ -5,6 +5,7 @@ Laws
 - 202 is said when control has said that the request is on disk, and never before.
 - What is stored is the request as its client sent it, less what is between two hops only: a replay goes through
   everything that a request goes through.
+- Without its token, where that is not for instances either (`authn`), nor what only the mesh says of people.
 - What is itself a replay is not stored again, or it would go in circles.
 """
 
@@ -20,6 +21,7 @@ import msgspec
 from agent import frames
 from agent.proxy.control.waiting import Waiting
 from agent.proxy.messages.head import CONTENT_LENGTH, EXPECT, REBUILT, SHOAL_REPLAY, RequestHead
+from agent.proxy.messages.presented import Introduction
 from policies.kinds.shed.decide import Store
 
 MAX_WAITING: Final = 256
@@ -92,17 +94,32 @@ class Stores:
 
 
 def record_of(
-    request: RequestHead, keep: Store, id: str, *, service: str, caller: str, request_id: bytes, pieces: list[bytes]
+    request: RequestHead,
+    keep: Store,
+    id: str,
+    *,
+    introduction: Introduction | None = None,
+    service: str,
+    caller: str,
+    request_id: bytes,
+    pieces: list[bytes],
 ) -> bytes:
-    """What stands in the topic: one JSON object (docs/topics.md). `pieces`: the body."""
-    headers = [
-        [field.name.decode(), field.value.decode("latin-1")]
+    """What stands in the topic: one JSON object (docs/topics.md). `introduction`: what becomes of its token;
+    `pieces`: the body."""
+    fields = [
+        field
         for field in request.fields
         if field.code < REBUILT
         and field.code not in (CONTENT_LENGTH, EXPECT)
         and field.name not in request.connection
         and field.name not in keep.without
     ]
+    lines = [b"%b: %b\r\n" % (field.name, field.value) for field in fields]
+    target = request.target
+    if introduction is not None:
+        lines, target = introduction.fields(lines), introduction.target(target)
+    parted = [line.decode("latin-1").partition(": ") for line in lines]
+    headers = [[name, value.removesuffix("\r\n")] for name, _, value in parted]
     if all(name != "x-request-id" for name, _ in headers):
         headers.append(["x-request-id", request_id.decode("latin-1")])
     told: dict[str, Any] = {
@@ -111,7 +128,7 @@ def record_of(
         "at": round(time.time(), 3),
         "caller": caller,
         "method": request.method.decode(),
-        "target": request.target.decode("latin-1"),
+        "target": target.decode("latin-1"),
         "headers": headers,
     }
     body = b"".join(pieces)

@@ -215,7 +215,7 @@ class Evaluator:
         process, self._process = self._process, None
         if process is None:
             return 0
-        return await trio.to_thread.run_sync(_ended, process)
+        return await trio.to_thread.run_sync(proving.ended, process)
 
     # Words.
 
@@ -276,6 +276,10 @@ class Evaluator:
 
     def _loaded(self, program: Program, word: Loaded) -> None:
         program.loading = False
+        if word.passing:
+            self._hold(program)
+            self._fail(program, f"{word.reason}; asked again in a moment")
+            return
         if word.reason:
             program.broken = f"it does not compile here: {word.path}: {word.reason}"
             log.error("policies/authz/%s: %s", program.judge.key, program.broken)
@@ -321,11 +325,14 @@ class Evaluator:
             self._fail(program, ENDED)
             return
         if question is not None:
-            program.held_until = time.monotonic() + min(LONGEST_HOLD_S, 0.5 * 2 ** min(program.strikes, 10))
+            self._hold(program)
             question.fail(ENDED)
             self._fail(program, ENDED)
         else:
             self._want(program)
+
+    def _hold(self, program: Program) -> None:
+        program.held_until = time.monotonic() + min(LONGEST_HOLD_S, 0.5 * 2 ** min(program.strikes, 10))
 
     def _fail(self, program: Program, reason: str) -> None:
         """All that wait for it."""
@@ -338,12 +345,3 @@ class Evaluator:
     def _give_up(self, reason: str) -> None:
         while self._turns:
             self._fail(self._turns.popleft(), reason)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> int:
-    """How it has ended; one that has not is given a moment to, and then ended."""
-    try:
-        return process.wait(0.2)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()

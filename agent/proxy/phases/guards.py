@@ -19,6 +19,7 @@ from policies.kinds.authn import decide as authn
 
 RETRY_AFTER_S: Final = 5
 """For an issuer's keys to come."""
+_NOBODY: Final[dict[str, str]] = {}
 
 
 class Level:
@@ -76,37 +77,62 @@ class Authentication(Phase):
     then on, for the phases behind it: those that each document has verified, so that a more specific one adds nothing
     to what a wider one has not seen. One that is only watched gives no claim to anybody."""
 
-    __slots__ = ("levels",)
+    __slots__ = ("_early", "levels")
 
-    def __init__(self, state: Lasting, in_force: InForce, levels: Sequence[Issuers]) -> None:
-        """`levels`: the most specific first."""
+    def __init__(self, state: Lasting, in_force: InForce, levels: Sequence[Issuers], *, early: bool = False) -> None:
+        """`levels`: the most specific first. `early`: at the callers'; the agent beside the instance asks again, and
+        counts what passes."""
         super().__init__("authn", "admit", state, in_force)
         self.guards = True
+        self._early = early
         self.levels = tuple(levels)
 
     def decide(self, subject: Subject) -> Verdict | None:
         """As the documents say."""
+        return self._judge(subject, counts=not self.audit)
+
+    def peek(self, subject: Subject) -> Verdict | None:
+        """Counts nothing."""
+        return self._judge(subject, counts=False)
+
+    def _judge(self, subject: Subject, *, counts: bool) -> Verdict | None:
         view, now_s = subject.view, time.time()
+        supposed = subject.supposed
         held: dict[str, str] | None = None
         for level in self.levels:
             try:
-                found = level.compiled.claims(view, now_s)
+                found = supposed if supposed is not None else level.compiled.claims(view, now_s)
             except authn.Invalid as invalid:
+                if counts:
+                    self._count(level, invalid.verdict)
                 return _challenge(level, invalid)
-            if found is None and level.compiled.required:
+            verdict = authn.ABSENT if found is None else authn.VALID
+            refused = found is None and level.compiled.required
+            if counts and (refused or not self._early):
+                self._count(level, verdict)
+            if refused:
                 return _absent(level)
-            held = _both(held, {} if found is None else found)
+            held = _both(held, _NOBODY if found is None else found)
         if not self.audit:
-            view.claims = held
+            subject.bear(held)
         return None
 
+    def _count(self, level: Issuers, verdict: str) -> None:
+        self.state.stats.note_authenticated(f"{level.in_force.key}\t{verdict}")
+
     def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:
-        """Whether there is a token, and not what is in it."""
+        """Whether there is a token; what is in it only to who operates."""
         if isinstance(verdict, Refuse):
             return entry(verdict.by, self.name, self.kind, f"refused by {verdict.what}", verdict.refusal.reason)
         if self.audit:
             return self.entry("goes on", "its token counts, or it needs none")
-        return self.entry("goes on", "its token counts" if subject.view.claims else "without a token")
+        if not subject.claims:
+            return self.entry("goes on", "without a token")
+        what = "taken for one with a token" if subject.supposed is not None else "its token counts"
+        if subject.shows_claims:
+            what += f": {_shown(subject.claims)}"
+        others = [level.in_force.key for level in self.levels if level.in_force is not self.in_force]
+        return self.entry("goes on", f"{what}, by {' and '.join(others)} too" if others else what)
 
 
 def _both(held: dict[str, str] | None, found: dict[str, str]) -> dict[str, str]:
@@ -114,6 +140,10 @@ def _both(held: dict[str, str] | None, found: dict[str, str]) -> dict[str, str]:
     if held is None:
         return found
     return {name: value for name, value in held.items() if found.get(name) == value}
+
+
+def _shown(claims: dict[str, str]) -> str:
+    return ", ".join([f"{name}={value[:100]}" for name, value in claims.items()])[:1000]
 
 
 def _absent(level: Issuers) -> Refuse:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from agent.proxy.messages.presented import Presented
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Verdict
@@ -15,11 +16,13 @@ from policies.kinds.route import decide as route
 class Routes(Phase):
     """Always has something to say."""
 
-    __slots__ = ("compiled",)
+    __slots__ = ("compiled", "presented")
 
     def __init__(self, state: Lasting, in_force: InForce, compiled: route.Compiled) -> None:
         super().__init__("route", "route", state, in_force, counts=False)
         self.compiled = compiled
+        self.presented: Presented | None = None
+        """What may not be told of a path that it makes."""
 
     def decide(self, subject: Subject) -> Verdict | None:
         """The first rule that matches."""
@@ -28,4 +31,4 @@ class Routes(Phase):
     def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:
         """Which rule, and where to."""
         assert isinstance(verdict, Decision)
-        return self.entry(action(self.state.name, verdict.action), f"{verdict.rule}: {verdict.reason}")
+        return self.entry(action(self.state.name, verdict.action, self.presented), f"{verdict.rule}: {verdict.reason}")

@@ -29,7 +29,19 @@ class Heard:
 class Subject(RequestHandler):
     """A request that is decided about; or one that might be, for `explain`."""
 
-    __slots__ = ("_heard", "_view", "branch", "caller", "entered_at", "left", "reactor", "started", "stranger")
+    __slots__ = (
+        "_heard",
+        "_view",
+        "branch",
+        "caller",
+        "claims",
+        "entered_at",
+        "hidden",
+        "left",
+        "reactor",
+        "started",
+        "stranger",
+    )
 
     def __init__(self, request: RequestHead, reactor: Reactor) -> None:
         super().__init__(request)
@@ -45,8 +57,23 @@ class Subject(RequestHandler):
         """Of the limits that let it pass, what the one leaves that has least: its answer says so."""
         self.branch = -1
         """Of its service, as back-pressure tells requests apart; where that does, and how its shed phase notes it."""
+        self.claims: dict[str, str] | None = None
+        """Of a token, as the documents of the service have verified it whose other documents are asked now; None: they
+        have not."""
+        self.hidden: frozenset[bytes] | None = None
+        """Headers that only the mesh says to that service, whatever a route makes of them."""
         self._view: HeadView | None = None
         self._heard: list[Heard] | None = None
+
+    @property
+    def supposed(self) -> dict[str, str] | None:
+        """Claims that a request is taken to have, without a token; None: what it has counts."""
+        return None
+
+    @property
+    def shows_claims(self) -> bool:
+        """Whether what is told of it goes to who operates, claims and all."""
+        return False
 
     @property
     def rng(self) -> random.Random:
@@ -56,6 +83,11 @@ class Subject(RequestHandler):
     @property
     def address(self) -> str:
         """Of whoever connected; empty where that is another agent."""
+        raise NotImplementedError
+
+    @property
+    def vouched(self) -> str:
+        """The client's address, as the mesh vouches for it; empty where nobody does."""
         raise NotImplementedError
 
     @property
@@ -86,12 +118,14 @@ class Subject(RequestHandler):
                 self.proven,
                 self.trust_domain,
                 self.stranger,
+                self.vouched,
             )
+            view.claims = self.claims
         return view
 
     def see_as(self, forward: Forward) -> None:
         """Have policies see a request as a route makes it."""
-        self._view = HeadView(
+        self._view = view = HeadView(
             self.request,
             self.caller,
             self.address,
@@ -99,17 +133,21 @@ class Subject(RequestHandler):
             self.proven,
             self.trust_domain,
             self.stranger,
+            self.vouched,
             rewritten=forward.target,
             host=forward.host,
             edits=forward.request_headers,
+            hidden=self.hidden,
         )
+        view.claims = self.claims
 
-    def forget_claims(self) -> None:
-        """Who it is has to be verified by the service that it comes to: its rules do not believe what another's
-        documents have verified on the way there."""
+    def bear(self, claims: dict[str, str] | None) -> None:
+        """Claims that were verified; None: none any more. A service's rules do not believe what another's documents
+        have verified on the way there."""
+        self.claims = claims
         view = self._view
         if view is not None:
-            view.claims = None
+            view.claims = claims
 
     def hear(self, judge: Judge, asked: Asked | None, answer: Answer) -> None:
         """Somebody was asked about it: that counts for this request, however long it counts for others."""

@@ -20,6 +20,7 @@ class HeadView:
     __slots__ = (
         "_domain",
         "_edits",
+        "_hidden",
         "_host",
         "_proven",
         "_request",
@@ -31,6 +32,7 @@ class HeadView:
         "path",
         "query",
         "stranger",
+        "vouched",
         "whole_path",
     )
 
@@ -43,22 +45,26 @@ class HeadView:
         proven: str = "",
         trust_domain: str = "",
         stranger: Stranger | None = None,
+        vouched: str = "",
         *,
         rewritten: str | None = None,
         host: str | None = None,
         edits: Edits | None = None,
+        hidden: frozenset[bytes] | None = None,
     ) -> None:
-        """`proven`: the SPIFFE id that whoever connected has proven; `trust_domain`: of a caller who is known by his
-        credentials. What a route makes of it: `rewritten`: path and query in place of the request's; `host`, `edits`:
-        its Host, and its headers."""
+        """`vouched`: the client's address, where it is known; `proven`: the SPIFFE id that whoever connected has shown;
+        `trust_domain`: of a caller who is known by his credentials. What a route makes of it: `rewritten`: path and
+        query in place of the request's; `host`, `edits`: its Host, and its headers, but for those that are `hidden`."""
         self._request = request
         self._host = host
         self._edits = edits
+        self._hidden = hidden
         self.caller = caller
         self.stranger = stranger
         self.claims: dict[str, str] | None = None
         """Of a token that `authn` has verified, which is asked before what asks for them."""
         self.address = address
+        self.vouched = vouched
         self.in_plain_text = in_plain_text
         self._proven = proven
         self._domain = trust_domain
@@ -97,6 +103,8 @@ class HeadView:
         edits, found = self._edits, None
         if self._host is not None and name == "host":
             return self._host
+        if self._hidden is not None and wanted in self._hidden:
+            return None
         if edits is None or not _replaced(edits, name):
             for field in self._request.fields:
                 if field.name == wanted:

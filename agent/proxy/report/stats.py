@@ -24,6 +24,7 @@ class ServiceStats:
     __slots__ = (
         "active",
         "audit",
+        "authenticated",
         "authorized",
         "buckets",
         "bytes_in",
@@ -59,6 +60,8 @@ class ServiceStats:
         """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
         self.audit: dict[str, int] = {}
         """By kind, document, what was done and what would have been (`audited`): what watched documents were asked."""
+        self.authenticated: dict[str, int] = {}
+        """By document and verdict, with a tab between them: what `authn` found of tokens."""
         self.authorized: dict[str, int] = {}
         """By document, rule and verdict, with tabs between them: what each rule of `authz` decided."""
         self.judged: dict[str, int] = {}
@@ -108,6 +111,10 @@ class ServiceStats:
         found = self.authorized
         count(found, what if what in found or len(found) < MOST_RULES else OTHER_RULES)
 
+    def note_authenticated(self, what: str) -> None:
+        """A token was judged, or there was none."""
+        count(self.authenticated, what)
+
     def note_judged(self, what: str) -> None:
         """Somebody was asked besides the rules; there are as many of them as documents."""
         count(self.judged, what)
@@ -149,6 +156,7 @@ class ServiceStats:
             "refused": self.refused,
             "failures": self.failures,
             "audit": self.audit,
+            "authenticated": self.authenticated,
             "authorized": self.authorized,
             "judged": self.judged,
             "callers": self.callers,

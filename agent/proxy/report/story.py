@@ -13,17 +13,21 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from agent.proxy.messages.answers import Refusal
+from agent.proxy.messages.presented import Presented
 from policies.decision import Decision, Forward, Redirect, Respond
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.retry.decide import Again, Enough
 from policies.kinds.retry.policy import Failure, RetryPolicy
 from policies.kinds.timeout.decide import Timeouts
+from policies.language.claims import names_claim
 from policies.language.document import Document
 
 Entry: TypeAlias = dict[str, Any]
 Explained: TypeAlias = list[Entry]
 _EXPLAIN_BYTES: Final = 6000
+UNASKED: Final = ("authn", "import", "webhook")
+"""Kinds that ask no claim of a request."""
 
 
 class InForce(NamedTuple):
@@ -100,23 +104,48 @@ def entry(policy: InForce | None, phase: str, kind: str, decision: str, reason: 
     }
 
 
-def action(service: str, of: Forward | Redirect | Respond) -> str:
-    """What a route of `service` does."""
+def action(service: str, of: Forward | Redirect | Respond, presented: Presented | None = None) -> str:
+    """What a route of `service` does, without the token that a query may have."""
     if isinstance(of, Forward):
         subset = "" if of.subset is None else f" {of.subset}"
-        rewrite = "" if of.target is None else f" as {of.target}"
+        rewrite = "" if of.target is None else f" as {_recorded(of.target, presented)}"
         return f"forward to {of.service or service}{subset}{rewrite}"
     if isinstance(of, Redirect):
-        return f"redirect {of.status} to {of.location}"
+        return f"redirect {of.status} to {_recorded(of.location, presented)}"
     return f"respond {of.status}"
 
 
-def taken_over(policies: Policies, service: str, forward: Forward, found: Decision) -> Entry:
+def _recorded(target: str, presented: Presented | None) -> str:
+    if presented is None:
+        return target
+    return presented.recorded(target.encode("latin-1", "replace")).decode("latin-1")
+
+
+def unknown(policies: Policies, service: str, known: bool, supposed: Mapping[str, str] | None) -> list[Entry]:
+    """Documents that ask for claims which no request can have, and claims that a request is supposed to have in vain.
+    `known`: whether documents say whose tokens count."""
+    if known:
+        return []
+    naming = [(kind, policy) for kind, policy in policies.items() if kind not in UNASKED]
+    found = [
+        entry(policy, "admit", kind, "no claim holds", f"it names a claim, but no authn document covers {service}")
+        for kind, policy in naming
+        if names_claim(policy.document)
+    ]
+    if supposed is not None:
+        reason = f"no authn document covers {service}: no token counts there"
+        found.append(entry(None, "admit", "", "no claim holds", reason))
+    return found
+
+
+def taken_over(
+    policies: Policies, service: str, forward: Forward, found: Decision, presented: Presented | None = None
+) -> Entry:
     """The others of a split have the share of a target that nobody can serve."""
     empty = forward.service or service
     subset = f" with {forward.subset}" if forward.subset is not None else ""
     reason = f"{found.rule}: no instance of {empty}{subset} is healthy, and the others have its share"
-    return entry(policies.get("route"), "route", "route", f"{action(service, found.action)} instead", reason)
+    return entry(policies.get("route"), "route", "route", f"{action(service, found.action, presented)} instead", reason)
 
 
 def balanced(policies: Policies, balancer: Balancer, endpoint: Endpoint, *, sticky: bool, refusing: bool) -> Entry:

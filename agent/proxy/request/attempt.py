@@ -136,6 +136,7 @@ class Attempt(Dialling):
         "latency_s",
         "number",
         "refused",
+        "told",
         "unable",
     )
 
@@ -154,6 +155,7 @@ class Attempt(Dialling):
         """The inbound phase that let it in, and has to hear of its end."""
         exchange.gated = False
         exchange.held = None
+        self.told = exchange.told
         self.judged = False
         """Whether breakers and ejectors were told how it went."""
         self.refused = False
@@ -235,11 +237,15 @@ class Attempt(Dialling):
             up.open_tunnel(self)
             exchange.on_switched(self, connected())
             return
+        target, fields = target_of(request, forward), request_fields(request, forward, self.endpoint.remote)
+        told = self.told
+        if told is not None:
+            target, fields = told.target(target), told.fields(fields)
         up.send_request(
             self,
             request,
-            target_of(request, forward),
-            request_fields(request, forward, self.endpoint.remote),
+            target,
+            fields,
             exchange.lines_for(self.endpoint, self.number, exchange.left_s()),
             exchange.kept_body(),
             exchange.kept_trailers(),

@@ -102,6 +102,7 @@ def explain(runtime: Runtime, asked: Explain, heard: Sequence[Heard] = ()) -> di
         gateway=asked.gateway,
     )
     explanation.in_the_clear = asked.plain
+    explanation.assumed, explanation.operated = asked.claims, asked.shows_claims
     for each in heard:
         explanation.hear(each.judge, each.asked, each.answer)
     explanation.tell()
@@ -122,9 +123,11 @@ class Explanation(Walk):
         "_refusing",
         "_rng",
         "_shed",
+        "assumed",
         "decisions",
         "in_the_clear",
         "missing",
+        "operated",
         "status",
     )
 
@@ -157,6 +160,10 @@ class Explanation(Walk):
         """Whether it would come from another host in plain text."""
         self.missing: Consult | None = None
         """Somebody has to be asked, before it is known what comes next."""
+        self.assumed: dict[str, str] | None = None
+        """Claims that it is supposed to have."""
+        self.operated = False
+        """Whether it is told to who operates."""
         self._attempts = 0
         self._budget = Budget()
         """The plan's, as it would be."""
@@ -168,6 +175,16 @@ class Explanation(Walk):
         self._shed = shed or {}
 
     @property
+    def supposed(self) -> dict[str, str] | None:
+        """As who asks says."""
+        return self.assumed
+
+    @property
+    def shows_claims(self) -> bool:
+        """As control says."""
+        return self.operated
+
+    @property
     def inbound(self) -> bool:
         """Whether another agent picked."""
         return self._instance is not None
@@ -176,6 +193,13 @@ class Explanation(Walk):
     def address(self) -> str:
         """Of whoever would connect."""
         return self._address
+
+    @property
+    def vouched(self) -> str:
+        """That address; of a program of this host, where it leaves from here and nobody says another."""
+        if not self._address:
+            return "" if self.inbound else self.runtime.vouching.own_of("127.0.0.1")
+        return self.runtime.vouching.own_of(self._address)
 
     @property
     def proven(self) -> str:
@@ -241,7 +265,10 @@ class Explanation(Walk):
         target = request.target.decode("latin-1")
         if forward is not None and forward.target is not None:
             target = forward.target
-        lines = [line.decode("latin-1").rstrip("\r\n") for line in request_fields(request, forward)]
+        sent = request_fields(request, forward)
+        if self.told is not None:
+            sent, target = self.told.fields(sent), self.told.target(target.encode("latin-1")).decode("latin-1")
+        lines = [line.decode("latin-1").rstrip("\r\n") for line in sent]
         fields = [[name, value.strip()] for name, _, value in (line.partition(":") for line in lines)]
         host = next((value for name, value in fields if name.lower() == "host"), "")
         return Explain(
@@ -249,10 +276,12 @@ class Explanation(Walk):
             method=request.method.decode(),
             caller=(self.caller if proven is None else proven) if self.stranger is None else self.stranger.id,
             gateway="" if self.stranger is None else self.stranger.gateway,
-            address=self._address,
+            address=self.vouched,
             plain=proven is None,
             headers=[field for field in fields if field[0].lower() != "host"],
             inbound=f"{endpoint.service}/{endpoint.id}",
+            claims=self.assumed,
+            shows_claims=self.operated,
         )
 
     def ask(self, phase: Phase) -> Verdict | None:

@@ -145,8 +145,8 @@ class Judged(Relay):
         """By the rules of now; and once more when somebody has answered on whom they depend."""
         target = self.target
         assert target is not None
-        self.forget_view()  # with claims that documents of before have verified
-        self.see_rewritten()
+        self.forget_view()
+        self.begin_inbound(target.plan)  # documents of before have verified what held
         for phase in target.plan.guards:
             if phase.kind in ("authn", "authz"):
                 verdict = phase.peek(self)
@@ -207,6 +207,8 @@ class Judged(Relay):
         assert target is not None
         if verdict.by is not None and verdict.refusal.policy == "authz":
             target.stats.note_authorized(f"{verdict.by.key}\t{verdict.what}\tended")
+        elif verdict.by is not None:
+            target.stats.note_authenticated(f"{verdict.by.key}\tended")
         refusal, said = verdict.refusal, verdict.said
         if not self.response_began:
             told = said._replace(unsent=False) if said is not None else None
@@ -237,7 +239,7 @@ class Judged(Relay):
                 self.endpoint.id if self.endpoint is not None else "",
                 request.method,
                 request.host,
-                request.target,
+                self.recorded_target(),
                 self.status,
                 duration_s,
                 self.bytes_in,

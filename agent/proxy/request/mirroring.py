@@ -8,6 +8,7 @@ Laws
   thrown away, unless answers are compared; then they go to control, which compares.
 - What is compared with the primary's answer to see the noise was given by another process: an instance that answers
   twice shows no difference between instances, and is warm. Where there is no other, nothing is compared, and said.
+- Whose token a copy has, the documents of the service say that it goes to; what those do not let pass is not copied.
 - Copies count as load of the endpoints they go to, and for nothing else: no breaker, no ejection, no average.
 - What badly behaved targets cost is bounded: so many bytes of answers a moment (`pacing`), and a pause for one that
   only fails.
@@ -22,6 +23,7 @@ from agent import frames
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
+from agent.proxy.messages.presented import Introduction
 from agent.proxy.proof.securing import secure, wanted_of
 from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
@@ -106,6 +108,7 @@ class Mirror(Timed):
         "_primary",
         "_secondary",
         "_size",
+        "_told",
         "_trailers",
         "_unusable",
     )
@@ -123,6 +126,8 @@ class Mirror(Timed):
         self._secondary: Endpoint | None = None
         self._unusable = ""
         """Why nothing is compared."""
+        self._told: Introduction | None = None
+        """What the copy's endpoint that was picked last is told of people."""
         compared = any(order.compared for order in orders)
         self._primary = Answer(copies.max_answer if compared else 0)
         self._compared: dict[str, Answer] | None = {"primary": self._primary} if compared else None
@@ -167,14 +172,23 @@ class Mirror(Timed):
             if endpoint is None:
                 self._over(order, None, "dropped")
             else:
-                Copy(self, exchange, order, endpoint, body, self._trailers).start()
+                Copy(self, exchange, order, endpoint, body, self._trailers, self._told).start()
 
     def _pick(self, order: Order) -> Endpoint | None:
+        """The claims that hold meanwhile are its service's."""
         exchange = self._exchange
-        runtime = exchange.runtime
-        service = runtime.table.services.get(order.service) if order.service else exchange.service
+        service = exchange.runtime.table.services.get(order.service) if order.service else exchange.service
         if service is None or (order.compared and self._unusable) or not service.plan.is_there(exchange):
             return None
+        claims, hidden = exchange.claims, exchange.hidden
+        endpoint = self._pick_of(service, order) if exchange.supposes_known(service) else None
+        exchange.bear(claims)
+        exchange.hidden = hidden
+        return endpoint
+
+    def _pick_of(self, service: Service, order: Order) -> Endpoint | None:
+        exchange = self._exchange
+        runtime = exchange.runtime
         balancer = service.plan.group(order.subset)
         key = None
         if balancer.needs_key:
@@ -195,11 +209,10 @@ class Mirror(Timed):
     def _may_reach(self, service: Service, endpoint: Endpoint) -> bool:
         """Whether its guards let an instance of this host have a copy; of others' instances their agents ask."""
         exchange = self._exchange
-        if not service.plan.guards or not exchange.is_here(endpoint):
-            return True
-        exchange.see_rewritten()
-        found = service.plan.lets_in(exchange)
-        exchange.forget_view()
+        plan = exchange.plan
+        assert plan is not None
+        found = exchange.would_let_in(service, endpoint)
+        self._told = exchange.telling(plan, service.plan, endpoint)
         return found
 
     # The answers.
@@ -255,7 +268,7 @@ class Mirror(Timed):
         assert service is not None
         request = Asked(
             exchange.request.method.decode(),
-            exchange.request.target.decode("latin-1"),
+            exchange.recorded_target().decode("latin-1"),
             exchange.request_id.decode("latin-1"),
             exchange.endpoint.version if exchange.endpoint is not None else "",
             self._unusable,
@@ -276,7 +289,18 @@ def _same(one: Endpoint | None, other: Endpoint | None) -> bool:
 class Copy(ResponseHandler):
     """One copy on its way."""
 
-    __slots__ = ("_answer", "_began", "_body", "_deadline", "_endpoint", "_exchange", "_mirror", "_order", "_trailers")
+    __slots__ = (
+        "_answer",
+        "_began",
+        "_body",
+        "_deadline",
+        "_endpoint",
+        "_exchange",
+        "_mirror",
+        "_order",
+        "_told",
+        "_trailers",
+    )
 
     def __init__(
         self,
@@ -286,6 +310,7 @@ class Copy(ResponseHandler):
         endpoint: Endpoint,
         body: list[bytes],
         trailers: list[bytes],
+        told: Introduction | None,
     ) -> None:
         super().__init__(exchange.request.method, b"")
         self._mirror: Mirror | None = mirror
@@ -294,6 +319,7 @@ class Copy(ResponseHandler):
         self._endpoint = endpoint
         self._body = body
         self._trailers = trailers
+        self._told = told
         self._answer = Answer(order.max_answer)
         self._began = exchange.reactor.now
         self._deadline = self._began + order.timeout_s
@@ -332,8 +358,11 @@ class Copy(ResponseHandler):
         own = exchange.lines_for(self._endpoint, 1, order.timeout_s)
         own.append(b"x-shoal-shadow: %b\r\n" % order.role.encode())
         body, self._body = self._body, []
-        fields = request_fields(request, forward, self._endpoint.remote)
-        up.send_request(self, request, target_of(request, forward), fields, own, body, self._trailers)
+        target, fields = target_of(request, forward), request_fields(request, forward, self._endpoint.remote)
+        told = self._told
+        if told is not None:
+            target, fields = told.target(target), told.fields(fields)
+        up.send_request(self, request, target, fields, own, body, self._trailers)
 
     def on_drained(self) -> None:
         """What was held is sent."""

@@ -282,7 +282,7 @@ class Outbound(Leaving):
         if endpoint is None or endpoint in avoid:
             return
         inbound = target.plan.inbound if self.is_here(endpoint) else ()
-        self.see_rewritten()
+        self.begin_inbound(target.plan)
         if any(not phase.audit and phase.peek(self) is not None for phase in inbound):
             return
         if not self.try_enter(endpoint, now):
@@ -295,6 +295,7 @@ class Outbound(Leaving):
         if self.explained is not None:
             self.explained.append(story.hedged(plan.policies, attempt.endpoint, endpoint, now - attempt.began))
         self.attempts += 1
+        self.present(endpoint)
         self.hedge = hedge = Attempt(self, endpoint, self.attempts)
         hedge.start()
 
@@ -424,6 +425,7 @@ class _Storing(Storable):
             exchange.request,
             self.way,
             id,
+            introduction=exchange.introduction(),
             service=exchange.service.name,
             caller=exchange.caller,
             request_id=exchange.request_id,

@@ -204,6 +204,8 @@ class Relay(Party):
         """The request has come whole."""
         self.request_sent = True
         self.sent_at = self.reactor.now
+        if trailers:
+            trailers = self.trailing(trailers)
         if self._kept is not None:
             self._kept.trailers = trailers
         up = self._taking()

@@ -104,7 +104,7 @@ class Shaped(Exchange):
     def on_request_end(self, trailers: list[bytes]) -> None:
         """The request has come whole."""
         if self._mirror is not None:
-            self._mirror.on_request_end(trailers)
+            self._mirror.on_request_end(self.trailing(trailers) if trailers else trailers)
         super().on_request_end(trailers)
 
     # The answer.

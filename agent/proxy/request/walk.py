@@ -4,7 +4,7 @@ counted, and does what they say: requests and `explain` walk it alike, so that a
 
     both       whether the service is there at all, for who calls
                ─▶ what place the path is taken for: all that follows judges that one, and it is what is sent
-    outbound   the phases of the service that was asked for ─▶ where that leads ─▶ the phases of that one
+    outbound   whose token it has ─▶ the phases of the service that was asked for ─▶ where that leads ─▶ its phases
                ─▶ an endpoint is picked ─▶ where it is on this host: inbound phases ─▶ send
     inbound    the instance that the calling agent picked ─▶ inbound phases ─▶ send
 
@@ -23,7 +23,7 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.verdict import Copies, FallBack, Hold, Refuse, Settle, TurnAway, Verdict
 from agent.proxy.proof.securing import tell, wanted_of
 from agent.proxy.report import story
-from agent.proxy.request.hands import Detours, Hands
+from agent.proxy.request.hands import Detours, Known
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.places import Places, takes_over
 from agent.proxy.table.plan import Plan
@@ -46,33 +46,13 @@ _NONE: Final[list[Endpoint]] = []
 _NO_POLICIES: Final[dict[str, story.InForce]] = {}
 
 
-class Walk(Hands):
+class Walk(Known):
     """One request's way."""
 
-    __slots__ = (
-        "_detours",
-        "_next",
-        "balancer",
-        "endpoint",
-        "forward",
-        "gated",
-        "hold",
-        "plan",
-        "retry",
-        "runtime",
-        "service",
-        "target",
-    )
+    __slots__ = ("_detours", "_next", "balancer", "endpoint", "gated", "hold", "retry")
 
     def __init__(self, runtime: Runtime, request: RequestHead) -> None:
-        super().__init__(request, runtime.reactor)
-        self.runtime = runtime
-        self.service: Service | None = None
-        self.plan: Plan | None = None
-        """Of the service that was asked for; read once."""
-        self.target: Service | None = None
-        """The service whose endpoints are tried: the request's own, or where its route leads."""
-        self.forward: Forward | None = None
+        super().__init__(runtime, request)
         self.balancer: Balancer | None = None
         self.endpoint: Endpoint | None = None
         """The last that was picked."""
@@ -163,7 +143,7 @@ class Walk(Hands):
         if found is None:
             return forward
         if self.explained is not None:
-            self.explained.append(story.taken_over(plan.policies, service.name, forward, found))
+            self.explained.append(story.taken_over(plan.policies, service.name, forward, found, plan.presented))
         assert isinstance(found.action, Forward)
         return found.action
 
@@ -181,7 +161,7 @@ class Walk(Hands):
             self.explained.append(
                 story.found(plan.policies, service.name, len(plan.endpoints), self.runtime.table.revision)
             )
-        if not self._next and not self.settle(plan):
+        if not self._next and not (self.settle(plan) and self.know(service, plan)):
             return
         phases = plan.outbound
         while self._next < len(phases):
@@ -209,16 +189,18 @@ class Walk(Hands):
             target = found
             if target is not service and forward.target is None and not self.settle(target.plan):
                 return
-        if not self._set_out(target.plan):
+        if not self.know_anew(target) or not self._set_out(target.plan):
             return
         self.target = target
         balancer = target.plan.balancer if forward is None else target.plan.group(forward.subset)
         self.balancer = balancer
         if self._next <= len(plan.outbound):
             self._next = len(plan.outbound) + 1
-            for phase in plan.departing:
-                if not self.meet(phase):
+            if plan.departing:
+                held = self.as_asked()
+                if not all(self.meet(phase) for phase in plan.departing):
                     return
+                self.bear(held)
         if self.explained is not None:
             whole = plan.bounds_whole_request
             self.explained.extend(story.limits(plan.policies, plan.timeouts, self.retry, forward, whole=whole))
@@ -345,13 +327,13 @@ class Walk(Hands):
         assert target is not None
         self.endpoint = endpoint
         if target.plan.inbound and self.is_here(endpoint):
-            self.see_rewritten()
-            self.forget_claims()
+            self.begin_inbound(target.plan)
             if not self.pass_by(target.plan.inbound):
                 return
         self._hand_over(target, endpoint)
 
     def _hand_over(self, target: Service, endpoint: Endpoint) -> None:
+        self.present(endpoint)
         if self.explained is not None:
             self._tell_hop(target, endpoint)
         if target.plan.auditing is not None and self.waits_for_record(target.plan):
@@ -372,18 +354,6 @@ class Walk(Hands):
         if endpoint.via or (tls is not None and (tls.origin is not None or not self.inbound)):
             assert self.explained is not None
             self.explained.append(tell(self.runtime, endpoint, self.caller, tls, target.plan.policies))
-
-    def see_rewritten(self) -> None:
-        """Have phases see the request as the instance does, where its route has rewritten it."""
-        forward = self.forward
-        if forward is not None and (
-            forward.target is not None or forward.request_headers is not None or forward.host is not None
-        ):
-            self.see_as(forward)
-
-    def is_here(self, endpoint: Endpoint) -> bool:
-        """Whether no other agent stands before an instance."""
-        return not endpoint.via and (not endpoint.agent or endpoint.agent == self.runtime.table.host)
 
     def _turn_away(self, verdict: TurnAway) -> None:
         """It may not come in: tell the calling agent, or, where that is us, take a way out."""

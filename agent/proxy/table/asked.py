@@ -117,6 +117,7 @@ class Asked:
         "ejection",
         "exports",
         "judges",
+        "knowing",
         "limits",
         "met",
         "paths",
@@ -180,10 +181,14 @@ class Asked:
                 levels = _levels(kind, policies[kind.name], state.name, share)
                 if levels:
                     self.met[kind.name] = Guards(kind.name, state, policies[kind.name], levels)
+        self.knowing: Phase | None = None
+        """Who people are, as callers' agents ask it, before anything that may ask for a claim."""
         if document_of(policies, "authn", Authn) is not None:
             known = policies["authn"]
             people = [Issuers(each, compiled.level("authn", each, compiled.people)) for each in known.levels]
             self.met["authn"] = Authentication(state, known, people)
+            if not self.met["authn"].audit:
+                self.knowing = Authentication(state, known, people, early=True)
         self.judges: tuple[Judge, ...] = ()
         """Whom requests may have to wait for."""
         self.early: Authorization | None = None
@@ -200,6 +205,8 @@ class Asked:
         """Hosts that take callers of other trust domains in."""
         for each in closed:
             self.met[each.kind] = Shut(state, each)
+            if each.kind == "authn":
+                self.knowing = self.met[each.kind]
             if each.kind == "ratelimit":
                 self.serving = self.met[each.kind]
 
@@ -210,6 +217,14 @@ class Asked:
         early = [level for level in levels if level.compiled.outbound]
         if early:
             self.early = Authorization(state, early[0].in_force, early, early=True)
+
+    @property
+    def people(self) -> list[Authn]:
+        """What is said of them, the most specific first."""
+        in_force = self.policies.get("authn")
+        if in_force is None:
+            return []
+        return [each.document for each in in_force.levels if isinstance(each.document, Authn)]
 
     @property
     def whole(self) -> Phase | None:

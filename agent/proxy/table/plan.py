@@ -10,6 +10,8 @@ catalogue.
     leaving     of the service that calls, and nothing else  egress, where no service of the mesh is asked for
     paths       of the service that is asked for, and of     path
                 the one that it leads to, before all others
+    knowing     of the service that is asked for, and of     authn: whose token it has. All that follows may ask for
+                the one that it leads to                     its claims
     outbound    of the service that is asked for             guards of the caller's side, ratelimit, fault, route
     towards     of the service that this leads to            authz, where callers' agents ask it as well; breaker
     departing   of the service that was asked for            shadow
@@ -28,11 +30,14 @@ from typing import Final
 
 import msgspec
 
+from agent.proxy.messages.presented import Presented
 from agent.proxy.phases.closed import Closed
 from agent.proxy.phases.guards import Authentication
 from agent.proxy.phases.paths import Paths
 from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.routes import Routes
 from agent.proxy.phases.subject import Subject
+from agent.proxy.phases.verdict import Verdict
 from agent.proxy.report.story import InForce, Policies
 from agent.proxy.table.asked import Asked, Compiled, document_of
 from agent.proxy.table.lasting import Book, Lasting
@@ -83,6 +88,7 @@ class Plan:
         "inbound",
         "judges",
         "keeping_out",
+        "knowing",
         "leaving",
         "limits",
         "local",
@@ -91,6 +97,7 @@ class Plan:
         "outlier",
         "paths",
         "policies",
+        "presented",
         "resolving",
         "retry",
         "revision",
@@ -151,6 +158,11 @@ class Plan:
         self.watched = Asked(state, audits, share, compiled, book=state.audits or Book()) if audits else None
         """What is asked of documents that are only watched."""
         self._line_up(state, asked, self.watched)
+        self.presented = _presented(asked, self.watched)
+        """What instances are told of who is calling; None: no document says anything."""
+        for phase in self.outbound:
+            if isinstance(phase, Routes):
+                phase.presented = self.presented
         self.limits, self.breaker, self.outlier = asked.limits, asked.breaker, asked.ejection
         self.shadow, self.shed = asked.shadow, asked.shed
         self.auditing = asked.auditing
@@ -190,6 +202,7 @@ class Plan:
         self.paths: tuple[Paths, ...] = (paths,)
         self.resolving = _in_order(met, Side.BOTH)
         self.leaving = _in_order(met, Side.LEAVING)
+        self.knowing = _configured(asked.knowing)
         self.outbound = _in_order(met, Side.CALLER)
         self.towards = _configured(asked.early, whole)
         self.departing = _configured(shadow)
@@ -204,6 +217,7 @@ class Plan:
     def _take_over(self, before: Plan) -> None:
         """All that follows from policies alone."""
         self.paths, self.leaving, self.resolving = before.paths, before.leaving, before.resolving
+        self.knowing, self.presented = before.knowing, before.presented
         self.outbound, self.towards = before.outbound, before.towards
         self.departing, self.inbound, self.guards = before.departing, before.inbound, before.guards
         self.enforced, self.watched = before.enforced, before.watched
@@ -234,9 +248,13 @@ class Plan:
         known = self.enforced.met.get("authn")
         return isinstance(known, Authentication) and any(source in level.compiled.sources for level in known.levels)
 
-    def lets_in(self, subject: Subject) -> bool:
-        """Whether no guard of the service denies what nobody called for: a copy. Counts nothing."""
-        return all(phase.peek(subject) is None for phase in self.guards)
+    def keeps_out(self, subject: Subject) -> Verdict | None:
+        """What a guard of the service says against what nobody called for: a copy. Counts nothing."""
+        for phase in self.guards:
+            verdict = phase.peek(subject)
+            if verdict is not None:
+                return verdict
+        return None
 
     def group(self, subset: Subset | None) -> Balancer:
         """The balancer over a subset of the endpoints; made when first asked for."""
@@ -258,6 +276,13 @@ class Plan:
         if self.asked:
             for balancer in self._groups.values():
                 balancer.forget()
+
+
+def _presented(asked: Asked, watched: Asked | None) -> Presented | None:
+    if not asked.people and (watched is None or not watched.people):
+        return None
+    in_force = [document for document in asked.people if document.mode == "enforce"]
+    return Presented(in_force, watched.people if watched is not None else asked.people)
 
 
 def _longest(timeouts: Timeouts, document: Route | None) -> Timeouts:

@@ -5,33 +5,25 @@ Laws
 - A token counts that its issuer has signed with a key of the document, by an algorithm of the document, for one of the
   audiences, and that has not expired. Each other is invalid, which is not the same as absent.
 - It is read strictly, once: one spelling of its base64, no name twice, no extension that is critical.
-- What was verified is kept by the token's hash, until it expires and for a minute at most, and no longer than the
-  document that said so, and the keys that its issuer publishes.
+- What was verified is remembered, until it expires and for a minute at most, and no longer than the document that said
+  so, and the keys that its issuer publishes. Only what was verified is: whoever sends rubbish fills nothing.
 - Whoever shows a token and an API key is neither: two answers to who calls are none.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 import re
 from typing import Any, Final, NamedTuple
 
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.authn.api_keys import (
-    DEFAULT_HEADER,
-    ApiKeys,
-    Held,
-    claims_of,
-    id_of,
-    is_the_same,
-    looks_like_one,
-)
+from policies.kinds.authn.api_keys import Held, claims_of, id_of, is_the_same, looks_like_one
 from policies.kinds.authn.document import Authn, Place, Provider
 from policies.kinds.authn.keyring import Keyring, Published
 from policies.kinds.authn.keys import Key, usable
+from policies.kinds.authn.values import said
 from policies.language.duration import seconds
 from policies.request import RequestView, cookie, query_parameter
 
@@ -43,6 +35,16 @@ _SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 Claims = dict[str, str]
 
 
+VALID: Final = "valid"
+ABSENT: Final = "absent"
+VERDICTS: Final = (
+    *(VALID, ABSENT, "malformed", "issuer", "algorithm", "key", "signature", "expired", "not-yet", "audience"),
+    *("claim", "two", "api-key", "unjudged", "ended"),
+)
+"""What requests are counted under: of an invalid token, what is wrong with it first; `two`: a token and an API key;
+`unjudged`: its issuer's keys were never got; `ended`: it counted, and does not any more, by another document."""
+
+
 class Invalid(Exception):
     """A token that does not count; why is for who operates."""
 
@@ -50,11 +52,19 @@ class Invalid(Exception):
     what = "invalid token"
     """In the words that whoever calls is told."""
 
+    def __init__(self, reason: str, verdict: str = "malformed") -> None:
+        """`verdict`: one of VERDICTS."""
+        super().__init__(reason)
+        self.verdict = verdict
+
 
 class InvalidKey(Invalid):
     """An API key that does not count."""
 
     what = "invalid API key"
+
+    def __init__(self, reason: str, verdict: str = "api-key") -> None:
+        super().__init__(reason, verdict)
 
 
 class Unjudged(Invalid):
@@ -98,7 +108,7 @@ class _Issuer:
             self._keys = [] if published is None else usable(published.jwks, self.provider.algorithms)
             self._published = published
         if self.source and published is None:
-            raise Unjudged(f"the keys of {self.provider.issuer} were never got, from {self.source}")
+            raise Unjudged(f"the keys of {self.provider.issuer} were never got, from {self.source}", "unjudged")
         return self._keys
 
 
@@ -110,16 +120,15 @@ class Compiled:
     def __init__(self, document: Authn, keyring: Keyring) -> None:
         self.required = document.required
         self._keyring = keyring
-        place = document.token
-        self._place = Place(header=place.header.lower()) if place.header else place
+        self._place = _lower(document.token)
         self._skew_s = seconds(document.skew)
         self._issuers = {each.issuer: _Issuer(each) for each in document.providers}
-        self._kept: dict[bytes, _Kept] = {}
+        self._kept: dict[str, _Kept] = {}
         self._api_keys: dict[str, Held] = {}
-        self._key_place: Place | None = None
+        key_place = document.key_place
+        self._key_place = _lower(key_place) if key_place is not None else None
         if document.api_keys is not None:
-            self._key_place = _key_place(document.api_keys)
-            self._api_keys = {each.id: Held(each, claims_of(each, _text)) for each in document.api_keys.keys}
+            self._api_keys = {each.id: Held(each, claims_of(each, said)) for each in document.api_keys.keys}
 
     @property
     def wanted(self) -> str:
@@ -143,20 +152,19 @@ class Compiled:
         token, key = self._shown(request)
         if key is not None:
             if token is not None:
-                raise Invalid("a token and an API key: who calls shows one of them")
+                raise Invalid("a token and an API key: who calls shows one of them", "two")
             return self._held(key, now_s)
         if token is None:
             return None
-        if len(token) > MAX_TOKEN:
-            raise Invalid(f"more than {MAX_TOKEN} characters")
-        place = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._kept.get(place)
+        known = self._kept.get(token)
         if known is not None and now_s < known.until_s and self._keyring.of(known.source) is known.published:
             return known.claims
+        if len(token) > MAX_TOKEN:
+            raise Invalid(f"more than {MAX_TOKEN} characters")
         kept = self._verify(token, now_s)
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
-        self._kept[place] = kept
+        self._kept[token] = kept
         return kept.claims
 
     def _shown(self, request: RequestView) -> tuple[str | None, str | None]:
@@ -188,7 +196,7 @@ class Compiled:
         named = claims.get("iss")
         issuer = self._issuers.get(named) if isinstance(named, str) else None
         if issuer is None:
-            raise Invalid("of no issuer that is trusted")
+            raise Invalid("of no issuer that is trusted", "issuer")
         published = self._keyring.of(issuer.source)
         try:
             _check_signature(token, header, issuer.keys(published))
@@ -200,8 +208,8 @@ class Compiled:
         _check_audience(claims.get("aud"), issuer.provider)
         for name in issuer.provider.require:
             if claims.get(name) is None:
-                raise Invalid(f"without {name}")
-        texts = {name: _text(value) for name, value in claims.items()}
+                raise Invalid(f"without {name}", "claim")
+        texts = {name: said(value) for name, value in claims.items()}
         return _Kept(texts, min(until_s, now_s + KEPT_S), issuer.source, published)
 
 
@@ -210,8 +218,8 @@ def compile(document: Authn, scope: Scope = ANYWHERE, keyring: Keyring | None = 
     return Compiled(document, Keyring() if keyring is None else keyring)
 
 
-def _key_place(keys: ApiKeys) -> Place:
-    return Place(query=keys.query) if keys.query else Place(header=(keys.header or DEFAULT_HEADER).lower())
+def _lower(place: Place) -> Place:
+    return Place(header=place.header.lower()) if place.header else place
 
 
 def _token(place: Place, request: RequestView) -> str | None:
@@ -246,7 +254,9 @@ def _decoded(part: str) -> bytes:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        found = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite
+        )
     except (ValueError, RecursionError):
         raise Invalid("no JSON") from None
     if not isinstance(found, dict):
@@ -265,6 +275,13 @@ def _no_number(text: str) -> Any:
     raise Invalid(f"{text} is no number of JSON")
 
 
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise Invalid(f"{text[:20]} is no number of JSON")
+    return found
+
+
 def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> None:
     if "crit" in header or "b64" in header:
         raise Invalid("an extension that is not known here")
@@ -272,31 +289,33 @@ def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> Non
     if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
         raise Invalid("alg and kid are texts")
     wanted = "EdDSA" if algorithm == "Ed25519" else algorithm
+    known = kid is not None and any(key.kid == kid for key in keys)
+    wrong: type[Invalid] = Invalid if known else _Missed
     able = [key for key in keys if wanted in key.algorithms]
+    if not able:
+        raise wrong("signed by no algorithm that is trusted", "algorithm")
     if kid is not None:
         able = [key for key in able if key.kid == kid] or [key for key in able if not key.kid]
-    known = kid is not None and any(key.kid == kid for key in keys)
     if not able:
-        reason = "signed by no algorithm or key that is trusted"
-        raise Invalid(reason) if known else _Missed(reason)
+        raise wrong("signed by no key that is trusted", "key")
     if len(able) > 1:
-        raise Invalid("it does not say by which key it is signed")
+        raise Invalid("it does not say by which key it is signed", "key")
     refused = able[0].refuses(token, algorithm)
     if refused:
-        raise Invalid(refused) if known else _Missed(refused)
+        raise wrong(refused, "signature")
 
 
 def _check_times(claims: dict[str, Any], now_s: float, skew_s: float) -> float:
     """When it ends."""
     until_s = _number(claims, "exp")
     if until_s is None:
-        raise Invalid("without exp")
+        raise Invalid("without exp", "claim")
     if now_s >= until_s + skew_s:
-        raise Invalid("it has expired")
+        raise Invalid("it has expired", "expired")
     for name in ("nbf", "iat"):
         since_s = _number(claims, name)
         if since_s is not None and since_s > now_s + skew_s:
-            raise Invalid(f"{name} is in the future")
+            raise Invalid(f"{name} is in the future", "not-yet")
     return until_s + skew_s
 
 
@@ -316,9 +335,4 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
 def _check_audience(said: Any, provider: Provider) -> None:
     those = said if isinstance(said, list) else [said]
     if not any(isinstance(each, str) and each in provider.audiences for each in those):
-        raise Invalid("for another audience")
-
-
-def _text(value: Any) -> str:
-    """As conditions see it: a text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        raise Invalid("for another audience", "audience")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from policies.kinds.authn.api_keys import ApiKeys
+from policies.kinds.authn.api_keys import DEFAULT_HEADER, ApiKeys
 from policies.kinds.authn.keys import check_keys
 from policies.kinds.authn.source import Source, of_issuer, of_keys
 from policies.language.document import Document
@@ -18,6 +18,17 @@ from policies.request import TOKEN
 MAX_PROVIDERS: Final = 20
 MAX_SKEW_S: Final = 300.0
 """For so long tokens would count that have expired."""
+MAX_HEADERS: Final = 20
+
+# Names of headers that mean something else to those on the way, or to services.
+_TAKEN: Final = frozenset(
+    (
+        *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "via", "date"),
+        *("content-length", "content-type", "content-encoding", "authorization", "cookie", "range", "max-forwards"),
+        *("x-http-method-override", "x-method-override", "x-http-method", "x-request-id", "forwarded", "x-real-ip"),
+    )
+)
+_TAKEN_BEFORE: Final = ("x-shoal-", "proxy-", "x-forwarded-", "if-", ":")
 
 Algorithm: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 Said: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -82,6 +93,26 @@ class Authn(Document, frozen=True, kw_only=True):
     )
     required: Annotated[bool, Meta(description="Whether requests without a token are refused")] = True
     skew: Annotated[Duration, Meta(description="By how much clocks may differ")] = "30s"
+    forward: Annotated[bool, Meta(description="Whether the instance gets the token")] = True
+    headers: Annotated[
+        dict[str, Said], Meta(max_length=MAX_HEADERS, description="Headers that say claims to the instance")
+    ] = msgspec.field(default_factory=dict)
+    payload: Annotated[str, Meta(max_length=128, description="A header that says all claims")] = ""
+
+    @property
+    def key_place(self) -> Place | None:
+        """Where a request has its API key; None: there are none."""
+        keys = self.api_keys
+        if keys is None:
+            return None
+        return Place(query=keys.query) if keys.query else Place(header=keys.header or DEFAULT_HEADER)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where a request has what nobody else is to see: its token, or its API key."""
+        key = self.key_place
+        tokens = (self.token,) if self.providers else ()
+        return tokens if key is None else (*tokens, key)
 
     def check(self) -> None:
         """Issuers that are told apart, with keys that can be used, and one place for the token."""
@@ -91,6 +122,7 @@ class Authn(Document, frozen=True, kw_only=True):
             self.api_keys.check("$.api_keys")
         _check_place(self.token)
         bounded("$.skew", self.skew, 0.0, MAX_SKEW_S)
+        self._check_headers()
         issuers: set[str] = set()
         for n, provider in enumerate(self.providers):
             path = below("$", "providers", n)
@@ -98,6 +130,29 @@ class Authn(Document, frozen=True, kw_only=True):
                 raise Flaw(below(path, "issuer"), f"{provider.issuer[:60]!r} stands twice; give all its keys in one")
             issuers.add(provider.issuer)
             provider.check(path)
+
+    def _check_headers(self) -> None:
+        names: set[str] = set()
+        for name in self.headers:
+            _check_header(name, below("$.headers", name), self.places, names)
+        if self.payload:
+            _check_header(self.payload, "$.payload", self.places, names)
+
+
+def _check_header(name: str, path: str, places: tuple[Place, ...], names: set[str]) -> None:
+    """One that says claims, which nobody else may say."""
+    lower = name.lower()
+    if not TOKEN.match(name) or "_" in name:
+        raise Flaw(path, f"{name[:60]!r} is no header such as x-user; many services take an underscore for a hyphen")
+    if lower in _TAKEN or lower.startswith(_TAKEN_BEFORE):
+        raise Flaw(path, f"{name[:60]!r} says something else; a name of its own, such as x-user")
+    if any(lower == place.header.lower() for place in places):
+        raise Flaw(
+            path, f"{name[:60]!r} has the token or API key, and would be taken out before it is verified; another name"
+        )
+    if lower in names:
+        raise Flaw(path, f"{name[:60]!r} stands twice")
+    names.add(lower)
 
 
 def _check_place(place: Place) -> None:

@@ -99,7 +99,7 @@ def _decided(allows: bool, text: str, allowing: list[str], denies: bool) -> May:
 def _covers(rule: Rule, caller: str) -> str:
     """How many of a caller's requests a rule is for."""
     whom = _whom(rule, caller)
-    if rule.when:
+    if rule.when or rule.from_:
         return min(whom, SOME, key=_ORDER.index)
     if whom == NONE or rule.not_ is None:
         return min(whom, ALL if rule.match == Match() else SOME, key=_ORDER.index)

@@ -20,6 +20,8 @@ from policies.language.duration import seconds
 from policies.request import RequestView
 
 MOST_ANSWERS: Final = 4096
+MOST_SIZE: Final = 512 * 1024
+"""Characters of what was told, in all of them."""
 MOST_REMEMBERED: Final = 2048
 """Characters of what was told: of more no answer is remembered."""
 FAILED_S: Final = 1.0
@@ -64,6 +66,7 @@ class Judge:
 
     __slots__ = (
         "_answers",
+        "_size",
         "allows_unanswered",
         "cache_s",
         "data",
@@ -84,6 +87,7 @@ class Judge:
         """`key`: the pattern that the document was put for. One of the two is given."""
         self.key = key
         self._answers: dict[Asked, Answer] = {}
+        self._size = 0
         self.modules: dict[str, str] = {}
         self.data: object = None
         self.query = ""
@@ -140,7 +144,7 @@ class Judge:
         """What was answered before, as long as it counts."""
         answer = self._answers.get(asked)
         if answer is not None and answer.until <= now:
-            del self._answers[asked]
+            self._forget(asked)
             return None
         return answer
 
@@ -150,12 +154,19 @@ class Judge:
             answer.until = now + FAILED_S
         else:
             answer.until = now + self.cache_s if self.timed else FOREVER
-        if answer.until <= now or size_of(asked[1]) > MOST_REMEMBERED:
+        size = size_of(asked[1])
+        if answer.until <= now or size > MOST_REMEMBERED:
             return
         answers = self._answers
-        if asked not in answers and len(answers) >= MOST_ANSWERS:
-            del answers[next(iter(answers))]
+        if asked not in answers:
+            self._size += size
+            while len(answers) >= MOST_ANSWERS or self._size > MOST_SIZE:
+                self._forget(next(iter(answers)))
         answers[asked] = answer
+
+    def _forget(self, asked: Asked) -> None:
+        del self._answers[asked]
+        self._size -= size_of(asked[1])
 
     def __len__(self) -> int:
         return len(self._answers)

@@ -280,6 +280,8 @@ def _hashed(source: HashKey, request: RequestView) -> str | None:
         return cookie(request, source.cookie)
     if source.query:
         return query_parameter(request, source.query)
+    if source.claim:
+        return request.claim(source.claim)
     return request.path if source.path else request.caller
 
 

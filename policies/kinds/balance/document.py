@@ -24,15 +24,16 @@ class HashKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     header: str = ""
     cookie: str = ""
     query: str = ""
+    claim: Annotated[str, Meta(max_length=512, description="Of a verified token")] = ""
     path: bool = False
     caller: bool = False
 
     def check(self, path: str) -> None:
         """Raises Flaw."""
-        given = [name for name in ("header", "cookie", "query", "path", "caller") if getattr(self, name)]
+        given = [name for name in ("header", "cookie", "query", "claim", "path", "caller") if getattr(self, name)]
         if len(given) != 1:
             here = " and ".join(given) or "none"
-            raise Flaw(path, f"exactly one of header, cookie, query, path and caller; here: {here}")
+            raise Flaw(path, f"exactly one of header, cookie, query, claim, path and caller; here: {here}")
         for name in ("header", "cookie"):
             value = getattr(self, name)
             if value and not TOKEN.match(value):

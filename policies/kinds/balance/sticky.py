@@ -47,7 +47,7 @@ class Sessions:
 
 def compile(rule: StickySession, found: Candidates, state: BalanceState) -> Sessions:
     """Sessions over the endpoints that may take requests."""
-    return HeaderSessions(rule, found, state) if rule.header else CookieSessions(rule, found.usable)
+    return NamedSessions(rule, found, state) if rule.header or rule.claim else CookieSessions(rule, found.usable)
 
 
 class CookieSessions(Sessions):
@@ -89,20 +89,21 @@ class CookieSessions(Sessions):
         """Nothing to take back."""
 
 
-class HeaderSessions(Sessions):
-    """The value of a header that the client sends anyway chooses, by consistent hashing: nothing is given to it, and
-    nothing has to be kept. When an endpoint joins, the sessions that fall to it move."""
+class NamedSessions(Sessions):
+    """The value of a header that the client sends anyway, or of a claim of its token, chooses, by consistent hashing:
+    nothing is given to it, and nothing has to be kept. When an endpoint joins, the sessions that fall to it move."""
 
-    __slots__ = ("_header", "_rings", "_tiers")
+    __slots__ = ("_claim", "_header", "_rings", "_tiers")
 
     def __init__(self, rule: StickySession, found: Candidates, state: BalanceState) -> None:
         self._header = rule.header.lower()
+        self._claim = rule.claim
         self._tiers = found.tiers
         self._rings = [_ring(tier, state) for tier in found.tiers]
 
     def endpoint(self, request: RequestView) -> Endpoint | None:
-        """The one that the header's value falls to."""
-        value = request.header(self._header)
+        """The one that the value falls to."""
+        value = request.claim(self._claim) if self._claim else request.header(self._header)
         if not value or not self._rings:
             return None
         key = hash64(value)

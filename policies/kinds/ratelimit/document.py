@@ -22,7 +22,6 @@ from policies.kinds.ratelimit.shares import Shared
 from policies.language.document import Document
 from policies.language.matching import Match, check_ungrouped
 from policies.language.plain import Flaw, below, read_at
-from policies.language.user import NO_CLAIMS
 from policies.request import TOKEN
 
 MAX_KEYS: Final = 10_000
@@ -47,9 +46,7 @@ class KeyRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     def check(self, path: str) -> None:
         """Raises Flaw."""
         if not any((self.caller, self.header, self.cookie, self.query, self.claim, self.path, self.address)):
-            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, path and address")
-        if self.claim:
-            raise Flaw(f"{path}.claim", NO_CLAIMS)
+            raise Flaw(path, "names nothing; one or more of caller, header, cookie, query, claim, path and address")
         if self.trusted_hops and not self.address:
             raise Flaw(f"{path}.trusted_hops", f"does nothing without {path}.address; leave one out or say the other")
         for kind, name in (("header", self.header), ("cookie", self.cookie)):

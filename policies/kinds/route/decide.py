@@ -284,7 +284,7 @@ def _located(location: str) -> Written:
 
 
 def _shown(preview: Preview) -> Predicate:
-    return _where(reader(preview.header, preview.cookie, ""), preview.where)
+    return _where(reader(preview.header, preview.cookie, preview.claim), preview.where)
 
 
 def _member(name: str, group: Group, service: str) -> Predicate:

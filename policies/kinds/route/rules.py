@@ -44,7 +44,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     header: str = ""
     cookie: str = ""
-    claim: Annotated[str, Meta(description="Of a verified token; see the page on routes")] = ""
+    claim: Annotated[str, Meta(description="Of a verified token")] = ""
     where: Annotated[str | Text | None, Meta(description="What the value has to be")] = None
     percent: Annotated[float, Meta(ge=0, le=100, description="Share of the values that are in")] | None = None
 
@@ -54,6 +54,7 @@ class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     header: str = ""
     cookie: str = ""
+    claim: Annotated[str, Meta(description="Of a verified token")] = ""
     where: Annotated[str | Text | None, Meta(description="What the value has to be; default: present")] = None
 
 
@@ -139,7 +140,7 @@ def check_group(group: Group, path: str) -> None:
 
 def check_preview(preview: Preview, path: str) -> None:
     """One key, and a condition that can hold."""
-    check_key(path, header=preview.header, cookie=preview.cookie)
+    check_key(path, header=preview.header, cookie=preview.cookie, claim=preview.claim)
     if preview.where is not None:
         check_text(preview.where, below(path, "where"))
 

@@ -21,6 +21,7 @@ from tests.support.identity import Authority, der
 from tests.support.light import until
 from tests.support.proxy import CREDENTIALS, OK, Client, Proxy, endpoint, entrust, running_proxy
 from tests.support.tls import shown
+from tests.support.tokens import provider, token
 
 NOW_S = time.time()
 EU, US, ASIA = (Authority(f"{name}.shoal", now_s=NOW_S) for name in ("eu", "us", "asia"))
@@ -490,3 +491,25 @@ async def test_it_is_explained(tmp_path: Path) -> None:
         assert any("policies/export/pets.production" in row["reason"] for row in told["decisions"])
         assert explain(found.callee.worker, Explain(url=f"http://{PETS}/", caller=str(SHOP)))["status"] == 421
         assert found.heads == []
+
+
+async def test_people_are_known_on_both_sides_of_a_door(tmp_path: Path) -> None:
+    """By each mesh's own documents: ours before it leaves, theirs at the gateway and beside the instance. What ours
+    keeps from instances does not leave."""
+    made = token({"iss": "https://login", "aud": "lamps", "sub": "ann", "exp": time.time() + 600}).encode()
+    bearer = b"authorization: Bearer %b\r\nx-user: root\r\n" % made
+    authn = {"providers": [provider()], "headers": {"x-user": "sub"}}
+    async with doors(tmp_path) as two:
+        two.imports()
+        two.exports(authn=authn)
+        assert (await two.ask()).startswith(b"HTTP/1.1 401") and two.heads == []
+        assert two.callee.worker.table.services[PETS].stats.authenticated == {}, "the gateway has refused it"
+        assert (await two.ask(bearer + CREDENTIALS)).startswith(b"HTTP/1.1 200")
+        assert b"\r\nx-user: ann\r\n" in two.heads[0] and b"root" not in two.heads[0] and made in two.heads[0]
+        document: dict[str, Any] = {"trust_domain": "eu.shoal", "remote_service": PETS}
+        document["gateways"] = [f"127.0.0.1:{two.gate.inbound_port}"]
+        two.caller.put(service="pets.eu", **{"import": document, "authn": {**authn, "forward": False}})
+        two.exports(authn={**authn, "required": False})
+        assert (await two.ask()).startswith(b"HTTP/1.1 401"), "ours"
+        assert (await two.ask(bearer + CREDENTIALS)).startswith(b"HTTP/1.1 200")
+        assert made not in two.heads[1] and b"x-user" not in two.heads[1].lower()

@@ -115,6 +115,11 @@ def _add_authorized(family: Any, name: str, service: dict[str, Any]) -> None:
         family.add_metric([name, *words.split("\t")], number)
 
 
+def _add_authenticated(family: Any, name: str, service: dict[str, Any]) -> None:
+    for words, number in sorted(service.get("authenticated", {}).items()):
+        family.add_metric([name, *words.split("\t")], number)
+
+
 def _add_judged(family: Any, name: str, service: dict[str, Any]) -> None:
     for words, number in sorted(service.get("judged", {}).items()):
         family.add_metric([name, *words.split("\t")], number)
@@ -155,6 +160,7 @@ _FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
         ),
         _add_audits,
     ),
+    (_counter("shoal_authn", "What tokens came to", *("document", "verdict")), _add_authenticated),
     (_counter("shoal_authz", "What rules decided", *("document", "rule", "verdict")), _add_authorized),
     (
         _counter("shoal_authz_asked", "What was asked besides rules", *("document", "who", "outcome")),

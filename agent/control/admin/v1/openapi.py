@@ -93,7 +93,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.takes is not None:
         said["413"] = "The body is too large"
         said["415"] = "The body is not JSON"
-    if operation.takes is not None or "{host}" in operation.path:
+    if operation.takes is not None or "{host}" in operation.path or "scope" in operation.query.__struct_fields__:
         said["503"] = "Who has to be asked does not answer"
     found: dict[str, Any] = {"200": {"description": "It", "content": {JSON: {"schema": _ref(operation.gives)}}}}
     if operation.method == "GET":

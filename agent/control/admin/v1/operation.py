@@ -51,6 +51,8 @@ class Asked(NamedTuple):
     """What stands in its path, by name."""
     query: Any
     body: Any = None
+    request: Request | None = None
+    """As it came: by whom it is asked."""
 
 
 class Operation(NamedTuple):
@@ -74,7 +76,7 @@ class Operation(NamedTuple):
 
     async def _answer(self, request: Request) -> Response:
         try:
-            asked = Asked(request.path_params, _query(request, self.query), await self._body(request))
+            asked = Asked(request.path_params, _query(request, self.query), await self._body(request), request)
             told = await self.handle(asked)
         except Flaw as flaw:
             return problem(413 if isinstance(flaw, TooMuch) else 400, flaw.reason, flaw.path)

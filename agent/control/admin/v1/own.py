@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from agent import build
+from agent.control.admin.door import may_operate
 from agent.control.admin.state import services_of, state
 from agent.control.admin.v1 import types, views
 from agent.control.admin.v1.agent_type import AgentState
@@ -122,21 +124,29 @@ class Own:
         table, fleet = self._parts.mesh.table, self._parts.fleet
         if table.host not in table.agents:
             return None
-        told = state(self._parts, [], [], [])
         return msgspec.structs.replace(
             views.agent(table, table.host),
             runs=fleet.revision,
             ready=not self._parts.not_ready(),
-            build=told["build"],
+            build=build.kind(),
             refused=len(table.refused) + len(table.audits.refused),
-            etcd_connected=told["etcd"]["connected"],
+            etcd_connected=self._parts.updates.mirror.state.connected,
         )
 
     async def explain(self, asked: Asked) -> types.Explained:
         """By a worker here, and then by the agent beside the instance."""
         body = asked.body
         headers = [[each.name, each.value] for each in body.headers]
-        question = Explain(body.url, body.method, body.caller, headers, address=body.address)
+        request = asked.request
+        question = Explain(
+            body.url,
+            body.method,
+            body.caller,
+            headers,
+            address=body.address,
+            claims=body.claims,
+            shows_claims=request is not None and may_operate(self._parts.here.rights, request),
+        )
         told = await explain(self._parts.fleet, self._parts.peers, question)
         if told is None:
             raise Trouble(503, "no worker is ready to be asked; see /readyz")

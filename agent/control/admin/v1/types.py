@@ -365,6 +365,10 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     caller: Annotated[Printable, Meta(description="A service, or a SPIFFE id")] = ""
     address: Annotated[str, Meta(max_length=64, pattern=r"^[0-9A-Fa-f.:]*$", description="The client's")] = ""
     headers: Annotated[list[Header], Meta(max_length=100)] = msgspec.field(default_factory=list)
+    claims: Annotated[
+        dict[Printable, Printable] | None,
+        Meta(max_length=100, description="Of a token that it is supposed to have, as if it was verified"),
+    ] = None
 
 
 class Decision(Base, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,9 @@ from agent.control.asking.fanout import Fanout, Told
 from agent.control.mesh.table import Table
 from agent.questions import API, ApiAsked, ApiTold
 from policies.language.plain import Flaw
+
+MAX_ASKING: Final = 8
+"""Questions of people to other agents, at a time."""
 
 
 class Part(NamedTuple):
@@ -44,6 +47,7 @@ class Wide:
     def __init__(self, table: Table, fanout: Fanout, answering: Answering) -> None:
         self._table = table
         self._fanout = fanout
+        self._asking = 0
         self._shown: dict[str, Callable[[Mapping[str, str]], Awaitable[msgspec.Struct]]] = {}
         answering.register(API, self._answer)
 
@@ -66,13 +70,22 @@ class Wide:
 
     # Of others.
 
-    async def ask(self, path: str, query: Mapping[str, str], deadline_s: float) -> Told[ApiTold]:
-        """Every agent."""
-        return await self._fanout.ask_all(API, ApiAsked(path, dict(query)), deadline_s)
+    async def ask(
+        self, path: str, query: Mapping[str, str], deadline_s: float, hosts: Sequence[str] | None = None
+    ) -> Told[ApiTold]:
+        """Every agent, or some. Raises Trouble where too much is asked already: who can connect here would else have
+        every host of the mesh work for him."""
+        if self._asking >= MAX_ASKING:
+            raise Trouble(503, f"{MAX_ASKING} questions to other agents are under way here; ask again")
+        self._asking += 1
+        try:
+            return await self._fanout.ask_all(API, ApiAsked(path, dict(query)), deadline_s, hosts)
+        finally:
+            self._asking -= 1
 
     async def ask_one(self, host: str, path: str, query: Mapping[str, str], deadline_s: float) -> bytes:
         """One agent; its answer, as JSON. Raises Trouble."""
-        told = await self._fanout.ask_all(API, ApiAsked(path, dict(query)), deadline_s, [host])
+        told = await self.ask(path, query, deadline_s, [host])
         if host in told.answers:
             return told.answers[host].body
         missing = told.missing[host]

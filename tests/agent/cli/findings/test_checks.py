@@ -19,6 +19,7 @@ from agent.cli.findings.checks import about, findings, warnings
 from agent.cli.findings.facts import Facts, Member, OtherMesh
 from agent.cli.findings.finding import Finding, ordered
 from registry.records import Ack, Agent, Health, Held, Instance, Layout, OutboxEntry, Rejection, Version
+from tests.support.tokens import provider
 
 ROOT = Path(__file__).resolve().parents[4]
 NOW = 1_800_000_000.0
@@ -123,6 +124,10 @@ ELSEWHERE = {"rules": [{"split": [{"service": SERVICE}]}]}
 WELL = {
     "a mesh": facts(),
     "nothing but a census": Facts(census=census()),
+    "a claim of a token that is verified": documents(
+        route__pets_production={"rules": [{"match": {"claims": {"tier": "free"}}}]},
+        authn__any_production={"providers": [provider()]},
+    ),
     "versions that are there": documents(route__pets_production={"active": "v1", "standby": "v2"}),
     "a wide document": documents(timeout__any_production={"request": "2s"}, retry__any={"attempts": 2}),
     "labels": documents(route__pets_production={"rules": [{"split": [{"labels": {"tier": "gold"}}]}]}),
@@ -197,6 +202,11 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "route/pets.production $.rules[0].split[1]", "has tier=lead: its share goes to the others"),
     (documents(route__pets_production={"rules": [{"split": [{"labels": {"tier": "lead"}}]}]}), "no-such-version",
      "error", "route/pets.production $.rules[0].split[0]", "has tier=lead: what goes there"),
+    (documents(route__pets_production={"rules": [{"match": {"claims": {"tier": "free"}}}]}), "no-claims", "warning",
+     "route/pets.production $.rules[0].match.claims.tier", "no authn document covers pets.production"),
+    (documents(ratelimit__pets_production={"limits": [{"name": "all", "rate": 1, "key": {"claim": "sub"}}]},
+               authn__pets_production={"providers": [provider()], "mode": "audit"}), "no-claims", "warning",
+     "ratelimit/pets.production $.limits[0].key.claim", "holds for nobody"),
     (documents(route__pets_production={"rules": [{"split": [{"service": "pet.production"}]}]}), "no-such-service",
      "error", "route/pets.production $.rules[0].split[0]", "(did you mean 'pets.production'?)"),
     (documents(breaker__pets_production={"trip": {"consecutive": 3}, "fallback": {"version": "v0"}}), "no-such-version",

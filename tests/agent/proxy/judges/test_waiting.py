@@ -330,3 +330,17 @@ def test_who_calls_is_told(play: Playbook) -> None:
     }
     asks(play)
     assert oracle(play).says(True) == {}
+
+
+def test_a_copy_waits_for_nobody(play: Playbook) -> None:
+    """The one that nobody has judged yet is not sent; the next one is, if it may."""
+    play.put("pet", service="pets.production", shadow={"copies": [{"to": LAMPS}]})
+    client = play.client()
+    for number in range(2):
+        assert client >> b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+        if not number:
+            play.upstream("pet") >> OK
+            play.passes(0.05)
+            assert play.idle and oracle(play).says(True)["path"] == "/"
+    play.passes(0.05)
+    play.upstream("lamp")

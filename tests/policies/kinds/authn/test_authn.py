@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from joserfc import jwk, jws
 
 from policies.catalogue import parse
-from policies.kinds.authn.decide import MAX_KEPT, Compiled, Invalid, compile
+from policies.kinds.authn.decide import MAX_KEPT, VERDICTS, Compiled, Invalid, compile
 from policies.kinds.authn.document import Authn
 from policies.request import Request
 from tests.support.tokens import PRIVATE, PUBLIC, provider
@@ -53,7 +53,8 @@ def bare(header: Any, claims: Any = CLAIMS, signature: str = "AA") -> str:
 def counts(token: str, rules: Compiled | None = None, now_s: float = NOW) -> bool:
     try:
         found = (rules or compiled()).claims(Request(headers={"authorization": f"Bearer {token}"}), now_s)
-    except Invalid:
+    except Invalid as invalid:
+        assert invalid.verdict in VERDICTS
         return False
     assert found is not None
     return True

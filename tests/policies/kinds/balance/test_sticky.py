@@ -13,7 +13,8 @@ from policies.kinds.balance.decide import Balancer, make
 from policies.kinds.balance.document import Balance
 from policies.kinds.balance.locality import candidates
 from policies.kinds.balance.session import StickySession
-from policies.kinds.balance.sticky import CookieSessions, HeaderSessions, point
+from policies.kinds.balance.sticky import CookieSessions, NamedSessions, point
+from policies.language.plain import Flaw
 from policies.request import Request
 from tests.support.endpoints import endpoint, endpoints
 
@@ -154,15 +155,37 @@ def test_header_sessions_keep_to_the_zones_shares() -> None:
     assert sum(one is not None and one.zone == "b" for one in zones) == pytest.approx(300, abs=90)
 
 
+def test_a_user_is_known_by_a_claim() -> None:
+    """Of a verified token, and not by what looks like it; without one there is no session."""
+    balancer = sessions(endpoints(8), claim="sub")
+    picked = {user: balancer.sticky_endpoint(Request(claims={"sub": user})) for user in map(str, range(40))}
+    assert len({one.id for one in picked.values() if one is not None}) > 4
+    for user, one in picked.items():
+        assert balancer.sticky_endpoint(Request(headers={"sub": "other"}, claims={"sub": user, "n": "7"})) is one
+    assert balancer.sticky_endpoint(Request(headers={"sub": "1"})) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"claim": "sub", "header": "x"}, "$.sticky: both header and claim; one of them names the session"),
+        ({"claim": "sub", "ttl": "1h"}, "$.sticky.ttl: for sessions by cookie; with $.sticky.claim no cookie is set"),
+    ],
+)
+def test_a_claim_is_the_only_thing_that_names_a_session(rule: dict[str, object], said: str) -> None:
+    """Nothing beside it would do anything."""
+    with pytest.raises(Flaw) as caught:
+        StickySession(**rule).check()  # type: ignore[arg-type]
+    assert str(caught.value) == said
+
+
 def test_no_endpoints_no_session() -> None:
     """Neither by cookie nor by header."""
     found = candidates([], "", (), 50, True)
     assert (
         CookieSessions(StickySession(), found.usable).endpoint(Request(headers={"cookie": "shoal-session=x"})) is None
     )
-    assert (
-        HeaderSessions(StickySession(header="x"), found, BalanceState()).endpoint(Request(headers={"x": "1"})) is None
-    )
+    assert NamedSessions(StickySession(header="x"), found, BalanceState()).endpoint(Request(headers={"x": "1"})) is None
 
 
 @few

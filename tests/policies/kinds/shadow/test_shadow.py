@@ -197,7 +197,7 @@ def test_a_document_for_many_never_leads_a_service_to_itself() -> None:
         ),
         (
             {"copies": [{"to": "lab", "percent": 5, "sticky": {}}]},
-            "$.copies[0].sticky: exactly one of header, cookie; here: none",
+            "$.copies[0].sticky: exactly one of header, cookie, claim; here: none",
         ),
         ({"copies": [{"to": "lab", "match": {"groups": ["x"]}}]}, "$.copies[0].match.groups: groups belong to a route"),
         ({"copies": [{"to": "lab"}], "limits": {"max_body": 2**20 + 1}}, "$.limits.max_body: expected a whole number"),

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -405,3 +406,19 @@ def test_every_resource_is_on_the_page(mesh: Mesh) -> None:
 def test_every_why_is_on_the_page() -> None:
     """Why an agent is missing."""
     assert set(re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE)) == {"why", *get_args(Why)}
+
+
+def test_questions_to_all_agents_are_bounded(mesh: Mesh) -> None:
+    """However many ask at once, each is answered, or told to ask again."""
+    found: list[int] = []
+
+    def once() -> None:
+        found.append(ask(mesh.agents[0], "/findings?scope=mesh&deadline_s=20").status)
+
+    threads = [threading.Thread(target=once) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(found) == 40 and found.count(200) >= 8 and set(found) <= {200, 503}
+    assert ask(mesh.agents[0], "/findings?scope=mesh&deadline_s=20").status == 200
