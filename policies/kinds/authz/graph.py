@@ -49,9 +49,9 @@ def may(levels: Sequence[tuple[str, Authz]], caller: str) -> May:
 def in_own_names(document: Authz, domain: str) -> Authz:
     """With services of one's own trust domain as services, where rules name them by id; `domain`: empty: not known."""
     own = f"spiffe://{domain}/svc/"
-    if not domain or not any(each.startswith(own) for rule in document.rules for each in _sources(rule)):
+    if not domain or not any(each.startswith(own) for rule in document.ordered for each in _sources(rule)):
         return document
-    return msgspec.structs.replace(document, rules=tuple(_renamed(rule, own) for rule in document.rules))
+    return msgspec.structs.replace(document, rules=tuple(_renamed(rule, own) for rule in document.ordered))
 
 
 def _renamed(rule: Rule, own: str) -> Rule:
