@@ -75,9 +75,9 @@ class Datagrams(Sink):
         of the first; a socket that takes nothing is waited for."""
         now = time.time()
         for batch in batches:
-            for line in await _read(batch, now):
-                sent = await self._send(self._header.message(line))
-                self.account(line.kind, sent, not sent)
+            for message in await _messages(self._header, batch, now):
+                sent = await self._send(message)
+                self.account(batch.kind, sent, not sent)
 
     async def _send(self, message: bytes) -> bool:
         if len(message) > MAX_DATAGRAM:
@@ -171,9 +171,8 @@ class Stream(Sink):
         """On one connection after the other, until it is all sent."""
         now = time.time()
         for batch in batches:
-            lines = await _read(batch, now)
-            for chunk in _chunks([counted(self._header.message(line)) for line in lines]):
-                await self._send(b"".join(chunk))
+            for chunk in _chunks(await _messages(self._header, batch, now)):
+                await self._send(b"".join(map(counted, chunk)))
                 self.account(batch.kind, len(chunk))
 
     async def _send(self, chunk: bytes) -> None:
@@ -263,9 +262,9 @@ async def _accepted(tls: trio.SSLStream[trio.SocketStream]) -> None:
             raise trio.BrokenResourceError("the receiver has closed the connection before anything was sent")
 
 
-async def _read(batch: Batch, now: float) -> list[Line]:
+async def _messages(header: Header, batch: Batch, now: float) -> list[bytes]:
     """In a thread: there may be thousands."""
-    return await trio.to_thread.run_sync(lambda: list(lines_of(batch, now)))
+    return await trio.to_thread.run_sync(lambda: [header.message(line) for line in lines_of(batch, now)])
 
 
 def _chunks(messages: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -192,11 +192,15 @@ class V1:
         query, table = asked.query, self._table
         if query.service:
             known = table.services.get(query.service)
-            found = list(views.instances_of(query.service, known)) if known is not None else []
-        else:
-            found = list(views.instances(table))
-        found = [each for each in found if query.agent in ("", each.agent) and query.state in ("", each.state)]
-        shown, following = _page(found, query, lambda each: f"{each.service}/{each.id}")
+            all_of_them = views.instances_of(query.service, known) if known is not None else iter(())
+        elif query.agent or query.state:
+            all_of_them = views.instances(table)
+        else:  # of ten thousand those are made that are shown
+            shown, following = _page(views.instances(table, query.after.partition(" ")[0]), query, _instance_key)
+            total = views.count_instances(table)
+            return types.Instances(items=shown, total=total, next=following, revision=table.revision)
+        found = [each for each in all_of_them if query.agent in ("", each.agent) and query.state in ("", each.state)]
+        shown, following = _page(found, query, _instance_key)
         return types.Instances(items=shown, total=len(found), next=following, revision=table.revision)
 
     async def _policies(self, asked: Asked) -> types.Policies:
@@ -206,7 +210,7 @@ class V1:
             for each in views.policies(self._table)
             if query.kind in ("", each.kind) and query.mode in ("", each.mode)
         ]
-        shown, following = _page(found, query, lambda each: f"{each.kind}/{each.pattern}/{each.mode}")
+        shown, following = _page(found, query, lambda each: f"{each.kind} {each.pattern} {each.mode}")
         return types.Policies(
             items=[views.policy_of(*each) for each in shown],
             total=len(found),
@@ -272,6 +276,11 @@ def _own_row(body: bytes, host: str) -> types.Agent | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     return row if row.host == host else None
+
+
+def _instance_key(each: types.Instance) -> str:
+    """Its parts in one text that sorts as they do: nothing in names is below a space."""
+    return f"{each.service} {each.id}"
 
 
 def _page(found: Iterable[T], query: types.ListQuery, key: Any) -> tuple[list[T], str]:

@@ -115,10 +115,15 @@ def policies(table: Table) -> Iterator[types.PolicyAt]:
         yield types.PolicyAt(kind, pattern, policy, _mode(policy, mode))
 
 
-def instances(table: Table) -> Iterator[types.Instance]:
-    """All, by service and id."""
-    for name in sorted(table.services):
+def instances(table: Table, first: str = "") -> Iterator[types.Instance]:
+    """All, by service and id; made when they are asked for. `first`: the service to begin with."""
+    for name in sorted(name for name in table.services if name >= first):
         yield from instances_of(name, table.services[name])
+
+
+def count_instances(table: Table) -> int:
+    """How many `instances` gives."""
+    return table.instance_count + len(table.suspects)
 
 
 def instances_of(name: str, known: Service) -> Iterator[types.Instance]:
