@@ -40,6 +40,8 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     access_log: bool = False
     agents: list[str] = []
     """Ranges of addresses where agents are believed to be, beside those that are registered."""
+    proxies: list[str] = []
+    """Ranges of addresses of proxies that are believed about who is behind them."""
     local: LocalUsers = LocalUsers()
     client_certificates: dict[str, ClientCertificate] = {}
     """By the service that is called."""

@@ -72,6 +72,11 @@ class Agents:
         self._own = canonical(addresses.get(host, ""))
         self._known = {}
 
+    @property
+    def own(self) -> str:
+        """Where this host's agent is registered; empty: that is not known yet."""
+        return self._own
+
     def from_agent(self, peer: str, registered: str | None = None) -> bool:
         """Whether what comes from an address is an agent's word; with `registered`, that of the agent there."""
         if registered is not None:

@@ -54,6 +54,12 @@ class RequestView(Protocol):
         ...
 
     @property
+    def vouched(self) -> str:
+        """The client's address as the mesh vouches for it, however many agents and trusted proxies are between; empty
+        where nobody does."""
+        ...
+
+    @property
     def in_plain_text(self) -> bool:
         """Whether it came from another host, on a connection without TLS."""
         ...
@@ -78,7 +84,7 @@ class RequestView(Protocol):
         ...
 
     def headers(self) -> dict[str, str]:
-        """All of them, by lower-case name, as `header` has them."""
+        """All of them, by lower-case name, as `header` has them; but what is between a caller and its agent."""
         ...
 
     def claimed(self) -> dict[str, str]:
@@ -100,6 +106,7 @@ class Request:
         in_plain_text: bool = False,
         stranger: Stranger | None = None,
         principal: str = "",
+        vouched: str = "",
     ) -> None:
         self.method = method
         path, _, self.query = target.partition("?")
@@ -107,6 +114,7 @@ class Request:
         self.caller = caller
         self.stranger = stranger
         self.address = address
+        self.vouched = vouched or address
         self.in_plain_text = in_plain_text
         self.principal = principal if stranger is None else stranger.id
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}

@@ -98,6 +98,7 @@ class Parts:
             lambda: [*sources(mesh.table), *of_people],
             publish=self._tell_keys,
             agents=lambda: max(1, len(mesh.table.agents)),
+            tell=lambda name, reason: detector.tell(name, {"host": settings.host}, {"reason": reason}),
         )
         tokens = Tokens()
         local = here.rights.for_workers()

@@ -24,6 +24,7 @@ from agent.proxy.messages.answers import Refusal
 from agent.proxy.pacing import Pace
 from agent.proxy.proof.custody import Custody
 from agent.proxy.proof.origins import Origins
+from agent.proxy.proof.vouching import Vouching
 from agent.proxy.report.access import Recorder
 from agent.proxy.report.audit import AuditRing
 from agent.proxy.report.news import News
@@ -48,6 +49,7 @@ class Runtime(Server):
         """`given_up` and `together` are shared by the workers of one agent; without them this one is alone."""
         super().__init__()
         self.rng = random.Random(seed)
+        self.vouching = Vouching(self.agents)
         self.pool = Pool(self.reactor, self.heads)
         self.lateness = Lateness(LATE_S)
         self.news = News()

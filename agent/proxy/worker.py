@@ -246,6 +246,7 @@ class Worker(Runtime):
         self.heads.configure(limits.head_bytes, limits.head_fields, limits.underscores)
         self.agents.believe(told.agents)
         self.opas.allowed = frozenset([origin(url) for url in told.opas])
+        self.vouching.believe(told.proxies)
         self.recorder.wanted = told.access_log
         if self._users is None:
             self._users = users(told.local)

@@ -15,6 +15,7 @@ from agent.settings.oidc import check as check_oidc
 from agent.settings.sinks import check_sinks
 from agent.trust import parse_ranges
 from policies.kinds.authz.outside import origin
+from policies.language.addresses import check_range
 from policies.language.duration import DAY_S, age_s, seconds
 from policies.language.names import parse_pattern, parse_service
 from policies.language.plain import Flaw, below
@@ -48,6 +49,8 @@ def check(settings: Settings) -> None:
     for number, text in enumerate(settings.inbound.agents):
         _told(f"$.inbound.agents[{number}]", lambda text=text: parse_ranges([text]))
     _check_audit(settings.audit)
+    for number, text in enumerate(settings.trusted_proxies):
+        _told(f"$.trusted_proxies[{number}]", lambda text=text: check_range(text))
     _told("$.hooks.allow", lambda: Targets(settings.hooks.allow))
     _told("$.authn.allow", lambda: Targets(settings.authn.allow))
     if settings.authn.ca_file and not settings.authn.ca_file.startswith("/"):

@@ -317,6 +317,8 @@ class Settings(Part, frozen=True, kw_only=True):
     """0: see `worker_count`."""
     state_dir: str = ""
     """Keeps the last table and the services' tokens; see `state_path` for the default."""
+    trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Ranges of addresses of proxies before this agent's listeners, which are believed about who is behind them."""
     access_log: str = ""
     """A file that is appended to, `-` for standard output; empty: none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -94,7 +94,27 @@ def spire(folder: Path) -> Attempt:
     return Attempt(("go",), fetch, use, {"SHOAL_SPIRE": str(folder / "bin")})
 
 
-ATTEMPTS: Final = {"pulsar": pulsar, "hooks": hooks, "envoy": envoy, "spiffe": spiffe, "opa": opa, "spire": spire}
+def paths(folder: Path) -> Attempt:
+    """Go's net/http and Jetty, by Maven: at which place each serves the paths that pass our rules."""
+    here = ROOT / "scripts" / "interoperation" / "paths"
+    for name in ("main.go", "Judge.java"):
+        shutil.copy(here / name, folder)
+    build = f"cd {shlex.quote(str(folder))} && (test -f go.mod || go mod init judge) && go build -o judge main.go"
+    copy = f"mvn -B -q -f {shlex.quote(str(here / 'pom.xml'))} dependency:copy-dependencies"
+    fetch = ["bash", "-c", f"{build} && {copy} -DoutputDirectory={shlex.quote(str(folder / 'jars'))}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/agent/proxy/test_path_judges.py"]
+    return Attempt(("go", "mvn", "java"), fetch, use, {"SHOAL_PATH_JUDGES": str(folder)})
+
+
+ATTEMPTS: Final = {
+    "pulsar": pulsar,
+    "hooks": hooks,
+    "envoy": envoy,
+    "spiffe": spiffe,
+    "opa": opa,
+    "paths": paths,
+    "spire": spire,
+}
 
 
 def run(command: Sequence[str], log: Path, limit_s: int, environment: Mapping[str, str]) -> bool:

@@ -29,6 +29,8 @@ class Issuer:
         """Path and fields of what was asked for."""
         self.headers: dict[str, str] = {}
         self.behave: Callable[[str], Said | None] = lambda path: None
+        self.drips: threading.Event | None = None
+        """Until it is set a body comes a byte at a time."""
         self.running = True
         issuer = self
 
@@ -48,6 +50,9 @@ class Issuer:
                         self.send_header(name, value)
                     self.send_header("content-length", str(len(body)))
                     self.end_headers()
+                    while issuer.drips is not None and not issuer.drips.wait(0.05) and body:
+                        self.wfile.write(body[:1])
+                        body = body[1:]
                     self.wfile.write(body)
                 except OSError:
                     self.close_connection = True

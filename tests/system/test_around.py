@@ -172,6 +172,14 @@ class Handler(BaseHTTPRequestHandler):
 """
 
 
+ASK = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=10)
+connection.request("GET", "/", headers={"Host": "pets"})
+print(connection.getresponse().status)
+"""
+
+
 class Hosts:
     """alpha, where the test is, and beta, on a host of its own, which is a stranger too."""
 
@@ -204,6 +212,11 @@ class Hosts:
 
         found: dict[str, Any] = until("pets healthy", look)
         return found
+
+    def asks(self, agent: AgentProcess) -> str:
+        """The status of a request by a program on beta's host, through an agent."""
+        words = [*self.there, sys.executable, "-c", ASK, agent.address, str(agent.outbound)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
     def findings(self, *words: str) -> list[tuple[str, str, str]]:
         told = self.mesh.shoal("--admin", str(self.alpha.socket), "-o", "json", "check", *words, check=False)
@@ -239,6 +252,12 @@ def test_a_program_that_listens_where_it_is_told_is_reached_through_the_mesh_onl
         assert there.around(found["port"]) == "ConnectionRefusedError"
         assert not [each for each in there.findings() if each[0] == "open-port" and each[2].startswith("pets")]
         assert "around" not in there.log.read_text()
+        # By where they are: both ask by way of beta's agent, which tells alpha's.
+        there.mesh.put("policies/authz/pets", {"rules": [{"allow": "anybody", "from": [there.beta.address]}]})
+        lie = {"x_shoal_client": there.beta.address, "x_forwarded_for": there.beta.address}
+        assert (there.asks(there.beta), there.beta.ask("pets", **lie).status) == ("200", 403)
+        there.mesh.put("policies/authz/pets", {"rules": [{"allow": "anybody", "from": [there.ours]}]})
+        assert (there.asks(there.beta), there.beta.ask("pets").status) == ("403", 200)
 
 
 def test_a_program_that_listens_everywhere_is_told_of(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ PER_S: Final = 100.0
 """Agents of a mesh that begin to fetch, in a second."""
 APART_S: Final = 10.0
 """Within which they all begin."""
+TELL_S: Final = 300.0
+"""For so long an issuer has to fail for others to hear of it: one that is started anew is no news."""
+LOOK_S: Final = 10.0
 SWEEP_S: Final = 3600.0
 FORGET_S: Final = 60.0
 log = structlog.get_logger()
@@ -80,9 +83,10 @@ class Issuers:
         clock: Callable[[], float] = time.time,
         chance: Random | None = None,
         in_thread: Callable[..., Awaitable[object]] = trio.to_thread.run_sync,
+        tell: Callable[[str, str], None] = lambda name, reason: None,
     ) -> None:
         """`sources`: those that documents name now. `publish`: to all workers. `agents`: how many live.
-        `in_thread`: where what waits for the disk is done."""
+        `in_thread`: where what waits for the disk is done. `tell`: an event, and why."""
         self._client = client
         self._shelf = Shelf(folder)
         self._sources = sources
@@ -91,6 +95,9 @@ class Issuers:
         self._clock = clock
         self._chance = chance or Random()
         self._in_thread = in_thread
+        self._event = tell
+        self._told = False
+        """Whether it stands that an issuer fails."""
         self._nursery: trio.Nursery | None = None
         self._limiter = trio.CapacityLimiter(FETCHING)
         self.keyring = Keyring()
@@ -109,11 +116,26 @@ class Issuers:
             try:
                 for held in self.held.values():
                     nursery.start_soon(self._keep, held)
+                nursery.start_soon(self._watch)
                 while True:
                     await trio.sleep(SWEEP_S)
                     await self._in_thread(self._shelf.sweep, list(self.held))
             finally:
                 self._nursery = None
+
+    async def _watch(self) -> None:
+        """Have it told that an issuer fails, and that none does any more."""
+        while True:
+            await trio.sleep(LOOK_S)
+            now = self._clock()
+            failing = [each for each in self.held.values() if each.failing_since]
+            lasting = [each for each in failing if now - each.failing_since >= TELL_S]
+            if lasting and not self._told:
+                self._told = True
+                self._event("issuer.failing", lasting[0].reason)
+            elif self._told and not failing:
+                self._told = False
+                self._event("issuer.back", "")
 
     def follow(self) -> None:
         """Documents name others than before, perhaps. What is on disk of a new source counts at once."""

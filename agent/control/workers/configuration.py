@@ -30,6 +30,7 @@ def configuration(
         share=1 / count,
         agents=list(settings.inbound.agents),
         opas=list(settings.opa.allow),
+        proxies=list(settings.trusted_proxies),
         local=local,
         client_certificates=dict(client_certificates),
         limits=Limits(

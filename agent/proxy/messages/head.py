@@ -63,6 +63,7 @@ SHOAL_SHED: Final = 47
 SHOAL_NO_FAULT: Final = 48
 SHOAL_POLICY: Final = 49
 SHOAL_REASON: Final = 50
+SHOAL_CLIENT: Final = 51
 
 
 def is_word(code: int) -> bool:
@@ -91,6 +92,7 @@ CODES: Final = {
     b"x-shoal-deadline": SHOAL_DEADLINE,
     b"x-shoal-explain": SHOAL_EXPLAIN,
     b"x-shoal-caller": SHOAL_CALLER,
+    b"x-shoal-client": SHOAL_CLIENT,
     b"x-shoal-endpoint": SHOAL_ENDPOINT,
     b"x-shoal-unsent": SHOAL_UNSENT,
     b"x-shoal-no-retry": SHOAL_NO_RETRY,

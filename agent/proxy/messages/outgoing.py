@@ -40,11 +40,13 @@ def own_lines(
     trail: bytes,
     request_id: bytes,
     caller: str,
+    client: str,
     attempt: int,
     left_s: float,
 ) -> list[bytes]:
     """What the mesh says of a request, for one attempt; `attempt` counts from 1. `trail` is what `trail` makes,
-    `left_s` how long the answer is waited for (INFINITY: for ever)."""
+    `client` the address that is vouched for (empty: none), which only an agent is told, `left_s` how long the answer is
+    waited for (INFINITY: for ever)."""
     lines = [trail]
     if request.special_value(REQUEST_ID) is None:
         lines.append(b"x-request-id: " + request_id + b"\r\n")
@@ -54,6 +56,8 @@ def own_lines(
         pass  # another mesh is told of this one what was proven to it, and no more
     elif endpoint.via:
         lines.append(_addressed_to(endpoint, caller))
+        if client:
+            lines.append(b"x-shoal-client: %b\r\n" % client.encode("ascii", "replace"))
     elif caller:
         lines.append(b"x-shoal-caller: %b\r\n" % caller.encode())
     if attempt > 1:

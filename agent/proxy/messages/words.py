@@ -16,6 +16,7 @@ from agent.proxy.messages.answers import header_text
 from agent.proxy.messages.head import (
     REBUILT,
     SHOAL_CALLER,
+    SHOAL_CLIENT,
     SHOAL_DEADLINE,
     SHOAL_ENDPOINT,
     SHOAL_EXPLAIN,
@@ -59,6 +60,7 @@ REQUESTS: Final = {
     SHOAL_NO_FAULT: LOCAL | CLIENT,
     SHOAL_EXPLAIN: LOCAL | AGENT,
     SHOAL_CALLER: AGENT,
+    SHOAL_CLIENT: AGENT,
     SHOAL_ENDPOINT: AGENT,
 }
 

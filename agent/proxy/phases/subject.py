@@ -86,6 +86,11 @@ class Subject(RequestHandler):
         raise NotImplementedError
 
     @property
+    def vouched(self) -> str:
+        """The client's address, as the mesh vouches for it; empty where nobody does."""
+        raise NotImplementedError
+
+    @property
     def in_plain_text(self) -> bool:
         """Whether it came from another host, on a connection without TLS."""
         raise NotImplementedError
@@ -113,6 +118,7 @@ class Subject(RequestHandler):
                 self.proven,
                 self.trust_domain,
                 self.stranger,
+                self.vouched,
             )
             view.claims = self.claims
         return view
@@ -127,6 +133,7 @@ class Subject(RequestHandler):
             self.proven,
             self.trust_domain,
             self.stranger,
+            self.vouched,
             rewritten=forward.target,
             host=forward.host,
             edits=forward.request_headers,

@@ -32,6 +32,7 @@ class HeadView:
         "path",
         "query",
         "stranger",
+        "vouched",
         "whole_path",
     )
 
@@ -44,15 +45,16 @@ class HeadView:
         proven: str = "",
         trust_domain: str = "",
         stranger: Stranger | None = None,
+        vouched: str = "",
         *,
         rewritten: str | None = None,
         host: str | None = None,
         edits: Edits | None = None,
         hidden: frozenset[bytes] | None = None,
     ) -> None:
-        """`proven`: the SPIFFE id that whoever connected has proven; `trust_domain`: of a caller who is known by his
-        credentials. What a route makes of it: `rewritten`: path and query in place of the request's; `host`, `edits`:
-        its Host, and its headers, but for those that are `hidden`."""
+        """`vouched`: the client's address, where it is known; `proven`: the SPIFFE id that whoever connected has shown;
+        `trust_domain`: of a caller who is known by his credentials. What a route makes of it: `rewritten`: path and
+        query in place of the request's; `host`, `edits`: its Host, and its headers, but for those that are `hidden`."""
         self._request = request
         self._host = host
         self._edits = edits
@@ -62,6 +64,7 @@ class HeadView:
         self.claims: dict[str, str] | None = None
         """Of a token that `authn` has verified, which is asked before what asks for them."""
         self.address = address
+        self.vouched = vouched
         self.in_plain_text = in_plain_text
         self._proven = proven
         self._domain = trust_domain
@@ -119,8 +122,10 @@ class HeadView:
         return None if claims is None else claims.get(name)
 
     def headers(self) -> dict[str, str]:
-        """All of them, by lower-case name."""
+        """All of them, by lower-case name, but what is between a caller and its agent, or between agents."""
         names = dict.fromkeys([field.name.decode("latin-1") for field in self._request.fields])
+        for name in [name for name in names if name == "proxy-authorization" or name.startswith("x-shoal-")]:
+            del names[name]
         edits = self._edits
         if edits is not None:
             for name, _ in (*edits.set, *edits.add):

@@ -195,6 +195,13 @@ class Explanation(Walk):
         return self._address
 
     @property
+    def vouched(self) -> str:
+        """That address; of a program of this host, where it leaves from here and nobody says another."""
+        if not self._address:
+            return "" if self.inbound else self.runtime.vouching.own_of("127.0.0.1")
+        return self.runtime.vouching.own_of(self._address)
+
+    @property
     def proven(self) -> str:
         """A caller is taken for a service of the mesh, as his credentials would say."""
         return ""
@@ -269,7 +276,7 @@ class Explanation(Walk):
             method=request.method.decode(),
             caller=(self.caller if proven is None else proven) if self.stranger is None else self.stranger.id,
             gateway="" if self.stranger is None else self.stranger.gateway,
-            address=self._address,
+            address=self.vouched,
             plain=proven is None,
             headers=[field for field in fields if field[0].lower() != "host"],
             inbound=f"{endpoint.service}/{endpoint.id}",

@@ -298,6 +298,19 @@ class Known(Hands):
         self.forget_view()
         return found
 
+    def would_let_in(self, service: Service, endpoint: Endpoint) -> bool:
+        """Whether its guards let a copy pass, to an instance of this host; of others' instances their agents ask."""
+        if not service.plan.guards or not self.is_here(endpoint):
+            return True
+        self.hide(service.plan)
+        self.see_rewritten()
+        self.bear(None)
+        verdict = service.plan.keeps_out(self)
+        self.forget_view()
+        if isinstance(verdict, Consult):  # a copy waits for nobody; the next one will find the answer
+            self.runtime.judges.ask(verdict.judge, verdict.asked, None)
+        return verdict is None
+
     def present(self, endpoint: Endpoint) -> None:
         """Make ready what an endpoint of the target is told of people, whose claims hold by now."""
         target, plan = self.target, self.plan

@@ -24,7 +24,6 @@ from agent.proxy.engine.reactor import Timed
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.outgoing import request_fields, target_of
 from agent.proxy.messages.presented import Introduction
-from agent.proxy.phases.verdict import Consult, Verdict
 from agent.proxy.proof.securing import secure, wanted_of
 from agent.proxy.request.attempt import Party
 from agent.proxy.stream import ResponseHandler
@@ -212,17 +211,9 @@ class Mirror(Timed):
         exchange = self._exchange
         plan = exchange.plan
         assert plan is not None
-        verdict: Verdict | None = None
-        if service.plan.guards and exchange.is_here(endpoint):
-            exchange.hide(service.plan)
-            exchange.see_rewritten()
-            exchange.bear(None)
-            verdict = service.plan.keeps_out(exchange)
-            exchange.forget_view()
-            if isinstance(verdict, Consult):  # a copy waits for nobody; the next one will find the answer
-                exchange.runtime.judges.ask(verdict.judge, verdict.asked, None)
+        found = exchange.would_let_in(service, endpoint)
         self._told = exchange.telling(plan, service.plan, endpoint)
-        return verdict is None
+        return found
 
     # The answers.
 

@@ -64,6 +64,11 @@ class Served(Walk):
         return self.down.peer.client
 
     @property
+    def vouched(self) -> str:
+        """The client's address, as the mesh vouches for it; empty where nobody does."""
+        return self.runtime.vouching.client_of(self.down.peer, self.request)
+
+    @property
     def proven(self) -> str:
         """The SPIFFE id that whoever connected has proven; empty: none."""
         return self.down.peer.proven
@@ -87,6 +92,7 @@ class Served(Walk):
             trail=self.down.peer.trail(request),
             request_id=self.request_id,
             caller=self.caller if self.stranger is None else self.stranger.id,
+            client=self.vouched if endpoint.via and not endpoint.expected else "",
             attempt=attempt,
             left_s=left_s,
         )

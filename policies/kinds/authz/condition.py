@@ -59,6 +59,7 @@ class Condition:
             "request.query": query,
             "source.service": request.caller,
             "source.principal": request.principal,
+            "source.address": request.vouched,
         }
         try:
             said = self._expression.eval(data=data).value()
@@ -106,7 +107,8 @@ def _environment() -> Any:
     cel = import_module(_LIBRARY)
     text, texts = cel.Type.STRING, cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
     names = {"request.headers": texts, "request.query": texts}
-    names |= dict.fromkeys(("request.method", "request.path", "source.service", "source.principal"), text)
+    asked = ("request.method", "request.path", "source.service", "source.principal", "source.address")
+    names |= dict.fromkeys(asked, text)
     return cel.NewEnv(variables=names)
 
 

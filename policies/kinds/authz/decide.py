@@ -19,6 +19,7 @@ from policies.kind import ANYWHERE, Scope
 from policies.kinds.authz.condition import Condition
 from policies.kinds.authz.document import DEFAULT, Authz, Rule, name_of
 from policies.kinds.authz.judge import Judge, Ruling
+from policies.kinds.authz.origin import Origin
 from policies.kinds.authz.paths import Paths, readings
 from policies.kinds.authz.reading import Reading
 from policies.kinds.authz.source import Sources
@@ -148,15 +149,20 @@ def _rest_of(rule: Rule) -> Predicate | None:
     rest = compile_match(msgspec.structs.replace(rule.match, method=(), path=None if looked_up else path), {})
     unless = compile_match(rule.not_, {}) if rule.not_ is not None else None
     when = Condition(rule.when, fails=rule.deny is not None) if rule.when else None
-    if unless is None and when is None:
+    origin = Origin(rule.from_, fails=rule.deny is not None) if rule.from_ else None
+    if unless is None and when is None and origin is None:
         return rest
-    return _together(rest, unless, when)
+    return _together(origin, rest, unless, when)
 
 
-def _together(rest: Predicate | None, unless: Predicate | None, when: Predicate | None) -> Predicate:
+def _together(
+    origin: Predicate | None, rest: Predicate | None, unless: Predicate | None, when: Predicate | None
+) -> Predicate:
     """What costs most is asked last."""
 
     def holds(request: RequestView) -> bool:
+        if origin is not None and not origin(request):
+            return False
         if rest is not None and not rest(request):
             return False
         return (unless is None or not unless(request)) and (when is None or when(request))

@@ -11,6 +11,7 @@ from msgspec import Meta
 from policies.kinds.authz.condition import MAX_CONDITIONS, check_condition
 from policies.kinds.authz.outside import Opa, Rego, check_opa, check_rego
 from policies.kinds.authz.source import check_source
+from policies.language.addresses import MAX_RANGES, check_range
 from policies.language.document import Document
 from policies.language.matching import Match, check_ungrouped
 from policies.language.plain import Flaw, below, read_at
@@ -39,6 +40,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     allow: Sources | None = None
     deny: Sources | None = None
     match: Match = Match()
+    from_: Annotated[
+        tuple[str, ...],
+        Meta(max_length=MAX_RANGES, description="Ranges of client addresses, such as 10.8.0.0/16, as agents vouch for"),
+    ] = msgspec.field(default=(), name="from")
     not_: Annotated[
         Match | None, Meta(description="A request for which all of it holds is none that the rule is for")
     ] = msgspec.field(default=None, name="not")
@@ -150,5 +155,7 @@ def _check_conditions(rule: Rule, path: str) -> None:
         check_ungrouped(rule.not_, where)
         if rule.not_ == Match():
             raise Flaw(where, "no condition, so it holds for every request, and the rule for none")
+    for n, text in enumerate(rule.from_):
+        read_at(below(path, "from", n), check_range, text)
     if rule.when:
         check_condition(rule.when, below(path, "when"))

@@ -88,8 +88,45 @@ def readings(path: str, whole: str) -> list[str]:
     if not whole.startswith("/") or is_plain(sent):
         return _NONE
     found: list[str] = []
-    for decode in (False, True):
-        reading = normal(sent, decode_slashes=decode).place.decode("latin-1")
-        if reading != path and reading not in found:
-            found.append(reading)
+    for reading in _spelled_out(sent):
+        place = reading.decode("latin-1")
+        if place != path and place not in found:
+            found.append(place)
     return found
+
+
+def _spelled_out(sent: bytes) -> list[bytes]:
+    """By servers that take a backslash for a slash or do not, decode a slash before they look or do not, leave
+    parameters out or do not, resolve dot segments or do not: each for itself, for any of them may be so."""
+    texts = [normal_encoding(sent)]
+    if b"\\" in sent:
+        texts.append(texts[0].replace(b"\\", b"/"))
+    if b"%" in sent:
+        texts += [text.replace(b"%2F", b"/").replace(b"%5C", b"/") for text in texts]
+    found: list[bytes] = []
+    for text in texts:
+        segments = text.split(b"/")
+        found += [_resolved(segments), _merged(segments)]
+        if b";" in text:
+            bare = [segment.partition(b";")[0] for segment in segments]
+            found += [_resolved(bare), _merged(bare)]
+    return found
+
+
+def _merged(segments: list[bytes]) -> bytes:
+    """Slashes in a row are one; dot segments are names."""
+    end = b"/" if segments[-1] == b"" else b""
+    return b"/" + b"/".join([each for each in segments if each]) + end
+
+
+def _resolved(segments: list[bytes]) -> bytes:
+    """Without dot segments, too."""
+    kept: list[bytes] = []
+    for segment in segments:
+        if segment == b"..":
+            if kept:
+                kept.pop()
+        elif segment not in (b"", b"."):
+            kept.append(segment)
+    end = b"/" if kept and segments[-1] in (b"", b".", b"..") else b""
+    return b"/" + b"/".join(kept) + end

@@ -19,6 +19,7 @@ class Reading:
         "path",
         "query",
         "stranger",
+        "vouched",
         "whole_path",
     )
 
@@ -31,6 +32,7 @@ class Reading:
         self.caller = request.caller
         self.stranger = request.stranger
         self.address = request.address
+        self.vouched = request.vouched
         self.in_plain_text = request.in_plain_text
         self.overriding: tuple[str, ...] = ()
 

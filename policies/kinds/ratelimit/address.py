@@ -2,8 +2,9 @@
 """Whose request it is, by where it came from: what a limit for each client counts by.
 
 Laws
-- A request's way is X-Forwarded-For and then whoever connected here. Of that, what people configure is believed: the
-  last place, or so many before it as there are proxies of theirs in front, each of which adds one.
+- It is the address that the mesh vouches for, by agents and trusted proxies. Where nobody does, and where a document
+  says how many proxies are in front: a request's way is X-Forwarded-For and then whoever connected here. Of that the
+  last place is believed, or so many before it as there are proxies, each of which adds one.
 - A client with IPv6 has a network of 2^64 addresses, so what counts is that network.
 """
 
@@ -13,6 +14,7 @@ import ipaddress
 from functools import lru_cache
 from typing import Final
 
+from policies.language.addresses import parsed
 from policies.request import RequestView
 
 _NETWORK: Final = 64
@@ -21,6 +23,8 @@ _NETWORK: Final = 64
 
 def client_of(request: RequestView, trusted_hops: int) -> str:
     """The address of the client, behind so many proxies; empty when nobody knows it."""
+    if not trusted_hops and request.vouched:
+        return network(request.vouched)
     way = [part.strip() for part in (request.header("x-forwarded-for") or "").split(",") if part.strip()]
     if request.address:
         way.append(request.address)
@@ -32,23 +36,9 @@ def client_of(request: RequestView, trusted_hops: int) -> str:
 @lru_cache(maxsize=4096)
 def network(text: str) -> str:
     """One spelling for all addresses of one client; what is no address stays as it is."""
-    found = _parsed(text)
+    found = parsed(text)
     if found is None:
         return text
     if isinstance(found, ipaddress.IPv6Address):
-        mapped = found.ipv4_mapped
-        if mapped is not None:
-            return str(mapped)
         return str(ipaddress.IPv6Network((int(found) >> _NETWORK << _NETWORK, _NETWORK)))
     return str(found)
-
-
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """With or without a port, as some proxies write it: `192.0.2.7:4711`, `[2001:db8::7]:4711`."""
-    bare = text[1:].partition("]")[0] if text[:1] == "[" else text
-    if bare.count(":") == 1:
-        bare = bare.partition(":")[0]
-    try:
-        return ipaddress.ip_address(bare.partition("%")[0])
-    except ValueError:
-        return None

@@ -57,6 +57,7 @@ _AGENT: Final = "agents/{host}"
 _ETCD: Final = "etcd/{host}"
 _BREAKER: Final = "breakers/{service}/{instance}/{host}"
 _IDENTITY: Final = "identities/{service}/{host}"
+_ISSUERS: Final = "issuers/{host}"
 _SHED: Final = "shedding/{service}/{host}"
 
 TYPES: Final = (
@@ -178,6 +179,14 @@ TYPES: Final = (
         "{service}: {host} can prove that it is that",
         "the host holds a certificate, or wants none any more",
     ),
+    Type(
+        "issuer.failing",
+        Effect.OPENS,
+        _ISSUERS,
+        "{host} cannot get the keys of an issuer of tokens",
+        "for five minutes what an issuer publishes could not be fetched; what is known goes on counting",
+    ),
+    Type("issuer.back", Effect.CLOSES, _ISSUERS, "{host} gets the keys of all issuers", "each could be fetched again"),
     Type(
         "join.refused",
         Effect.TELLS,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.control.issuers import fetching
 from agent.control.issuers.fetching import CEILING_S, FLOOR_S, MAX_KEYS, USUAL_S, Found, fetch, lifetime_s
 from agent.control.outgoing.client import Client
 from agent.hooks.targets import Targets
@@ -108,6 +110,28 @@ async def test_what_is_no_set_of_keys_changes_nothing(issuer: Issuer, answer: Sa
     issuer.behave = lambda path: answer
     found = await look(of_keys(issuer.jwks_url))
     assert isinstance(found, Found) if reason is None else isinstance(found, str) and reason in found
+
+
+@pytest.mark.parametrize("drip", [False, True])
+async def test_an_issuer_that_hangs_or_drips_ends_with_the_deadline(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, drip: bool
+) -> None:
+    """Which holds for the whole answer."""
+    monkeypatch.setattr(fetching, "WITHIN_S", 0.5)
+    over = threading.Event()
+    issuer.drips = over if drip else None
+
+    def hang(path: str) -> Said | None:
+        over.wait(30)
+        return None
+
+    if not drip:
+        issuer.behave = hang
+    try:
+        found = await look(of_keys(issuer.jwks_url))
+    finally:
+        over.set()
+    assert isinstance(found, str) and "no whole answer within 0.5 s" in found
 
 
 async def test_of_a_set_those_count_that_verify_tokens(issuer: Issuer) -> None:

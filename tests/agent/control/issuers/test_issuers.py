@@ -36,6 +36,7 @@ class World:
         self.fresh_s = 600.0
         self.asked: list[tuple[str, float]] = []
         self.told: list[tuple[str, list[str] | None]] = []
+        self.events: list[tuple[str, str]] = []
         self.folder = folder
         self.agents = agents
         monkeypatch.setattr(module, "fetch", self._fetch)
@@ -51,6 +52,7 @@ class World:
             clock=lambda: START_S + trio.current_time(),
             chance=Random(7),
             in_thread=self._now,
+            tell=lambda name, reason: self.events.append((name, reason)),
         )
 
     async def _now(self, work: Callable[..., object], *about: object) -> None:
@@ -161,6 +163,24 @@ async def test_keys_that_were_never_got_are_asked_for_until_they_come(world: Wor
         world.kids[A.name] = ["1"]
         await trio.sleep(301)
         assert world.told == [(A.name, ["1"])]
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_issuer_that_fails_for_long_is_news_once(world: World, autojump_clock: object) -> None:
+    """And its return; a minute of it is none."""
+    async with trio.open_nursery() as nursery:
+        world.issuers.follow()
+        nursery.start_soon(world.issuers.run)
+        await trio.sleep(10)
+        world.kids[A.name] = "it answers 500"
+        world.issuers.miss(A.name)
+        await trio.sleep(250)
+        assert world.events == [] and world.issuers.as_state()[0]["failing_s"] is not None
+        await trio.sleep(1000)
+        assert world.events == [("issuer.failing", "it answers 500")]
+        world.kids[A.name] = ["1"]
+        await trio.sleep(400)
+        assert world.events[1:] == [("issuer.back", "")]
         nursery.cancel_scope.cancel()
 
 
