@@ -29,7 +29,7 @@ _PAIRS: Final = re.compile(r"(;|, )")
 class Presented:
     """Of one service; never changes."""
 
-    __slots__ = ("_cookies", "_headers", "_payload", "_queries", "_secret", "_tokens", "names", "removes")
+    __slots__ = ("_cookies", "_headers", "_payload", "_queries", "_secret", "_tokens", "names", "removes", "secrets")
 
     def __init__(self, documents: Sequence[Authn], watched: Sequence[Authn] = ()) -> None:
         """`documents`: those that are in force, the most specific first; `watched`: those that only watch."""
@@ -52,6 +52,8 @@ class Presented:
         """Whether an instance does not get the token."""
         everybody = [place for document in (*documents, *watched) for place in document.places]
         self._secret = frozenset([place.query for place in everybody if place.query])
+        self.secrets = frozenset([place.header.lower() for place in everybody if place.header])
+        """Headers that have a token or a key; lower case."""
 
     # What nobody else says.
 

@@ -343,6 +343,14 @@ class Known(Hands):
                 trailers = presented.without(trailers)
         return trailers
 
+    def is_secret(self, header: str) -> bool:
+        """Whether a header, in lower case, has what proves who calls, and may not be written down."""
+        for service in (self.service, self.target):
+            presented = service.plan.presented if service is not None else None
+            if presented is not None and header in presented.secrets:
+                return True
+        return False
+
     def recorded_target(self) -> bytes:
         """Path and query, as they may be written down."""
         found = self.request.target

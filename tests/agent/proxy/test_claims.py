@@ -587,3 +587,18 @@ def test_api_keys_are_people_too(play: Playbook) -> None:
     assert status(asks(play, target=f"/?key={key[:-1]}")) == 401
     stats = play.worker.table.services[LAMPS].stats
     assert stats.authenticated == {f"{LAMPS}\tvalid": 2, f"{LAMPS}\tapi-key": 1}
+
+
+def test_an_audit_has_claims_and_no_token(play: Playbook) -> None:
+    """Whatever header its document names: one that has a token is recorded by nobody, nor one that somebody made up."""
+    authn = {**AUTHN, "token": {"header": "X-JWT"}, "headers": {"x-user": "sub"}}
+    audit = {"requests": "all", "claims": ["sub"], "headers": ["x-jwt", "x-user", "x-a"]}
+    put(play, authn=authn, audit=audit)
+    made = jwt(sub="ann")
+    asks(play, f"X-JWT: {made}", "x-user: root", "x-a: kept")
+    heard(play)
+    play.passes(0.05)
+    audited = play.worker.audit.take(10)
+    assert audited is not None
+    text = audited.lines.decode()
+    assert made not in text and "root" not in text and "kept" in text and "ann" in text

@@ -223,7 +223,7 @@ class Accountable(Judged):
             if claim is not None:
                 personal[f"claim.{name}"] = claim if claim.isascii() else claim.encode("utf-8", "replace").decode()
         for name in auditing.headers:
-            value = view.header(name)
+            value = None if self.is_secret(name) else view.header(name)
             if value is not None:
                 personal[f"header.{name}"] = value
         return Said(event, self._time(), data, personal, auditing.keep_s, auditing.by_default)
