@@ -84,7 +84,7 @@ class RequestView(Protocol):
         ...
 
     def headers(self) -> dict[str, str]:
-        """All of them, by lower-case name, as `header` has them."""
+        """All of them, by lower-case name, as `header` has them; but what is between a caller and its agent."""
         ...
 
     def claimed(self) -> dict[str, str]:

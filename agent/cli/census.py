@@ -22,7 +22,7 @@ from registry.records import (
     Version,
     decode,
 )
-from registry.store import KeyValue, Store, prefix_end
+from registry.store import KeyValue, Refused, Store, prefix_end
 
 ROOMS: Final = (
     "acks",
@@ -56,6 +56,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 class _Bundle(msgspec.Struct):
     spiffe_sequence: int = 0
+    trust_domain: str = ""
 
 
 class Misnamed(msgspec.Struct, frozen=True):
@@ -85,6 +86,8 @@ class Census(msgspec.Struct):
     """By host: which certificates it says that it holds."""
     bundle: int | None = None
     """Which bundle of roots stands; None: none does, or nobody looked."""
+    trust_domain: str = ""
+    """Whose bundle that is: the mesh's own; empty: it has none, or nobody looked."""
     calls: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """By calling service: the services that it was seen to call, on any host."""
     exposed: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
@@ -124,6 +127,14 @@ async def take(store: Store, mesh: str, *rooms: str) -> Census:
     return census
 
 
+async def trust_domain(store: Store, mesh: str) -> str:
+    """The mesh's own; empty: it has none, or we may not read it. Raises StoreError."""
+    try:
+        return (await take(store, mesh, "identity")).trust_domain
+    except Refused:
+        return ""
+
+
 def _enter(census: Census, keys: Keys, item: KeyValue) -> None:
     key = keys.parse(item.key)
     if not isinstance(key, Key):
@@ -141,10 +152,10 @@ def _enter(census: Census, keys: Keys, item: KeyValue) -> None:
         census.malformed[item.key] = str(error)
 
 
-def _sequence(bundle: bytes) -> int:
-    """What a SPIFFE bundle document says of its age. Raises Malformed."""
+def _bundle(bundle: bytes) -> _Bundle:
+    """What a SPIFFE bundle document says of its age, and of whom it is. Raises Malformed."""
     try:
-        return msgspec.json.decode(bundle, type=_Bundle).spiffe_sequence
+        return msgspec.json.decode(bundle, type=_Bundle)
     except msgspec.MsgspecError as error:
         raise Malformed("$", str(error)) from None
 
@@ -175,7 +186,8 @@ def _enter_record(census: Census, key: Key, item: KeyValue) -> None:
         census.holds[key.first] = decode(Holds, item.value)
     elif key.room is Room.IDENTITY:
         if key.first == "bundle":
-            census.bundle = _sequence(item.value)
+            bundle = _bundle(item.value)
+            census.bundle, census.trust_domain = bundle.spiffe_sequence, bundle.trust_domain
     elif key.room is Room.VERSIONS:
         census.versions[key.first] = decode(Version, item.value)
     elif key == LAYOUT:

@@ -43,6 +43,11 @@ def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
             refused["reason"],
             "allow it in [checks] of agent.toml, or change the check",
         )
+    for service, each in local.get("client_certificates", {}).items():
+        if each["reason"]:
+            what = f"instances of {service} are not shown this host's client certificate: {each['reason']}"
+            say = "mend the file, which is looked at every 5 s ([origins] in docs/agent-settings.md)"
+            yield Finding("client-certificate", "warning", host, what, say)
     if restarts := local["worker_restarts"]:
         yield Finding("worker-died", "warning", host, f"{restarts} workers died since it started", "its log says why")
     for topic in local["topics"]:

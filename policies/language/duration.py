@@ -1,11 +1,13 @@
 # mypyc: interpreted, because it reads documents, and no request waits for that
-"""Lengths of time as people write them: `250ms`, `5s`, `1m`, `1h`, or a number of seconds."""
+"""Times as people write them: lengths (`250ms`, `5s`, `1m`, `1h`, or a number of seconds), and points (RFC 3339:
+`2026-11-24T18:00:00Z`)."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -15,6 +17,11 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)\Z")
 _DAYS = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)d\Z")
 DAY_S = 86400.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
+_YEAR_10000: Final = 253_402_300_800
+
 
 Duration = Annotated[float | str, Meta(description='A length of time: "250ms", "5s", "1m", "1h", or seconds')]
 
@@ -57,3 +64,17 @@ def positive(path: str, value: float | str, most_s: float) -> float:
     if not 0 < length_s <= most_s:
         raise Flaw(path, f"{length_s:g} s; more than nothing, and at most {most_s:g} s")
     return length_s
+
+
+def moment(text: str) -> float:
+    """In Unix seconds. Raises ValueError that says what would be right."""
+    right = f"{text[:40]!r} is no time; write one with its zone, such as 2026-11-24T18:00:00Z"
+    if not _RFC_3339.match(text):
+        raise ValueError(right)
+    try:
+        found = datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise ValueError(right) from None
+    if not 0 < found < _YEAR_10000:
+        raise ValueError(right)
+    return found

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent.cli.census import Census
     from policies.kinds.authz.document import Authz
     from policies.kinds.authz.suggestion import Asked
+    from registry.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Who may do what: the rules as a graph, and rules for what was seen.")
 
@@ -41,12 +42,11 @@ def graph(
 
     Example:  shoal authz graph --unused
     """
-    from agent.cli.census import take
     from agent.cli.etcd_client import ask
 
     options: Options = context.obj
     wanted = _parsed(service) if service else ""
-    census = ask(options, lambda store: take(store, options.mesh, "policies", "instances", "seen"))
+    census = ask(options, lambda store: _looked(store, options.mesh))
     rows = [row for row in edges(census) if not wanted or row["service"] == wanted]
     if unused:
         rows = [row for row in rows if row["may"] in ("all", "some") and row["seen"] == "never"]
@@ -107,6 +107,14 @@ def _parsed(service: str) -> str:
         raise Failure(str(error), Exit.USAGE) from None
 
 
+async def _looked(store: Store, mesh: str) -> Census:
+    from agent.cli.census import take, trust_domain
+
+    census = await take(store, mesh, "policies", "instances", "seen")
+    census.trust_domain = await trust_domain(store, mesh)
+    return census
+
+
 # The graph.
 
 
@@ -156,6 +164,7 @@ def _documents(census: Census) -> dict[str, Authz | None]:
     """By pattern; None: it is refused."""
     from policies.catalogue import parse
     from policies.kinds.authz.document import Authz
+    from policies.kinds.authz.graph import in_own_names
 
     found: dict[str, Authz | None] = {}
     for (kind, pattern), policy in census.policies.items():
@@ -164,7 +173,7 @@ def _documents(census: Census) -> dict[str, Authz | None]:
             if not isinstance(document, Authz):
                 found[pattern] = None
             elif document.mode == "enforce":
-                found[pattern] = document
+                found[pattern] = in_own_names(document, census.trust_domain)
     return found
 
 

@@ -34,7 +34,7 @@ def services(context: typer.Context) -> None:
         rows,
         {
             "service": field("service"),
-            "healthy": lambda row: f"{row['healthy']}/{row['instances']}",
+            "healthy": lambda row: row["imported"] or f"{row['healthy']}/{row['instances']}",
             "versions": lambda row: _counted(row["versions"]),
             "policies": lambda row: " ".join(row["policies"]) or "-",
         },
@@ -115,11 +115,22 @@ def service_rows(census: Census) -> list[Row]:
                 "service": service,
                 "instances": len(mine),
                 "healthy": sum(states[service, id] == "healthy" for id in mine),
+                "imported": "" if mine else _imported(census, service),
                 "versions": _tally(instance.version for instance in mine.values()),
                 "policies": [_in_force(census, kind, patterns) for kind in kinds],
             }
         )
     return rows
+
+
+def _imported(census: Census, service: str) -> str:
+    """From which trust domain a service is, that another mesh has; empty: from none."""
+    from policies.catalogue import parse
+    from policies.kinds.import_.document import Import
+
+    policy = census.policies.get(("import", service))
+    found = parse("import", service, policy.text) if policy is not None else None
+    return f"in {found.trust_domain}" if isinstance(found, Import) and found.mode == "enforce" else ""
 
 
 def instance_rows(census: Census) -> list[Row]:

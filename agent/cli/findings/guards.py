@@ -11,7 +11,7 @@ from agent.cli.findings.finding import Finding, named
 from policies.catalogue import parse
 from policies.kind import Scope
 from policies.kinds.authz.document import Authz
-from policies.kinds.authz.graph import ANONYMOUS, NONE, may
+from policies.kinds.authz.graph import ANONYMOUS, NONE, in_own_names, may
 from policies.kinds.isolation import decide as isolation
 from policies.kinds.isolation.document import Isolation
 from policies.kinds.tls import decide as tls
@@ -66,7 +66,8 @@ def of_authz(facts: Facts) -> Iterator[Finding]:
     denied: dict[str, list[str]] = {}
     for caller, services in sorted(facts.census.calls.items()):
         for service in sorted(services):
-            levels = [(pattern, document) for pattern, _, document in enforced.levels(service)]
+            own = facts.census.trust_domain
+            levels = [(pattern, in_own_names(document, own)) for pattern, _, document in enforced.levels(service)]
             found = may(levels, caller or ANONYMOUS) if levels else None
             if found is not None and found.what == NONE:
                 place = found.by[0].partition(":")[0]

@@ -122,8 +122,10 @@ class HeadView:
         return None if claims is None else claims.get(name)
 
     def headers(self) -> dict[str, str]:
-        """All of them, by lower-case name."""
+        """All of them, by lower-case name, but what is between a caller and its agent, or between agents."""
         names = dict.fromkeys([field.name.decode("latin-1") for field in self._request.fields])
+        for name in [name for name in names if name == "proxy-authorization" or name.startswith("x-shoal-")]:
+            del names[name]
         edits = self._edits
         if edits is not None:
             for name, _ in (*edits.set, *edits.add):

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from policies.language.moment import moment
+from policies.language.duration import moment
 from policies.language.plain import Flaw, below, read_at
 from policies.request import TOKEN
 

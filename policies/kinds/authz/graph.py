@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from policies.kinds.authz.document import DEFAULT, Authz, Rule, name_of
 from policies.language.matching import Match
 from policies.language.names import matches, parse_pattern
@@ -42,6 +44,23 @@ def may(levels: Sequence[tuple[str, Authz]], caller: str) -> May:
     if least.what == NONE:
         return least
     return May(least.what, tuple(rule for each in found for rule in each.by))
+
+
+def in_own_names(document: Authz, domain: str) -> Authz:
+    """With services of one's own trust domain as services, where rules name them by id; `domain`: empty: not known."""
+    own = f"spiffe://{domain}/svc/"
+    if not domain or not any(each.startswith(own) for rule in document.ordered for each in _sources(rule)):
+        return document
+    return msgspec.structs.replace(document, rules=tuple(_renamed(rule, own) for rule in document.ordered))
+
+
+def _renamed(rule: Rule, own: str) -> Rule:
+    if isinstance(rule.sources, str):
+        return rule
+    sources = tuple(each.removeprefix(own) for each in rule.sources)
+    if rule.allow is None:
+        return msgspec.structs.replace(rule, deny=sources)
+    return msgspec.structs.replace(rule, allow=sources)
 
 
 def named(levels: Iterable[tuple[str, Authz]]) -> list[str]:

@@ -11,9 +11,8 @@ from policies.decision import Respond, respond
 from policies.hashing import draw
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.fault.document import Delay, FaultPolicy, FaultRule
-from policies.language.duration import seconds
+from policies.language.duration import moment, seconds
 from policies.language.matching import Predicate, compile_match
-from policies.language.moment import moment
 from policies.language.user import user_of
 from policies.request import RequestView
 

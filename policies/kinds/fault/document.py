@@ -13,9 +13,8 @@ from msgspec import Meta
 
 from policies.language.answer import DirectResponse, check_answer
 from policies.language.document import Document
-from policies.language.duration import Duration, positive, seconds
+from policies.language.duration import Duration, moment, positive, seconds
 from policies.language.matching import Match, check_ungrouped
-from policies.language.moment import moment
 from policies.language.plain import Flaw, below, read_at
 from policies.language.user import Sticky, check_share
 

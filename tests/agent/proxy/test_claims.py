@@ -363,14 +363,14 @@ def test_a_token_is_taken_out_of_where_it_was(
         ({"query": "key"}, "x-a: 1", "/a?b=1&key={}"),
     ],
 )
-@pytest.mark.parametrize("providers", [[], AUTHN["providers"]], ids=["alone", "beside tokens"])
+@pytest.mark.parametrize("beside", [{}, {"providers": AUTHN["providers"]}], ids=["alone", "beside tokens"])
 def test_an_api_key_is_taken_out_as_tokens_are(
-    play: Playbook, place: dict[str, str], line: str, target: str, providers: Any
+    play: Playbook, place: dict[str, str], line: str, target: str, beside: Any
 ) -> None:
     """And what it claims is told in its place."""
     key, hashed = made("ci", b"\x01" * SECRET_BYTES)
     api_keys = {"keys": [{"id": "ci", "hash": hashed, "claims": {"sub": "ci"}}], **place}
-    put(play, authn={"providers": providers, "api_keys": api_keys, "forward": False, "headers": {"x-user": "sub"}})
+    put(play, authn={**beside, "api_keys": api_keys, "forward": False, "headers": {"x-user": "sub"}})
     recorder = play.worker.recorder
     recorder.wanted = True
     client = asks(play, line.format(key), "X-User: root", target=target.format(key))

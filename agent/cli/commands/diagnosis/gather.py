@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.census import take
+from agent.cli.census import take, trust_domain
 from agent.cli.commands.network.guard_rules import TABLE
 from agent.cli.etcd_client import ask
 from agent.cli.failure import Failure
@@ -29,6 +29,7 @@ def facts_of(options: Options) -> Facts:
 
 async def _facts(store: Store, options: Options) -> Facts:
     census = await take(store, options.mesh)
+    census.trust_domain = await trust_domain(store, options.mesh)
     strangers, meshes, not_seen = await _around(store, options.mesh)
     return Facts(
         census=census,

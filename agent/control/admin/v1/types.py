@@ -365,10 +365,13 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     caller: Annotated[Printable, Meta(description="A service, or a SPIFFE id")] = ""
     address: Annotated[str, Meta(max_length=64, pattern=r"^[0-9A-Fa-f.:]*$", description="The client's")] = ""
     headers: Annotated[list[Header], Meta(max_length=100)] = msgspec.field(default_factory=list)
-    claims: Annotated[
-        dict[Printable, Printable] | None,
-        Meta(max_length=100, description="Of a token that it is supposed to have, as if it was verified"),
-    ] = None
+    claims: (
+        Annotated[
+            dict[str, Annotated[str, Meta(max_length=1024)]],
+            Meta(max_length=100, description="Of a token that it is supposed to have, as if it was verified"),
+        ]
+        | None
+    ) = None
 
 
 class Decision(Base, frozen=True, kw_only=True):

@@ -100,3 +100,15 @@ def test_records(tmp_path: Path) -> None:
     assert read_records([log], LAMPS) == ({Asked("shop.production", "GET", "/x"): 2}, 5)
     with pytest.raises(Failure, match="No such file"):
         read_records([tmp_path / "none"], LAMPS)
+
+
+def test_services_of_the_mesh_have_one_name() -> None:
+    """Named by id in rules, and by name where they were seen; those of another trust domain stay what they are."""
+    ids = ["spiffe://default.shoal/svc/shop.production", "spiffe://us.shoal/svc/web.production"]
+    found = census({LAMPS: {"rules": [{"allow": ids}]}}, {"shop.production": {LAMPS}})
+    found.trust_domain = "default.shoal"
+    rows = {row["caller"]: (row["may"], row["seen"]) for row in edges(found) if row["service"] == LAMPS}
+    assert rows == {"shop.production": ("all", "seen"), ids[1]: ("all", "unknown")}
+    assert [each.id for each in findings(Facts(census=found)) if each.id == "denied"] == []
+    found.trust_domain = ""  # not to be read, or none: then nobody says that it is the same
+    assert ("shop.production", "none") in [(row["caller"], row["may"]) for row in edges(found)]

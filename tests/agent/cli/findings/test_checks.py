@@ -45,6 +45,7 @@ LOCAL: dict[str, Any] = {
 MEMBER = Member(url="https://10.0.0.9:2379", version="3.5.21", size_bytes=1 << 20, quota_bytes=8 << 30, ahead_s=0.4)
 
 
+LIMITS = {"limits": [{"name": "n", "rate": 5}]}
 EXPOSED = {"web-1": {f"{SERVICE}/a": "0.0.0.0:8080"}}
 
 
@@ -293,6 +294,8 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
     (local(instances_refused=[{"service": "s", "id": "i", "reason": "web-2"}]), "instance-refused", "error", "s/i",
      "web-2"),
     (local(checks_unable=[{"service": "s", "id": "i", "reason": "no"}]), "check-unable", "error", "s/i", "no"),
+    (local(client_certificates={"bank": {"path": "/x/bank.pem", "reason": "/x/bank.pem: readable by others"},
+     "post": {"path": "/x/post.pem", "reason": ""}}), "client-certificate", "warning", "web-1", "bank.pem: readable"),
     (local(checks_refused=[{"service": "s", "id": "i", "reason": "a"}]), "check-refused", "warning", "s/i", "a"),
     (local(worker_restarts=2), "worker-died", "warning", "web-1", "2 workers"),
     (local(topics=[{"url": "redis://r", "problem": "away", "broker_refused": "", "warning": "", "waiting": 3}]),
@@ -327,9 +330,8 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
     (facts(census=census(exposed=EXPOSED, policies={("authz", "*"): {"rules": []}})), "open-port", "warning",
      f"{SERVICE}/a", "around authz/*: 0.0.0.0:8080"),
     (facts(census=census(exposed=EXPOSED, policies={("authz", "*"): {"rules": [], "mode": "audit"},
-     ("tls", "*"): {"mtls": "permissive"}, ("ratelimit", "*.staging"): {"limits": [{"rate": "5/s"}]}})), "open-port",
-     "info", f"{SERVICE}/a", "around the mesh"),
-    (facts(census=census(exposed=EXPOSED, policies={("ratelimit", "*.production"): {"limits": [{"rate": "5/s"}]}})),
+     ("tls", "*"): {"mtls": "permissive"}})), "open-port", "info", f"{SERVICE}/a", "around the mesh"),
+    (facts(census=census(exposed=EXPOSED, policies={("ratelimit", "*.production"): LIMITS})),
      "open-port", "warning", f"{SERVICE}/a", "around ratelimit/*.production"),
     (local(guard={"ports": [[20000, 29999]]}), "guard", "info", "web-1", "is not known"),
     (msgspec.structs.replace(local(guard={"ports": [[20000, 29999]]}), guard=False), "guard", "warning", "web-1",

@@ -12,7 +12,7 @@ from agent.frames import Configure
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
 from tests.support.playbook import Playbook, Wire
-from tests.support.proxy import entrust
+from tests.support.proxy import CREDENTIALS, entrust
 
 LAMPS = "lamps.production"
 OPA = {"url": "http://127.0.0.1:8181", "path": "shoal/allow", "reads": ["method", "path"]}
@@ -21,8 +21,8 @@ OPA = {"url": "http://127.0.0.1:8181", "path": "shoal/allow", "reads": ["method"
 @pytest.fixture
 def play() -> Iterator[Playbook]:
     with Playbook(host="here") as play:
-        entrust(play.worker)
         play.worker.take(Configure(host="here", opas=["http://localhost:8181"]))
+        entrust(play.worker)
         guard(play, {"opa": OPA})
         yield play
 
@@ -76,6 +76,18 @@ def test_it_is_asked(play: Playbook) -> None:
     assert status(client) == 403
     found = explain(play.worker, Explain(f"http://{LAMPS}/"))
     assert not isinstance(found, dict), "nothing is remembered, where the document does not say so"
+
+
+def test_credentials_of_the_mesh_are_not_told(play: Playbook) -> None:
+    """What a caller shows its agent is no business of an OPA's; what it shows the service is."""
+    play.put("shop", service="shop.production")
+    guard(play, {"opa": {**OPA, "reads": []}})
+    client = play.client()
+    credentials = CREDENTIALS.decode().strip()
+    lines = ["GET / HTTP/1.1", f"Host: {LAMPS}", credentials, "Authorization: Bearer x", "X-Shoal-Explain: 1"]
+    assert client >> "\r\n".join([*lines, "", ""]).encode()
+    told = json.loads(play.upstream("opa").heard.partition(b"\r\n\r\n")[2])["input"]
+    assert told["headers"] == {"host": LAMPS, "authorization": "Bearer x"}
 
 
 def test_its_decision_id_is_told(play: Playbook) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policies.catalogue import parse
 from policies.kinds.fault.decide import Compiled, compile
 from policies.kinds.fault.document import FaultPolicy
-from policies.language.moment import moment
+from policies.language.duration import moment
 from policies.request import Request
 
 RNG = random.Random(5)
