@@ -38,6 +38,7 @@ AUDIT_CHECK: Final = "audit-check"
 AUDIT_HEADS: Final = "audit-heads"
 PATHS: Final = (
     *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
+    f"{ASK}api",
     *(f"{ASK}{name}" for name in (AUDIT, AUDIT_CHECK, AUDIT_HEADS)),
 )
 MAX_WORDS: Final = 200
@@ -164,6 +165,24 @@ class Question(Generic[Q, A]):
         self.asks = asks
         self.answer = answer
         self.most_bytes = most_bytes
+
+
+class ApiAsked(msgspec.Struct, frozen=True):
+    """What an agent shows of itself (`agent.control.admin.v1`)."""
+
+    path: str
+    """Of the resource: /calls."""
+    query: dict[str, str] = {}
+
+
+class ApiTold(msgspec.Struct, frozen=True):
+    """It."""
+
+    body: bytes
+    """JSON."""
+
+
+API: Final = Question("api", ApiAsked, ApiTold, most_bytes=4 * 1024 * 1024)
 
 
 def read(body: bytes, wanted: type[T]) -> T | str:

@@ -5,12 +5,13 @@ The standard library's client is used because a command line is started often: a
 
 from __future__ import annotations
 
+import http
 import http.client
 import json
 import os
 import socket
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ from agent.cli.failure import Exit, Failure
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
+
+
+API = "/api/v1"
+
+
+class Refused(Failure):
+    """An agent answers, and says no."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Admin:
@@ -33,6 +45,31 @@ class Admin:
     def get(self, path: str, query: Iterable[tuple[str, str]] = ()) -> Any:
         encoded = urllib.parse.urlencode(list(query))
         return self._ask("GET", f"{path}?{encoded}" if encoded else path)
+
+    def state(self) -> dict[str, Any]:
+        """What the agent says of itself."""
+        return self._of_version_1(lambda: self.get(f"{API}/agent"), lambda: self.get("/state", [("services", "0")]))
+
+    def explain(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Every decision that a request would meet, `request` as POST /api/v1/explain takes it."""
+        headers = [("header", f"{each['name']}: {each['value']}") for each in request.get("headers", [])]
+        names = {"url": "url", "method": "method", "caller": "as", "address": "from"}
+        query = [(name, request[field]) for field, name in names.items() if request.get(field)]
+        return self._of_version_1(
+            lambda: self.post(f"{API}/explain", request), lambda: self.get("/explain", [*query, *headers])
+        )
+
+    def _of_version_1(self, ask: Callable[[], Any], before: Callable[[], Any]) -> dict[str, Any]:
+        """What the API answers; of an agent of the version before, which has none, what it had instead."""
+        try:
+            told = ask()
+        except Refused as refused:
+            if refused.status != http.HTTPStatus.NOT_FOUND:
+                raise
+            told = before()
+        if not isinstance(told, dict):
+            raise Failure("what answers there is no agent of Shoal: its answer is none of an agent's")
+        return told
 
     def text(self, path: str) -> str:
         """A page that is no JSON."""
@@ -81,7 +118,7 @@ class Admin:
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
-            raise Failure(_refusal(answer, told))
+            raise Refused(_refusal(answer, told), answer.status)
         return told
 
 
@@ -148,5 +185,8 @@ def _refusal(answer: http.client.HTTPResponse, body: bytes) -> str:
         told = json.loads(body)
     except ValueError:
         told = None
-    reason = told.get("reason") or told.get("error") or told.get("detail") if isinstance(told, dict) else None
-    return f"the agent refused: {reason or f'{answer.status} {answer.reason}'}"
+    if not isinstance(told, dict):
+        return f"the agent refused: {answer.status} {answer.reason}"
+    reason = told.get("reason") or told.get("error") or told.get("detail") or f"{answer.status} {answer.reason}"
+    place = told.get("path", "$") if "detail" in told else "$"
+    return f"the agent refused: {'' if place == '$' else f'{place}: '}{reason}"

@@ -4,6 +4,7 @@ agent of the version before."""
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -197,6 +198,11 @@ def test_agents_ask_each_other_as_who_they_are(mesh: Mesh) -> None:
 
     until("an explanation by the agent beside the instance", explained)
     until("over TLS", lambda: questions(beta)["shoal_tls_handshakes_total"] > before)
+    before = questions(beta)["shoal_tls_handshakes_total"]
+    told = json.loads(alpha.text("/api/v1/agents?scope=mesh&deadline_s=20"))
+    assert (told["asked"], told["missing"]) == (2, {}) and all(each["ready"] for each in told["items"])
+    assert [bool(each["certificate_ends"]) for each in told["items"]] == [True, True]
+    assert [each["host"] for each in json.loads(alpha.text("/api/v1/agents/beta/findings"))["items"]] in ([], ["beta"])
     mesh.put(f"policies/ratelimit/{PETS}", {"limits": [{"name": "all", "rate": "1000/s", "scope": "mesh"}]})
     with Traffic(alpha) as traffic:
         traffic.more(500)

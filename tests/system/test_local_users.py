@@ -82,7 +82,7 @@ def test_what_operates_is_not_for_everybody(agent: tuple[Mesh, AgentProcess]) ->
         refused = asks(ALICE, host, method, target, {})
         assert refused.status == 403 and "local.operate" in refused.json["reason"]
         assert asks(ALICE, host, method, target, {}, groups=(77,)).status in (400, 404)
-    for target in ("/healthz", "/readyz", "/metrics", "/state", "/explain?url=http://pets/"):
+    for target in ("/healthz", "/readyz", "/metrics", "/state", "/explain?url=http://pets/", "/api/v1/mesh"):
         assert asks(NOBODY, host, "GET", target).status == 200
 
 

@@ -28,6 +28,9 @@ REPLAY = "/events/none/replay"
 """What takes the role operate, and answers 404 to who has it."""
 
 
+API = ("/api/v1/mesh", "/api/v1/agent", "/api/v1/findings?scope=mesh", "/api/v1/openapi.json")
+
+
 class Office(Desk):
     """A mesh whose agent people may ask."""
 
@@ -91,7 +94,7 @@ def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
     ada = office.person("ada", tmp_path)
     oscar = office.person("oscar", tmp_path, "operate")
     until("ada", lambda: asked(office, ada)[0] == 200)
-    for path in ("/healthz", "/readyz", "/metrics", "/explain?url=http://pets.production/"):
+    for path in ("/healthz", "/readyz", "/metrics", "/explain?url=http://pets.production/", *API):
         assert asked(office, ada, path=path)[0] == 200, path
     for method, path in (
         ("POST", REPLAY),

@@ -80,6 +80,20 @@ async def litter(mesh: Mesh) -> None:
         await store.put("/shoal/default/policies/route/pets.production", f'{{"active": "x", "{NASTY}": 1}}'.encode())
 
 
+SHOWN = (
+    "mesh",
+    "services",
+    "instances",
+    "policies",
+    "policies/refused",
+    "agents",
+    "agent",
+    "events",
+    "findings",
+    "calls",
+)
+
+
 @pytest.mark.parametrize("output", ["table", "json"])
 async def test_every_command_shows_it_as_text(mesh: Mesh, output: str) -> None:
     """No command prints what a terminal obeys, nor a line that somebody else began; nor do log and admin API."""
@@ -100,7 +114,8 @@ async def test_every_command_shows_it_as_text(mesh: Mesh, output: str) -> None:
         assert obeyed(told.stderr) == [], line
         assert not any(row.startswith("shoal: all is well") for row in told.stderr.splitlines()), line
     assert {"services", "instances", "status", "events"} <= set(shown)  # what was put does come out
-    assert obeyed(agent.text("/state")) == []
+    for path in ("/state", *(f"/api/v1/{each}" for each in SHOWN)):
+        assert obeyed(agent.text(path)) == [], path
     assert agent.stop() == 0
     assert obeyed(agent.log.read_text()) == []
 

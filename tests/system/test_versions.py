@@ -190,6 +190,12 @@ def test_commands_name_hosts_of_the_version_before(mesh: Mesh, tree: Path, tmp_p
     assert told["decisions"][-1]["reason"].startswith(
         "the agent on old was not heard: it answers 404: nothing is known"
     )
+    told = json.loads(new.text("/api/v1/agents?scope=mesh&deadline_s=20"))
+    assert {host: each["why"] for host, each in told["missing"].items()} == {"old": "older"}
+    assert [(each["host"], each["ready"]) for each in told["items"]] == [("new", True), ("old", None)]
+    there = ("--admin", f"http://{old.address}:{old.admin}")
+    assert mesh.shoal(*there, "ready").stdout == "ready\n", "it has no API, and is asked as before"
+    assert f"-> {PETS}/" in mesh.shoal(*there, "explain", "GET", f"http://{PETS}/").stdout
 
 
 def test_no_mesh_moves_its_keys_without_all_of_its_agents(mesh: Mesh, tree: Path) -> None:

@@ -92,7 +92,7 @@ def _without_webhooks(options: Options) -> list[Row]:
 
     rows: list[Row] = list(standing(ask(options, lambda store: take(store, options.mesh))))
     try:
-        return [*rows, *remembered(options.admin.get("/state", [("services", "0")]))]
+        return [*rows, *remembered(options.admin.state())]
     except Failure:
         return rows  # no agent on this host
 

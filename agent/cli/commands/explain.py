@@ -34,13 +34,16 @@ def explain(
     Example:  shoal explain --as shop.production -H 'x-tier: free' GET http://pets.production/cats
     """
     options: Options = context.obj
-    query = [("method", method.upper()), ("url", url)]
-    if caller:
-        query.append(("as", caller))
-    if address:
-        query.append(("from", address))
-    query += [("header", checked_header(header)) for header in headers or []]
-    answer = options.admin.get("/explain", query)
+    fields = [checked_header(header).partition(":") for header in headers or []]
+    answer = options.admin.explain(
+        {
+            "url": url,
+            "method": method.upper(),
+            "caller": caller,
+            "address": address,
+            "headers": [{"name": name.strip(), "value": value.strip()} for name, _, value in fields],
+        }
+    )
     if options.printer.json:
         options.printer.value(answer)
     else:

@@ -285,10 +285,9 @@ def _parsed(service: str) -> str:
 def _local_agent(options: Options) -> dict[str, Any] | None:
     """What the agent on this host says of itself; None when it does not answer."""
     try:
-        told: dict[str, Any] = options.admin.get("/state", [("services", "0")])
+        return options.admin.state()
     except Failure:
         return None
-    return told
 
 
 def _asked(options: Options) -> tuple[Census, dict[str, Any]]:
@@ -400,6 +399,10 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
     for topic in local["topics"] if local is not None else []:
         if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
             printer.text(f"topic     {topic['url']}: {topic['waiting']} wait on this host: {said}")
+    for sink in local.get("records", []) if local is not None else []:
+        if sink["trouble"]:
+            lost = sum(sink["lost"].values())
+            printer.text(f"records   {sink['name']}: {lost} lost: {sink['trouble']}")
     for judged in local.get("judged", [])[:MAX_JUDGED] if local is not None else []:
         document = f"{judged['kind']}/{judged['document']}"
         printer.text(

@@ -16,6 +16,8 @@ from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.shadow_api import ShadowApi
 from agent.control.admin.state import state
+from agent.control.admin.v1.api import V1
+from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
 from agent.control.traffic.explain import explain
@@ -39,7 +41,7 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
     here = parts.here
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
     host = parts.settings.host
-    doors = [*Api(parts, page).doors(), *guarded_doors(parts)]
+    doors = [*Api(parts, page).doors(), *V1(parts).doors(), *guarded_doors(parts)]
     return Starlette(
         routes=[
             Route(door.path, guarded(door, here.rights, path, host, parts.audit.note), methods=[door.method])
@@ -72,6 +74,10 @@ async def _metrics(page: MetricsPage, request: Request) -> Response:
 
 async def _no_such_thing(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if request.url.path.startswith(f"{ROOT}/"):
+        headers = error.headers if isinstance(error, HTTPException) else None
+        what = f"no {request.method} {request.url.path[:300]} here; {ROOT}/openapi.json says what there is"
+        return problem(status, what, headers=headers)
     return refusal(status, f"no {request.method} {request.url.path} here; see docs/agent-settings.md for what there is")
 
 

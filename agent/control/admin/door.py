@@ -76,6 +76,10 @@ def visitor_of(request: Request) -> Visitor | None:
     return visitor
 
 
+Refuse = Callable[[int, str], Response]
+"""How somebody is told no: with what status, and why."""
+
+
 class Door(NamedTuple):
     """One thing that may be asked for."""
 
@@ -83,12 +87,13 @@ class Door(NamedTuple):
     path: str
     handler: Handler
     right: Right
+    refuse: Refuse = refusal
 
 
 def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note = unnoted) -> Handler:
     """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `host`: how
     this agent is called. `note`: records what is asked to be changed."""
-    handler = door.handler
+    handler, refuse = door.handler, door.refuse
 
     def refused(request: Request) -> Response | None:
         peer, visitor = peer_of(request), visitor_of(request)
@@ -96,21 +101,21 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
             return None
         if visitor is not None and not visitor.operates:
             name = visitor.person
-            return refusal(
+            return refuse(
                 403, f"{name} has the role view, and this takes operate: `shoal person add {name} --role operate`"
             )
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
-            return refusal(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
+            return refuse(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
         if door.right is Right.OPERATE and not rights.may_operate(peer):
-            return refusal(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
+            return refuse(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
         if door.right is Right.SERVE and (service := request.path_params.get("service")):
             return may_not_be(rights, peer, service)
         return None
 
     async def judged(request: Request) -> Response:
-        if no := _of_browser(request, host):
-            return no
+        if why := _of_browser(request, host):
+            return refuse(403, why)
         try:
             if no := refused(request):
                 await _drained(request)
@@ -118,23 +123,23 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
             return _noted(door, request, await handler(request), note)
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
-            return refusal(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
+            return refuse(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
 
     return judged
 
 
-def _of_browser(request: Request, host: str) -> Response | None:
-    """An answer to what a page in a browser may have sent; None for what it has not."""
+def _of_browser(request: Request, host: str) -> str:
+    """Why a request is refused that a page in a browser may have sent; empty: it has not."""
     called = request.headers.get("host", "")
     if "origin" in request.headers:
-        return refusal(403, "the admin API is for programs, not for pages in a browser")
+        return "the admin API is for programs, not for pages in a browser"
     if _is_local_name(called):
-        return None
+        return ""
     if visitor_of(request) is None:
-        return refusal(403, "the admin API is for programs on this host, not for pages in a browser")
+        return "the admin API is for programs on this host, not for pages in a browser"
     if _without_port(called).lower() == host.lower():
-        return None
-    return refusal(403, f"Host: this agent is called {host}, or by its address, and not {called[:120]}")
+        return ""
+    return f"Host: this agent is called {host}, or by its address, and not {called[:120]}"
 
 
 def _noted(door: Door, request: Request, answer: Response, note: Note) -> Response:
@@ -184,6 +189,10 @@ def _is_local_name(host: str) -> bool:
     return True
 
 
+class TooMuch(Flaw):
+    """A body is too long."""
+
+
 async def read_json(request: Request) -> Any:
     """The body. Raises Flaw for what is too long or no JSON."""
     body = await _body(request)
@@ -199,5 +208,5 @@ async def _body(request: Request) -> bytes:
         async for piece in stream:
             body += piece
             if len(body) > MAX_BODY_BYTES:
-                raise Flaw("$", f"more than {MAX_BODY_BYTES} bytes")
+                raise TooMuch("$", f"more than {MAX_BODY_BYTES} bytes")
     return body

@@ -154,7 +154,7 @@ def state(
             {"service": service, "id": identity, "source": local.source, **msgspec.to_builtins(local.record)}
             for (service, identity), local in parts.registrar.local.items()
         ],
-        "services": _merged(workers),
+        "services": services_of(workers),
     }
 
 
@@ -178,7 +178,7 @@ def _judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _merged(workers: list[dict[str, Any]]) -> dict[str, Any]:
+def services_of(workers: list[dict[str, Any]]) -> dict[str, Any]:
     """The services as the workers run them: endpoints once, their loads added up."""
     merged: dict[str, Any] = {}
     for worker in workers:

@@ -27,7 +27,7 @@ from agent.control.identity.way import NoAnswer, TooLarge, TooLate
 from agent.questions import Question
 from registry.records import Agent
 
-MAX_AT_ONCE: Final = 128
+MAX_AT_ONCE: Final = 512
 """Agents that are asked at the same time."""
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Of all answers to one question."""

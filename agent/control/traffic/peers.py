@@ -22,7 +22,10 @@ from agent.tls.chain import chain_of
 from agent.trust import is_here, source_for
 
 IDLE_S: Final = 60.0
-MAX_IDLE: Final = 64
+MAX_IDLE: Final = 4
+"""Connections to one host."""
+SPARE: Final = 64
+"""Hosts that are not in the mesh any more, and whose connections may still be there."""
 
 
 def nobody(host: str) -> Way | None:
@@ -37,8 +40,9 @@ class Peers:
         """`way`: how to ask a host's agent that holds an SVID; None: we hold none."""
         self._table = table
         self._way = way
-        self._plain: dict[str, httpcore.AsyncConnectionPool] = {}
-        """By the address that questions leave from."""
+        self._plain: dict[str, tuple[str, httpcore.AsyncConnectionPool]] = {}
+        """By host, with the address that questions leave from. A pool each: it looks through all of its connections
+        with every request, and hundreds of hosts are asked at once."""
         self._proven: dict[str, tuple[Way, httpcore.AsyncConnectionPool]] = {}
         """By host."""
 
@@ -50,11 +54,14 @@ class Peers:
         record = self._table.agents.get(host)
         if record is None:
             raise NoAnswer("no such agent lives in this mesh")
+        await self._let_go()
         address = f"[{record.address}]" if ":" in record.address else record.address
         try:
             with trio.fail_after(timeout_s):
                 way = self._way(host) if self._proves(host) else None
-                scheme, pool = ("http", self._from(record.address)) if way is None else ("https", self._to(host, way))
+                scheme, pool = (
+                    ("http", self._from(host, record.address)) if way is None else ("https", self._to(host, way))
+                )
                 async with pool.stream(
                     "POST",
                     f"{scheme}://{address}:{record.inbound_port}{path}",
@@ -74,15 +81,24 @@ class Peers:
         held = self._table.owners.holds.get(host)
         return held is not None and held.agent is not None and held.agent.timestamp() > time.time()
 
-    def _from(self, target: str) -> httpcore.AsyncConnectionPool:
+    async def _let_go(self) -> None:
+        """Of hosts that are not in the mesh any more, once they are many."""
+        for pools in (self._plain, self._proven):
+            if len(pools) > len(self._table.agents) + SPARE:
+                for host in pools.keys() - self._table.agents.keys():
+                    _, pool = pools.pop(host, ("", None))
+                    if pool is not None:  # another question may have been quicker
+                        await pool.aclose()
+
+    def _from(self, host: str, target: str) -> httpcore.AsyncConnectionPool:
         """In plain text, from where we are registered; from the system's choice where that is none of this host's."""
         own = self._table.agents.get(self._table.host)
         source = source_for(own.address, target) if own is not None else ""
-        pool = self._plain.get(source)
-        if pool is None:
+        known = self._plain.get(host)
+        if known is None or known[0] != source:
             local = source if source and is_here(source) else None
-            pool = self._plain[source] = _pool(httpcore.TrioBackend(), None, local)
-        return pool
+            known = self._plain[host] = (source, _pool(httpcore.TrioBackend(), None, local))
+        return known[1]
 
     def _to(self, host: str, way: Way) -> httpcore.AsyncConnectionPool:
         """With what we hold now: what was opened as another goes when it is idle."""
@@ -93,7 +109,7 @@ class Peers:
 
     async def aclose(self) -> None:
         """Close everything."""
-        for pool in [*self._plain.values(), *(pool for _, pool in self._proven.values())]:
+        for _, pool in [*self._plain.values(), *self._proven.values()]:
             await pool.aclose()
         self._plain.clear()
         self._proven.clear()

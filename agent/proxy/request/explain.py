@@ -330,7 +330,10 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
 
 def request_of(asked: Explain, rules: HeadRules) -> RequestHead:
     """The request that is asked about. Raises BadHead."""
-    parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
+    try:
+        parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
+    except ValueError as error:
+        raise BadHead(f"no URL: {error}") from None
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [f"{asked.method.upper() or 'GET'} {target} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{field[0]}: {field[1]}" for field in asked.headers if field[0].lower() != "host"]

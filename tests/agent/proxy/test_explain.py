@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -435,6 +436,15 @@ def test_the_inbound_side_agrees_too(
 def decided(play: Playbook, phase: str, **more: Any) -> str:
     explained = explain(play.worker, Explain(f"{SERVICE}/a", **more))
     return next(each["decision"] for each in explained["decisions"] if each["phase"] == phase)
+
+
+@pytest.mark.parametrize("url", ["g^eyg]{", "http://[::1", "http://[a]b/"])
+def test_what_is_no_url_is_answered(url: str) -> None:
+    """As a request that cannot be read."""
+    with Playbook() as play:
+        play.put("one")
+        told = explain(play.worker, Explain(url))
+        assert (told["status"], told["endpoint"]) == (400, None) and "no URL" in told["decisions"][0]["reason"]
 
 
 def test_a_rules_own_retries_are_told() -> None:

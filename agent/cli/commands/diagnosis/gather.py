@@ -71,10 +71,9 @@ async def _around(store: Store, mesh: str) -> tuple[dict[str, str], dict[str, Ot
 def local_agent(options: Options) -> dict[str, Any] | None:
     """What the agent on this host says of itself; None when none answers."""
     try:
-        told: dict[str, Any] = options.admin.get("/state", [("services", "0")])
+        return options.admin.state()
     except Failure:
         return None
-    return told
 
 
 def _wide_ports() -> frozenset[int]:

@@ -48,10 +48,10 @@ def ready(
 
 def _not_ready(options: Options) -> Failure | None:
     try:
-        told = options.admin.get("/state", [("services", "0")])
+        told = options.admin.state()
     except Failure as failure:
         return failure
-    why = told.get("not_ready", "") if isinstance(told, dict) else "what answers there is no agent"
+    why = told.get("not_ready", "")
     return Failure(f"{why}; its log and `shoal status` say more", Exit.NO) if why else None
 
 

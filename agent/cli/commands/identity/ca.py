@@ -184,7 +184,7 @@ def _print_observed(options: Options) -> None:
 def _this_host(options: Options) -> list[str]:
     """The host of the agent that lives here; nobody where none does."""
     try:
-        state = options.admin.get("/state")
+        state = options.admin.state()
     except Failure:
         return []
     return [state["host"]] if state["mesh"] == options.mesh else []

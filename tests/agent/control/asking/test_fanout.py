@@ -97,7 +97,7 @@ class Network:
 
 async def test_all_are_asked_and_each_answers_for_itself(autojump_clock: trio.testing.MockClock) -> None:
     """Hundreds of them, this one among them without a network between; no more at a time than may be."""
-    known = agents(500)
+    known = agents(1200)
     network = Network()
     async with running("h007", known) as here:
         told = await Fanout("h007", known, network.ask, here).ask_all(MOOD, Mood("night"), 5)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from agent.control.records import syslog
 from agent.control.records.records import Records
 from agent.control.records.syslog import Datagrams, Stream
 from agent.settings.file import parse
+from registry.etcd.server import free_port
 from tests.support import web_pki
 
 MESSAGE = re.compile(
@@ -319,3 +324,61 @@ async def test_garbage_is_passed_on_as_it_is() -> None:
             assert [message.partition(b" - ")[2] for message in receiver.messages] == odd
             assert sink.trouble == ""
         nursery.cancel_scope.cancel()
+
+
+# A real receiver.
+
+RSYSLOG = """
+module(load="imudp") module(load="imtcp") module(load="imuxsock" SysSock.Use="off")
+input(type="imudp" address="127.0.0.1" port="{udp}")
+input(type="imtcp" address="127.0.0.1" port="{tcp}")
+input(type="imuxsock" Socket="{socket}" UseSpecialParser="off" ParseHostname="on" IgnoreTimestamp="off")
+global(maxMessageSize="64k")
+template(name="told" type="string"
+    string="%protocol-version%|%pri%|%timereported:::date-rfc3339%|%hostname%|%app-name%|%msgid%|%msg%\\n")
+*.* action(type="omfile" file="{output}" template="told" flushInterval="1")
+"""
+
+
+@pytest.mark.skipif(shutil.which("rsyslogd") is None, reason="no rsyslogd here")
+async def test_a_real_rsyslog_reads_every_field(tmp_path: Path) -> None:
+    """Over UDP, TCP and a Unix socket, as RFC 5424 with its time, host, name, kind and text."""
+    udp, tcp, output, log = free_port(), free_port(), tmp_path / "told", tmp_path / "log.sock"
+    settings = tmp_path / "rsyslog.conf"
+    settings.write_text(RSYSLOG.format(udp=udp, tcp=tcp, socket=log, output=output))
+    argv = ["rsyslogd", "-n", "-f", str(settings), "-i", str(tmp_path / "pid")]
+    with open(tmp_path / "rsyslog.log", "wb") as file:
+        process = subprocess.Popen(argv, stdout=file, stderr=file)
+    try:
+        with trio.fail_after(60):
+            while not log.exists():
+                await trio.sleep(0.02)
+            while True:
+                try:
+                    await (await trio.open_tcp_stream("127.0.0.1", tcp)).aclose()
+                    break
+                except OSError:
+                    await trio.sleep(0.02)
+        for kind, to in (
+            ("audit", f"syslog+udp://127.0.0.1:{udp}"),
+            ("access", f"syslog+tcp://127.0.0.1:{tcp}"),
+            ("audit", f"syslog+unix://{log}"),
+        ):
+            output.unlink(missing_ok=True)
+            records = of(to)
+            async with started(records):
+                records.offer(kind, many(0, 20), 20)  # type: ignore[arg-type]
+                await until(lambda: output.exists() and output.read_text().count("\n") == 20)
+            rows = [line.split("|") for line in output.read_text().splitlines()]
+            assert [row[6].strip() for row in rows] == [line.decode() for line in many(0, 20).splitlines()]
+            told = {tuple(row[:6]) for row in rows}
+            priority = "134" if kind == "access" else "133"
+            assert len(told) == 1, told
+            version, pri, at, host, name, msgid = told.pop()
+            assert (version, pri, host, name, msgid) == ("1", priority, "web-1", "shoal", kind)
+            assert datetime.fromisoformat(at) == datetime.fromisoformat("2025-11-27T00:00:00.250+00:00")
+            process.send_signal(signal.SIGHUP)  # it opens its file anew
+            await trio.sleep(0.3)
+    finally:
+        process.kill()
+        process.wait()

@@ -124,3 +124,21 @@ async def test_silence_is_bounded(tmp_path: Path) -> None:
         await asking.aclose()
         await listener.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_connections_to_hosts_that_are_gone_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they are many; those to hosts that live are kept and used again."""
+    monkeypatch.setattr("agent.control.traffic.peers.SPARE", 0)
+    heard: list[bytes] = []
+    async with answering(None, heard) as port:
+        asking = peers(tmp_path, port, secured=False)
+        record = json.dumps({"address": "127.0.0.1", "inbound_port": port}).encode()
+        hosts = [f"h{number}" for number in range(5)]
+        asking._table.apply([Change(KEYS.agent(host), record, 3) for host in hosts], 3)
+        for host in ("there", *hosts):
+            assert await asking.ask(host, "/shares", b"question", 20) == (200, b"ok")
+        asking._table.apply([Change(KEYS.agent(host), None, 4) for host in hosts], 4)
+        assert len(asking._plain) == 6
+        assert await asking.ask("there", "/shares", b"question", 20) == (200, b"ok")
+        assert list(asking._plain) == ["there"]
+        await asking.aclose()

@@ -1,0 +1,106 @@
+"""The document of the API, OpenAPI 3.1, made of the types of its operations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+import agent
+from agent.control.admin.v1.operation import JSON, Operation
+from agent.control.admin.v1.problem import ROOT, Problem
+
+_IN_PATH: Final = re.compile(r"{(\w+)}")
+REF: Final = "#/components/schemas/{name}"
+PLACES: Final = {
+    "service": "A service, such as pets.production",
+    "host": "An agent, by its host's name",
+    "kind": "A kind of policy, such as route",
+    "pattern": "What a policy is put for: pets.production, *.production or *",
+}
+"""What stands in paths."""
+DESCRIPTION: Final = (
+    "What an agent of Shoal knows and runs, and what all agents do (`scope=mesh`). Nothing here changes anything. "
+    "Served on the admin port for whoever is on the host, on the agent's own socket, and on the people's port for who "
+    "has logged in with a client certificate, by the role view or operate. Requests of browsers (Origin) are refused."
+)
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """Everything."""
+    types: list[Any] = [Problem]
+    for operation in operations:
+        types += [operation.gives, operation.query, *([operation.takes] if operation.takes else [])]
+    _, schemas = msgspec.json.schema_components(types, ref_template=REF)
+    queries = {operation.query.__name__ for operation in operations}
+    paths: dict[str, Any] = {}
+    for operation in operations:
+        paths.setdefault(f"{ROOT}{operation.path}", {})[operation.method.lower()] = _operation(operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shoal",
+            "version": agent.VERSION,
+            "summary": "One agent's view of a mesh, and the mesh by way of it",
+            "description": DESCRIPTION,
+        },
+        "servers": [{"url": "/", "description": "The agent that serves this document"}],
+        "paths": paths,
+        "components": {"schemas": {name: each for name, each in schemas.items() if name not in queries}},
+    }
+
+
+def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": [*_path_parameters(operation), *_query_parameters(schemas[operation.query.__name__])],
+        "responses": _responses(operation),
+    }
+    if operation.takes is not None:
+        found["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(operation.takes)}}}
+    return found
+
+
+def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
+    text = {"type": "string", "minLength": 1}
+    return [
+        {"name": name, "in": "path", "required": True, "description": PLACES[name], "schema": text}
+        for name in _IN_PATH.findall(operation.path)
+    ]
+
+
+def _query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    required = schema.get("required", ())
+    found = []
+    for name, told in schema.get("properties", {}).items():
+        described = {key: value for key, value in told.items() if key not in ("description", "default")}
+        parameter = {"name": name, "in": "query", "required": name in required, "schema": described}
+        found.append(parameter | ({"description": told["description"]} if "description" in told else {}))
+    return found
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    refused = {"content": {"application/problem+json": {"schema": _ref(Problem)}}}
+    said = {
+        "400": "Something in it is not understood; `path` says where",
+        "403": "A browser asks, or somebody whose role does not give this",
+    }
+    if _IN_PATH.search(operation.path):
+        said["404"] = "There is no such thing"
+    if operation.takes is not None:
+        said["413"] = "The body is too large"
+        said["415"] = "The body is not JSON"
+    if operation.takes is not None or "{host}" in operation.path or "scope" in operation.query.__struct_fields__:
+        said["503"] = "Who has to be asked does not answer"
+    found: dict[str, Any] = {"200": {"description": "It", "content": {JSON: {"schema": _ref(operation.gives)}}}}
+    if operation.method == "GET":
+        found["200"]["headers"] = {"ETag": {"description": "Of what it says", "schema": {"type": "string"}}}
+        found["304"] = {"description": "It says what If-None-Match names"}
+    return found | {status: {"description": words, **refused} for status, words in said.items()}
+
+
+def _ref(kind: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": REF.format(name=kind.__name__)}

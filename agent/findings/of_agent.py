@@ -1,0 +1,100 @@
+"""An agent, by its own word: whether it serves, and can do what it was asked for. Of `/state`, or `/api/v1/agent`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from agent.findings.finding import Finding, Severity, named
+
+
+def of_agent(local: dict[str, Any]) -> Iterator[Finding]:
+    """What is wrong with it. `local`: what it says, of this version or the one before."""
+    host = str(local["host"])
+    if local["not_ready"]:
+        yield Finding("not-ready", "error", host, f"not ready: {local['not_ready']}", "its log says more")
+    elif not local["etcd"]["connected"]:
+        what = f"has lost etcd, and serves revision {local['table']['revision']}: {local['etcd']['error']}"
+        yield Finding("etcd-lost", "error", host, what, "see [etcd] in its agent.toml, and its log")
+    if lacking := local["etcd"].get("not_allowed"):
+        what = f"etcd does not let its agent write {named(lacking)}"
+        yield Finding("etcd-rights", "error", host, what, f"`shoal mesh grant {host} --apply`, or docs/keys.md")
+    yield from _of_its_means(local, host)
+    yield from _of_its_identity(local.get("identity") or {}, host)
+
+
+def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
+    has = local["descriptors"]
+    if has["connections"] < has["connections_wanted"]:
+        what = f"descriptors for {has['connections']} connections of each listener, not for {has['connections_wanted']}"
+        yield Finding("descriptors", "warning", host, what, "raise LimitNOFILE, or lower limits.max_connections")
+    for refused in local.get("instances_refused", []):
+        where, give = f"{refused['service']}/{refused['id']}", "it comes in by itself once the other is gone"
+        yield Finding("instance-refused", "error", where, f"not in the mesh: {refused['reason']}", give)
+    for unable in local["checks_unable"]:
+        yield Finding("check-unable", "error", f"{unable['service']}/{unable['id']}", unable["reason"], "see this host")
+    for refused in local["checks_refused"]:
+        where = f"{refused['service']}/{refused['id']}"
+        yield Finding(
+            "check-refused",
+            "warning",
+            where,
+            refused["reason"],
+            "allow it in [checks] of agent.toml, or change the check",
+        )
+    if restarts := local["worker_restarts"]:
+        yield Finding("worker-died", "warning", host, f"{restarts} workers died since it started", "its log says why")
+    for topic in local["topics"]:
+        if said := topic["problem"] or topic["broker_refused"] or topic["warning"]:
+            yield Finding("topic", "warning", topic["url"], said, f"{topic['waiting']} requests wait on this host")
+    for sink in local.get("records", []):
+        if sink["trouble"]:
+            lost = sum(sink["lost"].values())
+            what = f"records are not delivered, and {lost} are lost: {sink['trouble']}"
+            yield Finding(
+                "records", "warning", f"{host} {sink['name']}", what, "see [[records.sinks]] in its agent.toml"
+            )
+    for shadowed in local["shadowed"]:
+        yield Finding("two-spellings", "warning", shadowed["key"], shadowed["reason"], "delete one of the two")
+
+
+def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:
+    """What it cannot prove, or soon not any more; and whose clock is why."""
+    held = {each["name"] for each in identity.get("held", [])}
+    say = "`shoal ca status` says who can sign, and who holds what"
+    if identity.get("workload_api"):
+        say = f"SPIRE gives this host's certificates, at {identity['workload_api']} (docs/identity.md)"
+    for problem in identity.get("problems", []):
+        name = problem["name"]
+        where = f"{host} {name.removeprefix('svc/')}"
+        severity: Severity = "warning" if name in held or problem["reason"].startswith("no grant") else "error"
+        yield Finding("identity", severity, where, problem["reason"], say)
+    for issuer, ahead_s in identity.get("clocks", {}).items():
+        what = f"its clock is {abs(ahead_s):.0f} s {'before' if ahead_s > 0 else 'behind'} that of {host}"
+        say = "let both hosts take their time from one source (NTP); certificates depend on it"
+        yield Finding("identity-clock", "warning", issuer, what, say)
+    if identity.get("workload_error"):
+        what = f"{identity['workload_api']} gives nothing: {identity['workload_error']}"
+        yield Finding("identity-workload-api", "warning", host, what, "what is held serves until it ends")
+    if identity.get("error"):
+        say = "see the rights of its etcd user (docs/keys.md), and its log"
+        yield Finding(
+            "identity-etcd", "warning", host, f"cannot ask for certificates in etcd: {identity['error']}", say
+        )
+
+
+def of_documents(local: dict[str, Any]) -> Iterator[Finding]:
+    """Policies that are not in force there, or are though etcd says otherwise, and keys that nobody can read."""
+    for refused in local["refused"]:
+        what = f"{refused['path']}: {refused['reason']}"
+        say = "requests are refused until it is mended" if refused["closed"] else "mend it, or delete it"
+        yield Finding("refused", "error", f"{refused['kind']}/{refused['service']}", f"refused: {what}", say)
+    for refused in local["audits_refused"]:
+        where = f"audits/{refused['kind']}/{refused['service']}"
+        yield Finding("refused", "warning", where, f"refused: {refused['path']}: {refused['reason']}", "mend it")
+    for held in local["held"]:
+        where = f"{held['kind']}/{held['service']}"
+        say = "if etcd is right, `shoal mesh accept`; else put it again"
+        yield Finding("held", "warning", where, f"in force against what etcd says: {held['reason']}", say)
+    for key in local["malformed"]:
+        yield Finding("malformed", "warning", key["key"], key["reason"], "mend it, or delete it")
