@@ -281,7 +281,7 @@ def _packed(path: Path) -> bytes:
 
 def unpacked(path: Path) -> Iterator[bytes]:
     """The lines of a copy; what cannot be unpacked ends it with a line that is none."""
-    with gzip.open(os.fdopen(files.opened(path), "rb")) as file:
+    with os.fdopen(files.opened(path), "rb") as packed, gzip.open(packed) as file:
         try:
             while text := file.readline(MAX_LINE + 1):
                 yield text

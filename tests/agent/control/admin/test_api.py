@@ -285,6 +285,9 @@ CHANGING = (
     ("POST", "/diff/pets/reset"),
     ("POST", "/hooks/test"),
     ("POST", "/events/one/replay"),
+    ("POST", "/audit/query"),
+    ("POST", "/audit/verify"),
+    ("POST", "/audit/erase"),
 )
 
 

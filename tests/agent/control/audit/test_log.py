@@ -110,9 +110,10 @@ async def test_segments_are_closed_by_size_and_by_age(tmp_path: Path) -> None:
             await audit.flushed()
         await trio.testing.wait_all_tasks_blocked()
         by_size = len(files.segments(tmp_path))
-        clock.now -= 500
         closed = audit.closed
         audit.note("a", {})
+        await audit.flushed()
+        clock.now -= 500
         await closed.wait()
         nursery.cancel_scope.cancel()
     assert by_size > 2
