@@ -371,6 +371,71 @@ def test_one_node_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
+def test_a_certificate_is_a_user_and_writes_its_own_keys_only(tmp_path: Path) -> None:
+    """The page's commands as they stand, with etcd's file for certificates: the agent of a host works with the
+    certificate of its host and no password, and writes nothing of another's."""
+    found = re.search(r"```sh\n(deploy/etcd/make-certificates pki root .*?)```", README, re.DOTALL)
+    assert found is not None
+    make, commands = found[1].split("\n", 1)
+    subprocess.run([str(ROOT / "deploy/etcd/make-certificates"), "pki", "shoal-a=127.0.0.1"], cwd=tmp_path, check=True)
+    subprocess.run([str(ROOT / shlex.split(make)[0]), *shlex.split(make)[1:]], cwd=tmp_path, check=True, timeout=60)
+    port, pki = free_port(), tmp_path / "pki"
+    text = (DEPLOY / "etcd" / "three-nodes-a.yaml").read_text().replace("10.0.0.11", "127.0.0.1")
+    text = re.sub(r"^initial-cluster: .*$", "initial-cluster: shoal-a=https://127.0.0.1:2380", text, flags=re.MULTILINE)
+    text = text.replace("127.0.0.1:2379", f"127.0.0.1:{port}").replace("127.0.0.1:2380", f"127.0.0.1:{free_port()}")
+    url = f"https://127.0.0.1:{port}"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in (("shoal", SHOAL), ("etcdctl", [find_binary("etcdctl")])):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (programs / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment |= {"SHOAL_ETCD": url, "ETCDCTL_ENDPOINTS": url, "ETCDCTL_API": "3"}
+
+    def told(who: str, *words: str) -> str:
+        proof = [f"--cacert={pki / 'ca.pem'}", f"--cert={pki / f'{who}.pem'}", f"--key={pki / f'{who}.key'}"]
+        done = subprocess.run(
+            [find_binary("etcdctl"), f"--endpoints={url}", *proof, *words],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env={**os.environ, "ETCDCTL_API": "3"},
+        )
+        return done.stdout + done.stderr
+
+    with ExitStack() as stack:
+        started(stack, tmp_path, "shoal-a", text)
+        until("healthy", lambda: "is healthy" in told("root", "endpoint", "health"))
+        ran = subprocess.run(
+            ["bash", "-euc", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        ports = {name: free_port() for name in LISTENERS}
+        config = tmp_path / "agent.toml"
+        config.write_text(
+            f'host = "web-1"\naddress = "127.0.0.1"\nstate_dir = "{tmp_path / "state"}"\nworkers = 1\n'
+            + "".join(f'[{name}]\nlisten = "127.0.0.1:{ports[name]}"\n' for name in LISTENERS)
+            + f'[local]\nsocket = "{runtime_directory() / "agent.sock"}"\n'
+            + f'[etcd]\nendpoints = ["{url}"]\nca = "{pki / "ca.pem"}"\ncert = "{pki / "web-1.pem"}"\n'
+            + f'key = "{pki / "web-1.key"}"\n'
+        )
+        with open(tmp_path / "agent.log", "wb") as log:
+            agent = subprocess.Popen(
+                [*SHOAL, "agent", "--config", str(config)], stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
+        stack.callback(agent.wait, 20)
+        stack.callback(end_group, agent)
+        admin = f"http://127.0.0.1:{ports['admin']}"
+        until("ready", lambda: DIRECT.open(f"{admin}/readyz", timeout=5).status == 200)
+        until("written", lambda: "web-1" in told("root", "get", "--prefix", "--keys-only", "/shoal/default/agents/"))
+        state = json.load(DIRECT.open(f"{admin}/state", timeout=5))
+        assert state["etcd"]["connected"] and not state["etcd"]["not_allowed"]
+        assert "permission denied" in told("web-2", "put", "/shoal/default/agents/web-1", "{}")
+        assert "permission denied" in told("web-1", "put", "/shoal/default/policies/route/pets", "{}")
+        assert "OK" in told("root", "put", "/shoal/default/policies/route/pets", '{"rules": []}')
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
 def test_three_nodes_with_certificates_run_and_outlive_one(tmp_path: Path) -> None:
     """The commands of the page make the certificates; who has none is not let in; `shoal` is, with his."""
     for line in re.findall(r"^\$ (deploy/etcd/make-certificates .*)", README, re.MULTILINE):

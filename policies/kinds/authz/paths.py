@@ -101,15 +101,19 @@ def _spelled_out(sent: bytes) -> list[bytes]:
     texts = [normal_encoding(sent)]
     if b"\\" in sent:
         texts.append(texts[0].replace(b"\\", b"/"))
-    if b"%" in sent:
+    if b"%2F" in texts[0] or b"%5C" in texts[0]:
         texts += [text.replace(b"%2F", b"/").replace(b"%5C", b"/") for text in texts]
     found: list[bytes] = []
     for text in texts:
         segments = text.split(b"/")
-        found += [_resolved(segments), _merged(segments)]
+        found.append(_merged(segments))
+        if b"/." in text:
+            found.append(_resolved(segments))
         if b";" in text:
             bare = [segment.partition(b";")[0] for segment in segments]
-            found += [_resolved(bare), _merged(bare)]
+            found.append(_merged(bare))
+            if b"/." in text:
+                found.append(_resolved(bare))
     return found
 
 
