@@ -18,7 +18,7 @@ from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Consult, Refuse, Verdict
 from agent.proxy.report.story import Entry, InForce, entry
 from agent.proxy.table.lasting import Lasting
-from policies.kinds.authz.decide import SAID, Compiled, taken_for
+from policies.kinds.authz.decide import SAID, TOO_MUCH, Compiled, taken_for
 from policies.kinds.authz.judge import Answer, Judge, Ruling
 from policies.request import RequestView
 
@@ -102,7 +102,7 @@ class Authorization(Phase):
         if others is None:
             return self._said(judge, view, subject, counts)
         if not others:
-            return judge.answer(False, "it asks to be taken for too many methods")
+            return judge.answer(False, TOO_MUCH)
         found: Answer | Consult = judge.answer(False, "it is nothing")
         for other in others:
             found = self._said(judge, other, subject, counts)

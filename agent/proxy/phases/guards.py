@@ -14,6 +14,7 @@ from agent.proxy.phases.subject import Subject
 from agent.proxy.phases.verdict import Refuse, Verdict
 from agent.proxy.report.story import Entry, InForce, entry, no_service
 from agent.proxy.table.lasting import Lasting
+from policies.claim import is_the_same
 from policies.decision import Guard
 from policies.kinds.authn import decide as authn
 
@@ -139,7 +140,7 @@ def _both(held: dict[str, str] | None, found: dict[str, str]) -> dict[str, str]:
     """What all have verified so far."""
     if held is None:
         return found
-    return {name: value for name, value in held.items() if found.get(name) == value}
+    return {name: value for name, value in held.items() if is_the_same(found.get(name), value)}
 
 
 def _shown(claims: dict[str, str]) -> str:

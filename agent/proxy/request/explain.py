@@ -25,6 +25,7 @@ from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
 from agent.questions import Explain
+from policies.claim import supposed
 from policies.decision import Redirect, Respond
 from policies.endpoint import Endpoint, Load
 from policies.kinds.authz.judge import Answer, Asked, Judge
@@ -102,7 +103,9 @@ def explain(runtime: Runtime, asked: Explain, heard: Sequence[Heard] = ()) -> di
         gateway=asked.gateway,
     )
     explanation.in_the_clear = asked.plain
-    explanation.assumed, explanation.operated = asked.claims, asked.shows_claims
+    explanation.operated = asked.shows_claims
+    if asked.claims is not None:
+        explanation.assumed = {name: supposed(text) for name, text in asked.claims.items()}
     for each in heard:
         explanation.hear(each.judge, each.asked, each.answer)
     explanation.tell()

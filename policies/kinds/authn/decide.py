@@ -18,12 +18,12 @@ import math
 import re
 from typing import Any, Final, NamedTuple
 
+from policies.claim import said
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.authn.api_keys import Held, claims_of, id_of, is_the_same, looks_like_one
 from policies.kinds.authn.document import Authn, Place, Provider
 from policies.kinds.authn.keyring import Keyring, Published
 from policies.kinds.authn.keys import Key, usable
-from policies.kinds.authn.values import said
 from policies.language.duration import seconds
 from policies.request import RequestView, cookie, query_parameter
 

@@ -1,8 +1,8 @@
 # mypyc: interpreted, because its texts are a kind of str
-"""What a claim is to conditions, to headers and to who is sent all of them: a text, and how that was written.
+"""What a claim is to headers, and to who is sent all of them.
 
 Laws
-- A text is itself. All else is its JSON, without spaces: `true`, `7`, `["staff","dev"]`.
+- It is written there as conditions see it (`policies.claim`).
 - In a header stands nothing but printable ASCII: all else, `%`, and blanks at either end are percent-encoded as in URLs
   (RFC 3986, UTF-8), so that whoever decodes has the text again, and no claim ends a line.
 """
@@ -12,21 +12,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
+from policies.claim import Json
+
 _PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-
-
-class Json(str):
-    """The JSON of a claim that is no text."""
-
-    __slots__ = ()
-
-
-def said(value: Any) -> str:
-    """As conditions see it."""
-    return value if isinstance(value, str) else Json(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def in_header(text: str) -> bytes:

@@ -24,10 +24,14 @@ from policies.kinds.authz.paths import Paths, readings
 from policies.kinds.authz.reading import Reading
 from policies.kinds.authz.source import Sources
 from policies.language.matching import Predicate, compile_match
+from policies.language.normal_path import is_plain
 from policies.request import RequestView
 
 MOST_METHODS: Final = 4
 """That one request may ask to be taken for."""
+MOST_READ: Final = 4096
+"""Bytes of a path that is read in several ways: each costs a worker about a microsecond a byte."""
+TOO_MUCH: Final = f"services may take it for more than is judged: other methods, or an odd path over {MOST_READ} bytes"
 SAID: Final = "not allowed"
 """All that a caller is told."""
 
@@ -62,7 +66,7 @@ class Compiled:
         self.judges: tuple[Judge, ...] = _judges(document, key)
         """Who has to allow what the rules let pass, in the order in which they are asked."""
         self._default = Ruling(key, DEFAULT, allows=document.default == "allow" or document.judges_all)
-        self._refuses = Ruling(key, DEFAULT, allows=False)
+        self._refuses = Ruling(key, DEFAULT, allows=False, whose=TOO_MUCH)
         self._rulings: list[Ruling] = []
         self._rest: list[Predicate | None] = []
         self._sources = Sources()
@@ -121,7 +125,10 @@ class Compiled:
 
 def taken_for(request: RequestView) -> list[Reading] | None:
     """All that some service could take a request for; None: for nothing but what it is; empty: for too much."""
-    overriding, paths = request.overriding, readings(request.path, request.whole_path)
+    whole = request.whole_path
+    if len(whole) > MOST_READ and not is_plain(whole.encode("latin-1")):
+        return []
+    overriding, paths = request.overriding, readings(request.path, whole)
     if not overriding and not paths:
         return None
     found: list[Reading] = []

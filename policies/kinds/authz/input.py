@@ -6,12 +6,13 @@
     source.service     shop.production                headers.<name>     lower-case names; several values with ", "
     source.namespace   production                     claims.<name>      of a verified token
     source.principal   spiffe://…                     service            who is called
-    source.trust_domain
+    source.trust_domain                               source.address     the client's, as the mesh vouches for it
 
 Laws
 - What is not there is not in it: no header is an empty text, and nobody's name is one.
 - It is made of the values that were looked up, so that equal values are the same question.
-- A claim that is a list or an object in its token is one here.
+- A claim is here what it is in its token: a list, an object, a number or a text. A text that reads like a list is none:
+  whoever may choose his name must not choose his roles by it, nor be remembered as somebody who has them.
 - Our library for Rego keeps texts as JSON writes them, and takes an escape for characters of its own: what it is told
   has none (`untold`), so that no text is another one to it.
 """
@@ -23,15 +24,18 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
+from policies.claim import Json
 from policies.request import RequestView, query_parameter, query_parameters
 
 Values: TypeAlias = tuple[Any, ...]
 """What was looked up, in the order of the reads: texts, None, or pairs."""
 
 MAPS: Final = ("headers", "query", "claims")
-SOURCE: Final = ("source.service", "source.namespace", "source.principal", "source.trust_domain")
+SOURCE: Final = ("source.service", "source.namespace", "source.principal", "source.trust_domain", "source.address")
 PLAIN: Final = ("method", "path", "parsed_path", "service", *SOURCE)
 EVERYTHING: Final = (*PLAIN, *MAPS)
+_JSON: Final = "j"
+_TEXT: Final = "t"
 _ESCAPED: Final = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
@@ -66,7 +70,10 @@ class Read:
         if head == "headers":
             return request.header(name) if name else tuple(sorted(request.headers().items()))
         if head == "claims":
-            return request.claim(name) if name else tuple(sorted(request.claimed().items()))
+            if not name:
+                return tuple([(each, _typed(text)) for each, text in sorted(request.claimed().items())])
+            claim = request.claim(name)
+            return None if claim is None else _typed(claim)
         if head == "query":
             return query_parameter(request, name) if name else tuple(sorted(query_parameters(request).items()))
         if head == "method":
@@ -81,6 +88,8 @@ class Read:
             return request.principal or None
         if head == "source.trust_domain":
             return request.principal.removeprefix("spiffe://").partition("/")[0] or None
+        if head == "source.address":
+            return request.vouched or None
         return service
 
     def shown(self, value: Any) -> Any:
@@ -122,14 +131,14 @@ class Inputs:
         return made
 
 
-def _claim(text: str) -> Any:
-    """As it stands in the token, of which `authn` keeps texts as they are and all else as JSON."""
-    if text[:1] in ("[", "{"):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return text
-    return text
+def _typed(text: str) -> str:
+    """A claim as a part of a key: a text and JSON that are written alike are two."""
+    return f"{_JSON if isinstance(text, Json) else _TEXT}{text}"
+
+
+def _claim(typed: str) -> Any:
+    """As it stands in the token."""
+    return json.loads(typed[1:]) if typed[0] == _JSON else typed[1:]
 
 
 def untold(told: Any, place: str = "input") -> str:

@@ -17,9 +17,10 @@ from agent.proxy.messages.presented import Presented
 from agent.proxy.request.explain import explain
 from agent.questions import Explain
 from policies.catalogue import parse
+from policies.claim import Json
 from policies.kinds.authn.api_keys import SECRET_BYTES, made
 from policies.kinds.authn.document import Authn
-from policies.kinds.authn.values import Json, all_in_header, in_header
+from policies.kinds.authn.values import all_in_header, in_header
 from tests.support.playbook import Playbook, Wire
 from tests.support.tokens import provider, token
 

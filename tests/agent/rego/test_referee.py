@@ -17,6 +17,7 @@ import pytest
 from agent.rego.proving import begin
 from agent.rego.words import Answered, Ask, Load, Loaded, Reader, Said, encode
 from policies.catalogue import parse
+from policies.claim import said
 from policies.kinds.authz import decide
 from policies.kinds.authz.document import Authz
 from policies.kinds.authz.input import EVERYTHING, Inputs, untold
@@ -140,7 +141,7 @@ def inputs(number: int, seed: int) -> list[Asked]:
         if chance.random() < 0.5:
             claims["sub"] = chance.choice(["haxor69", "ann"])
         if chance.random() < 0.6:
-            claims["groups"] = json.dumps(chance.sample(["gold", "staff", "guinea", "ops", "g"], chance.randint(0, 3)))
+            claims["groups"] = said(chance.sample(["gold", "staff", "guinea", "ops", "g"], chance.randint(0, 3)))
         caller = chance.choice(["shop.production", "web.production", "web.staging", "shop", ""])
         request = Request(chance.choice(["GET", "PUT", "POST", "DELETE"]), path + limit, headers, caller, claims)
         every = Inputs(EVERYTHING)

@@ -15,6 +15,7 @@ import trio
 from agent.proxy.engine.reactor import Reactor
 from agent.proxy.judges.evaluator import MOST_LOADED, Evaluator
 from agent.proxy.judges.judges import Judges
+from policies.claim import said
 from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.authz.outside import Rego
 from policies.request import Request
@@ -126,10 +127,12 @@ async def test_what_cannot_be_told_is_not(text: str) -> None:
 async def test_lists_in_claims_are_lists() -> None:
     """As they stand in the token."""
     async with asking() as made:
-        groups = judge('allow if { "gold" in input.claims.groups; input.claims.level == "7" }')
-        claims = {"groups": '["silver","gold"]', "level": "7"}
+        groups = judge('allow if { "gold" in input.claims.groups; input.claims.level > 6 }')
+        claims = {"groups": said(["silver", "gold"]), "level": said(7)}
         assert (await made.asks(groups, Request("GET", "/", claims=claims))).ruling.allows
         assert not (await made.asks(groups, Request("GET", "/", claims={**claims, "groups": "gold"}))).ruling.allows
+        written = {**claims, "groups": '["gold"]'}
+        assert not (await made.asks(groups, Request("GET", "/", claims=written))).ruling.allows
 
 
 @pytest.mark.parametrize("name", list(BOMBS))

@@ -321,15 +321,16 @@ def test_who_is_asked_is_prepared(play: Playbook) -> None:
 
 
 def test_who_calls_is_told(play: Playbook) -> None:
-    """By service and namespace; nothing of whom nobody knows."""
+    """By service, namespace and address; of whom nobody knows only where he is."""
     guard(play, {"rego": {**REGO, "reads": ["source"]}})
     asks(play, "GET / HTTP/1.1", CREDENTIALS.decode().strip())
     assert oracle(play).says(True)["source"] == {
         "service": "shop.production",
         "namespace": "production",
+        "address": "127.0.0.1",
     }
     asks(play)
-    assert oracle(play).says(True) == {}
+    assert oracle(play).says(True) == {"source": {"address": "127.0.0.1"}}
 
 
 def test_a_copy_waits_for_nobody(play: Playbook) -> None:

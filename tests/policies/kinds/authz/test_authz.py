@@ -281,6 +281,15 @@ def test_an_overriding_method_is_asked_for_nothing_where_methods_are_none_of_the
 # Bounds.
 
 
+@pytest.mark.parametrize("odd", [";x", "%2F", "/../", "//"])
+def test_an_odd_path_is_read_up_to_a_length(odd: str) -> None:
+    """Each way to read it costs, and nobody needs such; a plain one may be as long as it likes."""
+    compiled = rules({"allow": "anybody"})
+    assert passes(compiled, f"/a{odd}b") and passes(compiled, f"/{'a' * 60_000}")
+    ruling = compiled.judge(Request("GET", f"/a{odd}{'a' * 4096}"))
+    assert not ruling.allows and "over 4096 bytes" in ruling.reason
+
+
 def test_a_thousand_rules() -> None:
     """Are read, and the last of them decides; one more is refused."""
     many = [

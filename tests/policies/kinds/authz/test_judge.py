@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.claim import said
 from policies.kinds.authz.input import EVERYTHING, Inputs, as_read, check_read, untold
 from policies.kinds.authz.judge import FAILED_S, MOST_ANSWERS, MOST_REMEMBERED, MOST_SIZE, Judge
 from policies.kinds.authz.outside import Opa, Rego
@@ -20,7 +21,8 @@ REQUEST = Request(
     "/lamps/7?page=2&page=3&q=a%22b",
     {"X-Tier": "gold", "accept": "*/*"},
     "shop.production",
-    {"sub": "haxor69", "groups": '["gold"]', "level": "7"},
+    {"sub": "haxor69", "groups": said(["gold"]), "level": said(7), "name": '["root"]'},
+    vouched="203.0.113.7",
     principal="spiffe://us.shoal/svc/shop.production",
 )
 
@@ -42,12 +44,13 @@ def test_everything() -> None:
         "parsed_path": ["lamps", "7"],
         "query": {"page": "2", "q": 'a"b'},
         "headers": {"x-tier": "gold", "accept": "*/*"},
-        "claims": {"sub": "haxor69", "groups": ["gold"], "level": "7"},
+        "claims": {"sub": "haxor69", "groups": ["gold"], "level": 7, "name": '["root"]'},
         "source": {
             "service": "shop.production",
             "namespace": "production",
             "principal": "spiffe://us.shoal/svc/shop.production",
             "trust_domain": "us.shoal",
+            "address": "203.0.113.7",
         },
         "service": "lamps.production",
     }
@@ -77,6 +80,16 @@ def test_what_is_read(reads: tuple[str, ...], told: Any) -> None:
     """And nothing besides."""
     inputs = Inputs(reads)
     assert inputs.document(inputs.values(REQUEST, "lamps")) == told
+
+
+def test_a_text_that_reads_like_a_list_is_another_question() -> None:
+    """Who may choose his own name is not remembered as somebody with roles."""
+    inputs = Inputs(("claims.roles",))
+    listed = inputs.values(Request("GET", "/", claims={"roles": said(["admin"])}), "lamps")
+    written = inputs.values(Request("GET", "/", claims={"roles": '["admin"]'}), "lamps")
+    assert listed != written
+    assert inputs.document(listed) == {"claims": {"roles": ["admin"]}}
+    assert inputs.document(written) == {"claims": {"roles": '["admin"]'}}
 
 
 def test_places_in_a_plan() -> None:
