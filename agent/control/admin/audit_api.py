@@ -261,7 +261,9 @@ def _once(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if known is None:
             found[key] = record
         else:
-            known.setdefault("hosts", [known["host"]]).append(record["host"])
+            hosts = known.setdefault("hosts", [known["host"]])
+            if record["host"] not in hosts:  # killed before its table was on disk, it has recorded it again
+                hosts.append(record["host"])
     return list(found.values())
 
 

@@ -4,7 +4,8 @@ what; what operators ask of this agent. Pure, but that it hands over.
 Laws
 - Every agent records what it sees, for itself: no agent's word is needed for what another one knows.
 - Secrets are not recorded: not what stands in a field that is called like one, and not what programs are handed.
-- What stood already when this agent was started first is not news.
+- What stood already when this agent was started first is not news. What came since its table was last on disk, before
+  it was killed, is recorded again: better twice than never.
 """
 
 from __future__ import annotations
