@@ -27,6 +27,9 @@ from agent.rego.words import ANSWER_S, LIBRARY, MEMORY, Answered, Ask, Load, Loa
 from policies.language.plain import Flaw
 
 PATH: Final = "$.rego"
+FILE: Final = 32 * 1024 * 1024
+"""Bytes that a program's plan may have."""
+DESCRIPTORS: Final = 64
 
 
 def confine() -> None:
@@ -41,6 +44,8 @@ def confine() -> None:
     most = int(held) * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this is what ends first
     except OSError:
