@@ -106,6 +106,7 @@ def test_a_known_kind_that_is_malformed_is_broken() -> None:
 SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Configure("here", callers={"pets.production": "x"}, agents=["10.0.0.0/8"]),
     frames.Trust("default.shoal", {"": frames.Svid("/a.pem", "/a.key", 9.0)}, {"default.shoal": [b"der"]}, b"{}"),
+    frames.IssuerKeys("https://login", [{"kty": "OKP", "x": "11qY"}]),
     frames.Where("here", {"there": "10.0.0.2"}),
     frames.Change("pets.production", 7, [], ["i"], {"route": frames.PolicyFrame("*", 3, b"{}")}, more=True),
     frames.Gone("pets.production"),
@@ -113,6 +114,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Ask(1, "state", {"service": "pets.production"}),
     frames.PeerAnswer(1, 200, b"\xff"),
     frames.Stored(1, "n", ""),
+    frames.Recorded(1, "no space"),
     frames.Shares(
         {"pets.production": {"all": 0.5}},
         {"pets.production": {"all": frames.Part(0.5, 0.25, 0.1)}},
@@ -127,6 +129,8 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Store(1, "n", frames.Topic("redis://r/0?stream=s", "me", {"file": "f"}), b"{}"),
     frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
     frames.Records(1, b"{}\n"),
+    frames.Audited(1, b"{}\n", {"full": 2}, 7),
+    frames.KeyMissed("https://login"),
     frames.Compared("s", 7, Asked("GET", "/", "id"), {}),
     frames.Drained(),
 ]
