@@ -1,4 +1,5 @@
-"""Section `authz`: what it costs a request to be judged: rules, CEL, Rego and an OPA, remembered and not; tokens too.
+"""Section `authz`: what it costs a request to be judged: rules, CEL, Rego and an OPA, remembered and not; tokens, and audit
+records, too.
 
 One agent, the job of peers.py, its instances beside it, so that each request is judged once. A row is a set of
 documents and who asks: each round measures it off and on in turn, with the same requests; quoted are the median and the
@@ -126,6 +127,9 @@ def rows(opa: str) -> list[Row]:
         Row("OPA, each", {"authz": {"opa": asked}}, "new path", opa=True),
         Row("JWT, remembered", {"authn": people}, "token"),
         Row("JWT, new", {"authn": people}, "new token"),
+        Row("audit, 1 in 100", {"audit": {"requests": "all", "share": 0.01}}),
+        Row("audit, all", {"audit": {"requests": "all"}}),
+        Row("audit, all, on disk first", {"audit": {"requests": "all", "durability": "sync"}}),
     ]
     return [row for row in found if opa or not row.opa]
 
@@ -319,7 +323,7 @@ def goals(result: Result) -> list[Goal]:
 
 def show(result: Result, console: Console) -> None:
     """The table."""
-    table = Table(title="CPU per request that is judged, µs (medians of the rounds)")
+    table = Table(title="CPU per request that is judged or recorded, µs (medians of the rounds)")
     for heading in ("", "off", "on", "more", "min..max", "p99 off", "p99 on", "OPA's own"):
         table.add_column(heading, justify="left" if not heading else "right")
     for cost in result.costs:
