@@ -1,5 +1,5 @@
-"""Section `authz`: what it costs a request to be judged: rules, CEL, Rego and an OPA, remembered and not; tokens, and audit
-records, too.
+"""Section `authz`: what it costs a request to be judged: rules, CEL, Rego and an OPA, remembered and not; tokens; and
+what audit records cost.
 
 One agent, the job of peers.py, its instances beside it, so that each request is judged once. A row is a set of
 documents and who asks: each round measures it off and on in turn, with the same requests; quoted are the median and the
