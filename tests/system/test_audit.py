@@ -16,6 +16,7 @@ import pytest
 from agent.audit.record import Record, parsed
 from agent.audit.verify import examine
 from agent.control.audit import files
+from agent.control.audit.copies import PACKED, unpacked
 from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
 
 PETS = "pets.production"
@@ -152,6 +153,27 @@ def subprocess_limit(pid: int, size: int | None) -> None:
 
     unlimited = resource.RLIM_INFINITY
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (unlimited if size is None else size, unlimited))
+
+
+def test_records_go_to_sinks_and_closed_segments_to_a_directory(mesh: Mesh) -> None:
+    """The lines as they stand in the log, and whole segments, which verify where they are."""
+    shipped, mount = mesh.folder / "audit.jsonl", mesh.folder / "mount"
+    mount.mkdir()
+    sink = f'[[records.sinks]]\nto = "{shipped}"\nkinds = ["audit"]'
+    agent = mesh.agent(audit=f'segment_age = "1s"\ncopy_to = "{mount}"\n{sink}')
+    mesh.instance(agent)
+    mesh.put(f"policies/authz/{PETS}", DENY)
+    assert agent.ask(path="/secret/1").status == 403
+    denied = until("recorded", lambda: records(agent, "authz.denied"))[0]
+    line = next(text for path in files.segments(folder(agent)) for text in files.lines(path) if b"/secret/1" in text)
+    until("shipped", lambda: line in shipped.read_bytes().splitlines(keepends=True))
+
+    def copied() -> list[Record]:
+        there = sorted((mount / agent.host).iterdir()) if (mount / agent.host).exists() else []
+        texts = [text for path in there if path.name.endswith(PACKED) for text in unpacked(path)]
+        return [record for text in texts if isinstance(record := parsed(text), Record)]
+
+    until("copied", lambda: denied in copied())
 
 
 def test_what_is_only_watched_is_counted(mesh: Mesh) -> None:
