@@ -14,6 +14,7 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from agent.proxy.messages.head import FORWARDED_FOR, SHOAL_CLIENT, RequestHead
 from agent.proxy.peer import Peer
@@ -58,6 +59,7 @@ class Vouching:
         return address
 
 
+@lru_cache(maxsize=4096)
 def _spelled(text: str) -> str:
     found = parsed(text)
     return "" if found is None else str(found)
