@@ -66,7 +66,7 @@ def test_without_keys_nobody_can_say(play: Playbook) -> None:
     assert b"www-authenticate" not in client.heard and missed == [URL]
     assert said(play, asks(play)) == (401, "authn", "Bearer")
     line = token("ann").split(": ", 1)
-    told = explain(play.worker, Explain(url=f"http://{LAMPS}/", headers=[(line[0], line[1])]))
+    told = explain(play.worker, Explain(url=f"http://{LAMPS}/", headers=[[line[0], line[1]]]))
     assert told["status"] == 503 and "were never got, from https://login/jwks" in json.dumps(told)
 
 

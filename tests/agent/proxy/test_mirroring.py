@@ -247,7 +247,7 @@ async def test_three_answers_go_to_control() -> None:
             sent.append(frame)
             return len(sent) < 3
 
-        proxy.worker.connect(lambda frame: None, compare, lambda frame: False)
+        proxy.worker.connect(lambda frame: None, compare, lambda frame: False, lambda frame: False)
         candidate = Stage(b"HTTP/1.1 418 Teapot\r\nX-Pot: small\r\nContent-Length: 2000\r\n\r\n" + b"y" * 2000)
         ports = [await proxy.upstream(always_ok) for _ in range(2)] + [await proxy.upstream(candidate)]
         document = {
@@ -302,7 +302,7 @@ class Comparing:
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self.sent: list[Compared] = []
-        proxy.worker.connect(lambda frame: None, self._compare, lambda frame: False)
+        proxy.worker.connect(lambda frame: None, self._compare, lambda frame: False, lambda frame: False)
 
     def _compare(self, frame: Compared) -> bool:
         self.sent.append(frame)

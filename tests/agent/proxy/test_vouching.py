@@ -153,7 +153,7 @@ def heard(play: Playbook, peer: str, *lines: str) -> list[bytes]:
 
 def test_agents_are_told_and_services_are_not(play: Playbook) -> None:
     """An agent by a word of its own, beside the way that services see; an instance of this host by that way only."""
-    play.put(play.instance("one", agent="another", via=(AGENT, 15006)), service="far")
+    play.put(play.instance("one", agent="another", via=True), service="far")
     assert heard(play, "127.0.0.1") == [b"x-forwarded-for: 127.0.0.1", b"x-shoal-client: 10.0.0.99"]
     assert heard(play, "198.51.100.7", "X-Shoal-Client: 192.0.2.7") == [
         b"x-forwarded-for: 198.51.100.7",
