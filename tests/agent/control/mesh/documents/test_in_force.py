@@ -41,6 +41,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "retry": {"attempts": 3},
     "shadow": {"copies": [{"version": "v2", "percent": 1}]},
     "health": {"http": {"path": "/"}},
+    "audit": {"requests": "all"},
     "webhook": {"hooks": {"x": {"events": ["instance.gone"], "target": {"url": "https://example.com/"}}}},
 }
 BAD = b'{"mode": "enforced"}'
