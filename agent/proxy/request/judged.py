@@ -209,12 +209,12 @@ class Judged(Relay):
             target.stats.note_authorized(f"{verdict.by.key}\t{verdict.what}\tended")
         elif verdict.by is not None:
             target.stats.note_authenticated(f"{verdict.by.key}\tended")
+        self.on_cut_off(verdict)
         refusal, said = verdict.refusal, verdict.said
         if not self.response_began:
             told = said._replace(unsent=False) if said is not None else None
             self.refuse(Refuse(refusal._replace(unsent=False), what=verdict.what, by=verdict.by, said=told))
             return
-        self.on_cut_off(verdict)
         self.why = f"{refusal.reason}, since its rules have changed"
         self.down.abort()
         self.end()

@@ -1,0 +1,175 @@
+"""Requests that tell the audit log of themselves, and those that wait until it is on disk; the test is control."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.frames import Audited
+from agent.proxy.control.recording import BUSY, GONE, WORD_S
+from agent.proxy.judges.question import Asker, Question
+from agent.proxy.report.audit import AUTOMATIC_PER_S
+from policies.kinds.authz.judge import Judge
+from tests.support.playbook import Playbook, Wire
+from tests.support.proxy import entrust
+
+LAMPS = "lamps.production"
+SYNC = {"requests": "all", "durability": "sync"}
+CLOSED = {"rules": [{"deny": "anybody"}]}
+OPEN = {"rules": [{"allow": "anybody"}]}
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Log:
+    """Control, which is told what is to be recorded."""
+
+    def __init__(self, play: Playbook) -> None:
+        self.play = play
+        self.open: list[Audited] = []
+        self.takes = True
+        play.worker.recordings.connect(self._hear)
+
+    def _hear(self, frame: Audited) -> bool:
+        if self.takes:
+            self.open.append(frame)
+        return self.takes
+
+    def says(self, reason: str = "") -> Any:
+        """Of the first that waits; returns what it is to record."""
+        frame = self.open.pop(0)
+        self.play.worker.recordings.answer(frame.id, reason)
+        return json.loads(frame.lines)
+
+    def later(self) -> list[tuple[str, str]]:
+        """What nobody waits for: event, and decision."""
+        frame = self.play.worker.audit.take(100)
+        lines = frame.lines.splitlines() if frame is not None else []
+        return [(found["event"], found["data"]["decision"]) for found in map(json.loads, lines)]
+
+
+@pytest.fixture
+def play() -> Iterator[Playbook]:
+    with Playbook(host="here") as play:
+        entrust(play.worker)
+        yield play
+
+
+def put(play: Playbook, **documents: Any) -> None:
+    play.put(play.instance("lamp", agent="here"), service=LAMPS, **documents)
+
+
+def asks(play: Playbook) -> Wire:
+    client = play.client()
+    assert client >> f"GET / HTTP/1.1\r\nHost: {LAMPS}\r\n\r\n".encode()
+    return client
+
+
+def status(wire: Wire) -> int:
+    """Of its answer; 0: there is none yet."""
+    return int(wire.heard[9:12]) if wire.heard else 0
+
+
+def test_nothing_is_handed_on_before_its_record_is_on_disk(play: Playbook) -> None:
+    """And it is recorded once."""
+    put(play, audit=SYNC)
+    log = Log(play)
+    client = asks(play)
+    assert play.idle and not status(client)
+    told = log.says()
+    assert (told["event"], told["data"]["decision"], told["data"]["service"]) == ("request.allowed", "allowed", LAMPS)
+    play.upstream("lamp") >> OK
+    assert status(client) == 200 and log.later() == [] == log.open
+
+
+def test_nobody_is_refused_before_it_is_on_disk(play: Playbook) -> None:
+    put(play, audit=SYNC, authz=CLOSED)
+    log = Log(play)
+    client = asks(play)
+    assert not status(client)
+    assert log.says("no space")["event"] == "authz.denied"
+    assert status(client) == 403 and play.idle and log.later() == [], "denied whether it could be recorded or not"
+
+
+@pytest.mark.parametrize("on_failure", ["deny", "allow"])
+@pytest.mark.parametrize("how", ["said", "late", "full", "gone"])
+def test_without_a_record(play: Playbook, on_failure: str, how: str) -> None:
+    """However it is known that there is none: as the document says."""
+    put(play, audit={**SYNC, "on_failure": on_failure})
+    log = Log(play)
+    log.takes = how != "full"
+    client = asks(play)
+    if how == "said":
+        log.says("no space")
+    elif how == "late":
+        play.passes(WORD_S + 0.1)
+    elif how == "gone":
+        play.worker.recordings.connect(None)
+    if on_failure == "allow":
+        play.upstream("lamp") >> OK
+        assert status(client) == 200
+        return
+    assert status(client) == 503 and play.idle and b"x-shoal-policy: audit" in client.heard
+    why = {"said": "no space", "late": "within 2 s", "full": BUSY, "gone": GONE}[how]
+    assert f"its audit record is not on disk: {why}".encode()[:30] in client.heard
+
+
+def test_who_goes_while_he_waits_is_forgotten(play: Playbook) -> None:
+    """A word that comes afterwards meets nobody."""
+    put(play, audit=SYNC)
+    log = Log(play)
+    asks(play).ends()
+    log.says()
+    assert play.idle
+
+
+def test_who_is_let_in_and_then_not_is_recorded_as_both(play: Playbook) -> None:
+    """Rules that change while its instance has not answered yet."""
+    put(play, audit=SYNC, authz=OPEN)
+    log = Log(play)
+    client = asks(play)
+    assert log.says()["event"] == "request.allowed"
+    assert play.upstream("lamp")
+    put(play, audit=SYNC, authz=CLOSED)
+    assert not status(client), "this waits, too"
+    assert log.says()["event"] == "authz.denied"
+    assert status(client) == 403
+
+
+def test_it_waits_for_a_judge_and_then_for_its_record(play: Playbook) -> None:
+    """Each time it goes on from where it stood: neither is asked again."""
+    open_: list[Question] = []
+
+    def prepare(judge: Judge) -> None:
+        pass
+
+    play.worker.judges.rego = Asker(lambda judge, now: "", open_.append, open_.remove, prepare)
+    put(play, audit=SYNC, authz={"rego": {"modules": {"x.rego": "package shoal\nallow if true"}, "reads": ["path"]}})
+    log = Log(play)
+    client = asks(play)
+    assert play.idle and not log.open
+    open_[0].say(True, "it is")
+    assert play.idle and not status(client)
+    log.says()
+    play.upstream("lamp") >> OK
+    assert status(client) == 200 and open_ == [] == log.open
+
+
+def test_what_is_denied_needs_no_document(play: Playbook) -> None:
+    """Up to so many in a second; of the others it is told how many they were."""
+    put(play, authz=CLOSED)
+    log = Log(play)
+    for _ in range(3):
+        assert status(asks(play)) == 403
+    assert log.later() == [("authz.denied", "denied")] * 3
+    for _ in range(AUTOMATIC_PER_S + 7):
+        asks(play)
+    frame = play.worker.audit.take(1000)
+    assert frame is not None and frame.count + sum(frame.lost.values()) == AUTOMATIC_PER_S + 7
+    assert 4 <= sum(frame.lost.values()) <= 10
+    put(play, authz=OPEN)
+    asks(play)
+    play.upstream("lamp") >> OK
+    assert log.later() == []
