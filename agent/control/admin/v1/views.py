@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from agent.control.admin.v1 import types
 from agent.control.host.clock import text_of
+from agent.control.mesh.distrust.suspects import record_of
 from agent.control.mesh.documents.in_force import Policy, applies_at_every_level
 from agent.control.mesh.service import Service
 from agent.control.mesh.table import Table
 from policies.language.names import candidates
 from registry.records import Health, Instance
+
+VANISHED: Final = "its record vanished without a word; it is used where there is nothing else"
 
 
 def service_names(table: Table) -> list[str]:
@@ -133,21 +136,8 @@ def instances_of(name: str, known: Service) -> Iterator[types.Instance]:
         if record is not None:
             yield _instance(name, id, record, known.health.get(id))
         else:
-            suspect = known.suspects[id]
-            yield types.Instance(
-                service=name,
-                id=id,
-                address=suspect.address,
-                port=suspect.port,
-                version=suspect.version,
-                zone=suspect.zone,
-                weight=suspect.weight,
-                agent=suspect.agent,
-                state="suspect",
-                since="",
-                reason="its record vanished without a word; it is used where there is nothing else",
-                metadata=suspect.metadata,
-            )
+            shown = _instance(name, id, record_of(known.suspects[id]), None)
+            yield msgspec.structs.replace(shown, state="suspect", reason=VANISHED)
 
 
 def _instance(name: str, id: str, record: Instance, health: Health | None) -> types.Instance:
