@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.mesh import Answer, Mesh, running_mesh, until
@@ -84,7 +85,8 @@ def test_people_over_two_hosts(mesh: Mesh) -> None:
     told = mesh.shoal(*words).stdout
     assert told.count(f"authn/{LAMPS} @") == 2 and "admit on far" in told and "sub=user-1" in told
 
-    plain = near.text(f"/explain?method=GET&claim=sub%3Duser-1&url=http://{LAMPS}/")
+    asked = {"url": f"http://{LAMPS}/", "claims": {"sub": "user-1"}}
+    plain = httpx.post(f"http://{near.address}:{near.admin}/api/v1/explain", json=asked, trust_env=False).text
     assert "taken for one with a token" in plain and "user-1" not in plain, "anybody may ask there"
 
     # Taken out: no claim holds any more, and what asks for one is found.

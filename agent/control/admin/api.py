@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent.control.admin.audit_api import AuditApi
-from agent.control.admin.door import Answer, Door, guarded, may_operate, refusal
+from agent.control.admin.door import Answer, Door, guarded, refusal
 from agent.control.admin.events_api import EventsApi
 from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
@@ -72,11 +72,6 @@ def metrics_application(parts: Parts, page: MetricsPage) -> Starlette:
 async def _metrics(page: MetricsPage, request: Request) -> Response:
     text, media_type = await page.get(request.headers.get("accept", ""))
     return Response(text, headers={"content-type": media_type})
-
-
-def _claims(said: list[str]) -> dict[str, str] | None:
-    """Of a token that a request is supposed to have; None: what it has counts."""
-    return {name: value for name, _, value in (each.partition("=") for each in said)} or None
 
 
 async def _no_such_thing(request: Request, error: Exception) -> Response:
@@ -145,8 +140,6 @@ class Api:
             query.get("as", ""),
             headers,
             address=query.get("from", ""),
-            claims=_claims(query.getlist("claim")),
-            shows_claims=may_operate(self._parts.here.rights, request),
         )
         told = await explain(self._parts.fleet, self._parts.peers, asked)
         if told is None:

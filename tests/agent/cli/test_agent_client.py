@@ -70,6 +70,13 @@ def test_an_agent_of_the_version_before_is_asked_as_before() -> None:
     ]
 
 
+def test_an_agent_that_knows_no_claims_is_not_asked_without_them() -> None:
+    """What it explains would be another request's way."""
+    with answering({"/explain": (200, {"decisions": []})}) as (it, asked), pytest.raises(Failure, match="no claims"):
+        it.explain({**REQUEST, "claims": {"sub": "ann"}})
+    assert [path for _, path, _ in asked] == ["/api/v1/explain"]
+
+
 def test_what_is_refused_says_where_and_what_would_be_right() -> None:
     """As a problem document has it; and it is not asked again elsewhere."""
     problem = {"title": "Bad Request", "status": 400, "detail": "5000, and the most is 1000", "path": "$.limit"}
