@@ -68,6 +68,7 @@ class Copies:
         self._sent: dict[str, set[str]] = {}
         """By segment: who has it; the directory as an empty name."""
         self._turn = trio.Lock()
+        self._sending = trio.Lock()
         self.problem = ""
         """Why something is not copied yet; empty: all is."""
 
@@ -84,19 +85,20 @@ class Copies:
                 await closed.wait()
 
     async def send_all(self) -> bool:
-        """Whether every closed segment is where it is to be."""
-        try:
-            found = await trio.to_thread.run_sync(files.segments, self._audit.folder)
-        except OSError as error:
-            self.problem = str(error)
-            return False
-        closed = [path for path in found if path.suffix == files.CLOSED]
-        for name in self._sent.keys() - {path.name for path in closed}:
-            del self._sent[name]
-        self.problem = ""
-        for path in closed:
-            await self._send(path)
-        return not self.problem
+        """Whether every closed segment is where it is to be; one at a time."""
+        async with self._sending:
+            try:
+                found = await trio.to_thread.run_sync(files.segments, self._audit.folder)
+            except OSError as error:
+                self.problem = str(error)
+                return False
+            closed = [path for path in found if path.suffix == files.CLOSED]
+            for name in self._sent.keys() - {path.name for path in closed}:
+                del self._sent[name]
+            self.problem = ""
+            for path in closed:
+                await self._send(path)
+            return not self.problem
 
     async def _send(self, path: Path) -> None:
         there = self._sent.setdefault(path.name, set())

@@ -160,7 +160,15 @@ async def test_closed_segments_are_copied_and_answer_for_who_is_gone(tmp_path: P
         await web.log.seal()
         assert not await web.copies.send_all()
         both.dead.clear()
-        assert await web.copies.send_all()
+        sent: list[bool] = []
+
+        async def send() -> None:
+            sent.append(await web.copies.send_all())
+
+        async with trio.open_nursery() as nursery:  # two at once, as one that waited and one that was asked for
+            nursery.start_soon(send)
+            nursery.start_soon(send)
+        assert sent == [True, True], web.copies.problem
         (path,) = db.copies.held(WEB)
         assert path.stat().st_size > copies.MAX_PIECE
         both.dead.add(WEB)
