@@ -78,6 +78,8 @@ class AuditLog:
         self._ship = ship
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._writing = 0
+        """Records of the batch that is being written."""
         self._given = trio.Event()
         self._turn = trio.Lock()
         """Of whoever uses the segments."""
@@ -131,7 +133,7 @@ class AuditLog:
     @property
     def waiting(self) -> int:
         """Records that are not written yet."""
-        return len(self._waiting)
+        return len(self._waiting) + self._writing
 
     @property
     def position(self) -> Position:
@@ -199,7 +201,11 @@ class AuditLog:
         told = [Draft(LOST, now, {"count": count, "reason": why}) for why, count in untold.items()]
         drafts = [*told, *(each.draft for each in batch)]
         sync = any(each.reply is not None for each in batch)
-        written = await self._exclusive(partial(self.segments.append, drafts, sync=sync))
+        self._writing = len(batch)
+        try:
+            written = await self._exclusive(partial(self.segments.append, drafts, sync=sync))
+        finally:
+            self._writing = 0
         if written.texts and self._ship is not None:
             self._ship(b"".join(written.texts), len(written.texts))
         self.written += written.records
@@ -274,7 +280,7 @@ class AuditLog:
 
     async def flushed(self) -> None:
         """Return when all that was handed over before is written, or cannot be."""
-        while self._waiting and not self.error:  # noqa: ASYNC110 - it ends by the disk's doing
+        while self.waiting and not self.error:  # noqa: ASYNC110 - it ends by the disk's doing
             await trio.sleep(0.01)
 
     def as_state(self) -> dict[str, Any]:

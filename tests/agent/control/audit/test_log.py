@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,31 @@ async def test_who_waits_hears_after_the_sync(tmp_path: Path, monkeypatch: pytes
         audit.synced(Draft("request.allowed", 1.0, {}), reply)
         await heard.wait()
         assert order == ["synced", "told "]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_being_written_is_still_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flushed` counts the batch that a slow disk has in its hands."""
+    audit, begun, go_on = made(tmp_path), trio.Event(), threading.Event()
+    append = Segments.append
+    token = trio.lowlevel.current_trio_token()
+
+    def slow(self: Segments, drafts: list[Draft], *, sync: bool = False) -> object:
+        if any(draft.event == "authz.denied" for draft in drafts):
+            token.run_sync_soon(begun.set)
+            assert go_on.wait(10)
+        return append(self, drafts, sync=sync)
+
+    monkeypatch.setattr(Segments, "append", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        audit.note("authz.denied", {})
+        await begun.wait()
+        assert audit.waiting == 1
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(audit.flushed)
+            go_on.set()
+        assert (audit.waiting, audit.position.n) == (0, 2)
         nursery.cancel_scope.cancel()
 
 
