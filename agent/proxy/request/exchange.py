@@ -1,13 +1,13 @@
 # mypyc: compiled
-"""The story of a request, once it is decided where it goes: send, relay, fail, end.
+"""The story of a request, once it is decided where it goes: send, relay, fail.
 
-An Exchange is one request and its answer. Who may pass, and where to, is its walk's (`agent.proxy.request.walk`). What
-only callers do is in `shaped` (copies, slow answers, sessions) and `outbound` (retries, hedges, ways out); what only
-the agent beside the instance does, in `inbound`. Streams of both sides call it when something happened (`on_…`).
+An Exchange is one request and its answer. Who may pass, and where to, is its walk's (`agent.proxy.request.walk`); how
+it ends is in `ending`. What only callers do is in `shaped` (copies, slow answers, sessions) and `outbound` (retries,
+hedges, ways out); what only the agent beside the instance does, in `inbound`. Streams of both sides call it when
+something happened (`on_…`).
 
 Laws
 - The plan is read once, at the start. A swap in the middle of a request changes nothing for it.
-- Each request ends exactly once, in `end`: counted, recorded, its endpoint's load given back.
 - Nothing is sent twice unless policies.kinds.retry allows it for this very request.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import answers, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import (
@@ -35,7 +34,7 @@ from agent.proxy.phases.verdict import Refuse, TurnAway, Verdict, outcome, what
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.audit.accountable import Accountable
+from agent.proxy.request.ending import Ending
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.outliers import outcome_of_failure
@@ -54,7 +53,7 @@ MAX_HOPS: Final = 10
 _NOTHING: Final[list[bytes]] = []
 
 
-class Exchange(Accountable):
+class Exchange(Ending):
     """One request on its way. Made for its stream."""
 
     __slots__ = ("enough",)
@@ -262,11 +261,6 @@ class Exchange(Accountable):
             return self.no_retry
         return self.tried_deeper(attempt.endpoint, head)
 
-    @property
-    def no_retry(self) -> bool:
-        """Whether all tries that there may be of what failed were made: those before us should make none."""
-        return False
-
     def tried_deeper(self, endpoint: Endpoint, head: ResponseHead) -> bool:
         """Whether an endpoint's failure was tried again already, nearer to it: it says so; or a call that the service
         made for this very request through this agent came to nothing, all tries made. Services pass no header of ours
@@ -280,10 +274,6 @@ class Exchange(Accountable):
             if given_up.holds(endpoint.service, origin, began, now):
                 return True
         return False
-
-    def mark_tried(self) -> bytes:
-        """The field that tells those before us."""
-        return b"x-shoal-no-retry: 1\r\n"
 
     # What goes wrong.
 
@@ -359,84 +349,3 @@ class Exchange(Accountable):
             self.give_up(attempt)
         self.why = self.why or "the client went away"
         self.end()
-
-    def cut(self) -> Attempt | None:
-        """Give up what is under way; returns it, for what there is to learn from it."""
-        attempt = self.attempt
-        if attempt is not None:
-            attempt.cut()
-        return attempt
-
-    # The end.
-
-    def refuse(self, refuse: Refuse) -> None:
-        """Answer in the mesh's own name."""
-        if self.answers_later(refuse):
-            return
-        refusal = refuse.refusal
-        if self.service is None:
-            count(self.runtime.refused, refusal.policy)
-        elif not refuse.counted:
-            count(self.service.stats.refused, refusal.policy)
-        self.learn_of(refusal)
-        self.why = refusal.reason
-        said = self.say(refuse)
-        if refuse.resets:
-            self.status = refusal.status
-            self.end()
-            self.down.abort()
-            return
-        body = refuse.body
-        fields = answers.refusal_fields(said, typed=body is None)
-        fields += refuse.fields
-        if self.no_retry:
-            fields.append(self.mark_tried())
-        if body is None:
-            body = answers.refusal_body(said, self.request_id)
-        self.answer(said.status, fields, body)
-
-    def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
-        """Whole, and of the mesh's own."""
-        if self.explained is not None:
-            fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
-        if self.left is not None:
-            fields.append(self.left.lines())
-        self.cut()
-        self.status = status
-        self.down.send_own(status, fields, body)
-        self.end()
-
-    def on_end(self) -> None:
-        """It is about to be over."""
-
-    def end(self) -> None:
-        """Count, record, part. Nothing of this request happens afterwards."""
-        if self.over:
-            return
-        self.over = True
-        if self.stands_at != INFINITY:
-            self.reactor.wheel.forget(self)
-        if self.attempt is not None:
-            self.attempt.give_back()
-            self.attempt = None  # they refer to each other: garbage that only a collection would find
-        self.forget_tunnel()
-        if self.hearing is not None:
-            self.stop_hearing()
-        self.forget_word()
-        self.on_end()
-        duration_s = self.reactor.now - self.started
-        entered, self.entered = self.entered, None
-        if entered is not None:
-            entered.ended(self, self.proof, self.proof_s)
-        service = self.service
-        if service is not None:
-            stats = service.stats
-            stats.active -= 1
-            stats.bytes_in += self.bytes_in
-            stats.bytes_out += self.bytes_out
-            stats.observe(self.status, duration_s)
-        if self.runtime.recorder.wanted:
-            self.record(duration_s)
-        if self.denied is not None or self.accounts:
-            self.account(duration_s)
-        self.down.on_handler_end()

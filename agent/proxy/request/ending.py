@@ -1,0 +1,111 @@
+# mypyc: compiled
+"""How a request ends: with an answer of the mesh's own, or behind an instance's; counted, recorded, accounted for.
+
+Laws
+- Each request ends exactly once, in `end`: its endpoint's load, its breaker's count and its waits are given back there.
+- What answers of the mesh's own say of those who may try again is said here, for every kind of refusal.
+"""
+
+from __future__ import annotations
+
+from agent.proxy.engine.reactor import INFINITY
+from agent.proxy.messages import answers
+from agent.proxy.phases.verdict import Refuse
+from agent.proxy.report import story
+from agent.proxy.report.stats import count
+from agent.proxy.request.attempt import Attempt
+from agent.proxy.request.audit.accountable import Accountable
+
+
+class Ending(Accountable):
+    """A request that ends."""
+
+    __slots__ = ()
+
+    @property
+    def no_retry(self) -> bool:
+        """Whether all tries that there may be of what failed were made: those before us should make none."""
+        return False
+
+    def mark_tried(self) -> bytes:
+        """The field that tells those before us."""
+        return b"x-shoal-no-retry: 1\r\n"
+
+    def cut(self) -> Attempt | None:
+        """Give up what is under way; returns it, for what there is to learn from it."""
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.cut()
+        return attempt
+
+    def refuse(self, refuse: Refuse) -> None:
+        """Answer in the mesh's own name."""
+        if self.answers_later(refuse):
+            return
+        refusal = refuse.refusal
+        if self.service is None:
+            count(self.runtime.refused, refusal.policy)
+        elif not refuse.counted:
+            count(self.service.stats.refused, refusal.policy)
+        self.learn_of(refusal)
+        self.why = refusal.reason
+        said = self.say(refuse)
+        if refuse.resets:
+            self.status = refusal.status
+            self.end()
+            self.down.abort()
+            return
+        body = refuse.body
+        fields = answers.refusal_fields(said, typed=body is None)
+        fields += refuse.fields
+        if self.no_retry:
+            fields.append(self.mark_tried())
+        if body is None:
+            body = answers.refusal_body(said, self.request_id)
+        self.answer(said.status, fields, body)
+
+    def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
+        """Whole, and of the mesh's own."""
+        if self.explained is not None:
+            fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+        if self.left is not None:
+            fields.append(self.left.lines())
+        self.cut()
+        self.status = status
+        self.down.send_own(status, fields, body)
+        self.end()
+
+    def on_end(self) -> None:
+        """It is about to be over."""
+
+    def end(self) -> None:
+        """Count, record, part. Nothing of this request happens afterwards."""
+        if self.over:
+            return
+        self.over = True
+        if self.stands_at != INFINITY:
+            self.reactor.wheel.forget(self)
+        if self.attempt is not None:
+            self.attempt.give_back()
+            self.attempt = None  # they refer to each other: garbage that only a collection would find
+        self.forget_tunnel()
+        if self.hearing is not None:
+            self.stop_hearing()
+        self.forget_word()
+        self.on_end()
+        duration_s = self.reactor.now - self.started
+        entered, self.entered = self.entered, None
+        if entered is not None:
+            entered.ended(self, self.proof, self.proof_s)
+        service = self.service
+        if service is not None:
+            stats = service.stats
+            stats.active -= 1
+            stats.bytes_in += self.bytes_in
+            stats.bytes_out += self.bytes_out
+            stats.observe(self.status, duration_s)
+        if self.runtime.recorder.wanted:
+            self.record(duration_s)
+        if self.denied is not None or self.accounts:
+            self.account(duration_s)
+        self.down.on_handler_end()
