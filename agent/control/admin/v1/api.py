@@ -15,6 +15,7 @@ from agent.control.admin.door import Answer, Door
 from agent.control.admin.state import table_age_s
 from agent.control.admin.v1 import targets, types, views
 from agent.control.admin.v1.agent_type import AgentState
+from agent.control.admin.v1.figures import FiguresApi
 from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
@@ -127,6 +128,7 @@ class V1:
             ),
             targets.operation(parts),
             *(operation for operations in fanned.values() for operation in operations),
+            FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
             Operation(
                 "POST",
                 "/explain",

@@ -353,7 +353,8 @@ def test_it_is_on_the_agents_own_socket_too(mesh: Mesh) -> None:
 def test_a_prometheus_finds_every_agent(mesh: Mesh) -> None:
     """A list of groups, with labels that are good ones, and nothing around it; at the port that is said."""
     told = get(mesh.agents[0], "/prometheus/targets?port=19090")
-    assert {each["labels"]["host"]: each["targets"] for each in told} == {
+    found = {each["labels"]["host"]: each["targets"] for each in told}
+    assert {agent.host: found.get(agent.host) for agent in mesh.agents} == {
         agent.host: [f"{agent.address}:19090"] for agent in mesh.agents
     }
     assert {each["labels"]["mesh"] for each in told} == {"default"}
