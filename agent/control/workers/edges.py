@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any, Final, TypeAlias
 
 Edge: TypeAlias = list[Any]
@@ -47,9 +48,9 @@ def folded(edges: list[Edge], most: int) -> list[Edge]:
 def _sum(key: tuple[Any, ...], one: Edge, other: Edge) -> Edge:
     return [
         *key,
-        [a + b for a, b in zip(one[REQUESTS], other[REQUESTS], strict=True)],
+        list(map(add, one[REQUESTS], other[REQUESTS])),
         one[DURATION_S] + other[DURATION_S],
-        [a + b for a, b in zip(one[BUCKETS], other[BUCKETS], strict=True)],
+        list(map(add, one[BUCKETS], other[BUCKETS])),
     ]
 
 

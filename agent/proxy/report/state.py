@@ -12,7 +12,7 @@ from agent.proxy.runtime import Runtime
 from agent.proxy.table.service import Service
 from policies.kinds.ratelimit.hot import MOST_KEYS
 
-EDGES = 1_000
+EDGES = 500
 """That are told of at a time, more or less; about a millisecond's work."""
 
 

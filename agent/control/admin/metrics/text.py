@@ -9,6 +9,7 @@ Laws
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -16,6 +17,7 @@ OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 COUNTER, GAUGE, HISTOGRAM, INFO = "counter", "gauge", "histogram", "info"
 _UNITS: Final = ("seconds", "bytes")
+_ODD: Final = re.compile(r'[\\"\n]|[^\x00-\x7f]')
 
 
 class Family(NamedTuple):
@@ -83,7 +85,7 @@ def labelled(names: Sequence[str], values: Sequence[str]) -> str:
 
 def escaped(value: str) -> str:
     """A label's value. What is no text in UTF-8 becomes such."""
-    if value.isascii() and value.isalnum():
+    if _ODD.search(value) is None:
         return value
     value = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return value if value.isascii() else value.encode("utf-8", "replace").decode()

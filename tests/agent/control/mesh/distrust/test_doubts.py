@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.mesh.distrust.doubts import KEEP_S, MOMENT_S, RETURN_S, Losses
+from agent.control.mesh.distrust.doubts import KEEP_S, MOMENT_S, MOST_MISSED, RETURN_S, Losses
+from agent.control.mesh.distrust.suspects import Suspects
 from agent.control.mesh.table import Table
 from registry.keys import Keys
 from registry.records import Agent, Instance, encode
@@ -246,3 +248,19 @@ def test_owners_lost_at_any_time_in_any_number_of_revisions(steps: list[tuple[st
             there[host] -= gone_ids
             mesh.now_s += MOMENT_S + 1
         assert set(mesh.served("pets")) == set().union(*there.values())
+
+
+def test_who_watches_hosts_is_told_of_those_that_went() -> None:
+    """Whatever was found out about them since; not of those that left in order, were put out, or are back; for an hour,
+    and of so many."""
+    made = Suspects({})
+    record = Agent(address="10.0.0.1", inbound_port=15006)
+    for number in range(MOST_MISSED + 3):
+        made.agent_went(f"h{number}", record, 5.0)
+    made.drop_agent("h9")
+    assert len(made.missed(6.0)) == MOST_MISSED and "h2" not in made.missed(6.0) and "h9" in made.missed(6.0)
+    made.agent_came("h9", 7.0)
+    made.miss_no_more(["h10", "h11111"])
+    made.agent_went("h11", msgspec.structs.replace(record, stopping=True), 8.0)
+    assert len(made.missed(8.0)) == MOST_MISSED - 3
+    assert made.missed(5.0 + KEEP_S) == {}
