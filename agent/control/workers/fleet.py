@@ -28,6 +28,7 @@ import trio
 
 from agent import frames, framing
 from agent.control.host.sockets import OldWorker, share
+from agent.control.workers.convergence import Convergence
 from agent.control.workers.conversation import Conversation, Reply
 from agent.control.workers.previous import NOTHING, PreviousWorkers, in_memory, left, taken
 from agent.control.workers.shared_counts import NONE, SharedCounts
@@ -118,6 +119,7 @@ class Fleet:
         self.mishandled = self._talk.mishandled
         self.revision = 0
         """The lowest that every ready worker runs."""
+        self.convergence = Convergence()
         self.recent_commits: deque[tuple[int, float]] = deque(maxlen=100)
         """Revision, and unix time (s) at which the last worker ran it."""
 
@@ -392,6 +394,7 @@ class Fleet:
         lowest = min(running, default=self.revision)
         if lowest > self.revision:
             self.recent_commits.append((lowest, time.time()))
+            self.convergence.run(lowest, time.monotonic())
         self.revision = lowest
         self._changed.set()
         self._changed = trio.Event()
