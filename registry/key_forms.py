@@ -51,6 +51,9 @@ class Room(Enum):
     REPORTS = "reports"
     """What a host tells of itself, and few read; `tallies` under its own key."""
     REQUESTS = "requests"
+    SCALE = "scale"
+    SCALING = "scaling"
+    """Which agent advises how many instances a service should have."""
     SEEN = "seen"
     SIGNED = "signed"
     SIGNING = "signing"
@@ -128,6 +131,8 @@ def _parse_rest(room: Room, rest: str) -> Key:
         return Key(room, check_host(rest))
     if room is Room.CLAIMS:
         return Key(room, parse_pattern(rest))
+    if room in (Room.SCALE, Room.SCALING):
+        return Key(room, parse_service(rest))
     if room is Room.IDENTITY:
         return Key(room, *of_identity(rest))
     if room in (Room.REQUESTS, Room.SIGNING, Room.SIGNED):

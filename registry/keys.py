@@ -30,6 +30,8 @@
     /shoal/<mesh>/rejected/<kind>/<service>         why a policy was refused
     /shoal/<mesh>/reports/<host>/tallies/<service>  the same as tallies/, under a key that is that host's alone
     /shoal/<mesh>/requests/<host>/<name>            a signing request: agent, issuer or svc/<service>
+    /shoal/<mesh>/scale/<service>                   how many instances it should have
+    /shoal/<mesh>/scaling/<service>                 which agent advises that           on the agent's lease
     /shoal/<mesh>/seen/<host>                       which service called which there   on the agent's lease
     /shoal/<mesh>/signed/<host>/<name>              the certificate for it
     /shoal/<mesh>/signing/<host>/<name>             which issuer has taken it          on the issuer's lease
@@ -183,6 +185,14 @@ class Keys:
     def claim(self, pattern: str) -> str:
         """Where it stands who tells the webhooks of a pattern."""
         return f"{self.prefix}claims/{parse_pattern(pattern)}"
+
+    def advice(self, service: str) -> str:
+        """Where it stands how many instances a service should have."""
+        return f"{self.prefix}scale/{parse_service(service)}"
+
+    def scaling(self, service: str) -> str:
+        """Where it stands who advises that."""
+        return f"{self.prefix}scaling/{parse_service(service)}"
 
     def condition(self, subject: str) -> str:
         """Where it stands that something has begun."""

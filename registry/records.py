@@ -193,6 +193,28 @@ class Claimed(Record, frozen=True, kw_only=True):
     at: str = ""
 
 
+class Advised(Record, frozen=True, kw_only=True):
+    """`scale/<service>`: how many instances a service should have, by a `scale` policy; written when that changes."""
+
+    replicas: Annotated[int, Meta(ge=1)]
+    before: int = 0
+    """What was advised before; 0: nothing."""
+    instances: int = 0
+    """That there were then."""
+    reason: str = ""
+    panic: bool = False
+    """Whether load had jumped."""
+    least: int = 1
+    most: int = 0
+    policy: str = ""
+    """Kind and pattern."""
+    revision: int = 0
+    """Of the policy."""
+    agent: str = ""
+    at: str = ""
+    """RFC 3339, UTC."""
+
+
 class Begun(Record, frozen=True, kw_only=True):
     """`conditions/<subject>`: something has begun, and its end was not seen yet."""
 

@@ -25,7 +25,10 @@ Kind = Literal["agent", "issuer", "operator", "reader"]
 KINDS: Final[tuple[Kind, ...]] = ("agent", "issuer", "operator", "reader")
 KEEPING: Final = (Room.LAST_GOOD, Room.HELD, Room.REJECTED, Room.AUDITS_REJECTED)
 """Two of them put a policy in force, and two say why one is not."""
-SHARED: Final = (Room.CLAIMS, Room.CONDITIONS, Room.EVENTS, Room.TOLD, Room.UNDELIVERED)
+SHARED: Final = (
+    *(Room.CLAIMS, Room.CONDITIONS, Room.EVENTS, Room.TOLD, Room.UNDELIVERED),
+    *(Room.SCALE, Room.SCALING),
+)
 OF_OPERATORS: Final = (
     Room.AUDITS,
     Room.CONFIRMED,

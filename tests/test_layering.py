@@ -137,6 +137,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.control.asking": (*NOT_IN_CONTROL, *control("workers traffic instances events updates parts admin main")),
     "agent.control.figures": (*NOT_IN_CONTROL, *control("traffic events updates parts admin main")),
     "agent.control.events": (*NOT_IN_CONTROL, *control("workers identity instances traffic updates parts admin main")),
+    "agent.control.scaling": (*NOT_IN_CONTROL, *control("workers identity traffic events updates parts admin main")),
     "agent.control.updates": (*NOT_IN_CONTROL, *control("traffic parts admin main")),
     "agent.control.parts": (*NOT_IN_CONTROL, *control("admin main")),
     "agent.control.admin": ("agent.proxy", "agent.cli", *control("main")),

@@ -206,6 +206,7 @@ class Control:
             nursery.start_soon(keep_layout, parts.here.store, keys, parts.mesh.table)
             nursery.start_soon(tell_calls, parts.fleet, holder, keys, host, parts.exposed.look)
             nursery.start_soon(parts.events.delivery.run)
+            nursery.start_soon(parts.scaler.run)
             nursery.start_soon(parts.traffic.shadow.tell, holder, keys, host)
             nursery.start_soon(acknowledge, parts.fleet, holder, keys, host)
 

@@ -44,6 +44,7 @@ from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
 from agent.control.outgoing.client import Client
 from agent.control.records.records import Records
+from agent.control.scaling.scaler import Scaler
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.traffic import Traffic
 from agent.control.updates import Updates
@@ -148,8 +149,9 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
-        sampler = Sampler(self.fleet, places=partial(_places, self.registrar))
+        sampler = Sampler(self.fleet, places=partial(_places, self.registrar), scaled=self._scaled)
         self.figures = Figures(sampler, Tree(self.fanout), self.answering)
+        self.scaler = Scaler(mesh.table, here.store, here.keys, here.holder, self.figures, detector.own)
         self.exposed = Exposed(self.registrar.local, Ports(settings.guard.ports))
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers, audit)
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
@@ -166,6 +168,9 @@ class Parts:
 
     def _tell_keys(self, frame: IssuerKeys) -> None:
         self.fleet.publish([frame])
+
+    def _scaled(self) -> list[str]:
+        return self.scaler.patterns()
 
     def _on_peer(self, told: Peer, reply: Reply) -> None:
         if told.path in (SIGN, JOIN):

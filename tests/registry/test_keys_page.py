@@ -24,6 +24,7 @@ from registry.identity_records import Host, IssuerRecord, Join, Person
 from registry.keys import Key, Keys, Room, Unknown
 from registry.records import (
     Ack,
+    Advised,
     Agent,
     Begun,
     Claimed,
@@ -62,6 +63,8 @@ RECORDS: dict[Room, type[Record]] = {
     Room.VERSIONS: Version,
     Room.TALLIES: Compared,
     Room.CLAIMS: Claimed,
+    Room.SCALE: Advised,
+    Room.SCALING: Claimed,
     Room.CONDITIONS: Begun,
     Room.EVENTS: OutboxEntry,
     Room.TOLD: OutboxEntry,

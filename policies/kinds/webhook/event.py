@@ -195,6 +195,14 @@ TYPES: Final = (
         "a token was not known, had ended, or was redeemed before",
     ),
     Type(
+        "scale.advised",
+        Effect.TELLS,
+        "scaling/{service}",
+        "{service}: there should be another number of instances",
+        "a `scale` policy advises more instances, or fewer (`before`, `after`)",
+        ("instances", "panic"),
+    ),
+    Type(
         "hook.digest",
         Effect.TELLS,
         "digests/{event}",

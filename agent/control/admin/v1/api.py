@@ -20,6 +20,7 @@ from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
 from agent.control.admin.v1.problem import ROOT, problem
+from agent.control.admin.v1.scale import ScaleApi
 from agent.control.admin.v1.wide import Wide
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
@@ -70,7 +71,8 @@ class V1:
         wide.show("/agent", self._show_state)
         wide.show(SELF, self._show_row)
         get, none = "GET", NoQuery
-        fanned = {part.path: wide.operations(part) for part in own.parts()}
+        scale = ScaleApi(parts)
+        fanned = {part.path: wide.operations(part) for part in (*own.parts(), scale.part())}
         self.operations: list[Operation] = [
             Operation(get, "/mesh", "getMesh", "The mesh at a glance", none, types.Mesh, self._mesh),
             Operation(
@@ -128,6 +130,7 @@ class V1:
             ),
             targets.operation(parts),
             *(operation for operations in fanned.values() for operation in operations),
+            scale.operation(),
             FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
             Operation(
                 "POST",

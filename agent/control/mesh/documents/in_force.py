@@ -32,7 +32,7 @@ from registry.store import Change
 
 Place: TypeAlias = tuple[str, str]
 """A kind, and a pattern."""
-NOT_FOR_WORKERS: Final = frozenset({"health", "webhook"})
+NOT_FOR_WORKERS: Final = frozenset({"health", "scale", "webhook"})
 """Kinds that control acts on by itself."""
 KEPT: Final = NOT_FOR_WORKERS | {"authn", "export", "ratelimit", "shadow", "tls"}
 """Kinds that control acts on: it does not read them again."""

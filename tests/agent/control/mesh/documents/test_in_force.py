@@ -43,6 +43,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "trace": {"share": 0.1},
     "health": {"http": {"path": "/"}},
     "audit": {"requests": "all"},
+    "scale": {"up": [{"pending": 5}]},
     "webhook": {"hooks": {"x": {"events": ["instance.gone"], "target": {"url": "https://example.com/"}}}},
 }
 BAD = b'{"mode": "enforced"}'
