@@ -27,6 +27,7 @@ from agent.control.records.reading import Line, lines_of
 from agent.control.records.shown import Shown, reason_of
 from agent.control.records.sink import Sink
 from agent.control.records.waiting import Batch, Kind
+from agent.requests.format import Format
 from agent.settings.sinks import Place
 from registry.backoff import Backoff
 
@@ -56,9 +57,10 @@ class Collector(Sink):
         resource: Mapping[str, str],
         headers: Mapping[str, str],
         shown: Shown | None = None,
+        format: Format | None = None,
     ) -> None:
         """`headers`: by name, the file that holds each one's value. `shown`: over TLS."""
-        super().__init__(name, kinds, most_bytes)
+        super().__init__(name, kinds, most_bytes, format)
         host = f"[{place.host}]" if ":" in place.host else place.host
         self._url = f"{place.way}://{host}:{place.port}{place.path}"
         self._files = dict(headers)
@@ -75,7 +77,9 @@ class Collector(Sink):
     async def deliver(self, batches: list[Batch]) -> None:
         """In requests that are no larger than may be."""
         now = time.time()
-        lines = await trio.to_thread.run_sync(lambda: [line for batch in batches for line in lines_of(batch, now)])
+        lines = await trio.to_thread.run_sync(
+            lambda: [line for batch in batches for line in lines_of(batch, now, self.format)]
+        )
         for part in _parts(lines):
             body = await trio.to_thread.run_sync(self._written, part, now)
             await self._export(part, body)

@@ -70,6 +70,8 @@ class Walk(Known):
     def carry_out(self, verdict: Verdict) -> bool:
         """Do it; False: the request goes on no further from here, for it was answered, waits, or took another way."""
         if isinstance(verdict, Decision):
+            if self.runtime.recorder.wanted:
+                self.note_verdict("route", verdict.rule)
             return self._follow(verdict.action)
         if isinstance(verdict, Refuse):
             self.let_go()

@@ -92,6 +92,7 @@ class Plan:
         "leaving",
         "limits",
         "local",
+        "logging",
         "longest",
         "outbound",
         "outlier",
@@ -167,6 +168,8 @@ class Plan:
         self.shadow, self.shed = asked.shadow, asked.shed
         self.auditing = asked.auditing
         """What is recorded of its requests; None: no document says anything of it."""
+        self.logging = asked.logging
+        """Which of its requests have an access record; None: each."""
         watched = self.watched
         self.accounts = asked.auditing is not None or (watched is not None and watched.auditing is not None)
         """Whether any document says so, be it one that is only watched."""
@@ -226,6 +229,7 @@ class Plan:
         self.tls, self.exports = before.tls, before.exports
         self.judges = before.judges
         self.auditing, self.accounts = before.auditing, before.accounts
+        self.logging = before.logging
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest
