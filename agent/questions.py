@@ -38,7 +38,7 @@ AUDIT_CHECK: Final = "audit-check"
 AUDIT_HEADS: Final = "audit-heads"
 PATHS: Final = (
     *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
-    *(f"{ASK}{name}" for name in ("api", AUDIT, AUDIT_CHECK, AUDIT_HEADS)),
+    *(f"{ASK}{name}" for name in ("api", "requests", AUDIT, AUDIT_CHECK, AUDIT_HEADS)),
 )
 MAX_WORDS: Final = 200
 PATIENT_S: Final = 30.0

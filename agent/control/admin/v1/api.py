@@ -19,6 +19,7 @@ from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
 from agent.control.admin.v1.problem import ROOT, problem
+from agent.control.admin.v1.requests import RequestsOperation
 from agent.control.admin.v1.wide import Wide
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
@@ -126,6 +127,7 @@ class V1:
                 get, "/agents/{host}", "getAgent", "An agent, by its own word", AgentQuery, AgentState, self._agent
             ),
             *(operation for operations in fanned.values() for operation in operations),
+            RequestsOperation(parts.mesh.table, parts.fanout).operation(),
             Operation(
                 "POST",
                 "/explain",
