@@ -21,6 +21,7 @@ from agent.carried import Limits as Limits
 from agent.carried import LocalUsers as LocalUsers
 from agent.carried import PolicyFrame as PolicyFrame
 from agent.carried import Svid as Svid
+from agent.requests.filter import Filter
 from policies.kinds.shadow.answer import Answer as ShadowAnswer
 from policies.kinds.shadow.answer import Asked
 
@@ -180,6 +181,12 @@ class Shares(msgspec.Struct, tag_field="t", tag="shares"):
     """What such keys get at once."""
 
 
+class Follow(msgspec.Struct, tag_field="t", tag="follow"):
+    """Which requests somebody follows from now on, by the number that `followed` says; all of them."""
+
+    filters: dict[str, Filter]
+
+
 class Drain(msgspec.Struct, tag_field="t", tag="drain"):
     """Stop accepting, finish, leave. Told again it only comes sooner."""
 
@@ -203,6 +210,7 @@ ToWorker: TypeAlias = (
     | Stored
     | Recorded
     | Shares
+    | Follow
     | Drain
 )
 
@@ -322,6 +330,17 @@ class Spans(msgspec.Struct, tag_field="t", tag="spans"):
     lines: bytes
 
 
+class Followed(msgspec.Struct, tag_field="t", tag="followed"):
+    """Requests that somebody follows: as in `records`."""
+
+    id: str
+    """Of the filter."""
+    count: int
+    lines: bytes
+    lost: int = 0
+    """So many more, behind these, that there was no room for."""
+
+
 class Audited(msgspec.Struct, tag_field="t", tag="audited"):
     """Audit records: so many `agent.audit.draft.Said`, one a line."""
 
@@ -352,7 +371,19 @@ class Drained(msgspec.Struct, tag_field="t", tag="drained"):
 
 
 ToControl: TypeAlias = (
-    Ready | Runs | Answer | Peer | KeyMissed | Store | Happened | Records | Spans | Audited | Compared | Drained
+    Ready
+    | Runs
+    | Answer
+    | Peer
+    | KeyMissed
+    | Store
+    | Happened
+    | Records
+    | Followed
+    | Spans
+    | Audited
+    | Compared
+    | Drained
 )
 
 

@@ -23,6 +23,7 @@ from agent.cli.commands import (
     diff,
     events,
     explain,
+    logs,
     overview,
     policy,
     register,
@@ -161,6 +162,7 @@ app.command(rich_help_panel=LOOKING)(overview.instances)
 app.command(rich_help_panel=LOOKING)(overview.status)
 app.command(rich_help_panel=LOOKING)(check.check)
 app.command(rich_help_panel=LOOKING)(explain.explain)
+app.command(rich_help_panel=LOOKING)(logs.logs)
 app.command(rich_help_panel=LOOKING)(chain.chain)
 app.command(rich_help_panel=LOOKING)(diff.diff)
 app.command(rich_help_panel=LOOKING)(top.top)

@@ -71,6 +71,15 @@ class Printer:
         answered.append(True)
         _write(sys.stdout, visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
+    def line(self, value: Any) -> None:
+        """One of many things, as JSON on a line of its own."""
+        answered.append(True)
+        _write(sys.stdout, visible_json(json.dumps(value, ensure_ascii=False)))
+
+    def flush(self) -> None:
+        """What was printed is to be seen by now, through a pipe too."""
+        sys.stdout.flush()
+
     def text(self, text: str) -> None:
         """A line of an answer."""
         _write(sys.stdout, visible(text))

@@ -93,7 +93,14 @@ class Parts:
         """Who answers what people ask of all agents: each part that knows something registers here."""
         self.fanout = Fanout(settings.host, mesh.table.agents, peers.ask, self.answering)
         self.traffic = traffic = Traffic(
-            settings, mesh.table, client.secret, client.receivers, detector.on_happened, peers, self.records
+            settings,
+            mesh.table,
+            client.secret,
+            client.receivers,
+            detector.on_happened,
+            peers,
+            self.records,
+            self.answering,
         )
         self.audit = audit = Audit(
             settings, mesh.table.agents, proof.frame, peers.ask, partial(self.records.offer, "audit")
@@ -131,8 +138,10 @@ class Parts:
             on_store=traffic.requests.store,
             on_peer=self._on_peer,
             on_key_missed=self.issuers.miss,
+            follows=traffic.following.frames,
             on_records=traffic.on_records,
             on_spans=partial(self.records.offer, "traces"),
+            on_followed=traffic.following.on_followed,
             on_audited=audit.on_audited,
             inherited_counts=handover.counts,
             inherited=handover.workers,

@@ -13,7 +13,7 @@ from agent.proxy.table.connections import Connections
 class Dialling(ResponseHandler):
     """One request that is to be sent to one address."""
 
-    __slots__ = ("_pool", "_tally", "began", "dial", "lane", "waits")
+    __slots__ = ("_opened_at", "_pool", "_tally", "began", "connect_s", "dial", "lane", "queue_s", "waits")
 
     def __init__(self, method: bytes, upgrade: bytes, dial: tuple[str, int], now: float) -> None:
         super().__init__(method, upgrade)
@@ -21,6 +21,11 @@ class Dialling(ResponseHandler):
         self.lane: Lane | None = None
         """Of which connections; None: of those in plain text."""
         self.began = now
+        self.queue_s = 0.0
+        """For how long it has waited for a connection that it might use."""
+        self.connect_s = 0.0
+        """How long a new one took, with TLS; 0: an idle one was there, or none was made."""
+        self._opened_at = now
         self.waits = False
         """Whether it waits for a connection, or did when it was given up: there may be no more."""
         self._pool: Pool | None = None
@@ -45,6 +50,7 @@ class Dialling(ResponseHandler):
 
     def open_one(self, pool: Pool, tally: Connections | None) -> None:
         """Have `connect` called with a new connection."""
+        self._opened_at = pool.reactor.now
         self.up = up = pool.open(self.lane or pool.plain, self.dial, self, tally)
         if up is not None:
             pool.connects += 1
@@ -65,9 +71,17 @@ class Dialling(ResponseHandler):
             return False
         self.waits = False
         tally.leave(self)
+        self.queue_s += pool.reactor.now - self.began
         self.on_waited(pool.reactor.now)
         self._take_one(pool, tally)
         return True
+
+    def dialled(self, now: float) -> Upstream:
+        """The new connection, which is made."""
+        self.connect_s = now - self._opened_at
+        up = self.up
+        assert up is not None
+        return up
 
     def release(self, *, reusable: bool) -> None:
         """Part from the connection, which others may use if the answer was read whole."""

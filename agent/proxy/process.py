@@ -39,6 +39,8 @@ from policies.together import MAGIC, WORDS, Together
 
 FLUSH_S: Final = 0.1
 FLUSH_ROWS: Final = 200
+FOLLOWED_ROWS: Final = 50
+"""Of one filter: a target may be 60 KiB long, and a batch has a bound."""
 MAX_COMPARED: Final = 64
 """Requests whose answers wait to be compared: each may hold three bodies."""
 
@@ -80,6 +82,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 # the latencies that they record.
                 while records := worker.recorder.take(FLUSH_ROWS):
                     await send([records])
+                while followed := worker.recorder.take_followed(FOLLOWED_ROWS):
+                    await send([*followed])
                 while audited := worker.audit.take(FLUSH_ROWS):
                     await send([audited])
                 while spans := worker.spans.take(FLUSH_ROWS):

@@ -110,4 +110,4 @@ class Runtime(Server):
         count(self.refused, refusal.policy)
         if self.recorder.wanted:
             now = self.reactor.now
-            self.recorder.record_refused(now, inbound, address, said, refusal.status, refusal.reason)
+            self.recorder.record_refused(now, inbound, address, said, refusal.status, refusal.reason, refusal.whose)

@@ -68,6 +68,10 @@ class RequestHandler(Timed):
         """The client closed: nobody waits for the answer."""
         raise NotImplementedError
 
+    def on_cut(self) -> None:
+        """This agent gives the client's connection up."""
+        self.on_client_gone()
+
     def judge_anew(self) -> None:
         """Rules have changed that it may have passed."""
 
@@ -173,9 +177,11 @@ class ResponseHandler:
     An answer ends with a complete `on_response`, with `on_response_end`, or with one of what can go wrong; nothing
     comes after that."""
 
-    __slots__ = ("expected", "method", "up", "upgrade")
+    __slots__ = ("expected", "method", "tls_s", "up", "upgrade")
 
     def __init__(self, method: bytes, upgrade: bytes) -> None:
+        self.tls_s = 0.0
+        """How long a handshake took, where one was made for it."""
         self.expected = ""
         """Which service's instance on this host it is sent to; empty: to another host, or out of the mesh."""
         self.method = method

@@ -213,6 +213,8 @@ class Worker(Runtime):
             self.recordings.answer(wanted.id, wanted.reason)
         elif isinstance(wanted, frames.Shares):
             self._share(wanted)
+        elif isinstance(wanted, frames.Follow):
+            self.recorder.follow(wanted.filters)
         elif isinstance(wanted, frames.Drain):
             self.drain()
         return []
@@ -248,7 +250,7 @@ class Worker(Runtime):
         self.agents.believe(told.agents)
         self.opas.allowed = frozenset([origin(url) for url in told.opas])
         self.vouching.believe(told.proxies)
-        self.recorder.wanted = told.access_log
+        self.recorder.keep(told.access_log)
         self.spans.wanted = told.spans
         if self._users is None:
             self._users = users(told.local)

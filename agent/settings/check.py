@@ -9,10 +9,11 @@ from agent.accounts import find_account
 from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
+from agent.requests.format import JSON
 from agent.settings.address import Address, parse_listen
 from agent.settings.document import DEFAULT_ETCD, UNIX, AuditSettings, Etcd, InstanceSettings, LocalPart, Settings
 from agent.settings.oidc import check as check_oidc
-from agent.settings.sinks import check_sinks
+from agent.settings.sinks import check_format, check_sinks
 from agent.trust import parse_ranges
 from policies.kinds.authz.outside import origin
 from policies.language.addresses import check_range
@@ -43,6 +44,7 @@ def check(settings: Settings) -> None:
     check_oidc(settings.people.oidc, bool(settings.people.listen))
     _check_endpoint(settings.identity.spiffe_endpoint_socket)
     check_sinks(settings.records.sinks)
+    _check_access_log(settings)
     _check_apart(settings)
     _check_times(settings)
     _check_etcd(settings.etcd)
@@ -75,6 +77,12 @@ def check(settings: Settings) -> None:
         if identity in seen:
             raise Flaw(f"$.instances[{number}]", f"the same service and id as instances[{seen[identity]}]")
         seen[identity] = number
+
+
+def _check_access_log(settings: Settings) -> None:
+    check_format("$.access_log_format", settings.access_log_format)
+    if settings.access_log_format != JSON and not settings.access_log:
+        raise Flaw("$.access_log_format", "of access_log, and there is none; a sink of [records] has its own")
 
 
 def _check_audit(audit: AuditSettings) -> None:

@@ -195,6 +195,8 @@ class SinkSettings(Part, frozen=True, kw_only=True):
     key: str = ""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     """Of OTLP requests: by name, the file that holds the value and nothing else."""
+    format: str = "json"
+    """Of access records: `json`, `combined`, or a template (`agent.requests.format`)."""
     facility: Annotated[int, Meta(ge=0, le=23)] = 16
     """Of syslog messages; 16 is local0."""
     max_waiting_bytes: Annotated[int, Meta(ge=65_536, le=1 << 40)] = 32 << 20
@@ -321,6 +323,8 @@ class Settings(Part, frozen=True, kw_only=True):
     """Ranges of addresses of proxies before this agent's listeners, which are believed about who is behind them."""
     access_log: str = ""
     """A file that is appended to, `-` for standard output; empty: none."""
+    access_log_format: str = "json"
+    """Of that file: `json`, `combined`, or a template."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     lease_ttl: Duration = "10s"
     """After so long without a word from this agent its instances leave the mesh."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from agent.requests.format import JSON, format_of
 from agent.settings.document import SinkSettings
 from policies.language.plain import Flaw, below
 
@@ -87,6 +88,9 @@ def check_sinks(sinks: Sequence[SinkSettings]) -> None:
             raise Flaw(f"{path}.to", str(error)) from None
         _check_means(path, sink, place.way)
         _check_signals(f"{path}.kinds", sink, place)
+        check_format(f"{path}.format", sink.format)
+        if sink.format != JSON and "access" not in sink.kinds:
+            raise Flaw(f"{path}.format", "of access records only, and this sink takes none; others are JSON")
         name = sink.name or sink.to
         if name in names:
             wrong = "name" if sink.name else "to"
@@ -124,3 +128,11 @@ def _check_means(path: str, sink: SinkSettings, way: Way) -> None:
                 below(f"{path}.headers", name),
                 "the path of a file that holds the value, such as /etc/shoal/secrets/otlp: many may read this one",
             )
+
+
+def check_format(path: str, text: str) -> None:
+    """Raises Flaw for a template that errs."""
+    try:
+        format_of(text)
+    except ValueError as error:
+        raise Flaw(path, str(error)) from None

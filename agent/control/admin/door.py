@@ -105,7 +105,7 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
 
     def refused(request: Request) -> Response | None:
         peer, visitor = peer_of(request), visitor_of(request)
-        if door.right is Right.LOOK:
+        if door.right is Right.LOOK or (door.right is Right.READ and visitor is not None):
             return None
         if visitor is not None and not visitor.operates:
             name = visitor.person
@@ -114,7 +114,7 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
             return refuse(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
-        if door.right is Right.OPERATE and not rights.may_operate(peer):
+        if door.right in (Right.OPERATE, Right.READ) and not rights.may_operate(peer):
             return refuse(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
         if door.right is Right.SERVE and (service := request.path_params.get("service")):
             return may_not_be(rights, peer, service)
@@ -151,12 +151,14 @@ def _of_browser(request: Request, host: str) -> str:
 
 def _noted(door: Door, request: Request, answer: Response, note: Note) -> Response:
     visitor = visitor_of(request)
-    if door.right is Right.OPERATE or (visitor is not None and door.right is not Right.LOOK):
+    if door.right is Right.READ and request.query_params.get("next"):
+        return answer  # it was told when he began
+    if door.right is Right.OPERATE or door.right is Right.READ or (visitor is not None and door.right is Right.SERVE):
         asked, peer = f"{request.method} {request.url.path}", peer_of(request)
         by = visitor.person if visitor is not None else str(peer) if peer is not None else "nobody who is known"
         how = "people's port" if visitor is not None else "socket" if peer is not None else "admin port"
         note("operator.asked", {"asked": asked, "status": answer.status_code, "by_way_of": how}, {"person": by})
-    if visitor is not None and door.right is not Right.LOOK:
+    if visitor is not None and door.right in (Right.SERVE, Right.OPERATE):
         asked, status = f"{request.method} {request.url.path}", answer.status_code
         log.info("a person asked for a change", person=visitor.person, asked=asked, status=status)
     return answer

@@ -104,6 +104,7 @@ def state(
             for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
         "audit": parts.audit.as_state(),
+        "followed": {"filters": parts.traffic.following.filters, "lost": parts.traffic.following.lost},
         "malformed": [{"key": key, "reason": reason} for key, reason in _malformed(parts).items()],
         "malformed_unlisted": table.malformed.unlisted,
         "instances_refused": [

@@ -23,6 +23,8 @@ class Right(Enum):
 
     LOOK = "look"
     """Nothing: the admin port answers it, too."""
+    READ = "read"
+    """What requests said: to operate the agent; or, as a person who has logged in, to view."""
     SERVE = "serve"
     """To be allowed to be the service that it is about."""
     OPERATE = "operate"

@@ -30,6 +30,7 @@ from agent.control.records.reading import Line, lines_of
 from agent.control.records.shown import Shown, reason_of
 from agent.control.records.sink import Sink
 from agent.control.records.waiting import Batch, Kind
+from agent.requests.format import Format
 from agent.settings.sinks import Place, logs_path, traces_path
 from registry.backoff import Backoff
 
@@ -59,9 +60,10 @@ class Collector(Sink):
         resource: Mapping[str, str],
         headers: Mapping[str, str],
         shown: Shown | None = None,
+        format: Format | None = None,
     ) -> None:
         """`headers`: by name, the file that holds each one's value. `shown`: over TLS."""
-        super().__init__(name, kinds, most_bytes)
+        super().__init__(name, kinds, most_bytes, format)
         host = f"[{place.host}]" if ":" in place.host else place.host
         origin = f"{place.way}://{host}:{place.port}"
         self._logs_url, self._traces_url = origin + logs_path(place.path), origin + traces_path(place.path)
@@ -80,7 +82,9 @@ class Collector(Sink):
     async def deliver(self, batches: list[Batch]) -> None:
         """In requests that are no larger than may be."""
         now = time.time()
-        lines = await trio.to_thread.run_sync(lambda: [line for batch in batches for line in lines_of(batch, now)])
+        lines = await trio.to_thread.run_sync(
+            lambda: [line for batch in batches for line in lines_of(batch, now, self.format)]
+        )
         for part in _parts([line for line in lines if line.kind != "traces"]):
             body = await trio.to_thread.run_sync(self._written, part, now)
             await self._export(self._logs_url, part, body)

@@ -12,14 +12,16 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 import trio
 
+from agent.control.records.reading import written
 from agent.control.records.sink import Sink
 from agent.control.records.waiting import Batch, Kind
+from agent.requests.format import Format
 
 log = structlog.get_logger()
 WAITING_BYTES: Final = 32 * 1024 * 1024
@@ -30,8 +32,15 @@ STANDARD_OUTPUT: Final = "-"
 class FileSink(Sink):
     """Appends to a file, or to standard output (`-`)."""
 
-    def __init__(self, path: str, name: str, kinds: Collection[Kind], most_bytes: int = WAITING_BYTES) -> None:
-        super().__init__(name, kinds, most_bytes)
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        kinds: Collection[Kind],
+        most_bytes: int = WAITING_BYTES,
+        format: Format | None = None,
+    ) -> None:
+        super().__init__(name, kinds, most_bytes, format)
         self._path = path
         self._fd = -1
         self._moved = False
@@ -71,16 +80,17 @@ class FileSink(Sink):
         """A stuck write is left behind, with the file that it may still write to."""
         if self._fd < 0:
             return
-        lines = b"".join(batch.lines for batch in batches)
-        written = await trio.to_thread.run_sync(_append, self._fd, lines, self._torn, abandon_on_cancel=True)
-        self._torn = written.torn
-        left = written.lines
+        done = await trio.to_thread.run_sync(
+            _append_all, self._fd, batches, self.format, self._torn, abandon_on_cancel=True
+        )
+        self._torn = done.torn
+        left = done.lines
         for batch in batches:
             there = min(left, batch.records)
             left -= there
             self.account(batch.kind, there, batch.records - there)
-        if written.reason:
-            self.lost_for(written.reason)
+        if done.reason:
+            self.lost_for(done.reason)
         else:
             self.well()
 
@@ -133,8 +143,13 @@ class Written(NamedTuple):
     """Why not all of them are; empty: they are."""
 
 
+def _append_all(fd: int, batches: Sequence[Batch], format: Format | None, torn: bool) -> Written:
+    """In a thread."""
+    return _append(fd, b"".join([written(batch, format) for batch in batches]), torn)
+
+
 def _append(fd: int, lines: bytes, torn: bool) -> Written:
-    """In a thread. `torn`: what stands at the end is a piece of a line."""
+    """`torn`: what stands at the end is a piece of a line."""
     data = b"\n" + lines if torn else lines
     at, reason = 0, ""
     try:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from agent.control.records.waiting import Batch, Kind
+from agent.requests.format import Format
+
+FORMATTED: Final[Kind] = "access"
+"""The kind whose lines may be something else than JSON."""
 
 
 class Line(NamedTuple):
@@ -17,7 +21,7 @@ class Line(NamedTuple):
 
     kind: Kind
     text: bytes
-    """JSON, without the end of the line."""
+    """JSON, or as the sink's format has it; without the end of the line."""
     at: float
     """Unix seconds."""
 
@@ -33,11 +37,17 @@ _decode = msgspec.json.Decoder(_When).decode
 _LATEST_S = 253_402_300_798.0  # the end of the year 9999, which is all that RFC 3339 can write
 
 
-def lines_of(batch: Batch, now: float) -> Iterator[Line]:
-    """Its records; of one that does not say when it was, it is `now`."""
+def lines_of(batch: Batch, now: float, format: Format | None = None) -> Iterator[Line]:
+    """Its records; of one that does not say when it was, it is `now`. `format`: of access records."""
+    shape = format.line if format is not None and batch.kind == FORMATTED else None
     for text in batch.lines.split(b"\n"):
         if text:
-            yield Line(batch.kind, text, _at(text, now))
+            yield Line(batch.kind, text if shape is None else shape(text), _at(text, now))
+
+
+def written(batch: Batch, format: Format | None) -> bytes:
+    """All of its lines, each with its end."""
+    return format.lines(batch.lines) if format is not None and batch.kind == FORMATTED else batch.lines
 
 
 def _at(text: bytes, now: float) -> float:

@@ -6,7 +6,8 @@
 Laws
 - Kinds are `access` (a request that ended), `audit` (who did what, and what was decided), `events` (what this agent
   tells of the mesh) and `traces` (spans of requests, `agent.carried.Span`). A record is one JSON object on one line,
-  with `time` or `at`; what is in it is the business of who makes it.
+  with `time` or `at`; what is in it is the business of who makes it. A sink may have a format of its own for access
+  records (`agent.requests.format`).
 - Nothing in a record speaks to a terminal: control characters beyond ASCII are escapes in every sink.
 """
 
@@ -22,6 +23,7 @@ from agent.control.records.shown import Shown
 from agent.control.records.sink import Sink
 from agent.control.records.syslog import Datagrams, Stream
 from agent.control.records.waiting import Batch, Kind
+from agent.requests.format import format_of
 from agent.settings.document import Settings, SinkSettings
 from agent.settings.sinks import place_of
 from agent.visible import visible_json
@@ -37,7 +39,9 @@ class Records:
     def __init__(self, settings: Settings) -> None:
         self.sinks: list[Sink] = [_sink(each, settings) for each in settings.records.sinks]
         if settings.access_log:
-            self.sinks.append(FileSink(settings.access_log, ACCESS_LOG, _ACCESS))
+            self.sinks.append(
+                FileSink(settings.access_log, ACCESS_LOG, _ACCESS, format=format_of(settings.access_log_format))
+            )
         self._wanted = frozenset(kind for sink in self.sinks for kind in sink.kinds)
 
     def wants(self, kind: Kind) -> bool:
@@ -85,16 +89,16 @@ class Records:
 def _sink(settings: SinkSettings, of: Settings) -> Sink:
     place = place_of(settings.to)
     name, kinds, most = settings.name or settings.to, settings.kinds, settings.max_waiting_bytes
-    facility, host = settings.facility, of.host
+    facility, host, format = settings.facility, of.host, format_of(settings.format)
     shown = Shown(settings.ca, settings.cert, settings.key) if place.way in ("tls", "https") else None
     if place.way == "file":
-        return FileSink(place.path, name, kinds, most)
+        return FileSink(place.path, name, kinds, most, format)
     if place.way in ("udp", "unix"):
-        return Datagrams(place, name, kinds, most, facility=facility, host=host)
+        return Datagrams(place, name, kinds, most, facility=facility, host=host, format=format)
     if place.way in ("tcp", "tls"):
-        return Stream(place, name, kinds, most, facility=facility, host=host, shown=shown)
+        return Stream(place, name, kinds, most, facility=facility, host=host, shown=shown, format=format)
     resource = {"service.name": "shoal", "host.name": host, "shoal.mesh": of.mesh, "shoal.zone": of.zone}
-    return Collector(place, name, kinds, most, resource=resource, headers=settings.headers, shown=shown)
+    return Collector(place, name, kinds, most, resource=resource, headers=settings.headers, shown=shown, format=format)
 
 
 def _shown(lines: bytes) -> bytes:

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from agent.control.records.waiting import Batch, Kind, Waiting
+from agent.requests.format import Format
 
 FINISH_S: Final = 1.0
 TAKE_BYTES: Final = 1024 * 1024
@@ -30,8 +31,10 @@ log = structlog.get_logger()
 class Sink:
     """One place."""
 
-    def __init__(self, name: str, kinds: Collection[Kind], most_bytes: int) -> None:
+    def __init__(self, name: str, kinds: Collection[Kind], most_bytes: int, format: Format | None = None) -> None:
+        """`format`: of access records; None: JSON, as they come."""
         self.name = name
+        self.format = format
         self.kinds = frozenset(kinds)
         self.waiting = Waiting(most_bytes)
         self.trouble = ""

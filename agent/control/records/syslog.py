@@ -23,6 +23,7 @@ from agent.control.records.reading import Line, lines_of, rfc3339
 from agent.control.records.shown import Shown, reason_of
 from agent.control.records.sink import Sink
 from agent.control.records.waiting import Batch, Kind
+from agent.requests.format import Format
 from agent.settings.sinks import Place
 from registry.backoff import Backoff
 
@@ -67,9 +68,17 @@ class Datagrams(Sink):
     """To a port, or to a socket of this host."""
 
     def __init__(
-        self, place: Place, name: str, kinds: Collection[Kind], most_bytes: int, *, facility: int, host: str
+        self,
+        place: Place,
+        name: str,
+        kinds: Collection[Kind],
+        most_bytes: int,
+        *,
+        facility: int,
+        host: str,
+        format: Format | None = None,
     ) -> None:
-        super().__init__(name, kinds, most_bytes)
+        super().__init__(name, kinds, most_bytes, format)
         self._place = place
         self._header = Header(facility, host)
         self._sock: trio.socket.SocketType | None = None
@@ -80,7 +89,7 @@ class Datagrams(Sink):
         of the first; a socket that takes nothing is waited for."""
         now = time.time()
         for batch in batches:
-            for message in await _messages(self._header, batch, now):
+            for message in await _messages(self._header, batch, now, self.format):
                 sent = await self._send(message)
                 self.account(batch.kind, sent, not sent)
 
@@ -161,9 +170,10 @@ class Stream(Sink):
         facility: int,
         host: str,
         shown: Shown | None = None,
+        format: Format | None = None,
     ) -> None:
         """`shown`: what is shown and believed over TLS; None: it is plain TCP."""
-        super().__init__(name, kinds, most_bytes)
+        super().__init__(name, kinds, most_bytes, format)
         self._place = place
         self._shown = shown
         self._header = Header(facility, host)
@@ -176,7 +186,7 @@ class Stream(Sink):
         """On one connection after the other, until it is all sent."""
         now = time.time()
         for batch in batches:
-            for chunk in _chunks(await _messages(self._header, batch, now)):
+            for chunk in _chunks(await _messages(self._header, batch, now, self.format)):
                 await self._send(b"".join(map(counted, chunk)))
                 self.account(batch.kind, len(chunk))
 
@@ -267,9 +277,9 @@ async def _accepted(tls: trio.SSLStream[trio.SocketStream]) -> None:
             raise trio.BrokenResourceError("the receiver has closed the connection before anything was sent")
 
 
-async def _messages(header: Header, batch: Batch, now: float) -> list[bytes]:
+async def _messages(header: Header, batch: Batch, now: float, format: Format | None) -> list[bytes]:
     """In a thread: there may be thousands."""
-    return await trio.to_thread.run_sync(lambda: [header.message(line) for line in lines_of(batch, now)])
+    return await trio.to_thread.run_sync(lambda: [header.message(line) for line in lines_of(batch, now, format)])
 
 
 def _chunks(messages: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import trio
 
+from agent.control.asking.answering import Answering
 from agent.control.mesh.table import Table
 from agent.control.records.records import Records
+from agent.control.traffic.following import Following
 from agent.control.traffic.peers import Peers
 from agent.control.traffic.request_store import FindSecret, RequestStore
 from agent.control.traffic.shadow import ShadowTallies
@@ -32,6 +34,7 @@ class Traffic:
         tell: Callable[[list[Transition]], None],
         peers: Peers,
         records: Records,
+        answering: Answering,
     ) -> None:
         """`secret` and `receivers`: which secrets there are for brokers, and who may be sent them. `tell` is handed
         what breakers and ejectors turned to."""
@@ -41,11 +44,13 @@ class Traffic:
             settings.state_path / "topics", settings.topics.max_bytes, Targets(settings.hooks.allow), secret, receivers
         )
         self._records = records
+        self.following = Following(settings.host, answering, recorded=records.wants("access"))
         self.transitions = Transitions(tell)
 
     def on_records(self, lines: bytes, count: int) -> None:
         """What workers say of requests that ended."""
         self._records.offer("access", lines, count)
+        self.following.on_records(lines)
 
     def on_peer(self, told: Peer) -> tuple[int, bytes]:
         """What another agent asks this one: status and body."""
@@ -53,6 +58,8 @@ class Traffic:
 
     def start(self, nursery: trio.Nursery, fleet: Fleet) -> None:
         """Everything that goes on by itself."""
+        self.following.connect(fleet.publish)
+        nursery.start_soon(self.following.run)
         nursery.start_soon(self.limits.run, fleet)
         nursery.start_soon(self.shadow.run)
         nursery.start_soon(self.requests.run)

@@ -64,8 +64,10 @@ class Fleet:
         feed: Callable[[], Feed],
         trust: Callable[[], frames.Trust] = frames.Trust,
         keys: Callable[[], Iterable[frames.IssuerKeys]] = tuple,
+        follows: Callable[[], Iterable[frames.Follow]] = tuple,
         on_records: Callable[[bytes, int], None],
         on_spans: Callable[[bytes, int], None] = lambda lines, count: None,
+        on_followed: Callable[[frames.Followed], None] = lambda told: None,
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
@@ -79,7 +81,8 @@ class Fleet:
         hang_s: float = HANG_S,
     ) -> None:
         """`count` is of workers. `callers`: listeners of callers' own, which all workers share, with whose they are.
-        `configuration`, `trust` and `keys` give what a newcomer has to know; `feed` makes what it is told of the table.
+        `configuration`, `trust`, `keys` and `follows` give what a newcomer has to know; `feed` makes what it is told of
+        the table.
         `inherited…`: of the process before (`SharedCounts`, its workers, `Ledger`). `hang_s`: how long a worker may be
         silent, in seconds."""
         self._outbound = outbound
@@ -89,10 +92,12 @@ class Fleet:
         self._configuration = configuration
         self._trust = trust
         self._keys = keys
+        self._follows = follows
         self._make_feed = feed
         self._talk = Conversation(
             on_records=on_records,
             on_spans=on_spans,
+            on_followed=on_followed,
             on_happened=on_happened,
             on_compared=on_compared,
             on_peer=on_peer,
@@ -185,7 +190,7 @@ class Fleet:
         worker = Worker(index, process, trio.socket.from_stdlib_socket(ours), self._make_feed())
         self.workers[index] = worker
         self._recount()
-        known: list[ToWorker] = [self._configuration(), self._trust(), *self._keys()]
+        known: list[ToWorker] = [self._configuration(), self._trust(), *self._keys(), *self._follows()]
         worker.send(b"".join(map(framing.encode, known)))
         worker.feed()
         try:

@@ -68,7 +68,7 @@ class OriginLane(Lane):
 class SecuredConnection(ClientConnection):
     """One of them."""
 
-    __slots__ = ("_handshake", "_shown_until_s", "_vault", "fresh", "identity", "spent")
+    __slots__ = ("_began", "_handshake", "_shown_until_s", "_vault", "fresh", "identity", "spent")
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class SecuredConnection(ClientConnection):
         self._vault = vault
         self._handshake: Handshake | None = None
         self._shown_until_s = 0.0
+        self._began = 0.0
+        """When the handshake did."""
         self.fresh = True
         """Whether nothing was answered yet."""
         self.spent = False
@@ -109,7 +111,7 @@ class SecuredConnection(ClientConnection):
             return
         assert way is not None
         self.reactor.remove(self.fd)
-        self._shown_until_s = way.ends_s
+        self._shown_until_s, self._began = way.ends_s, self.reactor.now
         outcome = Outcome(self._on_secured, self._on_refused)
         try:
             self._handshake = Handshake(self.reactor, sock, way.context, way.judge, outcome, sni=way.sni)
@@ -124,6 +126,8 @@ class SecuredConnection(ClientConnection):
         self._events = READ
         self.reactor.add(self.fd, self.on_event, READ)
         self._vault.hold(self, held=True)
+        if self.attempt is not None:
+            self.attempt.tls_s = self.reactor.now - self._began
         self.on_ready()
         if not self.closed and sock.pending():
             self.on_event(READ)

@@ -317,4 +317,4 @@ class ServerConnection(Answered):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.close()
         if exchange is not None:
-            exchange.on_client_gone()
+            exchange.on_cut()

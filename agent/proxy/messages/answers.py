@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.proxy.messages.flags import AGENT_FULL, flag_of
+
 _HEADER_BYTES: Final = 400
 ALLOW: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 """Of an agent itself; services may take others, which it passes on."""
@@ -27,11 +29,18 @@ class Refusal(NamedTuple):
     retry_after_s: int = 0
     unsent: bool = False
     """Proven: no instance saw any of this request."""
+    flag: str = ""
+    """Whose fault it is (`agent.proxy.messages.flags`); empty: what follows from policy and status."""
+
+    @property
+    def whose(self) -> str:
+        """Its flag."""
+        return self.flag or flag_of(self.policy, self.status)
 
 
-FULL: Final = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True)
+FULL: Final = Refusal(503, "agent", "this agent has as many connections as it may", 1, unsent=True, flag=AGENT_FULL)
 """There is no place for another connection."""
-OUT_OF_DESCRIPTORS: Final = Refusal(503, "agent", "this agent is out of descriptors", 1, unsent=True)
+OUT_OF_DESCRIPTORS: Final = Refusal(503, "agent", "this agent is out of descriptors", 1, unsent=True, flag=AGENT_FULL)
 
 
 def header_text(text: str) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.messages.answers import header_text
+from agent.proxy.messages.flags import flag_of
 from agent.proxy.messages.head import (
     REBUILT,
     SHOAL_CALLER,
@@ -34,6 +35,7 @@ from agent.proxy.messages.head import (
     is_word,
 )
 
+_POLICY_CHARS: Final = 32
 _ID_BYTES: Final = 256
 """Of a request's id that are said to its caller."""
 
@@ -136,3 +138,11 @@ def passed_on(response: ResponseHead, attempts: int, enough: str) -> list[bytes]
         b"x-shoal-reason: %b\r\n" % header_text(f"{told}; {enough}" if enough else told),
         b"x-shoal-attempts: %d\r\n" % attempts,
     ]
+
+
+def far_flag(response: ResponseHead) -> str:
+    """Whose fault another agent's refusal was, by its policy; empty where the answer is the service's own."""
+    for field in response.special:
+        if field.code == SHOAL_POLICY:
+            return flag_of(field.value.decode("latin-1")[:_POLICY_CHARS], response.status)
+    return ""

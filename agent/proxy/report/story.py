@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from agent.proxy.messages import flags
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.presented import Presented
 from policies.decision import Decision, Forward, Redirect, Respond
@@ -82,7 +83,8 @@ def no_endpoint(service: str, forward: Forward | None) -> Refusal:
     """The service is known, but nothing can take the request."""
     name = (forward.service if forward is not None else None) or service
     subset = f" with {forward.subset}" if forward is not None and forward.subset is not None else ""
-    return Refusal(503, "endpoint", f"no endpoint of {name}{subset} can take the request", 1, unsent=True)
+    reason = f"no endpoint of {name}{subset} can take the request"
+    return Refusal(503, "endpoint", reason, 1, unsent=True, flag=flags.SERVICE_NO_ENDPOINT)
 
 
 def found(policies: Policies, service: str, endpoints: int, revision: int) -> Entry:

@@ -224,8 +224,7 @@ class Attempt(Dialling):
 
     def on_connected(self) -> None:
         """The endpoint's connection is there."""
-        assert self.up is not None
-        self.send(self.up)
+        self.send(self.dialled(self.exchange.reactor.now))
 
     def send(self, up: Upstream) -> None:
         """The request, by this connection."""

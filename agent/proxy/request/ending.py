@@ -50,7 +50,7 @@ class Ending(Traced):
         elif not refuse.counted:
             count(self.service.stats.refused, refusal.policy)
         self.learn_of(refusal)
-        self.why = refusal.reason
+        self.why, self.flag = refusal.reason, refusal.whose
         said = self.say(refuse)
         if refuse.resets:
             self.status = refusal.status
@@ -87,8 +87,9 @@ class Ending(Traced):
         self.over = True
         if self.stands_at != INFINITY:
             self.reactor.wheel.forget(self)
-        if self.attempt is not None:
-            self.attempt.give_back()
+        last = self.attempt
+        if last is not None:
+            last.give_back()
             self.attempt = None  # they refer to each other: garbage that only a collection would find
         self.forget_tunnel()
         if self.hearing is not None:
@@ -109,7 +110,7 @@ class Ending(Traced):
             stats.bytes_out += self.bytes_out
             self._signal(stats.signals, duration_s)
         if self.runtime.recorder.wanted:
-            self.record(duration_s)
+            self.record(duration_s, last)
         if self.denied is not None or self.accounts:
             self.account(duration_s)
         self.down.on_handler_end()

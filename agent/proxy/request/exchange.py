@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.proxy.messages import answers, words
+from agent.proxy.messages import answers, flags, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import (
     PROXY_AUTHORIZATION,
@@ -169,6 +169,8 @@ class Exchange(Ending):
         """Count."""
         state = phase.state
         state.stats.note_met(phase.kind, what(verdict))
+        if self.runtime.recorder.wanted:
+            self.note_verdict(phase.kind, what(verdict))
         if isinstance(verdict, TurnAway):
             note_shed(self.reactor, state, verdict.reason)
 
@@ -238,6 +240,9 @@ class Exchange(Ending):
     def relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """Pass an answer on."""
         self.status = head.status
+        self.answered_at = self.reactor.now
+        if head.status >= 400 and attempt.endpoint.via:
+            self.flag = words.far_flag(head)
         attempt.observe(self.outcome(attempt, head), whole=complete)
         self.prove(head.status)
         self.begin_answer(head, self.extra_response_fields(head), body, complete)
@@ -284,36 +289,40 @@ class Exchange(Ending):
     ) -> None:
         """An attempt came to nothing, and there is no other."""
         if self.response_began:
-            self._break_off("upstream closed in the middle of its answer", attempt, ejector.RESET)
+            reason = "upstream closed in the middle of its answer"
+            self._break_off(reason, flags.SERVICE_CUT, attempt, ejector.RESET)
             return
         attempt.observe(outcome_of_failure(failure))
         if timed_out:
             self.prove(504)
-            self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=not sent)))
+            flag = flags.SERVICE_TIMEOUT if sent else flags.SERVICE_CONNECT_TIMEOUT
+            self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=not sent, flag=flag)))
         elif not sent:
-            whose = "tls" if attempt.insecure else "endpoint"
+            whose, flag = "endpoint", flags.SERVICE_CONNECT
+            if attempt.insecure:
+                whose, flag = "tls", flags.SERVICE_INSECURE
             if attempt.unable:
-                whose = "agent"
+                whose, flag = "agent", flags.AGENT_UNABLE
                 self.part()
-            self.refuse(Refuse(Refusal(503, whose, reason, retry_after_s=1, unsent=True)))
+            self.refuse(Refuse(Refusal(503, whose, reason, retry_after_s=1, unsent=True, flag=flag)))
         else:
             self.refuse(Refuse(Refusal(502, "endpoint", reason)))
 
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         if self.response_began:
-            self._break_off(reason, attempt, ejector.GATEWAY)
+            self._break_off(reason, flags.SERVICE_BROKEN, attempt, ejector.GATEWAY)
             return
         attempt.observe(ejector.GATEWAY)
         self.prove(502)
         self.refuse(Refuse(Refusal(502, "http", reason)))
 
-    def _break_off(self, why: str, failed: Attempt | None = None, outcome: int = ejector.OK) -> None:
+    def _break_off(self, why: str, flag: str, failed: Attempt | None = None, outcome: int = ejector.OK) -> None:
         """The answer cannot be brought to its end, and must not look as if it had been; `failed`: by the endpoint's
         fault."""
         if failed is not None:
             self.break_proof(failed, outcome)
-        self.why = why
+        self.why, self.flag = why, flag
         self.down.abort()  # first: the end alone would close the connection as behind a whole answer
         self.end()
 
@@ -324,23 +333,30 @@ class Exchange(Ending):
         held_up = self.is_held_up
         attempt = self.cut()
         if self.plan is None:
-            self.refuse(Refuse(Refusal(503, "agent", "this agent has not learnt the mesh yet", 1, unsent=True)))
+            reason, flag = "this agent has not learnt the mesh yet", flags.AGENT_NO_TABLE
+            self.refuse(Refuse(Refusal(503, "agent", reason, 1, unsent=True, flag=flag)))
         elif self.response_began:
             failed = None if whole or self.switched or self.down.full else attempt
-            self._break_off(self.unfinished(limit), failed, ejector.TIMEOUT)
+            flag = flags.CLIENT_SLOW if self.down.full else self._late() if whole else flags.SERVICE_CUT
+            self._break_off(self.unfinished(limit), flag, failed, ejector.TIMEOUT)
         elif not self.request_sent and not whole and not held_up:
             self.refuse(Refuse(Refusal(408, "timeout", "the request's body stopped coming")))
         else:
             self.give_up(attempt, late=not whole)
             waits = attempt is not None and attempt.waits
             reason = f"{'no connection was free' if waits else 'no answer'} within {limit}"
-            self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=self.attempts == 0)))
+            flag = flags.SERVICE_BUSY if waits else self._late()
+            self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=self.attempts == 0, flag=flag)))
+
+    def _late(self) -> str:
+        """Whose fault it is that there is no answer yet: who called may have asked for less than documents allow."""
+        return flags.CLIENT_DEADLINE if self.asked_deadline <= self.reactor.now else flags.SERVICE_TIMEOUT
 
     def on_bad_request(self, status: int, reason: str) -> None:
         """The rest of the request cannot be read in one way only."""
         self.cut()
         if self.response_began:
-            self._break_off(reason)
+            self._break_off(reason, flags.CLIENT_MALFORMED)
         else:
             self.refuse(Refuse(Refusal(status, "http", reason)))
 
@@ -349,5 +365,12 @@ class Exchange(Ending):
         attempt = self.cut()
         if not self.response_began:
             self.give_up(attempt)
-        self.why = self.why or "the client went away"
+        if not self.why:
+            self.why, self.flag = "the client went away", flags.CLIENT_GONE
         self.end()
+
+    def on_cut(self) -> None:
+        """This agent gives the client's connection up, by no wish of its own."""
+        if not self.why:
+            self.why, self.flag = "this agent closed the connection", flags.AGENT_CUT
+        self.on_client_gone()

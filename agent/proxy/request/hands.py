@@ -123,6 +123,9 @@ class Hands(Subject):
         else:
             self.entered = phase if self.entered is None else Both(phase, self.entered)
 
+    def note_verdict(self, kind: str, what: str) -> None:
+        """A phase had something to say: for its record, if it has one."""
+
     def carry_out(self, verdict: Verdict) -> bool:
         """Do what a phase says; whether the request goes on."""
         raise NotImplementedError

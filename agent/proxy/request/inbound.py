@@ -7,7 +7,7 @@ too much (`x-shoal-shed`), and that agent decides.
 
 from __future__ import annotations
 
-from agent.proxy.messages import words
+from agent.proxy.messages import flags, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
 from agent.proxy.phases.verdict import Refuse
@@ -63,7 +63,8 @@ class Inbound(Exchange):
         if called == service:
             return None
         proven = called or "this agent itself"
-        return Refusal(421, "tls", f"this connection is to {proven}, and the request to {service}", unsent=True)
+        reason = f"this connection is to {proven}, and the request to {service}"
+        return Refusal(421, "tls", reason, unsent=True, flag=flags.CLIENT_MISDIRECTED)
 
     def tally(self) -> Connections | None:
         """Breakers count connections at the callers'."""

@@ -20,9 +20,10 @@ from typing import Final
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.messages.origin import trace_id
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Consult, Refuse, Verdict
-from agent.proxy.report.access import MAX_USER_AGENT
+from agent.proxy.report.access import MAX_HEADER, MAX_USER_AGENT, chance_of
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
@@ -30,7 +31,22 @@ from agent.proxy.stream import Stream
 from agent.proxy.table.connections import Connections
 from agent.proxy.table.outliers import hangs, observe, outcome_of, usual_s
 from policies.kinds.authz.judge import Answer, Asked, Judge
+from policies.kinds.log.decide import REDACTED
 from policies.kinds.outlier import ejector
+
+MOST_NOTES: Final = 16
+"""Of what phases said, and of tries that failed, in one record."""
+MAX_NOTE: Final = 120
+RECORDED: Final = {True: "recorded", False: "left out"}
+HIDDEN: Final = REDACTED.encode()
+OUTCOMES: Final = {
+    ejector.SERVER_ERROR: "it failed",
+    ejector.GATEWAY: "502 to 504, or no HTTP",
+    ejector.CONNECT: "no connection",
+    ejector.RESET: "broken off",
+    ejector.TIMEOUT: "no answer in time",
+}
+"""How tries fail, for people."""
 
 NO_ROOM: Final = ("shed", "breaker")
 """Whose refusals say that a service has no room."""
@@ -39,7 +55,7 @@ NO_ROOM: Final = ("shed", "breaker")
 class Judged(Relay):
     """A request by which others are judged."""
 
-    __slots__ = ("attempts", "hearing", "proof", "proof_s", "why")
+    __slots__ = ("_failed", "_verdicts", "attempts", "flag", "hearing", "proof", "proof_s", "why")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
@@ -50,6 +66,12 @@ class Judged(Relay):
         """How long the service took, with all tries."""
         self.why = ""
         """What ended it, other than an endpoint's answer."""
+        self.flag = ""
+        """Whose fault that is (`agent.proxy.messages.flags`); empty: nobody's, or an instance has answered."""
+        self._verdicts: list[str] | None = None
+        """What phases have said of it, and"""
+        self._failed: list[str] | None = None
+        """which tries came to nothing; where anybody wants a record."""
         self.hearing: Hearing | None = None
         """It waits for somebody's answer on whom a phase depends."""
 
@@ -59,6 +81,8 @@ class Judged(Relay):
 
     def judge(self, attempt: Attempt, outcome: int, latency_s: float) -> None:
         """By its breaker, and beside the others."""
+        if outcome != ejector.OK and self.runtime.recorder.wanted:
+            self._note_failed(attempt, outcome)
         target, gated = self.target, attempt.gated
         if target is not None and (gated or target.ejector is not None or target.audits is not None):
             now = self.reactor.now
@@ -215,27 +239,62 @@ class Judged(Relay):
             told = said._replace(unsent=False) if said is not None else None
             self.refuse(Refuse(refusal._replace(unsent=False), what=verdict.what, by=verdict.by, said=told))
             return
-        self.why = f"{refusal.reason}, since its rules have changed"
+        self.why, self.flag = f"{refusal.reason}, since its rules have changed", refusal.whose
         self.down.abort()
         self.end()
 
     def on_cut_off(self, verdict: Refuse) -> None:
         """It was let in, and is not any more."""
 
-    def record(self, duration_s: float) -> None:
-        """Its line in the access log, once it is over."""
-        request, recorder = self.request, self.runtime.recorder
+    # Its line in the access log.
+
+    def note_verdict(self, kind: str, what: str) -> None:
+        """A phase had something to say."""
+        if self._verdicts is None:
+            self._verdicts = []
+        if len(self._verdicts) < MOST_NOTES:
+            self._verdicts.append(f"{kind}: {what}"[:MAX_NOTE])
+
+    def _note_failed(self, attempt: Attempt, outcome: int) -> None:
+        if self._failed is None:
+            self._failed = []
+        if len(self._failed) < MOST_NOTES:
+            self._failed.append(f"{attempt.endpoint.id}: {OUTCOMES.get(outcome, 'failed')}"[:MAX_NOTE])
+
+    def record(self, duration_s: float, last: Attempt | None) -> None:
+        """Once it is over, where anybody wants records. `last`: the try that was under way, if there was one."""
+        request, recorder, plan, service = self.request, self.runtime.recorder, self.plan, self.service
+        trace = trace_id(request)
+        logging = None
+        taken = True
+        if plan is not None and service is not None:
+            chance = chance_of(trace or self.request_id)
+            flagged = self.flag != ""
+            logging = plan.logging
+            if logging is not None:
+                taken = logging.takes(self.status, flagged, duration_s, request.target, chance)
+            watched = plan.watched.logging if plan.watched is not None else None
+            if watched is not None and plan.watched is not None:
+                would = watched.takes(self.status, flagged, duration_s, request.target, chance)
+                key = plan.watched.policies["log"].key
+                service.stats.note_audit("log", key, RECORDED[taken], RECORDED[would])
         user_agent = b""
+        headers: list[tuple[bytes, bytes]] | None = None
         for field in request.fields:
-            if field.name == b"user-agent":
+            name = field.name
+            if name == b"user-agent":
                 user_agent = field.value[:MAX_USER_AGENT]
-                break
+            if logging is not None and name in logging.headers:
+                if headers is None:
+                    headers = []
+                hidden = logging.hides(name) or self.is_secret(name.decode("latin-1"))
+                headers.append((name, HIDDEN if hidden else field.value[:MAX_HEADER]))
         recorder.record(
             (
                 recorder.epoch + self.started,
                 self.inbound,
                 self.caller if self.stranger is None else self.stranger.id,
-                self.service.name if self.service is not None else "",
+                service.name if service is not None else "",
                 self.endpoint.id if self.endpoint is not None else "",
                 request.method,
                 request.host,
@@ -250,7 +309,18 @@ class Judged(Relay):
                 self.down.peer.address,
                 "HTTP/1.0" if request.http10 else "HTTP/1.1",
                 user_agent,
-            )
+                self.flag,
+                trace,
+                self.answered_at - self.started if self.answered_at >= 0.0 else -1.0,
+                last.queue_s if last is not None else 0.0,
+                last.connect_s if last is not None else 0.0,
+                last.tls_s if last is not None else 0.0,
+                self._verdicts,
+                self._failed,
+                headers,
+                logging,
+            ),
+            taken,
         )
 
 

@@ -10,7 +10,7 @@ Laws
 
 from __future__ import annotations
 
-from agent.proxy.messages import words
+from agent.proxy.messages import flags, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import VIA, RequestHead
 from agent.proxy.phases.verdict import Refuse
@@ -118,7 +118,8 @@ class Leaving(Shaped):
         """Its host's address is not found in time, or as for any request."""
         if self._resolving:
             self._resolving = False
-            self.refuse(Refuse(Refusal(504, "egress", "no address was found in time", unsent=True)))
+            flag = flags.SERVICE_NO_ENDPOINT
+            self.refuse(Refuse(Refusal(504, "egress", "no address was found in time", unsent=True, flag=flag)))
         else:
             super().on_client_timeout()
 

@@ -94,12 +94,14 @@ class Kept:
 class Relay(Party):
     """The bodies of one exchange."""
 
-    __slots__ = ("_kept", "_tunnel", "attempt", "due", "status")
+    __slots__ = ("_kept", "_tunnel", "answered_at", "attempt", "due", "status")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.attempt: Attempt | None = None
         """Under way, or the one whose answer is relayed."""
+        self.answered_at = -1.0
+        """When the head of the answer came that is passed on; negative: none has."""
         self.due = INFINITY
         """When the client's side is next told that nothing came in time (monotonic seconds)."""
         self.status = 0
@@ -287,6 +289,7 @@ class Relay(Party):
     def on_switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101, or 200 to CONNECT: from here on bytes go both ways, unread."""
         self.status = head.status
+        self.answered_at = self.reactor.now
         attempt.observe(ejector.OK)
         assert self.plan is not None
         self._tunnel = Tunnel(self, self.plan.timeouts.tunnel_s)

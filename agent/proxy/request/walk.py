@@ -73,6 +73,8 @@ class Walk(Known):
         """Do it; False: the request goes on no further from here, for it was answered, waits, or took another way."""
         if isinstance(verdict, Decision):
             self.rule = verdict.rule
+            if self.runtime.recorder.wanted:
+                self.note_verdict("route", verdict.rule)
             return self._follow(verdict.action)
         if isinstance(verdict, Refuse):
             self.let_go()

@@ -39,6 +39,8 @@ from policies.kinds.export import decide as export
 from policies.kinds.export.document import Export
 from policies.kinds.fault import decide as fault
 from policies.kinds.fault.document import FaultPolicy
+from policies.kinds.log import decide as log
+from policies.kinds.log.document import Log
 from policies.kinds.outlier import decide as outlier
 from policies.kinds.outlier import ejector
 from policies.kinds.outlier.document import Outlier
@@ -62,7 +64,7 @@ from policies.language.document import Document
 _KNOWN: Final = frozenset(
     (
         *("path", "authn", "authz", "audit", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
-        *("outlier", "shed", "balance", "retry", "shadow", "trace"),
+        *("outlier", "shed", "balance", "retry", "shadow", "trace", "log"),
     )
 )
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -121,6 +123,7 @@ class Asked:
         "judges",
         "knowing",
         "limits",
+        "logging",
         "met",
         "paths",
         "policies",
@@ -207,6 +210,10 @@ class Asked:
         """What becomes of its traces; None: they go on as they are."""
         if document_of(policies, "trace", Trace) is not None:
             self.tracing = once("trace", policies, _tracing(Scope(state.name, share)))
+        self.logging: log.Compiled | None = None
+        """Which access records there are; None: no document says anything of it."""
+        if document_of(policies, "log", Log) is not None:
+            self.logging = once("log", policies, log.compile)
         self.tls = _tls(policies)
         self.exports = _exports(policies)
         """Hosts that take callers of other trust domains in."""

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from agent.proxy.messages import flags
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.report.news import News
 from agent.proxy.table.plan import Plan
@@ -120,14 +121,14 @@ class _Asked:
         shown = _shown(name, port)
         if not addresses:
             reason = f"no service {name!r} in this mesh, and outside of it no address of {name} is known: {why}"
-            self._done(Refusal(404, "egress", reason, unsent=True))
+            self._done(Refusal(404, "egress", reason, unsent=True, flag=flags.CLIENT_NO_SERVICE))
             return
         for address in addresses:
             if hands_out_credentials(address) and not (self._named and address == name):
                 self._done(_metadata(shown))
                 return
             if port in self._foreign.own_ports and is_ours(address):
-                self._done(Refusal(508, "egress", f"{shown} is this agent itself", unsent=True))
+                self._done(Refusal(508, "egress", f"{shown} is this agent itself", unsent=True, flag=flags.AGENT_LOOP))
                 return
         self._done(self._foreign.learn(name, port, addresses[:MOST_ADDRESSES], self._now))
 

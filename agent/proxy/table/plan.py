@@ -92,6 +92,7 @@ class Plan:
         "leaving",
         "limits",
         "local",
+        "logging",
         "longest",
         "outbound",
         "outlier",
@@ -169,6 +170,8 @@ class Plan:
         self.shadow, self.shed = asked.shadow, asked.shed
         self.auditing = asked.auditing
         """What is recorded of its requests; None: no document says anything of it."""
+        self.logging = asked.logging
+        """Which of its requests have an access record; None: each."""
         watched = self.watched
         self.accounts = asked.auditing is not None or (watched is not None and watched.auditing is not None)
         """Whether any document says so, be it one that is only watched."""
@@ -233,6 +236,7 @@ class Plan:
         self.judges = before.judges
         self.auditing, self.accounts = before.auditing, before.accounts
         self.tracing, self.traces = before.tracing, before.traces
+        self.logging = before.logging
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest

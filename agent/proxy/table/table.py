@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agent.frames import EndpointFrame, PolicyFrame, Uncompiled
+from agent.proxy.messages import flags
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.closed import Closed
 from agent.proxy.phases.subject import Subject
@@ -327,7 +328,7 @@ class Table:
             if endpoint is None and known is not None:
                 endpoint = known.local.get(self._other_name(identity))
             if endpoint is None:
-                return Refusal(503, "endpoint", f"{service}/{identity} is not on this host", 1, unsent=True)
+                return _none_here(f"{service}/{identity} is not on this host")
             return Endpoint(
                 endpoint.service,
                 endpoint.id,
@@ -339,7 +340,7 @@ class Table:
             )
         candidates = [e for e in plan.local.values() if e.healthy and not e.draining] or list(plan.local.values())
         if not candidates:
-            return Refusal(503, "endpoint", f"no instance of {plan.service} is on this host", 1, unsent=True)
+            return _none_here(f"no instance of {plan.service} is on this host")
         return rng.choice(candidates)
 
     def _plan(self, service: str) -> Plan | None:
@@ -381,3 +382,7 @@ def service_name(host: bytes) -> str:
         return parse_service(text.partition(":")[0].rstrip("."))
     except ValueError:
         return ""
+
+
+def _none_here(reason: str) -> Refusal:
+    return Refusal(503, "endpoint", reason, 1, unsent=True, flag=flags.SERVICE_NO_ENDPOINT)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.msgpack import encode
 
 from agent import frames, framing
+from agent.requests.filter import Filter
 from policies.kinds.shadow.answer import Asked
 from tests.support.playbook import Playbook
 
@@ -121,6 +122,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
         {"pets.production": {"each": {"7f": 1.0}}},
         {"pets.production": {"each": {"7f": 4.0}}},
     ),
+    frames.Follow({"7": Filter("*.production", ("5xx",), 0.2, "/cats", "shop.production", failed=True)}),
     frames.Drain(5.0),
     frames.Ready(1, "compiled", changes=True),
     frames.Runs(7, [frames.Uncompiled("*", "$.rules", "no", "route")]),
@@ -130,6 +132,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
     frames.Records(1, b"{}\n"),
     frames.Spans(1, b"{}\n"),
+    frames.Followed("7", 1, b"{}\n", 2),
     frames.Audited(1, b"{}\n", {"full": 2}, 7),
     frames.KeyMissed("https://login"),
     frames.Compared("s", 7, Asked("GET", "/", "id"), {}),

@@ -187,6 +187,10 @@ class AgentState(Base, frozen=True, kw_only=True):
     audit: Annotated[
         dict[str, Any], Meta(description="Its audit log: how far it is, and what keeps it from being written")
     ] = msgspec.field(default_factory=dict)
+    followed: Annotated[
+        dict[str, int],
+        Meta(description="Requests as they end: `filters` that somebody follows, and how many were `lost` to them"),
+    ] = msgspec.field(default_factory=dict)
     issuers: Annotated[
         list[dict[str, Any]], Meta(description="Of tokens: whose keys it fetches, and how old they are")
     ] = msgspec.field(default_factory=list)

@@ -20,6 +20,7 @@ from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
 from agent.control.admin.v1.problem import ROOT, problem
+from agent.control.admin.v1.requests import RequestsOperation
 from agent.control.admin.v1.scale import ScaleApi
 from agent.control.admin.v1.wide import Wide
 from agent.control.host.rights import Right
@@ -132,6 +133,7 @@ class V1:
             *(operation for operations in fanned.values() for operation in operations),
             scale.operation(),
             FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
+            RequestsOperation(parts.mesh.table, parts.fanout).operation(),
             Operation(
                 "POST",
                 "/explain",

@@ -17,12 +17,14 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.control.admin.door import Answer, Door, TooMuch, read_json
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
+from agent.visible import visible_json
 from policies.language.document import convert
 from policies.language.plain import Flaw
 
@@ -70,10 +72,13 @@ class Operation(NamedTuple):
     takes: type[msgspec.Struct] | None = None
     """What the body is; None: there is none."""
     fanned: bool = False
+    right: Right = Right.LOOK
+    bulk: bool = False
+    """Whether its answers may be so long that they are written in a thread; they have no tag."""
 
     def door(self) -> Door:
-        """For whoever may look."""
-        return Door(self.method, f"{ROOT}{self.path}", self._answer, Right.LOOK, problem)
+        """For whoever has the right."""
+        return Door(self.method, f"{ROOT}{self.path}", self._answer, self.right, problem)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -83,6 +88,8 @@ class Operation(NamedTuple):
             return problem(413 if isinstance(flaw, TooMuch) else 400, flaw.reason, flaw.path)
         except Trouble as trouble:
             return problem(trouble.status, trouble.detail, trouble.path)
+        if self.bulk:
+            return Response(await trio.to_thread.run_sync(_written, told), media_type=JSON)
         return _answered(request, told)
 
     async def _body(self, request: Request) -> Any:
@@ -122,6 +129,11 @@ def _read(kind: Any, text: str) -> Any:
     if kind is bool and text in ("true", "false"):
         return text == "true"
     return text
+
+
+def _written(told: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
+    """In a thread."""
+    return visible_json(msgspec.json.encode(told).decode("utf-8", "replace")).encode() + b"\n"
 
 
 def _answered(request: Request, told: msgspec.Struct | Sequence[msgspec.Struct]) -> Response:

@@ -44,6 +44,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "health": {"http": {"path": "/"}},
     "audit": {"requests": "all"},
     "scale": {"up": [{"pending": 5}]},
+    "log": {"share": 0.5},
     "webhook": {"hooks": {"x": {"events": ["instance.gone"], "target": {"url": "https://example.com/"}}}},
 }
 BAD = b'{"mode": "enforced"}'
