@@ -77,7 +77,7 @@ class Admin(Part, frozen=True, kw_only=True):
 
 
 class MetricsPart(Part, frozen=True, kw_only=True):
-    """`[metrics]`: metrics and readiness for whoever can connect, by whatever name, and nothing else."""
+    """`[metrics]`: metrics, readiness and where other agents are scraped, for whoever can connect, by whatever name."""
 
     listen: str = ""
     """Besides the admin port, which has them too; empty: nowhere."""

@@ -27,6 +27,7 @@ from scripts.benchmark import (
     machine,
     mtls,
     scale,
+    scrape,
     stream,
     telemetry,
 )
@@ -53,6 +54,7 @@ class Section(StrEnum):
     AUTHZ = "authz"
     EVENTS = "events"
     MTLS = "mtls"
+    SCRAPE = "scrape"
     TELEMETRY = "telemetry"
     ALL = "all"
 
@@ -68,6 +70,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.AUTHZ: authz,
     Section.EVENTS: events,
     Section.MTLS: mtls,
+    Section.SCRAPE: scrape,
     Section.TELEMETRY: telemetry,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
