@@ -18,6 +18,8 @@ USE_S: Final = 1800
 GO_SPIFFE: Final = "v2.9.0"
 SPIRE: Final = "v1.13.3"
 OPA: Final = "v1.22.3"
+OTELCOL: Final = "v0.165.0"
+JAEGER: Final = "v1.76.0"
 RECORDED: Final = ("tests/agent/hooks", "tests/agent/control/events/test_histories.py")
 
 
@@ -106,6 +108,26 @@ def paths(folder: Path) -> Attempt:
     return Attempt(("go", "mvn", "java"), fetch, use, {"SHOAL_PATH_JUDGES": str(folder)})
 
 
+def otelcol(folder: Path) -> Attempt:
+    """A collector, by OpenTelemetry's own builder, of its own modules: it prints the traces that agents send."""
+    manifest = (ROOT / "scripts" / "interoperation" / "collector" / "otelcol.yaml").read_text()
+    (folder / "otelcol.yaml").write_text(manifest.replace("VERSION", OTELCOL))
+    steps = [f"GOBIN=$PWD/bin go install go.opentelemetry.io/collector/cmd/builder@{OTELCOL}"]
+    steps += ["bin/builder --config otelcol.yaml"]
+    fetch = ["bash", "-c", f"cd {shlex.quote(str(folder))} && {' && '.join(steps)}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/system/test_trace_collectors.py", "-k", "opentelemetry"]
+    return Attempt(("go",), fetch, use, {"SHOAL_OTELCOL": str(folder / "dist" / "otelcol")})
+
+
+def jaeger(folder: Path) -> Attempt:
+    """Jaeger, built by go from its published module, without its page: it shows traces over its API."""
+    program = "github.com/jaegertracing/jaeger/cmd/jaeger"
+    steps = ["(test -f go.mod || go mod init jaegers)", f"go get -tool {program}@{JAEGER}", f"go install {program}"]
+    fetch = ["bash", "-c", f"cd {shlex.quote(str(folder))} && export GOBIN=$PWD/bin && {' && '.join(steps)}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/system/test_trace_collectors.py", "-k", "jaeger"]
+    return Attempt(("go",), fetch, use, {"SHOAL_JAEGER": str(folder / "bin" / "jaeger")})
+
+
 ATTEMPTS: Final = {
     "pulsar": pulsar,
     "hooks": hooks,
@@ -114,6 +136,8 @@ ATTEMPTS: Final = {
     "opa": opa,
     "paths": paths,
     "spire": spire,
+    "otelcol": otelcol,
+    "jaeger": jaeger,
 }
 
 

@@ -109,6 +109,15 @@ def test_on_one_host_both_sides_are_told(play: Playbook) -> None:
     assert server["attributes"]["shoal.caller"] == "shop.production"
 
 
+def test_an_instance_that_was_not_reached_serves_nothing(play: Playbook) -> None:
+    """Of a try at it there is the caller's side alone."""
+    play.put(play.instance("one", agent="here"), trace=ALL, retry={"attempts": 1})
+    play.client() >> get()
+    play.dialled("one").refuses()
+    (found,) = left(play)
+    assert (found["kind"], found["error"], found["attributes"]["http.response.status_code"]) == ("client", "503", 503)
+
+
 def test_the_agent_beside_the_instance_makes_its_side(play: Playbook) -> None:
     """Beneath the span that it is told, by the caller's agent's decision and nobody else's."""
     play.put(play.instance("one", agent="here"), trace={"share": 0, "parent": "ignore"})

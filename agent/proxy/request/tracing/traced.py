@@ -197,7 +197,7 @@ class Traced(Accountable):
         for each in tries:
             if not single:
                 self._leave_try(trace, each, name, own)
-            if each.served:
+            if each.served and each.sent:
                 self._leave_served(trace, each, template)
 
     def _leave_try(self, trace: Trace, kept: Try, name: str, parent: bytes) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.request.tracing.telling import text
-from agent.proxy.stream import ResponseHandler
+from agent.proxy.stream import ResponseHandler, Upstream
 from policies.endpoint import Endpoint
 from policies.kinds.trace.decide import Compiled
 
@@ -23,6 +23,7 @@ class Try:
         "error",
         "hedge",
         "number",
+        "sent",
         "served",
         "span",
         "status",
@@ -42,6 +43,8 @@ class Try:
         """The span of the instance's side, where this agent hands the request to it for a caller of its own; empty:
         another agent makes that one, or the try's own is it."""
         self.hedge = hedge
+        self.sent = False
+        """Whether it was begun to be sent: else nobody there has seen it."""
         self.status = 0
         """0: there was no answer."""
         self.error = ""
@@ -91,6 +94,11 @@ class TracedAttempt(Attempt):
         super().__init__(exchange, endpoint, number)
         self._try = kept
         self._names = names
+
+    def send(self, up: Upstream) -> None:
+        """The request, by this connection."""
+        self._try.sent = True
+        super().send(up)
 
     def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
