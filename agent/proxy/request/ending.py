@@ -134,6 +134,7 @@ class Ending(Traced):
             peer,
         )
         signals.observe(key, self.status, duration_s)
-        trace = sampled_trace(self.request)
-        if trace:
-            signals.remember(key, trace.decode(), duration_s, self.runtime.recorder.epoch + self.reactor.now)
+        trace = self.trace
+        id = sampled_trace(self.request) if trace is None else trace.trace if trace.sampled else b""
+        if id:
+            signals.remember(key, id.decode(), duration_s, self.runtime.recorder.epoch + self.reactor.now)

@@ -122,6 +122,24 @@ def test_exemplars_are_of_sampled_traces(said: str, kept: bool) -> None:
         assert [(each[:5], each[6]) for each in found] == ([([True, "", "", "v1", ""], TRACE)] if kept else [])
 
 
+@pytest.mark.parametrize(
+    ("document", "flags", "kept"),
+    [
+        ({"share": 1, "parent": "ignore"}, "00", True),
+        ({"share": 0, "parent": "ignore"}, "01", False),
+        ({"share": 0}, "01", True),
+    ],
+)
+def test_a_document_says_which_traces_are_sampled(document: dict[str, object], flags: str, kept: bool) -> None:
+    """And then that is what counts, for a trace that it begins as well."""
+    with Playbook(host="here") as play:
+        play.put("one", trace=document)
+        served(play, play.client(), get(f"Traceparent: 00-{TRACE}-00f067aa0ba902b7-{flags}"))
+        served(play, play.client(), get())
+        found = play.worker.table.services[SERVICE].stats.signals.exemplars_frame()
+        assert len(found) == kept and all(len(each[6]) == 32 for each in found)
+
+
 def test_exemplars_are_bounded() -> None:
     """The last of a bucket stays; where there are too many, the oldest place goes."""
     made = Signals()
