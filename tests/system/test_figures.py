@@ -75,6 +75,10 @@ def test_each_request_is_counted_once_and_advice_goes_on(mesh: Mesh) -> None:
     assert told[0]["service"] == PETS and told[0]["instances"] == 2 and "rate" in told[0]["reason"]
     assert json.loads(first.text(f"/api/v1/scale/{PETS}"))["replicas"] == told[0]["replicas"]
 
+    path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/any/shoal_scale_replicas"
+    (item,) = json.loads(first.text(f"{path}?labelSelector=service%3D{PETS}"))["items"]
+    assert item["value"] == str(told[0]["replicas"]) and item["metricLabels"] == {"service": PETS}
+
     by_name = {agent.host: agent for agent in agents}
     claimant = one(mesh, f"/shoal/default/scaling/{PETS}")["agent"]
     assert claimant == advised["agent"]
