@@ -12,6 +12,7 @@ from starlette.routing import Route
 from agent.control.admin.audit_api import AuditApi
 from agent.control.admin.door import Answer, Door, guarded, refusal
 from agent.control.admin.events_api import EventsApi
+from agent.control.admin.external_metrics import ExternalMetrics
 from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.shadow_api import ShadowApi
@@ -45,6 +46,7 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
     host = parts.settings.host
     doors = [*Api(parts, page).doors(), *V1(parts).doors(), *guarded_doors(parts)]
+    doors += ExternalMetrics(here.store, here.keys).doors()
     return Starlette(
         routes=[
             Route(door.path, guarded(door, here.rights, path, host, parts.audit.note), methods=[door.method])

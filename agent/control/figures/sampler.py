@@ -85,6 +85,11 @@ class Sampler:
         self.late = 0
         """Looks that were not made in time."""
 
+    @property
+    def folded(self) -> int:
+        """Rows that had no room."""
+        return self.windows.folded + self.fine.folded
+
     async def run(self) -> None:
         """Sample, until cancelled."""
         self._before = edges(self._workers.counted())

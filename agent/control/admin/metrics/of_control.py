@@ -70,6 +70,8 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_questions": ("What people asked of all agents, each of them of one host",),
     "shoal_questions_unanswered": ("Of those, what was not answered", "why"),
     "shoal_lease_grants": ("Leases taken",),
+    "shoal_figures_folded": ("Rows of windows of figures that had no room, and are in others",),
+    "shoal_figures_missed": ("Looks at figures that were not made in time",),
     "shoal_control_loop_late": ("How often control's loop was late by a quarter of a second or more",),
     "shoal_control_loop_late_seconds": ("For how long in all control's loop was late",),
     "shoal_identity_signed": ("Certificates that this host has signed",),
@@ -88,6 +90,11 @@ IN_FORCE: Final = Family(
 )
 
 
+REPLICAS: Final = Family(
+    "shoal_scale_replicas", GAUGE, "Instances that a service should have, at the agent that advises", ("service",)
+)
+
+
 class Figures(NamedTuple):
     """Of one moment, taken on control's loop; what is made of them is made elsewhere."""
 
@@ -96,6 +103,8 @@ class Figures(NamedTuple):
     topics: Sequence[Mapping[str, Any]]
     workers: Sequence[tuple[str, int]]
     """Index and process of each; those of the process before have no index."""
+    scaled: Sequence[tuple[str, int]] = ()
+    """Services that this agent advises for, and how many instances they should have."""
 
 
 def figures(parts: Parts) -> Figures:
@@ -108,6 +117,11 @@ def figures(parts: Parts) -> Figures:
         [
             *((str(worker.index), worker.process.pid) for worker in fleet.workers.values()),
             *(("previous", it.pid) for it in fleet.previous.workers),
+        ],
+        [
+            (service, standing.advice.replicas)
+            for service, standing in sorted(parts.scaler.standing.items())
+            if not standing.wanted.audit
         ],
     )
 
@@ -154,6 +168,8 @@ def counters(parts: Parts) -> dict[Counter, float]:
         ("shoal_access_log_lines_lost",): records.lost(ACCESS_LOG),
         ("shoal_questions",): parts.fanout.asked,
         ("shoal_lease_grants",): parts.here.holder.regrants,
+        ("shoal_figures_folded",): parts.figures.sampler.folded,
+        ("shoal_figures_missed",): parts.figures.sampler.late,
         ("shoal_control_loop_late",): lateness.count,
         ("shoal_control_loop_late_seconds",): lateness.total_s,
         **parts.identity.counters(),
@@ -201,6 +217,7 @@ def write_control(page: Writer, told: Figures) -> None:
     _write_in_force(page, told.counters)
     for name, text, figure in _OF_TOPICS:
         page.write(Family(name, GAUGE, text, ("topic",)), [((topic["url"],), topic[figure]) for topic in told.topics])
+    page.write(REPLICAS, [((service,), replicas) for service, replicas in told.scaled])
     info = {"version": agent.VERSION, "build": build.kind(), "python": platform.python_version()}
     page.write(Family("shoal_build", INFO, "What runs", tuple(info)), [(tuple(info.values()), 1)])
     processes.write(page, told.workers)
