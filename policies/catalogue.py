@@ -38,6 +38,7 @@ KINDS: Final = (
     Kind("retry", "which failures are tried again, within a budget", Side.CALLER),
     Kind("shadow", "which requests are copied elsewhere, and whether the answers differ", Side.CALLER),
     Kind("log", "which requests have an access record, and what is in it", Side.BOTH),
+    Kind("trace", "which requests leave spans, and what is in them", Side.BOTH),
     Kind("health", "how instances are checked by the agent beside them", Side.ASIDE),
     Kind("webhook", "who is told of what happens, and how", Side.ASIDE),
 )

@@ -41,6 +41,7 @@ class Conversation:
         *,
         on_records: Callable[[bytes, int], None],
         on_followed: Callable[[frames.Followed], None],
+        on_spans: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None],
         on_compared: Callable[[frames.Compared], None],
         on_peer: Callable[[frames.Peer, Reply], None],
@@ -52,6 +53,7 @@ class Conversation:
         """`on_turn`: a worker runs something else. `on_peer` may reply later."""
         self._on_records = on_records
         self._on_followed = on_followed
+        self._on_spans = on_spans
         self._on_happened = on_happened
         self._on_compared = on_compared
         self._on_peer = on_peer
@@ -123,6 +125,8 @@ class Conversation:
             self._on_records(told.lines, told.count)
         elif isinstance(told, frames.Followed):
             self._on_followed(told)
+        elif isinstance(told, frames.Spans):
+            self._on_spans(told.lines, told.count)
         elif isinstance(told, frames.Peer):
             self._on_peer(told, partial(self._answer_peer, worker, told))
         elif isinstance(told, frames.Store):

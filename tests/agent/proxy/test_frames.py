@@ -132,6 +132,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
     frames.Records(1, b"{}\n"),
     frames.Followed("7", 1, b"{}\n", 2),
+    frames.Spans(1, b"{}\n"),
     frames.Audited(1, b"{}\n", {"full": 2}, 7),
     frames.KeyMissed("https://login"),
     frames.Compared("s", 7, Asked("GET", "/", "id"), {}),
