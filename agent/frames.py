@@ -74,6 +74,8 @@ class IssuerKeys(msgspec.Struct, tag_field="t", tag="issuer_keys"):
     """Where it is fetched from (`policies.kinds.authn.source`)."""
     jwks: list[dict[str, str]] | None = None
     """Public keys (RFC 7517); None: no document names the source any more."""
+    said_s: float | None = None
+    """When the issuer said so last (Unix time, s); None: a control of before does not tell."""
 
 
 class Where(msgspec.Struct, tag_field="t", tag="agents"):
@@ -159,6 +161,11 @@ class Recorded(msgspec.Struct, tag_field="t", tag="recorded"):
     """Empty: it is on disk."""
 
 
+class Away(msgspec.Struct, tag_field="t", tag="away"):
+    """Control is executed anew: it hears and says nothing for a while, and its successor answers. Until that tells to
+    drain. A worker of before does without, and takes what comes late for lost."""
+
+
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """An agent's, of a limit of the whole mesh, that its workers take from together."""
 
@@ -209,6 +216,7 @@ ToWorker: TypeAlias = (
     | PeerAnswer
     | Stored
     | Recorded
+    | Away
     | Shares
     | Follow
     | Drain

@@ -136,6 +136,8 @@ class Explained(msgspec.Struct, frozen=True):
     """Of an answer that the mesh would give itself."""
     hop: Explain | None = None
     """What the agent before the endpoint is to be asked, where there is one."""
+    record: Decision | None = None
+    """What its audit log would be told of it, where it goes on to no other agent."""
 
 
 class Sign(msgspec.Struct, frozen=True):

@@ -48,6 +48,8 @@ from registry.store import StoreError
 
 EXTEND_S: Final = 1.0
 """How long a reload or a restart waits for etcd to extend the lease before it goes on without."""
+SAID_S: Final = 0.02
+"""For the last words to the workers before a reload."""
 log = structlog.get_logger()
 
 
@@ -263,6 +265,8 @@ class Control:
         except (OSError, SettingsError) as error:
             log.error("the settings are not reloaded", reason=getattr(error, "strerror", None) or str(error))
             return False
+        self.parts.fleet.announce_absence()
+        await trio.sleep(SAID_S)  # what is not on its way by then goes with the rest
         self.parts.fleet.leave_behind()
         self.parts.mesh.saved.write()
         counts = self.parts.fleet.hand_over_counts()

@@ -96,12 +96,27 @@ def _of_its_issuers(issuers: list[dict[str, Any]]) -> Iterator[Finding]:
             why = issuer["reason"] or "they are being fetched"
             what = f"its keys were never got here, and its tokens are answered with 503: {why}"
             yield Finding("issuer-keys", "error", issuer["source"], what, "the URL, or [authn] in agent.toml")
+        elif issuer.get("ending"):
+            yield _of_keys_that_end(issuer)
         elif issuer["reason"]:
             what = f"its keys are {_span(issuer['age_s'])} old, and no others can be got: {issuer['reason']}"
-            yield Finding("issuer-keys", "warning", issuer["source"], what, "what is known goes on counting meanwhile")
+            left = f"what is known goes on counting for {_span(issuer['left_s'])}" if "left_s" in issuer else ""
+            yield Finding(
+                "issuer-keys", "warning", issuer["source"], what, left or "what is known goes on counting meanwhile"
+            )
         elif not issuer["keys"]:
             what = f"it publishes no key that verifies tokens ({issuer['passed_over']} of other kinds)"
             yield Finding("issuer-keys", "error", issuer["source"], what, "its tokens are refused until it does")
+
+
+def _of_keys_that_end(issuer: dict[str, Any]) -> Finding:
+    """Which are not believed any more, or not for long."""
+    why = issuer["reason"] or "the agent has not asked since"
+    left_s = issuer["left_s"]
+    end = f"they count for {_span(left_s)} more" if left_s else "max_age is over, and its tokens are answered with 503"
+    what = f"its keys are {_span(issuer['age_s'])} old; {end}: {why}"
+    say = "mend the way to the issuer, or give max_age of the authn document more, or its keys as jwks"
+    return Finding("issuer-keys", "error", issuer["source"], what, say)
 
 
 def _span(seconds: float) -> str:

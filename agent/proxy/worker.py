@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import time
 from typing import Any
@@ -211,11 +212,14 @@ class Worker(Runtime):
             self.stores.answer(wanted.id, wanted.name, wanted.reason)
         elif isinstance(wanted, frames.Recorded):
             self.recordings.answer(wanted.id, wanted.reason)
+        elif isinstance(wanted, frames.Away):
+            self.recordings.be_patient(patient=True)
         elif isinstance(wanted, frames.Shares):
             self._share(wanted)
         elif isinstance(wanted, frames.Follow):
             self.recorder.follow(wanted.filters)
         elif isinstance(wanted, frames.Drain):
+            self.recordings.be_patient(patient=False)
             self.drain()
         return []
 
@@ -267,7 +271,7 @@ class Worker(Runtime):
 
     def _take_keys(self, told: frames.IssuerKeys) -> None:
         """What keys have verified that are gone is forgotten, and what is under way by it is judged anew."""
-        if self.table.keyring.put(told.source, told.jwks):
+        if self.table.keyring.put(told.source, told.jwks, math.inf if told.said_s is None else told.said_s):
             touched = [service for service in self.table.services.values() if service.plan.trusts(told.source)]
             for service in touched:
                 service.rules_changed = True

@@ -7,6 +7,7 @@ from typing import Final
 from agent.settings.document import Oidc
 from policies.kinds.authn.document import Authn, Provider
 from policies.kinds.authn.source import Source
+from policies.language.duration import age_s
 from policies.language.plain import Flaw
 
 SKEW: Final = "5s"
@@ -27,10 +28,13 @@ def document(oidc: Oidc) -> Authn:
     return made
 
 
-def sources(oidc: Oidc) -> list[Source]:
-    """Where keys for them are fetched from; none where nobody makes them."""
-    source = document(oidc).providers[0].source if oidc.issuer else None
-    return [] if source is None else [source]
+def sources(oidc: Oidc) -> list[tuple[Source, float]]:
+    """Where keys for them are fetched from, and for how long they count (s); none where nobody makes them."""
+    if not oidc.issuer:
+        return []
+    provider = document(oidc).providers[0]
+    source = provider.source
+    return [] if source is None else [(source, age_s(provider.max_age))]
 
 
 def check(oidc: Oidc, listens: bool) -> None:

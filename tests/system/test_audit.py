@@ -17,7 +17,7 @@ from agent.audit.record import Record, parsed
 from agent.audit.verify import examine
 from agent.control.audit import files
 from agent.control.audit.copies import PACKED, unpacked
-from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import AgentProcess, Mesh, Traffic, running_mesh, until
 
 PETS = "pets.production"
 DENY = {"rules": [{"name": "never", "deny": "anybody", "match": {"path": {"prefix": "/secret"}}}], "default": "allow"}
@@ -127,6 +127,16 @@ def test_sync_answers_after_the_record(mesh: Mesh) -> None:
         assert [each["path"] for each in on_disk("request.allowed")] == [f"/{each}" for each in range(n + 1)]
     assert agent.ask(path="/secret").status == 403
     assert [each["path"] for each in on_disk("authz.denied")] == ["/secret"]
+
+    # Reloaded under load: whoever waits is answered by the process that comes, and nobody is refused.
+    pids = {worker["pid"] for worker in agent.state()["workers"]}
+    with Traffic(agent) as traffic:
+        traffic.more(20)
+        agent.tell(signal.SIGHUP)
+        until("others", lambda: agent.ready() and not pids & {worker["pid"] for worker in agent.state()["workers"]})
+        traffic.more(20)
+    assert traffic.failures == []
+    assert len(on_disk("request.allowed")) == 5 + traffic.done
 
     # No room: nothing can be written any more, whoever tries.
     open_one = next(path for path in files.segments(log) if path.suffix == files.OPEN)

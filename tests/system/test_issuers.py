@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.findings.of_agent import of_agent
 from tests.support.issuer import WELL_KNOWN, Issuer
 from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
 from tests.support.web_pki import certificate, root, server_context
@@ -92,6 +94,16 @@ def test_keys_turn_under_load_and_outlive_their_issuer(mesh: Mesh, issuer: Issue
     (known,) = found.state()["issuers"]
     assert known["keys"] == 1 and known["age_s"] > 0
     until("it says what is wrong", lambda: "ConnectError" in found.state()["issuers"][0]["reason"])
+
+    found.stop()
+    (shelf,) = (found.state_dir / "issuers").glob("*.json")
+    shelf.write_text(json.dumps({**json.loads(shelf.read_text()), "fetched_at": time.time() - 2 * 86_400}))
+    found.start()
+    until("nobody believes it for two days", lambda: status(found, third) == 503)
+    (known,) = found.state()["issuers"]
+    assert known["ending"] and known["left_s"] == 0
+    told = " ".join(each.what for each in of_agent(found.state()))
+    assert "its keys are 2 days old; max_age is over, and its tokens are answered with 503" in told
 
 
 def test_an_issuer_that_lies_changes_nothing(mesh: Mesh, issuer: Issuer) -> None:

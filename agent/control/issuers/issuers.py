@@ -7,17 +7,19 @@ most are answered with 304. They begin apart, so that a new document brings no m
 Laws
 - Keys are never fetched for a request; a token only tells that some are missing. Of one issuer that counts once in
   MISS_S, whoever makes up the tokens.
-- What was got stays in force until the issuer says something else, however long it is away: its absence stops nobody.
-  How old it is and what failed is told (`as_state`, metrics).
+- What was got stays in force until the issuer says something else, and for `max_age` of the document after it said so
+  last: its absence stops nobody for a day. How old it is, what failed and when it ends is told (`as_state`, metrics,
+  events); workers are told when it was said, and judge by the document that asks. A restart makes nothing younger.
 - A key that is published no more verifies nothing from the moment on at which it is known.
 - A failure is tried again soon, and later each time; FETCHING at a time; MAX_SOURCES at all.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -43,6 +45,9 @@ APART_S: Final = 10.0
 TELL_S: Final = 300.0
 """For so long an issuer has to fail for others to hear of it: one that is started anew is no news."""
 LOOK_S: Final = 10.0
+ENDING: Final = 0.25
+"""Of the time for which keys count: what is left of it when people are warned. Of two hours half an hour is left, and
+keys are fetched once in an hour."""
 SWEEP_S: Final = 3600.0
 FORGET_S: Final = 60.0
 log = structlog.get_logger()
@@ -57,6 +62,8 @@ class Held:
         """None: never got."""
         self.known = ("", "")
         """From which URL, and by which ETag."""
+        self.max_age_s = math.inf
+        """Of the document that is the first to believe it no more."""
         self.fetched_at = 0.0
         """Unix time (s) at which the issuer said so last."""
         self.failing_since = 0.0
@@ -76,7 +83,7 @@ class Issuers:
         self,
         client: Client,
         folder: Path,
-        sources: Callable[[], Iterable[Source]],
+        sources: Callable[[], Iterable[tuple[Source, float]]],
         *,
         publish: Callable[[IssuerKeys], None],
         agents: Callable[[], int] = lambda: 1,
@@ -85,7 +92,8 @@ class Issuers:
         in_thread: Callable[..., Awaitable[object]] = trio.to_thread.run_sync,
         tell: Callable[[str, str], None] = lambda name, reason: None,
     ) -> None:
-        """`sources`: those that documents name now. `publish`: to all workers. `agents`: how many live.
+        """`sources`: those that documents name now, and for how long each believes keys that cannot be fetched anew
+        (s). `publish`: to all workers. `agents`: how many live.
         `in_thread`: where what waits for the disk is done. `tell`: an event, and why."""
         self._client = client
         self._shelf = Shelf(folder)
@@ -98,6 +106,8 @@ class Issuers:
         self._event = tell
         self._told = False
         """Whether it stands that an issuer fails."""
+        self._told_ending: set[str] = set()
+        """Sources of which it was told that their keys end soon."""
         self._nursery: trio.Nursery | None = None
         self._limiter = trio.CapacityLimiter(FETCHING)
         self.keyring = Keyring()
@@ -136,10 +146,24 @@ class Issuers:
             elif self._told and not failing:
                 self._told = False
                 self._event("issuer.back", "")
+            self._tell_ending(now)
+
+    def _tell_ending(self, now: float) -> None:
+        ending = {name: held for name, held in self.held.items() if is_ending(held, now)}
+        for name in ending.keys() - self._told_ending:
+            left_s = max(0.0, ends_at(ending[name]) - now)
+            why = ending[name].reason or "it was not fetched since"
+            log.error("keys of an issuer end, since they cannot be fetched anew", source=name, left_s=round(left_s))
+            self._event("issuer.ending", f"{name}: its keys count for {left_s:.0f} s more: {why}")
+        self._told_ending = set(ending)
 
     def follow(self) -> None:
         """Documents name others than before, perhaps. What is on disk of a new source counts at once."""
-        wanted: Mapping[str, Source] = {source.name: source for source in self._sources()}
+        wanted: dict[str, Source] = {}
+        max_ages_s: dict[str, float] = {}
+        for source, max_age_s in self._sources():
+            wanted[source.name] = source
+            max_ages_s[source.name] = min(max_age_s, max_ages_s.get(source.name, math.inf))
         self.unlisted = max(0, len(wanted) - MAX_SOURCES)
         for name in [name for name in self.held if name not in wanted]:
             self.held.pop(name).scope.cancel()
@@ -147,16 +171,19 @@ class Issuers:
                 self._nursery.start_soon(self._forget, name)
         for name, source in wanted.items():
             if name in self.held:
+                self.held[name].max_age_s = max_ages_s[name]
                 continue
             if len(self.held) >= MAX_SOURCES:
                 log.error("too many issuers; the keys of this one are not fetched", source=name, most=MAX_SOURCES)
                 continue
             self.held[name] = held = Held(source)
+            held.max_age_s = max_ages_s[name]
             kept = self._shelf.read(name)
             if kept is not None:
-                held.jwks, held.fetched_at = kept.jwks, kept.fetched_at
+                # A clock that was ahead once makes nothing younger than it is.
+                held.jwks, held.fetched_at = kept.jwks, min(kept.fetched_at, self._clock())
                 held.known = (kept.url, kept.etag)
-                self._tell(IssuerKeys(name, [*kept.jwks]))
+                self._tell(_frame(held))
             if self._nursery is not None:
                 self._nursery.start_soon(self._keep, held)
 
@@ -168,7 +195,7 @@ class Issuers:
 
     def frames(self) -> list[IssuerKeys]:
         """What a worker has to know that has just begun."""
-        return [IssuerKeys(name, [*held.jwks]) for name, held in self.held.items() if held.jwks is not None]
+        return [_frame(held) for held in self.held.values() if held.jwks is not None]
 
     def miss(self, source: str) -> None:
         """Somebody shows a token of a key that is not known."""
@@ -186,6 +213,8 @@ class Issuers:
                 "kids": [jwk.get("kid", "") for jwk in held.jwks or ()],
                 "passed_over": held.passed_over,
                 "age_s": None if held.jwks is None else round(max(0.0, now - held.fetched_at), 1),
+                "left_s": None if held.jwks is None else round(max(0.0, ends_at(held) - now), 1),
+                "ending": is_ending(held, now),
                 "failing_s": round(max(0.0, now - held.failing_since), 1) if held.failing_since else None,
                 "reason": held.reason,
             }
@@ -264,12 +293,27 @@ class Issuers:
             log.info(
                 "an issuer publishes other keys", source=name, new=sorted(kids - before), gone=sorted(before - kids)
             )
-            self._tell(IssuerKeys(name, [*held.jwks]))
         assert held.jwks is not None
+        self._tell(_frame(held))
         kept = Kept(name, held.jwks, *held.known, now)
         await self._in_thread(self._shelf.write, kept)
         return found.fresh_s
 
     def _tell(self, frame: IssuerKeys) -> None:
-        self.keyring.put(frame.source, frame.jwks)
+        self.keyring.put(frame.source, frame.jwks, math.inf if frame.said_s is None else frame.said_s)
         self._publish(frame)
+
+
+def ends_at(held: Held) -> float:
+    """From when on the first document believes its keys no more, if nothing more is heard (Unix time, s)."""
+    return held.fetched_at + held.max_age_s
+
+
+def is_ending(held: Held, now: float) -> bool:
+    """Whether a quarter of its time is left at most: keys that can be fetched never come near."""
+    return held.jwks is not None and ends_at(held) - now <= held.max_age_s * ENDING
+
+
+def _frame(held: Held) -> IssuerKeys:
+    assert held.jwks is not None
+    return IssuerKeys(held.source.name, [*held.jwks], held.fetched_at)

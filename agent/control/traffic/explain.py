@@ -33,15 +33,19 @@ async def explain(fleet: Fleet, peers: Peers, asked: Explain) -> dict[str, Any] 
         decisions = msgspec.to_builtins(here.decisions)
         told = {"decisions": decisions, "endpoint": here.endpoint, "status": here.status}
         if here.hop is None or here.endpoint is None:
+            decisions += [msgspec.to_builtins(here.record)] if here.record is not None else []
             return told
         host = str(here.endpoint["via"])
         there = await _ask(peers, host, here.hop)
         decisions += [{**msgspec.to_builtins(decision), "host": host} for decision in there.decisions]
+        record = [{**msgspec.to_builtins(there.record), "host": host}] if there.record is not None else []
         if there.status is None:
+            decisions += record
             return told
         enforced = [decision for decision in there.decisions if decision.mode != "audit"]
         refused = next((decision for decision in enforced if decision.decision == "not let in"), None)
         if refused is None:
+            decisions += record
             return {**told, "status": there.status, "endpoint": None}
         shed[str(here.hop.inbound)] = f"{here.hop.inbound} is overloaded: {refused.reason}"
     return told

@@ -421,6 +421,11 @@ class Fleet:
             while self.workers or self.previous.workers:
                 await self.changed()
 
+    def announce_absence(self) -> None:
+        """Tell the workers that this process hears nothing for a while."""
+        for worker in self.workers.values():
+            worker.send(framing.encode(frames.Away()))
+
     def leave_behind(self) -> None:
         """Let the workers live on, for the process that is executed next: nothing more is heard of them here."""
         self._stopping = self._left_behind = True

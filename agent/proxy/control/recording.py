@@ -2,7 +2,7 @@
 """Requests that wait until their audit record is on disk.
 
 Law: whoever waits is answered once: by control, by WORD_S, or because control is gone. What is not known to be on disk
-counts as not recorded.
+counts as not recorded. While control is executed anew its successor answers, and there is more time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from agent.proxy.engine.reactor import Reactor, Timed
 
 MAX_WAITING: Final = 4096
 WORD_S: Final = 2.0
+AWAY_S: Final = 10.0
+"""The same while control is executed anew."""
 GONE: Final = "control is gone"
 BUSY: Final = "too many requests wait for their records"
 
@@ -41,13 +43,14 @@ class Word(Timed):
 class Recordings:
     """Of one worker."""
 
-    __slots__ = ("_encode", "_reactor", "_send", "_waiting")
+    __slots__ = ("_encode", "_reactor", "_send", "_waiting", "_word_s")
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._waiting: Waiting[Word] = Waiting(MAX_WAITING)
         self._send: Callable[[Audited], bool] | None = None
         self._encode: Any = msgspec.json.Encoder().encode
+        self._word_s = WORD_S
 
     def connect(self, send: Callable[[Audited], bool] | None) -> None:
         """Where frames for control go; None once it is gone."""
@@ -55,6 +58,13 @@ class Recordings:
         if send is None:
             for word in self._waiting.all():
                 self._end(word, GONE)
+
+    def be_patient(self, *, patient: bool) -> None:
+        """Control is executed anew; or, not `patient`, its successor speaks."""
+        self._word_s = AWAY_S if patient else WORD_S
+        if patient:
+            for word in self._waiting.each():
+                self._reactor.wheel.arm(word, self._reactor.now + AWAY_S)
 
     def ask(self, word: Word, said: Said) -> str:
         """Have something recorded; why it is not even asked for: then nothing comes."""
@@ -67,7 +77,7 @@ class Recordings:
         if not self._send(Audited(1, self._encode(said) + b"\n", id=number)):
             self.forget(word)
             return BUSY
-        self._reactor.wheel.arm(word, self._reactor.now + WORD_S)
+        self._reactor.wheel.arm(word, self._reactor.now + self._word_s)
         return ""
 
     def answer(self, number: int, reason: str) -> None:
@@ -80,7 +90,7 @@ class Recordings:
         """Control says nothing."""
         if word.number:
             self._waiting.forget(word.number)
-            self._end(word, f"no word of it within {WORD_S:g} s")
+            self._end(word, f"no word of it within {self._word_s:g} s")
 
     def _end(self, word: Word, reason: str) -> None:
         self.forget(word)

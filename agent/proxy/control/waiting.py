@@ -42,6 +42,10 @@ class Waiting(Generic[T]):
         """It waits no longer."""
         self._by_number.pop(number, None)
 
+    def each(self) -> list[T]:
+        """All that wait."""
+        return list(self._by_number.values())
+
     def all(self) -> list[T]:
         """All that still wait; none does from now on."""
         found = list(self._by_number.values())

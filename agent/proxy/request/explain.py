@@ -20,6 +20,7 @@ from agent.proxy.phases.verdict import Consult, Copies, Refuse, Verdict
 from agent.proxy.proof.securing import lane_to, proven_caller, unsafe, wanted_of
 from agent.proxy.report import story
 from agent.proxy.request.attempt import REFUSED_S
+from agent.proxy.request.audit.foretold import foretold
 from agent.proxy.request.leaving import caller_of, is_named, may_leave
 from agent.proxy.request.tracing.drawing import draw, told
 from agent.proxy.request.walk import Walk
@@ -124,6 +125,7 @@ class Explanation(Walk):
         "_budget",
         "_counts_retry",
         "_instance",
+        "_refused",
         "_refusing",
         "_rng",
         "_shed",
@@ -174,6 +176,7 @@ class Explanation(Walk):
         self._counts_retry = False
         self._refusing: list[tuple[Load, float]] = []
         """Endpoints that a request would have found refusing, and until when they did before."""
+        self._refused: Refuse | None = None
         self._address = address
         self._instance = inbound
         self._shed = shed or {}
@@ -258,6 +261,9 @@ class Explanation(Walk):
         """For control."""
         endpoint = self.endpoint if self.status is None else None
         told: dict[str, Any] = {"decisions": self.decisions, "endpoint": None, "status": self.status}
+        if endpoint is None or self.is_here(endpoint):
+            plan = self.target.plan if self.target is not None else self.plan
+            told["record"] = foretold(plan, self._refused, self.status)
         if endpoint is not None:
             told["endpoint"] = _endpoint(endpoint)
             if endpoint.via and not endpoint.expected:
@@ -395,6 +401,7 @@ class Explanation(Walk):
 
     def refuse(self, refuse: Refuse) -> None:
         """This would be the answer."""
+        self._refused = refuse
         refusal: Refusal = refuse.refusal
         policies: story.Policies = self.plan.policies if self.plan is not None else {}
         self.decisions.append(story.refused(policies, refusal, refuse.by))

@@ -6,7 +6,11 @@ Laws
   audiences, and that has not expired. Each other is invalid, which is not the same as absent.
 - It is read strictly, once: one spelling of its base64, no name twice, no extension that is critical.
 - What was verified is remembered, until it expires and for a minute at most, and no longer than the document that said
-  so, and the keys that its issuer publishes. Only what was verified is: whoever sends rubbish fills nothing.
+  so, and the keys that its issuer publishes. What did not count is remembered apart (`refused`): whoever sends rubbish
+  forgets nothing that is good.
+- Keys that were fetched count for `max_age` after their issuer said last that they are its keys. Later nobody can say
+  whether a token counts: a key that was stolen and withdrawn would count for ever, for who can keep an agent from
+  hearing of it.
 - Whoever shows a token and an API key is neither: two answers to who calls are none.
 """
 
@@ -22,9 +26,11 @@ from policies.claim import said
 from policies.kind import ANYWHERE, Scope
 from policies.kinds.authn.api_keys import Held, claims_of, id_of, is_the_same, looks_like_one
 from policies.kinds.authn.document import Authn, Place, Provider
+from policies.kinds.authn.invalid import ABSENT, VALID, VERDICTS, Invalid, InvalidKey, Missed, Unjudged
 from policies.kinds.authn.keyring import Keyring, Published
 from policies.kinds.authn.keys import Key, usable
-from policies.language.duration import seconds
+from policies.kinds.authn.refused import Refused, digest_of
+from policies.language.duration import age_s, seconds
 from policies.request import RequestView, cookie, query_parameter
 
 MAX_TOKEN: Final = 8192
@@ -32,50 +38,9 @@ MAX_KEPT: Final = 4096
 KEPT_S: Final = 60.0
 _SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 
+__all__ = ["ABSENT", "VALID", "VERDICTS", "Claims", "Compiled", "Invalid", "InvalidKey", "Unjudged", "compile"]
+
 Claims = dict[str, str]
-
-
-VALID: Final = "valid"
-ABSENT: Final = "absent"
-VERDICTS: Final = (
-    *(VALID, ABSENT, "malformed", "issuer", "algorithm", "key", "signature", "expired", "not-yet", "audience"),
-    *("claim", "two", "api-key", "unjudged", "ended"),
-)
-"""What requests are counted under: of an invalid token, what is wrong with it first; `two`: a token and an API key;
-`unjudged`: its issuer's keys were never got; `ended`: it counted, and does not any more, by another document."""
-
-
-class Invalid(Exception):
-    """A token that does not count; why is for who operates."""
-
-    status = 401
-    what = "invalid token"
-    """In the words that whoever calls is told."""
-
-    def __init__(self, reason: str, verdict: str = "malformed") -> None:
-        """`verdict`: one of VERDICTS."""
-        super().__init__(reason)
-        self.verdict = verdict
-
-
-class InvalidKey(Invalid):
-    """An API key that does not count."""
-
-    what = "invalid API key"
-
-    def __init__(self, reason: str, verdict: str = "api-key") -> None:
-        super().__init__(reason, verdict)
-
-
-class Unjudged(Invalid):
-    """Nobody can say whether a token counts: its issuer's keys were never got. It may come again."""
-
-    status = 503
-    what = "keys are not known yet"
-
-
-class _Missed(Invalid):
-    """By a key that is not here, as it seems: its issuer may have made one since."""
 
 
 class _Kept(NamedTuple):
@@ -91,7 +56,7 @@ class _Kept(NamedTuple):
 class _Issuer:
     """One, with its keys as they are."""
 
-    __slots__ = ("_keys", "_published", "provider", "source")
+    __slots__ = ("_keys", "_max_age_s", "_published", "provider", "source")
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
@@ -99,23 +64,41 @@ class _Issuer:
         self.source = "" if source is None else source.name
         """Where its keys are fetched from; empty: they stand in the document."""
         self._published: Published | None = None
+        self._max_age_s = age_s(provider.max_age)
         jwks = provider.jwks
         self._keys = [] if jwks is None else [Key(jwk, provider.algorithms) for jwk in jwks.keys]
 
-    def keys(self, published: Published | None) -> list[Key]:
+    def until_s(self, keyring: Keyring) -> float:
+        """Until when its keys count (Unix time, s), if nothing more is heard of them."""
+        return keyring.said_s(self.source) + self._max_age_s if self.source else math.inf
+
+    def keys(self, published: Published | None, keyring: Keyring, now_s: float) -> list[Key]:
         """Raises Unjudged."""
         if self.source and published is not self._published:
             self._keys = [] if published is None else usable(published.jwks, self.provider.algorithms)
             self._published = published
         if self.source and published is None:
             raise Unjudged(f"the keys of {self.provider.issuer} were never got, from {self.source}", "unjudged")
+        if now_s >= self.until_s(keyring):
+            why = f"the keys of {self.provider.issuer} could not be got for longer than max_age, from {self.source}"
+            raise Unjudged(why, "unjudged")
         return self._keys
 
 
 class Compiled:
     """One document, ready to be asked."""
 
-    __slots__ = ("_api_keys", "_issuers", "_kept", "_key_place", "_keyring", "_place", "_skew_s", "required")
+    __slots__ = (
+        "_api_keys",
+        "_issuers",
+        "_kept",
+        "_key_place",
+        "_keyring",
+        "_place",
+        "_refused",
+        "_skew_s",
+        "required",
+    )
 
     def __init__(self, document: Authn, keyring: Keyring) -> None:
         self.required = document.required
@@ -124,6 +107,7 @@ class Compiled:
         self._skew_s = seconds(document.skew)
         self._issuers = {each.issuer: _Issuer(each) for each in document.providers}
         self._kept: dict[str, _Kept] = {}
+        self._refused = Refused(keyring)
         self._api_keys: dict[str, Held] = {}
         key_place = document.key_place
         self._key_place = _lower(key_place) if key_place is not None else None
@@ -161,7 +145,13 @@ class Compiled:
             return known.claims
         if len(token) > MAX_TOKEN:
             raise Invalid(f"more than {MAX_TOKEN} characters")
-        kept = self._verify(token, now_s)
+        digest = digest_of(token)
+        self._refused.judge(digest, now_s)
+        try:
+            kept = self._verify(token, now_s)
+        except Invalid as why:
+            self._refused.note(digest, why, now_s)
+            raise
         if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
         self._kept[token] = kept
@@ -199,18 +189,18 @@ class Compiled:
             raise Invalid("of no issuer that is trusted", "issuer")
         published = self._keyring.of(issuer.source)
         try:
-            _check_signature(token, header, issuer.keys(published))
-        except (_Missed, Unjudged):
-            if issuer.source:
+            _check_signature(token, header, issuer.keys(published, self._keyring, now_s))
+            until_s = _check_times(claims, now_s, self._skew_s)
+            _check_audience(claims.get("aud"), issuer.provider)
+            _check_claims(claims, issuer.provider)
+        except Invalid as why:
+            why.source = issuer.source
+            if issuer.source and isinstance(why, Missed | Unjudged):
                 self._keyring.miss(issuer.source, now_s)
             raise
-        until_s = _check_times(claims, now_s, self._skew_s)
-        _check_audience(claims.get("aud"), issuer.provider)
-        for name in issuer.provider.require:
-            if claims.get(name) is None:
-                raise Invalid(f"without {name}", "claim")
         texts = {name: said(value) for name, value in claims.items()}
-        return _Kept(texts, min(until_s, now_s + KEPT_S), issuer.source, published)
+        until_s = min(until_s, now_s + KEPT_S, issuer.until_s(self._keyring))
+        return _Kept(texts, until_s, issuer.source, published)
 
 
 def compile(document: Authn, scope: Scope = ANYWHERE, keyring: Keyring | None = None) -> Compiled:
@@ -290,7 +280,7 @@ def _check_signature(token: str, header: dict[str, Any], keys: list[Key]) -> Non
         raise Invalid("alg and kid are texts")
     wanted = "EdDSA" if algorithm == "Ed25519" else algorithm
     known = kid is not None and any(key.kid == kid for key in keys)
-    wrong: type[Invalid] = Invalid if known else _Missed
+    wrong: type[Invalid] = Invalid if known else Missed
     able = [key for key in keys if wanted in key.algorithms]
     if not able:
         raise wrong("signed by no algorithm that is trusted", "algorithm")
@@ -330,6 +320,12 @@ def _number(claims: dict[str, Any], name: str) -> float | None:
     if not math.isfinite(found):
         raise Invalid(f"{name} is no time")
     return found
+
+
+def _check_claims(claims: dict[str, Any], provider: Provider) -> None:
+    for name in provider.require:
+        if claims.get(name) is None:
+            raise Invalid(f"without {name}", "claim")
 
 
 def _check_audience(said: Any, provider: Provider) -> None:

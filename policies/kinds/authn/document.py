@@ -11,7 +11,7 @@ from policies.kinds.authn.api_keys import DEFAULT_HEADER, ApiKeys
 from policies.kinds.authn.keys import check_keys
 from policies.kinds.authn.source import Source, of_issuer, of_keys
 from policies.language.document import Document
-from policies.language.duration import Duration, bounded
+from policies.language.duration import Age, Duration, age_s, bounded
 from policies.language.plain import Flaw, below, read_at
 from policies.request import TOKEN
 
@@ -19,6 +19,9 @@ MAX_PROVIDERS: Final = 20
 MAX_SKEW_S: Final = 300.0
 """For so long tokens would count that have expired."""
 MAX_HEADERS: Final = 20
+LEAST_AGE_S: Final = 7200.0
+"""Keys are fetched once an hour at least, so that one that is missed once ends nothing."""
+MOST_AGE_S: Final = 365 * 86_400.0
 
 # Names of headers that mean something else to those on the way, or to services.
 _TAKEN: Final = frozenset(
@@ -53,6 +56,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     discover: Annotated[bool, Meta(description="Whether the issuer says where itself (OpenID Connect Discovery)")] = (
         False
     )
+    max_age: Annotated[Age, Meta(description="For how long fetched keys count that could not be fetched anew")] = "24h"
     require: Annotated[tuple[Said, ...], Meta(max_length=50, description="Claims that have to be there")] = ()
 
     @property
@@ -70,6 +74,9 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise Flaw(path, f"exactly one of jwks, jwks_url and discover; here: {' and '.join(given) or 'none'}")
         if self.jwks is not None:
             check_keys(self.jwks.keys, self.algorithms, below(path, "jwks", "keys"))
+        max_age_s = read_at(below(path, "max_age"), age_s, self.max_age)
+        if not LEAST_AGE_S <= max_age_s <= MOST_AGE_S:
+            raise Flaw(below(path, "max_age"), f"{max_age_s:g} s; from 2h to 365d")
         read_at(below(path, "issuer" if self.discover else "jwks_url"), lambda _: self.source, None)
 
 

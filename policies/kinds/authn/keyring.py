@@ -5,11 +5,13 @@ Laws
 - Keys of one source verify nothing that is of another.
 - What was published stands in one object that never changes. Other keys are another object, so that whoever remembers
   what keys have verified sees at once that they are not those any more.
+- When an issuer said so last stands apart from what it said: the same keys, heard of again, are no other object.
 - A key that is missed is asked for at intervals only, whoever makes up the tokens that miss it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,24 +33,33 @@ class Published:
 class Keyring:
     """Of one process."""
 
-    __slots__ = ("_asked", "_published", "on_missing")
+    __slots__ = ("_asked", "_published", "_said_s", "on_missing")
 
     def __init__(self) -> None:
         self.on_missing: Callable[[str], None] | None = None
         """Told the source of a key that nobody has, now and then."""
         self._published: dict[str, Published] = {}
         self._asked: dict[str, float] = {}
+        self._said_s: dict[str, float] = {}
 
     def of(self, source: str) -> Published | None:
         """None: they were never got."""
         return self._published.get(source)
 
-    def put(self, source: str, jwks: Sequence[Mapping[str, Any]] | None) -> bool:
-        """Keys of a source from now on; None: it is wanted no more. Returns whether a key of before is gone."""
+    def said_s(self, source: str) -> float:
+        """When its issuer said last that these are its keys (Unix time, s); infinity: whoever put them in vouches for
+        them."""
+        return self._said_s.get(source, math.inf)
+
+    def put(self, source: str, jwks: Sequence[Mapping[str, Any]] | None, said_s: float = math.inf) -> bool:
+        """Keys of a source from now on, and when its issuer said so; None: it is wanted no more. Returns whether a key
+        of before is gone."""
         before = self._published.get(source)
+        self._said_s[source] = said_s
         if jwks is None:
             self._published.pop(source, None)
             self._asked.pop(source, None)
+            self._said_s.pop(source, None)
         elif before is None or before.jwks != tuple(jwks):
             self._published[source] = Published(jwks)
         now = () if jwks is None else jwks

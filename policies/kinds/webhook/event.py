@@ -186,6 +186,13 @@ TYPES: Final = (
         "{host} cannot get the keys of an issuer of tokens",
         "for five minutes what an issuer publishes could not be fetched; what is known goes on counting",
     ),
+    Type(
+        "issuer.ending",
+        Effect.TELLS,
+        _ISSUERS,
+        "{host} believes the keys of an issuer of tokens for a short while yet",
+        "they could not be fetched anew for three quarters of max_age; after it tokens are answered with 503",
+    ),
     Type("issuer.back", Effect.CLOSES, _ISSUERS, "{host} gets the keys of all issuers", "each could be fetched again"),
     Type(
         "join.refused",

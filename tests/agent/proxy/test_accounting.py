@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from agent.frames import Audited
-from agent.proxy.control.recording import BUSY, GONE, WORD_S
+from agent.frames import Audited, Away
+from agent.proxy.control.recording import AWAY_S, BUSY, GONE, WORD_S
 from agent.proxy.judges.question import Asker, Question
 from agent.proxy.report.audit import AUTOMATIC_PER_S
+from agent.proxy.request.explain import explain
+from agent.questions import Explain
 from policies.kinds.authz.judge import Judge
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import entrust
@@ -114,6 +116,71 @@ def test_without_a_record(play: Playbook, on_failure: str, how: str) -> None:
     assert status(client) == 503 and play.idle and b"x-shoal-policy: audit" in client.heard
     why = {"said": "no space", "late": "within 2 s", "full": BUSY, "gone": GONE}[how]
     assert f"its audit record is not on disk: {why}".encode()[:30] in client.heard
+
+
+def test_while_control_is_executed_anew_there_is_more_time(play: Playbook) -> None:
+    """For who waits already, and for who comes; its successor's word counts, and ends it with `drain`."""
+    put(play, audit=SYNC)
+    log = Log(play)
+    first = asks(play)
+    play.worker.take(Away())
+    play.passes(WORD_S + 0.1)
+    second = asks(play)
+    play.passes(AWAY_S - WORD_S - 1)
+    assert not status(first) and not status(second)
+    log.says()
+    up = play.upstream("lamp")
+    up >> OK
+    log.says()
+    up >> OK
+    assert status(first) == status(second) == 200
+    third = asks(play)
+    play.passes(AWAY_S + 0.1)
+    assert status(third) == 503 and b"within 10 s" in third.heard
+    play.worker.recordings.be_patient(patient=False)
+    fourth = asks(play)
+    play.passes(WORD_S + 0.1)
+    assert status(fourth) == 503 and b"within 2 s" in fourth.heard
+
+
+FORETOLD = [
+    ({}, None),
+    ({"authz": CLOSED}, ("recorded as authz.denied", "no audit document says more")),
+    ({"audit": {"requests": "denied"}}, ("not recorded", "requests: denied")),
+    ({"audit": {"requests": "denied"}, "authz": CLOSED}, ("recorded as authz.denied", "behind the request; by audit/")),
+    ({"audit": {"requests": "all"}}, ("recorded as request.allowed", "behind the request; by audit/")),
+    ({"audit": {"requests": "all", "share": 0.1}}, ("0.1 of such are recorded as request.allowed", "behind")),
+    ({"audit": SYNC}, ("recorded as request.allowed", "on disk before the instance sees it, or it is refused")),
+    ({"audit": {**SYNC, "on_failure": "allow"}}, ("recorded as request.allowed", "before the instance sees it; by")),
+    ({"audit": SYNC, "authz": CLOSED}, ("recorded as authz.denied", "on disk before it is answered; by audit/")),
+    ({"audit": SYNC, "ratelimit": {"limits": [{"name": "x", "rate": "1/h", "burst": 1, "side": "service"}]}},
+     ("recorded as request.allowed", "on disk before")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("documents", "said"), FORETOLD)
+def test_what_would_be_recorded_is_told_beforehand(
+    play: Playbook, documents: dict[str, Any], said: tuple[str, str] | None
+) -> None:
+    """And it is, and in that way."""
+    put(play, **documents)
+    record = explain(play.worker, Explain(LAMPS))["record"]
+    log = Log(play)
+    client = asks(play)
+    waited = bool(log.open)
+    if waited:
+        found = [log.says()["event"]]
+    if not status(client):
+        play.upstream("lamp") >> OK
+    if not waited:
+        found = [event for event, _ in log.later()]
+    if said is None:
+        assert record is None and found == []
+        return
+    assert record["decision"] == said[0] and said[1] in record["reason"], record
+    assert waited == ("on disk before" in record["reason"])
+    if "share" not in documents.get("audit", {}):
+        assert found == ([said[0].rpartition(" ")[2]] if said[0].startswith("recorded") else [])
 
 
 def test_who_goes_while_he_waits_is_forgotten(play: Playbook) -> None:

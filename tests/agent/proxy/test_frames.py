@@ -116,6 +116,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.PeerAnswer(1, 200, b"\xff"),
     frames.Stored(1, "n", ""),
     frames.Recorded(1, "no space"),
+    frames.Away(),
     frames.Shares(
         {"pets.production": {"all": 0.5}},
         {"pets.production": {"all": frames.Part(0.5, 0.25, 0.1)}},

@@ -31,11 +31,14 @@ class World:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *sources: Source, agents: int = 1) -> None:
         self.sources: Iterable[Source] = sources
+        self.max_age_s = 86_400.0
         self.kids: dict[str, list[str] | str] = {source.name: ["1"] for source in sources}
         """By source: what is published, or why nothing is to be had."""
         self.fresh_s = 600.0
         self.asked: list[tuple[str, float]] = []
         self.told: list[tuple[str, list[str] | None]] = []
+        self.said_s: list[float] = []
+        """When each was said that workers were told, since the beginning."""
         self.events: list[tuple[str, str]] = []
         self.folder = folder
         self.agents = agents
@@ -46,7 +49,7 @@ class World:
         return Issuers(
             None,  # type: ignore[arg-type] - nothing leaves this test
             self.folder,
-            lambda: self.sources,
+            lambda: [(source, self.max_age_s) for source in self.sources],
             publish=self._publish,
             agents=lambda: self.agents,
             clock=lambda: START_S + trio.current_time(),
@@ -69,7 +72,12 @@ class World:
         return Found(tuple({**PUBLIC, "kid": kid} for kid in kids), source.url, etag, self.fresh_s)
 
     def _publish(self, frame: IssuerKeys) -> None:
-        self.told.append((frame.source, None if frame.jwks is None else [jwk["kid"] for jwk in frame.jwks]))
+        told = frame.source, None if frame.jwks is None else [jwk["kid"] for jwk in frame.jwks]
+        if frame.jwks is not None:
+            assert frame.said_s is not None
+            self.said_s.append(frame.said_s - START_S)
+        if told not in self.told[-1:]:  # the same keys are told again for the time at which they were said
+            self.told.append(told)
 
     def times(self, source: Source = A) -> list[float]:
         """When it was asked."""
@@ -82,18 +90,21 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 async def test_keys_are_fetched_ahead_and_told_when_they_change(world: World, autojump_clock: object) -> None:
-    """Within what the issuer says, never sooner than three quarters of it; the same keys are told once."""
+    """Within what the issuer says, never sooner than three quarters of it; of the same keys when they were said."""
     async with trio.open_nursery() as nursery:
         world.issuers.follow()
         nursery.start_soon(world.issuers.run)
         await trio.sleep(3000)
         assert world.told == [(A.name, ["1"])]
         gaps = [b - a for a, b in zip(world.times(), world.times()[1:], strict=False)]
+        assert world.said_s == pytest.approx(world.times(), abs=0.01)
         assert len(gaps) >= 5 and all(450 <= gap <= 600 for gap in gaps) and len(set(gaps)) > 1
         world.kids[A.name] = ["2"]
         await trio.sleep(601)
         assert world.told == [(A.name, ["1"]), (A.name, ["2"])]
-        assert world.issuers.frames() == [IssuerKeys(A.name, [{**PUBLIC, "kid": "2"}])]
+        assert world.issuers.frames() == [
+            IssuerKeys(A.name, [{**PUBLIC, "kid": "2"}], world.issuers.held[A.name].fetched_at)
+        ]
         (state,) = world.issuers.as_state()
         assert state["kids"] == ["2"] and state["age_s"] <= 600 and state["failing_s"] is None
         nursery.cancel_scope.cancel()
@@ -184,6 +195,50 @@ async def test_an_issuer_that_fails_for_long_is_news_once(world: World, autojump
         nursery.cancel_scope.cancel()
 
 
+async def test_keys_that_end_are_told_in_time_and_a_restart_makes_them_no_younger(
+    world: World, autojump_clock: object
+) -> None:
+    """Once, when a quarter is left; whoever verifies knows when they were said, and so does the agent's successor."""
+    world.max_age_s = 7200.0
+    async with trio.open_nursery() as nursery:
+        world.issuers.follow()
+        nursery.start_soon(world.issuers.run)
+        await trio.sleep(3600)
+        assert world.issuers.as_state()[0]["ending"] is False
+        world.kids[A.name], said_s = "it answers 500", world.said_s[-1]
+        await trio.sleep_until(said_s + 5380)
+        assert world.issuers.as_state()[0]["ending"] is False
+        assert [name for name, _ in world.events] == ["issuer.failing"]
+        await trio.sleep_until(said_s + 7300)
+        assert [name for name, _ in world.events] == ["issuer.failing", "issuer.ending"]
+        assert "it answers 500" in world.events[1][1] and A.name in world.events[1][1]
+        (state,) = world.issuers.as_state()
+        assert state["ending"] is True and state["left_s"] == 0.0 and state["keys"] == 1
+        nursery.cancel_scope.cancel()
+    again = world.made()
+    again.follow()
+    assert world.said_s[-1] == said_s and again.keyring.said_s(A.name) == pytest.approx(START_S + said_s)
+    assert again.as_state()[0]["left_s"] == 0.0
+
+
+async def test_of_documents_with_one_issuer_the_first_to_doubt_it_is_told(world: World, autojump_clock: object) -> None:
+    """And a document that gives more time takes effect without a fetch."""
+    issuers = world.issuers
+    issuers._sources = lambda: [(A, 9000.0), (A, 8000.0), (A, 86_400.0)]
+    issuers.follow()
+    assert issuers.held[A.name].max_age_s == 8000.0
+    issuers._sources = lambda: [(A, 86_400.0)]
+    issuers.follow()
+    assert issuers.held[A.name].max_age_s == 86_400.0 and world.asked == []
+
+
+async def test_a_clock_that_was_ahead_makes_no_key_younger(world: World, autojump_clock: object) -> None:
+    """What the disk says of the future is of now."""
+    Shelf(world.folder).write(Kept(A.name, ({**PUBLIC, "kid": "1"},), A.url, "", START_S + 1e9))
+    world.issuers.follow()
+    assert world.issuers.keyring.said_s(A.name) <= START_S + trio.current_time()
+
+
 async def test_documents_come_and_go(world: World, autojump_clock: object) -> None:
     """Another issuer is fetched; one that nobody names is asked no more, and its keys go when no worker can still run
     a document that names it."""
@@ -214,7 +269,7 @@ async def test_a_document_that_comes_back_finds_its_keys(world: World, autojump_
         world.sources, world.kids[A.name] = [A], "away"
         world.issuers.follow()
         await trio.sleep(100)
-        assert world.told == [(A.name, ["1"]), (A.name, ["1"])]
+        assert world.told == [(A.name, ["1"])] and len(world.said_s) == 2
         nursery.cancel_scope.cancel()
 
 

@@ -15,6 +15,8 @@ from joserfc import jwk, jws
 from policies.catalogue import parse
 from policies.kinds.authn.decide import MAX_KEPT, VERDICTS, Compiled, Invalid, compile
 from policies.kinds.authn.document import Authn
+from policies.kinds.authn.keys import Key
+from policies.kinds.authn.refused import MAX_REFUSED
 from policies.request import Request
 from tests.support.tokens import PRIVATE, PUBLIC, provider
 
@@ -174,6 +176,43 @@ def test_what_is_remembered_ends_with_its_token_and_is_bounded() -> None:
     for n in range(5):
         assert not counts(f"{GOOD}{n}", rules)
     assert len(rules._kept) == 1 and MAX_KEPT <= 4096
+
+
+def test_what_did_not_count_is_not_verified_again_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says the same; what another moment answers otherwise is asked again."""
+    verified = list[str]()
+    refuses = Key.refuses
+
+    def noted(key: Key, token: str, algorithm: str) -> str:
+        verified.append(token)
+        return refuses(key, token, algorithm)
+
+    monkeypatch.setattr(Key, "refuses", noted)
+    rules = compiled()
+    bad = signed(key=OTHER, kid="e")
+
+    def why(token: str, now_s: float) -> tuple[str, str]:
+        with pytest.raises(Invalid) as found:
+            rules.claims(Request(headers={"authorization": f"Bearer {token}"}), now_s)
+        return str(found.value), found.value.verdict
+
+    first = why(bad, NOW)
+    assert [why(bad, NOW + n) for n in range(1, 60)] == [first] * 59 and len(verified) == 1
+    assert first == ("its signature is not its issuer's", "signature")
+    # A minute later, and by a clock that was set back, it is looked at again.
+    assert why(bad, NOW + 60) == first and why(bad, NOW + 59) == first and len(verified) == 3
+    early = signed({"nbf": NOW + 40})
+    assert why(early, NOW)[1] == "not-yet" and counts(early, rules, NOW + 10)
+
+
+def test_rubbish_forgets_nothing_that_is_good_and_fills_nothing() -> None:
+    """Ten thousand of them, each another."""
+    rules = compiled()
+    assert counts(GOOD, rules)
+    for n in range(10_000):
+        assert not counts(f"{HEAD}.{PAYLOAD}.{n:04}" if n % 2 else f"rubbish{n}", rules)
+        assert len(rules._refused) <= MAX_REFUSED
+    assert list(rules._kept) == [GOOD]
 
 
 def test_keys_are_rotated_by_having_both_for_a_while() -> None:

@@ -71,6 +71,39 @@ def test_what_was_verified_is_remembered_as_long_as_the_keys_are_the_same() -> N
     assert not counts(GOOD, rules)
 
 
+def test_keys_that_nobody_confirms_are_believed_for_max_age() -> None:
+    """To the second, also for what was verified just before; said again they count, and nothing is forgotten."""
+    keyring, missed = Keyring(), list[str]()
+    keyring.on_missing = missed.append
+    rules = made(keyring, max_age="2h")
+    keyring.put(URL, [PUBLIC], NOW - 7195)
+    assert counts(GOOD, rules) and counts(GOOD, rules, NOW + 4)
+    found = why(GOOD, rules, NOW + 5)
+    assert isinstance(found, Unjudged) and found.verdict == "unjudged" and "max_age" in str(found)
+    assert missed == [URL]
+    published = keyring.of(URL)
+    keyring.put(URL, [dict(PUBLIC)], NOW + 5)
+    assert keyring.of(URL) is published and counts(GOOD, rules, NOW + 5)
+    # One that did not count is refused by stale keys as by none: nobody can say.
+    assert why(f"{GOOD}A", rules, NOW + 6) is not None
+    assert isinstance(why(signed(key=NEW), rules, NOW + 7205), Unjudged)
+    # Keys that stand in the document are its author's.
+    assert counts(GOOD, made(Keyring(), jwks={"keys": [PUBLIC]}, max_age="2h"), NOW)
+
+
+def test_a_token_that_did_not_count_counts_with_the_key_that_was_missing() -> None:
+    """And each time that it comes, the key is missed."""
+    keyring, missed = Keyring(), list[str]()
+    keyring.on_missing = missed.append
+    rules = made(keyring)
+    keyring.put(URL, [PUBLIC])
+    token = signed(key=NEW, kid="new")
+    assert not counts(token, rules) and not counts(token, rules, NOW + 2) and missed == [URL, URL]
+    assert len(rules._refused) == 1
+    keyring.put(URL, [PUBLIC, NEW.as_dict(private=False)])
+    assert counts(token, rules, NOW + 3) and len(rules._refused) == 0
+
+
 def test_keys_of_one_source_verify_nothing_of_another() -> None:
     """Nor does a key that the right issuer has published somewhere else."""
     keyring = Keyring()
