@@ -13,7 +13,7 @@ from agent.proxy.report import state
 from agent.proxy.report.signals import BOUNDS_S, MAX_WORD, MOST_EDGES, MOST_EXEMPLARS, Key, Room, Signals
 from agent.proxy.report.stats import MOST_NAMES, ServiceStats, count
 from tests.support.playbook import Playbook, Wire
-from tests.support.proxy import SERVICE
+from tests.support.proxy import AGENT, SERVICE
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -74,6 +74,17 @@ def test_the_second_hop_and_a_caller_without_an_agent() -> None:
             (False, SHOP, "", "v1", "another"): [0, 0, 1, 0, 0, 0],
             (True, "", "", "v1", ""): [0, 0, 1, 0, 0, 0],
         }
+
+
+def test_agents_that_cannot_be_told_apart() -> None:
+    """Several behind one address, or one of a range: an agent all the same, of an unknown host."""
+    with Playbook(host="here") as play:
+        play.put(play.instance("one", version="v1", agent="here"))
+        play.worker.agents.learn({"another": AGENT, "third": AGENT, "here": "10.0.0.9"}, "here")
+        play.worker.agents.believe(["10.9.0.0/16"])
+        for address in (AGENT, "10.9.9.9"):
+            served(play, play.client(inbound=True, peer=address), get(f"X-Shoal-Endpoint: {SERVICE}/one"))
+        assert edges(play) == {(False, "", "", "v1", ""): [0, 0, 2, 0, 0, 0]}
 
 
 def test_an_answer_of_the_mesh_and_a_client_that_goes() -> None:
