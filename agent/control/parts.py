@@ -116,7 +116,12 @@ class Parts:
             settings.worker_count,
             callers=here.listeners.callers.sockets,
             configuration=lambda: configuration(
-                settings, tokens.callers(), local, certificates.found, records=self.records.wants("access")
+                settings,
+                tokens.callers(),
+                local,
+                certificates.found,
+                records=self.records.wants("access"),
+                spans=self.records.wants("traces"),
             ),
             feed=mesh.frames.feed,
             trust=proof.frame,
@@ -127,6 +132,7 @@ class Parts:
             on_peer=self._on_peer,
             on_key_missed=self.issuers.miss,
             on_records=traffic.on_records,
+            on_spans=partial(self.records.offer, "traces"),
             on_audited=audit.on_audited,
             inherited_counts=handover.counts,
             inherited=handover.workers,

@@ -249,6 +249,7 @@ class Worker(Runtime):
         self.opas.allowed = frozenset([origin(url) for url in told.opas])
         self.vouching.believe(told.proxies)
         self.recorder.wanted = told.access_log
+        self.spans.wanted = told.spans
         if self._users is None:
             self._users = users(told.local)
             self.pool.doorkeeper = Doorkeeper(self._users) if self._users.services else None

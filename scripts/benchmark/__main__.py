@@ -29,6 +29,7 @@ from scripts.benchmark import (
     scale,
     scrape,
     stream,
+    telemetry,
 )
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
@@ -54,6 +55,7 @@ class Section(StrEnum):
     EVENTS = "events"
     MTLS = "mtls"
     SCRAPE = "scrape"
+    TELEMETRY = "telemetry"
     ALL = "all"
 
 
@@ -69,6 +71,7 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.EVENTS: events,
     Section.MTLS: mtls,
     Section.SCRAPE: scrape,
+    Section.TELEMETRY: telemetry,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 

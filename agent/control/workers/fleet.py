@@ -65,6 +65,7 @@ class Fleet:
         trust: Callable[[], frames.Trust] = frames.Trust,
         keys: Callable[[], Iterable[frames.IssuerKeys]] = tuple,
         on_records: Callable[[bytes, int], None],
+        on_spans: Callable[[bytes, int], None] = lambda lines, count: None,
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
@@ -91,6 +92,7 @@ class Fleet:
         self._make_feed = feed
         self._talk = Conversation(
             on_records=on_records,
+            on_spans=on_spans,
             on_happened=on_happened,
             on_compared=on_compared,
             on_peer=on_peer,

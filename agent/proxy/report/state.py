@@ -60,6 +60,7 @@ def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
         "given_up": {"noted": runtime.given_up.noted, "lost": runtime.given_up.lost},
         "counts_lost": runtime.together.lost if runtime.together is not None else 0,
         "records_lost": runtime.recorder.lost,
+        "spans": {"made": runtime.spans.made, "lost": runtime.spans.lost},
         "loop_late_s": runtime.lateness.total_s,
         "loop_late_worst_s": runtime.lateness.worst_s,
         "revision": runtime.table.revision,

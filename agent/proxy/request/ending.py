@@ -16,10 +16,10 @@ from agent.proxy.report import story
 from agent.proxy.report.signals import Signals
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.audit.accountable import Accountable
+from agent.proxy.request.tracing.traced import Traced
 
 
-class Ending(Accountable):
+class Ending(Traced):
     """A request that ends."""
 
     __slots__ = ()
@@ -96,6 +96,8 @@ class Ending(Accountable):
         self.forget_word()
         self.on_end()
         duration_s = self.reactor.now - self.started
+        if self.trace is not None:
+            self.end_trace(self.trace, duration_s)
         entered, self.entered = self.entered, None
         if entered is not None:
             entered.ended(self, self.proof, self.proof_s)

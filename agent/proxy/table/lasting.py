@@ -23,6 +23,7 @@ from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.quantile import Recent
 from policies.kinds.shed.backpressure import Backpressure
 from policies.kinds.shed.limiter import Limiter
+from policies.kinds.trace.decide import Begun
 from policies.language.document import Document
 from policies.together import Together
 
@@ -30,9 +31,10 @@ from policies.together import Together
 class Book:
     """What the documents of one service count in. Those that are only watched have one of their own."""
 
-    __slots__ = ("buckets", "circuit", "ejector", "judge", "limiter")
+    __slots__ = ("begun", "buckets", "circuit", "ejector", "judge", "limiter")
 
     def __init__(self) -> None:
+        self.begun = Begun()
         self.buckets: Buckets | None = None
         self.circuit: Circuit | None = None
         self.ejector: Ejector | None = None

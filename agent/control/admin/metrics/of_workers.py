@@ -274,6 +274,8 @@ _COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "What a worker counted by itself because there was no place where all of them count",
         "counts_lost",
     ),
+    "shoal_spans": ("Spans that requests left", "spans", "made"),
+    "shoal_spans_dropped": ("Of those, how many nobody took over from a worker in time", "spans", "lost"),
     "shoal_access_records_lost": ("Access records that nobody took", "records_lost"),
     "shoal_worker_loop_late_seconds": ("For how long workers were late", "loop_late_s"),
 }
