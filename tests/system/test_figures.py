@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, running_mesh, until
 
 PETS = "pets.production"
 ASKED = 60
@@ -98,3 +100,33 @@ def test_each_request_is_counted_once_and_advice_goes_on(mesh: Mesh) -> None:
 
     row = until("it advises", advice, 60)
     assert row[0]["replicas"] == before and row[0]["host"] in by_name
+
+
+def test_a_service_grows_and_shrinks_by_advice(mesh: Mesh) -> None:
+    """`shoal run --replicas auto` has as many copies as are advised; its end is that of all of them."""
+    agent = mesh.agent("a", "127.0.0.1")
+    places = {"SHOAL_ADMIN": str(agent.socket), "SHOAL_ETCD": mesh.etcd.url}
+    program = [sys.executable, str(ROOT / "tests/support/service.py"), "--version", "v1"]
+    running = subprocess.Popen(
+        [*SHOAL, "run", "--service", PETS, "--health", "/health", "--replicas", "auto", "--", *program],
+        cwd=ROOT,
+        env={**os.environ, **places},
+        stderr=subprocess.PIPE,
+    )
+
+    def healthy() -> int:
+        known = json.loads(agent.text(f"/api/v1/instances?service={PETS}"))
+        return sum(each["state"] == "healthy" for each in known["items"])
+
+    try:
+        until("one copy", lambda: healthy() == 1)
+        mesh.put(f"policies/scale/{PETS}", {"min": 3, "max": 5, "target": {"rate": 1000}})
+        until("three copies", lambda: healthy() == 3)
+        mesh.put(f"policies/scale/{PETS}", {"min": 1, "max": 2, "target": {"rate": 1000}})
+        until("two copies", lambda: healthy() == 2)
+        assert agent.ask(PETS).status == 200
+    finally:
+        running.terminate()
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    assert json.loads(agent.text(f"/api/v1/instances?service={PETS}"))["items"] == []

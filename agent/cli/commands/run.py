@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from secrets import token_hex
 from typing import Annotated, Any
 
 import msgspec
 import trio
 import typer
 
+from agent.cli.agent_client import API
 from agent.cli.commands.register import (
     HealthOption,
     IdOption,
@@ -37,6 +39,7 @@ from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.running.job import Job, adopt_orphans, exit_code, left_behind, started, told, watched
 from agent.cli.running.place import Place, choose, elsewhere, exposed
+from agent.cli.running.replicas import MARK, Replicas, number_of, orig_command
 from agent.process.listening import listeners
 from agent.surroundings import handed_on
 
@@ -78,6 +81,9 @@ def run(
     metadata: MetadataOption = None,
     spread_s: Annotated[float, typer.Option("--spread", help="Seconds at most for word of the end to spread.")] = 5.0,
     grace_s: Annotated[float, typer.Option("--grace", help="Seconds at most between SIGTERM and SIGKILL.")] = 30.0,
+    replicas: Annotated[
+        str, typer.Option(metavar="N|auto", help="So many copies; `auto`: as many as a scale policy advises.")
+    ] = "",
 ) -> None:
     """Run any program as an instance of a service.
 
@@ -88,6 +94,10 @@ def run(
     Example:  shoal run --service pets.production --version v2 --health /health -- python app.py --port {port}
     """
     options: Options = context.obj
+    if replicas:
+        if port or id:
+            raise Failure("--replicas: each copy has a port and an id of its own; leave --port, --id out", Exit.USAGE)
+        raise typer.Exit(_several(options, service, replicas))
     place = choose(options.admin, address, port)
     body = order(
         service,
@@ -103,6 +113,27 @@ def run(
     )
     body["renew_within"] = RENEW_WITHIN
     raise typer.Exit(trio.run(Instance(options, body, place, spread_s, grace_s).live, command))
+
+
+def _several(options: Options, service: str, replicas: str) -> int:
+    """Copies of it, each a `shoal run` of its own."""
+    count, mark = number_of(replicas), token_hex(4)
+
+    def wanted() -> int | None:
+        return None if count else advised(options, service, mark)
+
+    return trio.run(Replicas(orig_command(mark), count or 1, wanted, options.printer.note).live)
+
+
+def advised(options: Options, service: str, mark: str) -> int | None:
+    """How many of the service's instances should be here: those that others run are there already."""
+    try:
+        told = options.admin.get(f"{API}/scale/{service}")
+        known = options.admin.get(f"{API}/instances", [("service", service), ("limit", "1000")])
+        others = [each for each in known["items"] if each["metadata"].get(MARK) != mark]
+        return int(told["replicas"]) - sum(each["state"] != "draining" for each in others)
+    except (Failure, KeyError, TypeError, ValueError):
+        return None  # nothing is advised, or nobody can be asked
 
 
 class Instance:
