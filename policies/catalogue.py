@@ -38,6 +38,7 @@ KINDS: Final = (
     Kind("retry", "which failures are tried again, within a budget", Side.CALLER),
     Kind("shadow", "which requests are copied elsewhere, and whether the answers differ", Side.CALLER),
     Kind("health", "how instances are checked by the agent beside them", Side.ASIDE),
+    Kind("rego", "modules that authz documents name", Side.ASIDE),
     Kind("webhook", "who is told of what happens, and how", Side.ASIDE),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}

@@ -42,6 +42,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "shadow": {"copies": [{"version": "v2", "percent": 1}]},
     "health": {"http": {"path": "/"}},
     "audit": {"requests": "all"},
+    "rego": {"data": {"readers": ["shop.production"]}},
     "webhook": {"hooks": {"x": {"events": ["instance.gone"], "target": {"url": "https://example.com/"}}}},
 }
 BAD = b'{"mode": "enforced"}'
