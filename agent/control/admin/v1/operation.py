@@ -69,10 +69,12 @@ class Operation(NamedTuple):
     takes: type[msgspec.Struct] | None = None
     """What the body is; None: there is none."""
     fanned: bool = False
+    right: Right = Right.LOOK
+    """Who may."""
 
     def door(self) -> Door:
-        """For whoever may look."""
-        return Door(self.method, f"{ROOT}{self.path}", self._answer, Right.LOOK, problem)
+        """For who may."""
+        return Door(self.method, f"{ROOT}{self.path}", self._answer, self.right, problem)
 
     async def _answer(self, request: Request) -> Response:
         try:
