@@ -41,6 +41,7 @@ KINDS: Final = (
     Kind("log", "which requests have an access record, and what is in it", Side.BOTH),
     Kind("health", "how instances are checked by the agent beside them", Side.ASIDE),
     Kind("scale", "how many instances there should be, as advice", Side.ASIDE),
+    Kind("rego", "modules that authz documents name", Side.ASIDE),
     Kind("webhook", "who is told of what happens, and how", Side.ASIDE),
 )
 BY_NAME: Final = {kind.name: kind for kind in KINDS}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
@@ -168,18 +168,33 @@ def query_parameters(request: RequestView) -> Mapping[str, str]:
     return _parameters(request.query)
 
 
+def several_parameters(query: str) -> Mapping[str, tuple[str, ...]]:
+    """Query parameters that stand there more than once, with other values than their first: all of these, once."""
+    return _several_parameters(query) if "&" in query else _NONE
+
+
+def several_cookies(field: str) -> Mapping[str, tuple[str, ...]]:
+    """The same of cookies."""
+    return _several_cookies(field) if ";" in field or ", " in field else _NONE
+
+
 # A document may ask for a thousand of them of one request, which are read once.
 
 
 @lru_cache(maxsize=1)
 def _cookies(field: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
+    for key, value in _each_cookie(field):
+        found.setdefault(key, value)
+    return found
+
+
+def _each_cookie(field: str) -> Iterator[tuple[str, str]]:
     # Several Cookie fields come joined with ", " although ";" would be right: RFC 6265 section 5.4 wants one field.
     for pair in field.replace(", ", ";").split(";"):
         key, sep, value = pair.partition("=")
         if sep:
-            found.setdefault(key.strip(), value.strip().strip('"'))
-    return found
+            yield key.strip(), value.strip().strip('"')
 
 
 @lru_cache(maxsize=1)
@@ -188,3 +203,23 @@ def _parameters(query: str) -> Mapping[str, str]:
     for key, value in parse_qsl(query, keep_blank_values=True, max_num_fields=None):
         found.setdefault(key, value)
     return found
+
+
+@lru_cache(maxsize=1)
+def _several_parameters(query: str) -> Mapping[str, tuple[str, ...]]:
+    return _several(parse_qsl(query, keep_blank_values=True, max_num_fields=None))
+
+
+@lru_cache(maxsize=1)
+def _several_cookies(field: str) -> Mapping[str, tuple[str, ...]]:
+    return _several(_each_cookie(field))
+
+
+def _several(pairs: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for key, value in pairs:
+        found.setdefault(key, {})[value] = None
+    return {key: tuple(values) for key, values in found.items() if len(values) > 1}
+
+
+_NONE: Final[Mapping[str, tuple[str, ...]]] = {}

@@ -178,7 +178,7 @@ ALLOWED = {
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
     "agent.identity": ("agent.identity",),
     "agent.audit": ("agent.audit", "agent.questions"),
-    "agent.rego": ("agent.rego",),
+    "agent.rego": ("agent.rego", "registry.store"),
 }
 # Imported for its types only: policies are handed their generator, and never make or seed one.
 TYPES_ONLY = {"policies": ("random",)}
@@ -190,7 +190,7 @@ MOST_LINES = 450
 # Inside of policies: what each room may import of the others. The longest matching room of a module counts.
 SHARED = (
     *("policies.claim", "policies.decision", "policies.endpoint", "policies.hashing", "policies.kind"),
-    *("policies.language", "policies.request", "policies.stranger", "policies.together"),
+    *("policies.language", "policies.request", "policies.rego", "policies.stranger", "policies.together"),
 )
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "policies.request": ("policies.stranger",),
@@ -198,6 +198,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "policies.claim": (),
     "policies.hashing": (),
     "policies.together": ("policies.hashing",),
+    "policies.rego": ("policies.language",),
     "policies.language": ("policies.request", "policies.stranger"),
     "policies.kind": ("policies.language",),
     "policies.endpoint": (

@@ -63,6 +63,12 @@ class Admin:
 
         return self._of_version_1(lambda: self.post(f"{API}/explain", request), before)
 
+    def audit(self, what: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """`query`, `verify` or `erase`, as POST /api/v1/audit takes it."""
+        return self._of_version_1(
+            lambda: self.post(f"{API}/audit/{what}", asked), lambda: self.post(f"/audit/{what}", asked)
+        )
+
     def _of_version_1(self, ask: Callable[[], Any], before: Callable[[], Any]) -> dict[str, Any]:
         """What the API answers; of an agent of the version before, which has none, what it had instead."""
         try:

@@ -93,7 +93,7 @@ class Updates:
         nursery.start_soon(self._identity.run)
 
     async def _read_ahead(self, changes: Sequence[Change]) -> None:
-        self._documents = await read_ahead(self._here.keys, changes)
+        self._documents = await read_ahead(self._here.keys, changes, self._mesh.table.audits.stands)
         self._found = await self._history.of_changes(changes, self._documents)
 
     def on_update(self, update: Update) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.rego.words import LIBRARY, MISSING
-from policies.kinds.authz.outside import placed
 from policies.kinds.authz.rego_plan import Analysis, analyse
 from policies.language.plain import Flaw, below
+from policies.rego import placed
 
 _ERROR: Final = re.compile(
     r"\(error(?: \d+:(?P<file>[^|\s]*)\|(?P<at>\d+)\|\d+)?\s*\(errormsg \d+:(?P<said>[^\n]*?)\)\n"
@@ -48,8 +48,13 @@ class Program:
         self._entry = query.removeprefix("data.").replace(".", "/")
         self._interpreter = rego.Interpreter()
         self._interpreter.log_level = rego.LogLevel.NONE
-        plan = self._compile(modules, data, path)
-        self.analysis: Analysis = analyse(plan, query, data, path)
+        # The library tells of a file's name what stands behind its last slash.
+        names = {f"module-{n}.rego": name for n, name in enumerate(modules)}
+        try:
+            plan = self._compile({alias: modules[name] for alias, name in names.items()}, data, path)
+            self.analysis: Analysis = analyse(plan, query, data, path)
+        except Flaw as flaw:
+            raise _renamed(flaw, names) from None
 
     def _compile(self, modules: dict[str, str], data: Any, path: str) -> Any:
         interpreter = self._interpreter
@@ -113,6 +118,14 @@ def _flaw(error: str, modules: dict[str, str], path: str) -> Flaw:
     return Flaw(
         placed(below(path, found["file"]), modules[found["file"]], offset), f"no Rego: {found['said'][:MAX_SAID]}"
     )
+
+
+def _renamed(flaw: Flaw, names: dict[str, str]) -> Flaw:
+    """With the place as its document calls it."""
+    for alias, name in names.items():
+        if below("", alias) in flaw.path:
+            return Flaw(flaw.path.replace(below("", alias), below("", name), 1), flaw.reason)
+    return flaw
 
 
 def _said(error: str) -> str:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
+import msgspec
 import yaml
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
@@ -83,6 +84,16 @@ def load(text: bytes) -> Any:
     if not _is_fine(raw):
         _check(raw)
     return raw
+
+
+def as_json(text: bytes) -> bytes:
+    """A valid document as JSON; what is JSON already stays as it was written."""
+    if text.lstrip()[:1] == b"{":
+        return text
+    try:
+        return msgspec.json.encode(load(text))
+    except Flaw:
+        return text
 
 
 class _Twice(dict[str, Any]):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +70,75 @@ def test_who_may_do_what(mesh: Mesh) -> None:
     for _ in range(4):
         assert said(fresh.ask(LAMPS, path="/lamps/7")) == DENIED
         assert fresh.ask(LAMPS, path="/lamps/7", **own).status == 200
+
+
+def test_a_method_that_a_service_takes_for_another_is_judged_as_that(mesh: Mesh) -> None:
+    """By a real service that heeds what is asked for, behind WSGI, where a name with underscores is the same; what it
+    has done is asked of it. Explained with what it was taken for."""
+    done: list[str] = []
+    with overriding(done) as port:
+        agent = mesh.agent()
+        agent.register(LAMPS, port, health={"http": {"path": "/"}, "interval": "500ms"})
+        until("healthy", lambda: mesh.healthy(agent, LAMPS, port))
+        done.clear()
+        asks = {"X_HTTP_Method_Override": "DELETE"}
+        assert agent.ask(LAMPS, "/lamps/7", "POST", **asks).status == 200 and done.pop() == "DELETE"
+        rules = [{"name": "no deletes", "deny": "anybody", "match": {"method": ["DELETE"]}}, {"allow": "anybody"}]
+        mesh.put(KEY, {"rules": rules})
+        done.clear()
+        assert agent.ask(LAMPS, "/lamps/7", "POST").status == 200 and done == ["POST"]
+        for target, headers in (
+            ("/lamps/7", asks),
+            ("/lamps/7", {"X_HTTP_Method_Override": "delete"}),
+            ("/lamps/7?_method=DELETE", {}),
+            ("/lamps/7?a=1&%5fmethod=delete", {}),
+        ):
+            assert said(agent.ask(LAMPS, target, "POST", **headers)) == DENIED, (target, headers)
+        raw = f"POST /lamps/7 HTTP/1.1\r\nHost: {LAMPS}\r\nX_HTTP_METHOD_OVERRIDE: DELETE\r\nContent-Length: 0\r\n\r\n"
+        with socket.create_connection((agent.address, agent.outbound), 10) as sock:
+            sock.sendall(raw.encode())
+            assert sock.recv(65536).startswith(b"HTTP/1.1 403")
+        assert done == ["POST"]
+        told = mesh.shoal(
+            "--admin", str(agent.socket), "explain", "-H", "x-http-method-override: DELETE", "POST", f"http://{LAMPS}/"
+        ).stdout
+        assert "by the rule no deletes: services that heed what it asks for take it for DELETE" in " ".join(
+            told.split()
+        )
+
+
+@contextmanager
+def overriding(done: list[str]) -> Iterator[int]:
+    """A service behind Werkzeug's server, with the usual middleware; `done`: the methods that it has carried out."""
+    from urllib.parse import parse_qs
+
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: object) -> None:
+            pass
+
+    def application(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        done.append(environ["REQUEST_METHOD"])
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    def heeding(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        asked = parse_qs(environ.get("QUERY_STRING", "")).get("_method", [""])[0]
+        method = (environ.get("HTTP_X_HTTP_METHOD_OVERRIDE") or asked).upper()
+        if environ["REQUEST_METHOD"] == "POST" and method:
+            environ["REQUEST_METHOD"] = method
+        return application(environ, start)
+
+    server = make_server("127.0.0.1", 0, heeding, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_restart_without_etcd_opens_no_door(mesh: Mesh) -> None:

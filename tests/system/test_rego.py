@@ -138,3 +138,64 @@ def evaluators(agent: int) -> list[int]:
 def parent_of(pid: int) -> int:
     text = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in text.splitlines() if line.startswith("PPid:")))
+
+
+def test_bundles_count_with_the_document_that_names_them(mesh: Mesh) -> None:
+    """Put in one transaction, changed, broken, and gone; with an agent that comes anew. What is missing denies."""
+    near, far = hosts(mesh)
+    shop, web = credentials(near, "shop.production", 7001), credentials(near, "web.production", 7002)
+    main = rego("allow if data.readers[_] == input.source.service", "allow if data.groups.staff", bundles=["groups"])
+    groups = {"modules": {"groups.rego": "package groups\nstaff if input.source.service == data.boss"}, "data": {
+        "readers": ["shop.production"], "boss": "web.production"}}  # fmt: skip
+
+    def asked(agent: Any, **caller: str) -> int:
+        return int(agent.ask(LAMPS, path="/lamps/7", **caller).status)
+
+    # Before its bundle it lets nothing pass, and says so to who operates.
+    mesh.etcdctl("put", f"/shoal/default/{KEY}", json.dumps(main))
+    until("missing", lambda: asked(near, **shop) == 503)
+    told = mesh.shoal("--admin", str(far.socket), "check", check=False).stdout
+    assert "policies/rego/groups is not there" in told
+    mesh.etcdctl("del", f"/shoal/default/{KEY}")
+    until("gone", lambda: asked(near, **shop) == 200)
+
+    directory = mesh.folder / "policies"
+    directory.mkdir()
+    (directory / "lamps.json").write_text(json.dumps({"kind": "authz", "service": LAMPS, **main}))
+    missing = mesh.shoal("apply", str(directory), check=False)
+    assert missing.returncode and "$.rego.bundles[0]: policies/rego/groups is not there" in missing.stderr
+    (directory / "groups.json").write_text(json.dumps({"kind": "rego", "service": "groups", **groups}))
+    mesh.shoal("apply", str(directory), "--wait")
+    assert (asked(near, **shop), asked(near, **web), asked(near)) == (200, 200, 403)
+    explained = mesh.shoal("--admin", str(near.socket), "explain", "GET", f"http://{LAMPS}/lamps/9").stdout
+    assert "rego (with groups/groups.rego): data.shoal.allow is" in explained
+    mesh.put("policies/rego/groups", {**groups, "data": {"readers": [], "boss": "web.production"}})
+    assert (asked(near, **shop), asked(near, **web)) == (403, 200)
+
+    # Broken, it replaces nothing, for an agent that comes anew either.
+    broken = {**groups, "modules": {"groups.rego": "package groups\nstaff if nobody.knows(this)"}}
+    mesh.etcdctl("put", "/shoal/default/policies/rego/groups", json.dumps(broken))
+    waited = mesh.shoal("wait", check=False)
+    assert waited.returncode and '$.rego.modules["groups/groups.rego"]' in waited.stdout + waited.stderr
+    until("refused", lambda: far.state()["refused"])
+    until("written down", lambda: mesh.etcdctl("get", f"/shoal/default/last_good/authz/{LAMPS}"))
+    fresh = mesh.agent("fresh", "127.0.0.3")
+    mesh.instance(fresh, service=LAMPS)
+    own = credentials(fresh, "web.production", 7003)
+    until("both", lambda: len(fresh.state()["services"][LAMPS]["endpoints"]) == 2)
+    for _ in range(4):
+        assert (asked(fresh, **own), asked(fresh)) == (200, 403)
+
+    # Gone, too; and after a restart without etcd.
+    mesh.etcdctl("del", "/shoal/default/policies/rego/groups")
+    until("refused", lambda: any("is not there" in each["reason"] for each in far.state()["refused"]))
+    assert (asked(near, **shop), asked(near, **web)) == (403, 200)
+    mesh.etcd.stop()
+    far.stop()
+    far.start()
+    assert (asked(far), asked(far, **credentials_of(far))) == (403, 403)
+
+
+def credentials_of(agent: Any) -> dict[str, str]:
+    """Of nobody: without etcd nobody can register anew."""
+    return {"X_Shoal_Caller": "web.production"}

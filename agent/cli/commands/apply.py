@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import msgspec
 import typer
 
+from agent.cli.bundles import check as check_bundles
 from agent.cli.commands.mesh.policies import word
 from agent.cli.documents import Source, checked, files_under, key, says_audit
 from agent.cli.enforcing import ROOMS, Text, Unable, silence, silent, unable
@@ -177,6 +178,7 @@ async def _applied(
             "Apply parts of the directory, or single files with `shoal policy put`",
             Exit.USAGE,
         )
+    check_bundles({at: each.text for at, each in census.policies.items()}, todo.puts, todo.pruned)
     warned = _warned(census, todo)
     if todo.size and not options.printer.json:
         for warning in warned.lines:

@@ -131,7 +131,7 @@ def advised(options: Options, service: str, mark: str) -> int | None:
         told = options.admin.get(f"{API}/scale/{service}")
         known = options.admin.get(f"{API}/instances", [("service", service), ("limit", "1000")])
         others = [each for each in known["items"] if each["metadata"].get(MARK) != mark]
-        return int(told["replicas"]) - sum(each["state"] != "draining" for each in others)
+        return int(told["replicas"]) - len([each for each in others if each["state"] != "draining"])
     except (Failure, KeyError, TypeError, ValueError):
         return None  # nothing is advised, or nobody can be asked
 

@@ -67,6 +67,7 @@ def laggards(census: Census, revision: int) -> list[Laggard]:
 
 def refusals(census: Census, revision: int) -> list[Refused]:
     """The policies of a revision that no agent takes, judged as they judge: their own word comes later."""
+    from agent.cli.bundles import refused as cannot_be_put_together
     from agent.rego.proving import installed, prove
     from policies.catalogue import parse
     from policies.language.document import Document, Invalid
@@ -82,6 +83,11 @@ def refusals(census: Census, revision: int) -> list[Refused]:
     for (kind, service), policy in sorted(census.audits.items()):
         if policy.revision == revision and isinstance(bad := judged(kind, service, policy.text), Invalid):
             found.append(Refused(f"audits/{kind}/{service}", bad.path, bad.reason))
+    if installed():
+        put = {at for at, each in census.policies.items() if each.revision == revision}
+        watched = {service: each.text for (_, service), each in census.audits.items() if each.revision == revision}
+        for aside, bad in cannot_be_put_together({at: each.text for at, each in census.policies.items()}, put, watched):
+            found.append(Refused(f"{'audits/' * aside}{bad.kind}/{bad.key}", bad.path, bad.reason))
     for (kind, service), misnamed in sorted(census.misnamed.items()):
         if misnamed.revision == revision:
             found.append(Refused(f"{kind}/{service}" if service else kind, "key", misnamed.reason))

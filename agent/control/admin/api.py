@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from agent.control.admin.audit_api import AuditApi
 from agent.control.admin.door import Answer, Door, guarded, refusal
 from agent.control.admin.events_api import EventsApi
 from agent.control.admin.external_metrics import ExternalMetrics
@@ -19,6 +18,7 @@ from agent.control.admin.shadow_api import ShadowApi
 from agent.control.admin.state import state
 from agent.control.admin.v1 import targets
 from agent.control.admin.v1.api import V1
+from agent.control.admin.v1.audit_logs import audit_logs
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
@@ -34,7 +34,7 @@ def guarded_doors(parts: Parts) -> list[Door]:
     here, events = parts.here, parts.events
     return [
         *InstancesApi(here, parts.registrar, parts.fleet, parts.others_run).doors(),
-        *AuditApi(parts.settings.host, parts.audit, parts.fanout, parts.mesh.table.agents, parts.peers.ask).doors(),
+        *audit_logs(parts).before(),
         *ShadowApi(parts.traffic.shadow).doors(),
         *EventsApi(events.outbox, events.delivery, here.store, here.keys).doors(),
     ]

@@ -21,6 +21,7 @@ import trio
 
 from agent.audit.record import LOST, Chance, Draft, Position
 from agent.control.audit.segments import Segments
+from agent.process.finishing import Finishing
 
 MOST_WAITING: Final = 50_000
 """Records."""
@@ -85,9 +86,8 @@ class AuditLog:
         """Of whoever uses the segments."""
         self._untold: dict[str, int] = {}
         """Records that were lost and of which the log does not tell yet, by why."""
-        self._patience = trio.CancelScope(shield=True)
+        self._finishing = Finishing(FINISH_S, lambda: self._given.set())
         self._unsynced = False
-        self._ending = False
 
     # What is handed over.
 
@@ -144,18 +144,11 @@ class AuditLog:
 
     async def run(self) -> None:
         """Write until cancelled, and then what is still there."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._work)
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._ending = True
-                self._patience.deadline = trio.current_time() + FINISH_S
-                self._given.set()
+        await self._finishing.run(self._work)
 
     async def _work(self) -> None:
         """A stuck disk is left behind at the end, with whatever it still does."""
-        with self._patience:
+        with self._finishing.patience:
             await self._open()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_synced)
@@ -172,8 +165,8 @@ class AuditLog:
                 return
             except OSError as error:
                 self._fail(error.strerror or str(error))
-            if self._ending:
-                self._patience.cancel()
+            if self._finishing.ending:
+                self._finishing.patience.cancel()
             await trio.sleep(RETRY_S)
 
     async def _write_all(self) -> None:
@@ -182,14 +175,14 @@ class AuditLog:
                 if not any(each.reply is not None for each in self._waiting):
                     await trio.sleep(GATHER_S)
                 if not await self._write_some():
-                    if self._ending:
+                    if self._finishing.ending:
                         return
                     await trio.sleep(RETRY_S)
-            if self._ending:
+            if self._finishing.ending:
                 return
             await self._turn_over()
             self._given = trio.Event()
-            if not self._waiting and not self._ending:
+            if not self._waiting and not self._finishing.ending:
                 with trio.move_on_after(self._segment_s / 4):
                     await self._given.wait()
 

@@ -127,6 +127,7 @@ class Table:
                 self.malformed.note(
                     change.key, f"cannot be taken, by an internal error: {type(error).__name__}: {error}"
                 )
+        self.audits.settle()
         self.revision = revision
         self.forms.stands &= not source.disk
         for moved in self.forms.settle():
@@ -313,6 +314,7 @@ class Table:
         """Last good states that etcd's history told; returns the services that they touch."""
         for (kind, pattern), record in found.items():
             self.in_force.find(kind, pattern, record)
+        self.audits.settle()
         touched, self._touched = self._touched, set()
         return touched
 

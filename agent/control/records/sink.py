@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from agent.control.records.waiting import Batch, Kind, Waiting
+from agent.process.finishing import Finishing
 from agent.requests.format import Format
 
 FINISH_S: Final = 1.0
@@ -39,11 +40,10 @@ class Sink:
         self.waiting = Waiting(most_bytes)
         self.trouble = ""
         """Why nothing is delivered, or something was lost, at last; empty: all is well."""
-        self.ending = False
         self._held: Counter[Kind] = Counter()
         """Records of which it is not known yet what has come."""
         self._given = trio.Event()
-        self._patience = trio.CancelScope(shield=True)
+        self._finishing = Finishing(FINISH_S, self.wake)
 
     def offer(self, batch: Batch) -> None:
         """Have lines delivered; one whose kind this sink does not take is passed over."""
@@ -62,17 +62,15 @@ class Sink:
 
     async def run(self) -> None:
         """Deliver until cancelled, and then what is still there."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._work)
-            try:
-                await trio.sleep_forever()
-            finally:
-                self.ending = True
-                self._patience.deadline = trio.current_time() + FINISH_S
-                self._given.set()
+        await self._finishing.run(self._work)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the agent ends."""
+        return self._finishing.ending
 
     async def _work(self) -> None:
-        with self._patience:
+        with self._finishing.patience:
             await self._guarded(self.begin)
             while not (self.ending and not self.waiting):
                 await self._guarded(self._take)

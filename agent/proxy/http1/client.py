@@ -33,9 +33,11 @@ _WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD"})
 class Lane:
     """Idle connections that may take each other's place, by the address that they lead to."""
 
-    __slots__ = ("idle", "way")
+    __slots__ = ("idle", "name", "way")
 
-    def __init__(self, way: Way | None) -> None:
+    def __init__(self, way: Way | None, name: tuple[str, str] | None = None) -> None:
+        self.name = name
+        """Caller and callee, of those that are forgotten with them; None: it is kept by who made it."""
         self.way = way
         """Who is shown and expected on them; None: nobody, they are in plain text."""
         self.idle: dict[tuple[str, int], list[ClientStream]] = {}

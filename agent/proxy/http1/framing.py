@@ -27,6 +27,7 @@ _NO_TRAILERS: Final = frozenset(
         *(b"cookie", b"set-cookie", b"age", b"expires", b"date", b"location", b"retry-after", b"vary", b"warning"),
         *(b"content-encoding", b"content-type", b"content-range", b"trailer", b"allow"),
         *(b"origin", b"forwarded", b"x-real-ip", b"x-http-method-override"),
+        *(b"x-method-override", b"x-http-method"),
     )
 )
 """What decides how a message is routed, who sent it, whether it is carried out, or how its body is read: whoever merges
@@ -135,4 +136,4 @@ class ChunkedDecoder:
 
 
 def _is_of_a_head(field: Field) -> bool:
-    return field.code in (HOST, CONTENT_LENGTH) or is_word(field.code) or field.name in _NO_TRAILERS
+    return field.code in (HOST, CONTENT_LENGTH) or is_word(field.code) or field.name.replace(b"_", b"-") in _NO_TRAILERS

@@ -2,8 +2,10 @@
 """Idle upstream connections, by the address they lead to; the one used last is used first.
 
 What is secured has lanes of its own, by caller and callee: who was proven on a connection, and to whom, is part of it.
-Law: a connection is used by nobody else, and not beyond the end of either certificate. To instances that speak TLS
-themselves there are lanes by service and document: it is the host that is shown, whoever calls.
+Law: a connection is used by nobody else, and not beyond the end of either certificate. A lane without a connection is
+forgotten, not at once but when there are many: callers and services come and go, and who comes back has it made anew.
+To instances that speak TLS themselves there are lanes by service and document: it is the host that is shown, whoever
+calls.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from policies.kinds.tls.document import Origin
 MAX_IDLE_PER_ADDRESS: Final = 256
 IDLE_S: Final = 55.0
 """Below the 60 s after which many servers close."""
+LANES_KEPT: Final = 256
+"""Lanes below which nobody looks which of them are empty."""
 FRESH_S: Final = 0.1
 """For so long after its last answer an idle connection is taken for one that is open: servers close what has been idle
 for longer, and the reactor hears of it with its next events. Looking costs a system call that raises."""
@@ -41,7 +45,18 @@ def tcp_socket(dial: tuple[str, int]) -> socket.socket:
 class Pool(Vault):
     """Decides and holds; connecting and closing is done by the connections themselves."""
 
-    __slots__ = ("connects", "lanes", "make_socket", "most", "origins", "plain", "reactor", "reused", "secured")
+    __slots__ = (
+        "_sweep_at",
+        "connects",
+        "lanes",
+        "make_socket",
+        "most",
+        "origins",
+        "plain",
+        "reactor",
+        "reused",
+        "secured",
+    )
 
     def __init__(self, reactor: Reactor, heads: HeadRules) -> None:
         super().__init__(heads)
@@ -49,6 +64,8 @@ class Pool(Vault):
         self.plain = Lane(None)
         self.lanes: dict[tuple[str, str], Lane] = {}
         """Of what is secured, by caller and callee."""
+        self._sweep_at = LANES_KEPT
+        """How many lanes there have to be for the empty ones to be looked for."""
         self.origins: dict[str, OriginLane] = {}
         """To instances that speak TLS themselves, by service."""
         self.secured: set[SecuredConnection] = set()
@@ -66,8 +83,17 @@ class Pool(Vault):
             way = security.way(caller, callee)
             if way is None:
                 return None
-            lane = self.lanes[caller, callee] = Lane(way)
+            if len(self.lanes) >= self._sweep_at:
+                self._sweep()
+            lane = self.lanes[caller, callee] = Lane(way, (caller, callee))
         return lane
+
+    def _sweep(self) -> None:
+        """Forget lanes that nobody has a connection in. One that is being made there serves what it is made for, and
+        is not kept then (`put`)."""
+        used = {connection.lane.name for connection in self.secured}
+        self.lanes = {name: lane for name, lane in self.lanes.items() if lane.idle or name in used}
+        self._sweep_at = max(LANES_KEPT, 2 * len(self.lanes))
 
     def _all(self) -> list[Lane]:
         return [self.plain, *self.lanes.values(), *self.origins.values()]
@@ -149,6 +175,9 @@ class Pool(Vault):
     def put(self, stream: ClientStream) -> None:
         """Keep a connection for the next request; or close it, where there are plenty."""
         lane = stream.connection.lane
+        if lane.name is not None and self.lanes.get(lane.name) is not lane:
+            stream.connection.close()  # forgotten meanwhile: nobody would find it there
+            return
         idle = lane.idle.get(stream.dial)
         if idle is None:
             idle = lane.idle[stream.dial] = []

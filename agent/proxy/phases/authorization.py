@@ -57,7 +57,7 @@ class Authorization(Phase):
             if not self.audit and not (self._early and ruling.allows):
                 stats.note_authorized(ruling.counted)
             if not ruling.allows:
-                return _refuse(level, ruling)
+                return _refuse(level, ruling, view)
         return None
 
     def peek(self, subject: Subject) -> Verdict | None:
@@ -68,7 +68,7 @@ class Authorization(Phase):
         for level in self.levels:
             ruling = level.compiled.judge(view)
             if not ruling.allows:
-                return _refuse(level, ruling)
+                return _refuse(level, ruling, view)
         return None
 
     def _consult(self, subject: Subject, *, counts: bool) -> Verdict | None:
@@ -78,7 +78,7 @@ class Authorization(Phase):
             ruling = level.compiled.judge(view)
             rulings.append(ruling)
             if not ruling.allows:
-                return self._decided(rulings, _refuse(level, ruling), counts)
+                return self._decided(rulings, _refuse(level, ruling, view), counts)
         for level in self.levels:
             for judge in level.compiled.judges:
                 answer = self._heard(judge, subject, counts)
@@ -86,7 +86,7 @@ class Authorization(Phase):
                     return answer
                 rulings.append(answer.ruling)
                 if not answer.ruling.allows:
-                    return self._decided(rulings, _refuse(level, answer.ruling), counts)
+                    return self._decided(rulings, _refuse(level, answer.ruling, None), counts)
         return self._decided(rulings, None, counts)
 
     def _decided(self, rulings: list[Ruling], verdict: Refuse | None, counts: bool) -> Refuse | None:
@@ -98,7 +98,7 @@ class Authorization(Phase):
     def _heard(self, judge: Judge, subject: Subject, counts: bool) -> Answer | Consult:
         """What somebody says of a request, in each reading; or that he has to be asked."""
         view = subject.view
-        others = taken_for(view)
+        others = taken_for(view, judge.asks)
         if others is None:
             return self._said(judge, view, subject, counts)
         if not others:
@@ -141,6 +141,9 @@ class Authorization(Phase):
         return self.entry(f"allowed by {rules[0][1]}", "; ".join(said))
 
 
-def _refuse(level: Rules, ruling: Ruling) -> Refuse:
-    refusal = Refusal(403, "authz", ruling.reason, unsent=True)
+def _refuse(level: Rules, ruling: Ruling, view: RequestView | None) -> Refuse:
+    """`view`: what rules were held against; None: they let it pass."""
+    taken = "" if view is None else level.compiled.taken(view)
+    reason = f"{ruling.reason}: {taken}" if taken else ruling.reason
+    refusal = Refusal(403, "authz", reason, unsent=True)
     return Refuse(refusal, what=ruling.rule, by=level.in_force, said=Refusal(403, "authz", SAID, unsent=True))

@@ -33,6 +33,14 @@ _HEADER: Final = re.compile(r"\brequest\.headers\s*\[\s*[\"']([^\"']*[A-Z][^\"']
 _ERROR: Final = re.compile(r"ERROR: <input>:\d+:(\d+): ([^\n]*)")
 
 
+def parameters_in(text: str) -> list[str]:
+    """The query parameters that a condition may look at."""
+    asks = _STRING.sub('""', text)
+    if "request.query" not in asks:
+        return []
+    return [found[0].strip("rR")[1:-1] for found in _STRING.finditer(text)] + _FIELD.findall(text)
+
+
 class Condition:
     """One, ready to be asked."""
 
@@ -46,7 +54,7 @@ class Condition:
         names += _FIELD.findall(text)
         asks = _STRING.sub('""', text)
         self._headers = [name for name in names if TOKEN.match(name)] if "request.headers" in asks else []
-        self._query = names if "request.query" in asks else []
+        self._query = parameters_in(text)
 
     def __call__(self, request: RequestView) -> bool:
         """Whether it holds."""

@@ -2,8 +2,9 @@
 """`authz`: what the first rule says that matches a request.
 
 Laws
-- A request passes only as what every service could take it for: its path in each reading, and with the method that it
-  asks to be taken for. What one of them is denied is denied.
+- A request passes only as what every service could take it for: its path in each reading, with the method that it
+  asks to be taken for, and each of several values of a parameter or cookie that rules look at. What one of them is
+  denied is denied.
 - Rules are indexed by caller, method and path, a bit for each in whole numbers. A thousand cost hardly more than one;
   what is no look-up (headers, patterns, `not`) is asked of those only that are left, in their order.
 """
@@ -16,12 +17,13 @@ import msgspec
 
 from policies.decision import Denied
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.authz.condition import Condition
+from policies.kinds.authz.condition import Condition, parameters_in
 from policies.kinds.authz.document import DEFAULT, Authz, Rule, name_of
 from policies.kinds.authz.judge import Judge, Ruling
 from policies.kinds.authz.origin import Origin
 from policies.kinds.authz.paths import Paths, readings
 from policies.kinds.authz.reading import Reading
+from policies.kinds.authz.several import NOTHING, Asks, Variant, variants
 from policies.kinds.authz.source import Sources
 from policies.language.matching import Predicate, compile_match
 from policies.language.normal_path import is_plain
@@ -29,9 +31,13 @@ from policies.request import RequestView
 
 MOST_METHODS: Final = 4
 """That one request may ask to be taken for."""
+MOST_READINGS: Final = 64
 MOST_READ: Final = 4096
 """Bytes of a path that is read in several ways: each costs a worker about a microsecond a byte."""
-TOO_MUCH: Final = f"services may take it for more than is judged: other methods, or an odd path over {MOST_READ} bytes"
+TOO_MUCH: Final = (
+    "services may take it for more than is judged: other methods, values of one name, "
+    f"or an odd path over {MOST_READ} bytes"
+)
 SAID: Final = "not allowed"
 """All that a caller is told."""
 
@@ -54,6 +60,7 @@ class Compiled:
         "_rest",
         "_rulings",
         "_sources",
+        "asks",
         "judges",
         "key",
         "outbound",
@@ -78,6 +85,7 @@ class Compiled:
             self._rest.append(_rest_of(rule))
             self._add(1 << n, rule)
         self._asks_ids = self._sources.asks_ids
+        self.asks = _asks(document)
 
     def _add(self, bit: int, rule: Rule) -> None:
         self._sources.add(bit, rule.sources)
@@ -92,7 +100,7 @@ class Compiled:
         found = self._first(request)
         if not found.allows:
             return found
-        others = taken_for(request)
+        others = taken_for(request, self.asks)
         if others is None:
             return found
         if not others:
@@ -102,6 +110,15 @@ class Compiled:
             if not ruling.allows:
                 return ruling
         return found
+
+    def taken(self, request: RequestView) -> str:
+        """Of a request that is denied: as what, where it would pass as it stands; in words for who operates."""
+        if not self._first(request).allows:
+            return ""
+        for other in taken_for(request, self.asks) or ():
+            if not self._first(other).allows:
+                return other.said(request)
+        return ""
 
     def _first(self, request: RequestView) -> Ruling:
         left = self._sources.rules_for(request.caller, request.principal if self._asks_ids else "")
@@ -123,21 +140,44 @@ class Compiled:
         return None if ruling.allows else Denied(403, ruling.reason, ruling.rule)
 
 
-def taken_for(request: RequestView) -> list[Reading] | None:
-    """All that some service could take a request for; None: for nothing but what it is; empty: for too much."""
+def taken_for(request: RequestView, asks: Asks = NOTHING) -> list[Reading] | None:
+    """All that some service could take a request for; None: for nothing but what it is; empty: for too much. `asks`:
+    what whoever judges looks at."""
     whole = request.whole_path
     if len(whole) > MOST_READ and not is_plain(whole.encode("latin-1")):
         return []
     overriding, paths = request.overriding, readings(request.path, whole)
-    if not overriding and not paths:
-        return None
     found: list[Reading] = []
-    if len(overriding) > MOST_METHODS:
+    several = variants(request, asks) if asks.any else _ONE_WAY
+    if several is None:
         return found
-    for path in [request.path, *paths]:
-        for method in [request.method, *overriding]:
-            found.append(Reading(request, path, method))
+    if not overriding and not paths and not several:
+        return None
+    ways: list[Variant | None] = [*several] if several else [None]
+    if len(overriding) > MOST_METHODS or (1 + len(overriding)) * (1 + len(paths)) * len(ways) > MOST_READINGS:
+        return found
+    for way in ways:
+        for path in [request.path, *paths]:
+            for method in [request.method, *overriding]:
+                found.append(Reading(request, path, method, way))
     return found
+
+
+_ONE_WAY: Final[list[Variant]] = []
+
+
+def _asks(document: Authz) -> Asks:
+    """Parameters and cookies that rules look at."""
+    parameters: set[str] = set()
+    cookies: set[str] = set()
+    for rule in document.ordered:
+        for match in (rule.match, rule.not_):
+            if match is not None:
+                parameters.update(match.query)
+                cookies.update(match.cookies)
+        if rule.when:
+            parameters.update(parameters_in(rule.when))
+    return Asks(parameters, cookies) if parameters or cookies else NOTHING
 
 
 def _judges(document: Authz, key: str) -> tuple[Judge, ...]:

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from policies.kinds.authz.document import DEFAULT
 from policies.kinds.authz.input import EVERYTHING, Inputs, Values, size_of
 from policies.kinds.authz.outside import CACHE_S, Opa, Rego, origin
+from policies.kinds.authz.several import Asks
 from policies.language.duration import seconds
 from policies.request import RequestView
 
@@ -32,6 +33,10 @@ FOREVER: Final = float("inf")
 
 Asked: TypeAlias = tuple[str, Values]
 """Which service is called, and what was told of the request."""
+
+
+MOST_LISTED: Final = 5
+"""Modules that are named to who operates."""
 
 
 class Ruling:
@@ -68,6 +73,7 @@ class Judge:
         "_answers",
         "_size",
         "allows_unanswered",
+        "asks",
         "cache_s",
         "data",
         "dial",
@@ -77,6 +83,7 @@ class Judge:
         "path",
         "query",
         "reads",
+        "said",
         "target",
         "timed",
         "timeout_s",
@@ -102,6 +109,8 @@ class Judge:
         if rego is not None:
             self.who = REGO
             self.modules, self.data, self.query = rego.modules, rego.data, rego.query
+            bundled = [name for name in rego.modules if "/" in name]
+            self.said = f"{REGO} (with {_listed(bundled)})" if bundled else REGO
             self.reads = rego.reads
             self.timeout_s = seconds(rego.timeout)
             self.allows_unanswered = rego.on_failure == "allow"
@@ -110,7 +119,7 @@ class Judge:
                 self.timed = True  # it says itself how long an answer counts
         else:
             assert opa is not None
-            self.who = OPA
+            self.who = self.said = OPA
             self.dial, self.path = origin(opa.url), opa.path
             self.reads = opa.reads
             self.timeout_s = seconds(opa.timeout)
@@ -121,11 +130,14 @@ class Judge:
         """None: it is not known yet what it reads."""
         if opa is not None and self.inputs is None:
             self.inputs = Inputs(EVERYTHING)
+        self.asks = _asks(self.inputs)
+        """Of what of a request it matters which of several values is read."""
 
     def learn(self, reads: tuple[str, ...], timed: bool) -> None:
         """What the modules read, as they were compiled."""
         if not self.reads:
             self.inputs = Inputs(reads)
+            self.asks = _asks(self.inputs)
         self.timed = self.timed or timed
 
     def asked(self, request: RequestView, service: str) -> Asked | None:
@@ -138,7 +150,7 @@ class Judge:
         if failed:
             allows = self.allows_unanswered
             reason = f"{reason}; on_failure: {'allow' if allows else 'deny'}"
-        return Answer(Ruling(self.key, self.who, allows=allows, whose=f"{self.who}: {reason}"), failed=failed)
+        return Answer(Ruling(self.key, self.who, allows=allows, whose=f"{self.said}: {reason}"), failed=failed)
 
     def find(self, asked: Asked, now: float) -> Answer | None:
         """What was answered before, as long as it counts."""
@@ -170,3 +182,14 @@ class Judge:
 
     def __len__(self) -> int:
         return len(self._answers)
+
+
+def _asks(inputs: Inputs | None) -> Asks:
+    parameters = [] if inputs is None else [read.steps for read in inputs.reads if read.steps[0] == "query"]
+    names = [steps[1] for steps in parameters if len(steps) == 2]
+    return Asks(names, every_parameter=len(names) < len(parameters))
+
+
+def _listed(modules: list[str]) -> str:
+    shown = ", ".join(modules[:MOST_LISTED])
+    return f"{shown} and {len(modules) - MOST_LISTED} more" if len(modules) > MOST_LISTED else shown

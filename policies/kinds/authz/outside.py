@@ -4,13 +4,14 @@ Laws
 - What they are told of a request is what they read of it (`policies.kinds.authz.input`), and nothing else: so what they
   answer is remembered by that.
 - Whatever goes wrong denies, unless the document says otherwise.
+- Modules that stand in documents of their own (`bundles`) are put in by control before anybody is asked: what is
+  asked has all of them inside, and names none.
 - What modules say is bounded before anybody compiles them. Whether they compile is not asked here, since the library
   that does it may not be trusted with what strangers write: `agent.rego` asks it, in a process of its own.
 """
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -20,24 +21,19 @@ from msgspec import Meta
 
 from policies.kinds.authz.input import check_read
 from policies.language.duration import Duration, bounded
+from policies.language.names import parse_service
 from policies.language.plain import Flaw, below, read_at
+from policies.rego import ModuleName, check_source
 
-MAX_MODULES: Final = 32
-MAX_SOURCE: Final = 64 * 1024
-"""Characters of all modules together: compiling a thousand rules takes most of a second."""
-MAX_NESTING: Final = 32
+MAX_MODULES: Final = 128
+MAX_SOURCE: Final = 192 * 1024
+"""Characters of all modules together, those of bundles too; how long compiling may take is bounded besides."""
+MAX_BUNDLES: Final = 32
 MAX_READS: Final = 50
 CACHE_S: Final = 5.0
 """How long an answer counts that depends on the time of the day."""
 MOST_CACHED_S: Final = 300.0
 
-ModuleName: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_](?:[A-Za-z0-9_./-]{0,62}[A-Za-z0-9_])?$(?!\n)",
-        extra={"right": "the name of a module, such as lamps.rego: letters, digits and any of . _ / -"},
-    ),
-]
 Query: TypeAlias = Annotated[
     str,
     Meta(
@@ -64,7 +60,11 @@ OnFailure: TypeAlias = Annotated[
 class Rego(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Modules that the agent evaluates itself."""
 
-    modules: Annotated[dict[ModuleName, str], Meta(min_length=1, max_length=MAX_MODULES, description="Rego, by name")]
+    modules: Annotated[dict[ModuleName, str], Meta(max_length=MAX_MODULES, description="Rego, by name")] = {}
+    bundles: Annotated[
+        tuple[str, ...],
+        Meta(max_length=MAX_BUNDLES, description="Documents of the kind rego whose modules and data belong to it"),
+    ] = ()
     query: Annotated[Query, Meta(description="The rule that has to be true")] = "data.shoal.allow"
     data: Annotated[dict[str, Any], Meta(description="What the modules see under data, besides themselves")] = {}
     reads: Reads = ()
@@ -87,10 +87,18 @@ class Opa(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 def check_rego(rego: Rego, path: str) -> None:
     """Raises Flaw for what is refused before anybody compiles it."""
     size = sum(len(source) for source in rego.modules.values())
+    if not rego.modules and not rego.bundles:
+        raise Flaw(path, "neither modules nor bundles; one of them says what is asked")
     if size > MAX_SOURCE:
         raise Flaw(below(path, "modules"), f"{size} characters of Rego; at most {MAX_SOURCE}, and lists belong to data")
     for name, source in rego.modules.items():
-        _check_source(source, below(path, "modules", name))
+        check_source(source, below(path, "modules", name))
+    for n, name in enumerate(rego.bundles):
+        where = below(path, "bundles", n)
+        if read_at(where, parse_service, name) != name:
+            raise Flaw(where, f"{name[:60]!r}; write {parse_service(name)!r}")
+        if name in rego.bundles[:n]:
+            raise Flaw(where, f"{name[:60]!r} stands twice")
     _check_asked(path, rego.reads, rego.timeout)
     if rego.cache is not None:
         bounded(below(path, "cache"), rego.cache, 0.0, MOST_CACHED_S)
@@ -124,40 +132,3 @@ def _check_asked(path: str, reads: tuple[str, ...], timeout: float | str) -> Non
     bounded(below(path, "timeout"), timeout, 0.01, 10.0)
     for n, each in enumerate(reads):
         read_at(below(path, "reads", n), check_read, each)
-
-
-# Strings and comments, in which brackets count for nothing; a text that does not end goes to the end of its line.
-_SKIPPED: Final = re.compile(r'#[^\n]*|"(?:[^"\\\n]|\\.)*"?|`[^`]*`?')
-_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u")
-
-
-def _check_source(source: str, path: str) -> None:
-    if "\0" in source:
-        raise Flaw(path, "a NUL, which no Rego has")
-    if not source.strip():
-        raise Flaw(path, "empty; a module begins with its package")
-    for text in _SKIPPED.finditer(source):
-        if text[0].startswith('"') and _ESCAPE.search(text[0]):
-            raise Flaw(placed(path, source, text.start()), "\\u is not taken for its character; write that")
-    depth, line, start = 0, 1, 0
-    for found in re.finditer(r"\n|[\[{(]|[\]})]", _SKIPPED.sub(_blank, source)):
-        sign = found[0]
-        if sign == "\n":
-            line, start = line + 1, found.end()
-        elif sign in "[{(":
-            depth += 1
-            if depth > MAX_NESTING:
-                raise Flaw(f"{path}:{line}:{found.start() - start + 1}", f"nested deeper than {MAX_NESTING}")
-        else:
-            depth -= 1
-
-
-def placed(path: str, source: str, offset: int) -> str:
-    """A place in a module, by the number of characters before it."""
-    before = source[:offset]
-    return f"{path}:{before.count(chr(10)) + 1}:{offset - before.rfind(chr(10))}"
-
-
-def _blank(found: re.Match[str]) -> str:
-    """As many characters, of which none says anything."""
-    return re.sub(r"[^\n]", " ", found[0])

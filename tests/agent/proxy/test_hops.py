@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from agent.frames import Svid, Trust
 from agent.identity.revocations import Revocations, Revoked
 from agent.identity.spiffe import SpiffeId, service_id
+from agent.proxy.http1.pool import LANES_KEPT
 from agent.proxy.worker import Worker
 from tests.support.identity import PETS, SHOP, TRUST_DOMAIN
 from tests.support.light import until
@@ -155,6 +156,27 @@ async def test_callers_do_not_share_connections(tmp_path: Path) -> None:
         assert set(pool.lanes) == {("shop.production", "pets.production"), ("", "pets.production")}
         named = [b"x-shoal-caller" in head for head in found.heads]
         assert named == [True, False, True, False]
+
+
+async def test_lanes_of_callers_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    """Of a thousand that came and went there are a bounded number; whoever has a connection keeps it. One that was in
+    use meanwhile is closed behind its answer, since nobody would find it."""
+    async with hop(tmp_path) as found:
+        found.leads()
+        assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
+        worker = found.caller.worker
+        pool, ours = worker.pool, worker.pool.lanes["shop.production", "pets.production"]
+        for n in range(1000):
+            assert pool.lane(f"caller-{n}.production", "pets.production", worker.security) is not None
+            assert len(pool.lanes) <= LANES_KEPT
+        assert pool.lanes["shop.production", "pets.production"] is ours
+        assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")
+        assert (pool.connects, pool.reused, pool.idle) == (1, 1, 1)
+        stream = pool.take(ours, ("127.0.0.1", found.wired), verify=False)
+        assert stream is not None
+        pool.lanes.clear()
+        pool.put(stream)
+        assert stream.connection.closed and pool.idle == 0
 
 
 def _python_client(folder: Path, whose: SpiffeId, port: int, sni: str, said: bytes, chain: Any = None) -> bytes:

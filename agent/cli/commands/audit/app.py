@@ -66,7 +66,7 @@ def query(
     """
     options: Options = context.obj
     asked = _asked(since, until, event, service, caller, person, client, claim, host)
-    told = _admin(options).post("/audit/query", {**asked, "by": by or ("host" if count else ""), "most": limit})
+    told = _admin(options).audit("query", {**asked, "by": by or ("host" if count else ""), "most": limit})
     printer = options.printer
     if printer.json:
         printer.value(told)
@@ -123,7 +123,7 @@ def verify(
     Example:  shoal audit verify
     """
     options: Options = context.obj
-    told = _offline(directory) if directory else _admin(options).post("/audit/verify", {"hosts": host or []})
+    told = _offline(directory) if directory else _admin(options).audit("verify", {"hosts": host or []})
     rows = [{"host": name, **log} for name, log in told["logs"].items()]
     if options.printer.json:
         options.printer.value(told)
@@ -181,11 +181,11 @@ def erase(
     if not yes:
         asked: dict[str, Any] = {"since": 0.0, "until": time.time() + 60, "by": "host", "most": 1000}
         asked |= {"claims": {name: value}} if claim else {field: text}
-        told = _admin(options).post("/audit/query", asked)
+        told = _admin(options).audit("query", asked)
         options.printer.note(f"{told['total']} records of {field} {text}; --yes erases him from them for good")
         _end(options, told)
         return
-    told = _admin(options).post("/audit/erase", {"field": field, "value": text})
+    told = _admin(options).audit("erase", {"field": field, "value": text})
     rows = [{"host": host, **done} for host, done in told["erased"].items()]
     options.printer.rows(
         rows,
@@ -258,7 +258,7 @@ def _moment(option: str, text: str, now: float) -> float:
 
 def _parts(admin: Admin, asked: dict[str, Any], halves: int) -> Iterator[dict[str, Any]]:
     """All records of a time, in answers that are whole: a time with too many records is asked for in halves."""
-    told: dict[str, Any] = admin.post("/audit/query", {**asked, "by": "", "most": 10_000})
+    told: dict[str, Any] = admin.audit("query", {**asked, "by": "", "most": 10_000})
     if told["total"] <= len(told["records"]) or halves <= 0 or _only_twice(told):
         yield told
         return

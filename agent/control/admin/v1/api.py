@@ -15,6 +15,7 @@ from agent.control.admin.door import Answer, Door
 from agent.control.admin.state import table_age_s
 from agent.control.admin.v1 import targets, types, views
 from agent.control.admin.v1.agent_type import AgentState
+from agent.control.admin.v1.audit_logs import audit_logs
 from agent.control.admin.v1.figures import FiguresApi
 from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
@@ -144,11 +145,12 @@ class V1:
                 own.explain,
                 takes=types.Explain,
             ),
+            *audit_logs(parts).operations(),
         ]
         self._document = document(self.operations)
 
     def doors(self) -> list[Door]:
-        """For whoever may look."""
+        """Those of all operations."""
         return [
             Door("GET", f"{ROOT}{OPENAPI}", self._openapi, Right.LOOK, problem),
             *(operation.door() for operation in self.operations),

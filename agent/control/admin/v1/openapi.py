@@ -22,9 +22,10 @@ PLACES: Final = {
 }
 """What stands in paths."""
 DESCRIPTION: Final = (
-    "What an agent of Shoal knows and runs, and what all agents do (`scope=mesh`). Nothing here changes anything. "
-    "Served on the admin port for whoever is on the host, on the agent's own socket, and on the people's port for who "
-    "has logged in with a client certificate, by the role view or operate. Requests of browsers (Origin) are refused."
+    "What an agent of Shoal knows and runs, and what all agents do (`scope=mesh`). Nothing here changes anything, but "
+    "that somebody is erased from audit logs. Served on the admin port for whoever is on the host, on the agent's own "
+    "socket, and on the people's port for who has logged in with a client certificate, by the role view or operate; "
+    "audit logs are for who operates, on the socket or the people's port. Requests of browsers (Origin) are refused."
 )
 
 

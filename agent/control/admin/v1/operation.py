@@ -73,11 +73,12 @@ class Operation(NamedTuple):
     """What the body is; None: there is none."""
     fanned: bool = False
     right: Right = Right.LOOK
+    """Who may."""
     bulk: bool = False
     """Whether its answers may be so long that they are written in a thread; they have no tag."""
 
     def door(self) -> Door:
-        """For whoever has the right."""
+        """For who may."""
         return Door(self.method, f"{ROOT}{self.path}", self._answer, self.right, problem)
 
     async def _answer(self, request: Request) -> Response:

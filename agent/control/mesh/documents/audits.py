@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from agent.control.mesh.documents.in_force import (
     NOT_FOR_WORKERS,
     InForce,
@@ -20,10 +22,12 @@ from agent.control.mesh.documents.in_force import (
     Refused,
     applies_at_every_level,
     policy_of,
+    standing,
     together,
 )
 from agent.control.mesh.documents.reading import Read
 from agent.frames import PolicyFrame
+from agent.rego.together import AUTHZ, Stands, Together, named, put_together
 from policies.language.document import Invalid
 from policies.language.names import candidates
 from registry.keys import Keys
@@ -44,6 +48,8 @@ class Audits:
         self._in_force = in_force
         self._read = read
         self._changed = changed
+        self.together = Together()
+        in_force.followers.append(self.together)
         self.policies: dict[str, dict[str, Policy]] = {}
         """Under `audits/`, by kind and pattern."""
         self.refused: dict[Place, Refused] = {}
@@ -53,19 +59,43 @@ class Audits:
     def take(self, kind: str, pattern: str, change: Change) -> None:
         """What stands under a key is another, or nothing any more."""
         if change.value is None:
+            self.together.take(kind, pattern, None)
             self.refused.pop((kind, pattern), None)
             self._put(kind, pattern, None)
             return
         document, text = self._read(kind, pattern, change.value)
+        if not self.together.take(kind, pattern, named(change, document, text)):
+            self._take(kind, pattern, change, change, Read(document, text))
+
+    @property
+    def stands(self) -> Stands:
+        """What whoever reads ahead has to know."""
+        return Stands((self._in_force.together.named, self.together.named), self._in_force.part)
+
+    def settle(self) -> None:
+        """Everything of a revision has been taken: put together what belongs together, what is enforced first."""
+        self._in_force.settle()
+        for pattern, whole in self.together.due():
+            made = put_together(pattern, whole, self._in_force.part)
+            if isinstance(made, Invalid):
+                self._take(AUTHZ, pattern, whole.change, whole.change, Read(made, b""))
+            else:
+                assert made.value is not None
+                self._take(AUTHZ, pattern, whole.change, made, self._read(AUTHZ, pattern, made.value))
+
+    def _take(self, kind: str, pattern: str, written: Change, change: Change, read: Read) -> None:
+        """`written`: what stands in etcd; `change`: what counts of it."""
+        document, text = read
         if isinstance(document, Invalid):
             before = self.policies.get(kind, {}).get(pattern)
             good = before.revision if before is not None else 0
             self.refused[kind, pattern] = Refused(
-                document.path, document.reason, change.revision, good, change.created, key=change.key
+                document.path, document.reason, written.revision, good, written.created, key=written.key
             )
             return
         self.refused.pop((kind, pattern), None)
-        self._put(kind, pattern, policy_of(kind, change, document, text))
+        policy = policy_of(kind, change, document, text)
+        self._put(kind, pattern, policy if change is written else msgspec.structs.replace(policy, written=written))
 
     def _put(self, kind: str, pattern: str, policy: Policy | None) -> None:
         by_pattern = self.policies.setdefault(kind, {})
@@ -102,4 +132,5 @@ class Audits:
         """As `Table.saved`."""
         for kind, by_pattern in self.policies.items():
             for pattern, policy in by_pattern.items():
-                yield keys.audit(kind, pattern), policy.text, policy.revision
+                text, revision = standing(policy)
+                yield keys.audit(kind, pattern), text, revision

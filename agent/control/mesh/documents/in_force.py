@@ -20,8 +20,10 @@ import msgspec
 from agent.control.mesh.distrust.holding import Document as HeldDocument
 from agent.control.mesh.documents.reading import Read
 from agent.frames import PolicyFrame
+from agent.rego.together import AUTHZ, REGO, Named, Part, Together, named, put_together
 from policies.catalogue import BY_NAME
 from policies.kinds.health.document import HealthPolicy
+from policies.kinds.rego.document import Bundle
 from policies.kinds.tls import decide as tls
 from policies.kinds.tls.document import Origin, TlsPolicy
 from policies.language.document import Document, Invalid
@@ -32,12 +34,14 @@ from registry.store import Change
 
 Place: TypeAlias = tuple[str, str]
 """A kind, and a pattern."""
-NOT_FOR_WORKERS: Final = frozenset({"health", "scale", "webhook"})
+NOT_FOR_WORKERS: Final = frozenset({"health", "rego", "scale", "webhook"})
 """Kinds that control acts on by itself."""
 KEPT: Final = NOT_FOR_WORKERS | {"authn", "export", "ratelimit", "shadow", "tls"}
 """Kinds that control acts on: it does not read them again."""
 KEY: Final = "key"
 """In place of the path in a document: what is wrong is the key."""
+AFTER_ALL: Final = 1 << 62
+"""In place of a revision: later than any."""
 NOT_KNOWN: Final = -1
 """In place of the revision of a last good document."""
 
@@ -54,6 +58,8 @@ class Policy(msgspec.Struct, frozen=True):
     """When the life of its key began; 0: not known."""
     audit: bool = False
     """Whether it is only watched."""
+    written: Change | None = None
+    """What stands in etcd, where it has to be put together (`together`)."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -150,21 +156,54 @@ class InForce:
         """What is in force though etcd says otherwise: `held/` tells of it (see `distrust.holding`)."""
         self._moved: set[Place] = set()
         """Where `last_good/` may have to say something else."""
+        self.together = Together()
+        """Documents that count with others put in."""
+        self.followers = [self.together]
+        """Who hears that another bundle is in force."""
 
     # The way of a change.
 
     def take(self, kind: str, pattern: str, change: Change) -> None:
         """What stands under a policy's key is another, or nothing any more."""
         if change.value is None:
+            self.together.take(kind, pattern, None)
             self._forget_refusal(kind, pattern)
             self._put(kind, pattern, None)
             return
         document, text = self._read(kind, pattern, change.value)
+        if self.together.take(kind, pattern, named(change, document, text)):
+            return  # the rest of the revision may say what belongs to it
         if isinstance(document, Invalid):
             self._refuse(kind, pattern, change, document.path, document.reason)
             return
         self._forget_refusal(kind, pattern)
         self._put(kind, pattern, policy_of(kind, change, document, text))
+
+    def settle(self) -> None:
+        """Everything of a revision has been taken: put together what belongs together."""
+        for pattern, whole in self.together.due():
+            self._settle(pattern, whole)
+
+    def _settle(self, pattern: str, whole: Named) -> None:
+        made = put_together(pattern, whole, self.part)
+        wrong = made if isinstance(made, Invalid) else None
+        if isinstance(made, Change):
+            assert made.value is not None
+            document, text = self._read(AUTHZ, pattern, made.value)
+            if isinstance(document, Document):
+                policy = msgspec.structs.replace(policy_of(AUTHZ, made, document, text), written=whole.change)
+                self._forget_refusal(AUTHZ, pattern)
+                if policy != self.policies.get(AUTHZ, {}).get(pattern):
+                    self._put(AUTHZ, pattern, policy)
+                return
+            wrong = document
+        assert wrong is not None
+        self._refuse(AUTHZ, pattern, whole.change, wrong.path, wrong.reason)
+
+    def part(self, name: str) -> Part | None:
+        """A bundle in force."""
+        policy = self.enforced.get(REGO, {}).get(name)
+        return Part(policy.revision, policy.document) if policy and isinstance(policy.document, Bundle) else None
 
     def take_misnamed(self, spelled: Place, change: Change, reason: str) -> None:
         """A document whose key names nothing: nothing was in force before it, and nothing is."""
@@ -192,6 +231,9 @@ class InForce:
         self._refuse_again(place)
 
     def _refuse_again(self, place: Place) -> None:
+        if self.together.holds(*place):
+            self.together.again(place[1])
+            return
         refused = self.refused.get(place)
         if refused is not None:
             change = Change(refused.key, refused.value, refused.revision, refused.created)
@@ -204,8 +246,9 @@ class InForce:
         before = self.refused.get(place)
         knew_absent = before is not None and before.last_good == 0 and before.revision >= change.created
         recorded = self._enforceable(place)
+        together = self.together.holds(kind, pattern)
         state = state_before(
-            change,
+            change._replace(revision=AFTER_ALL) if together else change,
             held=held.revision if held is not None else None,
             was_absent=knew_absent and held is None,
             recorded=recorded[0] if recorded is not None else None,
@@ -219,7 +262,9 @@ class InForce:
         last_good = NOT_KNOWN if unknown else stays.revision if stays is not None else 0
         value = change.value or b"" if unknown else b""
         self.refused[place] = Refused(path, reason, change.revision, last_good, change.created, value, change.key)
-        self._close(kind, pattern, unknown and kind in BY_NAME and BY_NAME[kind].fails_closed)
+        why = f"{path}: {reason}; nothing that was put together before is known here" if together else _NOT_KNOWN
+        closed = unknown and kind in BY_NAME and BY_NAME[kind].fails_closed
+        self._close(kind, pattern, f"policies/{kind}/{pattern}{':' * together} {why}" if closed else "")
         if stays is not held:
             self._put(kind, pattern, stays)
 
@@ -244,22 +289,23 @@ class InForce:
             (self.watched if policy.audit else self.enforced)[kind][pattern] = policy
         if policy is not before:
             self._changed(kind, pattern, (policy is not None) - (before is not None))
+        if kind == REGO:
+            for each in self.followers:
+                each.moved(pattern)
 
     def _forget_refusal(self, kind: str, pattern: str) -> None:
         self._moved.add((kind, pattern))
         self._found.pop((kind, pattern), None)
         self.refused.pop((kind, pattern), None)
-        self._close(kind, pattern, False)
+        self._close(kind, pattern, "")
 
-    def _close(self, kind: str, pattern: str, closed: bool) -> None:
+    def _close(self, kind: str, pattern: str, why: str) -> None:
+        """`why`: requests are refused; empty: they are not."""
         by_pattern = self.closed.setdefault(kind, {})
-        if closed == (pattern in by_pattern):
+        if by_pattern.get(pattern, "") == why:
             return
-        if closed:
-            by_pattern[pattern] = (
-                f"policies/{kind}/{pattern} is refused, and what was in force before it is not known here; "
-                "mend it, or delete it"
-            )
+        if why:
+            by_pattern[pattern] = why
         else:
             del by_pattern[pattern]
         self._changed(kind, pattern, 0)
@@ -312,7 +358,8 @@ class InForce:
         """As `Table.saved`: what is good."""
         for kind, by_pattern in self.policies.items():
             for pattern, policy in by_pattern.items():
-                yield keys.policy(kind, pattern), policy.text, policy.revision
+                text, revision = standing(policy)
+                yield keys.policy(kind, pattern), text, revision
 
     def unknown(self) -> Mapping[Place, Refused]:
         """Refused policies whose last good state is not known."""
@@ -350,6 +397,12 @@ class InForce:
         return None
 
 
+def standing(policy: Policy) -> tuple[bytes, int]:
+    """What makes it be in force, and its revision: what stands in etcd, where that is what is."""
+    written = policy.written
+    return (policy.text, policy.revision) if written is None else (written.value or b"", written.revision)
+
+
 def _says_less(standing: Standing, should: LastGood) -> bool:
     """A document weighs more than none: whoever says that there was none may not have understood it. What tells of a
     document that is younger than itself was written in another etcd."""
@@ -359,6 +412,7 @@ def _says_less(standing: Standing, should: LastGood) -> bool:
     return (record.revision, bool(record.document)) < (should.revision, bool(should.document))
 
 
+_NOT_KNOWN: Final = "is refused, and what was in force before it is not known here; mend it, or delete it"
 _NOTHING: Final = Read(Invalid("", "", "$", "there was no document"), b"")
 
 
@@ -372,7 +426,8 @@ class _Documents(Mapping[Place, HeldDocument]):
         kind, pattern = place
         policy = self._in_force.policies.get(kind, {}).get(pattern)
         if policy is not None:
-            return HeldDocument(policy.revision, policy.text, policy.created)
+            text, revision = standing(policy)
+            return HeldDocument(revision, text, policy.created)
         refused = self._in_force.refused[place]
         if refused.last_good != NOT_KNOWN:
             raise KeyError(place)

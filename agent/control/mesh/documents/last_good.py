@@ -179,7 +179,9 @@ class Writer:
     async def _ask(self) -> None:
         while True:
             await trio.sleep(AGAIN_S)
-            unknown = self._table.in_force.unknown()
+            in_force = self._table.in_force
+            # Of what is put together the history of one key tells nothing.
+            unknown = {at: refused for at, refused in in_force.unknown().items() if not in_force.together.holds(*at)}
             if unknown:
                 found = await self._history.look_for(unknown)
                 if found:

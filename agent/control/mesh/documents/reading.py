@@ -11,22 +11,25 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-import msgspec
 import trio
 
 from agent.rego.proving import prove
+from agent.rego.together import Changed, Stands, ahead
 from policies.catalogue import parse
 from policies.language.document import Document, Invalid
-from policies.language.plain import Flaw, load
-from registry.keys import Keys, Room, Unknown
+from policies.language.plain import as_json
+from registry.keys import Key, Keys, Room, Unknown
 from registry.records import LastGood, Malformed, decode
 from registry.store import Change
 
 SHORT_BYTES: Final = 512
 """The worst that was found in as many bytes, one whose errors have to be explained, takes 5 ms."""
+
+
+NOTHING: Final = Stands()
 
 
 class Read(NamedTuple):
@@ -43,13 +46,16 @@ Put: TypeAlias = tuple[str, str, bytes]
 
 def read(kind: str, pattern: str, value: bytes) -> Read:
     """Here and now; a document with Rego waits for a process that compiles it."""
-    return Read(prove(kind, pattern, parse(kind, pattern, value)), _as_json(value))
+    return Read(prove(kind, pattern, parse(kind, pattern, value)), as_json(value))
 
 
-async def read_ahead(keys: Keys, changes: Iterable[Change]) -> dict[Put, Read]:
-    """The documents in some changes; of those in `last_good/` the ones that stand in for a refused one."""
+async def read_ahead(keys: Keys, changes: Iterable[Change], stands: Stands = NOTHING) -> dict[Put, Read]:
+    """The documents in some changes; of those in `last_good/` the ones that stand in for a refused one. And what is
+    put together of them, and of what `stands`."""
     found: dict[Put, Read] = {}
-    parsed = [(key, change) for change in changes if not isinstance(key := keys.parse(change.key), Unknown)]
+    parsed: list[tuple[Key, Change]] = [
+        (key, change) for change in changes if not isinstance(key := keys.parse(change.key), Unknown)
+    ]
     refused = set()
     for key, change in parsed:
         if key.room in (Room.POLICIES, Room.AUDITS) and change.value is not None:
@@ -64,7 +70,21 @@ async def read_ahead(keys: Keys, changes: Iterable[Change]) -> dict[Put, Read]:
             except Malformed:
                 continue  # whoever takes it says so
             await _read_into(found, (key.first, key.second, document))
+    for put in ahead(_puts(parsed, found), stands):
+        await _read_into(found, put)
     return found
+
+
+def _puts(parsed: Iterable[tuple[Key, Change]], found: Mapping[Put, Read]) -> Iterator[Changed]:
+    for key, change in parsed:
+        if key.room not in (Room.POLICIES, Room.AUDITS):
+            continue
+        room = int(key.room is Room.AUDITS)
+        if change.value is None:
+            yield Changed(room, key.first, key.second, change, None)
+        else:
+            document, text = found[key.first, key.second, change.value]
+            yield Changed(room, key.first, key.second, change, document, text)
 
 
 async def _read_into(found: dict[Put, Read], put: Put) -> None:
@@ -75,13 +95,3 @@ async def _read_into(found: dict[Put, Read], put: Put) -> None:
         await trio.lowlevel.checkpoint()  # a thousand short ones let others in between
     else:
         found[put] = await trio.to_thread.run_sync(read, *put, abandon_on_cancel=True)
-
-
-def _as_json(text: bytes) -> bytes:
-    """A valid document as JSON; what is JSON already stays as it was written."""
-    if text.lstrip()[:1] == b"{":
-        return text
-    try:
-        return msgspec.json.encode(load(text))
-    except Flaw:
-        return text

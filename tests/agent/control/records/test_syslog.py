@@ -60,6 +60,22 @@ async def until(question: Callable[[], Any]) -> None:
             await trio.sleep(0.005)
 
 
+@pytest.mark.parametrize(("facility", "access", "audit"), [(0, 6, 5), (4, 38, 37), (23, 190, 189)])
+async def test_the_facility_is_as_the_settings_say(facility: int, access: int, audit: int) -> None:
+    """Of each kind; a facility that RFC 5424 does not have is refused."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        records = of(f"syslog+udp://127.0.0.1:{receiver.getsockname()[1]}", f"facility = {facility}\n")
+        async with started(records):
+            for kind, priority in (("access", access), ("audit", audit)):
+                records.offer(kind, RECORD % 1)  # type: ignore[arg-type]
+                got = await trio.to_thread.run_sync(receiver.recv, 65536)
+                assert got.startswith(b"<%d>1 " % priority)
+    with pytest.raises(Exception, match="facility"):
+        of("syslog+udp://127.0.0.1:514", "facility = 24\n")
+
+
 @asynccontextmanager
 async def started(records: Records) -> AsyncIterator[Any]:
     async with trio.open_nursery() as nursery:

@@ -273,6 +273,75 @@ def test_a_method_that_a_request_asks_to_be_taken_for_has_to_be_allowed(headers:
         assert not passes(compiled, f"/{query}", "POST", headers=headers)
 
 
+def test_who_operates_is_told_for_what_a_request_was_taken() -> None:
+    """And nothing where it is denied as it stands, or passes; no value of a parameter is told: it may be a secret."""
+    compiled = rules({"name": "no deletes", "deny": "anybody", "match": {"method": ["DELETE"]}}, {"allow": "anybody"})
+    asks = {"x-http-method-override": "DELETE"}
+    assert compiled.taken(Request("POST", "/", asks)).endswith("take it for DELETE")
+    assert compiled.taken(Request("DELETE", "/")) == compiled.taken(Request("POST", "/")) == ""
+    compiled = rules({"deny": "anybody", "match": {"path": {"prefix": "/admin"}}}, {"allow": "anybody"})
+    assert "'/admin/x'" in compiled.taken(Request("GET", "/admin%2Fx"))
+    compiled = rules({"deny": "anybody", "match": {"query": {"as": "root"}}}, {"allow": "anybody"})
+    said = compiled.taken(Request("GET", "/?as=ann&as=root"))
+    assert "several values" in said and "root" not in said
+
+
+DOUBLED = [
+    ({"query": {"as": "ann"}}, "/?as=ann", "", True),
+    ({"query": {"as": "ann"}}, "/?as=ann&as=ann", "", True),
+    ({"query": {"as": "ann"}}, "/?as=ann&as=bob", "", False),
+    ({"query": {"as": "ann"}}, "/?as=bob&as=ann", "", False),
+    ({"query": {"as": "ann"}}, "/?as=ann&%61s=bob", "", False),
+    ({"query": {"as": "ann"}}, "/?as=ann&as=", "", False),
+    ({"query": {"as": "ann"}}, "/?as=ann&as=bob&as=ann", "", False),
+    ({"query": {"as": {"in": ["ann", "bob"]}}}, "/?as=ann&as=bob", "", True),
+    ({"query": {"as": "ann"}}, "/?as=ann&of=1&of=2", "", True),
+    ({"query": {"as": {"present": False}}}, "/?of=1&of=2", "", True),
+    ({"query": {"as": "ann", "of": "1"}}, "/?as=ann&of=1&of=2", "", False),
+    ({"cookies": {"as": "ann"}}, "/", "as=ann; of=1", True),
+    ({"cookies": {"as": "ann"}}, "/", "as=ann; as=bob", False),
+    ({"cookies": {"as": "ann"}}, "/", "as=bob, as=ann", False),
+    ({"cookies": {"as": "ann"}}, "/", "as=ann; of=1; of=2", True),
+    ({"cookies": {"as": "ann"}}, "/", 'as=ann; as="ann"', True),
+]
+
+
+@pytest.mark.parametrize(("match", "target", "cookie", "holds"), DOUBLED)
+def test_an_allowing_rule_holds_for_every_value_and_a_denying_one_for_any(
+    match: dict[str, Any], target: str, cookie: str, holds: bool
+) -> None:
+    """A service may read the first or the last; and `not` is no way around it."""
+    headers = {"cookie": cookie} if cookie else {}
+    assert passes(rules({"allow": "anybody", "match": match}), target, headers=headers) is holds
+    negated = {"deny": "anybody", "not": match}
+    assert passes(rules(negated, {"allow": "anybody"}), target, headers=headers) is holds
+
+
+@pytest.mark.parametrize("target", ["/?as=root", "/?as=ann&as=root", "/?as=root&as=ann", "/?as=a&as=root&as=b"])
+def test_a_denying_rule_is_for_any_value(target: str) -> None:
+    denying = {"deny": "anybody", "match": {"query": {"as": "root"}}}
+    assert not passes(rules(denying, default="allow"), target)
+    assert passes(rules(denying, default="allow"), "/?as=ann&as=bob")
+    assert not passes(rules({"allow": "anybody", "not": {"query": {"as": "root"}}}), target)
+
+
+def test_values_of_two_names_are_read_in_each_combination() -> None:
+    """A service may take the first of one and the last of the other."""
+    two = [{"allow": "anybody", "match": {"query": {"a": n, "b": n}}} for n in "12"]
+    assert passes(rules(*two), "/?a=1&b=1") and passes(rules(*two), "/?a=2&b=2")
+    assert not passes(rules(*two), "/?a=1&b=1&a=2&b=2")
+
+
+@pytest.mark.parametrize(("names", "values", "judged"), [(1, 16, True), (1, 17, False), (4, 2, True), (5, 2, False)])
+def test_ways_to_read_a_request_are_bounded(names: int, values: int, judged: bool) -> None:
+    """Beyond it is denied, and says so; what no rule looks at is no matter of it."""
+    asked = {f"n{n}": {"present": True} for n in range(names)}
+    target = "/?" + "&".join(f"n{n}={value}" for n in range(names) for value in range(values))
+    ruling = rules({"allow": "anybody", "match": {"query": asked}}).judge(Request("GET", target))
+    assert ruling.allows is judged and (judged or "values of one name" in ruling.reason)
+    assert passes(rules({"allow": "anybody", "match": {"query": {"x": {"present": False}}}}), target)
+
+
 def test_an_overriding_method_is_asked_for_nothing_where_methods_are_none_of_the_matter() -> None:
     """Whatever it is."""
     assert passes(rules({"allow": "anybody"}), "/", "POST", headers={"x-http-method-override": "DELETE"})

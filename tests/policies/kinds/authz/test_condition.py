@@ -186,6 +186,9 @@ def test_every_reading_meets_the_condition() -> None:
     assert denies('request.path.startsWith("/admin/")', target="/admin%2Fx")
     assert denies('request.method == "DELETE"', method="POST", headers={"x-http-method-override": "DELETE"})
     assert not allows('!request.path.startsWith("/admin/")', target="/admin%2Fx")
+    assert allows('request.query["as"] == "ann"', target="/?as=ann&of=1&of=2")
+    assert not allows('request.query["as"] == "ann"', target="/?as=ann&as=bob")
+    assert denies('request.query.as_ == "root"', target="/?as_=ann&as_=root")
 
 
 @pytest.mark.usefixtures("library")

@@ -35,7 +35,7 @@ def keys(frames: dict[str, PolicyFrame]) -> dict[str, str]:
     return {kind: policy.key for kind, policy in frames.items()}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in BY_NAME if kind not in ("health", "webhook", "import")])
+@pytest.mark.parametrize("kind", [kind for kind in BY_NAME if kind not in ("health", "webhook", "import", "scale", "rego")])
 def test_a_services_audit_leaves_the_meshs_document_in_force(kind: str) -> None:
     """Each kind that is for more than one service, and both ways to say it."""
     needed: dict[str, Any] = {

@@ -45,6 +45,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "audit": {"requests": "all"},
     "scale": {"up": [{"pending": 5}]},
     "log": {"share": 0.5},
+    "rego": {"data": {"readers": ["shop.production"]}},
     "webhook": {"hooks": {"x": {"events": ["instance.gone"], "target": {"url": "https://example.com/"}}}},
 }
 BAD = b'{"mode": "enforced"}'

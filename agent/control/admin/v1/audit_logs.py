@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from starlette.requests import Request
-from starlette.responses import Response
 
 from agent import questions
 from agent.audit.heads import Kept
@@ -33,13 +31,15 @@ from agent.audit.questions import (
     Verified,
     Verify,
 )
-from agent.control.admin.door import Answer, Door, read_json, refusal, visitor_of
+from agent.control.admin.door import Door, refusal, visitor_of
+from agent.control.admin.v1 import audit_types as types
+from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.asking.fanout import Fanout
 from agent.control.audit.audit import Audit
 from agent.control.host.rights import Right
 from agent.control.identity.way import NoAnswer
+from agent.control.parts import Parts
 from agent.questions import ERASE
-from policies.language.plain import Flaw
 from registry.records import Agent
 
 DEADLINE_S: Final = 20.0
@@ -47,15 +47,8 @@ _ONE_FOR_ALL: Final = ("policy.", "identity.")
 """Events that every agent records of the same thing."""
 
 
-class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whom to erase."""
-
-    field: str
-    value: str
-
-
-class AuditApi:
-    """The handlers."""
+class AuditLogs:
+    """What is asked of them."""
 
     def __init__(self, host: str, audit: Audit, fanout: Fanout, agents: Mapping[str, Agent], ask: Any) -> None:
         self._host = host
@@ -64,22 +57,34 @@ class AuditApi:
         self._agents = agents
         self._ask = ask
 
-    def doors(self) -> list[Door]:
-        """Who operates."""
+    def operations(self) -> list[Operation]:
+        """For who operates."""
+        ways = (
+            ("/audit/query", "queryAudit", "Audit records of all hosts, or how many there are", self.query),
+            (
+                "/audit/verify",
+                "verifyAudit",
+                "Whether the audit logs of all hosts are as they were written",
+                self.verify,
+            ),
+            ("/audit/erase", "eraseFromAudit", "Take somebody's personal values out of all audit logs", self.erase),
+        )
+        gives: tuple[type[msgspec.Struct], ...] = (types.AuditFound, types.AuditVerified, types.AuditErased)
+        takes: tuple[type[msgspec.Struct], ...] = (types.AuditQuery, types.AuditVerify, types.AuditErase)
         return [
-            Door("POST", "/audit/query", self.query, Right.OPERATE),
-            Door("POST", "/audit/verify", self.verify, Right.OPERATE),
-            Door("POST", "/audit/erase", self.erase, Right.OPERATE),
+            Operation("POST", path, name, summary, NoQuery, given, do, takes=taken, right=Right.OPERATE)
+            for (path, name, summary, do), given, taken in zip(ways, gives, takes, strict=True)
         ]
+
+    def before(self) -> list[Door]:
+        """The same, where `shoal` of the version before asks for it."""
+        return [each.door()._replace(path=each.path, refuse=refusal) for each in self.operations()]
 
     # Records.
 
-    async def query(self, request: Request) -> Response:
-        """`Query` in, records or counts out."""
-        try:
-            asked = msgspec.convert(await read_json(request), Query)
-        except (Flaw, msgspec.ValidationError) as error:
-            return refusal(400, str(error))
+    async def query(self, wish: Asked) -> types.AuditFound:
+        """Records or counts."""
+        asked = Query(**{name: getattr(wish.body, name) for name in wish.body.__struct_fields__})
         hosts = asked.of or None
         asked = msgspec.structs.replace(asked, of=())
         told = await self._fanout.ask_all(RECORDS, asked, DEADLINE_S / 2, hosts)
@@ -93,7 +98,7 @@ class AuditApi:
                 span = Span(last, asked.until, f"{reason}; this is a copy, and what was written since is not in it")
                 log.missing.append(span)
             logs.append(log)
-        return Answer(_merged(asked, logs, missing))
+        return _merged(asked, logs, missing)
 
     async def _from_copies(self, asked: Query, missing: Collection[str], hosts: Collection[str] | None) -> list[Found]:
         """What others hold of hosts that have not answered, and of those that live no more."""
@@ -117,13 +122,9 @@ class AuditApi:
 
     # Whether logs are as they were.
 
-    async def verify(self, request: Request) -> Response:
+    async def verify(self, wish: Asked) -> types.AuditVerified:
         """Of every host, by the heads that all the others hold of it."""
-        try:
-            raw = await read_json(request)
-            hosts = [str(host) for host in raw.get("hosts", [])] if isinstance(raw, dict) else []
-        except Flaw as error:
-            return refusal(400, error.reason)
+        hosts = wish.body.hosts
         told = await self._fanout.ask_all(HEADS, HeadsAsked(tuple(hosts)), DEADLINE_S / 4)
         heads: dict[str, list[Kept]] = {}
         chains: dict[str, str] = {}
@@ -151,18 +152,16 @@ class AuditApi:
                     nursery.start_soon(one, host)
         for host in wanted - answers.keys() - missing.keys():
             missing[host] = f"no answer within {DEADLINE_S:g} s"
-        return Answer(
-            {
-                "logs": {
-                    host: {
-                        **msgspec.to_builtins(each.report),
-                        "note": each.note,
-                        "witnesses": sum(len(kept.witnesses) for kept in heads.get(host, [])),
-                    }
-                    for host, each in sorted(answers.items())
-                },
-                "missing": dict(sorted(missing.items())),
-            }
+        return types.AuditVerified(
+            logs={
+                host: {
+                    **msgspec.to_builtins(each.report),
+                    "note": each.note,
+                    "witnesses": sum(len(kept.witnesses) for kept in heads.get(host, [])),
+                }
+                for host, each in sorted(answers.items())
+            },
+            missing=dict(sorted(missing.items())),
         )
 
     async def _check(self, host: str, heads: list[Kept], chains: dict[str, str], holders: list[str]) -> Verified | str:
@@ -186,19 +185,14 @@ class AuditApi:
 
     # Erasing.
 
-    async def erase(self, request: Request) -> Response:
+    async def erase(self, wish: Asked) -> types.AuditErased:
         """Somebody, on every host."""
-        try:
-            wish = msgspec.convert(await read_json(request), Wish)
-        except (Flaw, msgspec.ValidationError) as error:
-            return refusal(400, str(error))
-        if (
-            wish.field not in ("person", "client") and not wish.field.startswith(("claim.", "header."))
-        ) or not wish.value:
-            return refusal(400, "person, client, claim.<name> or header.<name>, and a value", "$.field")
-        visitor = visitor_of(request)
-        asked = Erase(wish.field, wish.value, visitor.person if visitor is not None else "")
-        done: dict[str, Any] = {}
+        field, request = wish.body.field, wish.request
+        if field not in ("person", "client") and not field.startswith(("claim.", "header.")):
+            raise Trouble(400, "person, client, claim.<name> or header.<name>", "$.field")
+        visitor = visitor_of(request) if request is not None else None
+        asked = Erase(field, wish.body.value, visitor.person if visitor is not None else "")
+        done: dict[str, types.AuditErasedThere] = {}
         missing: dict[str, str] = {}
 
         async def one(host: str) -> None:
@@ -206,7 +200,9 @@ class AuditApi:
             if isinstance(found, str):
                 missing[host] = found
             else:
-                done[host] = msgspec.to_builtins(found)
+                done[host] = types.AuditErasedThere(
+                    records=found.records, segments=found.segments, copies=found.copies, reason=found.reason
+                )
 
         hosts = {*self._agents, self._host}
         with trio.move_on_after(DEADLINE_S):
@@ -215,7 +211,7 @@ class AuditApi:
                     nursery.start_soon(one, host)
         for host in hosts - done.keys() - missing.keys():
             missing[host] = f"no answer within {DEADLINE_S:g} s"
-        return Answer({"erased": dict(sorted(done.items())), "missing": dict(sorted(missing.items()))})
+        return types.AuditErased(erased=dict(sorted(done.items())), missing=dict(sorted(missing.items())))
 
     async def _erased(self, host: str, asked: Erase) -> Erased | str:
         if host == self._host:
@@ -227,25 +223,32 @@ class AuditApi:
         return questions.read(body, Erased) if status == 200 else questions.refused(status, body)
 
 
-def _merged(asked: Query, logs: list[Found], missing: dict[str, str]) -> dict[str, Any]:
+def audit_logs(parts: Parts) -> AuditLogs:
+    """By way of an agent."""
+    return AuditLogs(parts.settings.host, parts.audit, parts.fanout, parts.mesh.table.agents, parts.peers.ask)
+
+
+def _merged(asked: Query, logs: list[Found], missing: dict[str, str]) -> types.AuditFound:
     """One answer of many."""
-    spans = [{"host": log.host, **msgspec.to_builtins(span)} for log in sorted(logs, key=_host) for span in log.missing]
-    answer: dict[str, Any] = {
-        "hosts": sorted(log.host for log in logs),
-        "missing": missing,
-        "spans": spans,
-        "total": sum(log.total for log in logs),
-    }
+    spans = [
+        types.AuditSpan(host=log.host, first=span.first, last=span.last, reason=span.reason)
+        for log in sorted(logs, key=_host)
+        for span in log.missing
+    ]
+    answer = types.AuditFound(
+        hosts=sorted(log.host for log in logs), missing=missing, spans=spans, total=sum(log.total for log in logs)
+    )
     if asked.by:
         counts: dict[str, int] = {}
         for log in logs:
             for value, count in log.counts.items():
                 counts[value] = counts.get(value, 0) + count
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: asked.most]
-        return {**answer, "counts": [{"value": value, "count": count} for value, count in ranked]}
+        counted = [types.AuditCount(value=value, count=count) for value, count in ranked]
+        return msgspec.structs.replace(answer, counts=counted)
     records = _once([record for log in logs for record in log.records])
     records.sort(key=lambda record: (record["at"], record["host"], record["n"]))
-    return {**answer, "records": records[-asked.most :]}
+    return msgspec.structs.replace(answer, records=records[-asked.most :])
 
 
 def _once(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
