@@ -22,7 +22,7 @@ from agent.proxy.report import story
 from agent.proxy.request.attempt import REFUSED_S
 from agent.proxy.request.audit.foretold import foretold
 from agent.proxy.request.leaving import caller_of, is_named, may_leave
-from agent.proxy.request.tracing.drawing import draw, told
+from agent.proxy.request.tracing.drawing import suppose
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
@@ -240,8 +240,8 @@ class Explanation(Walk):
         self.service = service
         self.plan = plan = service.plan
         if plan.tracing is not None:
-            drawn = draw(self, plan.tracing, service.begun, of_agent=self.inbound, takes=False)
-            self.decisions.append(told(plan.policies.get("trace"), plan.tracing, drawn))
+            policy = plan.policies.get("trace")
+            self.decisions.append(suppose(self, policy, plan.tracing, service.begun, of_agent=self.inbound))
         if (plan.resolving or self.stranger is not None) and not self.resolve(plan):
             return
         if self._instance is not None:

@@ -352,6 +352,20 @@ def test_explain_says_whether_it_would_be_sampled(play: Playbook) -> None:
     assert says("/", ["traceparent", f"00-{TRACE}-1234567890123456-01"])[2] == "as its caller has decided"
 
 
+def test_the_next_host_is_asked_as_the_hop_would_come(play: Playbook) -> None:
+    """Of the same trace, and with what was decided of it."""
+    for share, flag in ((1, "01"), (0, "00")):
+        play.put(elsewhere(play, "one"), trace={"share": share, "parent": "ignore"})
+        found: Any = explain(play.worker, Explain(f"{SERVICE}/", headers=[["X-A", "b"]]))
+        hop = found["hop"]
+        (said,) = [value for name, value in hop.headers if name.lower() == "traceparent"]
+        assert said.endswith(f"-{flag}")
+        there: Any = explain(play.worker, hop)
+        assert next(each["reason"] for each in there["decisions"] if each["phase"] == "trace").startswith(
+            "as its caller"
+        )
+
+
 def test_what_calls_have_in_common_is_known_by_the_trace_that_began_here(play: Playbook) -> None:
     """A call that came to nothing, all tries made, is not multiplied by those before: known by the trace, too."""
     play.put(play.instance("one", agent="here"), trace=ALL, retry={"attempts": 2})

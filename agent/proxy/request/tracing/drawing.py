@@ -6,12 +6,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.proxy.messages.trace_context import SAMPLED, TraceContext, read
+from agent.proxy.messages.trace_context import (
+    SAMPLED,
+    TraceContext,
+    continue_by,
+    lines,
+    read,
+    traceparent,
+)
 from agent.proxy.report.story import Entry, InForce, entry
 from agent.proxy.request.walk import Walk
 from policies.kinds.trace.decide import DRAWN, FOLLOWED, PACED, Begun, Compiled, drawn
 
 TRACE_BITS: Final = 128
+_SUPPOSED: Final = b"5" * 16
+"""The span of a request that nobody makes."""
 
 
 class Drawn:
@@ -56,6 +65,19 @@ def _drawn(walk: Walk, rules: Compiled, begun: Begun, context: TraceContext | No
         if not (begun.take(rules.rate, now) if takes else begun.has_room(rules.rate, now)):
             return Drawn(context, number, False, PACED)
     return Drawn(context, number, True, DRAWN)
+
+
+def suppose(walk: Walk, in_force: InForce | None, rules: Compiled, begun: Begun, *, of_agent: bool) -> Entry:
+    """What would be decided, in words. Nothing is counted; the agent of the next host, which is asked as the hop would
+    come, is told of it as by the hop."""
+    found = draw(walk, rules, begun, of_agent=of_agent, takes=False)
+    if found.context is None or (found.context.flags & SAMPLED != 0) != found.sampled:
+        request = walk.request
+        trace = b"%032x" % found.number if found.context is None else found.context.trace
+        value = traceparent(trace, _SUPPOSED, SAMPLED if found.sampled else 0)
+        continue_by(request, value)
+        request.wires.append(lines(value, b""))
+    return told(in_force, rules, found)
 
 
 def told(in_force: InForce | None, rules: Compiled, found: Drawn) -> Entry:
