@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.control.mesh.documents.in_force import NOT_FOR_WORKERS
 from agent.frames import Change, Gone, PolicyFrame, Stage
 from agent.portions import said_once
 from policies.catalogue import BY_NAME
@@ -35,7 +36,10 @@ def keys(frames: dict[str, PolicyFrame]) -> dict[str, str]:
     return {kind: policy.key for kind, policy in frames.items()}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in BY_NAME if kind not in ("health", "webhook", "import", "scale", "rego")])
+ONLY_FOR_ONE = ("import", *NOT_FOR_WORKERS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BY_NAME if kind not in ONLY_FOR_ONE])
 def test_a_services_audit_leaves_the_meshs_document_in_force(kind: str) -> None:
     """Each kind that is for more than one service, and both ways to say it."""
     needed: dict[str, Any] = {
