@@ -15,11 +15,14 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools._distutils.ccompiler import new_compiler
 from setuptools._distutils.sysconfig import customize_compiler
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -77,10 +80,29 @@ def extensions() -> list[Extension]:
     # What is not compiled may import what the build does not have: only the types that compiled modules see count.
     options = ["--follow-imports=silent", *marked()]
     target = {"target_dir": str(BASE / "c")}
-    made = mypycify(options, opt_level=os.environ.get("SHOAL_OPT", "3"), debug_level="0", group_name="shoal", **target)
+    # A file of C a module: one for all of them costs the compiler three times the memory, and is one processor's work.
+    opt_level = os.environ.get("SHOAL_OPT", "3")
+    made = mypycify(options, opt_level=opt_level, debug_level="0", group_name="shoal", multi_file=True, **target)
     for extension in made:
         extension.extra_compile_args.append("-Wno-error")  # another compiler's new warning is no reason to stay without
     return made
+
+
+class BuildExt(build_ext):
+    """Compiles as many files at a time as there are processors."""
+
+    def build_extensions(self) -> None:
+        one_by_one = self.compiler.compile
+
+        def side_by_side(sources: list[str], output_dir: str = "", **how: Any) -> list[str]:
+            for source in sources:
+                Path(output_dir, source.lstrip(os.sep)).parent.mkdir(parents=True, exist_ok=True)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                made = pool.map(lambda source: one_by_one([source], output_dir=output_dir, **how), sources)
+                return [path for paths in made for path in paths]
+
+        self.compiler.compile = side_by_side
+        super().build_extensions()
 
 
 class BuildPy(build_py):
@@ -110,6 +132,7 @@ def base() -> Path:
 
 if build_is_asked_for():
     BASE = base()
-    setup(ext_modules=extensions(), cmdclass={"build_py": BuildPy}, options={"build": {"build_base": str(BASE)}})
+    commands = {"build_py": BuildPy, "build_ext": BuildExt}
+    setup(ext_modules=extensions(), cmdclass=commands, options={"build": {"build_base": str(BASE)}})
 else:
     setup(cmdclass={"build_py": BuildPy})

@@ -94,3 +94,38 @@ class Svid(msgspec.Struct, frozen=True, array_like=True):
     """Of the epoch: when the first of its chain ends."""
     pem: bytes = b""
     """Both, where they are in no file."""
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """To a span of another trace."""
+
+    trace_id: str
+    span_id: str
+
+
+class Span(msgspec.Struct, omit_defaults=True):
+    """What a hop, or a try, leaves of itself in a trace: a line of JSON on its way to a collector."""
+
+    time: float
+    """When it began, Unix seconds."""
+    duration_s: float
+    service: str
+    """Whose it is."""
+    name: str
+    kind: str
+    """`server`: of who serves the request; `client`: of who makes it."""
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    """Empty: it is the first."""
+    state: str = ""
+    """tracestate."""
+    flags: int = 0
+    """As in traceparent."""
+    remote: bool = False
+    """Whether its parent is of another process."""
+    error: str = ""
+    """`error.type`; empty: it went well."""
+    attributes: dict[str, str | int | bool | list[str]] = {}
+    """By the names of OpenTelemetry's conventions, and `shoal.…`."""
+    links: list[Link] = []

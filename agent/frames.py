@@ -38,6 +38,8 @@ class Configure(msgspec.Struct, tag_field="t", tag="configure"):
     callers: dict[str, str] = {}
     """Service to token."""
     access_log: bool = False
+    spans: bool = False
+    """Whether anybody takes them."""
     agents: list[str] = []
     """Ranges of addresses where agents are believed to be, beside those that are registered."""
     proxies: list[str] = []
@@ -321,6 +323,13 @@ class Records(msgspec.Struct, tag_field="t", tag="records"):
     lines: bytes
 
 
+class Spans(msgspec.Struct, tag_field="t", tag="spans"):
+    """So many `agent.carried.Span`, one a line, of requests that are traced. Wanted where `configure` says so."""
+
+    count: int
+    lines: bytes
+
+
 class Audited(msgspec.Struct, tag_field="t", tag="audited"):
     """Audit records: so many `agent.audit.draft.Said`, one a line."""
 
@@ -351,7 +360,7 @@ class Drained(msgspec.Struct, tag_field="t", tag="drained"):
 
 
 ToControl: TypeAlias = (
-    Ready | Runs | Answer | Peer | KeyMissed | Store | Happened | Records | Audited | Compared | Drained
+    Ready | Runs | Answer | Peer | KeyMissed | Store | Happened | Records | Spans | Audited | Compared | Drained
 )
 
 

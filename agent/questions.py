@@ -7,6 +7,7 @@
     POST /join     `Joining`  → `Joined`    to an issuer, by who has a token (`agent.identity.tokens`)
     POST /countersign, /keep, /erase           about audit logs (`agent.audit.questions`)
     POST /ask/…    a `Question` that a person asks of all agents, by way of one (`agent.control.asking`)
+    POST /ask/relay `Relay`    → `Relayed`   to an agent that asks others, and itself, and merges what they answer
 
 Laws
 - Hosts are upgraded one by one. Fields that an end does not know are ignored; what came later has a default.
@@ -17,6 +18,7 @@ Laws
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -36,9 +38,10 @@ ASK: Final = "/ask/"
 AUDIT: Final = "audit"
 AUDIT_CHECK: Final = "audit-check"
 AUDIT_HEADS: Final = "audit-heads"
+FIGURES: Final = "figures"
 PATHS: Final = (
     *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
-    *(f"{ASK}{name}" for name in ("api", AUDIT, AUDIT_CHECK, AUDIT_HEADS)),
+    *(f"{ASK}{name}" for name in ("api", AUDIT, AUDIT_CHECK, AUDIT_HEADS, FIGURES, "relay")),
 )
 MAX_WORDS: Final = 200
 PATIENT_S: Final = 30.0
@@ -164,10 +167,19 @@ A = TypeVar("A")
 class Question(Generic[Q, A]):
     """One that any agent can be asked: what is said, and what comes back, each a `msgspec.Struct`."""
 
-    __slots__ = ("answer", "asks", "most_bytes", "path")
+    __slots__ = ("answer", "asks", "merge", "most_bytes", "path")
 
-    def __init__(self, name: str, asks: type[Q], answer: type[A], most_bytes: int = MAX_ANSWER_BYTES) -> None:
-        """`name`: one word, `audit`, which stands in `PATHS` as /ask/audit. `most_bytes`: of one host's answer."""
+    def __init__(
+        self,
+        name: str,
+        asks: type[Q],
+        answer: type[A],
+        most_bytes: int = MAX_ANSWER_BYTES,
+        merge: Callable[[Q, Sequence[A]], A] | None = None,
+    ) -> None:
+        """`name`: one word, `audit`, which stands in `PATHS` as /ask/audit. `most_bytes`: of one host's answer.
+        `merge`: one answer of several, whose order and grouping make no difference; None: each host's is wanted."""
+        self.merge = merge
         self.path = ASK + name
         self.asks = asks
         self.answer = answer
@@ -190,6 +202,37 @@ class ApiTold(msgspec.Struct, frozen=True):
 
 
 API: Final = Question("api", ApiAsked, ApiTold, most_bytes=4 * 1024 * 1024)
+
+
+class Relay(msgspec.Struct, frozen=True):
+    """A question for others, whose answers can be merged."""
+
+    path: str
+    body: bytes
+    """The question itself."""
+    hosts: Annotated[list[str], msgspec.Meta(max_length=512)]
+    """Whom to ask, beside the agent that is told this."""
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=PATIENT_S)]
+    most_bytes: int = MAX_ANSWER_BYTES
+    """Of the answer."""
+
+
+class NotHeard(msgspec.Struct, frozen=True, array_like=True):
+    """`agent.control.asking.fanout.Missing`, in the order of its fields."""
+
+    why: str
+    reason: str
+
+
+class Relayed(msgspec.Struct, frozen=True):
+    """One answer of all that answered."""
+
+    answer: bytes
+    missing: dict[str, NotHeard] = {}
+    """By host; everybody else who was to be asked is in the answer."""
+
+
+RELAY: Final = Question("relay", Relay, Relayed, most_bytes=1024 * 1024)
 
 
 def read(body: bytes, wanted: type[T]) -> T | str:

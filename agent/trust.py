@@ -52,11 +52,13 @@ def parse_ranges(ranges: Iterable[str]) -> list[Network]:
 class Agents:
     """The agents that live, by where they are registered, and the ranges that are believed besides."""
 
-    __slots__ = ("_addresses", "_known", "_own", "_ranges")
+    __slots__ = ("_addresses", "_hosts", "_known", "_own", "_ranges")
 
     def __init__(self, ranges: Iterable[str] = ()) -> None:
         """Raises ValueError for what is no range."""
         self._addresses: frozenset[str] = frozenset()
+        self._hosts: dict[str, str] = {}
+        """By address; empty where several are registered."""
         self._own = ""
         self._known: dict[str, bool] = {}
         self._ranges = parse_ranges(ranges)
@@ -70,6 +72,11 @@ class Agents:
         """Every agent's address by its host, and which host this is."""
         self._addresses = frozenset(canonical(address) for name, address in addresses.items() if name != host)
         self._own = canonical(addresses.get(host, ""))
+        self._hosts = {}
+        for name, address in addresses.items():
+            if name != host:
+                where = canonical(address)
+                self._hosts[where] = "" if where in self._hosts else name
         self._known = {}
 
     @property
@@ -87,6 +94,10 @@ class Agents:
                 self._known.clear()
             known = self._known[peer] = canonical(peer) in self._addresses or self._in_ranges(peer)
         return known
+
+    def host_at(self, peer: str) -> str:
+        """The host whose agent is registered at an address; empty: none, or several."""
+        return self._hosts.get(peer) or self._hosts.get(canonical(peer), "")
 
     def _in_ranges(self, peer: str) -> bool:
         if not self._ranges:

@@ -37,6 +37,7 @@ KINDS: Final = (
     Kind("balance", "which instance takes a request", Side.CALLER),
     Kind("retry", "which failures are tried again, within a budget", Side.CALLER),
     Kind("shadow", "which requests are copied elsewhere, and whether the answers differ", Side.CALLER),
+    Kind("trace", "which requests leave spans, and what is in them", Side.BOTH),
     Kind("health", "how instances are checked by the agent beside them", Side.ASIDE),
     Kind("rego", "modules that authz documents name", Side.ASIDE),
     Kind("webhook", "who is told of what happens, and how", Side.ASIDE),

@@ -30,7 +30,7 @@ class Side(Enum):
     LEAVING = "leaving"
     """The one beside the caller, about each request that leaves the mesh; its documents are the caller's."""
     BOTH = "both"
-    """Either, before all else: whether there is such a service for whoever calls."""
+    """Either: whether there is such a service for whoever calls, before all else; what is recorded, behind it."""
     ASIDE = "aside"
     """Control, beside all requests."""
 

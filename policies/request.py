@@ -16,6 +16,11 @@ from policies.stranger import Stranger
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 """Names of headers and cookies (RFC 9110 section 5.6.2)."""
 
+SECRET_HEADERS: Final = frozenset(
+    ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token", "x-csrf-token")
+)
+"""Headers whose values nobody records."""
+
 METHOD_OVERRIDES: Final = ("x-http-method-override", "x-method-override", "x-http-method")
 """Headers by which frameworks take a request's method for another."""
 

@@ -13,13 +13,15 @@ _SCHEME: Final = "spiffe://"
 class Stranger:
     """One of them, as it was proven."""
 
-    __slots__ = ("domain", "gateway", "id")
+    __slots__ = ("domain", "gateway", "id", "whose")
 
     def __init__(self, id: str, gateway: str) -> None:
         self.id = id
         """Its SPIFFE id."""
         self.domain = id[len(_SCHEME) :].partition("/")[0]
         """Its trust domain."""
+        self.whose = _SCHEME + self.domain
+        """What it is counted as: no service of ours has such a name."""
         self.gateway = gateway
         """The host of ours whose agent has let it in."""
 

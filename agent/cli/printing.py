@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shutil
 import sys
+import termios
+import time
+import tty
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
@@ -159,3 +164,85 @@ def age(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds:.1f}{unit}" if limit == 10 else f"{seconds / divisor:.0f}{unit}"
     return f"{seconds / 86400:.0f}d"
+
+
+# A terminal that is drawn anew again and again.
+
+
+def is_terminal() -> bool:
+    """Whether standard output is one."""
+    return sys.stdout.isatty()
+
+
+def terminal_width() -> int:
+    """In characters; of what is no terminal, 80."""
+    return shutil.get_terminal_size((80, 24)).columns if is_terminal() else 80
+
+
+KEYS = {
+    "\x1b[A": "up",
+    "\x1b[B": "down",
+    "\x1bOA": "up",
+    "\x1bOB": "down",
+    "\x1b": "escape",
+    "\x7f": "escape",
+    "\r": "enter",
+    "\n": "enter",
+    "\x03": "q",
+}
+"""What a terminal sends, and what that means; anything else is itself."""
+
+
+class Screen:
+    """The whole terminal, for the length of a block; as it was behind it, whatever happens."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False, emoji=False)
+        self._live = Live(console=self._console, screen=True, auto_refresh=False, transient=True)
+        self._before: list[Any] | None = None
+
+    @property
+    def width(self) -> int:
+        """In characters, now."""
+        return self._console.width
+
+    def __enter__(self) -> Screen:
+        if sys.stdin.isatty():
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+        if self._before is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def show(self, lines: Sequence[str], chosen: int, below: Sequence[str]) -> None:
+        """Lines from the top, of which as many as there is room for, one of them chosen; and some at the bottom."""
+        from rich.text import Text
+
+        room = max(1, self._console.height - len(below))
+        first = max(0, min(chosen - room + 1, len(lines) - room))
+        shown = [*lines[: min(2, room)], *lines[first + 2 : first + room]] if first else [*lines[:room]]
+        styles = {visible(lines[chosen]): "reverse"} if chosen < len(lines) else {}
+        text = Text(no_wrap=True, overflow="crop")
+        for number, line in enumerate(map(visible, shown)):
+            text.append(line[: self.width] + "\n", style=styles.get(line, "bold" if number == 1 else ""))
+        text.append("\n" * (room - len(shown)))
+        text.append("\n".join(visible(line)[: self.width] for line in below), style="dim")
+        self._live.update(text, refresh=True)
+
+    def key(self, most_s: float) -> str | None:
+        """The next that is pressed; None: none was in that time, or there are no keys here."""
+        if self._before is None:
+            time.sleep(most_s)
+            return None
+        ready, _, _ = select.select([sys.stdin], [], [], most_s)
+        if not ready:
+            return None
+        told = os.read(sys.stdin.fileno(), 16).decode("utf-8", "replace")
+        return KEYS.get(told, told[:1] if told else "q")

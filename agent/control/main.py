@@ -106,6 +106,7 @@ class Control:
             nursery.start_soon(parts.audit.run)
             parts.traffic.start(nursery, parts.fleet)
             nursery.start_soon(parts.answering.run)
+            nursery.start_soon(parts.figures.sampler.run)
             parts.events.start(nursery, lambda: parts.updates.mirror.state.connected)
             nursery.start_soon(self._own)
             nursery.start_soon(self._relieve)

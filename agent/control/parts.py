@@ -17,12 +17,16 @@ import trio
 
 from agent.control.asking.answering import Answering
 from agent.control.asking.fanout import Fanout
+from agent.control.asking.tree import Tree
 from agent.control.audit.answers import Answers
 from agent.control.audit.audit import OWN_PATHS, Audit
 from agent.control.audit.security import SecurityRecords
 from agent.control.events.events import Events
 from agent.control.events.hook_http import HookClient
+from agent.control.figures.figures import Figures
+from agent.control.figures.sampler import Sampler
 from agent.control.host.here import Here
+from agent.control.host.own_ports import is_here
 from agent.control.host.sockets import Handover
 from agent.control.identity.around import Around, Proof, Reply, Tell
 from agent.control.identity.identity import AgentIdentity
@@ -31,6 +35,7 @@ from agent.control.instances.client_certificates import ClientCertificates
 from agent.control.instances.exposed import Exposed
 from agent.control.instances.origins import OriginsHere
 from agent.control.instances.registrar import Registrar
+from agent.control.instances.registration import Identity
 from agent.control.instances.tokens import Tokens
 from agent.control.issuers.issuers import Issuers
 from agent.control.mesh.documents.exports import taken_in
@@ -51,6 +56,7 @@ from agent.hooks.receivers import Receivers
 from agent.hooks.targets import Targets
 from agent.ports import Ports
 from agent.questions import ASK, JOIN, SIGN
+from agent.settings.address import Address
 from agent.settings.document import AuthnPart, Settings
 from agent.settings.file import SettingsError
 from agent.settings.oidc import sources as people_sources
@@ -109,7 +115,12 @@ class Parts:
             settings.worker_count,
             callers=here.listeners.callers.sockets,
             configuration=lambda: configuration(
-                settings, tokens.callers(), local, certificates.found, records=self.records.wants("access")
+                settings,
+                tokens.callers(),
+                local,
+                certificates.found,
+                records=self.records.wants("access"),
+                spans=self.records.wants("traces"),
             ),
             feed=mesh.frames.feed,
             trust=proof.frame,
@@ -120,6 +131,7 @@ class Parts:
             on_peer=self._on_peer,
             on_key_missed=self.issuers.miss,
             on_records=traffic.on_records,
+            on_spans=partial(self.records.offer, "traces"),
             on_audited=audit.on_audited,
             inherited_counts=handover.counts,
             inherited=handover.workers,
@@ -136,6 +148,8 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
+        sampler = Sampler(self.fleet, places=partial(_places, self.registrar))
+        self.figures = Figures(sampler, Tree(self.fanout), self.answering)
         self.exposed = Exposed(self.registrar.local, Ports(settings.guard.ports))
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers, audit)
         around = replace(around, workload_socket=settings.identity.socket_path, inherited=taken(handover.identity))
@@ -206,6 +220,12 @@ def _around(
         ask=peers.ask,
         note=audit.note,
     )
+
+
+def _places(registrar: Registrar) -> dict[Identity, Address]:
+    """Where instances of this host listen, as far as they are on it."""
+    places = {who: Address(local.record.address, local.record.port) for who, local in registrar.local.items()}
+    return {who: place for who, place in places.items() if is_here(place.host)}
 
 
 def _record(records: Records, event: Event) -> None:

@@ -112,6 +112,8 @@ class Updates:
             losses=Losses.DOUBTED if update.another else self._losses(whole),
             source=Source(update.another, update.resync, self._heard_at() if update.another else ""),
         )
+        if self._fleet.revision:  # the first table waits for what else has to be there
+            self._fleet.convergence.hear(mesh.table.revision, time.monotonic())
         mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
         self._registrar.published.follow()
         self.follow_issuers()
@@ -202,6 +204,7 @@ class Updates:
     def _drop_expelled(self) -> None:
         """Of a host that was put out nothing is suspected to live: whoever answers there is not who was meant."""
         expelled = self._identity.expelled
+        self._mesh.table.suspects.miss_no_more(expelled)
         gone = self._mesh.table.suspects.of_hosts(expelled) if expelled else []
         if gone:
             self._on_probed((gone, []))

@@ -42,6 +42,7 @@ class Peer:
     __slots__ = (
         "_agents",
         "_hidden",
+        "_host",
         "_trail",
         "address",
         "called",
@@ -74,6 +75,7 @@ class Peer:
         if local is not None:
             self.caller = local.service
         self._agents = agents
+        self._host = ""
         self._trail: bytes | None = None
         self._hidden = False
 
@@ -83,6 +85,14 @@ class Peer:
         if self.identity is not None:
             return self.ours
         return self._agents is not None and self._agents.from_agent(self.address)
+
+    @property
+    def host(self) -> str:
+        """The host whose agent it is; empty where it is none, or nobody knows whose. What was found once stays."""
+        if not self._host and self._agents is not None and self.agent:
+            identity = self.identity
+            self._host = (identity.id.host if identity is not None else "") or self._agents.host_at(self.address)
+        return self._host
 
     @property
     def known(self) -> bool:

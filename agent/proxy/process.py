@@ -82,6 +82,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                     await send([records])
                 while audited := worker.audit.take(FLUSH_ROWS):
                     await send([audited])
+                while spans := worker.spans.take(FLUSH_ROWS):
+                    await send([spans])
                 if worker.news.events:
                     await send([frames.Happened(worker.news.take())])
 
@@ -121,6 +123,8 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
             await send([records])
         while audited := worker.audit.take(FLUSH_ROWS):
             await send([audited])
+        while spans := worker.spans.take(FLUSH_ROWS):
+            await send([spans])
         await send([frames.Drained(state.metrics(worker))])
         nursery.cancel_scope.cancel()
     worker.close()

@@ -28,6 +28,7 @@ from agent.proxy.proof.vouching import Vouching
 from agent.proxy.report.access import Recorder
 from agent.proxy.report.audit import AuditRing
 from agent.proxy.report.news import News
+from agent.proxy.report.spans import SpanRing
 from agent.proxy.report.stats import count
 from agent.proxy.resolver import Resolver
 from agent.proxy.stream import Server
@@ -59,6 +60,7 @@ class Runtime(Server):
         self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
         self.audit = AuditRing()
+        self.spans = SpanRing(random.Random(seed))
         self.recordings = Recordings(self.reactor)
         self.origins = Origins(self.security.note)
         self.custody = Custody(self.reactor, self.recorder, self.pool, self.security)

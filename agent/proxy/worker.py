@@ -33,6 +33,7 @@ from agent.proxy.peer import Peer
 from agent.proxy.proof.doorkeeper import Doorkeeper
 from agent.proxy.proof.local_user import users
 from agent.proxy.report import state
+from agent.proxy.report.load import load
 from agent.proxy.request.explain import explain_soon
 from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
@@ -252,6 +253,7 @@ class Worker(Runtime):
         self.opas.allowed = frozenset([origin(url) for url in told.opas])
         self.vouching.believe(told.proxies)
         self.recorder.wanted = told.access_log
+        self.spans.wanted = told.spans
         if self._users is None:
             self._users = users(told.local)
             self.pool.doorkeeper = Doorkeeper(self._users) if self._users.services else None
@@ -363,6 +365,8 @@ class Worker(Runtime):
             return state.metrics(self, args.get("after", ""), args.get("most", 0))
         if what == "state":
             return state.services(self, args.get("service"))
+        if what == "load":
+            return load(self, args.get("after", ""))
         if what == "demand":
             return state.demand(self)
         if what == "keys":

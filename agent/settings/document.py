@@ -77,7 +77,7 @@ class Admin(Part, frozen=True, kw_only=True):
 
 
 class MetricsPart(Part, frozen=True, kw_only=True):
-    """`[metrics]`: metrics and readiness for whoever can connect, by whatever name, and nothing else."""
+    """`[metrics]`: metrics, readiness and where other agents are scraped, for whoever can connect, by whatever name."""
 
     listen: str = ""
     """Besides the admin port, which has them too; empty: nowhere."""
@@ -186,7 +186,7 @@ class SinkSettings(Part, frozen=True, kw_only=True):
 
     to: str
     """A path, `-`, or a URL; `agent.settings.sinks` reads it."""
-    kinds: Annotated[tuple[Literal["access", "audit", "events"], ...], Meta(min_length=1)]
+    kinds: Annotated[tuple[Literal["access", "audit", "events", "traces"], ...], Meta(min_length=1)]
     name: Annotated[str, Meta(max_length=64)] = ""
     """What metrics call it; empty: `to`."""
     ca: str = ""

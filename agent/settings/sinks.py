@@ -20,6 +20,8 @@ SCHEMES: Final[dict[str, tuple[Way, int]]] = {
 }
 """What a URL begins with: how it is spoken to, and its usual port."""
 OTLP_PATH: Final = "/v1/logs"
+OTLP_TRACES_PATH: Final = "/v1/traces"
+"""Where spans go, beside it."""
 EXAMPLES: Final = (
     "a path as /var/log/shoal/audit.log, - for standard output, syslog+udp://HOST, syslog+tcp://HOST, "
     "syslog+tls://HOST, syslog+unix:///dev/log, otlp+http://HOST:4318 or otlp+https://HOST:4318"
@@ -62,6 +64,18 @@ def place_of(to: str) -> Place:
     return Place(way, "", host, port)
 
 
+def traces_path(path: str) -> str:
+    """Where a collector takes spans, of which a URL says one path: beside that of logs, or just there."""
+    base = path.removesuffix(OTLP_PATH)
+    return path if base == path else base + OTLP_TRACES_PATH
+
+
+def logs_path(path: str) -> str:
+    """The same of everything else."""
+    base = path.removesuffix(OTLP_TRACES_PATH)
+    return path if base == path else base + OTLP_PATH
+
+
 def check_sinks(sinks: Sequence[SinkSettings]) -> None:
     """Raises Flaw with the path of what is wrong."""
     names: dict[str, int] = {}
@@ -72,11 +86,23 @@ def check_sinks(sinks: Sequence[SinkSettings]) -> None:
         except ValueError as error:
             raise Flaw(f"{path}.to", str(error)) from None
         _check_means(path, sink, place.way)
+        _check_signals(f"{path}.kinds", sink, place)
         name = sink.name or sink.to
         if name in names:
             wrong = "name" if sink.name else "to"
             raise Flaw(f"{path}.{wrong}", f"{name} is sinks[{names[name]}] already; give each its own name")
         names[name] = number
+
+
+def _check_signals(path: str, sink: SinkSettings, place: Place) -> None:
+    """A collector takes spans and logs at two paths."""
+    mixed = "traces" in sink.kinds and len(set(sink.kinds)) > 1
+    if mixed and place.way in ("http", "https") and traces_path(place.path) == logs_path(place.path):
+        raise Flaw(
+            path,
+            f"traces go to another path than the rest, and the URL says one for all, {place.path}; "
+            f"end it with {OTLP_PATH}, or give traces a sink of their own",
+        )
 
 
 def _check_means(path: str, sink: SinkSettings, way: Way) -> None:

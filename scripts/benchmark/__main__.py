@@ -15,7 +15,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmark import authz, convergence, cpu, events, goal, idle, kinds, latency, machine, mtls, scale, stream
+from scripts.benchmark import (
+    authz,
+    convergence,
+    cpu,
+    events,
+    goal,
+    idle,
+    kinds,
+    latency,
+    machine,
+    mtls,
+    scale,
+    scrape,
+    stream,
+    telemetry,
+)
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
 from scripts.benchmark.peers import choose
@@ -39,6 +54,8 @@ class Section(StrEnum):
     AUTHZ = "authz"
     EVENTS = "events"
     MTLS = "mtls"
+    SCRAPE = "scrape"
+    TELEMETRY = "telemetry"
     ALL = "all"
 
 
@@ -53,6 +70,8 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.AUTHZ: authz,
     Section.EVENTS: events,
     Section.MTLS: mtls,
+    Section.SCRAPE: scrape,
+    Section.TELEMETRY: telemetry,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 

@@ -60,16 +60,26 @@ def _role(pid: int) -> str:
     return "worker" if b"agent.proxy" in words else "evaluator" if b"agent.rego" in words else "control"
 
 
-def settings(host: str, etcd_url: str, mesh: str, ports: Sequence[int], directory: Path, more: str = "") -> str:
-    """agent.toml: one worker; access records to a file; the rest as it comes."""
+def settings(
+    host: str,
+    etcd_url: str,
+    mesh: str,
+    ports: Sequence[int],
+    directory: Path,
+    more: str = "",
+    *,
+    access_log: bool = True,
+) -> str:
+    """agent.toml: one worker; access records to a file, or none; the rest as it comes."""
     outbound, inbound, admin = ports
+    records = f"{directory}/access.log" if access_log else ""
     return f"""
 mesh = "{mesh}"
 host = "{host}"
 address = "127.0.0.1"
 workers = 1
 state_dir = "{directory}"
-access_log = "{directory}/access.log"
+access_log = "{records}"
 spread_timeout = "0s"
 drain_timeout = "1s"
 
@@ -100,13 +110,14 @@ def running_agent(
     cpus: Sequence[int] = (),
     wait: bool = True,
     more: str = "",
+    access_log: bool = True,
 ) -> Iterator[Agent]:
     """An agent; ready, unless the caller wants to see how it becomes so. `more` ends its settings."""
     ports = free_ports(3)
     directory = workdir / f"agent-{host}-{ports[0]}"
     directory.mkdir()
     config = directory / "agent.toml"
-    config.write_text(settings(host, etcd_url, mesh, ports, directory, more))
+    config.write_text(settings(host, etcd_url, mesh, ports, directory, more, access_log=access_log))
     argv = [sys.executable, "-m", "agent", "agent", "--config", str(config)]
     with running(f"agent {host}", argv, directory / "agent.log", cpus=cpus) as program:
         agent = Agent(host, ports[0], ports[2], program)

@@ -15,6 +15,7 @@ from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.shadow_api import ShadowApi
 from agent.control.admin.state import state
+from agent.control.admin.v1 import targets
 from agent.control.admin.v1.api import V1
 from agent.control.admin.v1.audit_logs import audit_logs
 from agent.control.admin.v1.problem import ROOT, problem
@@ -54,7 +55,8 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
 
 
 def metrics_application(parts: Parts, page: MetricsPage) -> Starlette:
-    """What is to be had on the metrics port: by whatever name it is asked for, since it shows nothing else."""
+    """What is to be had on the metrics port: by whatever name it is asked for, since it shows nothing else. Who scrapes
+    hears there whom else to scrape."""
 
     async def metrics(request: Request) -> Response:
         return await _metrics(page, request)
@@ -63,8 +65,9 @@ def metrics_application(parts: Parts, page: MetricsPage) -> Starlette:
         no = parts.not_ready()
         return PlainTextResponse("not ready\n" if no else "ready\n", 503 if no else 200)
 
+    found = targets.operation(parts).door()
     return Starlette(
-        routes=[Route("/metrics", metrics), Route("/readyz", ready)],
+        routes=[Route("/metrics", metrics), Route("/readyz", ready), Route(found.path, found.handler)],
         exception_handlers={HTTPException: _no_such_thing},
     )
 

@@ -77,6 +77,11 @@ class Answering:
             raise ValueError(f"{question.path} is to stand in agent.questions.PATHS, as what this version knows")
         self._known[question.path] = _Known(question, answer)
 
+    def question(self, path: str) -> Question[Any, Any] | None:
+        """One that is answered here."""
+        known = self._known.get(path)
+        return known.question if known is not None else None
+
     def asked(self, told: Peer, reply: Reply) -> None:
         """Another agent asks; it is answered now or later."""
         known = self._known.get(told.path)
@@ -118,7 +123,10 @@ class Answering:
             answer = await known.answer(asked, self._asker(told))
         except Refusal as refusal:
             return refusal.status, str(refusal).encode("utf-8", "replace")
-        body = await trio.to_thread.run_sync(partial(msgspec.msgpack.encode, answer))
+        if known.question.merge is None:
+            body = await trio.to_thread.run_sync(partial(msgspec.msgpack.encode, answer))
+        else:  # short: what is merged is, else it would be none of a thousand agents'
+            body = msgspec.msgpack.encode(answer)
         if len(body) > known.question.most_bytes:
             return 413, f"{len(body)} bytes, and {known.question.most_bytes} are read; ask for less".encode()
         return 200, body

@@ -7,8 +7,7 @@ Laws
 - Who answers is judged as an agent before it is heard (`agent.control.traffic.peers`). What it says of its own host is
   believed, and of nothing else.
 
-At 1,000 agents who asks has 1,000 connections: a tree, in which agents ask for others and merge on the way, has its
-place in `_ask_others`. It needs answers that can be merged where they pass, which is the question's business.
+At 1,000 agents who asks has 1,000 connections: where answers can be merged on their way, `tree` asks instead.
 """
 
 from __future__ import annotations
@@ -54,6 +53,8 @@ class Told(NamedTuple, Generic[A]):
     """By host, sorted."""
     missing: dict[str, Missing]
     """Likewise."""
+    size_bytes: int = 0
+    """Of what was read from others."""
 
     @property
     def whole(self) -> bool:
@@ -76,10 +77,10 @@ class Fanout:
 
     def __init__(self, host: str, agents: Mapping[str, Agent], ask: Ask, answering: Answering) -> None:
         """`agents`: those that live, by host, as they are known now."""
-        self._host = host
+        self.host = host
         self._agents = agents
-        self._ask = ask
-        self._answering = answering
+        self.ask = ask
+        self.answering = answering
         self.asked = 0
         """Questions, each of them of one host."""
         self.unanswered: dict[str, int] = {}
@@ -90,30 +91,36 @@ class Fanout:
     ) -> Told[A]:
         """Every agent that lives, or those of `hosts`, this one among them; returns after `deadline_s` at the latest,
         which is at most `questions.PATIENT_S`."""
-        wanted = set(self._agents) | {self._host} if hosts is None else set(hosts)
+        wanted = self.wanted(hosts)
         asking = _Asking(question, asked)
-        for host in wanted - set(self._agents) - {self._host}:
+        for host in wanted - set(self._agents) - {self.host}:
             asking.missing[host] = Missing("no_agent", "no such agent lives in this mesh")
-        others = sorted(wanted & set(self._agents) - {self._host})
+        others = sorted(wanted & set(self._agents) - {self.host})
         with trio.move_on_after(min(deadline_s, questions.PATIENT_S)):
             async with trio.open_nursery() as nursery:
-                if self._host in wanted:
+                if self.host in wanted:
                     nursery.start_soon(self._ask_here, asking)
                 nursery.start_soon(self._ask_others, asking, others, deadline_s)
-        for host in [*others, self._host]:
+        for host in [*others, self.host]:
             if host in wanted and host not in asking.answers and host not in asking.missing:
                 asking.missing[host] = Missing("late", f"no answer within {deadline_s:.3g} s")
-        self._count(len(wanted), asking.missing)
-        return Told(dict(sorted(asking.answers.items())), dict(sorted(asking.missing.items())))
+        if question.merge is None:
+            self.count(len(wanted), asking.missing)
+        size_bytes = MOST_BYTES - asking.room_bytes
+        return Told(dict(sorted(asking.answers.items())), dict(sorted(asking.missing.items())), size_bytes)
+
+    def wanted(self, hosts: Collection[str] | None) -> set[str]:
+        """Who is to be asked; None: all that live, and this one."""
+        return set(self._agents) | {self.host} if hosts is None else set(hosts)
 
     async def _ask_here(self, asking: _Asking[Q, A]) -> None:
         try:
-            asking.answers[self._host] = await self._answering.here(asking.question, asking.asked)
+            asking.answers[self.host] = await self.answering.here(asking.question, asking.asked)
         except Refusal as refusal:
-            asking.missing[self._host] = Missing("refused", str(refusal))
+            asking.missing[self.host] = Missing("refused", str(refusal))
         except Exception as error:
             log.exception("a question to all agents failed here", path=asking.question.path)
-            asking.missing[self._host] = Missing("failed", f"{type(error).__name__}, see this agent's log")
+            asking.missing[self.host] = Missing("failed", f"{type(error).__name__}, see this agent's log")
 
     async def _ask_others(self, asking: _Asking[Q, A], hosts: list[str], deadline_s: float) -> None:
         """As many at a time as may be; each has its part of the time, so that those that hang take none of others'."""
@@ -132,7 +139,7 @@ class Fanout:
         question = asking.question
         most = min(question.most_bytes, asking.room_bytes)
         try:
-            status, body = await self._ask(host, question.path, asking.body, timeout_s, most)
+            status, body = await self.ask(host, question.path, asking.body, timeout_s, most)
         except TooLate as late:
             asking.missing[host] = Missing("late", str(late))
         except TooLarge as large:
@@ -145,7 +152,8 @@ class Fanout:
         else:
             asking.hear(host, status, body)
 
-    def _count(self, asked: int, missing: dict[str, Missing]) -> None:
+    def count(self, asked: int, missing: dict[str, Missing]) -> None:
+        """So many hosts were asked, and some of them did not answer."""
         self.asked += asked
         for each in missing.values():
             self.unanswered[each.why] = self.unanswered.get(each.why, 0) + 1

@@ -1,5 +1,7 @@
 """Records to an OTLP collector: protobuf over HTTP, by OTLP's own rules.
 
+Spans (`traces`) are sent as traces, all other records as logs: each to a path of its own, one request at a time.
+
 Laws (OTLP 1.x, "OTLP/HTTP response")
 - 200 is taken; what the collector says that it rejected of it is lost, and not tried again.
 - 429, 502, 503 and 504 are tried again, after what `Retry-After` says, else with back-off; so is a connection that
@@ -23,11 +25,12 @@ import trio
 
 import agent
 from agent.control.records.otlp import Envelope, read_response
+from agent.control.records.otlp_spans import SpanEnvelope
 from agent.control.records.reading import Line, lines_of
 from agent.control.records.shown import Shown, reason_of
 from agent.control.records.sink import Sink
 from agent.control.records.waiting import Batch, Kind
-from agent.settings.sinks import Place
+from agent.settings.sinks import Place, logs_path, traces_path
 from registry.backoff import Backoff
 
 ANSWER_S: Final = 10.0
@@ -60,10 +63,12 @@ class Collector(Sink):
         """`headers`: by name, the file that holds each one's value. `shown`: over TLS."""
         super().__init__(name, kinds, most_bytes)
         host = f"[{place.host}]" if ":" in place.host else place.host
-        self._url = f"{place.way}://{host}:{place.port}{place.path}"
+        origin = f"{place.way}://{host}:{place.port}"
+        self._logs_url, self._traces_url = origin + logs_path(place.path), origin + traces_path(place.path)
         self._files = dict(headers)
         self._shown = shown
         self._envelope = Envelope(resource, agent.VERSION)
+        self._spans = SpanEnvelope(resource, agent.VERSION)
         self._backoff = Backoff(0.5, 30.0)
         self._pool: httpcore.AsyncConnectionPool | None = None
 
@@ -76,19 +81,28 @@ class Collector(Sink):
         """In requests that are no larger than may be."""
         now = time.time()
         lines = await trio.to_thread.run_sync(lambda: [line for batch in batches for line in lines_of(batch, now)])
-        for part in _parts(lines):
+        for part in _parts([line for line in lines if line.kind != "traces"]):
             body = await trio.to_thread.run_sync(self._written, part, now)
-            await self._export(part, body)
+            await self._export(self._logs_url, part, body)
+        for part in _parts([line for line in lines if line.kind == "traces"]):
+            body, odd = await trio.to_thread.run_sync(self._written_spans, part)
+            self.account("traces", 0, odd)
+            await self._export(self._traces_url, part[odd:], body)
 
     def _written(self, lines: list[Line], now: float) -> bytes:
         return gzip.compress(self._envelope.request(lines, now), COMPRESSION, mtime=0)
 
-    async def _export(self, lines: list[Line], body: bytes) -> None:
+    def _written_spans(self, lines: list[Line]) -> tuple[bytes, int]:
+        """And how many lines were no spans."""
+        body, odd = self._spans.request(lines)
+        return gzip.compress(body, COMPRESSION, mtime=0), odd
+
+    async def _export(self, url: str, lines: list[Line], body: bytes) -> None:
         """Until it is taken, or refused for good."""
-        while True:
+        while lines:
             wait_s = self._backoff.next_s()
             try:
-                status, after, answer = await self._post(body)
+                status, after, answer = await self._post(url, body)
             except trio.TooSlowError:
                 await self._give_up(f"no answer within {ANSWER_S:g} s")
             except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
@@ -123,7 +137,7 @@ class Collector(Sink):
         for kind, number in Counter(line.kind for line in lines).items():
             self.account(kind, number * taken, number * (not taken))
 
-    async def _post(self, body: bytes) -> tuple[int, float | None, bytes]:
+    async def _post(self, url: str, body: bytes) -> tuple[int, float | None, bytes]:
         """Status, how long it asks to wait (s), and the beginning of the body."""
         with trio.fail_after(ANSWER_S):
             if self._pool is None:
@@ -135,7 +149,7 @@ class Collector(Sink):
                 "user-agent": f"shoal/{agent.VERSION}",
                 **await trio.to_thread.run_sync(_read, self._files),
             }
-            async with self._pool.stream("POST", self._url, headers=headers, content=body) as answer:
+            async with self._pool.stream("POST", url, headers=headers, content=body) as answer:
                 told = b""
                 async for piece in cast("AsyncIterable[bytes]", answer.stream):
                     told += piece[: MAX_ANSWER_BYTES - len(told)]

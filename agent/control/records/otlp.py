@@ -24,6 +24,7 @@ SEVERITIES: Final[dict[Kind, tuple[int, bytes]]] = {
     "access": (INFO, b"INFO"),
     "audit": (INFO2, b"INFO2"),
     "events": (INFO2, b"INFO2"),
+    "traces": (INFO, b"INFO"),
 }
 MAX_VARINT: Final = 10
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5

@@ -4,9 +4,9 @@
     records.wants("audit")             # whether any sink takes such
 
 Laws
-- Kinds are `access` (a request that ended), `audit` (who did what, and what was decided) and `events` (what this agent
-  tells of the mesh). A record is one JSON object on one line, with `time` or `at`; what is in it is the business of who
-  makes it.
+- Kinds are `access` (a request that ended), `audit` (who did what, and what was decided), `events` (what this agent
+  tells of the mesh) and `traces` (spans of requests, `agent.carried.Span`). A record is one JSON object on one line,
+  with `time` or `at`; what is in it is the business of who makes it.
 - Nothing in a record speaks to a terminal: control characters beyond ASCII are escapes in every sink.
 """
 

@@ -36,7 +36,12 @@ MAX_DATAGRAM: Final = 65_000
 CHUNK_BYTES: Final = 64 * 1024
 """Of messages that are sent over a stream at a time, and again where it breaks."""
 NOTICE, INFORMATIONAL = 5, 6
-SEVERITIES: Final[dict[Kind, int]] = {"access": INFORMATIONAL, "audit": NOTICE, "events": NOTICE}
+SEVERITIES: Final[dict[Kind, int]] = {
+    "access": INFORMATIONAL,
+    "audit": NOTICE,
+    "events": NOTICE,
+    "traces": INFORMATIONAL,
+}
 _NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-Kind: TypeAlias = Literal["access", "audit", "events"]
-KINDS: Final[tuple[Kind, ...]] = ("access", "audit", "events")
+Kind: TypeAlias = Literal["access", "audit", "events", "traces"]
+KINDS: Final[tuple[Kind, ...]] = ("access", "audit", "events", "traces")
 
 
 class Batch(NamedTuple):

@@ -16,10 +16,11 @@ def configuration(
     client_certificates: Mapping[str, ClientCertificate],
     *,
     records: bool,
+    spans: bool,
 ) -> Configure:
     """Limits of the agent as a whole are divided among its workers. `callers`: whose each token's digest is; `local`:
     who on this host may be which service; `client_certificates`: by the service that is called. `records`: whether
-    anybody takes records of requests."""
+    anybody takes records of requests, and `spans` of those that are traced."""
     limits = settings.limits
     count = settings.worker_count
     return Configure(
@@ -27,6 +28,7 @@ def configuration(
         zone=settings.zone,
         callers=dict(callers),
         access_log=records,
+        spans=spans,
         share=1 / count,
         agents=list(settings.inbound.agents),
         opas=list(settings.opa.allow),

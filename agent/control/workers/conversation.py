@@ -40,6 +40,7 @@ class Conversation:
         self,
         *,
         on_records: Callable[[bytes, int], None],
+        on_spans: Callable[[bytes, int], None],
         on_happened: Callable[[list[frames.Transition]], None],
         on_compared: Callable[[frames.Compared], None],
         on_peer: Callable[[frames.Peer, Reply], None],
@@ -50,6 +51,7 @@ class Conversation:
     ) -> None:
         """`on_turn`: a worker runs something else. `on_peer` may reply later."""
         self._on_records = on_records
+        self._on_spans = on_spans
         self._on_happened = on_happened
         self._on_compared = on_compared
         self._on_peer = on_peer
@@ -119,6 +121,8 @@ class Conversation:
             self._on_turn()
         elif isinstance(told, frames.Records):
             self._on_records(told.lines, told.count)
+        elif isinstance(told, frames.Spans):
+            self._on_spans(told.lines, told.count)
         elif isinstance(told, frames.Peer):
             self._on_peer(told, partial(self._answer_peer, worker, told))
         elif isinstance(told, frames.Store):

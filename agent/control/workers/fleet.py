@@ -28,6 +28,7 @@ import trio
 
 from agent import frames, framing
 from agent.control.host.sockets import OldWorker, share
+from agent.control.workers.convergence import Convergence
 from agent.control.workers.conversation import Conversation, Reply
 from agent.control.workers.previous import NOTHING, PreviousWorkers, in_memory, left, taken
 from agent.control.workers.shared_counts import NONE, SharedCounts
@@ -64,6 +65,7 @@ class Fleet:
         trust: Callable[[], frames.Trust] = frames.Trust,
         keys: Callable[[], Iterable[frames.IssuerKeys]] = tuple,
         on_records: Callable[[bytes, int], None],
+        on_spans: Callable[[bytes, int], None] = lambda lines, count: None,
         on_happened: Callable[[list[frames.Transition]], None] = lambda events: None,
         on_compared: Callable[[frames.Compared], None] = lambda told: None,
         on_peer: Callable[[frames.Peer, Reply], None] = lambda asked, reply: reply(404, b""),
@@ -90,6 +92,7 @@ class Fleet:
         self._make_feed = feed
         self._talk = Conversation(
             on_records=on_records,
+            on_spans=on_spans,
             on_happened=on_happened,
             on_compared=on_compared,
             on_peer=on_peer,
@@ -118,6 +121,7 @@ class Fleet:
         self.mishandled = self._talk.mishandled
         self.revision = 0
         """The lowest that every ready worker runs."""
+        self.convergence = Convergence()
         self.recent_commits: deque[tuple[int, float]] = deque(maxlen=100)
         """Revision, and unix time (s) at which the last worker ran it."""
 
@@ -309,6 +313,31 @@ class Fleet:
         if not worker.closed:
             self._talk.ledger.hear(worker.process.pid, {**found[0], "services": services})
 
+    def pids(self) -> list[int]:
+        """Of the workers that live, but those of the process before."""
+        return [worker.process.pid for worker in self.workers.values()]
+
+    async def loads(self) -> dict[int, dict[str, Any]]:
+        """What is under way in each ready worker, by its process; without those that do not answer in time."""
+        found: dict[int, dict[str, Any]] = {}
+        with trio.move_on_after(ASK_S):
+            async with trio.open_nursery() as nursery:
+                for worker in [worker for worker in self.workers.values() if worker.ready]:
+                    nursery.start_soon(self._hear_load, worker, found)
+        return found
+
+    async def _hear_load(self, worker: Worker, loads: dict[int, dict[str, Any]]) -> None:
+        services: dict[str, Any] = {}
+        after: str | None = ""
+        while after is not None:
+            found: list[Any] = []
+            await self._ask_one(worker, "load", {"after": after}, found)
+            if not found:
+                return
+            services.update(found[0]["services"])
+            after = found[0]["next"]
+        loads[worker.process.pid] = services
+
     async def _keep_counted(self) -> None:
         """Have what a worker counts heard before it may die."""
         while True:
@@ -367,6 +396,7 @@ class Fleet:
         lowest = min(running, default=self.revision)
         if lowest > self.revision:
             self.recent_commits.append((lowest, time.time()))
+            self.convergence.run(lowest, time.monotonic())
         self.revision = lowest
         self._changed.set()
         self._changed = trio.Event()

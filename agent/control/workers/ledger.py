@@ -15,15 +15,28 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.control.workers import edges
+
 MAX_GONE: Final = 1000
 """Services that no worker which lives tells of; the first of them are forgotten."""
+MAX_EDGES: Final = 4_000
+"""Of one service, of all workers that are gone; the first are told apart."""
 _MOMENT: Final[dict[str, dict[str, Any]]] = {
     "connections": {"open": 0},
     "pool": {"open": 0, "idle": 0},
     "buffers": {"held": 0, "most": 0},
     "tls": {"half_open": 0},
 }
-_MOMENT_OF_SERVICE: Final[dict[str, Any]] = {"active": 0, "breaker": {}, "ejected": {}}
+_MOMENT_OF_SERVICE: Final[dict[str, Any]] = {
+    "active": 0,
+    "breaker": {},
+    "ejected": {},
+    "exemplars": [],
+    "connections": 0,
+    "pending": 0,
+    "limit": 0.0,
+    "window": 0.0,
+}
 """What figures of a moment are once their worker has ended."""
 
 
@@ -47,7 +60,8 @@ class Ledger:
         self._live[pid] = metrics
         lost = {name: before[name] for name in before if name not in services}
         if lost:
-            self._add({"services": lost})
+            bounds = {name: metrics[name] for name in ("duration_bounds_s",) if name in metrics}
+            self._add({"services": lost, **bounds})
 
     def hear_last(self, pid: int, metrics: dict[str, Any]) -> None:
         """It ends, and counts no more."""
@@ -64,8 +78,8 @@ class Ledger:
             self._add(figures)
 
     def figures(self) -> list[dict[str, Any]]:
-        """To be added up: of each worker that lives, and of those that are gone."""
-        return [*self._live.values(), *([self._gone] if self._gone else [])]
+        """To be added up: of each worker that lives, and of those that are gone; histograms by the same bounds."""
+        return edges.aligned([*self._live.values(), *([self._gone] if self._gone else [])])[1]
 
     def saved(self) -> bytes:
         """For the process that is executed next. The sum stands at the top, where a version before looks for it."""
@@ -78,7 +92,8 @@ class Ledger:
             self._live = {int(pid): told for pid, told in self._gone.pop("live", {}).items()}
 
     def _add(self, metrics: dict[str, Any]) -> None:
-        self._gone = _added(self._gone, _lasting(metrics))
+        _, (before, more) = edges.aligned([self._gone, _lasting(metrics)])
+        self._gone = _added(before, more)
         services = self._gone["services"]
         told = {name for figures in self._live.values() for name in figures.get("services", ())}
         gone = [name for name in services if name not in told]
@@ -99,6 +114,8 @@ def _added(one: Any, other: Any, name: str = "") -> Any:
         return {**one, **other, **both}
     if name == "duration_bounds_s":
         return other
+    if name == "edges":
+        return edges.folded(edges.plus(one, other), MAX_EDGES)
     if name == "loop_late_worst_s":
         return max(one, other)
     if isinstance(one, list) and isinstance(other, list):

@@ -27,6 +27,9 @@ class Field:
 
 # Codes of fields that mean something to a proxy. Below REBUILT they are passed on as they are; from REBUILT on they
 # are passed on in a form of the proxy's own; from HOP_BY_HOP on, never.
+TRACESTATE: Final = -4
+TRACEPARENT: Final = -3
+"""Where a trace is passed on and not continued, plain fields."""
 UNDERSCORED: Final = -2
 """A name with an underscore, which many servers take for a hyphen."""
 ODD_HOST: Final = -1
@@ -46,6 +49,8 @@ REBUILT: Final = 10
 VIA: Final = 11
 FORWARDED_FOR: Final = 12
 FORWARDED_PROTO: Final = 13
+CONTINUED: Final = 14
+"""A `traceparent` of which each try is told its own."""
 HOP_BY_HOP: Final = 20
 TRANSFER_ENCODING: Final = 21
 CONNECTION: Final = 22
@@ -81,6 +86,8 @@ CODES: Final = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
     b"transfer-encoding": TRANSFER_ENCODING,
     b"connection": CONNECTION,
     b"upgrade": UPGRADE,

@@ -9,6 +9,9 @@ from agent.proxy.messages.head import RequestHead
 
 _NO_TRACE: Final = b"0" * 32
 _HEX: Final = frozenset(b"0123456789abcdef")
+_ODD: Final = b"13579bdf"
+_NAME_BYTES: Final = 11
+"""Of `traceparent`: most names are told apart by their length."""
 
 
 def origins(request: RequestHead, id: bytes) -> list[bytes]:
@@ -18,6 +21,16 @@ def origins(request: RequestHead, id: bytes) -> list[bytes]:
     if trace:
         found.append(b"trace " + trace)
     return found
+
+
+def sampled_trace(request: RequestHead) -> bytes:
+    """The trace that a request belongs to, where whoever began it has it kept (section 3.2.2.5.1: the sampled flag)."""
+    for field in request.fields:
+        if len(field.name) == _NAME_BYTES and field.name == b"traceparent":
+            flags = field.value[53:55]
+            kept = len(flags) == 2 and _HEX.issuperset(flags) and flags[1] in _ODD
+            return trace_id(request) if kept else b""
+    return b""
 
 
 def trace_id(request: RequestHead) -> bytes:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.proxy.report.stats import BOUNDS_S, ServiceStats
+from agent.proxy.report.signals import BOUNDS_S
+from agent.proxy.report.stats import ServiceStats
 from agent.proxy.report.story import Policies
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.service import Service
 from policies.kinds.ratelimit.hot import MOST_KEYS
+
+EDGES = 1_000
+"""That are told of at a time, more or less; about a millisecond's work."""
 
 
 def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
@@ -17,7 +21,7 @@ def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
     those behind the name `after`; `next` is then where the next ones begin, None behind the last."""
     services = runtime.table.services
     names = sorted(name for name in services if name > after) if most else list(services)
-    chosen = names[:most] if most else names
+    chosen = _portion(services, names[:most]) if most else names
     more = {"next": chosen[-1] if len(chosen) < len(names) else None} if most else {}
     return {
         **more,
@@ -56,19 +60,39 @@ def metrics(runtime: Runtime, after: str = "", most: int = 0) -> dict[str, Any]:
         "given_up": {"noted": runtime.given_up.noted, "lost": runtime.given_up.lost},
         "counts_lost": runtime.together.lost if runtime.together is not None else 0,
         "records_lost": runtime.recorder.lost,
+        "spans": {"made": runtime.spans.made, "lost": runtime.spans.lost},
         "loop_late_s": runtime.lateness.total_s,
         "loop_late_worst_s": runtime.lateness.worst_s,
         "revision": runtime.table.revision,
     }
 
 
+def _portion(services: dict[str, Service], names: list[str]) -> list[str]:
+    """So many of them that nobody waits long for the answer, and one at least."""
+    edges = 0
+    for number, name in enumerate(names):
+        edges += len(services[name].stats.signals.edges)
+        if number and edges > EDGES:
+            return names[:number]
+    return names
+
+
 def _counted(stats: ServiceStats) -> bool:
-    return any(stats.requests) or bool(stats.active or stats.refused)
+    return bool(stats.signals.edges or stats.active or stats.refused)
 
 
 def _guards(service: Service) -> dict[str, Any]:
-    """How the breaker stands, and who is ejected; figures that can be added up over workers."""
-    found: dict[str, Any] = {"breaker": {}, "ejected": {}}
+    """How the breaker stands, who is ejected, what is open and waits; figures that can be added up over workers. A
+    limit is that of all workers; 0: there is none."""
+    tally, limiter, pressed = service.tally, service.limiter, service.backpressure
+    found: dict[str, Any] = {
+        "breaker": {},
+        "ejected": {},
+        "connections": tally.open,
+        "pending": tally.pending,
+        "limit": limiter.limit if limiter is not None else 0.0,
+        "window": pressed.window if pressed is not None else 0.0,
+    }
     if service.circuit is not None and service.plan.breaker is not None:
         found["breaker"][service.circuit.state] = 1
     if service.ejector is not None and service.plan.outlier is not None:

@@ -1,21 +1,21 @@
 # mypyc: compiled
-"""Counters of one worker, as plain integers; control adds the workers up and renders them.
+"""Counters of one worker, as plain integers; control adds the workers up and renders them. What each request is counted
+in where it ends is in `signals`.
 
-A histogram is a list of integers and a bisection: an observation costs a fraction of a microsecond.
+Law: what somebody else chooses (a path, a name, an address, a claim) names a counter only within a bound; what is
+beyond is counted under the name `others`, which says how often that was.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Any, Final
 
-BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+from agent.proxy.report.signals import OTHERS, Room, Signals
 
+MOST_NAMES: Final = 1_000
+"""Of one counter."""
 MOST_PEERS: Final = 100
 """That are told apart."""
-MOST_RULES: Final = 1000
-"""Of one service, with their verdicts."""
-OTHER_RULES: Final = "others\tothers\tothers"
 
 
 class ServiceStats:
@@ -26,12 +26,10 @@ class ServiceStats:
         "audit",
         "authenticated",
         "authorized",
-        "buckets",
         "bytes_in",
         "bytes_out",
         "callers",
         "copies",
-        "duration_s",
         "ejections",
         "failures",
         "faults",
@@ -41,16 +39,15 @@ class ServiceStats:
         "outside",
         "plain",
         "refused",
-        "requests",
         "shed",
+        "signals",
         "transitions",
     )
 
-    def __init__(self) -> None:
-        self.requests = [0, 0, 0, 0, 0, 0]
-        """By class of status: index 2 is 2xx. Index 0: the client went away before an answer."""
-        self.buckets = [0] * (len(BOUNDS_S) + 1)
-        self.duration_s = 0.0
+    def __init__(self, room: Room | None = None) -> None:
+        """`room`: for what is told apart of all services of a worker; without one this service is alone."""
+        self.signals = Signals(room)
+        """Requests that ended."""
         self.active = 0
         self.bytes_in = 0
         self.bytes_out = 0
@@ -100,7 +97,7 @@ class ServiceStats:
 
     def note_plain(self, peer: str) -> None:
         """A request came or went in plain text."""
-        count(self.plain, peer if peer in self.plain or len(self.plain) < MOST_PEERS else "others")
+        count(self.plain, peer if peer in self.plain or len(self.plain) < MOST_PEERS else OTHERS)
 
     def note_outside(self, domain: str) -> None:
         """A request of another trust domain was let in; those that can prove anything have a bundle here."""
@@ -108,8 +105,7 @@ class ServiceStats:
 
     def note_authorized(self, what: str) -> None:
         """A rule decided."""
-        found = self.authorized
-        count(found, what if what in found or len(found) < MOST_RULES else OTHER_RULES)
+        count(self.authorized, what)
 
     def note_authenticated(self, what: str) -> None:
         """A token was judged, or there was none."""
@@ -127,15 +123,10 @@ class ServiceStats:
         """By kind, document, what was done, and what would have been."""
         found: dict[tuple[str, str, str, str], int] = {}
         for words, number in self.audit.items():
-            kind, document, done, would = words.split("\t")
-            found[kind, document, done, would] = number
+            if words != OTHERS:
+                kind, document, done, would = words.split("\t")
+                found[kind, document, done, would] = number
         return found
-
-    def observe(self, status: int, duration_s: float) -> None:
-        """A request that ended with a status, after so long."""
-        self.requests[status // 100] += 1
-        self.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
-        self.duration_s += duration_s
 
     def copied(self, outcome: str, number: int) -> None:
         """Copies of a request came to something: answered, failed, dropped, or their answers could not be compared."""
@@ -143,13 +134,18 @@ class ServiceStats:
 
     def as_frame(self) -> dict[str, Any]:
         """What `ask metrics` answers for a service."""
-        requests = {f"{n}xx": count for n, count in enumerate(self.requests) if n and count}
-        if self.requests[0]:
-            requests["gone"] = self.requests[0]
+        signals = self.signals
+        classes = signals.requests
+        requests = {f"{n}xx": count for n, count in enumerate(classes) if n and count}
+        if classes[0]:
+            requests["gone"] = classes[0]
         return {
             "requests": requests,
-            "duration_buckets": self.buckets,
-            "duration_sum_s": self.duration_s,
+            "duration_buckets": signals.buckets,
+            "duration_sum_s": signals.duration_s,
+            "edges": signals.as_frame(),
+            "exemplars": signals.exemplars_frame(),
+            "folded": signals.folded,
             "active": self.active,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
@@ -172,5 +168,11 @@ class ServiceStats:
 
 
 def count(counters: dict[str, int], name: str) -> None:
-    """Add one to a named counter."""
-    counters[name] = counters.get(name, 0) + 1
+    """Add one to a named counter; where there are too many names already, to that of the others."""
+    known = counters.get(name)
+    if known is not None:
+        counters[name] = known + 1
+    elif len(counters) < MOST_NAMES:
+        counters[name] = 1
+    else:
+        counters[OTHERS] = counters.get(OTHERS, 0) + 1

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import answers
+from agent.proxy.messages.origin import sampled_trace
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
+from agent.proxy.report.signals import Signals
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
-from agent.proxy.request.audit.accountable import Accountable
+from agent.proxy.request.tracing.traced import Traced
 
 
-class Ending(Accountable):
+class Ending(Traced):
     """A request that ends."""
 
     __slots__ = ()
@@ -94,6 +96,8 @@ class Ending(Accountable):
         self.forget_word()
         self.on_end()
         duration_s = self.reactor.now - self.started
+        if self.trace is not None:
+            self.end_trace(self.trace, duration_s)
         entered, self.entered = self.entered, None
         if entered is not None:
             entered.ended(self, self.proof, self.proof_s)
@@ -103,9 +107,32 @@ class Ending(Accountable):
             stats.active -= 1
             stats.bytes_in += self.bytes_in
             stats.bytes_out += self.bytes_out
-            stats.observe(self.status, duration_s)
+            self._signal(stats.signals, duration_s)
         if self.runtime.recorder.wanted:
             self.record(duration_s)
         if self.denied is not None or self.accounts:
             self.account(duration_s)
         self.down.on_handler_end()
+
+    def _signal(self, signals: Signals, duration_s: float) -> None:
+        """Have it counted for its edge."""
+        endpoint = self.endpoint
+        first, peer = True, ""
+        if self.inbound:
+            sender = self.down.peer
+            peer = sender.host
+            first = not peer and not sender.agent
+        elif endpoint is not None and endpoint.via:
+            peer = endpoint.agent
+        stranger = self.stranger
+        key = (
+            first,
+            self.caller if stranger is None else stranger.whose,
+            self.rule,
+            endpoint.version if endpoint is not None else "",
+            peer,
+        )
+        signals.observe(key, self.status, duration_s)
+        trace = sampled_trace(self.request)
+        if trace:
+            signals.remember(key, trace.decode(), duration_s, self.runtime.recorder.epoch + self.reactor.now)

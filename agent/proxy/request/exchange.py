@@ -85,6 +85,8 @@ class Exchange(Ending):
         self.plan = plan = service.plan
         service.stats.active += 1
         self.begin_clock(plan)
+        if plan.traces:
+            self.begin_trace(plan)
         if (plan.resolving or self.stranger is not None) and refusal is None and not self.resolve(plan):
             return
         if self.request.max_forwards >= 0:
@@ -209,7 +211,7 @@ class Exchange(Ending):
         self.attempts += 1
         if self.attempts == 1 or self.tried_at < self.entered_at:
             self.tried_at = self.reactor.now
-        self.attempt = attempt = Attempt(self, endpoint, self.attempts)
+        self.attempt = attempt = self.new_attempt(endpoint)
         self.before_start(attempt)
         attempt.start()
 

@@ -22,6 +22,7 @@ from agent.proxy.report import story
 from agent.proxy.request.attempt import REFUSED_S
 from agent.proxy.request.audit.foretold import foretold
 from agent.proxy.request.leaving import caller_of, is_named, may_leave
+from agent.proxy.request.tracing.drawing import draw, told
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
@@ -238,6 +239,9 @@ class Explanation(Walk):
             return
         self.service = service
         self.plan = plan = service.plan
+        if plan.tracing is not None:
+            drawn = draw(self, plan.tracing, service.begun, of_agent=self.inbound, takes=False)
+            self.decisions.append(told(plan.policies.get("trace"), plan.tracing, drawn))
         if (plan.resolving or self.stranger is not None) and not self.resolve(plan):
             return
         if self._instance is not None:
@@ -261,7 +265,7 @@ class Explanation(Walk):
             plan = self.target.plan if self.target is not None else self.plan
             told["record"] = foretold(plan, self._refused, self.status)
         if endpoint is not None:
-            told["endpoint"] = _endpoint(endpoint)
+            told["endpoint"] = story.picked(endpoint)
             if endpoint.via and not endpoint.expected:
                 told["hop"] = self._hop(endpoint)
         return told
@@ -419,19 +423,6 @@ class Explanation(Walk):
     def can_repeat(self) -> bool:
         """There is no body that could be too large."""
         return True
-
-
-def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "service": endpoint.service,
-        "id": endpoint.id,
-        "address": endpoint.address,
-        "port": endpoint.port,
-        "version": endpoint.version,
-        "zone": endpoint.zone,
-        "via": endpoint.agent if endpoint.via else "",
-        "expected": endpoint.expected,
-    }
 
 
 def request_of(asked: Explain, rules: HeadRules) -> RequestHead:

@@ -355,7 +355,7 @@ class Copy(ResponseHandler):
         assert up is not None
         up.arm(self._deadline)
         request, forward = exchange.request, exchange.forward
-        own = exchange.lines_for(self._endpoint, 1, order.timeout_s)
+        own = exchange.lines_for_copy(self, self._endpoint, order.timeout_s)
         own.append(b"x-shoal-shadow: %b\r\n" % order.role.encode())
         body, self._body = self._body, []
         target, fields = target_of(request, forward), request_fields(request, forward, self._endpoint.remote)
@@ -439,5 +439,7 @@ class Copy(ResponseHandler):
         if up is not None:
             up.release(reusable=reusable)
         self._endpoint.load.active -= 1
-        self._answer.latency_s = self._exchange.reactor.now - self._began
-        mirror.on_copy(self._order, self._answer)
+        exchange, order, answer = self._exchange, self._order, self._answer
+        answer.latency_s = exchange.reactor.now - self._began
+        exchange.on_copy_end(self, self._endpoint, order.role, self._began, answer.status, answer.error)
+        mirror.on_copy(order, answer)

@@ -296,7 +296,7 @@ class Outbound(Leaving):
             self.explained.append(story.hedged(plan.policies, attempt.endpoint, endpoint, now - attempt.began))
         self.attempts += 1
         self.present(endpoint)
-        self.hedge = hedge = Attempt(self, endpoint, self.attempts)
+        self.hedge = hedge = self.new_attempt(endpoint)
         hedge.start()
 
     def _lose(self, attempt: Attempt, outcome: int) -> None:

@@ -10,7 +10,7 @@ from agent.proxy.messages.head import RequestHead
 from agent.proxy.messages.outgoing import own_lines
 from agent.proxy.request.walk import Walk
 from agent.proxy.runtime import Runtime
-from agent.proxy.stream import Stream
+from agent.proxy.stream import ResponseHandler, Stream
 from policies.endpoint import Endpoint
 
 
@@ -96,6 +96,15 @@ class Served(Walk):
             attempt=attempt,
             left_s=left_s,
         )
+
+    def lines_for_copy(self, copy: ResponseHandler, endpoint: Endpoint, left_s: float) -> list[bytes]:
+        """The same of a copy of the request, to an endpoint."""
+        return self.lines_for(endpoint, 1, left_s)
+
+    def on_copy_end(
+        self, copy: ResponseHandler, endpoint: Endpoint, role: str, began: float, status: int, error: str
+    ) -> None:
+        """A copy that was made for `role` is over: with a status (0: there was no answer), or why there is none."""
 
     def left_s(self) -> float:
         """What is left of the time that somebody set for the whole request; INFINITY where nobody did.

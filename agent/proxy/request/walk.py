@@ -49,7 +49,7 @@ _NO_POLICIES: Final[dict[str, story.InForce]] = {}
 class Walk(Known):
     """One request's way."""
 
-    __slots__ = ("_detours", "_next", "balancer", "endpoint", "gated", "hold", "retry")
+    __slots__ = ("_detours", "_next", "balancer", "endpoint", "gated", "hold", "retry", "rule")
 
     def __init__(self, runtime: Runtime, request: RequestHead) -> None:
         super().__init__(runtime, request)
@@ -57,6 +57,8 @@ class Walk(Known):
         self.endpoint: Endpoint | None = None
         """The last that was picked."""
         self.retry = _DEFAULT_RETRY
+        self.rule = ""
+        """The route's that was taken."""
         self.gated = False
         """Whether the picked endpoint's breaker counts the attempt about to be made."""
         self.hold: Hold | None = None
@@ -70,6 +72,7 @@ class Walk(Known):
     def carry_out(self, verdict: Verdict) -> bool:
         """Do it; False: the request goes on no further from here, for it was answered, waits, or took another way."""
         if isinstance(verdict, Decision):
+            self.rule = verdict.rule
             return self._follow(verdict.action)
         if isinstance(verdict, Refuse):
             self.let_go()

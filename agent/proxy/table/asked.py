@@ -54,13 +54,15 @@ from policies.kinds.shed import decide as shed
 from policies.kinds.shed.document import Shed
 from policies.kinds.tls import decide as tls
 from policies.kinds.tls.document import TlsPolicy
+from policies.kinds.trace import decide as trace
+from policies.kinds.trace.document import Trace
 from policies.language.document import Document
 
 # Kinds that this module knows by name. Any other that requests meet is a guard (policies.decision.Guard).
 _KNOWN: Final = frozenset(
     (
         *("path", "authn", "authz", "audit", "ratelimit", "fault", "route", "import", "timeout", "breaker"),
-        *("outlier", "shed", "balance", "retry", "shadow"),
+        *("outlier", "shed", "balance", "retry", "shadow", "trace"),
     )
 )
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -126,6 +128,7 @@ class Asked:
         "shadow",
         "shed",
         "tls",
+        "tracing",
     )
 
     def __init__(
@@ -200,6 +203,10 @@ class Asked:
         if document_of(policies, "audit", Audit) is not None:
             wanted = [compiled.level("audit", each, audit.compile) for each in policies["audit"].levels]
             self.auditing = audit.together(wanted)
+        self.tracing: trace.Compiled | None = None
+        """What becomes of its traces; None: they go on as they are."""
+        if document_of(policies, "trace", Trace) is not None:
+            self.tracing = once("trace", policies, _tracing(Scope(state.name, share)))
         self.tls = _tls(policies)
         self.exports = _exports(policies)
         """Hosts that take callers of other trust domains in."""
@@ -252,6 +259,15 @@ def _authorizing(key: str) -> Callable[[Any], authz.Compiled]:
 
     def make(document: Any) -> authz.Compiled:
         return authz.compile(document, Scope(key=key))
+
+    return make
+
+
+def _tracing(scope: Scope) -> Callable[[Any], trace.Compiled | None]:
+    """What compiles a document, for a worker's part."""
+
+    def make(document: Any) -> trace.Compiled | None:
+        return trace.compile(document, scope)
 
     return make
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.proxy.engine.reactor import Timed
 from agent.proxy.report.news import News
+from agent.proxy.report.signals import Room
 from agent.proxy.report.stats import ServiceStats, count
 from agent.proxy.table.connections import Connections
 from policies.decision import Subset
@@ -22,6 +23,7 @@ from policies.kinds.retry.budget import Budget
 from policies.kinds.retry.quantile import Recent
 from policies.kinds.shed.backpressure import Backpressure
 from policies.kinds.shed.limiter import Limiter
+from policies.kinds.trace.decide import Begun
 from policies.language.document import Document
 from policies.together import Together
 
@@ -29,9 +31,10 @@ from policies.together import Together
 class Book:
     """What the documents of one service count in. Those that are only watched have one of their own."""
 
-    __slots__ = ("buckets", "circuit", "ejector", "judge", "limiter")
+    __slots__ = ("begun", "buckets", "circuit", "ejector", "judge", "limiter")
 
     def __init__(self) -> None:
+        self.begun = Begun()
         self.buckets: Buckets | None = None
         self.circuit: Circuit | None = None
         self.ejector: Ejector | None = None
@@ -62,8 +65,9 @@ class Lasting(Book):
         "together",
     )
 
-    def __init__(self, name: str, news: News, together: Together | None = None) -> None:
-        """`together`: what the workers of the agent count together; without it this one is alone."""
+    def __init__(self, name: str, news: News, together: Together | None = None, room: Room | None = None) -> None:
+        """`together`: what the workers of the agent count together; without it this one is alone. `room`: for what is
+        told apart of all its services."""
         super().__init__()
         self.audits: Book | None = None
         """Where there are documents that are only watched."""
@@ -72,7 +76,7 @@ class Lasting(Book):
         self.name = name
         self.together = together
         self.news = news
-        self.stats = ServiceStats()
+        self.stats = ServiceStats(room)
         self.budget = Budget()
         self.recent = Recent()
         """Latencies of answers, in seconds; kept where a hedge needs them."""

@@ -107,6 +107,8 @@ class Plan:
         "timeouts",
         "tls",
         "towards",
+        "traces",
+        "tracing",
         "watched",
     )
 
@@ -170,6 +172,10 @@ class Plan:
         watched = self.watched
         self.accounts = asked.auditing is not None or (watched is not None and watched.auditing is not None)
         """Whether any document says so, be it one that is only watched."""
+        self.tracing = asked.tracing
+        """What becomes of its requests' traces; None: they go on as they are."""
+        self.traces = asked.tracing is not None or (watched is not None and watched.tracing is not None)
+        """Whether any document says something of them, be it one that is only watched."""
         self.exports = asked.exports
         """Hosts that take callers of other trust domains in."""
         self.judges = asked.judges if self.watched is None else (*asked.judges, *self.watched.judges)
@@ -226,6 +232,7 @@ class Plan:
         self.tls, self.exports = before.tls, before.exports
         self.judges = before.judges
         self.auditing, self.accounts = before.auditing, before.accounts
+        self.tracing, self.traces = before.tracing, before.traces
         self.keeping_out = before.keeping_out
         self.timeouts, self.bounds_whole_request = before.timeouts, before.bounds_whole_request
         self.longest = before.longest

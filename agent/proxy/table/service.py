@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from agent.frames import Part
 from agent.proxy.report.news import News
+from agent.proxy.report.signals import Room
 from agent.proxy.report.story import Policies
 from agent.proxy.table.asked import Asked
 from agent.proxy.table.books import Keeper, adopt_judgement
@@ -33,8 +34,8 @@ class Service(Lasting):
         "rules_changed",
     )
 
-    def __init__(self, name: str, news: News, together: Together | None = None) -> None:
-        super().__init__(name, news, together)
+    def __init__(self, name: str, news: News, together: Together | None = None, room: Room | None = None) -> None:
+        super().__init__(name, news, together, room)
         self._keeper = Keeper(self, name, together)
         self._watching: Keeper | None = None
         """Of what is only watched, as long as there is such a document."""

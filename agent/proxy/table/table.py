@@ -22,6 +22,7 @@ from agent.proxy.messages.answers import Refusal
 from agent.proxy.phases.closed import Closed
 from agent.proxy.phases.subject import Subject
 from agent.proxy.report.news import News
+from agent.proxy.report.signals import Room
 from agent.proxy.report.story import InForce
 from agent.proxy.table.asked import Compiled
 from agent.proxy.table.gateways import reached
@@ -70,6 +71,7 @@ class Table:
         """`together`: what the workers of the agent count together."""
         self._news = news or News()
         self._together = together
+        self._room = Room()
         self.services: dict[str, Service] = {}
         self.revision = 0
         self.ready = False
@@ -104,7 +106,9 @@ class Table:
         """Compile a service's new plan, to be swapped in at the commit. `audits`: what is only watched. Returns what
         had to be refused."""
         staged = self._staged.get(name)
-        service = self.services.get(name) or (staged.service if staged else Service(name, self._news, self._together))
+        service = self.services.get(name) or (staged.service if staged else None)
+        if service is None:
+            service = Service(name, self._news, self._together, self._room)
         self._staged[name] = made = Staged(service, {}, None)
         self._failed.add(name)
         refused = self._documents(made, policies, audits)
@@ -262,6 +266,8 @@ class Table:
             asked = before.plan.asked if before is not None else 0
             if staged is None:
                 names_changed |= self.services.pop(name, None) is not None
+                if before is not None:
+                    before.stats.signals.leave()
                 self._entries.change(asked, 0)
                 continue
             plan = staged.plan
@@ -323,7 +329,13 @@ class Table:
             if endpoint is None:
                 return Refusal(503, "endpoint", f"{service}/{identity} is not on this host", 1, unsent=True)
             return Endpoint(
-                endpoint.service, endpoint.id, endpoint.address, endpoint.port, agent=endpoint.agent, load=endpoint.load
+                endpoint.service,
+                endpoint.id,
+                endpoint.address,
+                endpoint.port,
+                version=endpoint.version,
+                agent=endpoint.agent,
+                load=endpoint.load,
             )
         candidates = [e for e in plan.local.values() if e.healthy and not e.draining] or list(plan.local.values())
         if not candidates:

@@ -11,12 +11,8 @@ from policies.language.document import Document
 from policies.language.duration import DAY_S, Age, age_s
 from policies.language.matching import template_regex
 from policies.language.plain import Flaw, below, read_at
-from policies.request import TOKEN
+from policies.request import SECRET_HEADERS, TOKEN
 
-SECRET: Final = frozenset(
-    ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token", "x-csrf-token")
-)
-"""Headers whose values nobody records."""
 LEAST_KEEP_S: Final = 3600.0
 MOST_KEEP_S: Final = 3660 * DAY_S
 _Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -55,7 +51,7 @@ class Audit(Document, frozen=True, kw_only=True):
         for n, name in enumerate(self.headers):
             if not TOKEN.match(name):
                 raise Flaw(below("$", "headers", n), f"{name[:60]!r} is no header name")
-            if name.lower() in SECRET:
+            if name.lower() in SECRET_HEADERS:
                 raise Flaw(below("$", "headers", n), f"{name} is a secret, and secrets are not recorded")
         for n, template in enumerate(self.templates):
             template_regex(below("$", "templates", n), template)

@@ -56,6 +56,13 @@ limits = st.sampled_from(
         {"name": "sub", "rate": "1/h", "key": {"claim": "sub"}},
     ]
 )
+traces = st.fixed_dictionaries(
+    {
+        "share": st.sampled_from([0, 0.5, 1]),
+        "rules": st.sampled_from([[], [{"match": {"path": {"prefix": "/a"}}, "share": 1}]]),
+    },
+    optional={"rate": st.just(0.001), "parent": st.just("ignore"), "slower": st.just("1s")},
+)
 ratelimits = st.fixed_dictionaries({"limits": st.lists(limits, min_size=1, max_size=1)})
 injections = st.sampled_from(
     [{"delay": "20ms"}, {"abort": {"status": 418}}, {"delay": "20ms", "abort": {"status": 418}}]
@@ -174,6 +181,7 @@ KINDS = {
     "shed": sheds,
     "balance": balances,
     "shadow": shadows,
+    "trace": traces,
     "outlier": st.just({}),
     "retry": st.just({"attempts": 3}),
 }

@@ -130,6 +130,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Store(1, "n", frames.Topic("redis://r/0?stream=s", "me", {"file": "f"}), b"{}"),
     frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
     frames.Records(1, b"{}\n"),
+    frames.Spans(1, b"{}\n"),
     frames.Audited(1, b"{}\n", {"full": 2}, 7),
     frames.KeyMissed("https://login"),
     frames.Compared("s", 7, Asked("GET", "/", "id"), {}),

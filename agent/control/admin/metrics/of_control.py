@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -9,20 +10,22 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
 
 import agent
 from agent import build
+from agent.control.admin.metrics import processes
+from agent.control.admin.metrics.text import COUNTER, GAUGE, HISTOGRAM, INFO, Family, Writer, number_of
 from agent.control.admin.state import table_age_s
 from agent.control.parts import Parts
 from agent.control.records.records import ACCESS_LOG
+from agent.control.workers.convergence import BOUNDS_S
 
 Counter: TypeAlias = tuple[str, ...]
 """A name of `COUNTERS`, and the values of its labels."""
 
 GAUGES: Final = {
     "shoal_table_revision": "Revision that every worker of this host runs",
+    "shoal_table_revision_heard": "Newest revision that etcd has told of",
     "shoal_table_age_seconds": "Since etcd was last heard of; of an agent that never did, since its start",
     "shoal_etcd_connected": "1 while the watch on etcd stands",
     "shoal_policies_refused": "Policies that are not in force",
@@ -78,6 +81,11 @@ COUNTERS: Final[dict[str, tuple[str, ...]]] = {
     "shoal_topic_requests": ("Requests for a topic", "topic", "outcome"),
 }
 """By name: the text, and the labels."""
+IN_FORCE: Final = Family(
+    "shoal_revision_in_force_seconds",
+    HISTOGRAM,
+    "From when this agent heard of a revision to when every worker of this host ran it",
+)
 
 
 class Figures(NamedTuple):
@@ -108,6 +116,7 @@ def _gauges(parts: Parts) -> dict[str, float]:
     age_s, table = table_age_s(parts), parts.mesh.table
     return {
         "shoal_table_revision": parts.fleet.revision,
+        "shoal_table_revision_heard": table.revision,
         "shoal_table_age_seconds": _up_s(parts) if age_s is None else age_s,
         "shoal_etcd_connected": float(parts.updates.mirror.state.connected),
         "shoal_policies_refused": len(table.refused),
@@ -163,8 +172,13 @@ def counters(parts: Parts) -> dict[Counter, float]:
     for topic in parts.traffic.requests.as_state():
         for outcome in ("stored", "refused", "delivered"):
             found["shoal_topic_requests", topic["url"], outcome] = topic[outcome]
+    took = parts.fleet.convergence
+    for bucket, number in enumerate(took.buckets):
+        found[IN_FORCE.name, str(bucket)] = number
+    found[IN_FORCE.name, "sum"] = took.sum_s
     for counter, before in parts.carried.items():
-        if counter[0] in COUNTERS and len(counter) == len(COUNTERS[counter[0]]):
+        known = counter in found if counter[0] == IN_FORCE.name else len(counter) == len(COUNTERS.get(counter[0], ()))
+        if known:
             found[counter] = found.get(counter, 0) + before
     return found
 
@@ -174,33 +188,33 @@ def saved(parts: Parts) -> bytes:
     return msgspec.msgpack.encode(list(counters(parts).items()))
 
 
-def of_control(told: Figures) -> list[Metric]:
+def write_control(page: Writer, told: Figures) -> None:
     """Its metrics. In a thread: the processes are asked for here."""
-    families = {name: CounterMetricFamily(name, text, labels=labels) for name, (text, *labels) in COUNTERS.items()}
-    for (name, *labels), number in sorted(told.counters.items()):
-        families[name].add_metric(labels, number)
+    for name, value in told.gauges.items():
+        page.write(Family(name, GAUGE, GAUGES[name]), [((), value)])
+    counted: dict[str, list[tuple[Sequence[str], float]]] = {name: [] for name in COUNTERS}
+    for (name, *values), number in sorted(told.counters.items()):
+        if name in counted:
+            counted[name].append((values, number))
+    for name, (text, *labels) in COUNTERS.items():
+        page.write(Family(name, COUNTER, text, tuple(labels)), counted[name])
+    _write_in_force(page, told.counters)
+    for name, text, figure in _OF_TOPICS:
+        page.write(Family(name, GAUGE, text, ("topic",)), [((topic["url"],), topic[figure]) for topic in told.topics])
     info = {"version": agent.VERSION, "build": build.kind(), "python": platform.python_version()}
-    waiting = GaugeMetricFamily("shoal_topic_waiting", "Stored requests that the broker has not", labels=["topic"])
-    size = GaugeMetricFamily("shoal_topic_disk_bytes", "What they take on disk", labels=["topic"])
-    for topic in told.topics:
-        waiting.add_metric([topic["url"]], topic["waiting"])
-        size.add_metric([topic["url"]], topic["bytes"])
-    return [
-        *(GaugeMetricFamily(name, GAUGES[name], value=value) for name, value in told.gauges.items()),
-        *families.values(),
-        waiting,
-        size,
-        InfoMetricFamily("shoal_build", "What runs", value=info),
-        *_processes(told.workers),
-    ]
+    page.write(Family("shoal_build", INFO, "What runs", tuple(info)), [(tuple(info.values()), 1)])
+    processes.write(page, told.workers)
 
 
-def _processes(workers: Sequence[tuple[str, int]]) -> list[Metric]:
-    """Control's without labels, as those of any program; its workers' with."""
-    found: dict[str, Metric] = {metric.name: metric for metric in ProcessCollector(registry=None).collect()}
-    for index, pid in workers:
-        for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
-            for sample in metric.samples:
-                labels = {"worker": index, "pid": str(pid)}
-                found[metric.name].add_sample(sample.name, labels, sample.value)
-    return list(found.values())
+def _write_in_force(page: Writer, counters: Mapping[Counter, float]) -> None:
+    name, total = page.begin(IN_FORCE), 0.0
+    for bucket, bound in enumerate((*BOUNDS_S, math.inf)):
+        total += counters.get((name, str(bucket)), 0)
+        page.add(f'{name}_bucket{{le="{number_of(bound)}"}} {int(total)}\n')
+    page.add(f"{name}_count {int(total)}\n{name}_sum {number_of(counters.get((name, 'sum'), 0.0))}\n")
+
+
+_OF_TOPICS: Final = (
+    ("shoal_topic_waiting", "Stored requests that the broker has not", "waiting"),
+    ("shoal_topic_disk_bytes", "What they take on disk", "bytes"),
+)

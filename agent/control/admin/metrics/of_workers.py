@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.samples import Sample
-
+from agent.control.admin.metrics.of_edges import write_edges
+from agent.control.admin.metrics.text import COUNTER, GAUGE, Family, Writer
 from agent.control.admin.state import WORST
+from agent.control.workers import edges
 
-Added: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
-"""Services by name, with the sums of what their workers counted."""
-Add: TypeAlias = Callable[[Any, str, dict[str, Any]], None]
+Rows: TypeAlias = Iterator[tuple[tuple[str, ...], float]]
+"""Values of the labels behind the service, and the number."""
+Of: TypeAlias = Callable[[dict[str, Any]], Rows]
+"""What a family has of one service."""
+
+OTHERS: Final = "others"
 
 
-def of_workers(workers: Sequence[dict[str, Any]]) -> list[Metric]:
+def write_workers(page: Writer, workers: Sequence[dict[str, Any]]) -> None:
     """From each one's figures; those of another version may lack some."""
-    return [*_services(workers), *_in_common(workers)]
+    bounds, alike = edges.aligned(workers)
+    added = sorted(_added(alike).items())
+    write_edges(page, added, bounds)
+    for family, of in _FAMILIES:
+        page.write(family, (((name, *labels), number) for name, service in added for labels, number in of(service)))
+    _write_in_common(page, workers)
 
 
 def _added(workers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -28,13 +35,19 @@ def _added(workers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, service in worker.get("services", {}).items():
             into = total.setdefault(name, {})
             for field, value in service.items():
-                into[field] = _plus(into.get(field), value)
+                into[field] = _plus(field, into.get(field), value)
     return total
 
 
-def _plus(one: Any, other: Any) -> Any:
+def _plus(field: str, one: Any, other: Any) -> Any:
     if one is None:
         return other
+    if field == "edges":
+        return edges.plus(one, other)
+    if field == "limit":
+        return max(one, other)
+    if field == "exemplars":
+        return [*one, *other]
     if isinstance(other, dict):
         return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}
     if isinstance(other, list):
@@ -42,133 +55,127 @@ def _plus(one: Any, other: Any) -> Any:
     return one + other
 
 
-class Samples:
-    """Of a family, made a service at a time while the page is written: all of them at once are so many objects that the
-    collector of garbage goes through everything that control holds, in one pause."""
+def _by_label(field: str, labels: int = 1) -> Of:
+    """A sample for each name that a field of a service has; names of several labels have tabs between them."""
 
-    def __init__(self, family: Metric, added: Added, add: Add) -> None:
-        """`add`s to a family what it has of one service."""
-        self._family = copy(family)
-        self._added = added
-        self._add = add
+    def rows(service: dict[str, Any]) -> Rows:
+        for words, number in sorted(service.get(field, {}).items()):
+            values = tuple(words.split("\t")) if words != OTHERS else (OTHERS,) * labels
+            if len(values) == labels:  # a worker of before may count in another way
+                yield values, number
 
-    def __iter__(self) -> Iterator[Sample]:
-        for name, service in self._added:
-            self._family.samples = []
-            self._add(self._family, name, service)
-            yield from self._family.samples
+    return rows
 
 
-def _services(workers: Sequence[dict[str, Any]]) -> Iterator[Metric]:
-    added = sorted(_added(workers).items())
-    bounds: list[float] = next((worker["duration_bounds_s"] for worker in workers if "duration_bounds_s" in worker), [])
-
-    def duration(family: Any, name: str, service: dict[str, Any]) -> None:
-        family.add_metric([name], _buckets(bounds, service["duration_buckets"]), service["duration_sum_s"])
-
-    for family, add in (*_FAMILIES, (_DURATION, duration)):
-        made = copy(family)
-        made.samples = cast("list[Sample]", Samples(family, added, add))
-        yield made
-
-
-def _by_label(field: str) -> Add:
-    """A sample for each name that a field of a service has."""
-
-    def add(family: Any, name: str, service: dict[str, Any]) -> None:
-        for label, number in sorted(service.get(field, {}).items()):
-            family.add_metric([name, label], number)
-
-    return add
-
-
-def _one(value: Callable[[dict[str, Any]], float]) -> Add:
+def _one(value: Callable[[dict[str, Any]], float]) -> Of:
     """One sample for each service."""
 
-    def add(family: Any, name: str, service: dict[str, Any]) -> None:
-        family.add_metric([name], value(service))
+    def rows(service: dict[str, Any]) -> Rows:
+        yield (), value(service)
 
-    return add
+    return rows
 
 
-def _add_failures(family: Any, name: str, service: dict[str, Any]) -> None:
+def _failures(service: dict[str, Any]) -> Rows:
     for kind, number in sorted(service["failures"].items()):
         if kind not in ("retries", "hedges", "hedges_won"):
-            family.add_metric([name, kind], number)
+            yield (kind,), number
 
 
-def _add_hedges(family: Any, name: str, service: dict[str, Any]) -> None:
+def _hedges(service: dict[str, Any]) -> Rows:
     won = service["failures"].get("hedges_won", 0)
-    family.add_metric([name, "true"], won)
-    family.add_metric([name, "false"], service["failures"].get("hedges", 0) - won)
+    yield ("true",), won
+    yield ("false",), service["failures"].get("hedges", 0) - won
 
 
-def _add_audits(family: Any, name: str, service: dict[str, Any]) -> None:
-    for words, number in sorted(service["audit"].items()):
-        labels = words.split("\t")
-        if len(labels) == 4:  # a worker of before counts by kind alone
-            family.add_metric([name, *labels], number)
-
-
-def _add_authorized(family: Any, name: str, service: dict[str, Any]) -> None:
-    for words, number in sorted(service.get("authorized", {}).items()):
-        family.add_metric([name, *words.split("\t")], number)
-
-
-def _add_authenticated(family: Any, name: str, service: dict[str, Any]) -> None:
-    for words, number in sorted(service.get("authenticated", {}).items()):
-        family.add_metric([name, *words.split("\t")], number)
-
-
-def _add_judged(family: Any, name: str, service: dict[str, Any]) -> None:
-    for words, number in sorted(service.get("judged", {}).items()):
-        family.add_metric([name, *words.split("\t")], number)
-
-
-def _add_breaker(family: Any, name: str, service: dict[str, Any]) -> None:
+def _breaker(service: dict[str, Any]) -> Rows:
     if service["breaker"]:
-        family.add_metric([name], max(WORST[state] for state in service["breaker"]))
+        yield (), max(WORST[state] for state in service["breaker"])
 
 
-def _add_ejected(family: Any, name: str, service: dict[str, Any]) -> None:
+def _ejected(service: dict[str, Any]) -> Rows:
     if service["ejections"]:
-        family.add_metric([name], len(service["ejected"]))
+        yield (), len(service["ejected"])
 
 
-def _counter(name: str, text: str, *labels: str) -> Metric:
-    return CounterMetricFamily(name, text, labels=["service", *labels])
+def _where(field: str) -> Of:
+    """One sample for each service that has such a figure, and more than nothing of it."""
+
+    def rows(service: dict[str, Any]) -> Rows:
+        if service.get(field):
+            yield (), service[field]
+
+    return rows
 
 
-def _gauge(name: str, text: str) -> Metric:
-    return GaugeMetricFamily(name, text, labels=["service"])
+def _folded(service: dict[str, Any]) -> Rows:
+    yield ("requests",), service.get("folded", 0)
+    for field in _NAMED:
+        number = service.get(field, {}).get(OTHERS, 0)
+        if number:
+            yield (field,), number
 
 
-_DURATION: Final = HistogramMetricFamily(
-    "shoal_request_duration_seconds", "From the head to the end of the answer", labels=["service"]
+_NAMED: Final = (
+    "audit",
+    "authenticated",
+    "authorized",
+    "callers",
+    "ejections",
+    "faults",
+    "judged",
+    "limited",
+    "outside",
+    "plain",
+    "refused",
+    "shed",
 )
-_FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
-    (_counter("shoal_requests", "Requests by class of status", "status"), _by_label("requests")),
+"""Counters by names that others choose."""
+
+
+def _counter(name: str, text: str, *labels: str) -> Family:
+    return Family(name, COUNTER, text, ("service", *labels))
+
+
+def _gauge(name: str, text: str) -> Family:
+    return Family(name, GAUGE, text, ("service",))
+
+
+_FAMILIES: Final[tuple[tuple[Family, Of], ...]] = (
     (_counter("shoal_refused", "Answers of the mesh's own", "policy"), _by_label("refused")),
-    (_counter("shoal_attempts_failed", "Failed attempts by kind", "kind"), _add_failures),
+    (_counter("shoal_attempts_failed", "Failed attempts by kind", "kind"), _failures),
     (_counter("shoal_retries", "Attempts made again"), _one(lambda service: service["failures"].get("retries", 0))),
-    (_counter("shoal_hedges", "Second attempts beside slow ones", "won"), _add_hedges),
+    (_counter("shoal_hedges", "Second attempts beside slow ones", "won"), _hedges),
     (
         _counter(
             "shoal_audit",
             "What was done, and what a document that is only watched would have done",
             *("kind", "document", "done", "would"),
         ),
-        _add_audits,
+        _by_label("audit", 4),
     ),
-    (_counter("shoal_authn", "What tokens came to", *("document", "verdict")), _add_authenticated),
-    (_counter("shoal_authz", "What rules decided", *("document", "rule", "verdict")), _add_authorized),
+    (_counter("shoal_authn", "What tokens came to", *("document", "verdict")), _by_label("authenticated", 2)),
+    (_counter("shoal_authz", "What rules decided", *("document", "rule", "verdict")), _by_label("authorized", 3)),
     (
         _counter("shoal_authz_asked", "What was asked besides rules", *("document", "who", "outcome")),
-        _add_judged,
+        _by_label("judged", 3),
     ),
     (_counter("shoal_request_bytes", "Bytes of request bodies"), _one(lambda service: service["bytes_in"])),
     (_counter("shoal_response_bytes", "Bytes of response bodies"), _one(lambda service: service["bytes_out"])),
     (_gauge("shoal_requests_active", "Requests in flight"), _one(lambda service: service["active"])),
+    (
+        _gauge("shoal_requests_pending", "Requests that wait for a connection to an endpoint"),
+        _one(lambda service: service.get("pending", 0)),
+    ),
+    (
+        _gauge("shoal_service_connections_open", "Connections to its endpoints"),
+        _one(lambda service: service.get("connections", 0)),
+    ),
+    (_gauge("shoal_shed_limit", "Requests that its instances of this host may have at a time"), _where("limit")),
+    (
+        _gauge("shoal_backpressure_window", "Requests that it may have under way while what it calls has no room"),
+        _where("window"),
+    ),
     (_counter("shoal_limited", "Requests refused by a limit", "limit"), _by_label("limited")),
     (_counter("shoal_faults", "Faults injected on purpose", "rule"), _by_label("faults")),
     (_counter("shoal_shadow", "Copies of requests", "outcome"), _by_label("copies")),
@@ -183,33 +190,33 @@ _FAMILIES: Final[tuple[tuple[Metric, Add], ...]] = (
     (_counter("shoal_shed", "Requests that were not let in", "outcome"), _by_label("shed")),
     (_counter("shoal_breaker_transitions", "Changes of a breaker", "to"), _by_label("transitions")),
     (_counter("shoal_ejections", "Ejected by a worker", "endpoint"), _by_label("ejections")),
-    (_gauge("shoal_breaker_state", "0 closed, 1 half-open, 2 open: the worst of the workers"), _add_breaker),
-    (_gauge("shoal_ejected", "Endpoints that some worker has ejected now"), _add_ejected),
+    (_gauge("shoal_breaker_state", "0 closed, 1 half-open, 2 open: the worst of the workers"), _breaker),
+    (_gauge("shoal_ejected", "Endpoints that some worker has ejected now"), _ejected),
+    (
+        _counter(
+            "shoal_series_folded", "What was counted as others', because there were too many to be told apart", "what"
+        ),
+        _folded,
+    ),
 )
-"""Of services, and how each is added to."""
+"""Of services, and what each has of them."""
 
 
-def _buckets(bounds: list[float], counts: list[int]) -> list[tuple[str, float]]:
-    total = 0
-    buckets: list[tuple[str, float]] = []
-    for bound, number in zip([*map(str, bounds), "+Inf"], counts, strict=True):
-        total += number
-        buckets.append((bound, total))
-    return buckets
-
-
-def _in_common(workers: Sequence[dict[str, Any]]) -> list[Metric]:
-    refused = CounterMetricFamily("shoal_refused_unrouted", "Refusals with no service behind them", labels=["policy"])
+def _write_in_common(page: Writer, workers: Sequence[dict[str, Any]]) -> None:
     policies = {policy for worker in workers for policy in worker.get("refused", {})}
-    for policy in sorted(policies):
-        refused.add_metric([policy], sum(worker.get("refused", {}).get(policy, 0) for worker in workers))
-    worst = max((worker.get("loop_late_worst_s", 0.0) for worker in workers), default=0.0)
-    return [
+    refused = Family("shoal_refused_unrouted", COUNTER, "Refusals with no service behind them", ("policy",))
+    page.write(
         refused,
-        *(GaugeMetricFamily(name, text, value=_sum(workers, path)) for name, (text, *path) in _GAUGES.items()),
-        *(CounterMetricFamily(name, text, value=_sum(workers, path)) for name, (text, *path) in _COUNTERS.items()),
-        GaugeMetricFamily("shoal_worker_loop_late_worst_seconds", "Of the latest of the workers", value=worst),
-    ]
+        (
+            ((policy,), sum(worker.get("refused", {}).get(policy, 0) for worker in workers))
+            for policy in sorted(policies)
+        ),
+    )
+    for type, figures in ((GAUGE, _GAUGES), (COUNTER, _COUNTERS)):
+        for name, (text, *path) in figures.items():
+            page.write(Family(name, type, text), [((), _sum(workers, path))])
+    worst = max((worker.get("loop_late_worst_s", 0.0) for worker in workers), default=0.0)
+    page.write(Family("shoal_worker_loop_late_worst_seconds", GAUGE, "Of the latest of the workers"), [((), worst)])
 
 
 def _sum(workers: Sequence[dict[str, Any]], path: Sequence[str]) -> float:
@@ -222,7 +229,7 @@ def _sum(workers: Sequence[dict[str, Any]], path: Sequence[str]) -> float:
     return total
 
 
-_GAUGES: Final = {
+_GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "shoal_authz_asked_open": ("Questions to Rego and OPAs without an answer yet", "judges", "open"),
     "shoal_connections_open": ("Client connections", "connections", "open"),
     "shoal_upstream_connections_open": ("Connections to endpoints", "pool", "open"),
@@ -231,7 +238,7 @@ _GAUGES: Final = {
     "shoal_buffered_bytes": ("Held for those who do not take it yet", "buffers", "held"),
 }
 """By name: the text, and where a worker's figures have it."""
-_COUNTERS: Final = {
+_COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "shoal_connections": ("Client connections accepted", "connections", "accepted"),
     "shoal_upstream_connects": ("Connections made to endpoints", "pool", "connects"),
     "shoal_upstream_strangers": (
@@ -267,6 +274,8 @@ _COUNTERS: Final = {
         "What a worker counted by itself because there was no place where all of them count",
         "counts_lost",
     ),
+    "shoal_spans": ("Spans that requests left", "spans", "made"),
+    "shoal_spans_dropped": ("Of those, how many nobody took over from a worker in time", "spans", "lost"),
     "shoal_access_records_lost": ("Access records that nobody took", "records_lost"),
     "shoal_worker_loop_late_seconds": ("For how long workers were late", "loop_late_s"),
 }

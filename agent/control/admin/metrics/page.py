@@ -1,43 +1,29 @@
 """/metrics: made off control's loop, one page at a time, in the format that is asked for.
 
 Law: control's loop does nothing for a page but gather what is needed; text is made in a thread, which lets the loop in
-every few milliseconds, and few of its objects live at once: the collector of garbage holds everybody up, and goes
-through all of them (`of_workers.Samples`). Whoever asks while a page is made shares the next one, however many they
-are.
+every few milliseconds, and no object stands for a sample (`text`). Whoever asks while a page is made shares the next
+one, however many they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import trio
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
 
-from agent.control.admin.metrics.of_control import Figures, figures, of_control
-from agent.control.admin.metrics.of_workers import of_workers
+from agent.control.admin.metrics.of_control import Figures, figures, write_control
+from agent.control.admin.metrics.of_workers import write_workers
+from agent.control.admin.metrics.text import OPEN_METRICS, TEXT, Writer, asks_for_open_metrics
 from agent.control.parts import Parts
-
-
-class Collected:
-    """Metrics of one moment, as a collector."""
-
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks for."""
-        return iter(self._metrics)
 
 
 def render(workers: Sequence[dict[str, Any]], told: Figures, accept: str = "") -> tuple[bytes, str]:
     """The whole page and its type, for somebody who accepts that: OpenMetrics, or Prometheus' text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected([*of_workers(workers), *of_control(told)]))
-    encode, media_type = choose_encoder(accept)
-    return encode(registry), media_type
+    page = Writer(open_metrics=asks_for_open_metrics(accept))
+    write_workers(page, workers)
+    write_control(page, told)
+    return page.page(), OPEN_METRICS if page.open_metrics else TEXT
 
 
 class MetricsPage:

@@ -13,9 +13,10 @@ from starlette.responses import Response
 import agent
 from agent.control.admin.door import Answer, Door
 from agent.control.admin.state import table_age_s
-from agent.control.admin.v1 import types, views
+from agent.control.admin.v1 import targets, types, views
 from agent.control.admin.v1.agent_type import AgentState
 from agent.control.admin.v1.audit_logs import audit_logs
+from agent.control.admin.v1.figures import FiguresApi
 from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
@@ -126,7 +127,9 @@ class V1:
             Operation(
                 get, "/agents/{host}", "getAgent", "An agent, by its own word", AgentQuery, AgentState, self._agent
             ),
+            targets.operation(parts),
             *(operation for operations in fanned.values() for operation in operations),
+            FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
             Operation(
                 "POST",
                 "/explain",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
@@ -103,5 +103,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     return found | {status: {"description": words, **refused} for status, words in said.items()}
 
 
-def _ref(kind: type[msgspec.Struct]) -> dict[str, str]:
+def _ref(kind: Any) -> dict[str, Any]:
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _ref(get_args(kind)[0])}
     return {"$ref": REF.format(name=kind.__name__)}

@@ -12,7 +12,7 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -64,8 +64,9 @@ class Operation(NamedTuple):
     name: str
     summary: str
     query: type[msgspec.Struct]
-    gives: type[msgspec.Struct]
-    handle: Callable[[Asked], Awaitable[msgspec.Struct]]
+    gives: Any
+    """A type of structs, or a list of such."""
+    handle: Callable[[Asked], Awaitable[msgspec.Struct | Sequence[msgspec.Struct]]]
     takes: type[msgspec.Struct] | None = None
     """What the body is; None: there is none."""
     fanned: bool = False
@@ -125,7 +126,7 @@ def _read(kind: Any, text: str) -> Any:
     return text
 
 
-def _answered(request: Request, told: msgspec.Struct) -> Response:
+def _answered(request: Request, told: msgspec.Struct | Sequence[msgspec.Struct]) -> Response:
     """With a tag of what it says: who has it already is told so (RFC 9110, section 13.1.2)."""
     answer = Answer(msgspec.to_builtins(told))
     if request.method not in ("GET", "HEAD"):

@@ -212,6 +212,13 @@ class Agent(Base, frozen=True, kw_only=True):
     etcd_connected: bool | None = None
 
 
+class Targets(Base, frozen=True, kw_only=True):
+    """What a Prometheus is to scrape, as its HTTP service discovery wants to hear it."""
+
+    targets: Annotated[list[str], Meta(description="Address and port")]
+    labels: Annotated[dict[str, str], Meta(description="host and mesh; zone, where the agent has one")]
+
+
 class Services(Page, frozen=True, kw_only=True):
     """Services, by name."""
 

@@ -158,6 +158,17 @@ def _instance(name: str, id: str, record: Instance, health: Health | None) -> ty
     )
 
 
+def targets(table: Table, mesh: str, port: int, now_s: float) -> list[types.Targets]:
+    """Every agent that lives, at one port; and those that went without a word: who scrapes is to find that they do not
+    answer, and not that nobody speaks of them any more."""
+    found = []
+    for host, record in sorted({**table.suspects.missed(now_s), **table.agents}.items()):
+        address = f"[{record.address}]" if ":" in record.address else record.address
+        labels = {"host": host, "mesh": mesh} | ({"zone": record.zone} if record.zone else {})
+        found.append(types.Targets(targets=[f"{address}:{port}"], labels=labels))
+    return found
+
+
 def agent(table: Table, host: str) -> types.Agent:
     """One that lives, as far as the table knows it."""
     record, holds = table.agents[host], table.owners.holds.get(host)

@@ -34,6 +34,7 @@ MOMENT_S: Final = 5.0
 """Between an owner's key and its instances', when both go for the same reason."""
 RETURN_S: Final = 10.0
 KEEP_S: Final = 3600.0
+MOST_MISSED: Final = 1000
 
 
 class Losses(IntEnum):
@@ -86,6 +87,9 @@ class Doubts:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         """Lost without a word, and as yet believed to live."""
+        self.missed: dict[str, tuple[Agent, float]] = {}
+        """Those that went without a word, and when, whatever was found out about them since: whoever watches hosts is
+        told of them for as long as suspects are kept. The newest `MOST_MISSED`."""
         self.of: dict[Identity, Doubt] = {}
         self._went: dict[str, float] = {}
         """When an agent's key went without a word, by host; for a moment."""
@@ -100,14 +104,19 @@ class Doubts:
 
     def agent_went(self, host: str, record: Agent, now_s: float) -> None:
         """Its key is gone."""
+        self.missed.pop(host, None)
         if record.stopping:
             self.agents.pop(host, None)
             return
+        if len(self.missed) >= MOST_MISSED:
+            del self.missed[next(iter(self.missed))]
+        self.missed[host] = record, now_s
         self._went[host] = self._agent_since[host] = now_s
         self.agents[host] = record
 
     def agent_came(self, host: str, now_s: float) -> None:
         """Its key stands."""
+        self.missed.pop(host, None)
         if self.agents.pop(host, None) is not None or host in self._went:
             self._back[host] = now_s
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 
 from agent.control.host.own_ports import Place
-from agent.control.mesh.distrust.doubts import Doubts, Identity, Losses, Suspect
+from agent.control.mesh.distrust.doubts import KEEP_S, Doubts, Identity, Losses, Suspect
 from agent.control.mesh.service import Service
 from agent.frames import EndpointFrame
 from registry.records import Agent, Instance
@@ -28,6 +28,15 @@ class Suspects:
     def agents(self) -> Mapping[str, Agent]:
         """Lost without a word, and as yet believed to live."""
         return self._doubts.agents
+
+    def missed(self, now_s: float) -> dict[str, Agent]:
+        """Agents that went without a word lately, whether or not somebody still answers where they were."""
+        return {host: record for host, (record, at_s) in self._doubts.missed.items() if now_s - at_s < KEEP_S}
+
+    def miss_no_more(self, hosts: Collection[str]) -> None:
+        """Those that were put out on purpose."""
+        for host in hosts:
+            self._doubts.missed.pop(host, None)
 
     def __iter__(self) -> Iterator[Suspect]:
         """Endpoints whose record vanished without a word, and where each is asked whether it lives."""

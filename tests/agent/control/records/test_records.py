@@ -36,7 +36,7 @@ async def test_each_sink_has_the_kinds_that_it_takes(tmp_path: Path) -> None:
     """One record or many at once, with the end of the line or without."""
     of = records(
         f'access_log = "{tmp_path}/access"\n'
-        f'[[records.sinks]]\nto = "{tmp_path}/all"\nkinds = ["access", "audit", "events"]\n'
+        f'[[records.sinks]]\nto = "{tmp_path}/all"\nkinds = ["access", "audit", "events", "traces"]\n'
         f'[[records.sinks]]\nto = "{tmp_path}/audit"\nkinds = ["audit"]\n'
     )
     assert all(of.wants(kind) for kind in KINDS)

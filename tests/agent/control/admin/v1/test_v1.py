@@ -347,6 +347,20 @@ def test_it_is_on_the_agents_own_socket_too(mesh: Mesh) -> None:
     connection.close()
 
 
+# For Prometheus.
+
+
+def test_a_prometheus_finds_every_agent(mesh: Mesh) -> None:
+    """A list of groups, with labels that are good ones, and nothing around it; at the port that is said."""
+    told = get(mesh.agents[0], "/prometheus/targets?port=19090")
+    found = {each["labels"]["host"]: each["targets"] for each in told}
+    assert {agent.host: found.get(agent.host) for agent in mesh.agents} == {
+        agent.host: [f"{agent.address}:19090"] for agent in mesh.agents
+    }
+    assert {each["labels"]["mesh"] for each in told} == {"default"}
+    assert ask(mesh.agents[0], "/prometheus/targets?port=70000").status == 400
+
+
 # The document.
 
 
@@ -359,7 +373,8 @@ def test_the_document_is_one_of_openapi(mesh: Mesh) -> None:
     names = [each["operationId"] for each in operations]
     assert len(names) == len(set(names)) and {"getMesh", "listCallsOf", "explain"} <= set(names)
     for each in operations:
-        assert each["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+        schema = each["responses"]["200"]["content"]["application/json"]["schema"]
+        assert schema.get("$ref") or schema["items"]["$ref"]
 
 
 def test_a_real_agent_does_what_the_document_says(mesh: Mesh, tmp_path: Path) -> None:

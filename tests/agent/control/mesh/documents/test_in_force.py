@@ -40,6 +40,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "balance": {"algorithm": "round-robin"},
     "retry": {"attempts": 3},
     "shadow": {"copies": [{"version": "v2", "percent": 1}]},
+    "trace": {"share": 0.1},
     "health": {"http": {"path": "/"}},
     "audit": {"requests": "all"},
     "rego": {"data": {"readers": ["shop.production"]}},

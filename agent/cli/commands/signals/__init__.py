@@ -1,0 +1,1 @@
+"""Commands about golden signals: `shoal top`, and what should be scaled."""

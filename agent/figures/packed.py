@@ -1,0 +1,190 @@
+"""The windows of one agent, packed: an hour of them in bounded memory. Pure.
+
+    windows = Windows(10, 360)
+    windows.add(1_700_000_010, rows)              # what was counted from ...000 to ...010
+    windows.sum(until=1_700_000_010, last_s=60)
+
+Laws
+- A window takes `most_bytes` at most, and there are `most` of them. What does not fit is folded into others, those with
+  fewest requests first; `folded` counts what was.
+- Names stand in a table, once for all windows, and leave it with the last window that has them; where it is full, what
+  is new is folded too.
+- Windows are named by the time at which they end, a multiple of their length: those of all hosts go together. One
+  that ends before the last one did (a clock that was set back) adds to that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from agent.figures.tally import OTHERS, Key, Rows, Tally, add, fold, others
+
+MOST_BYTES: Final = 24 * 1024
+MOST_ROWS: Final = 1024
+LEAST_ROWS: Final = 4
+MOST_KEYS: Final = 8192
+T = TypeVar("T")
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[tuple[int, Tally]])
+
+
+class Summed(NamedTuple):
+    """Of several windows."""
+
+    rows: Rows
+    covered_s: int
+    """From the first window that was asked for, or that there ever was, to the last one that there is."""
+    missed: int
+    """Windows in between that there are not."""
+
+
+class Picked(NamedTuple):
+    """Several windows as they are packed."""
+
+    packed: list[bytes]
+    keys: dict[int, Key]
+    covered_s: int
+    missed: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is packed."""
+        return sum(map(len, self.packed))
+
+    def sum(self) -> Summed:
+        """Of all of them; of gauges the mean."""
+        found: Rows = {}
+        for packed in self.packed:
+            for number, tally in _decoder.decode(packed):
+                add(found, self.keys[number], tally)
+        rows = {key: tally.mean(len(self.packed)) for key, tally in found.items()}
+        return Summed(rows, self.covered_s, self.missed)
+
+
+class Windows:
+    """Of one length."""
+
+    def __init__(self, length_s: int, most: int, most_bytes: int = MOST_BYTES, most_keys: int = MOST_KEYS) -> None:
+        self.length_s = length_s
+        self._most = most
+        self._most_bytes = most_bytes
+        self._packed: OrderedDict[int, bytes] = OrderedDict()
+        self._began = 0
+        """When the first window ended, that may be gone."""
+        self._keys: _Table[Key] = _Table(most_keys, others(Key()), others(Key(instance=OTHERS)))
+        self.folded = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is packed, without the table of names."""
+        return sum(map(len, self._packed.values()))
+
+    @property
+    def names(self) -> int:
+        """How many stand in the table."""
+        return len(self._keys)
+
+    def add(self, end: int, rows: Rows) -> None:
+        """A window that ends at a unix time (s), a multiple of its length."""
+        last = next(reversed(self._packed), 0)
+        if end <= last:
+            end, rows = last, _both(self._rows(last), rows)
+        self._began = self._began or end
+        oldest = end - self.length_s * (self._most - 1)
+        while self._packed and next(iter(self._packed)) < oldest:
+            self._packed.popitem(last=False)
+        self._keys.forget(oldest)
+        self._packed[end] = self._fitting(end, rows)
+
+    def sum(self, until: int, last_s: int) -> Summed:
+        """The windows that end after `until - last_s`, and not after `until`."""
+        return self.pick(until, last_s).sum()
+
+    def pick(self, until: int, last_s: int) -> Picked:
+        """The same, to be added up in a thread."""
+        ends = [end for end in self._packed if until - last_s < end <= until]
+        first = max(self._began - self.length_s, until - last_s)
+        covered_s = ends[-1] - first if ends else 0
+        missed = max(0, covered_s // self.length_s - len(ends))
+        return Picked([self._packed[end] for end in ends], self._keys.things(), covered_s, missed)
+
+    def _rows(self, end: int) -> Rows:
+        things = self._keys.things()
+        found: Rows = {}
+        for number, tally in _decoder.decode(self._packed[end]):
+            add(found, things[number], tally)
+        return found
+
+    def _fitting(self, end: int, rows: Rows) -> bytes:
+        most = MOST_ROWS
+        while True:
+            kept, folded = fold(rows, most)
+            packed = _encoder.encode([(self._number(key, end), tally) for key, tally in kept.items()])
+            if len(packed) <= self._most_bytes:
+                self.folded += folded
+                return packed
+            if most <= LEAST_ROWS:
+                self.folded += len(rows)
+                return _encoder.encode([])
+            most = max(LEAST_ROWS, min(most, len(kept)) // 2)
+
+    def _number(self, key: Key, end: int) -> int:
+        """That of others, at first of the same service, where there is no room for the name."""
+        number = self._keys.number(key, end, self._keys.most // 8)
+        if number is None:
+            self.folded += 1
+            number = self._keys.number(others(key, key.service), end)
+        return self._keys.always(others(key)) if number is None else number
+
+
+def _both(one: Rows, other: Rows) -> Rows:
+    for key, tally in other.items():
+        add(one, key, tally)
+    return one
+
+
+class _Table(Generic[T]):
+    """Numbers for things, given again when nothing has them any more."""
+
+    def __init__(self, most: int, *always: T) -> None:
+        """`always`: what stays."""
+        self.most = most
+        self._always = always
+        self._numbers: dict[T, int] = {thing: number for number, thing in enumerate(always)}
+        self._things: dict[int, T] = dict(enumerate(always))
+        self._last: dict[int, int] = {}
+        """When a number was needed last."""
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def number(self, thing: T, at: int, spare: int = 0) -> int | None:
+        """None: it is not in the table, and there is no room but what is to be spared."""
+        found = self._numbers.get(thing)
+        if found is None:
+            if len(self._numbers) >= self.most - spare:
+                return None
+            found = self._free.pop() if self._free else len(self._numbers)
+            self._numbers[thing] = found
+            self._things[found] = thing
+        if found >= len(self._always):
+            self._last[found] = at
+        return found
+
+    def always(self, thing: T) -> int:
+        """Of one that stays."""
+        return self._always.index(thing)
+
+    def things(self) -> dict[int, T]:
+        """By number."""
+        return dict(self._things)
+
+    def forget(self, before: int) -> None:
+        for number in [number for number, last in self._last.items() if last < before]:
+            del self._last[number], self._numbers[self._things[number]]
+            del self._things[number]
+            self._free.append(number)

@@ -1,0 +1,62 @@
+# mypyc: compiled
+"""Spans: in a ring while requests are served, and as lines of JSON for control in between.
+
+Names and values of attributes are those of OpenTelemetry's conventions for HTTP (stable), so that whoever shows traces
+knows them; what no convention has begins with `shoal.`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from agent.carried import Span
+from agent.frames import Spans
+
+RING: Final = 16384
+
+
+class SpanRing:
+    """Of one worker. When it overflows the newest spans are lost, and counted."""
+
+    __slots__ = ("_encode", "_rows", "epoch", "lost", "made", "random", "wanted")
+
+    def __init__(self, random: Random) -> None:
+        """`random`: draws the ids of spans."""
+        self.random = random
+        self.wanted = False
+        """Whether control sends them somewhere; else none is made."""
+        self.made = 0
+        self.lost = 0
+        self._rows: deque[Span] = deque()
+        self._encode: Any = msgspec.json.Encoder().encode_lines
+        self.epoch = time.time() - time.monotonic()
+        """What makes Unix time of the monotonic clock's."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def new_span(self) -> bytes:
+        """An id: 16 digits, which are not all 0."""
+        return b"%016x" % (self.random.getrandbits(64) or 1)
+
+    def add(self, span: Span) -> None:
+        """One that is over."""
+        self.made += 1
+        if len(self._rows) >= RING:
+            self.lost += 1
+        else:
+            self._rows.append(span)
+
+    def take(self, most: int) -> Spans | None:
+        """The oldest, as a frame for control; None when there is none."""
+        rows = self._rows
+        self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
+        count = min(most, len(rows))
+        if not count:
+            return None
+        return Spans(count, self._encode([rows.popleft() for _ in range(count)]))
