@@ -290,9 +290,12 @@ def running_mesh(folder: Path, *etcd_options: str, new: bool = False) -> Iterato
 class Traffic:
     """Requests without pause from a few threads, each on one kept connection; counts what failed."""
 
-    def __init__(self, agent: AgentProcess, service: str = "pets.production", threads: int = 3) -> None:
+    def __init__(
+        self, agent: AgentProcess, service: str = "pets.production", threads: int = 3, timeout_s: float = 10
+    ) -> None:
         self._agent = agent
         self._service = service
+        self._timeout_s = timeout_s
         self._going = True
         self.done = 0
         self.failures: list[str] = []
@@ -318,7 +321,9 @@ class Traffic:
         while self._going:
             try:
                 if connection is None:
-                    connection = http.client.HTTPConnection(self._agent.address, self._agent.outbound, timeout=10)
+                    connection = http.client.HTTPConnection(
+                        self._agent.address, self._agent.outbound, timeout=self._timeout_s
+                    )
                 connection.request("GET", "/", headers={"Host": self._service})
                 response = connection.getresponse()
                 body = response.read()

@@ -130,7 +130,7 @@ def test_sync_answers_after_the_record(mesh: Mesh) -> None:
 
     # Reloaded under load: whoever waits is answered by the process that comes, and nobody is refused.
     pids = {worker["pid"] for worker in agent.state()["workers"]}
-    with Traffic(agent) as traffic:
+    with Traffic(agent, timeout_s=60) as traffic:
         traffic.more(20)
         agent.tell(signal.SIGHUP)
         until("others", lambda: agent.ready() and not pids & {worker["pid"] for worker in agent.state()["workers"]})

@@ -19,7 +19,7 @@ from agent.proxy.engine.reactor import Reactor, Timed
 
 MAX_WAITING: Final = 4096
 WORD_S: Final = 2.0
-AWAY_S: Final = 10.0
+AWAY_S: Final = 30.0
 """The same while control is executed anew."""
 GONE: Final = "control is gone"
 BUSY: Final = "too many requests wait for their records"

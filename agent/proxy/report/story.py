@@ -242,6 +242,20 @@ def refused(policies: Policies, refusal: Refusal, by: InForce | None = None) -> 
     return entry(by or policies.get(kind), "answer", kind, f"answer {refusal.status}", refusal.reason)
 
 
+def picked(endpoint: Endpoint) -> dict[str, Any]:
+    """Where an explanation ends."""
+    return {
+        "service": endpoint.service,
+        "id": endpoint.id,
+        "address": endpoint.address,
+        "port": endpoint.port,
+        "version": endpoint.version,
+        "zone": endpoint.zone,
+        "via": endpoint.agent if endpoint.via else "",
+        "expected": endpoint.expected,
+    }
+
+
 def explain_field(explained: Explained, endpoint: Endpoint | None, inbound: bool) -> bytes:
     """The `x-shoal-explain` response header: JSON, ASCII, bounded."""
     hop = b"x-shoal-explain-inbound" if inbound else b"x-shoal-explain"

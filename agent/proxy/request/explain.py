@@ -265,7 +265,7 @@ class Explanation(Walk):
             plan = self.target.plan if self.target is not None else self.plan
             told["record"] = foretold(plan, self._refused, self.status)
         if endpoint is not None:
-            told["endpoint"] = _endpoint(endpoint)
+            told["endpoint"] = story.picked(endpoint)
             if endpoint.via and not endpoint.expected:
                 told["hop"] = self._hop(endpoint)
         return told
@@ -423,19 +423,6 @@ class Explanation(Walk):
     def can_repeat(self) -> bool:
         """There is no body that could be too large."""
         return True
-
-
-def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "service": endpoint.service,
-        "id": endpoint.id,
-        "address": endpoint.address,
-        "port": endpoint.port,
-        "version": endpoint.version,
-        "zone": endpoint.zone,
-        "via": endpoint.agent if endpoint.via else "",
-        "expected": endpoint.expected,
-    }
 
 
 def request_of(asked: Explain, rules: HeadRules) -> RequestHead:
