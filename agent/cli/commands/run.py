@@ -128,10 +128,11 @@ def _several(options: Options, service: str, replicas: str) -> int:
 def advised(options: Options, service: str, mark: str) -> int | None:
     """How many of the service's instances should be here: those that others run are there already."""
     try:
-        told = options.admin.get(f"{API}/scale/{service}")
+        advice: int = options.admin.get(f"{API}/scale/{service}")["replicas"]
         known = options.admin.get(f"{API}/instances", [("service", service), ("limit", "1000")])
         others = [each for each in known["items"] if each["metadata"].get(MARK) != mark]
-        return int(told["replicas"]) - len([each for each in others if each["state"] != "draining"])
+        there: int = sum(each["state"] != "draining" for each in others)
+        return advice - there
     except (Failure, KeyError, TypeError, ValueError):
         return None  # nothing is advised, or nobody can be asked
 
