@@ -129,3 +129,50 @@ class Span(msgspec.Struct, omit_defaults=True):
     attributes: dict[str, str | int | bool | list[str]] = {}
     """By the names of OpenTelemetry's conventions, and `shoal.…`."""
     links: list[Link] = []
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """An agent's, of a limit of the whole mesh, that its workers take from together."""
+
+    share: float
+    least: float = 0.0
+    """Of the burst it has at least this part."""
+    rest: float = 0.0
+    """Of the rate this part comes in while nobody asks."""
+
+
+class Uncompiled(msgspec.Struct, frozen=True):
+    """What of a commit could not be done: a document that control took and the worker does not, a whole plan, a
+    frame."""
+
+    key: str
+    """The document's pattern; the service; the frame's kind."""
+    path: str
+    reason: str
+    kind: str = ""
+    """Of policy; empty where it is no document."""
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """Where a request is stored, and as whom."""
+
+    url: str
+    user: str = ""
+    secret: dict[str, str] | None = None
+    """A reference, as it stands in the document."""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """Something changed of itself."""
+
+    kind: str
+    """breaker, outlier or shed."""
+    service: str
+    endpoint: str
+    """Empty: of the service as a whole."""
+    before: str
+    after: str
+    reason: str
+    audit: bool
+    at: float
+    """Unix seconds."""

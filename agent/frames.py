@@ -19,8 +19,12 @@ from agent.carried import ClientCertificate as ClientCertificate
 from agent.carried import EndpointFrame as EndpointFrame
 from agent.carried import Limits as Limits
 from agent.carried import LocalUsers as LocalUsers
+from agent.carried import Part as Part
 from agent.carried import PolicyFrame as PolicyFrame
 from agent.carried import Svid as Svid
+from agent.carried import Topic as Topic
+from agent.carried import Transition as Transition
+from agent.carried import Uncompiled as Uncompiled
 from agent.requests.filter import Filter
 from policies.kinds.shadow.answer import Answer as ShadowAnswer
 from policies.kinds.shadow.answer import Asked
@@ -166,16 +170,6 @@ class Away(msgspec.Struct, tag_field="t", tag="away"):
     drain. A worker of before does without, and takes what comes late for lost."""
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
-    """An agent's, of a limit of the whole mesh, that its workers take from together."""
-
-    share: float
-    least: float = 0.0
-    """Of the burst it has at least this part."""
-    rest: float = 0.0
-    """Of the rate this part comes in while nobody asks."""
-
-
 class Shares(msgspec.Struct, tag_field="t", tag="shares"):
     """Parts of rate limits: by service, by limit."""
 
@@ -236,18 +230,6 @@ class Ready(msgspec.Struct, tag_field="t", tag="ready"):
     """Whether it understands `Change`."""
 
 
-class Uncompiled(msgspec.Struct, frozen=True):
-    """What of a commit could not be done: a document that control took and the worker does not, a whole plan, a
-    frame."""
-
-    key: str
-    """The document's pattern; the service; the frame's kind."""
-    path: str
-    reason: str
-    kind: str = ""
-    """Of policy; empty where it is no document."""
-
-
 class Runs(msgspec.Struct, tag_field="t", tag="runs"):
     """A commit is in force."""
 
@@ -283,15 +265,6 @@ class KeyMissed(msgspec.Struct, tag_field="t", tag="key_missed"):
     """As in `issuer_keys`."""
 
 
-class Topic(msgspec.Struct, frozen=True):
-    """Where a request is stored, and as whom."""
-
-    url: str
-    user: str = ""
-    secret: dict[str, str] | None = None
-    """A reference, as it stands in the document."""
-
-
 class Store(msgspec.Struct, tag_field="t", tag="store"):
     """A request that is to be kept; wants a `stored`."""
 
@@ -300,22 +273,6 @@ class Store(msgspec.Struct, tag_field="t", tag="store"):
     topic: Topic
     record: bytes
     """JSON."""
-
-
-class Transition(msgspec.Struct, frozen=True):
-    """Something changed of itself."""
-
-    kind: str
-    """breaker, outlier or shed."""
-    service: str
-    endpoint: str
-    """Empty: of the service as a whole."""
-    before: str
-    after: str
-    reason: str
-    audit: bool
-    at: float
-    """Unix seconds."""
 
 
 class Happened(msgspec.Struct, tag_field="t", tag="happened"):

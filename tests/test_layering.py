@@ -166,7 +166,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 }
 ALLOWED = {
     # Who asks for an explanation writes the request down as HTTP/1 does.
-    "agent.proxy.request": ("agent.proxy.http1.head.parse_request",),
+    "agent.proxy.request": ("agent.proxy.http1.asked_head.request_of",),
     "registry": ("policies.language.names",),
     "agent.events": ("registry.keys", "registry.records"),
     "agent.frames": ("agent.carried", "agent.requests"),

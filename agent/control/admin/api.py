@@ -16,9 +16,9 @@ from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.shadow_api import ShadowApi
 from agent.control.admin.state import state
-from agent.control.admin.v1 import targets
 from agent.control.admin.v1.api import V1
-from agent.control.admin.v1.audit_logs import audit_logs
+from agent.control.admin.v1.parts import targets
+from agent.control.admin.v1.parts.audit_logs import audit_logs
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
 from agent.control.parts import Parts

@@ -12,7 +12,6 @@ Laws
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import subprocess
@@ -28,6 +27,7 @@ import trio
 
 from agent import frames, framing
 from agent.control.host.sockets import OldWorker, share
+from agent.control.workers.asking import Asking
 from agent.control.workers.convergence import Convergence
 from agent.control.workers.conversation import Conversation, Reply
 from agent.control.workers.previous import NOTHING, PreviousWorkers, in_memory, left, taken
@@ -111,7 +111,7 @@ class Fleet:
         self._command = list(command)
         self._hang_s = hang_s
         # No number that the process before used: workers that it left answer what it asked.
-        self._asks = itertools.count(int(time.monotonic() * 1000))
+        self._asking = Asking()
         self._changed = trio.Event()
         self._counting = trio.Lock()
         self._stopping = False
@@ -281,7 +281,7 @@ class Fleet:
 
         async def one(worker: Worker) -> None:
             found: list[Any] = []
-            await self._ask_one(worker, what, {}, found)
+            await self._asking.ask(worker, what, {}, found)
             if found:
                 answers[worker.index] = found[0]
 
@@ -305,18 +305,9 @@ class Fleet:
         return self._talk.ledger.figures()
 
     async def _hear_counted(self, worker: Worker) -> None:
-        """In portions, between which both sides do other things. A worker of the version before tells all at once."""
-        services: dict[str, Any] = {}
-        after: str | None = ""
-        while after is not None:
-            found: list[Any] = []
-            await self._ask_one(worker, "metrics", {"after": after, "most": PORTION}, found)
-            if not found:
-                return
-            services.update(found[0]["services"])
-            after = found[0].pop("next", None)
-        if not worker.closed:
-            self._talk.ledger.hear(worker.process.pid, {**found[0], "services": services})
+        told = await self._asking.in_portions(worker, "metrics", PORTION)
+        if told is not None and not worker.closed:
+            self._talk.ledger.hear(worker.process.pid, told)
 
     def pids(self) -> list[int]:
         """Of the workers that live, but those of the process before."""
@@ -332,16 +323,9 @@ class Fleet:
         return found
 
     async def _hear_load(self, worker: Worker, loads: dict[int, dict[str, Any]]) -> None:
-        services: dict[str, Any] = {}
-        after: str | None = ""
-        while after is not None:
-            found: list[Any] = []
-            await self._ask_one(worker, "load", {"after": after}, found)
-            if not found:
-                return
-            services.update(found[0]["services"])
-            after = found[0]["next"]
-        loads[worker.process.pid] = services
+        told = await self._asking.in_portions(worker, "load")
+        if told is not None:
+            loads[worker.process.pid] = told["services"]
 
     async def _keep_counted(self) -> None:
         """Have what a worker counts heard before it may die."""
@@ -370,24 +354,8 @@ class Fleet:
         with trio.move_on_after(ASK_S):
             async with trio.open_nursery() as nursery:
                 for worker in asked:
-                    nursery.start_soon(self._ask_one, worker, what, args or {}, answers)
+                    nursery.start_soon(self._asking.ask, worker, what, args or {}, answers)
         return answers
-
-    async def _ask_one(self, worker: Worker, what: str, args: dict[str, Any], answers: list[Any]) -> None:
-        number = next(self._asks)
-        send, receive = trio.open_memory_channel[frames.Answer](1)
-        worker.answers[number] = send
-        worker.send(framing.encode(frames.Ask(number, what, args)))
-        try:
-            told = await receive.receive()
-        except trio.EndOfChannel:
-            return
-        finally:
-            worker.answers.pop(number, None)
-        if told.error:
-            log.error("a worker could not answer", what=what, error=told.error)
-        else:
-            answers.append(told.value)
 
     # What runs.
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from agent.proxy.http1.head import parse_request
+from agent.proxy.http1.asked_head import request_of
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.messages.head import BadHead, HeadRules, RequestHead
+from agent.proxy.messages.head import BadHead, RequestHead
 from agent.proxy.messages.outgoing import request_fields
 from agent.proxy.messages.words import DECIDES
 from agent.proxy.phases.phase import Phase
@@ -423,18 +422,3 @@ class Explanation(Walk):
     def can_repeat(self) -> bool:
         """There is no body that could be too large."""
         return True
-
-
-def request_of(asked: Explain, rules: HeadRules) -> RequestHead:
-    """The request that is asked about. Raises BadHead."""
-    try:
-        parts = urlsplit(asked.url if "://" in asked.url else f"http://{asked.url}")
-    except ValueError as error:
-        raise BadHead(f"no URL: {error}") from None
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"{asked.method.upper() or 'GET'} {target} HTTP/1.1", f"Host: {parts.netloc}"]
-    lines += [f"{field[0]}: {field[1]}" for field in asked.headers if field[0].lower() != "host"]
-    try:
-        return parse_request("\r\n".join(lines).encode("latin-1"), rules)
-    except UnicodeEncodeError:
-        raise BadHead("a URL or header that is not ASCII: percent-encode it") from None

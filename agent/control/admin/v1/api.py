@@ -13,16 +13,17 @@ from starlette.responses import Response
 import agent
 from agent.control.admin.door import Answer, Door
 from agent.control.admin.state import table_age_s
-from agent.control.admin.v1 import targets, types, views
+from agent.control.admin.v1 import types, views
 from agent.control.admin.v1.agent_type import AgentState
-from agent.control.admin.v1.audit_logs import audit_logs
-from agent.control.admin.v1.figures import FiguresApi
 from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
+from agent.control.admin.v1.parts import targets
+from agent.control.admin.v1.parts.audit_logs import audit_logs
+from agent.control.admin.v1.parts.figures import FiguresApi
+from agent.control.admin.v1.parts.requests import RequestsOperation
+from agent.control.admin.v1.parts.scale import ScaleApi
 from agent.control.admin.v1.problem import ROOT, problem
-from agent.control.admin.v1.requests import RequestsOperation
-from agent.control.admin.v1.scale import ScaleApi
 from agent.control.admin.v1.wide import Wide
 from agent.control.host.rights import Right
 from agent.control.parts import Parts

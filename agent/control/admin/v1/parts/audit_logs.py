@@ -32,8 +32,8 @@ from agent.audit.questions import (
     Verify,
 )
 from agent.control.admin.door import Door, refusal, visitor_of
-from agent.control.admin.v1 import audit_types as types
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
+from agent.control.admin.v1.parts import audit_types as types
 from agent.control.asking.fanout import Fanout
 from agent.control.audit.audit import Audit
 from agent.control.host.rights import Right
