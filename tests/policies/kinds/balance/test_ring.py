@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from policies.endpoint import Endpoint
@@ -112,6 +112,7 @@ def test_order_does_not_matter(fleet: list[Endpoint]) -> None:
 
 
 @few
+@example([12.0, 1.05], 1.0625, 0)
 @given(st.lists(st.floats(1, 1000), min_size=2, max_size=10), st.floats(1.05, 3), st.integers(0, 2**32))
 def test_bounded_loads(weights: list[float], bound: float, seed: int) -> None:
     """However lopsided the keys, nobody ever has more in flight than his bound."""
@@ -120,7 +121,7 @@ def test_bounded_loads(weights: list[float], bound: float, seed: int) -> None:
     for n in range(1, 201):
         picked = algorithm.pick(rng.choice(KEYS[:2]), 0, rng)
         picked.load.active += 1
-        assert picked.load.active <= math.ceil(bound * n * picked.weight / total)
+        assert picked.load.active <= math.ceil(bound * n * picked.weight / total + 1e-9)  # where it is a whole number
 
 
 def test_a_hot_key_spreads_and_comes_home() -> None:
