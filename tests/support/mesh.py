@@ -274,9 +274,10 @@ def _end_group(process: subprocess.Popen[bytes] | None) -> None:
 
 
 @contextmanager
-def running_mesh(folder: Path, *etcd_options: str, new: bool = False) -> Iterator[Mesh]:
+def running_mesh(folder: Path, *etcd_options: str, new: bool = True) -> Iterator[Mesh]:
     """etcd runs; agents are started by the test. `new`: nothing stands there, so that they write under their hosts' own
-    keys; else it is a mesh from before there were such, which agents of that version may join."""
+    keys, as in every mesh that is made today; else it is one from before there were such, which agents of that version
+    may join."""
     mesh = Mesh(folder, *etcd_options)
     mesh.etcd.start()
     if not new:

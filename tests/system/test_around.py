@@ -229,7 +229,7 @@ class Hosts:
 
 @contextmanager
 def two_hosts(folder: Path, extra: str = "") -> Iterator[Hosts]:
-    with hosts() as made, running_mesh(folder, new=True) as mesh:
+    with hosts() as made, running_mesh(folder) as mesh:
         ours, theirs = made.add(1)
         with relay(ours, ("127.0.0.1", int(mesh.etcd.url.rpartition(":")[2]))) as port:
             yield Hosts(mesh, f"http://{ours}:{port}", ours, theirs, made.on(theirs), extra)

@@ -23,7 +23,7 @@ ALLOW = '[hooks]\nallow = ["127.0.0.1"]\n'
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as running:
+    with running_mesh(tmp_path, new=False) as running:
         yield running
 
 

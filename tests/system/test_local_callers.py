@@ -53,7 +53,7 @@ class House(NamedTuple):
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with running_mesh(tmp_path_factory.mktemp("house")) as mesh:
+    with running_mesh(tmp_path_factory.mktemp("house"), new=False) as mesh:
         requests, own, port = mesh.sockets / "requests", mesh.sockets / "payments", free_port()
         agent = mesh.agent(
             outbound=f'socket = "{requests}"',

@@ -18,7 +18,7 @@ ROUTE = "policies/route/pets.production"
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as running:
+    with running_mesh(tmp_path, new=False) as running:
         yield running
 
 
@@ -130,7 +130,7 @@ def test_garbage_in_every_key(mesh: Mesh) -> None:
 
 def test_values_beyond_all_measure(tmp_path: Path) -> None:
     """An etcd that takes them may hold two million bytes in any key: refused, with the limit, and nothing else."""
-    with running_mesh(tmp_path, "--max-request-bytes", "10000000") as mesh:
+    with running_mesh(tmp_path, "--max-request-bytes", "10000000", new=False) as mesh:
         alpha = mesh.agent()
         mesh.instance(alpha)
         mesh.put(ROUTE, {"rules": [{"respond": {"status": 299}}]})

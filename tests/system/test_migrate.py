@@ -22,7 +22,7 @@ PREFIX = "/shoal/default/"
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as running:
+    with running_mesh(tmp_path, new=False) as running:
         yield running
 
 

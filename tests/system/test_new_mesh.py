@@ -17,7 +17,7 @@ PETS = "pets.production"
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path, new=True) as running:
+    with running_mesh(tmp_path) as running:
         yield running
 
 

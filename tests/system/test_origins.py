@@ -20,7 +20,7 @@ SERVICE = "pets.production"
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as running:
+    with running_mesh(tmp_path, new=False) as running:
         yield running
 
 

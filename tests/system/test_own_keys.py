@@ -16,7 +16,7 @@ OWN = "/shoal/default/hosts/beta/instances/pets.production/a"
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as running:
+    with running_mesh(tmp_path, new=False) as running:
         yield running
 
 

@@ -22,7 +22,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has what anoth
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as running:
+    with running_mesh(tmp_path, new=False) as running:
         yield running
 
 

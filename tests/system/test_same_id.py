@@ -20,7 +20,7 @@ KEY = f"/shoal/default/instances/{PETS}/one"
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    with running_mesh(tmp_path) as mesh:
+    with running_mesh(tmp_path, new=False) as mesh:
         yield mesh
 
 

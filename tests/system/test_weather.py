@@ -44,7 +44,7 @@ def test_an_agent_that_loses_etcd_takes_no_service_away(mesh: Mesh) -> None:
         try:
             until("its lease has run out", lambda: suspects(alpha))
             away.more(200)
-            assert suspects(alpha) == [f"beta-{port}"]
+            assert suspects(alpha) == [f"beta-{port}@beta"]
             assert "shoal_suspects 1.0" in alpha.text("/metrics")
         finally:
             beta.process.send_signal(signal.SIGCONT)
