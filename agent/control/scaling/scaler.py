@@ -165,7 +165,12 @@ class Scaler:
             for length_s in {int(length) for each in rules for length in (each.panic_s, each.stable_s)}:
                 nursery.start_soon(self._ask, length_s, heard)
         for service in list(self._claims):
-            await self._advise(service, wanted[service], heard)
+            try:
+                await self._advise(service, wanted[service], heard)
+            except StoreError:
+                raise
+            except Exception:  # one document is no reason to advise nobody
+                log.exception("nothing is advised", service=service)
         self.refused = ""
 
     async def _ask(self, last_s: int, heard: dict[int, Heard]) -> None:
@@ -262,9 +267,9 @@ class Scaler:
 
     async def _begin(self, service: str, claim: Claim, lease: int) -> None:
         """It is ours: what was advised before counts."""
+        told = await self._store.get(self._keys.advice(service))  # who cannot read it begins the next time
         self._forget(service)
         self._claims[service] = (claim, lease)
-        told = await self._store.get(self._keys.advice(service))
         if told is not None:
             try:
                 self._put[service] = decode(Advised, told.value)
