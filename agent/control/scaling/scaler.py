@@ -32,7 +32,7 @@ from policies.kinds.scale.document import Scale
 from policies.kinds.webhook.event import Value
 from policies.language.names import candidates
 from registry.claim import Claim, act, give_up, take
-from registry.keys import Keys, Room
+from registry.keys import Keys, Room, Unknown
 from registry.lease import Holder
 from registry.records import Advised, Claimed, Malformed, decode, encode
 from registry.store import Delete, Put, Store, StoreError, prefix_end
@@ -43,6 +43,8 @@ RANKS: Final = 3
 """Agents that try to claim."""
 STEP_S: Final = 4.0
 """How much longer each of them leaves a claim free than the one before it."""
+SWEEP_S: Final = 60.0
+"""Between two looks for advice that nobody is in charge of."""
 MOST: Final = 500
 """Services that one mesh may have scaled."""
 log = structlog.get_logger()
@@ -98,6 +100,7 @@ class Scaler:
         self._advisors: dict[str, tuple[Advisor, Compiled, Scale]] = {}
         self._free_since: dict[str, float] = {}
         self._look_again = 0.0
+        self._sweep_again = 0.0
         self._put: dict[str, Advised] = {}
         self.standing: dict[str, Standing] = {}
         """Of services that are claimed here."""
@@ -159,6 +162,7 @@ class Scaler:
         wanted = self.wanted()
         await self._let_go(wanted)
         await self._claim(sorted(wanted.keys() - self._claims.keys()))
+        await self._sweep()
         rules = [self._advisor(service, wanted[service])[1] for service in self._claims]
         heard: dict[int, Heard] = {}
         async with trio.open_nursery() as nursery:
@@ -264,6 +268,25 @@ class Scaler:
                 claim = await take(self._store, key, encode(Claimed(agent=self._table.host, at=now_text())), lease)
                 if claim is not None:
                     await self._begin(service, claim, lease)
+
+    async def _sweep(self) -> None:
+        """Delete advice whose policy went while nobody advised: no instance was there, or who did had just died."""
+        lease, now = self._holder.lease, self._clock()
+        if self._rank() or not lease or now < self._sweep_again:
+            return
+        self._sweep_again = now + SWEEP_S
+        room, policies = self._keys.room(Room.SCALE), self._documents(enforced=True)
+        for item in (await self._store.range(room, prefix_end(room))).items:
+            key = self._keys.parse(item.key)
+            if isinstance(key, Unknown) or key.first in self._claims:
+                continue
+            if any(pattern in policies for pattern in candidates(key.first)):
+                continue
+            value = encode(Claimed(agent=self._table.host, at=now_text()))
+            claim = await take(self._store, self._keys.scaling(key.first), value, lease)
+            if claim is not None:
+                await act(self._store, claim, [Delete(item.key)])
+                await self._give_up(claim)
 
     async def _begin(self, service: str, claim: Claim, lease: int) -> None:
         """It is ours: what was advised before counts."""

@@ -186,6 +186,30 @@ async def test_advice_ends_with_its_policy(store: MemoryStore) -> None:
     assert await claimant(store) == "" and not first.scaler.standing and first.scaler.patterns() == []
 
 
+async def test_advice_ends_with_its_policy_where_nobody_is_in_charge(store: MemoryStore) -> None:
+    """No instance was there when it was deleted; what still has a policy, and what others hold, stays."""
+    load = Load()
+    first, second = await hosts(store, load)
+    first.put(KEYS.policy("scale", "birds"), json.dumps(UP).encode())
+    for service in ("birds", "held"):
+        await store.put(KEYS.advice(service), encode(Advised(replicas=5)))
+    await store.put(KEYS.scaling("held"), encode(Claimed(agent="h9")))
+    await first.look(2)
+    assert await advice(store) is not None
+    for host in (first, second):
+        for id in ("a", "b"):
+            host.put(KEYS.instance("pets", id), None)
+    await first.look(40)
+    assert await claimant(store) == "" and await advice(store) is not None
+    for host in (first, second):
+        host.policy(None)
+    await second.look(40)
+    assert await advice(store) is not None
+    await first.look(40)
+    assert await advice(store) is None and await claimant(store) == ""
+    assert await store.get(KEYS.advice("birds")) is not None and await store.get(KEYS.advice("held")) is not None
+
+
 async def test_what_is_missing_takes_nothing_away(store: MemoryStore) -> None:
     """And is named in the reason."""
     load = Load()
