@@ -10,7 +10,8 @@ Laws
 - Names stand in a table, once for all windows, and leave it with the last window that has them; where it is full, what
   is new is folded too.
 - Windows are named by the time at which they end, a multiple of their length: those of all hosts go together. One
-  that ends before the last one did (a clock that was set back) adds to that.
+  that ends before the last one did (a clock that was set back) adds to that; where it is long before it, the clock was
+  ahead, and what it has named cannot be found: that is forgotten, or nothing would be told until that time has come.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MOST_BYTES: Final = 24 * 1024
 MOST_ROWS: Final = 1024
 LEAST_ROWS: Final = 4
 MOST_KEYS: Final = 8192
+AHEAD_S: Final = 60
+"""By more than so much no clock is set back that was right."""
 T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[int, Tally]])
@@ -89,7 +92,9 @@ class Windows:
 
     def add(self, end: int, rows: Rows) -> None:
         """A window that ends at a unix time (s), a multiple of its length."""
-        last = next(reversed(self._packed), 0)
+        while (last := next(reversed(self._packed), 0)) > end + AHEAD_S:
+            del self._packed[last]
+            self._began = min(self._began, end)
         if end <= last:
             end, rows = last, _both(self._rows(last), rows)
         self._began = self._began or end

@@ -18,6 +18,8 @@ AGAIN_S: Final = 1.0
 GIVE_UP_S: Final = 60.0
 """For how long an agent that does not answer is asked again, by who follows."""
 MAX_WHY: Final = 160
+LATEST_S: Final = 253_402_300_800
+"""The year 10000: what an agent says of a time behind it is none."""
 REQUESTS: Final = f"{API}/requests"
 
 
@@ -206,7 +208,7 @@ def _items(told: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
 
 def _when(row: Mapping[str, Any]) -> float:
     at = row.get("time")
-    return at if isinstance(at, int | float) else 0.0
+    return float(at) if isinstance(at, int | float) and 0 <= at < LATEST_S else 0.0
 
 
 def line(row: Mapping[str, Any]) -> str:

@@ -126,27 +126,36 @@ class Replicas:
         failed = 0
         while number < self.count and not self._ending:
             began = trio.current_time()
-            # A session of its own: Ctrl-C reaches us alone.
-            copy = await trio.lowlevel.open_process(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
-            self._copies[number] = copy
-            if self._ending or number >= self.count:
-                self._end(copy)
             try:
-                code = await copy.wait()
-            finally:
-                if copy.returncode is None:
-                    copy.terminate()
-            del self._copies[number]
-            self._told.discard(copy.pid)
+                code = await self._run(number)
+            except OSError as error:  # no process to be had, or no memory: the others live on
+                why = f"a copy cannot be started ({error.strerror or error})"
+            else:
+                why = f"a copy ended by itself ({code})"
             if number < self.count and not self._ending:
                 failed = 0 if trio.current_time() - began > 60 else failed + 1
                 again_s = AGAIN_S[min(failed, len(AGAIN_S)) - 1] if failed else AGAIN_S[0]
-                self._note(f"shoal run: a copy ended by itself ({code}), and is started again in {again_s:g} s")
+                self._note(f"shoal run: {why}, and is started again in {again_s:g} s")
                 with trio.move_on_after(again_s):
                     while number < self.count and not self._ending:
                         await self._until_changed()
         started.discard(number)
         self._change()
+
+    async def _run(self, number: int) -> int:
+        """One copy, to its end; its exit code. Raises OSError where it cannot be started."""
+        # A session of its own: Ctrl-C reaches us alone.
+        copy = await trio.lowlevel.open_process(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._copies[number] = copy
+        if self._ending or number >= self.count:
+            self._end(copy)
+        try:
+            return await copy.wait()
+        finally:
+            if copy.returncode is None:
+                copy.terminate()
+            del self._copies[number]
+            self._told.discard(copy.pid)
 
     def _change(self) -> None:
         self._changed.set()

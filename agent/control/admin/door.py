@@ -11,6 +11,8 @@ Laws
 from __future__ import annotations
 
 import ipaddress
+import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
@@ -31,6 +33,11 @@ from policies.language.plain import Flaw
 MAX_BODY_BYTES: Final = 256 * 1024
 PEER: Final = "shoal.peer"
 """Where a request's scope has who asks."""
+READS_ON_S: Final = 60.0
+"""Who asks for the same again within so long reads on."""
+MOST_READERS: Final = 256
+_OF_PLACE: Final = ("next", "wait_s")
+"""Of a query: how far he has read, and for how long he waits."""
 VISITOR: Final = "shoal.visitor"
 """Where it has which person asks, over the network."""
 Handler = Callable[[Request], Awaitable[Response]]
@@ -102,6 +109,7 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
     """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `host`: how
     this agent is called. `note`: records what is asked to be changed."""
     handler, refuse = door.handler, door.refuse
+    readers = _Readers()
 
     def refused(request: Request) -> Response | None:
         peer, visitor = peer_of(request), visitor_of(request)
@@ -126,8 +134,8 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
         try:
             if no := refused(request):
                 await _drained(request)
-                return _noted(door, request, no, note)
-            return _noted(door, request, await handler(request), note)
+                return _noted(door, request, no, note, readers)
+            return _noted(door, request, await handler(request), note, readers)
         except Exception as error:
             log.exception("the admin API failed", path=request.url.path)
             return refuse(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
@@ -149,14 +157,35 @@ def _of_browser(request: Request, host: str) -> str:
     return f"Host: this agent is called {host}, or by its address, and not {called[:120]}"
 
 
-def _noted(door: Door, request: Request, answer: Response, note: Note) -> Response:
+class _Readers:
+    """Who goes on reading: it is told once, and again where he reads something else, or after a while. That he says
+    himself that he goes on proves nothing: anybody can say so when he begins."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, float] = {}
+        """By who and what: when he did last."""
+
+    def goes_on(self, by: str, request: Request, status: int) -> bool:
+        """Whether it was told already."""
+        now = time.monotonic()
+        asked = sorted((name, text) for name, text in request.query_params.multi_items() if name not in _OF_PLACE)
+        what = f"{by} {status} {request.url.path} {asked}"
+        last = self._read.pop(what, -math.inf)
+        if len(self._read) >= MOST_READERS:
+            del self._read[next(iter(self._read))]  # who has not read for longest
+        self._read[what] = now
+        return now - last < READS_ON_S
+
+
+def _noted(door: Door, request: Request, answer: Response, note: Note, readers: _Readers) -> Response:
     visitor = visitor_of(request)
-    if door.right is Right.READ and request.query_params.get("next"):
-        return answer  # it was told when he began
     if door.right is Right.OPERATE or door.right is Right.READ or (visitor is not None and door.right is Right.SERVE):
         asked, peer = f"{request.method} {request.url.path}", peer_of(request)
         by = visitor.person if visitor is not None else str(peer) if peer is not None else "nobody who is known"
         how = "people's port" if visitor is not None else "socket" if peer is not None else "admin port"
+        goes_on = door.right is Right.READ and readers.goes_on(f"{by} {how}", request, answer.status_code)
+        if goes_on and request.query_params.get("next"):
+            return answer
         note("operator.asked", {"asked": asked, "status": answer.status_code, "by_way_of": how}, {"person": by})
     if visitor is not None and door.right in (Right.SERVE, Right.OPERATE):
         asked, status = f"{request.method} {request.url.path}", answer.status_code

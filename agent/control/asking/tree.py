@@ -17,12 +17,13 @@ from hashlib import blake2b
 from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
+import structlog
 import trio
 
 from agent import questions
 from agent.control.asking.answering import Asker, Refusal
 from agent.control.asking.fanout import Fanout, Missing, Why
-from agent.control.identity.way import NoAnswer, TooLate
+from agent.control.identity.way import NoAnswer, TooLarge, TooLate
 from agent.questions import RELAY, NotHeard, Question, Relay, Relayed
 
 DIRECT: Final = 48
@@ -37,6 +38,7 @@ _LEAVES: Final = 0.45
 """Which part of the time the agents in the middle have, for those that they ask ..."""
 _MIDDLE: Final = 0.6
 """... and to be through with it; what is left is for asking around them."""
+log = structlog.get_logger()
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -150,9 +152,13 @@ class _Asking(Generic[Q, A]):
         except TooLate as late:
             self._missing[head] = Missing("late", str(late))
             around.remove(head)  # it has had its time
+        except TooLarge:
+            pass  # what it says of all of them; what each says may be less
         except NoAnswer as no:
             self._missing[head] = Missing("unreachable", str(no))
             around.remove(head)
+        except Exception:  # one host must not cost the answers of the others
+            log.exception("a question by way of another agent failed", host=head, path=question.path)
         else:
             if status == 200:
                 around = self._take(told, around)

@@ -32,7 +32,7 @@ from policies.kinds.scale.document import Scale
 from policies.kinds.webhook.event import Value
 from policies.language.names import candidates
 from registry.claim import Claim, act, give_up, take
-from registry.keys import Keys, Room
+from registry.keys import Keys, Room, Unknown
 from registry.lease import Holder
 from registry.records import Advised, Claimed, Malformed, decode, encode
 from registry.store import Delete, Put, Store, StoreError, prefix_end
@@ -43,6 +43,8 @@ RANKS: Final = 3
 """Agents that try to claim."""
 STEP_S: Final = 4.0
 """How much longer each of them leaves a claim free than the one before it."""
+SWEEP_S: Final = 60.0
+"""Between two looks for advice that nobody is in charge of."""
 MOST: Final = 500
 """Services that one mesh may have scaled."""
 log = structlog.get_logger()
@@ -98,6 +100,7 @@ class Scaler:
         self._advisors: dict[str, tuple[Advisor, Compiled, Scale]] = {}
         self._free_since: dict[str, float] = {}
         self._look_again = 0.0
+        self._sweep_again = 0.0
         self._put: dict[str, Advised] = {}
         self.standing: dict[str, Standing] = {}
         """Of services that are claimed here."""
@@ -159,13 +162,19 @@ class Scaler:
         wanted = self.wanted()
         await self._let_go(wanted)
         await self._claim(sorted(wanted.keys() - self._claims.keys()))
+        await self._sweep()
         rules = [self._advisor(service, wanted[service])[1] for service in self._claims]
         heard: dict[int, Heard] = {}
         async with trio.open_nursery() as nursery:
             for length_s in {int(length) for each in rules for length in (each.panic_s, each.stable_s)}:
                 nursery.start_soon(self._ask, length_s, heard)
         for service in list(self._claims):
-            await self._advise(service, wanted[service], heard)
+            try:
+                await self._advise(service, wanted[service], heard)
+            except StoreError:
+                raise
+            except Exception:  # one document is no reason to advise nobody
+                log.exception("nothing is advised", service=service)
         self.refused = ""
 
     async def _ask(self, last_s: int, heard: dict[int, Heard]) -> None:
@@ -260,11 +269,30 @@ class Scaler:
                 if claim is not None:
                     await self._begin(service, claim, lease)
 
+    async def _sweep(self) -> None:
+        """Delete advice whose policy went while nobody advised: no instance was there, or who did had just died."""
+        lease, now = self._holder.lease, self._clock()
+        if self._rank() or not lease or now < self._sweep_again:
+            return
+        self._sweep_again = now + SWEEP_S
+        room, policies = self._keys.room(Room.SCALE), self._documents(enforced=True)
+        for item in (await self._store.range(room, prefix_end(room))).items:
+            key = self._keys.parse(item.key)
+            if isinstance(key, Unknown) or key.first in self._claims:
+                continue
+            if any(pattern in policies for pattern in candidates(key.first)):
+                continue
+            value = encode(Claimed(agent=self._table.host, at=now_text()))
+            claim = await take(self._store, self._keys.scaling(key.first), value, lease)
+            if claim is not None:
+                await act(self._store, claim, [Delete(item.key)])
+                await self._give_up(claim)
+
     async def _begin(self, service: str, claim: Claim, lease: int) -> None:
         """It is ours: what was advised before counts."""
+        told = await self._store.get(self._keys.advice(service))  # who cannot read it begins the next time
         self._forget(service)
         self._claims[service] = (claim, lease)
-        told = await self._store.get(self._keys.advice(service))
         if told is not None:
             try:
                 self._put[service] = decode(Advised, told.value)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from agent.control.mesh.service import Service
 from agent.figures.histogram import quantile
 from agent.figures.questions import FiguresTold
-from agent.figures.tally import CPU, IN_FLIGHT, PENDING, SHED, Key, Tally
+from agent.figures.tally import CPU, IN_FLIGHT, OTHERS, PENDING, SHED, Key, Tally
 from policies.kinds.scale.decide import Figures, Seen
 
 NEARLY: float = 0.8
@@ -62,6 +62,8 @@ def _why_not(heard: Heard, stable_s: float) -> str:
         host = min(heard.missing)
         more = f" and {len(heard.missing) - 1} more" if len(heard.missing) > 1 else ""
         return f"{host} was not heard ({heard.missing[host]}){more}"
+    if any(key.service == OTHERS for key, _ in heard.told.rows):
+        return "there are more services than figures have room for, and some are told together"
     if heard.told.covered_s < NEARLY * stable_s:
         return f"counted for {heard.told.covered_s} s of {stable_s:g} s"
     return ""

@@ -39,10 +39,10 @@ def folded(edges: list[Edge], most: int) -> list[Edge]:
     """The first of them, and what all others have in common in one more, or two."""
     if len(edges) <= most:
         return edges
-    kept = edges[:most]
-    for edge in edges[most:]:
-        kept = plus(kept, [[edge[0], *[OTHERS] * (KEY - 1), *edge[KEY:]]])
-    return kept
+    rest: list[Edge] = []
+    for edge in edges[most:]:  # into one or two first: there may be thousands of both
+        rest = plus(rest, [[edge[0], *[OTHERS] * (KEY - 1), *edge[KEY:]]])
+    return plus(edges[:most], rest)
 
 
 def _sum(key: tuple[Any, ...], one: Edge, other: Edge) -> Edge:

@@ -21,7 +21,7 @@ from agent.frames import Followed, Records
 from agent.proxy.report.following import Follow
 from agent.proxy.report.record import Record
 from agent.requests.filter import Filter
-from policies.kinds.log.decide import Compiled
+from policies.kinds.log.decide import REDACTED, Compiled
 
 RING: Final = 65536
 
@@ -37,6 +37,7 @@ negative: none came), queued, connecting and TLS (s), verdicts, tries that faile
 document says of it (None: nothing). Kept as it was made: with types of its own it would be taken apart and made again
 each time that it is passed on."""
 _NOTHING: Final[list[str]] = []
+_REDACTED: Final = REDACTED.encode()
 
 
 class Recorder:
@@ -79,10 +80,12 @@ class Recorder:
     def record_refused(
         self, now: float, inbound: bool, client: str, said: bytes, status: int, why: str, flag: str
     ) -> None:
-        """A client was refused before there was a request; `said`: what came of one."""
+        """A client was refused before there was a request; `said`: what came of one. Nobody knows of which service it
+        would be, so that no document says what of its query is a secret: nothing of that is told."""
         words = said[:MAX_LINE].split(b"\r\n", 1)[0].split(b" ")
         protocol = words[2].decode("latin-1")[:16] if len(words) == 3 else ""
-        target = words[1] if len(words) > 1 else b""
+        path, mark, query = (words[1] if len(words) > 1 else b"").partition(b"?")
+        target = path + mark + (_REDACTED if query else b"")
         method, began = words[0][:32], self.epoch + now
         before = (
             began,

@@ -36,7 +36,7 @@ MOST_READ: Final = 4096
 """Bytes of a path that is read in several ways: each costs a worker about a microsecond a byte."""
 TOO_MUCH: Final = (
     "services may take it for more than is judged: other methods, values of one name, "
-    f"or an odd path over {MOST_READ} bytes"
+    f"or an odd path, or a query or cookies with such, over {MOST_READ} bytes"
 )
 SAID: Final = "not allowed"
 """All that a caller is told."""

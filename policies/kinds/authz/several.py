@@ -5,7 +5,7 @@ the last, some any of them.
 Laws
 - Only what a document asks for makes another reading: what no rule looks at is no matter of it.
 - Each value of each name stands first in some reading, with each of the other names; beyond MOST_SEVERAL of these
-  nothing is judged.
+  nothing is judged, nor where a query or cookies of more than MOST_LONG characters would be read again and again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import quote
 from policies.request import RequestView, several_cookies, several_parameters
 
 MOST_SEVERAL: Final = 16
+MOST_LONG: Final = 4096
 
 
 class Asks:
@@ -59,14 +60,14 @@ def variants(request: RequestView, asks: Asks) -> list[Variant] | None:
     queries, fields = [query], [cookies or ""]
     for name, values in doubled.items():
         if asks.every_parameter or name in asks.parameters:
-            queries = [f"{_encoded(name)}={_encoded(value)}&{rest}" for rest in queries for value in values]
-            if len(queries) > MOST_SEVERAL:
+            if len(queries) * len(values) > MOST_SEVERAL or len(query) > MOST_LONG:  # counted before they are made
                 return None
+            queries = [f"{_encoded(name)}={_encoded(value)}&{rest}" for rest in queries for value in values]
     for name, values in crumbs.items():
         if name in asks.cookies:
-            fields = [f"{name}={value}; {rest}" for rest in fields for value in values]
-            if len(fields) * len(queries) > MOST_SEVERAL:
+            if len(fields) * len(values) * len(queries) > MOST_SEVERAL or len(cookies or "") > MOST_LONG:
                 return None
+            fields = [f"{name}={value}; {rest}" for rest in fields for value in values]
     if len(queries) == 1 and len(fields) == 1:
         return found
     for one in queries:

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from policies.kind import ANYWHERE, Scope
-from policies.kinds.scale.document import LATENCIES, SHARED, Condition, Scale
+from policies.kinds.scale.document import LATENCIES, MOST, SHARED, Condition, Scale
 from policies.language.duration import seconds
 
 TOLERANCE: Final = 0.1
@@ -209,7 +209,7 @@ class Advisor:
         for name, value in self._rules.target.items():
             total = getattr(figures, name)
             if total is not None:
-                exact = total / value
+                exact = _needed(total, value)
                 replicas = self._replicas(exact)
                 found.append(Wanted(replicas, f"{lead}{_word(name)} {total:.4g} needs {replicas} of {value:g} each"))
         return found
@@ -329,7 +329,7 @@ class Advisor:
                 if total is None or above <= 0:
                     continue
                 if name in SHARED:
-                    least = max(least, math.ceil(total / (MARGIN * above) - 1e-9))
+                    least = max(least, math.ceil(_needed(total, MARGIN * above) - 1e-9))
                 elif total > MARGIN * above:
                     least = max(least, self.advised)
         return least
@@ -347,6 +347,11 @@ class Advisor:
 
     def _calm(self, targets: list[Wanted]) -> str:
         return "; ".join(each.reason for each in targets) or "nothing asks for more or fewer"
+
+
+def _needed(total: float, each: float) -> float:
+    """How many have it together; of a value next to nothing it is no number, and more than there may ever be."""
+    return min(total / each, 10.0 * MOST) if each > 0 else 10.0 * MOST
 
 
 def _of_one(figures: Figures, name: str, ready: int) -> float | None:

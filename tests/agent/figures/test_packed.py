@@ -35,6 +35,21 @@ def test_the_last_windows_are_added_up() -> None:
     assert early.rows[Key("pets")].requests == {2: 10}
 
 
+def test_a_clock_that_was_ahead_takes_no_figures_of_the_time_that_it_comes_back_to() -> None:
+    """What it has named then is forgotten; one that is set back by moments adds to the last window."""
+    windows = Windows(10, 360)
+    one: Rows = {Key("pets"): Tally({2: 1}, 5, {3: 1}, {})}
+    windows.add(NOW, one)
+    for n in range(3):
+        windows.add(NOW + 7200 + 10 * n, {Key("pets"): Tally({2: 100}, 5, {3: 100}, {})})
+    for n in range(1, 4):
+        windows.add(NOW + 10 * n, one)
+    found = windows.sum(NOW + 30, 30)
+    assert found.rows[Key("pets")].requests == {2: 3} and (found.covered_s, found.missed) == (30, 0)
+    windows.add(NOW + 10, one)
+    assert windows.sum(NOW + 30, 10).rows[Key("pets")].requests == {2: 2}
+
+
 def test_who_has_just_begun_says_for_how_long_it_has_counted() -> None:
     """So that a rate is none of a minute that was not counted."""
     windows = Windows(10, 360)

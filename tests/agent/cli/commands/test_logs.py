@@ -54,6 +54,12 @@ def test_garbage_is_a_line_all_the_same() -> None:
     assert logs.line(rows[0]).startswith("-  a  ")
 
 
+@pytest.mark.parametrize("at", [1e300, -1e300, 10**30, -1, 253_402_300_800, True, "now", None])
+def test_a_time_that_there_is_not_is_none(at: object) -> None:
+    """Of an agent that makes no sense: who follows a thousand goes on with the others."""
+    assert logs.line({"agent": "a", "time": at, "duration_s": 1e300}).endswith("ms")
+
+
 def test_what_a_terminal_would_obey_is_an_escape(capsys: pytest.CaptureFixture[str]) -> None:
     """In both forms; JSON stays JSON."""
     nasty = {"target": "/\x1b[2J\u202e\x7f\U000e0001", "why": "a\nb"}

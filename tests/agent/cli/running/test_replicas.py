@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -68,6 +70,35 @@ async def test_there_are_as_many_as_are_wanted(tmp_path: Path, monkeypatch: pyte
             while not codes:
                 await trio.sleep(0.02)
         assert codes == [0] and not list(tmp_path.iterdir())
+
+
+async def test_a_copy_that_cannot_be_started_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has no process left is no reason to end those that it has; it is tried again."""
+    monkeypatch.setattr("agent.cli.running.replicas.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("agent.cli.running.replicas.AGAIN_S", (0.05,) * len(AGAIN_S))
+    opened, allowed = trio.lowlevel.open_process, 1
+
+    async def open_process(*args: Any, **more: Any) -> trio.Process:
+        nonlocal allowed
+        if not allowed:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        allowed -= 1
+        return await opened(*args, **more)
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", open_process)
+    notes: list[str] = []
+    copies = Replicas([sys.executable, "-c", PROGRAM, str(tmp_path)], 2, lambda: None, notes.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copies.live)
+        with trio.fail_after(60):
+            while len(notes) < 3:
+                await trio.sleep(0.02)
+        (first,) = await until(tmp_path, 1)
+        assert "cannot be started (Resource temporarily unavailable), and is started again" in notes[-1]
+        allowed = 1
+        assert first in await until(tmp_path, 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_copy_is_started_as_we_were() -> None:

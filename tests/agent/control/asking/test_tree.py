@@ -60,7 +60,7 @@ class Mesh:
             host: Tree(Fanout(host, self.agents, partial(self._ask, host), of)) for host, of in self.answering.items()
         }
         self.odd: dict[str, str] = {}
-        """By host: gone, hangs, older, garbage, or liar."""
+        """By host: gone, hangs, older, garbage, fails, huge, or liar."""
         self.read_bytes = 0
         self.asked: list[tuple[str, str, str]] = []
         for host, of in self.answering.items():
@@ -78,6 +78,10 @@ class Mesh:
             raise NoAnswer("Connection refused")
         if odd == "older" and path == RELAY.path:
             return 404, questions.not_known(path, "0.1")
+        if odd == "fails" and path == RELAY.path:
+            raise RuntimeError("a mistake of ours, or of a library's")
+        if odd == "huge" and path == RELAY.path:
+            raise TooLarge("more than is read")
         if odd == "garbage" and path == RELAY.path:
             return 200, b"\xc1"
         if odd == "liar" and path == RELAY.path:
@@ -157,6 +161,16 @@ async def test_who_is_in_the_middle_and_fails_is_asked_around(patient_clock: tri
     assert trio.current_time() - started <= 6.001
     assert missing == {gone: "unreachable", hangs: "late"}
     assert heard == 398 and answer == Counted(sorted(set(mesh.agents) - {gone, hangs}))
+
+
+async def test_a_question_that_fails_by_way_of_another_is_asked_around() -> None:
+    """Whatever it was; and so is who would tell too much of all of them: each for itself may tell less."""
+    mesh = Mesh(400)
+    await ask(mesh)
+    fails, huge, *_ = heads(mesh)
+    mesh.odd = {fails: "fails", huge: "huge"}
+    answer, heard, missing = await ask(mesh)
+    assert not missing and heard == 400 and answer == Counted(sorted(mesh.agents))
 
 
 async def test_who_is_missing_below_is_named(patient_clock: trio.testing.MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from agent.control.mesh.table import Table
 from agent.control.scaling.scaler import STEP_S, Scaler
 from agent.control.scaling.seen import figures
 from agent.figures.questions import FiguresAsked, FiguresTold
-from agent.figures.tally import CPU, IN_FLIGHT, PENDING, Key, Tally
+from agent.figures.tally import CPU, IN_FLIGHT, PENDING, Key, Tally, others
 from policies.kinds.webhook.event import Value
 from registry.keys import Keys, Room
 from registry.records import Advised, Agent, Claimed, Health, Instance, decode, encode
@@ -29,6 +30,7 @@ class Load:
 
     def __init__(self) -> None:
         self.pending = 0.0
+        self.others = False
         self.missing: dict[str, Missing] = {}
         self.asked: list[FiguresAsked] = []
 
@@ -38,7 +40,8 @@ class Load:
     async def ask(self, asked: FiguresAsked, deadline_s: float) -> Merged[FiguresTold]:
         self.asked.append(asked)
         tally = Tally({2: 10 * asked.last_s}, 0, {10: 10}, {PENDING: int(1000 * self.pending)})
-        told = FiguresTold([(Key("pets"), tally)], covered_s=asked.last_s)
+        rows = [(Key("pets") if not self.others else others(Key()), tally)]
+        told = FiguresTold(rows, covered_s=asked.last_s)
         return Merged(told, 3 - len(self.missing), self.missing, 0)
 
 
@@ -183,6 +186,30 @@ async def test_advice_ends_with_its_policy(store: MemoryStore) -> None:
     assert await claimant(store) == "" and not first.scaler.standing and first.scaler.patterns() == []
 
 
+async def test_advice_ends_with_its_policy_where_nobody_is_in_charge(store: MemoryStore) -> None:
+    """No instance was there when it was deleted; what still has a policy, and what others hold, stays."""
+    load = Load()
+    first, second = await hosts(store, load)
+    first.put(KEYS.policy("scale", "birds"), json.dumps(UP).encode())
+    for service in ("birds", "held"):
+        await store.put(KEYS.advice(service), encode(Advised(replicas=5)))
+    await store.put(KEYS.scaling("held"), encode(Claimed(agent="h9")))
+    await first.look(2)
+    assert await advice(store) is not None
+    for host in (first, second):
+        for id in ("a", "b"):
+            host.put(KEYS.instance("pets", id), None)
+    await first.look(40)
+    assert await claimant(store) == "" and await advice(store) is not None
+    for host in (first, second):
+        host.policy(None)
+    await second.look(40)
+    assert await advice(store) is not None
+    await first.look(40)
+    assert await advice(store) is None and await claimant(store) == ""
+    assert await store.get(KEYS.advice("birds")) is not None and await store.get(KEYS.advice("held")) is not None
+
+
 async def test_what_is_missing_takes_nothing_away(store: MemoryStore) -> None:
     """And is named in the reason."""
     load = Load()
@@ -196,6 +223,67 @@ async def test_what_is_missing_takes_nothing_away(store: MemoryStore) -> None:
     load.missing = {}
     await first.look(10)
     assert first.scaler.standing["pets"].advice.replicas == 3
+
+
+async def test_services_that_are_told_together_with_others_look_as_if_nothing_came_to_them(store: MemoryStore) -> None:
+    """So nothing is taken away while there are more than figures have room for."""
+    load = Load()
+    first, _ = await hosts(store, load)
+    first.instances("a", "b", "c", "d")
+    load.others = True
+    await first.look(120)
+    standing = first.scaler.standing["pets"]
+    assert standing.advice.replicas == 4 and not standing.seen.whole and "told together" in standing.advice.reason
+    load.others = False
+    await first.look(10)
+    assert first.scaler.standing["pets"].advice.replicas == 3
+
+
+async def test_who_cannot_read_what_was_advised_does_not_begin(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor advises what there happens to be: he goes on with it once he can."""
+    load = Load()
+    first, second = await hosts(store, load)
+    load.pending = 14.0
+    await first.look(5)
+    store.expire(first.holder.lease)
+    load.pending = 0.0
+
+    async def away(key: str) -> None:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get", away)
+        for _ in range(int(2 * STEP_S)):
+            with contextlib.suppress(StoreError):
+                await second.look()
+    assert await claimant(store) == second.table.host
+    await second.look(int(2 * STEP_S))
+    told = second.scaler.standing["pets"].advice
+    assert told.replicas == 3 and not second.told
+
+
+async def test_advice_that_fails_for_one_service_is_given_for_the_others(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: a mistake of ours too."""
+    load = Load()
+    first, _ = await hosts(store, load)
+    first.put(KEYS.policy("scale", "birds"), json.dumps(UP).encode())
+    first.put(KEYS.instance("birds", "a"), encode(Instance(address="10.0.0.9", port=80)))
+    load.pending = 14.0
+    advise = first.scaler._write
+
+    async def failing(service: str, *more: Any) -> None:
+        if service == "birds":
+            raise OverflowError("cannot convert float infinity to integer")
+        await advise(service, *more)
+
+    monkeypatch.setattr(first.scaler, "_write", failing)
+    await first.look(6)
+    told = await advice(store)
+    assert told is not None and told.replicas == 3
 
 
 async def test_etcd_that_takes_nothing_is_asked_again(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -340,6 +341,28 @@ def test_ways_to_read_a_request_are_bounded(names: int, values: int, judged: boo
     ruling = rules({"allow": "anybody", "match": {"query": asked}}).judge(Request("GET", target))
     assert ruling.allows is judged and (judged or "values of one name" in ruling.reason)
     assert passes(rules({"allow": "anybody", "match": {"query": {"x": {"present": False}}}}), target)
+
+
+@pytest.mark.parametrize("field", ["query", "cookies"])
+def test_a_request_that_could_be_read_in_many_ways_is_denied_before_they_are_written_down(field: str) -> None:
+    """Ten thousand values of one name would else be ten thousand texts as long as the head: 600 MB. And a few ways to
+    read a long one would hold a worker up for as long as it takes to read it as often."""
+    compiled = rules({"deny": "anybody", "match": {field: {"a": "no"}}}, {"allow": "anybody"})
+
+    def ruling(values: int, rest: int) -> Any:
+        said = [*(f"a={n}" for n in range(values)), *(f"b{n}=1" for n in range(rest))]
+        target, headers = ("/?" + "&".join(said), {}) if field == "query" else ("/", {"cookie": "; ".join(said)})
+        return compiled.judge(Request("GET", target, headers))
+
+    tracemalloc.start()
+    try:
+        many = ruling(8000, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not many.allows and "values of one name" in many.reason and peak < 16 * 2**20
+    assert not ruling(2, 1000).allows
+    assert ruling(1, 1000).allows and ruling(2, 100).allows
 
 
 def test_an_overriding_method_is_asked_for_nothing_where_methods_are_none_of_the_matter() -> None:

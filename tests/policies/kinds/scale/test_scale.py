@@ -253,3 +253,16 @@ def test_what_is_wrong_is_said() -> None:
     assert refusal(min=0, target={"rate": 1}).startswith("$.min")
     assert refusal(target={"rate": 0}).startswith("$.target.rate")
     assert refusal(up=[{"p99": "2 weeks"}]).startswith("$.up[0].p99")
+
+
+@pytest.mark.parametrize("tiny", [5e-324, 1e-320, 1e-300])
+def test_values_next_to_nothing_are_values(tiny: float) -> None:
+    """What is divided by them is more than any number: that ends nobody's advice."""
+    some = Figures(rate=1e10, in_flight=0.0, pending=0.0, shed=0.0)
+    play = Play(document(target={"rate": tiny}, max=8))
+    play.go(60, some)
+    assert play.last.replicas == 8 and "max is 8" in play.last.reason
+    held = {"target": {"pending": 100}, "up": [{"rate": tiny, "pending": 1e9}], "cooldown": {"down": "0s"}}
+    play = Play(document(**held))
+    play.go(400, some)
+    assert play.last.replicas == 3

@@ -6,11 +6,15 @@ Laws
 - An answer comes as soon as there is anything to say, else after `wait_s`. Each agent is asked anew every LOOK_S to
   MOST_LOOK_S, and never waits: questions that wait would take the places of others there.
 - MOST_READERS at a time.
+- Of a thousand agents `next` still has room in a request's head, and each is told of no more places than GROUP: what
+  agents are asked has a bound.
 """
 
 from __future__ import annotations
 
+import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -19,7 +23,7 @@ from msgspec import Meta
 
 from agent.control.admin.v1 import types
 from agent.control.admin.v1.operation import Asked, Operation, Trouble
-from agent.control.asking.fanout import Fanout, Told
+from agent.control.asking.fanout import Fanout, Missing, Told
 from agent.control.host.rights import Right
 from agent.control.mesh.table import Table
 from agent.requests.filter import REQUESTS, Filter, Place, RequestsAsked, RequestsTold
@@ -34,6 +38,10 @@ MOST_WAIT_S: Final = 5.0
 MOST_BYTES: Final = 4 * 1024 * 1024
 """Of all hosts' records in an answer; each has its part, but LEAST_BYTES, or one batch of a worker."""
 LEAST_BYTES: Final = 16 * 1024
+GROUP: Final = 250
+"""Agents that are asked the same."""
+MOST_PLACES_BYTES: Final = 1024 * 1024
+"""Of all places, however small they come."""
 _CALLER: Final = r"^[\x21-\x7e]{0,512}$"
 
 
@@ -122,7 +130,7 @@ class RequestsOperation:
         while True:
             most = max(LEAST_BYTES, MOST_BYTES // max(1, len(self._table.agents)))
             question = RequestsAsked(wanted, places, query.last, most)
-            told = await self._fanout.ask_all(REQUESTS, question, ASK_S, hosts)
+            told = await self._ask(question, hosts)
             places = places | {host: each.place for host, each in told.answers.items() if each.place is not None}
             over = query.last or trio.current_time() + pause_s > until
             if over or any(each.lines or each.lost or each.begun for each in told.answers.values()):
@@ -132,12 +140,30 @@ class RequestsOperation:
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_LOOK_S)
 
+    async def _ask(self, question: RequestsAsked, hosts: Collection[str] | None) -> Told[RequestsTold]:
+        """All of them, each with the places of its group."""
+        wanted = sorted(self._fanout.wanted(hosts))
+        answers: dict[str, RequestsTold] = {}
+        missing: dict[str, Missing] = {}
+
+        async def some(group: list[str]) -> None:
+            places = {host: question.places[host] for host in group if host in question.places}
+            asked = msgspec.structs.replace(question, places=places)
+            told = await self._fanout.ask_all(REQUESTS, asked, ASK_S, group)
+            answers.update(told.answers)
+            missing.update(told.missing)
+
+        async with trio.open_nursery() as nursery:
+            for first in range(0, len(wanted), GROUP):
+                nursery.start_soon(some, wanted[first : first + GROUP])
+        return Told(dict(sorted(answers.items())), dict(sorted(missing.items())))
+
 
 def _answered(told: Told[RequestsTold], places: dict[str, Place], revision: int) -> Requests:
     """In a thread: there may be thousands."""
     return Requests(
         hosts={host: _of_host(each) for host, each in told.answers.items()},
-        next=urlsafe_b64encode(msgspec.msgpack.encode(places)).decode(),
+        next=_next(places),
         missing={host: types.Missing(why=no.why, reason=no.reason) for host, no in told.missing.items()},
         revision=revision,
     )
@@ -176,11 +202,16 @@ def _filter(query: RequestsQuery) -> Filter:
     )
 
 
+def _next(places: dict[str, Place]) -> str:
+    return urlsafe_b64encode(zlib.compress(msgspec.msgpack.encode(dict(sorted(places.items()))))).decode()
+
+
 def _places(text: str) -> dict[str, Place]:
     """Raises Trouble."""
     if not text:
         return {}
     try:
-        return msgspec.msgpack.decode(urlsafe_b64decode(text), type=dict[str, Place])
-    except (ValueError, RecursionError):
+        packed = zlib.decompressobj().decompress(urlsafe_b64decode(text), MOST_PLACES_BYTES)
+        return msgspec.msgpack.decode(packed, type=dict[str, Place])
+    except (ValueError, RecursionError, zlib.error):
         raise Trouble(400, "that is no `next` of an answer before", "$.next") from None
