@@ -40,7 +40,7 @@ from agent.cli.commands.identity.join import join
 from agent.cli.commands.identity.login import login, logout
 from agent.cli.commands.mesh import app as mesh
 from agent.cli.commands.network.guard import guard
-from agent.cli.commands.signals import scale, top
+from agent.cli.commands.signals import scale, top, watch
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
 from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing
@@ -169,6 +169,7 @@ app.command(rich_help_panel=LOOKING)(top.top)
 app.command(rich_help_panel=LOOKING)(scale.scale)
 app.command(rich_help_panel=LOOKING)(bundle.bundle)
 app.command(rich_help_panel=LOOKING)(wait.wait)
+app.command(rich_help_panel=LOOKING)(watch.watch)
 app.command(rich_help_panel=LOOKING)(ready.ready)
 app.add_typer(authz.app, name="authz", rich_help_panel=LOOKING)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOKING)

@@ -1,1 +1,1 @@
-"""Commands about golden signals: `shoal top`, and what should be scaled."""
+"""Commands about what is so now: golden signals, what should be scaled, changes as they come into force."""
