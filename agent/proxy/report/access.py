@@ -46,7 +46,7 @@ class Recorder:
         self.wanted = False
         """Whether anybody wants records; else nothing is recorded."""
         self.lost = 0
-        self._kept = True
+        self._kept = False
         """Whether control writes the records somewhere; else they are for those who follow."""
         self._follows: list[Follow] = []
         self._rows: deque[Row] = deque()

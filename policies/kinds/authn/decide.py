@@ -106,7 +106,7 @@ class Compiled:
         self._place = _lower(document.token)
         self._skew_s = seconds(document.skew)
         self._issuers = {each.issuer: _Issuer(each) for each in document.providers}
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[bytes, _Kept] = {}
         self._refused = Refused(keyring)
         self._api_keys: dict[str, Held] = {}
         key_place = document.key_place
@@ -140,21 +140,22 @@ class Compiled:
             return self._held(key, now_s)
         if token is None:
             return None
-        known = self._kept.get(token)
-        if known is not None and now_s < known.until_s and self._keyring.of(known.source) is known.published:
-            return known.claims
         if len(token) > MAX_TOKEN:
             raise Invalid(f"more than {MAX_TOKEN} characters")
         digest = digest_of(token)
+        known = self._kept.get(digest)
+        if known is not None and now_s < known.until_s and self._keyring.of(known.source) is known.published:
+            return known.claims
         self._refused.judge(digest, now_s)
         try:
             kept = self._verify(token, now_s)
         except Invalid as why:
             self._refused.note(digest, why, now_s)
             raise
-        if len(self._kept) >= MAX_KEPT:
-            self._kept.clear()
-        self._kept[token] = kept
+        self._kept.pop(digest, None)
+        while len(self._kept) >= MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[digest] = kept
         return kept.claims
 
     def _shown(self, request: RequestView) -> tuple[str | None, str | None]:

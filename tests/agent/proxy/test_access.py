@@ -20,7 +20,7 @@ def records(proxy: Proxy) -> list[Any]:
 async def test_a_record_says_what_happened_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line of JSON a request, its bytes as text; also when the wall clock was set meanwhile."""
     async with running_proxy() as proxy:
-        proxy.worker.recorder.wanted = True
+        proxy.worker.recorder.keep(True)
         proxy.put(endpoint(await proxy.upstream(always_ok)))
         client = await proxy.client()
         await client.ask(GET.replace(b"GET / ", b'GET /caf%C3%A9?"a" '))
@@ -39,7 +39,7 @@ async def test_a_full_ring_loses_records_and_says_so(monkeypatch: pytest.MonkeyP
     """Requests go on."""
     monkeypatch.setattr(access, "RING", 2)
     async with running_proxy() as proxy:
-        proxy.worker.recorder.wanted = True
+        proxy.worker.recorder.keep(True)
         proxy.put(endpoint(await proxy.upstream(always_ok)))
         client = await proxy.client()
         for _ in range(5):
@@ -64,7 +64,7 @@ async def test_what_is_refused_before_there_is_a_request(
 ) -> None:
     """Has its record, with what came of it and whose it was."""
     async with running_proxy(head_s=0.2 if status == 408 else 10.0) as proxy:
-        proxy.worker.recorder.wanted = True
+        proxy.worker.recorder.keep(True)
         client = await proxy.client()
         await client.send(said)
         assert b" %d " % status in await client.head()
@@ -77,7 +77,7 @@ async def test_what_is_refused_before_there_is_a_request(
 async def test_a_connection_that_is_turned_away_has_its_record() -> None:
     """Though nothing was heard of it."""
     async with running_proxy() as proxy:
-        proxy.worker.recorder.wanted = True
+        proxy.worker.recorder.keep(True)
         proxy.worker.limits = Limits(max_connections=0)
         assert b" 503 " in await (await proxy.client()).head()
         (record,) = records(proxy)
@@ -89,7 +89,7 @@ async def test_a_connection_that_is_turned_away_has_its_record() -> None:
 async def test_who_asked_and_how(protocol: str, host: bytes) -> None:
     """Address, protocol, and the beginning of the user agent, as it was sent; of a name that is not known, too."""
     async with running_proxy() as proxy:
-        proxy.worker.recorder.wanted = True
+        proxy.worker.recorder.keep(True)
         proxy.put(endpoint(await proxy.upstream(always_ok)))
         client = await proxy.client()
         agent = b'tester "1"\xe9 ' + b"x" * 1000

@@ -307,7 +307,7 @@ def test_what_nobody_knows_denies(play: Playbook) -> None:
 
 def test_who_operates_is_told(play: Playbook) -> None:
     """Rule, document and revision; in records and figures, and in no answer."""
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     assert denied(play, asks(play, "X-Shoal-Explain: 1"))
     records = play.worker.recorder.take(10)
     assert records is not None and f"policies/authz/{LAMPS}: no rule allows it".encode() in records.lines
@@ -348,7 +348,7 @@ NOBODY: dict[str, Any] = {"rules": []}
 @pytest.mark.parametrize("inbound", [False, True])
 def test_a_websocket_ends_when_it_is_not_allowed_any_more(play: Playbook, inbound: bool) -> None:
     """Both sides of it, at once; counted, and recorded with the rule."""
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     caller = "X-Shoal-Caller: shop.production" if inbound else NAMED
     client = asks(play, caller, UPGRADE, inbound=inbound)
     up = play.upstream("lamp")

@@ -346,7 +346,7 @@ def test_a_token_is_taken_out_of_where_it_was(
     put(play, authn={**AUTHN, "required": True, "token": place, "forward": False})
     made = jwt(sub="ann")
     recorder = play.worker.recorder
-    recorder.wanted = True
+    recorder.keep(True)
     client = asks(play, line.format(made), target=target.format(made))
     text = heard(play)[1]
     assert status(client) == 200 and made.encode() not in text and text.startswith(b"GET /a?b=1 HTTP/1.1\r\n")
@@ -373,7 +373,7 @@ def test_an_api_key_is_taken_out_as_tokens_are(
     api_keys = {"keys": [{"id": "ci", "hash": hashed, "claims": {"sub": "ci"}}], **place}
     put(play, authn={**beside, "api_keys": api_keys, "forward": False, "headers": {"x-user": "sub"}})
     recorder = play.worker.recorder
-    recorder.wanted = True
+    recorder.keep(True)
     client = asks(play, line.format(key), "X-User: root", target=target.format(key))
     text = heard(play)[1]
     assert status(client) == 200 and key.encode() not in text and text.startswith(b"GET /a?b=1 HTTP/1.1\r\n")
@@ -573,7 +573,7 @@ def test_api_keys_are_people_too(play: Playbook) -> None:
     key, hashed = made("ci", bytes(32))
     keys = [{"id": "ci", "hash": hashed, "claims": {"sub": "ci", "tier": "free"}}]
     recorder = play.worker.recorder
-    recorder.wanted = True
+    recorder.keep(True)
     for place, target in (({}, "/"), ({"query": "key"}, f"/?key={key}")):
         put(
             play,

@@ -34,7 +34,7 @@ def records(play: Playbook) -> list[Any]:
 
 
 def recording(play: Playbook, *names: str, **documents: Any) -> Wire:
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     play.put(*(names or ("one",)), **{"retry": {"attempts": 1}, **documents})
     return play.client()
 
@@ -193,7 +193,7 @@ def test_of_another_agents_refusal_the_flag_is_by_its_policy() -> None:
     refused = b"HTTP/1.1 429 No\r\nX-Shoal-Policy: ratelimit\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     for via, flag in ((True, "policy.ratelimit"), (False, "")):
         with Playbook() as play:
-            play.worker.recorder.wanted = True
+            play.worker.recorder.keep(True)
             play.put(play.instance("one", agent="there", via=via), retry={"attempts": 1})
             client = play.client()
             assert client >> GET

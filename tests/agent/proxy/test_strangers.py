@@ -98,7 +98,7 @@ def test_nothing_that_is_said_raises(caplog: pytest.LogCaptureFixture, said: lis
             proxy.worker.table.host = "here"
             proxy.worker.peers.connect(lambda frame: proxy.worker.peers.answer(frame.id, 200, b"") and None)
             proxy.worker.callers.configure({"web.production": "s3cret"})
-            proxy.worker.recorder.wanted = True
+            proxy.worker.recorder.keep(True)
             proxy.put(endpoint(await proxy.upstream(instance), agent="here"), **EYES)
             for data in said:
                 await tell(proxy, data, inbound=False, source="127.0.0.1")

@@ -16,7 +16,7 @@ DELIVER = b"X-Request-Id: 7\r\nX-Shoal-Endpoint: pets.production/one\r\n"
 def opened(play: Playbook, *, inbound: bool = False, **documents: Any) -> tuple[Wire, Wire]:
     """A chat through the proxy."""
     play.put(play.instance("one", agent="here"), **documents)
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     client = play.client(inbound=inbound)
     assert client >> UPGRADE % (DELIVER if inbound else b"")
     up = play.upstream("one")

@@ -92,7 +92,7 @@ def test_credentials_of_the_mesh_are_not_told(play: Playbook) -> None:
 
 def test_its_decision_id_is_told(play: Playbook) -> None:
     """To who operates."""
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     client = asks(play)
     play.upstream("opa") >> answer({"result": False, "decision_id": "4ca636c1-55e4", "more": [1]})
     assert status(client) == 403 and b"4ca636c1" not in client.heard
@@ -121,7 +121,7 @@ def test_its_decision_id_is_told(play: Playbook) -> None:
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_what_is_no_yes_denies(play: Playbook, said: bytes, told: str, pieces: int) -> None:
     """Whatever it is."""
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     client = asks(play)
     opa = play.upstream("opa")
     size = -(-len(said) // pieces)
@@ -134,7 +134,7 @@ def test_what_is_no_yes_denies(play: Playbook, said: bytes, told: str, pieces: i
 
 def test_one_that_is_away_is_left_alone(play: Playbook) -> None:
     """After three failures; then one question finds out whether it is back."""
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     for n in range(3):
         client = asks(play, f"/{n}")
         play.dialled("opa").refuses()
@@ -194,7 +194,7 @@ def test_a_kept_connection_that_closed(play: Playbook) -> None:
 
 def test_settings_say_where(play: Playbook) -> None:
     """And no document."""
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     guard(play, {"opa": {**OPA, "url": "http://10.0.0.1:8181"}})
     assert status(asks(play)) == 403 and play.idle
     assert "[opa] allow in this agent's settings does not name http://10.0.0.1:8181" in reason(play)

@@ -147,7 +147,7 @@ def test_both_have_to_allow(play: Playbook) -> None:
 def test_no_answer(play: Playbook, document: dict[str, str], passes: bool, how: str) -> None:
     """Denies, unless the document says otherwise; who operates is told, and nobody else."""
     guard(play, {"rego": {**REGO, **document}})
-    play.worker.recorder.wanted = True
+    play.worker.recorder.keep(True)
     if how == "away":
         oracle(play).away = "it is away"
     if how == "nobody":

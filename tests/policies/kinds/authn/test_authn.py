@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from joserfc import jwk, jws
 
 from policies.catalogue import parse
+from policies.kinds.authn import decide
 from policies.kinds.authn.decide import MAX_KEPT, VERDICTS, Compiled, Invalid, compile
 from policies.kinds.authn.document import Authn
 from policies.kinds.authn.keys import Key
-from policies.kinds.authn.refused import MAX_REFUSED
+from policies.kinds.authn.refused import MAX_REFUSED, digest_of
 from policies.request import Request
 from tests.support.tokens import PRIVATE, PUBLIC, provider
 
@@ -178,6 +179,16 @@ def test_what_is_remembered_ends_with_its_token_and_is_bounded() -> None:
     assert len(rules._kept) == 1 and MAX_KEPT <= 4096
 
 
+def test_who_shows_many_tokens_has_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no token itself is kept."""
+    monkeypatch.setattr(decide, "MAX_KEPT", 3)
+    rules = compiled()
+    tokens = [signed({"jti": str(n)}) for n in range(5)]
+    assert all(counts(token, rules) for token in tokens)
+    assert list(rules._kept) == [digest_of(token) for token in tokens[2:]]
+    assert counts(tokens[2], rules) and next(iter(rules._kept)) == digest_of(tokens[2]), "what is known is not verified"
+
+
 def test_what_did_not_count_is_not_verified_again_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """And says the same; what another moment answers otherwise is asked again."""
     verified = list[str]()
@@ -212,7 +223,7 @@ def test_rubbish_forgets_nothing_that_is_good_and_fills_nothing() -> None:
     for n in range(10_000):
         assert not counts(f"{HEAD}.{PAYLOAD}.{n:04}" if n % 2 else f"rubbish{n}", rules)
         assert len(rules._refused) <= MAX_REFUSED
-    assert list(rules._kept) == [GOOD]
+    assert list(rules._kept) == [digest_of(GOOD)]
 
 
 def test_keys_are_rotated_by_having_both_for_a_while() -> None:
