@@ -90,14 +90,14 @@ class Following:
         self._note(self._first_line(update.revision, at), now)
 
     def _first_line(self, revision: int, at: float) -> Line:
-        convergence, standing = self._convergence, self._standing
-        agents, newest = convergence.agents, standing.newest()
+        convergence, (stand, newest) = self._convergence, self._standing.counted()
+        agents = convergence.agents
         behind = {host: convergence.acks.get(host, 0) for host in agents}
         lagging = {host: runs for host, runs in sorted(behind.items()) if runs < newest}
         counts = {
-            "policies": standing.count(Room.POLICIES),
-            "watched": standing.count(Room.AUDITS),
-            "instances": standing.count(Room.INSTANCES),
+            "policies": stand[Room.POLICIES],
+            "watched": stand[Room.AUDITS],
+            "instances": stand[Room.INSTANCES],
             "agents": len(agents),
         }
         text = (

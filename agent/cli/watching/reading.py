@@ -101,7 +101,7 @@ class Watching:
             if self._agents_changed:
                 self._agents_changed = False
                 try:
-                    self._judges.census = await take(self._store, self._mesh, *ROOMS)
+                    self._judges.know(await take(self._store, self._mesh, *ROOMS))
                 except Refused:
                     return  # the person may not read it: agents' own word has to do
                 except StoreError:

@@ -115,7 +115,7 @@ async def test_it_ends_in_time(capsys: pytest.CaptureFixture[str]) -> None:
             await trio.sleep(0.01)
         await store.put(KEYS.policy("retry", "pets"), json.dumps({"attempts": 2, "by": "a\x1b[2J\u202e\nb"}).encode())
     out, err = capsys.readouterr()
-    assert out.count("\n") == 1 and r"by a\x1b[2J\u202e\nb" in out and "watching" in err
+    assert out.count("policy  ") == 1 and r"by a\x1b[2J\u202e\nb" in out and "watching" in err
     assert "\x1b" not in out + err
     await store.aclose()
 
