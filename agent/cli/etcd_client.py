@@ -53,6 +53,8 @@ async def asked(options: Options, question: Callable[[Store], Awaitable[T]], kin
         where = ", ".join(options.etcd)
         reason = f"etcd cannot be asked at {where}: {error}; name it with --etcd or SHOAL_ETCD"
         raise Failure(reason, Exit.UNREACHABLE) from None
+    except BrokenPipeError:
+        raise  # whoever reads our answer has seen enough
     except (OSError, ValueError) as error:
         raise Failure(f"etcd: {error}", Exit.USAGE) from None
 

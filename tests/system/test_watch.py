@@ -103,7 +103,7 @@ def test_changes_and_how_they_come_into_force(mesh: Mesh) -> None:
     assert reached["after_s"] > 0 and not reached["refused"] and not reached["not_enforced"]
 
     mesh.etcdctl("put", f"/shoal/default/policies/route/{PETS}", '{"activ": "v1"}')
-    refused = watcher.one("in_force", "is refused")
+    refused = watcher.one("reached", "is refused")
     assert refused["refused"] == [f"route/{PETS}"]
     said = watcher.one("refused", "stays in force")
     assert said["refused"] == refused["revision"] and said["last_good"] == put["revision"]
@@ -141,7 +141,7 @@ def test_who_asks_for_what_is_not_there_is_told(mesh: Mesh) -> None:
     assert Watcher(mesh, "--once", "--for", "1s").ended() == 1
     alone = Watcher(mesh, "--once", "--for", "30s")
     mesh.etcdctl("put", f"/shoal/default/policies/retry/{PETS}", '{"attempts": 2}')
-    assert alone.ended() == 1 and alone.of("in_force", "no agent is alive")
+    assert alone.ended() == 1 and alone.of("reached", "no agent is alive")
     mesh.etcd.stop()
     assert mesh.shoal("--etcd-timeout", "1", "watch", check=False).returncode == 3
     for words in (

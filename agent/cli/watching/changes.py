@@ -6,6 +6,7 @@ What stood before is kept as records; of documents only a digest, to tell one th
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -72,14 +73,15 @@ class Standing:
         self._documents: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
 
-    def count(self, room: Room) -> int:
-        """How many keys of a room stand."""
-        return sum(1 for key in self._stands if _room(self._keys.parse(key)) is room)
-
-    def newest(self) -> int:
-        """The highest revision of what agents act on."""
-        found = (at for key, (at, _) in self._stands.items() if _room(self._keys.parse(key)) in ACTED_ON)
-        return max(found, default=0)
+    def counted(self) -> tuple[Counter[Room], int]:
+        """How many keys of each room stand, and the highest revision of what agents act on."""
+        counts, newest = Counter[Room](), 0
+        for key, (revision, _) in self._stands.items():
+            room = _room(self._keys.parse(key))
+            if room is not None:
+                counts[room] += 1
+                newest = max(newest, revision if room in ACTED_ON else 0)
+        return counts, newest
 
     def revision_of(self, document: str) -> int:
         """At which a document (`route/pets`, `audits/route/pets`) was put; 0: it does not stand."""

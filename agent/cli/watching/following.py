@@ -90,14 +90,14 @@ class Following:
         self._note(self._first_line(update.revision, at), now)
 
     def _first_line(self, revision: int, at: float) -> Line:
-        convergence, standing = self._convergence, self._standing
-        agents, newest = convergence.agents, standing.newest()
+        convergence, (stand, newest) = self._convergence, self._standing.counted()
+        agents = convergence.agents
         behind = {host: convergence.acks.get(host, 0) for host in agents}
         lagging = {host: runs for host, runs in sorted(behind.items()) if runs < newest}
         counts = {
-            "policies": standing.count(Room.POLICIES),
-            "watched": standing.count(Room.AUDITS),
-            "instances": standing.count(Room.INSTANCES),
+            "policies": stand[Room.POLICIES],
+            "watched": stand[Room.AUDITS],
+            "instances": stand[Room.INSTANCES],
             "agents": len(agents),
         }
         text = (
@@ -183,8 +183,9 @@ class Following:
         replaced = {put.key: now for put in puts if (now := self._standing.revision_of(put.key)) != put.revision}
         lacking = [put.not_enforced for put in puts if put.not_enforced and put.key not in refused]
         first, last = waited[0].first, waited[-1].last
+        in_force = bool(agents) and not refused and not lacking
         if self.ended is None:
-            self.ended = bool(agents) and not refused and not lacking
+            self.ended = in_force
         more = {
             "first": first,
             "changes": changes,
@@ -197,7 +198,7 @@ class Following:
             "not_enforced": lacking,
         }
         text = _reached_text(agents, after_s, _about(keys, changes), refused, replaced, lacking)
-        return Line(at, last, "in_force", text, more)
+        return Line(at, last, "in_force" if in_force else "reached", text, more)
 
     def _is_refused(self, put: Put) -> bool:
         return bool(put.refused) or self._standing.refused_at(put.key) == put.revision
@@ -233,12 +234,9 @@ def _reached_text(
     agents: int, after_s: float, about: str, refused: list[str], replaced: dict[str, int], lacking: list[str]
 ) -> str:
     if not agents:
-        return f"no agent is alive, so nobody runs it: {about}"
+        return f"nobody, for no agent is alive: {about}"
     everywhere = f"{agents} of {_hosts(agents)} after {after_s:.1f} s"
-    if refused:
-        text = f"has reached {everywhere}, and is refused: {named(refused)}"
-    else:
-        text = f"on {everywhere}: {about}"
+    text = f"{everywhere}, and is refused: {named(refused)}" if refused else f"on {everywhere}: {about}"
     if replaced:
         later = (f"{key} by revision {at}" if at else f"{key}, which was removed" for key, at in replaced.items())
         text += f"; replaced since: {named(list(later))}"

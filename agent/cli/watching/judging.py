@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from agent.cli.enforcing import Text, unable
 from agent.cli.watching.changes import Document
-from policies.catalogue import parse
+from policies.catalogue import KINDS, parse
 from policies.language.document import Invalid
 from policies.language.plain import Flaw, load
+from policies.vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from agent.cli.census import Census
@@ -18,17 +21,28 @@ class Judges:
     """Judges as this version's agents do; of others, by what they say that they know."""
 
     def __init__(self) -> None:
-        self.census: Census | None = None
-        """Of agents, their words and versions; None: nobody knows them."""
+        self._census: Census | None = None
+        """Of agents and their versions; None: all that say what they know know the same as we."""
+
+    def know(self, census: Census) -> None:
+        """What agents know, whose word of it was read. Of those that all know the same as we no document is asked."""
+        ours = _text({kind.name: msgspec.to_builtins(vocabulary(kind.name)) for kind in KINDS})
+        told = (version for host, version in census.versions.items() if host in census.agents)
+        differ = any(version.lacks or _text(version.kinds) != ours for version in told)
+        self._census = census if differ else None
 
     def judge(self, kind: str, pattern: str, text: bytes, aside: bool) -> Document:
         """A document that was put; `aside`: under `audits/`."""
         found = parse(kind, pattern, text)
-        lacking = unable(self.census, [Text(kind, pattern, text, aside)]) if self.census is not None else []
+        lacking = unable(self._census, [Text(kind, pattern, text, aside)]) if self._census is not None else []
         not_enforced = "; ".join(map(str, lacking))
         if isinstance(found, Invalid):
             return Document(*_said(text), aside, "" if not_enforced else f"{found.path}: {found.reason}", not_enforced)
         return Document(found.by, found.reason, aside or found.mode == "audit", "", not_enforced)
+
+
+def _text(kinds: dict[str, dict[str, Any]]) -> bytes:
+    return msgspec.json.encode(kinds, order="sorted")
 
 
 def _said(text: bytes) -> tuple[str, str]:

@@ -8,7 +8,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-What = Literal["policy", "instance", "health", "agent", "mesh", "refused", "in_force", "lagging", "left_out", "etcd"]
+What = Literal[
+    "policy", "instance", "health", "agent", "mesh", "refused", "in_force", "reached", "lagging", "left_out", "etcd"
+]
+"""`reached`: all live agents have it, and not all of it is in force."""
 MOST_TEXT: Final = 300
 MOST_NAMED: Final = 5
 """Names in a line for people."""

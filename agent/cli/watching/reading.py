@@ -54,8 +54,7 @@ class Watching:
                 nursery.start_soon(self._mirror.run)
                 nursery.start_soon(self._look_at_versions)
                 try:
-                    with trio.move_on_after(for_s or math.inf):
-                        await self._tell(once=once)
+                    await self._tell(once, trio.current_time() + (for_s or math.inf))
                     await self._print(all_of_it=True)
                 except (Failure, BrokenPipeError, KeyboardInterrupt) as error:
                     failed.append(error)
@@ -72,8 +71,9 @@ class Watching:
         self._agents_changed |= any(change.key.startswith(self._agents) for change in update.changes)
         self._following.hear(update, time.time(), time.monotonic())
 
-    async def _tell(self, *, once: bool) -> None:
-        while not (once and self._following.ended is not None):
+    async def _tell(self, once: bool, until: float) -> None:
+        """No line is cut off in the middle by the end of time."""
+        while trio.current_time() < until and not (once and self._following.ended is not None):
             self._note_absence(self._mirror.state)
             await self._print()
             await trio.sleep(LOOK_S)
@@ -93,7 +93,7 @@ class Watching:
     async def _print(self, *, all_of_it: bool = False) -> None:
         lines = self._following.take(time.time(), time.monotonic(), all_of_it=all_of_it)
         if lines:
-            await trio.to_thread.run_sync(_printed, self._printer, lines, abandon_on_cancel=not all_of_it)
+            await trio.to_thread.run_sync(_printed, self._printer, lines, abandon_on_cancel=True)
 
     async def _look_at_versions(self) -> None:
         """What agents know is no part of what is watched: it is read when agents have come, and only then."""
@@ -101,7 +101,7 @@ class Watching:
             if self._agents_changed:
                 self._agents_changed = False
                 try:
-                    self._judges.census = await take(self._store, self._mesh, *ROOMS)
+                    self._judges.know(await take(self._store, self._mesh, *ROOMS))
                 except Refused:
                     return  # the person may not read it: agents' own word has to do
                 except StoreError:

@@ -105,7 +105,7 @@ def test_a_document_that_is_refused_is_not_in_force() -> None:
     watcher.acks(a=99, b=99)
     texts = watcher.texts()
     assert texts[0].startswith("policy: route/pets.production was put; it is refused: $: no field 'activ'")
-    assert texts[1] == "in_force: has reached 2 of 2 hosts after 0.0 s, and is refused: route/pets.production"
+    assert texts[1] == "reached: 2 of 2 hosts after 0.0 s, and is refused: route/pets.production"
     assert watcher.following.ended is False
 
     watcher = Watcher()
@@ -184,7 +184,7 @@ def test_agents_come_and_go() -> None:
     ]
     assert "c has not said what it runs" in watcher.texts(1.0)[0]
     watcher.hear((KEYS.agent("c"), None))
-    assert "no agent is alive, so nobody runs it" in watcher.texts(0.1)[1] and watcher.following.ended is False
+    assert "reached: nobody, for no agent is alive" in watcher.texts(0.1)[1] and watcher.following.ended is False
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,11 @@ def test_what_an_agent_of_another_version_does_not_know_is_told() -> None:
     following.hear(Update(10, [Change(KEYS.agent("a"), encode(agent()), 9)], True), AT, 0.0)
     following.hear(Update(11, [Change(ROUTE, b"{}", 11)], False), AT, 0.0)
     following.hear(Update(12, [Change(KEYS.ack("a"), encode(Ack(revision=11)), 12)], False), AT, 0.5)
-    texts = [line.text for line in following.take(AT, 2.0)]
-    assert texts[-1] == "on 1 of 1 host after 0.5 s: route/pets.production; it is not enforced by web-3 (0.1)"
+    line = following.take(AT, 2.0)[-1]
+    assert (
+        line.what == "reached"
+        and line.text == "on 1 of 1 host after 0.5 s: route/pets.production; it is not enforced by web-3 (0.1)"
+    )
     assert following.ended is False
 
 
