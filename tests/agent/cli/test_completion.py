@@ -62,7 +62,7 @@ def complete(shell: str, line: str, etcd: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("shoal policy get r", ["ratelimit", "route", "retry"]),
+        ("shoal policy get r", ["ratelimit", "route", "retry", "rego"]),
         ("shoal policy schema sh", ["shed", "shadow"]),
         ("shoal policy check --kind bal", ["balance"]),
         ("shoal stat", ["status"]),

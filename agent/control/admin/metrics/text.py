@@ -51,10 +51,11 @@ class Writer:
         return sampled
 
     def write(self, family: Family, samples: Iterable[tuple[Sequence[str], float]]) -> None:
-        """All of one: the values of its labels, and the number."""
-        name, labels, add = self.begin(family), family.labels, self._lines.append
+        """All of one: the values of its labels, and the number. Labels are told in the order of their names."""
+        name, labels, add = self.begin(family), sorted(family.labels), self._lines.append
+        order = [family.labels.index(label) for label in labels]
         for values, number in samples:
-            add(f"{name}{labelled(labels, values)} {number_of(number)}\n")
+            add(f"{name}{labelled(labels, [values[place] for place in order])} {number_of(float(number))}\n")
 
     def add(self, lines: str) -> None:
         """Lines that somebody has made himself."""

@@ -66,7 +66,7 @@ class RequestsQuery(types.Query, frozen=True, kw_only=True):
     failed: Annotated[bool, Meta(description="Only those that have a flag, or were answered with 5xx")] = False
     last: Annotated[int, Meta(ge=0, le=1000, description="So many that were recorded lately; 0: that end now")] = 0
     wait_s: Annotated[float, Meta(ge=0, le=MOST_WAIT_S, description="For how long to wait for the first one")] = 0.0
-    next: Annotated[str, Meta(max_length=262_144, description="Of the answer before")] = ""
+    next: Annotated[str, Meta(max_length=49_152, description="Of the answer before")] = ""
     scope: types.Scope = "mesh"
 
 

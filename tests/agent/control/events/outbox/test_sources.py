@@ -114,7 +114,7 @@ def test_who_alone_can_tell() -> None:
     anybody = {name for name, host in about.items() if not host}
     assert anybody == {
         *("instance.registered", "instance.gone", "service.down", "service.recovered", "agent.lost", "agent.joined"),
-        *("policy.refused", "policy.held", "policy.changed", "hook.digest"),
+        *("policy.refused", "policy.held", "policy.changed", "hook.digest", "scale.advised"),
     }
     assert set(about.values()) == {"", "web-1"}
     assert speaker_of(msgspec.structs.replace(ill(), subject="instances/pets.production/a")) == "", "by its old name"
