@@ -112,7 +112,23 @@ def continue_by(request: RequestHead, said: bytes) -> None:
             request.special = [f for f in request.fields if f.code]
             request.wires = [f.wire for f in request.fields if f.code < REBUILT]
             break
-    request.fields.append(Field(b"traceparent", said, b"", CONTINUED))
+    field = Field(b"traceparent", said, b"", CONTINUED)
+    request.fields.append(field)
+    request.special.append(field)
+
+
+def said_by(request: RequestHead) -> bytes:
+    """The traceparent that a request has, or was given here; empty without a valid one. Most requests have none, and
+    few have other fields that mean anything: nothing else is looked through."""
+    for field in request.special:
+        if field.code == TRACEPARENT or field.code == CONTINUED:
+            return field.value if is_traceparent(field.value) else b""
+    return b""
+
+
+def is_sampled(value: bytes) -> bool:
+    """Whether a traceparent says that its trace is kept."""
+    return bool(int(value[53:55], 16) & SAMPLED)
 
 
 def traceparent(trace: bytes, span: bytes, flags: int) -> bytes:

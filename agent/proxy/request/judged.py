@@ -268,13 +268,14 @@ class Judged(Relay):
         logging = None
         taken = True
         if plan is not None and service is not None:
-            chance = chance_of(trace or self.request_id)
             flagged = self.flag != ""
             logging = plan.logging
             if logging is not None:
+                chance = chance_of(trace or self.request_id)
                 taken = logging.takes(self.status, flagged, duration_s, request.target, chance)
             watched = plan.watched.logging if plan.watched is not None else None
             if watched is not None and plan.watched is not None:
+                chance = chance_of(trace or self.request_id)
                 would = watched.takes(self.status, flagged, duration_s, request.target, chance)
                 key = plan.watched.policies["log"].key
                 service.stats.note_audit("log", key, RECORDED[taken], RECORDED[would])
