@@ -41,6 +41,7 @@ from scripts.benchmark.load import answers, saturate
 from scripts.benchmark.peer import Proxy
 from scripts.benchmark.processes import wait_until
 from scripts.benchmark.run import Run
+from scripts.benchmark.turns import Turns
 
 TOKENS: Final = 20_000
 """More than any cache of them keeps."""
@@ -73,21 +74,11 @@ class Row(msgspec.Struct, frozen=True):
     opa: bool = False
 
 
-class Cost(msgspec.Struct, frozen=True):
+class Cost(Turns, frozen=True):
     """Of a row, over all rounds."""
 
-    name: str
-    off_us: list[float] = []
-    on_us: list[float] = []
-    off_p99_us: list[int] = []
-    on_p99_us: list[int] = []
-    opa_us: list[float] = []
+    opa_us: list[float] = msgspec.field(default_factory=list)
     """Of the OPA's own process, a request; nothing where none is asked."""
-
-    @property
-    def more_us(self) -> list[float]:
-        """A request, round by round."""
-        return [on - off for off, on in zip(self.off_us, self.on_us, strict=True)]
 
     @property
     def p99_ratio(self) -> list[float]:

@@ -32,6 +32,7 @@ from scripts.benchmark.load import answers, saturate
 from scripts.benchmark.peer import Proxy
 from scripts.benchmark.processes import running, wait_until
 from scripts.benchmark.run import Run
+from scripts.benchmark.turns import Turns
 
 TRACES: Final[dict[str, dict[str, Any]]] = {
     "traces, none": {"share": 0, "errors": False},
@@ -49,19 +50,8 @@ ROUNDS_OF_T: Final = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 10: 2.26, 20: 2.09}
 """Student's t for 95%, by how many rounds there are at least."""
 
 
-class Cost(msgspec.Struct, frozen=True):
+class Cost(Turns, frozen=True):
     """Of a row, over all rounds."""
-
-    name: str
-    off_us: list[float] = []
-    on_us: list[float] = []
-    off_p99_us: list[int] = []
-    on_p99_us: list[int] = []
-
-    @property
-    def more_us(self) -> list[float]:
-        """A request, round by round."""
-        return [on - off for off, on in zip(self.off_us, self.on_us, strict=True)]
 
     @property
     def interval_us(self) -> tuple[float, float]:

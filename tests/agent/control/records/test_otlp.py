@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import ssl
-import subprocess
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +15,6 @@ from typing import Any
 import h11
 import httpx
 import pytest
-import rotel
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,8 +31,8 @@ from agent.control.records.reading import Line
 from agent.control.records.records import Records
 from agent.control.records.waiting import KINDS
 from agent.settings.file import parse
-from registry.etcd.server import free_port
 from tests.support import web_pki
+from tests.support.collecting import RealCollector, real_collector
 
 RECORD = b'{"time":1764201600.25,"n":%d}\n'
 
@@ -298,32 +295,15 @@ async def test_a_header_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def real(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """Rotel, which prints what it takes; its port and its output."""
-    port, output = free_port(), tmp_path / "rotel.log"
-    program = Path(rotel.__file__).parent / "rotel-agent"
-    argv = [str(program), "start", "--otlp-http-endpoint", f"127.0.0.1:{port}", "--exporter", "blackhole"]
-    argv += ["--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}"]
-    argv += ["--debug-log", "logs", "--debug-log-verbosity", "detailed"]
-    with open(output, "wb") as file:
-        process = subprocess.Popen(argv, stdout=file, stderr=file, cwd=tmp_path)
-        try:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                try:
-                    httpx.get(f"http://127.0.0.1:{port}/", timeout=1)
-                    break
-                except httpx.HTTPError:
-                    time.sleep(0.05)
-            yield port, output
-        finally:
-            process.kill()
-            process.wait()
+def real(tmp_path: Path) -> Iterator[RealCollector]:
+    """Rotel, which prints what it takes."""
+    with real_collector(tmp_path, "logs") as running:
+        yield running
 
 
-async def test_a_real_collector_takes_what_we_send(real: tuple[int, Path]) -> None:
+async def test_a_real_collector_takes_what_we_send(real: RealCollector) -> None:
     """All of it, and shows it as what it was; and garbage it does not take, so that it is no collector of anything."""
-    port, output = real
+    port, output = real.port, real.output
     garbage = httpx.post(
         f"http://127.0.0.1:{port}/v1/logs", content=b"\xff" * 10, headers={"content-type": "application/x-protobuf"}
     )
