@@ -237,9 +237,9 @@ def _around(
 
 
 def _places(registrar: Registrar) -> dict[Identity, Address]:
-    """Where instances of this host listen, as far as they are on it."""
+    """Where instances of this host listen, as far as they are on it; named as the mesh names them."""
     places = {who: Address(local.record.address, local.record.port) for who, local in registrar.local.items()}
-    return {who: place for who, place in places.items() if is_here(place.host)}
+    return {registrar.published.named(who): place for who, place in places.items() if is_here(place.host)}
 
 
 def _record(records: Records, event: Event) -> None:

@@ -34,11 +34,15 @@ class Proxy(msgspec.Struct, frozen=True):
     roles: Callable[[], dict[int, str]] | None = None
     """What each process of the tree is for, where that is worth telling apart."""
 
+    def role_of(self) -> dict[int, str]:
+        """The role of each process; empty when the peer has no roles."""
+        return dict(self.roles()) if self.roles is not None else {}
+
     def by_role(self, costs: dict[int, float]) -> dict[str, float]:
         """Costs per process summed per role; empty when the peer has no roles."""
-        if self.roles is None:
+        names = self.role_of()
+        if not names:
             return {}
-        names = self.roles()
         summed: dict[str, float] = {}
         for pid, cost in costs.items():
             role = names.get(pid, "other")

@@ -29,7 +29,7 @@ from policies.kinds.tls.document import Origin, TlsPolicy
 from policies.language.document import Document, Invalid
 from policies.language.names import candidates
 from registry.keys import Keys
-from registry.records import LastGood
+from registry.records import LastGood, encode
 from registry.store import Change
 
 Place: TypeAlias = tuple[str, str]
@@ -360,6 +360,8 @@ class InForce:
             for pattern, policy in by_pattern.items():
                 text, revision = standing(policy)
                 yield keys.policy(kind, pattern), text, revision
+                if policy.written is not None and (kind, pattern) in self.refused:  # what it was made of may be gone
+                    yield keys.last_good(kind, pattern), encode(_good(policy)), 0
 
     def unknown(self) -> Mapping[Place, Refused]:
         """Refused policies whose last good state is not known."""
@@ -390,7 +392,7 @@ class InForce:
     def _should_say(self, kind: str, pattern: str) -> LastGood | None:
         policy = self.policies.get(kind, {}).get(pattern)
         if policy is not None:
-            return LastGood(revision=policy.revision, document=policy.text.decode("utf-8", "replace"))
+            return _good(policy)
         refused = self.refused.get((kind, pattern))
         if refused is not None and refused.last_good == 0 and refused.created:
             return LastGood(revision=refused.created)
@@ -401,6 +403,10 @@ def standing(policy: Policy) -> tuple[bytes, int]:
     """What makes it be in force, and its revision: what stands in etcd, where that is what is."""
     written = policy.written
     return (policy.text, policy.revision) if written is None else (written.value or b"", written.revision)
+
+
+def _good(policy: Policy) -> LastGood:
+    return LastGood(revision=policy.revision, document=policy.text.decode("utf-8", "replace"))
 
 
 def _says_less(standing: Standing, should: LastGood) -> bool:

@@ -163,6 +163,9 @@ def test_a_deleted_bundle_opens_nothing() -> None:
     for table in (old, etcd.agent(), etcd.agent(list(old.saved()))):
         assert enforced(table) == GOOD
         assert "policies/rego/groups is not there" in table.refused["authz", "lamps"].reason
+        alone = Table(KEYS, "here")  # as after a restart without etcd
+        alone.apply([Change(*item) for item in table.saved()], 1)
+        assert enforced(alone) == GOOD
     fresh = Etcd()
     fresh.keys = {key: stands for key, stands in nobody_wrote.items() if key != GROUPS}
     assert "policies/rego/groups is not there" in enforced(fresh.agent())
