@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from scripts.benchmark import mesh
 from scripts.benchmark.processes import Program, free_ports, running, wait_until
 
 
@@ -124,3 +125,11 @@ def running_agent(
         if wait:
             wait_until(f"agent {host}", agent.ready, program)
         yield agent
+
+
+def swap(agent: Agent, url: str, puts: dict[str, bytes | None]) -> None:
+    """Put or delete; returns when the workers run it, and when what there is to do once, such as to write down which
+    document was good, is done: it is no cost of requests."""
+    revision = mesh.change_all(url, puts)
+    wait_until("the policy", lambda: all(w["revision"] >= revision for w in agent.state()["workers"]), agent.program)
+    agent.program.rest()

@@ -33,7 +33,7 @@ from rich.table import Table
 from registry.etcd.server import free_port
 from registry.keys import Keys
 from scripts.benchmark import mesh, traffic
-from scripts.benchmark.agents import Agent, running_agent
+from scripts.benchmark.agents import Agent, running_agent, swap
 from scripts.benchmark.cpu import WARM_S, measure_once
 from scripts.benchmark.etcd import serving_etcd
 from scripts.benchmark.goal import Goal
@@ -156,7 +156,7 @@ def measure(run: Run) -> Result:
 
 def _once(run: Run, agent: Agent, proxy: Proxy, url: str, keys: Keys, row: Row, cost: Cost, opa: Opa) -> None:
     off = measure_once(run, proxy, run.seconds(6, 2))
-    _swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(found) for kind, found in row.documents.items()})
+    swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(found) for kind, found in row.documents.items()})
     if row.requests in ("usual", "new path"):  # Rego is compiled by then, and its evaluator there
         wait_until("it passes", lambda: answers(agent.outbound), agent.program)
     saturate(proxy.port, WARM_S, run.workdir, run.load_cpus)
@@ -164,7 +164,7 @@ def _once(run: Run, agent: Agent, proxy: Proxy, url: str, keys: Keys, row: Row, 
     on = measure_once(run, proxy, run.seconds(6, 2))
     if row.opa:
         cost.opa_us.append((opa.cpu_s() - before) / on.requests * 1e6)
-    _swap(agent, url, {keys.policy(kind, traffic.HOST): None for kind in row.documents})
+    swap(agent, url, {keys.policy(kind, traffic.HOST): None for kind in row.documents})
     cost.off_us.append(off.cpu_us)
     cost.on_us.append(on.cpu_us)
     cost.off_p99_us.append(off.p99_us)
@@ -175,7 +175,7 @@ def _beside(run: Run, agent: Agent, proxy: Proxy, url: str, keys: Keys, cost: Co
     """The same requests to a service that is judged by nobody; off: nobody asks about the other one."""
     off = saturate(proxy.port, run.seconds(6, 2), run.workdir, run.load_cpus)
     bomb = {"rego": {"modules": {"bomb.rego": BOMB}, "reads": ["path"]}}
-    _swap(agent, url, {keys.policy("authz", traffic.STREAM_HOST): mesh.as_json(bomb)})
+    swap(agent, url, {keys.policy("authz", traffic.STREAM_HOST): mesh.as_json(bomb)})
     over = threading.Event()
     thread = threading.Thread(target=_ask_for_ever, args=(agent.outbound, over))
     thread.start()
@@ -184,7 +184,7 @@ def _beside(run: Run, agent: Agent, proxy: Proxy, url: str, keys: Keys, cost: Co
     finally:
         over.set()
         thread.join()
-    _swap(agent, url, {keys.policy("authz", traffic.STREAM_HOST): None})
+    swap(agent, url, {keys.policy("authz", traffic.STREAM_HOST): None})
     cost.off_us.append(1e6 / off.rate)
     cost.on_us.append(1e6 / on.rate)
     cost.off_p99_us.append(off.p99_us)
@@ -196,12 +196,6 @@ def _ask_for_ever(port: int, over: threading.Event) -> None:
     while not over.wait(1 / HOSTILE_PER_S):
         number += 1
         answers(port, traffic.STREAM_HOST, f"/{number}")
-
-
-def _swap(agent: Agent, url: str, puts: dict[str, bytes | None]) -> None:
-    """Put or delete, and wait until the worker runs it."""
-    revision = mesh.change_all(url, puts)
-    wait_until("the policy", lambda: all(w["revision"] >= revision for w in agent.state()["workers"]), agent.program)
 
 
 # Requests.

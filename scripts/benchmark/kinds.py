@@ -20,7 +20,7 @@ from rich.table import Table
 from registry.etcd.server import free_port
 from registry.keys import Keys
 from scripts.benchmark import mesh, traffic, villain
-from scripts.benchmark.agents import Agent, running_agent
+from scripts.benchmark.agents import running_agent, swap
 from scripts.benchmark.cpu import WARM_S, measure_once
 from scripts.benchmark.etcd import serving_etcd
 from scripts.benchmark.goal import Goal
@@ -104,14 +104,14 @@ def measure(run: Run) -> Result:
             for number in range(1, run.rounds + 1):
                 for name, (kind, document) in wanted.items():
                     off = measure_once(run, proxy, run.seconds(6, 2))
-                    _swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(document)})
+                    swap(agent, url, {keys.policy(kind, traffic.HOST): mesh.as_json(document)})
                     on = measure_once(run, proxy, run.seconds(6, 2))
                     found[name].without_us.append(off.cpu_us)
                     found[name].without_p99_us.append(off.p99_us)
                     found[name].with_us.append(on.cpu_us)
                     found[name].with_p99_us.append(on.p99_us)
                     before = mesh.as_json(base[kind]) if kind in base else None
-                    _swap(agent, url, {keys.policy(kind, traffic.HOST): before})
+                    swap(agent, url, {keys.policy(kind, traffic.HOST): before})
                     run.say(f"kinds {number}/{run.rounds} {name}: {on.cpu_us - off.cpu_us:+.1f} us")
     return Result(list(found.values()))
 
@@ -123,12 +123,6 @@ def _villains(run: Run) -> Iterator[dict[str, int]]:
     argv = [sys.executable, "-m", "scripts.benchmark.villain", *map(str, ports.values())]
     with running("villain", argv, run.workdir / "villain.log", cpus=run.load_cpus):
         yield ports
-
-
-def _swap(agent: Agent, url: str, puts: dict[str, bytes | None]) -> None:
-    """Put or delete, and wait until the worker runs it."""
-    revision = mesh.change_all(url, puts)
-    wait_until("the policy", lambda: all(w["revision"] >= revision for w in agent.state()["workers"]), agent.program)
 
 
 def goals(result: Result) -> list[Goal]:

@@ -22,6 +22,11 @@ from registry.etcd.server import free_port
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 STOP_S = 15.0
 START_S = 20.0
+REST_S = 2.5
+"""Longer than an agent waits before it tells others what it has learnt."""
+MOST_REST_S = 15.0
+IDLE = 0.04
+"""Of one core."""
 
 
 class Failed(Exception):
@@ -47,6 +52,16 @@ class Program:
     def cpu_s(self) -> dict[int, float]:
         """User and system time of each process of the tree so far, in seconds."""
         return {pid: seconds for pid in self.tree() if (seconds := cpu_s(pid)) is not None}
+
+    def rest(self) -> None:
+        """Return when it has been idle for REST_S, or after MOST_REST_S: nothing of it is then left to be done."""
+        deadline = time.monotonic() + MOST_REST_S
+        since, used_s = time.monotonic(), sum(self.cpu_s().values())
+        while (now := time.monotonic()) < min(deadline, since + REST_S):
+            time.sleep(REST_S / 10)
+            more_s = sum(self.cpu_s().values())
+            if more_s - used_s > IDLE * REST_S:
+                since, used_s = now, more_s
 
     def rss_bytes(self) -> dict[int, int]:
         """Resident memory of each process of the tree."""

@@ -102,7 +102,7 @@ def _worker(rng: random.Random) -> Worker:
         for edge in range(EDGES):
             key = (edge % 2 == 0, f"caller-{edge}.production", f"rules[{edge % 3}]", f"v{edge % 2}", f"host-{edge}")
             for _ in range(200):
-                signals.observe(key, 200, rng.lognormvariate(-4, 1.5))
+                signals.observe(key, 200, rng.lognormvariate(-4, 1.5), 5.0)
             signals.remember(key, f"{rng.getrandbits(128):032x}", 0.02, time.time())
     return worker
 
@@ -125,7 +125,7 @@ def _observe_us() -> float:
     gc.collect()
     began = time.process_time()
     for _ in range(count):
-        signals.observe((first, caller, route, version, peer), 200, 0.0123)
+        signals.observe((first, caller, route, version, peer), 200, 0.0123, 5.0)
     took_s = time.process_time() - began
     began = time.process_time()
     for _ in range(count):

@@ -24,7 +24,7 @@ from rich.table import Table
 from registry.etcd.server import free_port
 from registry.keys import Keys
 from scripts.benchmark import mesh, traffic
-from scripts.benchmark.agents import Agent, running_agent
+from scripts.benchmark.agents import Agent, running_agent, swap
 from scripts.benchmark.cpu import WARM_S, measure_once
 from scripts.benchmark.etcd import serving_etcd
 from scripts.benchmark.goal import Goal
@@ -141,19 +141,13 @@ def _traced(
     """What measures with a document in force, and takes it away again."""
 
     def measured() -> tuple[float, int]:
-        _swap(agent, url, {key: mesh.as_json(document)})
+        swap(agent, url, {key: mesh.as_json(document)})
         try:
             return _once(run, proxy)
         finally:
-            _swap(agent, url, {key: None})
+            swap(agent, url, {key: None})
 
     return measured
-
-
-def _swap(agent: Agent, url: str, puts: dict[str, bytes | None]) -> None:
-    """Put or delete, and wait until the worker runs it."""
-    revision = mesh.change_all(url, puts)
-    wait_until("the policy", lambda: all(w["revision"] >= revision for w in agent.state()["workers"]), agent.program)
 
 
 @contextmanager

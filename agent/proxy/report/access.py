@@ -25,6 +25,9 @@ from policies.kinds.log.decide import REDACTED, Compiled
 
 RING: Final = 65536
 
+MOST_RULES: Final = 4096
+MAX_NOTE: Final = 120
+"""Of what one policy or try has to say."""
 MAX_USER_AGENT: Final = 256
 MAX_HEADER: Final = 256
 MAX_LINE: Final = 2048
@@ -53,6 +56,7 @@ class Recorder:
         self._rows: deque[Row] = deque()
         self.epoch = time.time() - time.monotonic()
         """What makes Unix time of the monotonic clock's."""
+        self._rules: dict[str, str] = {}
         self._encode = msgspec.json.Encoder().encode_lines
 
     def keep(self, kept: bool) -> None:
@@ -65,6 +69,15 @@ class Recorder:
         known = {follow.id: follow for follow in self._follows}
         self._follows = [known.get(id) or Follow(id, wanted) for id, wanted in filters.items()]
         self.wanted = self._kept or bool(filters)
+
+    def of_rule(self, rule: str) -> str:
+        """What is said of a request that took it."""
+        found = self._rules.get(rule)
+        if found is None:
+            if len(self._rules) >= MOST_RULES:  # of documents that are gone
+                self._rules.clear()
+            found = self._rules[rule] = f"route: {rule}"[:MAX_NOTE]
+        return found
 
     def record(self, row: Row, taken: bool = True) -> None:
         """A request ended. `taken`: no document leaves it out. Called only where it is wanted."""

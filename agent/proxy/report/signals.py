@@ -29,6 +29,8 @@ MOST_IN_ALL: Final = 10_000
 """Of a worker: 4 to 20 MB."""
 MOST_EXEMPLARS: Final = 100
 """Of one service."""
+EXEMPLAR_S: Final = 1.0
+"""For so long one counts for all of its bucket: who scrapes sees no more."""
 MAX_WORD: Final = 256
 """Of what names an edge; no service's name is longer."""
 OTHERS: Final = "others"
@@ -51,13 +53,17 @@ class Room:
 class Edge:
     """What was seen of it."""
 
-    __slots__ = ("buckets", "duration_s", "requests")
+    __slots__ = ("buckets", "duration_s", "requests", "seen", "since")
 
     def __init__(self) -> None:
         self.requests = [0, 0, 0, 0, 0, 0]
         """By class of status: index 2 is 2xx. Index 0: the client went away before an answer."""
         self.buckets = [0] * (len(BOUNDS_S) + 1)
         self.duration_s = 0.0
+        self.seen = 0
+        """Of which buckets there is an exemplar of the last moments, a bit each ..."""
+        self.since = 0.0
+        """... and since when that counts."""
 
 
 class Signals:
@@ -74,20 +80,29 @@ class Signals:
         """Requests that were counted as others'."""
         self._room = room if room is not None else Room()
 
-    def observe(self, key: Key, status: int, duration_s: float) -> None:
-        """A request that ended with a status (0: none), after so long."""
+    def observe(self, key: Key, status: int, duration_s: float, now: float) -> bool:
+        """A request that ended with a status (0: none), after so long. `now`: seconds, of a clock that only goes
+        forward. Returns whether there is no exemplar yet of its bucket and of this second."""
         edge = self.edges.get(key)
         if edge is None:
             edge = self._edge(key)
+        bucket: int = bisect_left(BOUNDS_S, duration_s)
         edge.requests[status // 100] += 1
-        edge.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
+        edge.buckets[bucket] += 1
         edge.duration_s += duration_s
+        if now - edge.since >= EXEMPLAR_S:
+            edge.since, edge.seen = now, 0
+        return not edge.seen >> bucket & 1
 
     def remember(self, key: Key, trace: str, duration_s: float, ended_at: float) -> None:
         """An observed request is one of a sampled trace."""
         if key not in self.edges:
             key = _FOLDED[key[0]]
-        place = key, bisect_left(BOUNDS_S, duration_s)
+        bucket: int = bisect_left(BOUNDS_S, duration_s)
+        edge = self.edges.get(key)
+        if edge is not None:
+            edge.seen |= 1 << bucket
+        place = key, bucket
         exemplars = self.exemplars
         if len(exemplars) >= MOST_EXEMPLARS and place not in exemplars:
             del exemplars[next(iter(exemplars))]

@@ -133,7 +133,8 @@ class Ending(Traced):
             endpoint.version if endpoint is not None else "",
             peer,
         )
-        signals.observe(key, self.status, duration_s)
+        if not signals.observe(key, self.status, duration_s, self.reactor.now):
+            return
         trace = self.trace
         id = sampled_trace(self.request) if trace is None else trace.trace if trace.sampled else b""
         if id:

@@ -126,6 +126,9 @@ class Hands(Subject):
     def note_verdict(self, kind: str, what: str) -> None:
         """A phase had something to say: for its record, if it has one."""
 
+    def note_rule(self, rule: str) -> None:
+        """A route was taken: for its record."""
+
     def carry_out(self, verdict: Verdict) -> bool:
         """Do what a phase says; whether the request goes on."""
         raise NotImplementedError

@@ -23,7 +23,7 @@ from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
 from agent.proxy.messages.origin import trace_id
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Consult, Refuse, Verdict
-from agent.proxy.report.access import MAX_HEADER, MAX_USER_AGENT, chance_of
+from agent.proxy.report.access import MAX_HEADER, MAX_NOTE, MAX_USER_AGENT, chance_of
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
@@ -36,7 +36,6 @@ from policies.kinds.outlier import ejector
 
 MOST_NOTES: Final = 16
 """Of what phases said, and of tries that failed, in one record."""
-MAX_NOTE: Final = 120
 RECORDED: Final = {True: "recorded", False: "left out"}
 HIDDEN: Final = REDACTED.encode()
 OUTCOMES: Final = {
@@ -248,6 +247,13 @@ class Judged(Relay):
 
     # Its line in the access log.
 
+    def note_rule(self, rule: str) -> None:
+        """A route was taken: what most requests have to say, made once a rule."""
+        if self._verdicts is None:
+            self._verdicts = [self.runtime.recorder.of_rule(rule)]
+        else:
+            self.note_verdict("route", rule)
+
     def note_verdict(self, kind: str, what: str) -> None:
         """A phase had something to say."""
         if self._verdicts is None:
@@ -285,6 +291,8 @@ class Judged(Relay):
             name = field.name
             if name == b"user-agent":
                 user_agent = field.value[:MAX_USER_AGENT]
+                if logging is None:
+                    break
             if logging is not None and name in logging.headers:
                 if headers is None:
                     headers = []

@@ -74,7 +74,7 @@ class Walk(Known):
         if isinstance(verdict, Decision):
             self.rule = verdict.rule
             if self.runtime.recorder.wanted:
-                self.note_verdict("route", verdict.rule)
+                self.note_rule(verdict.rule)
             return self._follow(verdict.action)
         if isinstance(verdict, Refuse):
             self.let_go()

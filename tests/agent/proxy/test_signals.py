@@ -133,6 +133,17 @@ def test_exemplars_are_of_sampled_traces(said: str, kept: bool) -> None:
         assert [(each[:5], each[6]) for each in found] == ([([True, "", "", "v1", ""], TRACE)] if kept else [])
 
 
+def test_one_exemplar_a_second_counts_for_a_bucket() -> None:
+    """Whoever scrapes sees no more, and a request pays for none that nobody sees."""
+    made = Signals()
+    assert made.observe(KEY, 200, 0.1, 5.0)
+    assert made.observe(KEY, 200, 0.1, 5.1), "that one was of no sampled trace"
+    made.remember(KEY, TRACE, 0.1, 1_700_000_000.0)
+    assert (
+        not made.observe(KEY, 200, 0.1, 5.9) and made.observe(KEY, 200, 0.4, 5.9) and made.observe(KEY, 200, 0.1, 6.0)
+    )
+
+
 @pytest.mark.parametrize(
     ("document", "flags", "kept"),
     [
@@ -157,7 +168,7 @@ def test_exemplars_are_bounded() -> None:
     for number in range(3 * MOST_EXEMPLARS):
         key: Key = (True, f"s{number}", "", "", "")
         for trace in ("one", "two"):
-            made.observe(key, 200, 0.1)
+            made.observe(key, 200, 0.1, 5.0)
             made.remember(key, trace, 0.1, float(number))
     told = made.exemplars_frame()
     assert len(told) == MOST_EXEMPLARS and {each[6] for each in told} == {"two"} and told[-1][1] == "s299"
@@ -166,10 +177,10 @@ def test_exemplars_are_bounded() -> None:
 def test_a_million_callers_hosts_and_paths() -> None:
     """Bounded, whatever is invented; nothing is lost of the sum; those that were there go on being told apart."""
     made = Signals()
-    made.observe(KEY, 200, 0.01)
+    made.observe(KEY, 200, 0.01, 5.0)
     for number in range(1_000_000):
-        made.observe((number % 2 == 0, f"caller-{number}", "", "v1", f"host-{number % 7919}"), 200, 0.01)
-    made.observe(KEY, 200, 0.01)
+        made.observe((number % 2 == 0, f"caller-{number}", "", "v1", f"host-{number % 7919}"), 200, 0.01, 5.0)
+    made.observe(KEY, 200, 0.01, 5.0)
     assert len(made.edges) == MOST_EDGES + 2
     assert sum(made.requests) == sum(made.buckets) == 1_000_002
     assert made.edges[KEY].requests[2] == 2
@@ -180,8 +191,8 @@ def test_a_million_callers_hosts_and_paths() -> None:
 
 def test_long_words_are_nobodys_names() -> None:
     made = Signals()
-    made.observe((True, "x" * (MAX_WORD + 1), "", "", ""), 200, 0.01)
-    made.observe((True, "x" * MAX_WORD, "", "", ""), 200, 0.01)
+    made.observe((True, "x" * (MAX_WORD + 1), "", "", ""), 200, 0.01, 5.0)
+    made.observe((True, "x" * MAX_WORD, "", "", ""), 200, 0.01, 5.0)
     assert [key[1] for key in made.edges] == ["others", "x" * MAX_WORD] and made.folded == 1
 
 
@@ -190,13 +201,13 @@ def test_services_share_the_room() -> None:
     room = Room(10)
     one, other = Signals(room), Signals(room)
     for number in range(20):
-        one.observe((True, f"{number}", "", "", ""), 200, 0.1)
+        one.observe((True, f"{number}", "", "", ""), 200, 0.1, 5.0)
     assert len(one.edges) == 11
-    other.observe(KEY, 200, 0.1)
+    other.observe(KEY, 200, 0.1, 5.0)
     assert list(other.edges) == [(True, *OTHERS)]
     one.leave()
-    other.observe(KEY, 200, 0.1)
-    one.observe(KEY, 200, 0.1)
+    other.observe(KEY, 200, 0.1, 5.0)
+    one.observe(KEY, 200, 0.1, 5.0)
     assert KEY in other.edges and room.taken == 2
 
 
@@ -261,7 +272,7 @@ def test_portions_are_bounded_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("a.x", "b.x", "c.x"):
             play.put(name, service=name)
             for number in range(2 if name != "b.x" else 9):
-                play.worker.table.services[name].stats.signals.observe((True, f"{number}", "", "", ""), 200, 0.1)
+                play.worker.table.services[name].stats.signals.observe((True, f"{number}", "", "", ""), 200, 0.1, 5.0)
         told: list[list[str]] = []
         after: str | None = ""
         while after is not None:
@@ -275,7 +286,7 @@ def test_portions_are_bounded_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_counted_twice_or_never(ended: list[tuple[bool, int, int, float]]) -> None:
     made = Signals(Room(6))
     for first, caller, status, duration_s in ended:
-        made.observe((first, f"{caller}", "", "", ""), status, duration_s)
+        made.observe((first, f"{caller}", "", "", ""), status, duration_s, 5.0)
     assert sum(made.requests) == sum(made.buckets) == len(ended)
     assert made.duration_s == pytest.approx(sum(duration_s for *_, duration_s in ended))
     firsts = sum(sum(edge.requests) for key, edge in made.edges.items() if key[0])
