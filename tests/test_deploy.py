@@ -225,7 +225,7 @@ def service() -> Iterator[int]:
 
 
 def register(port: int) -> None:
-    told = ask(runtime_directory() / "agent.sock", "POST", "/instances", {"service": "pets", "port": port})
+    told = ask(runtime_directory() / "agent.sock", "POST", "/api/v1/instances", {"service": "pets", "port": port})
     assert told.status == 200, told.body
 
 

@@ -63,18 +63,22 @@ class Admin:
 
         return self._of_version_1(lambda: self.post(f"{API}/explain", request), before)
 
-    def audit(self, what: str, asked: dict[str, Any]) -> dict[str, Any]:
+    def audit(self, what: str, asked: dict[str, Any]) -> Any:
         """`query`, `verify` or `erase`, as POST /api/v1/audit takes it."""
+        return self.post(f"{API}/audit/{what}", asked)
+
+    def instance(self, method: str, path: str, value: Any = None) -> dict[str, Any]:
+        """What is asked about instances of this host: `path` is the API's, below /api/v1."""
         return self._of_version_1(
-            lambda: self.post(f"{API}/audit/{what}", asked), lambda: self.post(f"/audit/{what}", asked)
+            lambda: self._ask(method, f"{API}{path}", value), lambda: self._ask(method, path, value)
         )
 
     def _of_version_1(self, ask: Callable[[], Any], before: Callable[[], Any]) -> dict[str, Any]:
-        """What the API answers; of an agent of the version before, which has none, what it had instead."""
+        """What the API answers; of an agent of the version before, which has none, or not this, what it had instead."""
         try:
             told = ask()
         except Refused as refused:
-            if refused.status != http.HTTPStatus.NOT_FOUND:
+            if refused.status not in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.METHOD_NOT_ALLOWED):
                 raise
             told = before()
         if not isinstance(told, dict):
@@ -87,12 +91,6 @@ class Admin:
 
     def post(self, path: str, value: Any) -> Any:
         return self._ask("POST", path, value)
-
-    def put(self, path: str, value: Any) -> Any:
-        return self._ask("PUT", path, value)
-
-    def delete(self, path: str) -> Any:
-        return self._ask("DELETE", path)
 
     def _ask(self, method: str, path: str, value: Any = None) -> Any:
         return _decoded(self._bytes(method, path, value))

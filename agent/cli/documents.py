@@ -62,6 +62,20 @@ def files_under(directory: Path) -> list[Path]:
     return found
 
 
+def siblings(paths: Iterable[Path]) -> list[Path]:
+    """Policy files that stand beside some, and are none of them, in a stable order; hidden ones are left out."""
+    files = [path for path in paths if str(path) != "-"]
+    given = {path.resolve() for path in files}
+    found: list[Path] = []
+    for directory in dict.fromkeys(path.parent for path in files):
+        try:
+            inside = sorted(directory.iterdir())
+        except OSError:
+            continue
+        found += [each for each in inside if each.suffix in SUFFIXES and not each.name.startswith(".")]
+    return [each for each in found if each.is_file() and each.resolve() not in given]
+
+
 def read(paths: Iterable[Path], kind: str = "", service: str = "") -> tuple[list[Source], list[Problem]]:
     """Every document in the files, `-` being stdin, and what is wrong with the files themselves.
 

@@ -1,15 +1,29 @@
 # mypyc: interpreted, because it looks at documents, and only for who asks about them
-"""Where a document names a claim: those of `match`, and what tells users apart."""
+"""Where a document names a claim: those of `match`, of conditions in CEL, and what tells users apart."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from policies.language.plain import below
+
+CEL_TEXT: Final = re.compile(r'[rR]?"(?:[^"\\\n]|\\.)*"|[rR]?\'(?:[^\'\\\n]|\\.)*\'')
+_CLAIMS: Final = re.compile(r"(?<![.\w])claims\b")
+
+
+def bare(condition: str) -> str:
+    """A condition in CEL with its texts taken out."""
+    return CEL_TEXT.sub('""', condition)
+
+
+def asks_claims(condition: str) -> bool:
+    """Whether it looks at claims of a token."""
+    return _CLAIMS.search(bare(condition)) is not None
 
 
 def claims_named(document: msgspec.Struct) -> list[str]:
@@ -32,6 +46,9 @@ def _found(value: Any, path: str) -> Iterator[str]:
             elif field == "claims" and isinstance(inner, Mapping):
                 for claim in inner:
                     yield below(path, field, claim)
+            elif field == "when" and isinstance(inner, str):
+                if asks_claims(inner):
+                    yield below(path, field)
             else:
                 yield from _found(inner, below(path, field))
     elif isinstance(value, tuple | list):

@@ -40,7 +40,7 @@ def ask(path: Path | str, method: str, target: str, value: Any = None) -> Told:
     try:
         body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
         try:
-            connection.request(method, target, body)
+            connection.request(method, target, body, {} if body is None else {"content-type": "application/json"})
         except BrokenPipeError:
             pass  # it has answered before it had read everything, such as to a path that is none
         answer = connection.getresponse()

@@ -112,7 +112,7 @@ class AgentProcess:
 
     def register(self, service: str, port: int, **more: Any) -> dict[str, Any]:
         """Register an instance."""
-        answer = ask(self.socket, "POST", "/instances", {"service": service, "port": port, **more})
+        answer = ask(self.socket, "POST", "/api/v1/instances", {"service": service, "port": port, **more})
         assert answer.status == 200, answer.body
         found: dict[str, Any] = answer.json
         return found

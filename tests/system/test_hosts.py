@@ -100,7 +100,7 @@ def test_what_only_shows_stays_on_its_host(network: Network) -> None:
         [*network.hosts.on(network.stranger), sys.executable, "-c", code], capture_output=True, text=True, timeout=20
     )
     assert done.returncode and "refused" in done.stderr
-    post = b"POST /instances HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    post = b"POST /api/v1/instances HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
     command = [*network.hosts.on(network.stranger), sys.executable, "-c", SAY]
     told = subprocess.run(
         [*command, network.alpha.address, str(network.alpha.admin)], input=post, capture_output=True, timeout=20

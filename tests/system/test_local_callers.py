@@ -129,8 +129,10 @@ def test_no_header_names_the_caller(house: House, headers: dict[str, str]) -> No
 def test_no_name_and_no_token_of_others(house: House) -> None:
     """Its name with no token, with a token of one's own, and, at the socket, with its very token."""
     body = {"service": "pets.staging", "id": "a", "port": free_port(), "health": {"ttl": "1h"}}
-    mine = as_user(ALICE, ask, str(house.agent.socket), "POST", "/instances", body).json["token"]
-    theirs = as_user(BOB, ask, str(house.agent.socket), "POST", "/instances", {**body, "service": PAYMENTS, "port": 1})
+    mine = as_user(ALICE, ask, str(house.agent.socket), "POST", "/api/v1/instances", body).json["token"]
+    theirs = as_user(
+        BOB, ask, str(house.agent.socket), "POST", "/api/v1/instances", {**body, "service": PAYMENTS, "port": 1}
+    )
     before, seen = house.refused(), house.reached()
     for token in ("", mine, "x" * 24):
         told = as_user(ALICE, calls, house.agent.outbound, {"Proxy-Authorization": basic(PAYMENTS, token)})
@@ -190,20 +192,20 @@ def test_no_agent_is_talked_into_it(house: House) -> None:
     """Its user may do everything: it dials no listener of its own, not out of the mesh, and not as an instance."""
     where = str(house.agent.socket)
     body: dict[str, Any] = {"service": "pets.staging", "id": "led", "port": free_port(), "health": {"ttl": "1h"}}
-    token = as_user(ALICE, ask, where, "POST", "/instances", body).json["token"]
+    token = as_user(ALICE, ask, where, "POST", "/api/v1/instances", body).json["token"]
     leads.to = house.port  # type: ignore[attr-defined]
     assert as_user(ALICE, leads, token, house.agent.outbound).startswith(b"HTTP/1.1 508")
-    told = as_user(ALICE, ask, where, "POST", "/instances", {**body, "id": "b", "port": house.port})
+    told = as_user(ALICE, ask, where, "POST", "/api/v1/instances", {**body, "id": "b", "port": house.port})
     assert told.status == 400 and b"callers' listener" in told.body
     checked = {**body, "id": "c", "health": {"http": {"path": "/", "port": house.port}}}
-    assert as_user(ALICE, ask, where, "POST", "/instances", checked).status == 400
+    assert as_user(ALICE, ask, where, "POST", "/api/v1/instances", checked).status == 400
 
 
 def test_nobody_registers_as_payments(house: House) -> None:
     """By its own name, by the old spelling of it, and by a pattern."""
     for service in (PAYMENTS, "payments/production", "PAYMENTS.production", "*.production"):
         body = {"service": service, "id": "mine", "port": free_port()}
-        assert as_user(ALICE, ask, str(house.agent.socket), "POST", "/instances", body).status in (400, 403)
+        assert as_user(ALICE, ask, str(house.agent.socket), "POST", "/api/v1/instances", body).status in (400, 403)
     assert not any(each["id"] == "mine" for each in house.agent.state()["local"])
 
 
@@ -280,7 +282,7 @@ def test_nobody_takes_the_port_of_a_stopped_instance(house: House) -> None:
     check = {"http": {"path": "/"}, "interval": "200ms"}
     with listening_as(BOB, port):
         body = {"service": PAYMENTS, "id": "raced", "port": port, "health": check}
-        assert as_user(BOB, ask, str(house.agent.socket), "POST", "/instances", body).status == 200
+        assert as_user(BOB, ask, str(house.agent.socket), "POST", "/api/v1/instances", body).status == 200
         until("asked", lambda: house.agent.ask(PAYMENTS).body == b"stolen")  # control knows it before workers do
     before = strangers(house.agent)
     with listening_as(ALICE, port):

@@ -20,7 +20,7 @@ pytestmark = needs_root
 RIGHTS = (
     f'operate = ["@77"]\nmax_instances = 3\n[local.services]\n"*.staging" = ["{ALICE}", "{BOB}"]\nmail = ["{BOB}"]\n'
 )
-ONE = "/instances/pets.staging/a"
+ONE = "/api/v1/instances/pets.staging/a"
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_user_is_the_services_that_it_may_be(agent: tuple[Mesh, AgentProcess])
     mesh, host = agent
     port, _ = mesh.service()
     body = {"service": "pets.staging", "id": "a", "port": port}
-    first = asks(ALICE, host, "POST", "/instances", body)
+    first = asks(ALICE, host, "POST", "/api/v1/instances", body)
     assert first.status == 200 and first.json["token"]
     for uid, wanted in (
         (NOBODY, body),
@@ -48,11 +48,11 @@ def test_a_user_is_the_services_that_it_may_be(agent: tuple[Mesh, AgentProcess])
         (ALICE, {**body, "service": "mail"}),
         (BOB, body),
     ):
-        refused = asks(uid, host, "POST", "/instances", wanted)
+        refused = asks(uid, host, "POST", "/api/v1/instances", wanted)
         assert refused.status == 403, refused.body
         assert first.json["token"] not in refused.body.decode()
-    assert "token" not in asks(ALICE, host, "POST", "/instances", body).json
-    second = asks(BOB, host, "POST", "/instances", {**body, "id": "b"})
+    assert "token" not in asks(ALICE, host, "POST", "/api/v1/instances", body).json
+    second = asks(BOB, host, "POST", "/api/v1/instances", {**body, "id": "b"})
     assert second.json["token"] not in ("", first.json["token"])
 
 
@@ -61,7 +61,7 @@ def test_nobody_takes_out_or_speaks_for_anothers(agent: tuple[Mesh, AgentProcess
     mesh, host = agent
     port, _ = mesh.service()
     body = {"service": "pets.staging", "id": "a", "port": port, "health": {"ttl": "1h"}}
-    assert asks(ALICE, host, "POST", "/instances", body).status == 200
+    assert asks(ALICE, host, "POST", "/api/v1/instances", body).status == 200
     for uid in (BOB, NOBODY):
         for method, target, value in (
             ("DELETE", ONE, None),
@@ -78,11 +78,15 @@ def test_nobody_takes_out_or_speaks_for_anothers(agent: tuple[Mesh, AgentProcess
 def test_what_operates_is_not_for_everybody(agent: tuple[Mesh, AgentProcess]) -> None:
     """Webhooks, events, and what services answered; the refusal says which setting says who may."""
     _, host = agent
-    for method, target in (("POST", "/hooks/test"), ("POST", "/events/1/replay"), ("GET", "/diff/pets")):
+    for method, target in (
+        ("POST", "/api/v1/hooks/test"),
+        ("POST", "/api/v1/events/1/replay"),
+        ("GET", "/api/v1/shadow/pets"),
+    ):
         refused = asks(ALICE, host, method, target, {})
-        assert refused.status == 403 and "local.operate" in refused.json["reason"]
+        assert refused.status == 403 and "local.operate" in refused.json["detail"]
         assert asks(ALICE, host, method, target, {}, groups=(77,)).status in (400, 404)
-    for target in ("/healthz", "/readyz", "/metrics", "/state", "/explain?url=http://pets/", "/api/v1/mesh"):
+    for target in ("/healthz", "/readyz", "/metrics", "/state", "/api/v1/network", "/api/v1/mesh"):
         assert asks(NOBODY, host, "GET", target).status == 200
 
 
@@ -90,9 +94,9 @@ def test_a_user_registers_so_many(agent: tuple[Mesh, AgentProcess]) -> None:
     """One user's programs do not fill the mesh; another's number is its own."""
     _, host = agent
     bodies = [{"service": f"s{number}.staging", "port": free_port(), "health": {"ttl": "1h"}} for number in range(4)]
-    answers = [asks(ALICE, host, "POST", "/instances", body).status for body in bodies]
+    answers = [asks(ALICE, host, "POST", "/api/v1/instances", body).status for body in bodies]
     assert answers == [200, 200, 200, 429]
-    assert asks(BOB, host, "POST", "/instances", bodies[3]).status == 200
+    assert asks(BOB, host, "POST", "/api/v1/instances", bodies[3]).status == 200
 
 
 def test_tokens_and_owners_survive_reloads_and_kills(agent: tuple[Mesh, AgentProcess]) -> None:
@@ -100,7 +104,7 @@ def test_tokens_and_owners_survive_reloads_and_kills(agent: tuple[Mesh, AgentPro
     mesh, host = agent
     port, _ = mesh.service()
     body = {"service": "pets.staging", "id": "a", "port": port}
-    token = asks(ALICE, host, "POST", "/instances", body).json["token"]
+    token = asks(ALICE, host, "POST", "/api/v1/instances", body).json["token"]
 
     def calls() -> bool:
         credentials = base64.b64encode(f"pets.staging:{token}".encode()).decode()

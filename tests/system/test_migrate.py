@@ -167,8 +167,10 @@ def test_ids_that_two_hosts_use(mesh: Mesh) -> None:
     assert refused.returncode == 1
     assert "cats.production/a (alpha, beta)" in refused.stderr
     assert settled(mesh, 4)
-    assert ask(alpha.socket, "DELETE", "/instances/cats.production/a@beta").status == 404, "that is another host's"
-    assert ask(alpha.socket, "DELETE", "/instances/cats.production/a@alpha").status == 200, (
+    assert ask(alpha.socket, "DELETE", "/api/v1/instances/cats.production/a@beta").status == 404, (
+        "that is another host's"
+    )
+    assert ask(alpha.socket, "DELETE", "/api/v1/instances/cats.production/a@alpha").status == 200, (
         "as `shoal instances` has it"
     )
     until("one is left", lambda: settled(mesh, 3))

@@ -24,7 +24,7 @@ from tests.support.mesh import AgentProcess, running_mesh, until
 from tests.system.test_identity import Operator, held, put
 from tests.system.test_people import PETS, Desk, crafted
 
-REPLAY = "/events/none/replay"
+REPLAY = "/api/v1/events/none/replay"
 """What takes the role operate, and answers 404 to who has it."""
 
 
@@ -94,27 +94,30 @@ def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
     ada = office.person("ada", tmp_path)
     oscar = office.person("oscar", tmp_path, "operate")
     until("ada", lambda: asked(office, ada)[0] == 200)
-    for path in ("/healthz", "/readyz", "/metrics", "/explain?url=http://pets.production/", *API):
+    for path in ("/healthz", "/readyz", "/metrics", *API):
         assert asked(office, ada, path=path)[0] == 200, path
     for method, path in (
         ("POST", REPLAY),
-        ("POST", "/instances"),
-        ("DELETE", f"/instances/{PETS}/x"),
-        ("POST", "/hooks/test"),
+        ("POST", "/api/v1/instances"),
+        ("DELETE", f"/api/v1/instances/{PETS}/x"),
+        ("POST", "/api/v1/hooks/test"),
     ):
         status, told = asked(office, ada, method, path)
         assert status == 403 and "ada has the role view, and this takes operate" in told, (method, path, told)
         assert "shoal person set ada --role operate" in told
     until("oscar", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
     connection = connected(office, oscar)
-    connection.request("POST", "/instances", json.dumps({"service": PETS, "port": 8080}), {"Host": "alpha"})
+    headers = {"Host": "alpha", "content-type": "application/json"}
+    connection.request("POST", "/api/v1/instances", json.dumps({"service": PETS, "port": 8080}), headers)
     got = connection.getresponse()
     registered = msgspec.json.decode(got.read())
     assert got.status == 200, registered
-    assert answer(connection, "DELETE", f"/instances/{PETS}/{registered['id']}")[0] == 200
+    assert answer(connection, "DELETE", f"/api/v1/instances/{PETS}/{registered['id']}")[0] == 200
     connection.close()
     log = logged(office.agent)
-    assert "a person asked for a change" in log and "oscar" in log and "POST /instances" in log and "DELETE" in log
+    assert (
+        "a person asked for a change" in log and "oscar" in log and "POST /api/v1/instances" in log and "DELETE" in log
+    )
 
 
 def test_a_role_counts_from_the_next_request_on(office: Office, tmp_path: Path) -> None:
@@ -275,7 +278,7 @@ def test_roles_hold_while_etcd_is_away(office: Office, tmp_path: Path) -> None:
     )
     office.mesh.etcd.stop()
     try:
-        assert asked(office, ada)[0] == 200 and asked(office, ada, "POST", "/hooks/test")[0] == 403
-        assert asked(office, oscar, "POST", "/diff/pets.production/reset")[0] == 404
+        assert asked(office, ada)[0] == 200 and asked(office, ada, "POST", "/api/v1/hooks/test")[0] == 403
+        assert asked(office, oscar, "POST", "/api/v1/shadow/pets.production/reset")[0] == 404
     finally:
         office.mesh.etcd.start()

@@ -77,7 +77,7 @@ def test_a_command_that_is_allowed_has_little_and_tells_little(mesh: Mesh, tmp_p
 def test_no_document_reaches_the_admin_port(mesh: Mesh) -> None:
     """A check with DELETE, an instance that is the admin port, an agent that says it is there: nobody is asked."""
     agent, port = started(mesh)
-    path = f"/instances/{SERVICE}/alpha-{port}"
+    path = f"/api/v1/instances/{SERVICE}/alpha-{port}"
     mesh.put("policies/health/*", {"http": {"port": agent.admin, "method": "DELETE", "path": path}, "interval": "50ms"})
     until("said", lambda: f"{agent.admin} is not the instance's own port" in health(mesh)["reason"])
     for id, more in (("a", {}), ("b", {"agent": "alpha"}), ("c", {"address": "::ffff:127.0.0.1"})):

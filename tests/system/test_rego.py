@@ -164,6 +164,7 @@ def test_bundles_count_with_the_document_that_names_them(mesh: Mesh) -> None:
     (directory / "lamps.json").write_text(json.dumps({"kind": "authz", "service": LAMPS, **main}))
     missing = mesh.shoal("apply", str(directory), check=False)
     assert missing.returncode and "$.rego.bundles[0]: policies/rego/groups is not there" in missing.stderr
+    assert missing.stderr.count("lamps.json:$.rego.bundles[0]") == 1
     (directory / "groups.json").write_text(json.dumps({"kind": "rego", "service": "groups", **groups}))
     mesh.shoal("apply", str(directory), "--wait")
     assert (asked(near, **shop), asked(near, **web), asked(near)) == (200, 200, 403)
@@ -171,6 +172,17 @@ def test_bundles_count_with_the_document_that_names_them(mesh: Mesh) -> None:
     assert "rego (with groups/groups.rego): data.shoal.allow is" in explained
     mesh.put("policies/rego/groups", {**groups, "data": {"readers": [], "boss": "web.production"}})
     assert (asked(near, **shop), asked(near, **web)) == (403, 200)
+
+    # Said beforehand: of a file by what stands in etcd, and of a bundle by what names it.
+    alone = mesh.folder / "alone"
+    alone.mkdir()
+    bad = rego("allow if data.groups.staff", "allow if groups.nothing(1)", bundles=["groups"])
+    (alone / "lamps.json").write_text(json.dumps({"kind": "authz", "service": LAMPS, **bad}))
+    done = mesh.shoal("policy", "check", str(alone / "lamps.json"), check=False)
+    assert done.returncode == 1 and 'lamps.json:$.rego.modules["lamps.rego"]' in done.stderr
+    kept = mesh.shoal("policy", "rm", "rego", "groups", check=False)
+    assert kept.returncode == 1 and f"rego/groups is named by authz/{LAMPS}: without it" in kept.stderr
+    assert mesh.etcdctl("get", "/shoal/default/policies/rego/groups")
 
     # Broken, it replaces nothing, for an agent that comes anew either.
     broken = {**groups, "modules": {"groups.rego": "package groups\nstaff if nobody.knows(this)"}}
@@ -187,7 +199,8 @@ def test_bundles_count_with_the_document_that_names_them(mesh: Mesh) -> None:
         assert (asked(fresh, **own), asked(fresh)) == (200, 403)
 
     # Gone, too; and after a restart without etcd.
-    mesh.etcdctl("del", "/shoal/default/policies/rego/groups")
+    gone = mesh.shoal("policy", "rm", "rego", "groups", "--force").stderr
+    assert f"warning: rego/groups is named by authz/{LAMPS}" in gone and "removed rego/groups" in gone
     until("refused", lambda: any("is not there" in each["reason"] for each in far.state()["refused"]))
     assert (asked(near, **shop), asked(near, **web)) == (403, 200)
     mesh.etcd.stop()

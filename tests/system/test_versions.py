@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.local import ask
 from tests.support.mesh import DIRECT, ROOT, AgentProcess, Mesh, Traffic, running_mesh, until
 
 BEFORE = "4ebcfaf"
@@ -185,7 +186,7 @@ def test_commands_name_hosts_of_the_version_before(mesh: Mesh, tree: Path, tmp_p
         )
     mesh.instance(old)
     until("known", lambda: new.state()["services"][PETS]["endpoints"])
-    told = json.loads(new.text(f"/explain?url={PETS}/"))
+    told = ask(new.socket, "POST", "/api/v1/explain", {"url": f"{PETS}/"}).json
     assert told["endpoint"]["via"] == "old"
     assert told["decisions"][-1]["reason"].startswith(
         "the agent on old was not heard: it answers 404: nothing is known"

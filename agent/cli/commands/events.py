@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from agent.cli.agent_client import API
 from agent.cli.completion import patterns, services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
@@ -55,7 +56,7 @@ def replay(
     Example:  shoal events replay 9f86d081884c7d65-local-4
     """
     options: Options = context.obj
-    told = options.admin.post(f"/events/{quote(id, safe='')}/replay", {})
+    told = options.admin.post(f"{API}/events/{quote(id, safe='')}/replay", {})
     if options.printer.json:
         options.printer.value(told)
     else:
@@ -76,7 +77,7 @@ def test(
     Example:  shoal hook test pets.production chat
     """
     options: Options = context.obj
-    told = options.admin.post("/hooks/test", {"service": service, "hook": name, "event": event})
+    told = options.admin.post(f"{API}/hooks/test", {"service": service, "hook": name, "event": event})
     if options.printer.json:
         options.printer.value(told)
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from registry.store import Store
 
 MAX_REASON = 1024
+MOST_NAMED = 5
 app = typer.Typer(no_args_is_help=True, help="Check, put, get and remove policies.")
 
 Files = Annotated[
@@ -50,6 +51,7 @@ def check_files(
 ) -> None:
     """Say what is wrong with documents, without asking etcd. Exit code 1 when something is.
 
+    Rego is compiled with the bundles that it names: of these files, else of those beside them, else of etcd.
     With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put:
     among them calls that `isolation` would cut off or `authz` deny, and hops that `strict` of tls would fail.
 
@@ -58,6 +60,8 @@ def check_files(
     printer = context.obj.printer
     sources, problems = read(files, kind, service)
     problems += check(sources)
+    if not problems:
+        problems += _with_bundles(context.obj, files, sources)
     if chain and not problems:
         problems += _along_chains(context.obj, sources)
     if printer.json:
@@ -129,8 +133,13 @@ def rm(
     service: PatternArgument,
     audit: AuditOption = False,
     wait: WaitOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Remove also a bundle of Rego that authz documents name.")
+    ] = False,
 ) -> None:
     """Remove a policy. Those that are less specific come into force again, or the defaults.
+
+    A bundle of Rego that authz documents name is not removed: they are named, and would be refused from then on.
 
     Example:  shoal policy rm route pets.production
     """
@@ -138,6 +147,11 @@ def rm(
     from agent.cli.etcd_client import ask
 
     options: Options = context.obj
+    if kind == "rego" and not audit and (named := _named_by(options, service)):
+        said = f"rego/{service} is named by {named}: without it agents refuse these, and deny where they never saw it"
+        if not force:
+            raise Failure(f"nothing was removed: {said}; put them without it first, or say --force")
+        options.printer.note(f"warning: {said}")
     name, revision = ask(options, lambda store: _remove(store, options.mesh, kind, service, audit=audit))
     options.printer.note(f"removed {name} at revision {revision}")
     if wait:
@@ -182,6 +196,48 @@ def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
     ]
     guards = [found for found in after(census, sources, ()) if found.id in ("isolated", NOT_READY)]
     return [*chains, *(Problem("mesh", found.where, f"{found.what}; {found.next}") for found in guards)]
+
+
+def _with_bundles(options: Options, files: Sequence[Path], sources: Sequence[Source]) -> list[Problem]:
+    """What agents will say of documents with the bundles that they name. Raises Failure."""
+    from agent.cli import bundles
+    from agent.cli.census import take
+    from agent.cli.etcd_client import ask
+
+    if not bundles.concerned(sources):
+        return []
+    beside, twice = bundles.around(files, sources)
+    if twice:
+        return twice
+    held: bundles.Texts = {}
+    if lacking := bundles.missing(sources, beside):
+        try:
+            census = ask(options, lambda store: take(store, options.mesh, "policies"))
+        except Failure as failure:
+            source, name = lacking[0]
+            where = f"{source.place} names the bundle {name}, which stands in no file here or beside it"
+            raise Failure(f"{where}, and {failure.message}", failure.code) from None
+        held = {at: each.text for at, each in census.policies.items()}
+    given = {(each.kind, each.service): each.text for each in sources if not each.watched}
+    held = {**held, **bundles.whole(beside, {**held, **given})}
+    return bundles.problems(held, sources, beside=beside)
+
+
+def _named_by(options: Options, service: str) -> str:
+    """Which documents name a bundle, for people; empty: none."""
+    from agent.cli.bundles import users
+    from agent.cli.census import take
+    from agent.cli.etcd_client import ask
+    from policies.language.names import parse_pattern
+
+    try:
+        name = parse_pattern(service)
+    except ValueError:
+        return ""  # a key that names nothing
+    census = ask(options, lambda store: take(store, options.mesh, "policies", "audits"))
+    rooms = (census.policies, census.audits)
+    found = users(name, *({at: each.text for at, each in room.items()} for room in rooms))
+    return ", ".join(found[:MOST_NAMED]) + (f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else "")
 
 
 def parsed_pattern(text: str) -> str:

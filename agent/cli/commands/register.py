@@ -93,12 +93,12 @@ def labels(pairs: list[str]) -> dict[str, str]:
 
 def registered(admin: Admin, body: dict[str, Any]) -> Registered:
     """Entrusts an instance to the agent. Raises Failure."""
-    return msgspec.convert(admin.post("/instances", body), Registered)
+    return msgspec.convert(admin.instance("POST", "/instances", body), Registered)
 
 
 def new_token(admin: Admin, service: str, id: str) -> Credentials:
     """Another token for an instance; the one before ends soon. Raises Failure."""
-    return msgspec.convert(admin.post(f"{_path(service, id)}/token", {}), Credentials)
+    return msgspec.convert(admin.instance("POST", f"{_path(service, id)}/token"), Credentials)
 
 
 def _path(service: str, id: str) -> str:
@@ -107,7 +107,7 @@ def _path(service: str, id: str) -> str:
 
 def deregistered(admin: Admin, service: str, id: str) -> Any:
     """Takes it away again. Raises Failure, also where there is no such instance."""
-    return admin.delete(_path(service, id))
+    return admin.instance("DELETE", _path(service, id))
 
 
 def register(

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from agent.cli.agent_client import Admin
+from agent.cli.agent_client import API, Admin
 from agent.cli.failure import Failure
 from agent.process.listening import Listener, at, network
 
@@ -111,7 +111,7 @@ def _told(admin: Admin) -> Network:
     if not admin.place.startswith("/"):
         return Network()  # not by a socket of this machine: its network's number is another machine's
     try:
-        return msgspec.convert(admin.get("/network"), Network)
+        return msgspec.convert(admin.get(f"{API}/network"), Network)
     except (Failure, msgspec.ValidationError):
         return Network()  # what is wrong with the agent is said where it is asked to register
 

@@ -3,41 +3,25 @@ for people of the mesh by their role."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from agent.control.admin.door import Answer, Door, guarded, refusal
-from agent.control.admin.events_api import EventsApi
+from agent.control.admin.door import Answer, Door, Handler, guarded, refusal
 from agent.control.admin.external_metrics import ExternalMetrics
-from agent.control.admin.instances_api import InstancesApi
 from agent.control.admin.metrics.page import MetricsPage
-from agent.control.admin.shadow_api import ShadowApi
 from agent.control.admin.state import state
 from agent.control.admin.v1.api import V1
 from agent.control.admin.v1.parts import targets
-from agent.control.admin.v1.parts.audit_logs import audit_logs
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
 from agent.control.parts import Parts
-from agent.control.traffic.explain import explain
-from agent.ports import Ports
-from agent.process.listening import network
-from agent.questions import Explain
 from agent.visible import visible
-
-
-def guarded_doors(parts: Parts) -> list[Door]:
-    """What is to be had on the socket only."""
-    here, events = parts.here, parts.events
-    return [
-        *InstancesApi(here, parts.registrar, parts.fleet, parts.others_run).doors(),
-        *audit_logs(parts).before(),
-        *ShadowApi(parts.traffic.shadow).doors(),
-        *EventsApi(events.outbox, events.delivery, here.store, here.keys).doors(),
-    ]
 
 
 def application(parts: Parts, page: MetricsPage) -> Starlette:
@@ -45,15 +29,19 @@ def application(parts: Parts, page: MetricsPage) -> Starlette:
     here = parts.here
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
     host = parts.settings.host
-    doors = [*Api(parts, page).doors(), *V1(parts).doors(), *guarded_doors(parts)]
-    doors += ExternalMetrics(here.store, here.keys).doors()
+    doors = [*Api(parts, page).doors(), *V1(parts).doors(), *ExternalMetrics(here.store, here.keys).doors()]
+    there: dict[str, dict[str, Handler]] = {}
+    for door in doors:
+        there.setdefault(door.path, {})[door.method] = guarded(door, here.rights, path, host, parts.audit.note)
     return Starlette(
-        routes=[
-            Route(door.path, guarded(door, here.rights, path, host, parts.audit.note), methods=[door.method])
-            for door in doors
-        ],
+        routes=[Route(path, partial(_by_method, handlers), methods=list(handlers)) for path, handlers in there.items()],
         exception_handlers={HTTPException: _no_such_thing},
     )
+
+
+async def _by_method(handlers: Mapping[str, Handler], request: Request) -> Response:
+    """One route a path, which says all its methods where another one is asked for. HEAD is GET without a body."""
+    return await handlers["GET" if request.method == "HEAD" else request.method](request)
 
 
 def metrics_application(parts: Parts, page: MetricsPage) -> Starlette:
@@ -89,7 +77,7 @@ async def _no_such_thing(request: Request, error: Exception) -> Response:
 
 
 class Api:
-    """The handlers."""
+    """The handlers of what is no part of the API on purpose: others say what it is called, or people look at it."""
 
     def __init__(self, parts: Parts, page: MetricsPage) -> None:
         self._parts = parts
@@ -102,14 +90,7 @@ class Api:
             Door("GET", "/readyz", self.ready, Right.LOOK),
             Door("GET", "/metrics", self.metrics, Right.LOOK),
             Door("GET", "/state", self.state, Right.LOOK),
-            Door("GET", "/explain", self.explain, Right.LOOK),
-            Door("GET", "/network", self.network, Right.LOOK),
         ]
-
-    async def network(self, _: Request) -> Response:
-        """Where this agent dials instances from, and which ports its host's firewall keeps for it: for `shoal run`."""
-        guarded = [[low, high] for low, high in Ports(self._parts.settings.guard.ports).ranges]
-        return Answer({"network": network(), "guarded": guarded})
 
     async def health(self, _: Request) -> Response:
         """The agent lives."""
@@ -132,21 +113,3 @@ class Api:
         fleet = self._parts.fleet
         failed = [each for told in await fleet.ask("handshakes") for each in told]
         return Answer(state(self._parts, workers, await fleet.metrics(), failed))
-
-    async def explain(self, request: Request) -> Response:
-        """Every decision that a request would meet."""
-        query = request.query_params
-        headers = [
-            [name.strip(), value.strip()] for name, _, value in (h.partition(":") for h in query.getlist("header"))
-        ]
-        asked = Explain(
-            query.get("url", ""),
-            query.get("method", "GET"),
-            query.get("as", ""),
-            headers,
-            address=query.get("from", ""),
-        )
-        told = await explain(self._parts.fleet, self._parts.peers, asked)
-        if told is None:
-            return refusal(503, "no worker is ready to be asked; see /readyz")
-        return Answer(told)

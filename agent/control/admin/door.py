@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -83,8 +83,11 @@ def visitor_of(request: Request) -> Visitor | None:
     return visitor
 
 
-Refuse = Callable[[int, str], Response]
-"""How somebody is told no: with what status, and why."""
+class Refuse(Protocol):
+    """How somebody is told no: with what status, and why."""
+
+    def __call__(self, status: int, reason: str, path: str = "$", /) -> Response:
+        """The answer. `path`: where in what was asked."""
 
 
 class Door(NamedTuple):
@@ -125,7 +128,8 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
         if door.right in (Right.OPERATE, Right.READ) and not rights.may_operate(peer):
             return refuse(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
         if door.right is Right.SERVE and (service := request.path_params.get("service")):
-            return may_not_be(rights, peer, service)
+            no = may_not_be(rights, peer, service)
+            return refuse(*no, "$.service") if no else None
         return None
 
     async def judged(request: Request) -> Response:
@@ -201,15 +205,15 @@ async def _drained(request: Request) -> None:
         pass  # too long: the connection is closed behind the answer
 
 
-def may_not_be(rights: Rights, peer: User, service: str) -> Response | None:
-    """An answer to somebody who may not be a service; None for one who may."""
+def may_not_be(rights: Rights, peer: User, service: str) -> tuple[int, str] | None:
+    """With what status, and why, somebody may not be a service; None for one who may."""
     try:
         service = parse_service(service)
     except ValueError as error:
-        return refusal(400, str(error), "$.service")
+        return 400, str(error)
     if rights.may_be(peer, service):
         return None
-    return refusal(403, f"{peer} may not be {service}; [local.services] in agent.toml says who may", "$.service")
+    return 403, f"{peer} may not be {service}; [local.services] in agent.toml says who may"
 
 
 def _without_port(host: str) -> str:

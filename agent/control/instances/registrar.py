@@ -144,12 +144,11 @@ class Registrar:
             return False
         return True
 
-    def register(self, raw: Any, peer: User, *, operates: bool) -> Registered:
+    def register(self, registration: Registration, peer: User, *, operates: bool) -> Registered:
         """Register an instance for a user; again is nothing new. Who operates may register what is not on this host.
 
         Raises Flaw that says what is wrong and where; NotYours and TooMany are Faults.
         """
-        registration = convert(raw, Registration)
         self._refuse_others(registration, peer, operates)
         self._refuse_foreign(identity_of(registration, self._settings.host))
         standing = self.local.get(identity_of(registration, self._settings.host))

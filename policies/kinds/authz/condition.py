@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any, Final
 
+from policies.language.claims import CEL_TEXT, asks_claims, bare
 from policies.language.plain import Flaw
 from policies.request import TOKEN, RequestView, query_parameter
 
@@ -25,7 +26,6 @@ MAX_LENGTH: Final = 1000
 MAX_CONDITIONS: Final = 50
 """Of a document: each costs a request that comes as far some ten microseconds."""
 _LIBRARY: Final = "cel_expr_python.cel"
-_STRING: Final = re.compile(r'[rR]?"(?:[^"\\\n]|\\.)*"|[rR]?\'(?:[^\'\\\n]|\\.)*\'')
 _LOOP: Final = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter|transformList|transformMap)\s*\(")
 _PATTERN: Final = re.compile(r"\bmatches\s*\(")
 _FIELD: Final = re.compile(r"\brequest\.(?:headers|query)\.([A-Za-z_][A-Za-z0-9_]*)")
@@ -35,26 +35,27 @@ _ERROR: Final = re.compile(r"ERROR: <input>:\d+:(\d+): ([^\n]*)")
 
 def parameters_in(text: str) -> list[str]:
     """The query parameters that a condition may look at."""
-    asks = _STRING.sub('""', text)
+    asks = bare(text)
     if "request.query" not in asks:
         return []
-    return [found[0].strip("rR")[1:-1] for found in _STRING.finditer(text)] + _FIELD.findall(text)
+    return [found[0].strip("rR")[1:-1] for found in CEL_TEXT.finditer(text)] + _FIELD.findall(text)
 
 
 class Condition:
     """One, ready to be asked."""
 
-    __slots__ = ("_expression", "_fails", "_headers", "_query")
+    __slots__ = ("_claims", "_expression", "_fails", "_headers", "_query")
 
     def __init__(self, text: str, *, fails: bool) -> None:
         """`fails`: what it says where it cannot be evaluated. Raises Flaw, which `check` would have."""
         self._expression = _compiled(text)
         self._fails = fails
-        names = [found[0].strip("rR")[1:-1] for found in _STRING.finditer(text)]
+        names = [found[0].strip("rR")[1:-1] for found in CEL_TEXT.finditer(text)]
         names += _FIELD.findall(text)
-        asks = _STRING.sub('""', text)
+        asks = bare(text)
         self._headers = [name for name in names if TOKEN.match(name)] if "request.headers" in asks else []
         self._query = parameters_in(text)
+        self._claims = asks_claims(text)
 
     def __call__(self, request: RequestView) -> bool:
         """Whether it holds."""
@@ -68,6 +69,7 @@ class Condition:
             "source.service": request.caller,
             "source.principal": request.principal,
             "source.address": request.vouched,
+            "claims": request.claimed() if self._claims else {},
         }
         try:
             said = self._expression.eval(data=data).value()
@@ -80,13 +82,13 @@ def check_condition(text: str, path: str) -> None:
     """Raises Flaw."""
     if len(text) > MAX_LENGTH:
         raise Flaw(path, f"{len(text)} characters; at most {MAX_LENGTH}")
-    bare = _STRING.sub('""', text)
-    if not text.isprintable() or "//" in bare or '"""' in text or "'''" in text or "`" in bare:
+    outside = bare(text)
+    if not text.isprintable() or "//" in outside or '"""' in text or "'''" in text or "`" in outside:
         raise Flaw(path, "a condition is one line, without comments and without texts in three quotes")
-    loop = _LOOP.search(bare)
+    loop = _LOOP.search(outside)
     if loop is not None:
         raise Flaw(path, f"{loop[1]}() is a loop, and a condition has none")
-    if _PATTERN.search(bare):
+    if _PATTERN.search(outside):
         raise Flaw(path, "matches(): regular expressions belong to match, where their cost is counted")
     header = _HEADER.search(text)
     if header is not None:
@@ -114,7 +116,7 @@ def _compiled(text: str) -> Any:
 def _environment() -> Any:
     cel = import_module(_LIBRARY)
     text, texts = cel.Type.STRING, cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
-    names = {"request.headers": texts, "request.query": texts}
+    names = {"request.headers": texts, "request.query": texts, "claims": texts}
     asked = ("request.method", "request.path", "source.service", "source.principal", "source.address")
     names |= dict.fromkeys(asked, text)
     return cel.NewEnv(variables=names)
@@ -125,5 +127,4 @@ def _said(error: str) -> str:
     if found is None:
         return f"no CEL: {error.partition(':')[2].strip()[:200] or error[:200]}"
     what = found[2].replace(" (in container '')", "")
-    hint = "; people's claims stand in match" if "'claims" in what else ""
-    return f"no CEL at character {found[1]}: {what[:200]}{hint}"
+    return f"no CEL at character {found[1]}: {what[:200]}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.agent_client import Admin, Refused
+from agent.cli.agent_client import API, Admin, Refused
 from agent.cli.failure import Failure
 
 
@@ -32,7 +32,7 @@ def answering(answers: dict[str, tuple[int, Any]]) -> Iterator[tuple[Admin, list
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -68,6 +68,22 @@ def test_an_agent_of_the_version_before_is_asked_as_before() -> None:
         "/api/v1/explain",
         "/explain?url=pets%2F&method=GET&as=shop&header=x-tier%3A+a+b",
     ]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_instances_are_registered_with_an_agent_of_the_version_before(status: int) -> None:
+    """It has no API, or shows instances there and takes none."""
+    with answering({f"{API}/instances": (status, {}), "/instances": (200, {"id": "a"})}) as (it, asked):
+        assert it.instance("POST", "/instances", {"port": 80}) == {"id": "a"}
+    assert asked == [("POST", f"{API}/instances", {"port": 80}), ("POST", "/instances", {"port": 80})]
+
+
+def test_what_is_refused_is_not_asked_for_again_by_another_name() -> None:
+    """Of an agent of this version."""
+    with answering({f"{API}/instances": (403, {"detail": "not yours", "path": "$.id"})}) as (it, asked):
+        with pytest.raises(Refused, match=r"\$\.id: not yours"):
+            it.instance("POST", "/instances", {"port": 80})
+        assert len(asked) == 1
 
 
 def test_an_agent_that_knows_no_claims_is_not_asked_without_them() -> None:

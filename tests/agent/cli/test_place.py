@@ -25,7 +25,7 @@ class Agent:
 
     def get(self, path: str) -> Any:
         if not self.told:
-            raise Failure("no GET /network here", Exit.NO)
+            raise Failure("no GET /api/v1/network here", Exit.NO)
         return self.told
 
 

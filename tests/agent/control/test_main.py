@@ -334,7 +334,10 @@ def stream(mesh: Mesh, agent: AgentProcess) -> int:
     """Register a service whose instance is this test; the port."""
     port = free_port()
     agent.register("stream", port, health={"ttl": "1h"})
-    assert ask(agent.socket, "PUT", f"/instances/stream/{agent.host}-{port}/health", {"healthy": True}).status == 200
+    assert (
+        ask(agent.socket, "PUT", f"/api/v1/instances/stream/{agent.host}-{port}/health", {"healthy": True}).status
+        == 200
+    )
     until("there", lambda: mesh.healthy(agent, "stream", port))
     return port
 
@@ -576,7 +579,7 @@ def test_a_port_for_metrics(mesh: Mesh) -> None:
             return int(sock.makefile("rb").readline().split()[1])
 
     assert (status("GET", "/metrics"), status("GET", "/readyz")) == (200, 200)
-    for method, target in (("GET", "/state"), ("GET", "/healthz"), ("GET", "/explain?url=http://pets/"), ("GET", "/")):
+    for method, target in (("GET", "/state"), ("GET", "/healthz"), ("GET", "/api/v1/network"), ("GET", "/")):
         assert status(method, target) == 404, target
     for method in ("POST", "PUT", "DELETE"):
         assert status(method, "/metrics") == 405, method

@@ -15,14 +15,18 @@ from agent.control.admin.door import Answer, Door
 from agent.control.admin.state import table_age_s
 from agent.control.admin.v1 import types, views
 from agent.control.admin.v1.agent_type import AgentState
+from agent.control.admin.v1.before import doors_before
 from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
-from agent.control.admin.v1.parts import targets
+from agent.control.admin.v1.parts import network, running, targets
 from agent.control.admin.v1.parts.audit_logs import audit_logs
+from agent.control.admin.v1.parts.comparing import Comparing
 from agent.control.admin.v1.parts.figures import FiguresApi
+from agent.control.admin.v1.parts.registering import Registering
 from agent.control.admin.v1.parts.requests import RequestsOperation
 from agent.control.admin.v1.parts.scale import ScaleApi
+from agent.control.admin.v1.parts.telling import telling
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.admin.v1.wide import Wide
 from agent.control.host.rights import Right
@@ -128,6 +132,7 @@ class V1:
                 self._agents,
             ),
             Operation(get, "/agent", "getOwnAgent", "This agent, by its own word", none, AgentState, self._own_state),
+            running.operation(parts.fleet),
             Operation(
                 get, "/agents/{host}", "getAgent", "An agent, by its own word", AgentQuery, AgentState, self._agent
             ),
@@ -146,15 +151,20 @@ class V1:
                 own.explain,
                 takes=types.Explain,
             ),
+            network.operation(parts.settings),
+            *Registering(parts).operations(),
+            *Comparing(parts.traffic.shadow).operations(),
+            *telling(parts).operations(),
             *audit_logs(parts).operations(),
         ]
         self._document = document(self.operations)
 
     def doors(self) -> list[Door]:
-        """Those of all operations."""
+        """Those of all operations, and the old ones of some."""
         return [
             Door("GET", f"{ROOT}{OPENAPI}", self._openapi, Right.LOOK, problem),
             *(operation.door() for operation in self.operations),
+            *doors_before(self.operations),
         ]
 
     async def _openapi(self, _: Request) -> Response:

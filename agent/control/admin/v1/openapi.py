@@ -11,6 +11,7 @@ import msgspec
 import agent
 from agent.control.admin.v1.operation import JSON, Operation
 from agent.control.admin.v1.problem import ROOT, Problem
+from agent.control.host.rights import Right
 
 _IN_PATH: Final = re.compile(r"{(\w+)}")
 REF: Final = "#/components/schemas/{name}"
@@ -19,14 +20,21 @@ PLACES: Final = {
     "host": "An agent, by its host's name",
     "kind": "A kind of policy, such as route",
     "pattern": "What a policy is put for: pets.production, *.production or *",
+    "id": "An instance of that service, or an event",
 }
 """What stands in paths."""
 DESCRIPTION: Final = (
-    "What an agent of Shoal knows and runs, and what all agents do (`scope=mesh`). Nothing here changes anything, but "
-    "that somebody is erased from audit logs. Served on the admin port for whoever is on the host, on the agent's own "
-    "socket, and on the people's port for who has logged in with a client certificate, by the role view or operate; "
-    "audit logs are for who operates, on the socket or the people's port. Requests of browsers (Origin) are refused."
+    "What an agent of Shoal knows and runs, what all agents do (`scope=mesh`), and what its users and operators have "
+    "it do. Served on the admin port for whoever is on the host, on the agent's own socket, where the kernel says who "
+    "asks, and on the people's port for who has logged in, by the role view or operate. Operations say who may; those "
+    "that say nothing are for all of them. Requests of browsers (Origin) are refused."
 )
+WHO: Final = {
+    Right.READ: "Not on the admin port: for users of the host who may operate the agent, and people with a role.",
+    Right.SERVE: "Not on the admin port: for users of the host who may be the service, who may do this to what they "
+    "registered themselves, and for who may operate.",
+    Right.OPERATE: "Not on the admin port: for users of the host who may operate the agent, and people with that role.",
+}
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
@@ -60,6 +68,8 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": [*_path_parameters(operation), *_query_parameters(schemas[operation.query.__name__])],
         "responses": _responses(operation),
     }
+    if operation.right in WHO:
+        found["description"] = WHO[operation.right]
     if operation.takes is not None:
         found["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(operation.takes)}}}
     return found
@@ -87,7 +97,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     refused = {"content": {"application/problem+json": {"schema": _ref(Problem)}}}
     said = {
         "400": "Something in it is not understood; `path` says where",
-        "403": "A browser asks, or somebody whose role does not give this",
+        "403": "A browser asks, or somebody who may not",
     }
     if _IN_PATH.search(operation.path):
         said["404"] = "There is no such thing"
@@ -96,6 +106,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
         said["415"] = "The body is not JSON"
     if operation.takes is not None or "{host}" in operation.path or "scope" in operation.query.__struct_fields__:
         said["503"] = "Who has to be asked does not answer"
+    said |= {str(status): words for status, words in operation.refuses}
     found: dict[str, Any] = {"200": {"description": "It", "content": {JSON: {"schema": _ref(operation.gives)}}}}
     if operation.method == "GET":
         found["200"]["headers"] = {"ETag": {"description": "Of what it says", "schema": {"type": "string"}}}

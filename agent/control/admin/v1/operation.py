@@ -13,6 +13,7 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.control.admin.door import Answer, Door, TooMuch, read_json
+from agent.control.admin.door import Answer, Door, Refuse, TooMuch, read_json, refusal
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.host.rights import Right
 from agent.visible import visible_json
@@ -76,30 +77,43 @@ class Operation(NamedTuple):
     """Who may."""
     bulk: bool = False
     """Whether its answers may be so long that they are written in a thread; they have no tag."""
+    refuses: tuple[tuple[int, str], ...] = ()
+    """Statuses that not every operation has, and what they say."""
 
     def door(self) -> Door:
         """For who may."""
-        return Door(self.method, f"{ROOT}{self.path}", self._answer, self.right, problem)
+        return Door(self.method, f"{ROOT}{self.path}", partial(self._answer, problem), self.right, problem)
 
-    async def _answer(self, request: Request) -> Response:
+    def door_before(self) -> Door:
+        """The same as it was asked for before there was an API: without its root, by a body that does not say that it
+        is JSON, and refused as all that is not of the API is."""
+        return Door(self.method, self.path, partial(self._answer, _refused_before), self.right, _refused_before)
+
+    async def _answer(self, refuse: Refuse, request: Request) -> Response:
         try:
-            asked = Asked(request.path_params, _query(request, self.query), await self._body(request), request)
-            told = await self.handle(asked)
+            query = _query(request, self.query)
+            body = await self._body(request, has_to_say_so=refuse is problem)
+            told = await self.handle(Asked(request.path_params, query, body, request))
         except Flaw as flaw:
-            return problem(413 if isinstance(flaw, TooMuch) else 400, flaw.reason, flaw.path)
+            return refuse(413 if isinstance(flaw, TooMuch) else 400, flaw.reason, flaw.path)
         except Trouble as trouble:
-            return problem(trouble.status, trouble.detail, trouble.path)
+            return refuse(trouble.status, trouble.detail, trouble.path)
         if self.bulk:
             return Response(await trio.to_thread.run_sync(_written, told), media_type=JSON)
         return _answered(request, told)
 
-    async def _body(self, request: Request) -> Any:
+    async def _body(self, request: Request, *, has_to_say_so: bool) -> Any:
         if self.takes is None:
             return None
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != JSON:
+        if has_to_say_so and kind != JSON:
             raise Trouble(415, f"the body is JSON, and has to say so: content-type: {JSON}")
         return convert(await read_json(request), self.takes)
+
+
+def _refused_before(status: int, reason: str, path: str = "$", /) -> Response:
+    """With the place in the words: they are all that a `shoal` of that time shows."""
+    return refusal(status, reason if path == "$" else f"{path}: {reason}", path)
 
 
 def read_query(told: Mapping[str, str], wanted: type[D]) -> D:

@@ -87,14 +87,14 @@ def test_a_program_is_ended_though_etcd_is_away(admin: HTTPServer, tmp_path: Pat
     assert lines[0] == f"shoal run: pets/one on port {port.read_text()}"
     assert lines[1].startswith("shoal run: nobody can be heard: etcd cannot be asked")
     assert len(lines) == 2
-    assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
+    assert admin.asked[-1] == ("DELETE", "/api/v1/instances/pets/one")  # type: ignore[attr-defined]
 
 
 def test_a_killed_program_tells_as_a_shell_would(admin: HTTPServer, tmp_path: Path) -> None:
     """128 and the number of the signal; and it is deregistered."""
     process = run(admin, tmp_path / "log", "/bin/sh", "-c", "kill -9 $$")
     assert process.wait(30) == 137
-    assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
+    assert admin.asked[-1] == ("DELETE", "/api/v1/instances/pets/one")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_a_program_that_cannot_be_started_ends_as_elsewhere(
     process = run(admin, tmp_path / "log", str(program))
     assert process.wait(30) == code
     assert f"cannot run '{program}': {said}" in (tmp_path / "log").read_text()
-    assert admin.asked[-1] == ("DELETE", "/instances/pets/one")  # type: ignore[attr-defined]
+    assert admin.asked[-1] == ("DELETE", "/api/v1/instances/pets/one")  # type: ignore[attr-defined]

@@ -15,8 +15,8 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.control.admin.api import guarded_doors
-from agent.control.host.rights import Right
+from agent.control.admin.v1 import before
+from agent.control.admin.v1.problem import ROOT as API
 from agent.control.host.sockets import Handover
 from agent.control.main import Control, Stop
 from agent.settings.file import parse
@@ -59,10 +59,11 @@ async def ask(place: int | Path, method: str, target: str, body: bytes = b"", **
         "host": f"127.0.0.1:{place}" if isinstance(place, int) else "localhost",
         "content-length": str(len(body)),
         "connection": "close",
-        **fields,
+        **({"content-type": "application/json"} if body else {}),
+        **{name.replace("_", "-"): value for name, value in fields.items()},
     }
     http = h11.Connection(h11.CLIENT)
-    request = h11.Request(method=method, target=target, headers=[(k.replace("_", "-"), v) for k, v in headers.items()])
+    request = h11.Request(method=method, target=target, headers=list(headers.items()))
     status, answer = 0, b""
     with trio.fail_after(60):
         opening = trio.open_tcp_stream("127.0.0.1", place) if isinstance(place, int) else trio.open_unix_socket(place)
@@ -104,7 +105,7 @@ class Running:
 
     async def register(self, **more: Any) -> Any:
         body = {"service": "pets", "id": "a", "address": "127.0.0.1", "port": self.upstream_port, **more}
-        answer = await self.ask("POST", "/instances", body)
+        answer = await self.ask("POST", f"{API}/instances", body)
         assert answer.status == 200, answer.body
         return answer.json
 
@@ -171,24 +172,26 @@ async def test_registering_and_leaving(agent: Running) -> None:
     (endpoint,) = state["services"]["pets"]["endpoints"]
     assert (endpoint["id"], endpoint["version"], endpoint["agent"]) == ("a@here", "v2", "here")
     assert state["local"][0]["metadata"] == {"tier": "free"}
-    gone = await agent.ask("DELETE", "/instances/pets/a")
+    gone = await agent.ask("DELETE", f"{API}/instances/pets/a")
     assert gone.json["revision"] > 0
     await agent.until("/state", lambda answer: not answer.json["services"]["pets"]["endpoints"])
-    assert (await agent.ask("DELETE", "/instances/pets/a")).status == 404
-    assert (await agent.ask("DELETE", "/instances/pets..x/a")).status == 400
+    assert (await agent.ask("DELETE", f"{API}/instances/pets/a")).status == 404
+    assert (await agent.ask("DELETE", f"{API}/instances/pets..x/a")).status == 400
 
 
 async def test_health_that_an_instance_tells(agent: Running) -> None:
     """TTL push: its word is in force in the workers; wrong bodies and unknown instances are told."""
     await agent.register(health={"ttl": "1h", "fall": 1})
-    assert (await agent.ask("PUT", "/instances/pets/a/health", {"healthy": True})).status == 200
+    assert (await agent.ask("PUT", f"{API}/instances/pets/a/health", {"healthy": True})).status == 200
     await agent.healthy()
-    said = await agent.ask("PUT", "/instances/pets/a/health", {"healthy": False, "reason": "full"})
+    said = await agent.ask("PUT", f"{API}/instances/pets/a/health", {"healthy": False, "reason": "full"})
     assert said.json == {"healthy": False}
     await agent.until("/state", lambda answer: not answer.json["services"]["pets"]["endpoints"][0]["healthy"])
-    assert (await agent.ask("PUT", "/instances/pets/b/health", {"healthy": True})).status == 404
-    wrong = await agent.ask("PUT", "/instances/pets/a/health", {"healthy": "yes"})
+    assert (await agent.ask("PUT", f"{API}/instances/pets/b/health", {"healthy": True})).status == 404
+    wrong = await agent.ask("PUT", f"{API}/instances/pets/a/health", {"healthy": "yes"})
     assert (wrong.status, wrong.json["path"]) == (400, "$.healthy")
+    long = {"healthy": False, "reason": "trace " * 9000}
+    assert (await agent.ask("PUT", f"{API}/instances/pets/a/health", long)).status == 200, "it is a word all the same"
 
 
 @pytest.mark.parametrize(
@@ -197,15 +200,17 @@ async def test_health_that_an_instance_tells(agent: Running) -> None:
         (b"{", 400, "$"),
         (b"\xff", 400, "$"),
         ({"service": "pets", "port": 70000}, 400, "$.port"),
-        ({"service": "pets", "prot": 80}, 400, "$"),
-        (b" " * 300_000, 400, "$"),
+        ({"service": "pets", "port": 80, "prot": 80}, 400, "$"),
+        ({"service": "pets", "port": 80, "renew_within": "soon"}, 400, "$.renew_within"),
+        ({"service": "pets..x", "port": 80}, 400, "$.service"),
+        (b" " * 300_000, 413, "$"),
     ],
 )
 async def test_a_wrong_registration_is_refused(agent: Running, body: Any, status: int, path: str) -> None:
     """JSON with the path and the reason."""
-    answer = await agent.ask("POST", "/instances", body)
+    answer = await agent.ask("POST", f"{API}/instances", body)
     assert (answer.status, answer.json["path"]) == (status, path)
-    assert answer.json["reason"]
+    assert answer.json["detail"]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +240,37 @@ async def test_what_is_not_there_is_told_in_json(agent: Running, method: str, ta
     assert (answer.status, answer.json["status"]) == (status, status)
 
 
+async def test_programs_that_began_before_the_agent_are_understood(agent: Running) -> None:
+    """Registered, renewed, heard and taken out by the paths of then, with bodies that do not say that they are JSON;
+    the words of an error have its place. What nobody is harmed by is not there any more."""
+    plain = {"content_type": "application/x-www-form-urlencoded"}
+    body = {"service": "pets", "id": "a", "address": "127.0.0.1", "port": agent.upstream_port, "health": {"ttl": "1h"}}
+    first = await agent.ask("POST", "/instances", {**body, "renew_within": "30s"}, **plain)
+    assert first.json["token"] and first.json["proxy"].startswith("http://pets:")
+    assert (await agent.ask("POST", "/instances", body, **plain)).json == {"service": "pets", "id": "a"}
+    assert (await agent.ask("PUT", "/instances/pets/a/health", {"healthy": True}, **plain)).json == {"healthy": True}
+    await agent.healthy()
+    assert (await agent.ask("POST", "/instances/pets/a/token", {}, **plain)).json["token"] != first.json["token"]
+    wrong = (await agent.ask("POST", "/instances", {**body, "port": 70000}, **plain)).json
+    assert (wrong["status"], wrong["path"]) == (400, "$.port") and wrong["reason"].startswith("$.port: ")
+    assert (await agent.ask("POST", f"{API}/instances", body, **plain)).status == 415
+    assert (await agent.ask(*BEFORE[1])).json["revision"] > 0
+    for method, target in (("GET", "/explain?url=pets/"), ("POST", "/audit/query"), ("GET", "/network")):
+        assert (await agent.ask(method, target)).status == 404, target
+
+
+async def test_services_as_workers_run_them(agent: Running) -> None:
+    """The same, typed and in one page with the agent's own state."""
+    await agent.register()
+    await agent.healthy()
+    told = (await agent.ask("GET", f"{API}/agent/services?service=pets")).json["services"]
+    page = (await agent.ask("GET", "/state?service=pets")).json["services"]
+    assert told.keys() == page.keys() == {"pets"}
+    assert told["pets"].keys() == page["pets"].keys()
+    assert told["pets"]["endpoints"][0].keys() == page["pets"]["endpoints"][0].keys()
+    assert (await agent.ask("GET", f"{API}/agent/services?service=nobody")).json == {"services": {}}
+
+
 async def test_metrics(agent: Running) -> None:
     """Prometheus' own parser reads the page: requests by status, latencies, and how the agent stands with etcd."""
     await agent.register()
@@ -257,11 +293,12 @@ async def test_explain(agent: Running) -> None:
     """Decisions and the endpoint, from a worker; what is no URL is told, not guessed."""
     await agent.register()
     await agent.healthy()
-    told = (await agent.ask("GET", "/explain?method=GET&url=http://pets/x&header=x-a:%201")).json
+    request = {"url": "http://pets/x", "headers": [{"name": "x-a", "value": "1"}]}
+    told = (await agent.ask("POST", f"{API}/explain", request)).json
     assert told["endpoint"]["id"] == "a@here"
     assert told["decisions"][0]["phase"] == "service"
-    assert (await agent.ask("GET", "/explain?url=nobody/")).json["status"] == 404
-    assert (await agent.ask("GET", "/explain?url=%F0%9F%90%9F/")).json["status"] in (400, 404)
+    assert (await agent.ask("POST", f"{API}/explain", {"url": "nobody/"})).json["status"] == 404
+    assert (await agent.ask("POST", f"{API}/explain", {"url": "\N{FISH}/"})).status == 400
 
 
 async def test_what_stands_in_etcd_is_shown_as_it_is(agent: Running, etcd: EtcdProcess) -> None:
@@ -275,19 +312,19 @@ async def test_what_stands_in_etcd_is_shown_as_it_is(agent: Running, etcd: EtcdP
     assert "udcff" in state["malformed"][0]["key"]
 
 
-SHOWN = ("/healthz", "/readyz", "/metrics", "/state", "/explain?url=http://pets/")
+SHOWN = ("/healthz", "/readyz", "/metrics", "/state", f"{API}/agent", f"{API}/agent/services", f"{API}/network")
+ONE = "/instances/pets/a"
+BEFORE = (("POST", "/instances"), ("DELETE", ONE), ("PUT", f"{ONE}/health"), ("POST", f"{ONE}/token"))
 CHANGING = (
-    ("POST", "/instances"),
-    ("DELETE", "/instances/pets/a"),
-    ("PUT", "/instances/pets/a/health"),
-    ("POST", "/instances/pets/a/token"),
-    ("GET", "/diff/pets"),
-    ("POST", "/diff/pets/reset"),
-    ("POST", "/hooks/test"),
-    ("POST", "/events/one/replay"),
-    ("POST", "/audit/query"),
-    ("POST", "/audit/verify"),
-    ("POST", "/audit/erase"),
+    *((method, f"{API}{target}") for method, target in BEFORE),
+    ("GET", f"{API}/requests"),
+    ("GET", f"{API}/shadow/pets"),
+    ("POST", f"{API}/shadow/pets/reset"),
+    ("POST", f"{API}/hooks/test"),
+    ("POST", f"{API}/events/one/replay"),
+    ("POST", f"{API}/audit/query"),
+    ("POST", f"{API}/audit/verify"),
+    ("POST", f"{API}/audit/erase"),
 )
 
 
@@ -299,20 +336,27 @@ async def test_the_admin_port_only_shows(agent: Running) -> None:
         shown = await agent.ask("GET", target)
         assert shown.status == 200
         assert token not in shown.body.decode()
-    for method, target in CHANGING:
+    for method, target in (*CHANGING, *BEFORE):
         refused = await agent.ask(method, target, {"service": "pets", "port": 1, "healthy": True})
         assert refused.status == 403
-        assert str(agent.socket) in refused.json["reason"]
+        assert str(agent.socket) in refused.json["detail" if target.startswith(API) else "reason"]
     assert list(agent.control.parts.registrar.local) == [("pets", "a")]
 
 
 async def test_every_door_says_what_it_takes(agent: Running) -> None:
     """A new path is on the list above, or shows nothing that it should not."""
-    doors = guarded_doors(agent.control.parts)
-    assert {(door.method, door.path.replace("{service}", "pets").replace("{id}", "a")) for door in doors} == {
-        (method, target.replace("/one/", "/a/")) for method, target in CHANGING
+    paths = (await agent.ask("GET", f"{API}/openapi.json")).json["paths"]
+    there = {
+        (method.upper(), path.replace("{service}", "pets").replace("{id}", "a")): operation
+        for path, of_path in paths.items()
+        for method, operation in of_path.items()
     }
-    assert all(door.right is not Right.LOOK for door in doors)
+    guarded = {
+        place for place, each in there.items() if each.get("description", "").startswith("Not on the admin port")
+    }
+    assert guarded == {(method, target.replace("/one/", "/a/")) for method, target in CHANGING}
+    assert {place for place in there if place[0] != "GET"} - guarded == {("POST", f"{API}/explain")}
+    assert {there[method, f"{API}{target}"]["operationId"] for method, target in BEFORE} == before.BEFORE
 
 
 async def test_a_token_is_shown_once(agent: Running) -> None:
@@ -321,7 +365,7 @@ async def test_a_token_is_shown_once(agent: Running) -> None:
     again = await agent.register()
     assert again == {"service": "pets", "id": "a"}
     await agent.healthy()
-    made = (await agent.ask("POST", "/instances/pets/a/token", {})).json
+    made = (await agent.ask("POST", f"{API}/instances/pets/a/token", {})).json
     assert made["token"] not in ("", first["token"])
     for token in (first["token"], made["token"]):
         credentials = base64.b64encode(f"pets:{token}".encode()).decode()

@@ -1,4 +1,4 @@
-"""EventsApi: one of many agents does it, once; whoever goes, another goes on. Light agents, a real receiver."""
+"""Delivery: one of many agents does it, once; whoever goes, another goes on. Light agents, a real receiver."""
 
 from __future__ import annotations
 

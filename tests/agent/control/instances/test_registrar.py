@@ -15,11 +15,19 @@ from agent.control.host.own_ports import OwnPorts
 from agent.control.host.programs import Programs
 from agent.control.instances.checks import Means
 from agent.control.instances.registrar import Registrar
-from agent.control.instances.registration import NotYours, Registered, Taken, TooMany, state_before
+from agent.control.instances.registration import (
+    NotYours,
+    Registered,
+    Registration,
+    Taken,
+    TooMany,
+    state_before,
+)
 from agent.control.instances.tokens import Tokens, digest
 from agent.control.mesh.table import Table
 from agent.identity.users import User
 from agent.settings.file import parse
+from policies.language.document import convert
 from policies.language.plain import Flaw
 from registry.keys import Keys
 from registry.lease import Holder
@@ -59,7 +67,7 @@ class Host:
 
     def register(self, body: Any, uid: int = 1000, *, operates: bool = False) -> Registered:
         """As a user of this host."""
-        return self.registrar.register(body, User(uid), operates=operates)
+        return self.registrar.register(convert(body, Registration), User(uid), operates=operates)
 
     async def value(self, key: str) -> Any:
         found = await self.store.get(f"{KEYS.prefix}{key}")

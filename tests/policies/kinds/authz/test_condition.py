@@ -14,6 +14,7 @@ from policies.kinds.authz import condition
 from policies.kinds.authz.decide import compile
 from policies.kinds.authz.document import Authz
 from policies.kinds.authz.graph import SOME, may
+from policies.language.claims import claims_named
 from policies.language.document import Invalid
 from policies.request import Request
 
@@ -169,8 +170,8 @@ def test_an_error_denies(when: str) -> None:
             "no CEL at character 14: found no matching overload for '_+_' applied to '(string, int)'",
         ),
         (
-            'claims.tier == "gold"',
-            "no CEL at character 7: undeclared reference to 'claims.tier'; people's claims stand in match",
+            "claims.age > 17",
+            "no CEL at character 12: found no matching overload for '_>_' applied to '(string, int)'",
         ),
         ("(" * 60 + "true" + ")" * 60, "no CEL: Expression recursion limit exceeded. limit: 32 [CANCELLED]"),
     ],
@@ -178,6 +179,31 @@ def test_an_error_denies(when: str) -> None:
 def test_what_is_none_is_said_when_it_is_put(when: str, said: str) -> None:
     """With the place."""
     assert refused(when) == said
+
+
+@pytest.mark.usefixtures("library")
+def test_claims_are_those_of_a_verified_token() -> None:
+    """As texts; one that is not there is an error, and that denies."""
+    gold = 'claims.tier == "gold" && request.path.startsWith("/lamps/")'
+    assert allows(gold, target="/lamps/7", claims={"tier": "gold"})
+    assert not allows(gold, target="/beds/7", claims={"tier": "gold"})
+    for claims in ({"tier": "free"}, {"sub": "ann"}, {}, None):
+        assert not allows(gold, target="/lamps/7", claims=claims), claims
+    assert denies('claims["tier"] == "free"') and denies('claims["tier"] == "free"', claims={"tier": "free"})
+    assert not denies('"tier" in claims && claims.tier == "free"', claims={"sub": "ann"})
+    assert allows("int(claims.age) > 17", claims={"age": "18"})
+    assert not allows("int(claims.age) > 17", claims={"age": "x"})
+    assert allows('claims["ROLES x"].contains("staff")', claims={"ROLES x": '["staff","dev"]'})
+    assert not allows('claims.sub == "ann"', headers={"claims": "ann", "sub": "ann"}, target="/?sub=ann")
+
+
+@pytest.mark.usefixtures("library")
+def test_a_condition_on_claims_is_known_to_need_a_token() -> None:
+    """To those that warn where nobody verifies any; a text that speaks of claims asks for none."""
+    for when, needs in (('claims.sub == "a"', True), ('request.path == "/claims.sub"', False), ("true", False)):
+        found = read({"allow": "anybody", "when": when})
+        assert isinstance(found, Authz)
+        assert claims_named(found) == (["$.rules[0].when"] if needs else []), when
 
 
 @pytest.mark.usefixtures("library")

@@ -31,7 +31,7 @@ from agent.audit.questions import (
     Verified,
     Verify,
 )
-from agent.control.admin.door import Door, refusal, visitor_of
+from agent.control.admin.door import visitor_of
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.parts import audit_types as types
 from agent.control.asking.fanout import Fanout
@@ -75,10 +75,6 @@ class AuditLogs:
             Operation("POST", path, name, summary, NoQuery, given, do, takes=taken, right=Right.OPERATE)
             for (path, name, summary, do), given, taken in zip(ways, gives, takes, strict=True)
         ]
-
-    def before(self) -> list[Door]:
-        """The same, where `shoal` of the version before asks for it."""
-        return [each.door()._replace(path=each.path, refuse=refusal) for each in self.operations()]
 
     # Records.
 

@@ -329,6 +329,8 @@ def test_what_there_is_not(mesh: Mesh) -> None:
     assert told.status == 404 and "openapi.json" in told.json["detail"]
     told = ask(agent, "/services", "DELETE")
     assert told.status == 405 and "GET" in told.headers["allow"]
+    allowed = ask(agent, "/instances", "DELETE").headers["allow"]
+    assert {each.strip() for each in allowed.split(",")} == {"GET", "HEAD", "POST"}
     assert told.headers["content-type"] == "application/problem+json"
 
 
@@ -415,7 +417,7 @@ def test_every_resource_is_on_the_page(mesh: Mesh) -> None:
     there = {
         f"{method.upper()} {path.removeprefix('/api/v1')}" for path, of in document["paths"].items() for method in of
     }
-    assert {each.replace("\n", " ") for each in re.findall(r"`((?:GET|POST)\s/[^`]*)`", PAGE)} == there
+    assert {each.replace("\n", " ") for each in re.findall(r"`((?:GET|POST|PUT|DELETE)\s/[^`]*)`", PAGE)} == there
 
 
 def test_every_why_is_on_the_page() -> None:

@@ -1,0 +1,32 @@
+"""Where this agent dials instances from, for who starts programs beside it: `shoal run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from agent.control.admin.v1 import types
+from agent.control.admin.v1.operation import Asked, NoQuery, Operation
+from agent.ports import Ports
+from agent.process.listening import network
+from agent.settings.document import Settings
+
+
+class Network(types.Base, frozen=True, kw_only=True):
+    """Of its host."""
+
+    network: Annotated[int, Meta(description="The number of the network namespace that the agent is in; 0: not known")]
+    guarded: Annotated[
+        list[tuple[int, int]], Meta(description="First and last of each range of ports that its guard keeps")
+    ]
+
+
+def operation(settings: Settings) -> Operation:
+    """For whoever may look."""
+
+    async def told(_: Asked) -> Network:
+        return Network(network=network(), guarded=Ports(settings.guard.ports).ranges)
+
+    summary = "Where this agent dials instances from, and which ports its host's firewall keeps for it"
+    return Operation("GET", "/network", "getNetwork", summary, NoQuery, Network, told)
