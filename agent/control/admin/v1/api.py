@@ -21,7 +21,7 @@ from agent.control.admin.v1.own import Own
 from agent.control.admin.v1.parts import targets
 from agent.control.admin.v1.parts.audit_logs import audit_logs
 from agent.control.admin.v1.parts.figures import FiguresApi
-from agent.control.admin.v1.parts.requests import RequestsOperation
+from agent.control.admin.v1.parts.requests import RequestsOperation, TapsOperation
 from agent.control.admin.v1.parts.scale import ScaleApi
 from agent.control.admin.v1.problem import ROOT, problem
 from agent.control.admin.v1.wide import Wide
@@ -136,6 +136,7 @@ class V1:
             scale.operation(),
             FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
             RequestsOperation(parts.mesh.table, parts.fanout).operation(),
+            TapsOperation(parts.mesh.table, parts.fanout).operation(),
             Operation(
                 "POST",
                 "/explain",
