@@ -26,6 +26,7 @@ from agent.carried import Topic as Topic
 from agent.carried import Transition as Transition
 from agent.carried import Uncompiled as Uncompiled
 from agent.requests.filter import Filter
+from agent.requests.taps import Wanted
 from policies.kinds.shadow.answer import Answer as ShadowAnswer
 from policies.kinds.shadow.answer import Asked
 
@@ -188,6 +189,13 @@ class Follow(msgspec.Struct, tag_field="t", tag="follow"):
     filters: dict[str, Filter]
 
 
+class Tap(msgspec.Struct, tag_field="t", tag="tap"):
+    """What somebody wants to see of live requests from now on, by the number that `followed` says; all of it. A worker
+    of before passes it over."""
+
+    wanted: dict[str, Wanted]
+
+
 class Drain(msgspec.Struct, tag_field="t", tag="drain"):
     """Stop accepting, finish, leave. Told again it only comes sooner."""
 
@@ -213,6 +221,7 @@ ToWorker: TypeAlias = (
     | Away
     | Shares
     | Follow
+    | Tap
     | Drain
 )
 
@@ -296,10 +305,10 @@ class Spans(msgspec.Struct, tag_field="t", tag="spans"):
 
 
 class Followed(msgspec.Struct, tag_field="t", tag="followed"):
-    """Requests that somebody follows: as in `records`."""
+    """Requests that somebody follows: as in `records`; or taps (`agent.proxy.report.taps`)."""
 
     id: str
-    """Of the filter."""
+    """Of the filter, or the tap."""
     count: int
     lines: bytes
     lost: int = 0

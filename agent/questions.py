@@ -41,7 +41,7 @@ AUDIT_HEADS: Final = "audit-heads"
 FIGURES: Final = "figures"
 PATHS: Final = (
     *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
-    *(f"{ASK}{name}" for name in ("api", "requests", AUDIT, AUDIT_CHECK, AUDIT_HEADS, FIGURES, "relay")),
+    *(f"{ASK}{name}" for name in ("api", "requests", "taps", AUDIT, AUDIT_CHECK, AUDIT_HEADS, FIGURES, "relay")),
 )
 MAX_WORDS: Final = 200
 PATIENT_S: Final = 30.0

@@ -15,7 +15,7 @@ from registry.records import Record
 
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
 Pem: TypeAlias = Annotated[str, Meta(max_length=32 * 1024)]
-Role: TypeAlias = Literal["view", "operate"]
+Role: TypeAlias = Literal["view", "tap", "operate"]
 
 
 class Holds(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -86,7 +86,8 @@ class Person(Record, frozen=True, kw_only=True):
     """`identity/people/<name>`: an operator lets somebody log in."""
 
     role: Role = "view"
-    """What agents let him ask them for over the network: to look, or everything that their socket has."""
+    """What agents let him ask them for over the network: to look, to look into live requests too, or everything that
+    their socket has."""
     description: str = ""
     by: str = ""
 

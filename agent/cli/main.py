@@ -40,7 +40,7 @@ from agent.cli.commands.identity.join import join
 from agent.cli.commands.identity.login import login, logout
 from agent.cli.commands.mesh import app as mesh
 from agent.cli.commands.network.guard import guard
-from agent.cli.commands.signals import scale, top, watch
+from agent.cli.commands.signals import scale, tap, top, watch
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import DEFAULT_ETCD, given
 from agent.cli.printing import Output, Printer, answered, lines, note, say, stop_printing
@@ -163,6 +163,7 @@ app.command(rich_help_panel=LOOKING)(overview.status)
 app.command(rich_help_panel=LOOKING)(check.check)
 app.command(rich_help_panel=LOOKING)(explain.explain)
 app.command(rich_help_panel=LOOKING)(logs.logs)
+app.command(rich_help_panel=LOOKING)(tap.tap)
 app.command(rich_help_panel=LOOKING)(chain.chain)
 app.command(rich_help_panel=LOOKING)(diff.diff)
 app.command(rich_help_panel=LOOKING)(top.top)

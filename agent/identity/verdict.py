@@ -29,7 +29,14 @@ class Visitor(NamedTuple):
     operates: bool
     """Else he may look, and change nothing."""
     more: str = ""
-    """What would give him more; empty: his role in the mesh."""
+    """What would give him more, with `{role}` in it; empty: his role in the mesh."""
+    taps: bool = False
+    """Whether he may look into live requests, as who operates may."""
+
+    @property
+    def role(self) -> str:
+        """What he is."""
+        return "operate" if self.operates else "tap" if self.taps else "view"
 
 
 class Refused(NamedTuple):

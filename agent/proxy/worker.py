@@ -214,10 +214,13 @@ class Worker(Runtime):
             self.recordings.answer(wanted.id, wanted.reason)
         elif isinstance(wanted, frames.Away):
             self.recordings.be_patient(patient=True)
+            self.recorder.tap({})  # who taps begins anew at its successor
         elif isinstance(wanted, frames.Shares):
             self._share(wanted)
         elif isinstance(wanted, frames.Follow):
             self.recorder.follow(wanted.filters)
+        elif isinstance(wanted, frames.Tap):
+            self.recorder.tap(wanted.wanted)
         elif isinstance(wanted, frames.Drain):
             self.recordings.be_patient(patient=False)
             self.drain()

@@ -52,19 +52,23 @@ class Picker:
         flag: str,
     ) -> bool:
         """Whether somebody wants it."""
-        if not self._means(service) or duration_s < self._slower_s:
+        if not self.may_pick(inbound, caller, service, method, target) or duration_s < self._slower_s:
             return False
         if self._statuses and str(status) not in self._statuses and f"{status // 100}xx" not in self._statuses:
+            return False
+        if self._failed and not flag and status < 500:
+            return False
+        return not self._flag or flag.startswith(self._flag)
+
+    def may_pick(self, inbound: bool, caller: str, service: str, method: bytes, target: bytes) -> bool:
+        """Whether somebody may want one that begins."""
+        if not self._means(service):
             return False
         if self._method and method != self._method:
             return False
         if self._path and not target.partition(b"?")[0].startswith(self._path):  # a query may have what is not shown
             return False
         if self._caller and caller != self._caller:
-            return False
-        if self._failed and not flag and status < 500:
-            return False
-        if self._flag and not flag.startswith(self._flag):
             return False
         return not self._direction or (self._direction == "inbound") == inbound
 

@@ -98,6 +98,8 @@ class Oidc(Part, frozen=True, kw_only=True):
     """The one that gives a role; several names lead into objects."""
     view: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
     """Values of it that let look; `*`: whatever it is."""
+    tap: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """That let look into live requests, too."""
     operate: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
 
     @property
@@ -125,6 +127,8 @@ class LocalPart(Part, frozen=True, kw_only=True):
     """Whose group the socket is, by name or number."""
     operate: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
     """Users, and groups as `@name`, that may do everything, besides root and the agent's own user."""
+    tap: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Those that may look into live requests, and follow them; who may do everything may."""
     services: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Who may be which service: users and @groups by service or pattern; the most specific pattern decides."""
     max_instances: Annotated[int, Meta(ge=1, le=100_000)] = 100

@@ -48,8 +48,8 @@ def check(oidc: Oidc, listens: bool) -> None:
         raise Flaw(here, "nobody could show a token: people.listen says where they may")
     if not oidc.audiences:
         raise Flaw(f"{here}.audiences", "missing: any token of this issuer's, for whatever it was made, would count")
-    if not oidc.view and not oidc.operate:
-        raise Flaw(here, "lets nobody in; view and operate say which values of the claim do")
+    if not oidc.view and not oidc.tap and not oidc.operate:
+        raise Flaw(here, "lets nobody in; view, tap and operate say which values of the claim do")
     if not oidc.name or not oidc.path or not all(oidc.path):
         raise Flaw(f"{here}.{'claim' if oidc.name else 'name'}", "the name of a claim, such as groups")
     try:

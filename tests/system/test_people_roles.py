@@ -28,6 +28,8 @@ REPLAY = "/api/v1/events/none/replay"
 """What takes the role operate, and answers 404 to who has it."""
 
 
+TAPS = "/api/v1/taps?service=pets.production"
+"""What takes the role tap."""
 API = ("/api/v1/mesh", "/api/v1/agent", "/api/v1/findings?scope=mesh", "/api/v1/openapi.json")
 
 
@@ -105,6 +107,11 @@ def test_who_views_and_who_operates(office: Office, tmp_path: Path) -> None:
         status, told = asked(office, ada, method, path)
         assert status == 403 and "ada has the role view, and this takes operate" in told, (method, path, told)
         assert "shoal person set ada --role operate" in told
+    status, told = asked(office, ada, path=TAPS)
+    assert status == 403 and "ada has the role view, and this takes tap: `shoal person set ada --role tap`" in told
+    tom = office.person("tom", tmp_path, "tap")
+    until("tom", lambda: asked(office, tom, path=TAPS)[0] == 200)
+    assert "tom has the role tap, and this takes operate" in asked(office, tom, "POST", REPLAY)[1]
     until("oscar", lambda: asked(office, oscar, "POST", REPLAY)[0] == 404)
     connection = connected(office, oscar)
     headers = {"Host": "alpha", "content-type": "application/json"}

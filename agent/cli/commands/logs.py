@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
@@ -58,20 +59,9 @@ def logs(
     Example:  shoal logs pets.production -f --status 5xx --slower 200ms --path /cats --as shop.production
     """
     options: Options = context.obj
-    query = {
-        "service": _service(service),
-        "status": ",".join(status or ()),
-        "slower_s": _seconds(slower),
-        "path": path,
-        "caller": _caller(caller),
-        "method": method.upper(),
-        "direction": _direction(side),
-        "flag": flag,
-        "failed": "true" if failed else "",
-    }
-    asked = {name: value for name, value in query.items() if value}
+    asked = asked_of(service, status, slower, path, caller, method, side, flag, failed=failed)
     if follow:
-        _follow(options.admin, options.printer, asked)
+        read_on(options.admin, REQUESTS, asked, Following(options.printer, asked))
     else:
         _show_last(options.admin, options.printer, asked, last)
 
@@ -106,14 +96,16 @@ def _unrecorded(told: Mapping[str, Any]) -> list[str]:
 # From now on.
 
 
-def _follow(admin: Admin, printer: Printer, asked: Mapping[str, str]) -> None:
-    """Until Ctrl-C; or until no agent has answered for so long."""
-    state = _Following(printer, asked)
+def read_on(admin: Admin, place: str, asked: Mapping[str, str], state: Following, until: float = math.inf) -> None:
+    """Until Ctrl-C, or no agent has answered for so long; until it has enough, or `until` (monotonic seconds)."""
     answered_at = time.monotonic()
-    while True:
-        query = {**asked, "wait_s": str(WAIT_S if state.next else 0), "next": state.next}
+    while not state.over:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return
+        query = {**asked, "wait_s": str(round(min(WAIT_S, left_s), 3) if state.next else 0), "next": state.next}
         try:
-            told = _told(admin.get(REQUESTS, query.items()))
+            told = _told(admin.get(place, query.items()))
         except Failure as failure:
             gone_s = time.monotonic() - answered_at
             if not state.next or failure.code is Exit.USAGE or gone_s > GIVE_UP_S:
@@ -125,8 +117,12 @@ def _follow(admin: Admin, printer: Printer, asked: Mapping[str, str]) -> None:
         state.hear(told)
 
 
-class _Following:
+class Following:
     """What somebody who follows was told, and has yet to be."""
+
+    does = "following"
+    over = False
+    """Whether he has what he wanted."""
 
     def __init__(self, printer: Printer, asked: Mapping[str, str]) -> None:
         self.next = ""
@@ -150,10 +146,8 @@ class _Following:
         self._note_hosts(told)
         self.next = told["next"]
         for row in _rows(told):
-            if self._printer.json:
-                self._printer.line(row)
-            else:
-                self._printer.text(line(row))
+            if not self.over:
+                self.show(row)
         for host, each in sorted(told["hosts"].items()):
             if each.get("lost"):
                 self._printer.note(f"{host}: {each['lost']} more that there was no room for")
@@ -161,11 +155,18 @@ class _Following:
                 self._printer.note(f"{host}: it has begun anew; what ended meanwhile is not known")
         self._printer.flush()
 
+    def show(self, row: Mapping[str, Any]) -> None:
+        """One request."""
+        if self._printer.json:
+            self._printer.line(row)
+        else:
+            self._printer.text(line(row))
+
     def _note_hosts(self, told: Mapping[str, Any]) -> None:
         hosts, missing = set(told["hosts"]), {host: no["reason"] for host, no in told["missing"].items()}
         if not self.next:
             self._printer.note(
-                f"following {_words(self._asked)} on {', '.join(sorted(hosts)) or 'no host'}; Ctrl-C ends it"
+                f"{self.does} {_words(self._asked)} on {', '.join(sorted(hosts)) or 'no host'}; Ctrl-C ends it"
             )
         else:
             for host in sorted(hosts - self._hosts):
@@ -179,8 +180,12 @@ class _Following:
 
 def _words(asked: Mapping[str, str]) -> str:
     """What somebody follows."""
-    names = {"slower_s": "slower than", "caller": "as", "direction": "side", "failed": "failed"}
-    rest = [f"{names.get(name, name)} {value}" for name, value in asked.items() if name not in ("service", "failed")]
+    names = {"slower_s": "slower than", "caller": "as", "direction": "side", "headers": "with", "bodies": "with"}
+    rest = [
+        f"{names.get(name, name)} {name if value == 'true' else value}"
+        for name, value in asked.items()
+        if name not in ("service", "failed")
+    ]
     what = "failed requests" if "failed" in asked else "requests"
     return ", ".join([f"{what} to {asked.get('service') or 'every service'}", *rest])
 
@@ -213,15 +218,24 @@ def _when(row: Mapping[str, Any]) -> float:
 
 def line(row: Mapping[str, Any]) -> str:
     """For people: when, which agent, from whom to whom, what, and what came of it."""
-    at = _when(row)
-    clock = time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}" if at else "-"
     arrow = "→" if row.get("direction") == "outbound" else "←"
     endpoint = f"/{row['endpoint']}" if row.get("endpoint") else ""
     who = f"{row.get('caller') or '-'} {arrow} {row.get('service') or row.get('host') or '-'}{endpoint}"
+    said = [clock(row), str(row.get("agent", "-")), who, f"{row.get('method', '-')} {row.get('target', '-')}"]
+    return "  ".join([*said, row_end(row)])
+
+
+def clock(row: Mapping[str, Any]) -> str:
+    """When it began, by the clock of this host."""
+    at = _when(row)
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}" if at else "-"
+
+
+def row_end(row: Mapping[str, Any]) -> str:
+    """What came of it."""
     took = row.get("duration_s")
     took = f"{took * 1000:.1f}ms" if isinstance(took, int | float) else "-"
-    said = [clock, str(row.get("agent", "-")), who, f"{row.get('method', '-')} {row.get('target', '-')}"]
-    said += [str(row.get("status", "-")), took]
+    said = [str(row.get("status", "-")), took]
     tries = row.get("attempts", 0)
     if isinstance(tries, int) and tries > 1:
         said.append(f"{tries} tries")
@@ -238,6 +252,33 @@ def _note_missing(printer: Printer, missing: Mapping[str, Any]) -> None:
 
 
 # What is asked.
+
+
+def asked_of(
+    service: str,
+    status: list[str] | None,
+    slower: str,
+    path: str,
+    caller: str,
+    method: str,
+    side: str,
+    flag: str,
+    *,
+    failed: bool,
+) -> dict[str, str]:
+    """Which requests, as agents are asked for them. Raises Failure."""
+    query = {
+        "service": _service(service),
+        "status": ",".join(status or ()),
+        "slower_s": _seconds(slower),
+        "path": path,
+        "caller": _caller(caller),
+        "method": method.upper(),
+        "direction": _direction(side),
+        "flag": flag,
+        "failed": "true" if failed else "",
+    }
+    return {name: value for name, value in query.items() if value}
 
 
 def _service(text: str) -> str:

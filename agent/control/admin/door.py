@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import urlencode
 
 import msgspec
 import structlog
@@ -36,6 +37,10 @@ PEER: Final = "shoal.peer"
 READS_ON_S: Final = 60.0
 """Who asks for the same again within so long reads on."""
 MOST_READERS: Final = 256
+MAX_WANTED: Final = 1000
+"""Of what somebody who taps asks for, in characters."""
+_READING: Final = (Right.READ, Right.TAP)
+"""What is asked again and again by who reads on."""
 _OF_PLACE: Final = ("next", "wait_s")
 """Of a query: how far he has read, and for how long he waits."""
 VISITOR: Final = "shoal.visitor"
@@ -116,17 +121,21 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
 
     def refused(request: Request) -> Response | None:
         peer, visitor = peer_of(request), visitor_of(request)
-        if door.right is Right.LOOK or (door.right is Right.READ and visitor is not None):
+        if door.right is Right.LOOK or (visitor is not None and door.right is Right.READ):
+            return None
+        if visitor is not None and visitor.taps and door.right is Right.TAP:
             return None
         if visitor is not None and not visitor.operates:
-            name = visitor.person
-            more = visitor.more or f"`shoal person set {name} --role operate`"
-            return refuse(403, f"{name} has the role view, and this takes operate: {more}")
+            name, role = visitor.person, "tap" if door.right is Right.TAP else "operate"
+            more = visitor.more.replace("{role}", role) or f"`shoal person set {name} --role {role}`"
+            return refuse(403, f"{name} has the role {visitor.role}, and this takes {role}: {more}")
         if peer is None:
             there = f"curl --unix-socket {socket_path}" if socket_path else "not to be had: it has no socket"
             return refuse(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
-        if door.right in (Right.OPERATE, Right.READ) and not rights.may_operate(peer):
+        if door.right is Right.OPERATE and not rights.may_operate(peer):
             return refuse(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
+        if door.right in _READING and not rights.may_tap(peer):
+            return refuse(403, f"{peer} may not see requests; local.operate and local.tap in agent.toml say who may")
         if door.right is Right.SERVE and (service := request.path_params.get("service")):
             no = may_not_be(rights, peer, service)
             return refuse(*no, "$.service") if no else None
@@ -183,18 +192,27 @@ class _Readers:
 
 def _noted(door: Door, request: Request, answer: Response, note: Note, readers: _Readers) -> Response:
     visitor = visitor_of(request)
-    if door.right is Right.OPERATE or door.right is Right.READ or (visitor is not None and door.right is Right.SERVE):
+    reads = door.right in _READING
+    if door.right is Right.OPERATE or reads or (visitor is not None and door.right is Right.SERVE):
         asked, peer = f"{request.method} {request.url.path}", peer_of(request)
         by = visitor.person if visitor is not None else str(peer) if peer is not None else "nobody who is known"
         how = "people's port" if visitor is not None else "socket" if peer is not None else "admin port"
-        goes_on = door.right is Right.READ and readers.goes_on(f"{by} {how}", request, answer.status_code)
+        goes_on = reads and readers.goes_on(f"{by} {how}", request, answer.status_code)
         if goes_on and request.query_params.get("next"):
             return answer
+        if door.right is Right.TAP:
+            asked = f"{asked}{_wanted(request)}"
         note("operator.asked", {"asked": asked, "status": answer.status_code, "by_way_of": how}, {"person": by})
     if visitor is not None and door.right in (Right.SERVE, Right.OPERATE):
         asked, status = f"{request.method} {request.url.path}", answer.status_code
         log.info("a person asked for a change", person=visitor.person, asked=asked, status=status)
     return answer
+
+
+def _wanted(request: Request) -> str:
+    """Of which service, by which filter, and what of it: who looks into requests says what for."""
+    said = [(name, text) for name, text in request.query_params.multi_items() if text and name not in _OF_PLACE]
+    return f"?{urlencode(said)}"[:MAX_WANTED] if said else ""
 
 
 async def _drained(request: Request) -> None:

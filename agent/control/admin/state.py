@@ -104,7 +104,11 @@ def state(
             for (kind, pattern), hold in table.distrusted.holding.holds.items()
         ],
         "audit": parts.audit.as_state(),
-        "followed": {"filters": parts.traffic.following.filters, "lost": parts.traffic.following.lost},
+        "followed": {
+            "filters": parts.traffic.following.filters,
+            "taps": parts.traffic.tapping.taps,
+            "lost": parts.traffic.following.lost + parts.traffic.tapping.lost,
+        },
         "malformed": [{"key": key, "reason": reason} for key, reason in _malformed(parts).items()],
         "malformed_unlisted": table.malformed.unlisted,
         "instances_refused": [

@@ -53,13 +53,13 @@ class TokenPeople:
         if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
             return Refused(f"its claim {oidc.name} names nobody; people.oidc.name in agent.toml says which one does")
         held = _values(said, oidc.path)
-        operates, views = _any(held, oidc.operate), _any(held, oidc.view)
-        if not operates and not views:
+        operates, taps, views = (_any(held, wanted) for wanted in (oidc.operate, oidc.tap, oidc.view))
+        if not (operates or taps or views):
             where = ".".join(oidc.path)
             return Refused(
                 f"{name} has nothing in {where} that lets him in; [people.oidc] in agent.toml says what does"
             )
-        return Visitor(f"oidc:{name}", operates, "operate in [people.oidc] of agent.toml")
+        return Visitor(f"oidc:{name}", operates, "{role} in [people.oidc] of agent.toml", operates or taps)
 
 
 def _payload(authorization: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from agent.frames import LocalUsers
-from agent.identity.users import ROOT, Members, Users
+from agent.identity.users import ROOT, Members, User, Users
 from agent.settings.document import LocalPart
 from agent.settings.file import SettingsError
 from policies.language.names import parse_pattern
@@ -24,7 +24,9 @@ class Right(Enum):
     LOOK = "look"
     """Nothing: the admin port answers it, too."""
     READ = "read"
-    """What requests said: to operate the agent; or, as a person who has logged in, to view."""
+    """What requests said: to operate the agent, or to tap; or, as a person who has logged in, to view."""
+    TAP = "tap"
+    """What is in live requests: to operate, or to be one of those who may tap; or, as a person, to tap."""
     SERVE = "serve"
     """To be allowed to be the service that it is about."""
     OPERATE = "operate"
@@ -40,6 +42,11 @@ class Rights(Users):
             for pattern, names in local.services.items()
         }
         super().__init__((ROOT, own_uid), _members("local.operate", local.operate), services)
+        self._tappers = _members("local.tap", local.tap)
+
+    def may_tap(self, user: User) -> bool:
+        """Whether live requests are for this user to look into."""
+        return self.may_operate(user) or self._tappers.have(user)
 
     def for_workers(self) -> LocalUsers:
         """What they judge callers by."""

@@ -250,7 +250,7 @@ class Proving:
         person = self.standing.people.get(name)
         if person is None:
             return Refused(f"{name} is nobody of this mesh any more; `shoal person add {name}` lets {name} in")
-        return Visitor(name, person.role == "operate")
+        return Visitor(name, person.role == "operate", taps=person.role != "view")
 
     # What is told.
 

@@ -64,7 +64,7 @@ class Fleet:
         feed: Callable[[], Feed],
         trust: Callable[[], frames.Trust] = frames.Trust,
         keys: Callable[[], Iterable[frames.IssuerKeys]] = tuple,
-        follows: Callable[[], Iterable[frames.Follow]] = tuple,
+        follows: Callable[[], Iterable[frames.Follow | frames.Tap]] = tuple,
         on_records: Callable[[bytes, int], None],
         on_spans: Callable[[bytes, int], None] = lambda lines, count: None,
         on_followed: Callable[[frames.Followed], None] = lambda told: None,

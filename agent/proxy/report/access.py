@@ -12,15 +12,17 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from agent.frames import Followed, Records
 from agent.proxy.report.following import Follow
 from agent.proxy.report.record import Record
+from agent.proxy.report.rows import Row, record_of
+from agent.proxy.report.taps import Tapped, Taps
 from agent.requests.filter import Filter
+from agent.requests.taps import Wanted
 from policies.kinds.log.decide import REDACTED, Compiled
 
 RING: Final = 65536
@@ -29,17 +31,9 @@ MOST_RULES: Final = 4096
 MAX_NOTE: Final = 120
 """Of what one policy or try has to say."""
 MAX_USER_AGENT: Final = 256
-MAX_HEADER: Final = 256
 MAX_LINE: Final = 2048
 """Of what is said of a request that could not be understood, in bytes."""
 
-Row: TypeAlias = tuple[Any, ...]
-"""When it began (Unix s), inbound, caller, service, endpoint, method, host, target, status, duration (s), bytes in,
-bytes out, attempts, request id, why, client's address, protocol, user agent, flag, trace id, until the first byte (s;
-negative: none came), queued, connecting and TLS (s), verdicts, tries that failed (None: none), headers, and what a
-document says of it (None: nothing). Kept as it was made: with types of its own it would be taken apart and made again
-each time that it is passed on."""
-_NOTHING: Final[list[str]] = []
 _REDACTED: Final = REDACTED.encode()
 
 
@@ -53,6 +47,8 @@ class Recorder:
         self._kept = False
         """Whether control writes the records somewhere; else they are for those who follow."""
         self._follows: list[Follow] = []
+        self.taps: Taps | None = None
+        """Those who want to see live requests; None: nobody."""
         self._rows: deque[Row] = deque()
         self.epoch = time.time() - time.monotonic()
         """What makes Unix time of the monotonic clock's."""
@@ -62,13 +58,13 @@ class Recorder:
     def keep(self, kept: bool) -> None:
         """Whether control writes records somewhere."""
         self._kept = kept
-        self.wanted = kept or bool(self._follows)
+        self._want()
 
     def follow(self, filters: dict[str, Filter]) -> None:
         """Who follows which requests from now on, by number; those who did go on where they are."""
         known = {follow.id: follow for follow in self._follows}
         self._follows = [known.get(id) or Follow(id, wanted) for id, wanted in filters.items()]
-        self.wanted = self._kept or bool(filters)
+        self._want()
 
     def of_rule(self, rule: str) -> str:
         """What is said of a request that took it."""
@@ -79,10 +75,26 @@ class Recorder:
             found = self._rules[rule] = f"route: {rule}"[:MAX_NOTE]
         return found
 
-    def record(self, row: Row, taken: bool = True) -> None:
-        """A request ended. `taken`: no document leaves it out. Called only where it is wanted."""
+    def tap(self, wanted: dict[str, Wanted]) -> None:
+        """Who wants to see live requests from now on, by number; those who did go on where they are."""
+        if not wanted:
+            self.taps = None
+        else:
+            if self.taps is None:
+                self.taps = Taps()
+            self.taps.set(wanted)
+        self._want()
+
+    def _want(self) -> None:
+        self.wanted = self._kept or bool(self._follows) or self.taps is not None
+
+    def record(self, row: Row, now: float, taken: bool = True, tapped: Tapped | None = None) -> None:
+        """A request ended. `taken`: no document leaves it out; `tapped`: what was noted of it for those who tap. Called
+        only where it is wanted."""
         for follow in self._follows:
             follow.offer(row)
+        if self.taps is not None:
+            self.taps.offer(row, tapped, now)
         if not (taken and self._kept):
             return
         if len(self._rows) >= RING:
@@ -120,7 +132,7 @@ class Recorder:
             protocol,
             b"",
         )
-        self.record((*before, flag, b"", -1.0, 0.0, 0.0, 0.0, None, None, None, None))
+        self.record((*before, flag, b"", -1.0, 0.0, 0.0, 0.0, None, None, None, None), now)
 
     def take(self, most: int) -> Records | None:
         """The oldest records, as a frame for control; None when there is none."""
@@ -137,7 +149,9 @@ class Recorder:
         for follow in self._follows:
             if follow.rows or follow.lost:
                 rows, lost = follow.take(most)
-                found.append(Followed(follow.id, len(rows), self._encode([_record(row) for row in rows]), lost))
+                found.append(Followed(follow.id, len(rows), self._encode([record_of(row) for row in rows]), lost))
+        if self.taps is not None:
+            self.taps.take(found)
         return found
 
 
@@ -148,82 +162,9 @@ def chance_of(id: bytes) -> float:
 
 def _chosen(row: Row) -> Any:
     """As its service's document wants it."""
-    record = _record(row)
+    record = record_of(row)
     if row[-1] is not None:
         logging = cast(Compiled, row[-1])
         if logging.fields:
             return {name: getattr(record, name) for name in Record.__struct_fields__ if name in logging.fields}
     return record
-
-
-def _record(row: Row) -> Record:
-    (
-        began,
-        inbound,
-        caller,
-        service,
-        endpoint,
-        method,
-        host,
-        target,
-        status,
-        duration_s,
-        bytes_in,
-        bytes_out,
-        attempts,
-        request_id,
-        why,
-        client,
-        protocol,
-        user_agent,
-        flag,
-        trace,
-        first_byte_s,
-        queue_s,
-        connect_s,
-        tls_s,
-        verdicts,
-        failed,
-        headers,
-        logging,
-    ) = row
-    if logging is not None:
-        target = cast(Compiled, logging).shown(target)
-    return Record(
-        began,
-        "inbound" if inbound else "outbound",
-        caller,
-        service,
-        endpoint,
-        method.decode("latin-1"),
-        host.decode("latin-1"),
-        target.decode("latin-1"),
-        status,
-        duration_s,
-        bytes_in,
-        bytes_out,
-        attempts,
-        request_id.decode("latin-1"),
-        why,
-        client,
-        protocol,
-        user_agent.decode("latin-1"),
-        flag,
-        trace.decode("latin-1"),
-        first_byte_s if first_byte_s >= 0.0 else None,
-        queue_s,
-        connect_s,
-        tls_s,
-        verdicts or _NOTHING,
-        failed or _NOTHING,
-        _as_text(headers) if headers else {},
-    )
-
-
-def _as_text(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """What was sent several times is put together, as in RFC 9110 section 5.3."""
-    found: dict[str, str] = {}
-    for name, value in headers:
-        text, known = value.decode("latin-1"), name.decode("latin-1")
-        found[known] = f"{found[known]}, {text}"[:MAX_HEADER] if known in found else text
-    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -47,3 +49,35 @@ class Record(msgspec.Struct):
     """Tries that failed: `endpoint: how`."""
     headers: dict[str, str] = {}
     """That a `log` document asks for."""
+
+
+class Half(msgspec.Struct):
+    """A request, or its answer, as those who tap are shown it."""
+
+    headers: list[tuple[str, str]] | None = None
+    """As they came; None: not shown, and"""
+    no_headers: str = ""
+    """why."""
+    headers_left_out: int = 0
+    """So many more for which there was no room."""
+    body: str | None = None
+    """Its beginning; None: not shown, and"""
+    no_body: str = ""
+    """why."""
+    body_bytes: int = 0
+    """That came of all of it."""
+    body_cut: bool = False
+    """Whether there was more than is shown."""
+
+
+class Live(Record):
+    """A request that somebody taps."""
+
+    called_as: str = ""
+    """How it is known who calls: `proven`, or `said` by another agent; empty: it is not known."""
+    decisions: list[dict[str, Any]] | None = None
+    """In their order, as explanations have them; None: there was no room to note them."""
+    decisions_left_out: int = 0
+    request: Half | None = None
+    """None: not asked for."""
+    answer: Half | None = None

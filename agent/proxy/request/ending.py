@@ -69,13 +69,20 @@ class Ending(Traced):
     def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
         """Whole, and of the mesh's own."""
         if self.explained is not None:
-            fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+            self.tell_why(fields)
         if self.left is not None:
             fields.append(self.left.lines())
+        if self.tapped is not None:
+            self.tapped.on_own(fields, body)
         self.cut()
         self.status = status
         self.down.send_own(status, fields, body)
         self.end()
+
+    def tell_why(self, fields: list[bytes]) -> None:
+        """To who calls, where he has asked; it is noted for those who tap, too."""
+        if self.explained is not None and (self.tapped is None or self.tapped.asks_why):
+            fields.append(story.explain_field(self.explained, self.endpoint, self.inbound))
 
     def on_end(self) -> None:
         """It is about to be over."""

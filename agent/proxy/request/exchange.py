@@ -85,6 +85,9 @@ class Exchange(Ending):
         self.plan = plan = service.plan
         service.stats.active += 1
         self.begin_clock(plan)
+        taps = self.runtime.recorder.taps
+        if taps is not None:
+            self.begin_tap(taps, plan)
         if plan.traces:
             self.begin_trace(plan)
         if (plan.resolving or self.stranger is not None) and refusal is None and not self.resolve(plan):
@@ -251,7 +254,7 @@ class Exchange(Ending):
         """What the mesh adds to an answer."""
         extra = [b"via: 1.0 shoal\r\n" if head.http10 else b"via: 1.1 shoal\r\n"]
         if self.explained is not None:
-            extra.append(story.explain_field(self.explained, self.endpoint, self.inbound))
+            self.tell_why(extra)
         if self.left is not None:
             extra.append(self.left.lines())
         if head.status >= 400:

@@ -1,6 +1,6 @@
 # mypyc: compiled
 """What a request tells of the service that it was for, and of the endpoint that it was tried at: their breakers and
-ejectors hear it; and what the access log says of it.
+ejectors hear it; and what is noted for the access log meanwhile.
 
 Laws
 - Counted is what the service did, and all of it. How long its client takes to send, or to read, is no part of it, nor
@@ -20,10 +20,9 @@ from typing import Final
 from agent.proxy.messages import words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
-from agent.proxy.messages.origin import trace_id
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Consult, Refuse, Verdict
-from agent.proxy.report.access import MAX_HEADER, MAX_NOTE, MAX_USER_AGENT, chance_of
+from agent.proxy.report.access import MAX_NOTE
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
@@ -31,13 +30,10 @@ from agent.proxy.stream import Stream
 from agent.proxy.table.connections import Connections
 from agent.proxy.table.outliers import hangs, observe, outcome_of, usual_s
 from policies.kinds.authz.judge import Answer, Asked, Judge
-from policies.kinds.log.decide import REDACTED
 from policies.kinds.outlier import ejector
 
 MOST_NOTES: Final = 16
 """Of what phases said, and of tries that failed, in one record."""
-RECORDED: Final = {True: "recorded", False: "left out"}
-HIDDEN: Final = REDACTED.encode()
 OUTCOMES: Final = {
     ejector.SERVER_ERROR: "it failed",
     ejector.GATEWAY: "502 to 504, or no HTTP",
@@ -245,7 +241,7 @@ class Judged(Relay):
     def on_cut_off(self, verdict: Refuse) -> None:
         """It was let in, and is not any more."""
 
-    # Its line in the access log.
+    # For its line in the access log.
 
     def note_rule(self, rule: str) -> None:
         """A route was taken: what most requests have to say, made once a rule."""
@@ -266,71 +262,6 @@ class Judged(Relay):
             self._failed = []
         if len(self._failed) < MOST_NOTES:
             self._failed.append(f"{attempt.endpoint.id}: {OUTCOMES.get(outcome, 'failed')}"[:MAX_NOTE])
-
-    def record(self, duration_s: float, last: Attempt | None) -> None:
-        """Once it is over, where anybody wants records. `last`: the try that was under way, if there was one."""
-        request, recorder, plan, service = self.request, self.runtime.recorder, self.plan, self.service
-        trace = trace_id(request)
-        logging = None
-        taken = True
-        if plan is not None and service is not None:
-            flagged = self.flag != ""
-            logging = plan.logging
-            if logging is not None:
-                chance = chance_of(trace or self.request_id)
-                taken = logging.takes(self.status, flagged, duration_s, request.target, chance)
-            watched = plan.watched.logging if plan.watched is not None else None
-            if watched is not None and plan.watched is not None:
-                chance = chance_of(trace or self.request_id)
-                would = watched.takes(self.status, flagged, duration_s, request.target, chance)
-                key = plan.watched.policies["log"].key
-                service.stats.note_audit("log", key, RECORDED[taken], RECORDED[would])
-        user_agent = b""
-        headers: list[tuple[bytes, bytes]] | None = None
-        for field in request.fields:
-            name = field.name
-            if name == b"user-agent":
-                user_agent = field.value[:MAX_USER_AGENT]
-                if logging is None:
-                    break
-            if logging is not None and name in logging.headers:
-                if headers is None:
-                    headers = []
-                hidden = logging.hides(name) or self.is_secret(name.decode("latin-1"))
-                headers.append((name, HIDDEN if hidden else field.value[:MAX_HEADER]))
-        recorder.record(
-            (
-                recorder.epoch + self.started,
-                self.inbound,
-                self.caller if self.stranger is None else self.stranger.id,
-                service.name if service is not None else "",
-                self.endpoint.id if self.endpoint is not None else "",
-                request.method,
-                request.host,
-                self.recorded_target(),
-                self.status,
-                duration_s,
-                self.bytes_in,
-                self.bytes_out,
-                self.attempts,
-                self.request_id,
-                self.why,
-                self.down.peer.address,
-                "HTTP/1.0" if request.http10 else "HTTP/1.1",
-                user_agent,
-                self.flag,
-                trace,
-                self.answered_at - self.started if self.answered_at >= 0.0 else -1.0,
-                last.queue_s if last is not None else 0.0,
-                last.connect_s if last is not None else 0.0,
-                last.tls_s if last is not None else 0.0,
-                self._verdicts,
-                self._failed,
-                headers,
-                logging,
-            ),
-            taken,
-        )
 
 
 class Hearing:

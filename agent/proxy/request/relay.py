@@ -12,6 +12,7 @@ from typing import Final
 
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages.head import NO_BODY, RequestHead, ResponseHead
+from agent.proxy.report.taps import Tapped
 from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream, Upstream
@@ -94,7 +95,7 @@ class Kept:
 class Relay(Party):
     """The bodies of one exchange."""
 
-    __slots__ = ("_kept", "_tunnel", "answered_at", "attempt", "due", "status")
+    __slots__ = ("_kept", "_tunnel", "answered_at", "attempt", "due", "status", "tapped")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
@@ -109,6 +110,8 @@ class Relay(Party):
         self._kept: Kept | None = None if request.framing == NO_BODY else Kept()
         """What a later attempt needs again; None once it is too much, or there is no body."""
         self._tunnel: Tunnel | None = None
+        self.tapped: Tapped | None = None
+        """What is noted of it for those who tap its service; None: nothing."""
 
     @property
     def response_began(self) -> bool:
@@ -176,6 +179,8 @@ class Relay(Party):
     def on_request_data(self, data: bytes) -> None:
         """A piece of the body."""
         self.bytes_in += len(data)
+        if self.tapped is not None:
+            self.tapped.request.on_data(data)
         up = self._taking()
         self._keep(data, sending=up is not None)
         if up is not None:
@@ -229,6 +234,8 @@ class Relay(Party):
         self._kept = None
         edits = self.forward.response_headers if self.forward is not None else None
         self.bytes_out += len(body)
+        if self.tapped is not None:
+            self.tapped.on_answer(head.fields, body)
         self.down.send_response(head, extra, body, complete, edits)
         if complete:
             self._complete()
@@ -242,6 +249,8 @@ class Relay(Party):
     def pass_body(self, data: bytes) -> None:
         """To the client."""
         self.bytes_out += len(data)
+        if self.tapped is not None:
+            self.tapped.answer.on_data(data)
         down = self.down
         down.send_body(data)
         attempt = self.attempt
@@ -295,6 +304,8 @@ class Relay(Party):
         self._tunnel = Tunnel(self, self.plan.timeouts.tunnel_s)
         if attempt.up is not None:
             attempt.up.arm(INFINITY)  # the try is over
+        if self.tapped is not None:
+            self.tapped.on_answer(head.fields, b"")
         self.down.begin_tunnel(head)
         self._tunnel.touch()
 

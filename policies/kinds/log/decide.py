@@ -32,6 +32,7 @@ def compile(document: Log, scope: Scope = ANYWHERE) -> Compiled:
             exact.append(int(text))
     hidden = [name.lower().encode() for name in document.redact_headers]
     paths = [path.encode() for path in document.leave_out]
+    tap = document.tap
     return Compiled(
         nothing=document.requests == "none",
         everything=document.requests == "all",
@@ -45,6 +46,10 @@ def compile(document: Log, scope: Scope = ANYWHERE) -> Compiled:
         headers=frozenset([name.lower().encode() for name in document.headers]),
         hidden=frozenset([*hidden, *[name.encode() for name in SECRET_HEADERS]]),
         query=frozenset([name.encode() for name in document.redact_query]),
+        tap_headers=tap is not None and tap.headers,
+        tap_bodies=tuple([each.lower() for each in tap.bodies]) if tap is not None else (),
+        tap_bytes=tap.max_bytes if tap is not None else 0,
+        tap_fields=frozenset([name.lower().encode() for name in tap.redact]) if tap is not None else frozenset(),
     )
 
 
@@ -62,8 +67,12 @@ class Compiled:
         "_share",
         "_slow_s",
         "_statuses",
+        "_tap_fields",
         "fields",
         "headers",
+        "tap_bodies",
+        "tap_bytes",
+        "tap_headers",
     )
 
     def __init__(
@@ -80,6 +89,10 @@ class Compiled:
         headers: frozenset[bytes],
         hidden: frozenset[bytes],
         query: frozenset[bytes],
+        tap_headers: bool,
+        tap_bodies: tuple[str, ...],
+        tap_bytes: int,
+        tap_fields: frozenset[bytes],
     ) -> None:
         self._nothing = nothing
         self._everything = everything
@@ -95,6 +108,13 @@ class Compiled:
         """That are recorded; lower case."""
         self._hidden = hidden
         self._query = query
+        self.tap_headers = tap_headers
+        """Whether a tap shows headers;"""
+        self.tap_bodies = tap_bodies
+        """of which types it shows bodies (none: of none), and"""
+        self.tap_bytes = tap_bytes
+        """how much of each."""
+        self._tap_fields = tap_fields
 
     def takes(self, status: int, failed: bool, duration_s: float, target: bytes, chance: float) -> bool:
         """Whether a request is recorded. `failed`: somebody's fault is known, whatever the status is; `chance`: from 0
@@ -138,6 +158,36 @@ class Compiled:
             else:
                 found.append(part)
         return path + mark + b"&".join(found)
+
+    @property
+    def redacts_query(self) -> bool:
+        """Whether anything of a query is left out."""
+        return bool(self._query)
+
+    @property
+    def tap_redacts(self) -> bool:
+        """Whether fields of bodies are shown without their values."""
+        return bool(self._tap_fields)
+
+    @property
+    def form_redacts(self) -> bool:
+        """Whether those of forms are, which are written as queries are."""
+        return bool(self._tap_fields or self._query)
+
+    def redacts_field(self, name: str) -> bool:
+        """Whether a field of JSON is shown without its value."""
+        return name.lower().encode() in self._tap_fields
+
+    def form(self, body: bytes) -> bytes:
+        """A form, as a tap shows it."""
+        return b"&".join([self._form_field(part) for part in body.split(b"&")])
+
+    def _form_field(self, part: bytes) -> bytes:
+        name, equals, _ = part.partition(b"=")
+        known = _plain(name)
+        if b"*" not in self._query and known not in self._query and known.lower() not in self._tap_fields:
+            return part
+        return name + b"=" + _REDACTED_BYTES if equals else _REDACTED_BYTES
 
 
 def _plain(name: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import Meta
 
 from policies.language.document import Document
@@ -47,6 +48,24 @@ Field = Literal[
 """What a record may have, as `agent.proxy.report.record` has it."""
 
 
+MAX_BODY_BYTES: Final = 16_384
+_MEDIA: Final = re.compile(r"(?:\*|[a-z0-9!#$&^_.+-]{1,60}/(?:\*|[a-z0-9!#$&^_.+-]{1,100}))\Z")
+
+
+class Tap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `shoal tap` may show of live requests, beside how they were decided."""
+
+    headers: Annotated[bool, Meta(description="Those of requests and answers; secrets are [redacted]")] = False
+    bodies: Annotated[
+        tuple[_Name, ...], Meta(max_length=20, description="Of these types: application/json, text/*; * for any text")
+    ] = ()
+    max_bytes: Annotated[int, Meta(ge=64, le=MAX_BODY_BYTES, description="Of the beginning of each body")] = 4096
+    redact: Annotated[
+        tuple[_Name, ...],
+        Meta(max_length=50, description="Fields of JSON and forms, at any depth, that are shown without their values"),
+    ] = ()
+
+
 class Log(Document, frozen=True, kw_only=True):
     """The document."""
 
@@ -73,6 +92,9 @@ class Log(Document, frozen=True, kw_only=True):
     redact_query: Annotated[
         tuple[_Name, ...], Meta(max_length=50, description="Fields of the query without their values; * for all")
     ] = ()
+    tap: Annotated[
+        Tap | None, Meta(description="What `shoal tap` may show; without it, neither headers nor bodies")
+    ] = None
 
     def check(self) -> None:
         """Statuses, headers and paths that are some; and nothing that would do nothing."""
@@ -94,3 +116,16 @@ class Log(Document, frozen=True, kw_only=True):
             raise Flaw("$.leave_out", "what neither failed nor was slow is left out already, by $.requests")
         if self.headers and self.fields and "headers" not in self.fields:
             raise Flaw("$.fields", "$.headers asks for some, and headers is not among the fields")
+        if self.tap is not None:
+            _check_tap(self.tap)
+
+
+def _check_tap(tap: Tap) -> None:
+    if not tap.headers and not tap.bodies:
+        raise Flaw("$.tap", "shows nothing: headers: true, or bodies with types such as application/json")
+    if tap.redact and not tap.bodies:
+        raise Flaw("$.tap.redact", "of bodies, and none is shown; headers are redacted by $.redact_headers")
+    for n, media in enumerate(tap.bodies):
+        if not _MEDIA.match(media):
+            reason = f"{media[:60]!r} is no type; such as application/json, text/* or *"
+            raise Flaw(below("$", "tap", "bodies", n), reason)

@@ -12,6 +12,7 @@ from msgspec.msgpack import encode
 
 from agent import frames, framing
 from agent.requests.filter import Filter
+from agent.requests.taps import Wanted
 from policies.kinds.shadow.answer import Asked
 from tests.support.playbook import Playbook
 
@@ -133,6 +134,7 @@ SAID: list[frames.ToWorker | frames.ToControl] = [
     frames.Happened([frames.Transition("breaker", "s", "", "closed", "open", "5 in a row", False, 1.5)]),
     frames.Records(1, b"{}\n"),
     frames.Spans(1, b"{}\n"),
+    frames.Tap({"8": Wanted(Filter("*.production", path="/cats"), headers=True)}),
     frames.Followed("7", 1, b"{}\n", 2),
     frames.Audited(1, b"{}\n", {"full": 2}, 7),
     frames.KeyMissed("https://login"),

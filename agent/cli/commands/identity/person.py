@@ -31,8 +31,8 @@ def add(
     context: typer.Context,
     name: NameArgument,
     role: Annotated[
-        Literal["view", "operate"] | None,
-        typer.Option("--role", help="What agents let him do over the network: view (the default) or operate."),
+        Literal["view", "tap", "operate"] | None,
+        typer.Option("--role", help="What agents let him do over the network: view (the default), tap or operate."),
     ] = None,
     description: Annotated[str, typer.Option("--description", help="For people.")] = "",
 ) -> None:
@@ -67,8 +67,8 @@ def set_(
     context: typer.Context,
     name: NameArgument,
     role: Annotated[
-        Literal["view", "operate"] | None,
-        typer.Option("--role", help="What agents let him do over the network: view or operate."),
+        Literal["view", "tap", "operate"] | None,
+        typer.Option("--role", help="What agents let him do over the network: view, tap or operate."),
     ] = None,
     description: Annotated[str | None, typer.Option("--description", help="For people.")] = None,
 ) -> None:

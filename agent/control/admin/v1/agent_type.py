@@ -189,7 +189,7 @@ class AgentState(Base, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     followed: Annotated[
         dict[str, int],
-        Meta(description="Requests as they end: `filters` that somebody follows, and how many were `lost` to them"),
+        Meta(description="Requests as they end: `filters` that are followed, `taps`, and how many were `lost` to both"),
     ] = msgspec.field(default_factory=dict)
     issuers: Annotated[
         list[dict[str, Any]], Meta(description="Of tokens: whose keys it fetches, and how old they are")

@@ -24,7 +24,7 @@ from agent.control.admin.v1.parts.audit_logs import audit_logs
 from agent.control.admin.v1.parts.comparing import Comparing
 from agent.control.admin.v1.parts.figures import FiguresApi
 from agent.control.admin.v1.parts.registering import Registering
-from agent.control.admin.v1.parts.requests import RequestsOperation
+from agent.control.admin.v1.parts.requests import RequestsOperation, TapsOperation
 from agent.control.admin.v1.parts.scale import ScaleApi
 from agent.control.admin.v1.parts.telling import telling
 from agent.control.admin.v1.problem import ROOT, problem
@@ -141,6 +141,7 @@ class V1:
             scale.operation(),
             FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
             RequestsOperation(parts.mesh.table, parts.fanout).operation(),
+            TapsOperation(parts.mesh.table, parts.fanout).operation(),
             Operation(
                 "POST",
                 "/explain",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -361,7 +361,7 @@ class InForce:
                 text, revision = standing(policy)
                 yield keys.policy(kind, pattern), text, revision
                 if policy.written is not None and (kind, pattern) in self.refused:  # what it was made of may be gone
-                    yield keys.last_good(kind, pattern), encode(_good(policy)), 0
+                    yield keys.last_good(kind, pattern), encode(cast(LastGood, self._should_say(kind, pattern))), 0
 
     def unknown(self) -> Mapping[Place, Refused]:
         """Refused policies whose last good state is not known."""
@@ -392,7 +392,7 @@ class InForce:
     def _should_say(self, kind: str, pattern: str) -> LastGood | None:
         policy = self.policies.get(kind, {}).get(pattern)
         if policy is not None:
-            return _good(policy)
+            return LastGood(revision=policy.revision, document=policy.text.decode("utf-8", "replace"))
         refused = self.refused.get((kind, pattern))
         if refused is not None and refused.last_good == 0 and refused.created:
             return LastGood(revision=refused.created)
@@ -403,10 +403,6 @@ def standing(policy: Policy) -> tuple[bytes, int]:
     """What makes it be in force, and its revision: what stands in etcd, where that is what is."""
     written = policy.written
     return (policy.text, policy.revision) if written is None else (written.value or b"", written.revision)
-
-
-def _good(policy: Policy) -> LastGood:
-    return LastGood(revision=policy.revision, document=policy.text.decode("utf-8", "replace"))
 
 
 def _says_less(standing: Standing, should: LastGood) -> bool:

@@ -17,7 +17,7 @@ from agent.proxy.control.recording import Word
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
 from agent.proxy.phases.verdict import Refuse
-from agent.proxy.request.judged import Judged
+from agent.proxy.request.audit.recorded import Recorded
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.plan import Plan
@@ -50,7 +50,7 @@ class _Waiting(Word):
         self._request.runtime.recordings.late(self)
 
 
-class Accountable(Judged):
+class Accountable(Recorded):
     """A request that is accounted for."""
 
     __slots__ = ("_accounted", "_word", "denied")

@@ -64,7 +64,7 @@ def test_what_a_terminal_would_obey_is_an_escape(capsys: pytest.CaptureFixture[s
     """In both forms; JSON stays JSON."""
     nasty = {"target": "/\x1b[2J\u202e\x7f\U000e0001", "why": "a\nb"}
     for output in ("table", "json"):
-        state = logs._Following(Printer(output), {})  # type: ignore[arg-type]
+        state = logs.Following(Printer(output), {})  # type: ignore[arg-type]
         state.hear(told(("web-1", {"items": [{**ROW, **nasty}]})))
         (line,) = capsys.readouterr().out.splitlines()
         assert line.isascii() or all(c.isprintable() for c in line)
@@ -75,7 +75,7 @@ def test_what_a_terminal_would_obey_is_an_escape(capsys: pytest.CaptureFixture[s
 
 def test_who_follows_is_told_what_he_waits_for_and_what_he_misses(capsys: pytest.CaptureFixture[str]) -> None:
     """At the beginning, and at each change; once."""
-    state = logs._Following(Printer("table"), {"service": "pets.production", "slower_s": "0.2", "failed": "true"})
+    state = logs.Following(Printer("table"), {"service": "pets.production", "slower_s": "0.2", "failed": "true"})
 
     def notes(answer: dict[str, Any]) -> list[str]:
         state.hear(answer)

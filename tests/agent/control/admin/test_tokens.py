@@ -22,7 +22,7 @@ def people(now_s: float = NOW, keys: bool = True, **oidc: Any) -> TokenPeople:
     keyring = Keyring()
     if keys:
         keyring.put(URL, [EC.as_dict(private=False)])
-    roles = {"view": ("dev",), "operate": ("sre",), **oidc}
+    roles = {"view": ("dev",), "tap": ("on-call",), "operate": ("sre",), **oidc}
     return TokenPeople(Oidc(**{**BASE, **roles}), keyring, lambda: now_s)
 
 
@@ -37,6 +37,8 @@ def seen(people: TokenPeople, claims: dict[str, Any] | None = None, scheme: str 
         (["sre", "x"], "operate"),
         ("sre", "operate"),
         (["dev", "sre"], "operate"),
+        (["on-call", "dev"], "tap"),
+        (["on-call", "sre"], "operate"),
         ([], ""),
         (["SRE", "sre ", "dev,sre"], ""),
         ('["sre"]', ""),
@@ -50,7 +52,8 @@ def test_a_role_is_what_the_claim_says_as_its_issuer_wrote_it(groups: Any, role:
     """To the letter; a text that looks like a list is a text."""
     found = seen(people(), {"groups": groups})
     if role:
-        assert isinstance(found, Visitor) and (found.person, found.operates) == ("oidc:ann", role == "operate")
+        assert isinstance(found, Visitor) and (found.person, found.role) == ("oidc:ann", role)
+        assert (found.operates, found.taps) == (role == "operate", role != "view")
     else:
         assert isinstance(found, Refused) and "ann has nothing in groups" in found.reason
 

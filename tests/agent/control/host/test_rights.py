@@ -39,6 +39,22 @@ def test_users_and_groups_by_name_and_number() -> None:
     assert not made.may_operate(User(50))
 
 
+def test_who_may_tap_operates_nothing() -> None:
+    """And who operates may tap."""
+    made = rights(operate=("1000",), tap=("1001", "@50"))
+    for user, taps, operates in (
+        (User(0), True, True),
+        (User(1000), True, True),
+        (User(1001), True, False),
+        (User(7, frozenset((50,))), True, False),
+        (User(1002), False, False),
+    ):
+        assert (made.may_tap(user), made.may_operate(user)) == (taps, operates)
+        assert made.may_be(user, "pets.production") is operates
+    with pytest.raises(SettingsError, match=r"local\.tap: this host has no user 'nobody-of-that-name'"):
+        rights(tap=("nobody-of-that-name",))
+
+
 def test_the_most_specific_pattern_decides_alone() -> None:
     """Who may be anything may not be payments, when that names others; nobody is an empty list."""
     made = rights(services={"*": ("1000",), "*.production": ("1001",), "payments/production": ()})

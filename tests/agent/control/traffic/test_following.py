@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.control.asking.answering import Answering, Refusal
-from agent.control.traffic import following
+from agent.control.traffic import following, streams
 from agent.control.traffic.following import Following
 from agent.frames import Follow, Followed
 from agent.requests.filter import Filter, Place, RequestsAsked, RequestsTold
@@ -88,7 +88,7 @@ def test_what_a_worker_lost_is_told_where_it_was() -> None:
 
 def test_a_slow_reader_learns_how_many_he_has_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ring goes on without him, and others have everything."""
-    monkeypatch.setattr(following, "RING_BYTES", 40)
+    monkeypatch.setattr(streams, "RING_BYTES", 40)
     scene = Scene()
     slow = quick = scene.read().place
     heard: list[bytes] = []
@@ -106,7 +106,7 @@ def test_a_slow_reader_learns_how_many_he_has_missed(monkeypatch: pytest.MonkeyP
 
 def test_a_batch_that_is_too_large_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never an answer that nobody can read."""
-    monkeypatch.setattr(following, "MOST_BATCH_BYTES", 10)
+    monkeypatch.setattr(streams, "MOST_BATCH_BYTES", 10)
     scene = Scene()
     place = scene.read().place
     scene.say("x" * 20, "y")
@@ -117,7 +117,7 @@ def test_a_batch_that_is_too_large_is_lost_and_counted(monkeypatch: pytest.Monke
 
 def test_an_answer_has_a_bound_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost between them."""
-    monkeypatch.setattr(following, "MOST_TOLD_BYTES", 10)
+    monkeypatch.setattr(streams, "MOST_TOLD_BYTES", 10)
     scene = Scene()
     place = scene.read().place
     for n in range(5):

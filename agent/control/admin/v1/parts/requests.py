@@ -1,102 +1,39 @@
-"""Requests of the whole mesh as they end, or the last ones: asked again and again by who follows, with `next` of the
-answer before.
-
-Laws
-- Nothing is kept here for who asks: how far he has read stands in what he was answered.
-- An answer comes as soon as there is anything to say, else after `wait_s`. Each agent is asked anew every LOOK_S to
-  MOST_LOOK_S, and never waits: questions that wait would take the places of others there.
-- MOST_READERS at a time.
-- Of a thousand agents `next` still has room in a request's head, and each is told of no more places than GROUP: what
-  agents are asked has a bound.
-"""
+"""Requests of the whole mesh as they end, or the last ones; and live ones, as they were decided."""
 
 from __future__ import annotations
 
-import zlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Collection
-from typing import Annotated, Any, Final, Literal
+from functools import partial
+from typing import Annotated
 
-import msgspec
-import trio
 from msgspec import Meta
 
-from agent.control.admin.v1 import types
-from agent.control.admin.v1.operation import Asked, Operation, Trouble
-from agent.control.asking.fanout import Fanout, Missing, Told
+from agent.control.admin.v1.operation import Asked, Operation
+from agent.control.admin.v1.parts.reading_on import ReadingOn, Requests, Which, filter_of
+from agent.control.asking.fanout import Fanout
 from agent.control.host.rights import Right
 from agent.control.mesh.table import Table
-from agent.requests.filter import REQUESTS, Filter, Place, RequestsAsked, RequestsTold
-from policies.kinds.log.document import STATUS
-
-MOST_READERS: Final = 32
-LOOK_S: Final = 0.1
-MOST_LOOK_S: Final = 1.0
-ASK_S: Final = 2.0
-"""How long all agents together may take."""
-MOST_WAIT_S: Final = 5.0
-MOST_BYTES: Final = 4 * 1024 * 1024
-"""Of all hosts' records in an answer; each has its part, but LEAST_BYTES, or one batch of a worker."""
-LEAST_BYTES: Final = 16 * 1024
-GROUP: Final = 250
-"""Agents that are asked the same."""
-MOST_PLACES_BYTES: Final = 1024 * 1024
-"""Of all places, however small they come."""
-_CALLER: Final = r"^[\x21-\x7e]{0,512}$"
+from agent.requests.filter import REQUESTS, Filter, Place, RequestsAsked
+from agent.requests.taps import TAPS, TapsAsked, Wanted
 
 
-class RequestsQuery(types.Query, frozen=True, kw_only=True):
+class RequestsQuery(Which, frozen=True, kw_only=True):
     """Which."""
 
-    service: Annotated[
-        str,
-        Meta(
-            pattern=r"^$|^\*$|^(\*\.)?" + types.SERVICE[1:],
-            extra={"right": "a service or a pattern, such as pets.production or *.production"},
-            description="That was asked for, or a pattern: *.production",
-        ),
-    ] = ""
-    status: Annotated[str, Meta(max_length=200, description="Statuses, with commas: 404,5xx")] = ""
-    slower_s: Annotated[float, Meta(ge=0, le=3600, description="That took so long, or longer")] = 0.0
-    path: Annotated[str, Meta(max_length=1024, pattern=r"^$|^/[^?]*$", description="That the path begins with")] = ""
-    caller: Annotated[str, Meta(pattern=_CALLER, description="The service that called")] = ""
-    method: Annotated[str, Meta(pattern=r"^[A-Z-]{0,32}$")] = ""
-    direction: Annotated[Literal["", "inbound", "outbound"], Meta(description="By which side it was recorded")] = ""
-    flag: Annotated[str, Meta(pattern=r"^[a-z_.]{0,64}$", description="That the flag begins with: service.")] = ""
-    failed: Annotated[bool, Meta(description="Only those that have a flag, or were answered with 5xx")] = False
     last: Annotated[int, Meta(ge=0, le=1000, description="So many that were recorded lately; 0: that end now")] = 0
-    wait_s: Annotated[float, Meta(ge=0, le=MOST_WAIT_S, description="For how long to wait for the first one")] = 0.0
-    next: Annotated[str, Meta(max_length=49_152, description="Of the answer before")] = ""
-    scope: types.Scope = "mesh"
 
 
-class OfHost(types.Base, frozen=True, kw_only=True):
-    """Requests that one agent has recorded, the oldest first."""
+class TapsQuery(Which, frozen=True, kw_only=True):
+    """Which, and what of them."""
 
-    items: Annotated[list[Any], Meta(description="Records, as docs/logs.md has them")]
-    lost: Annotated[int, Meta(description="How many more there were, for which there was no room")] = 0
-    begun: Annotated[bool, Meta(description="It has begun anew, and nobody knows what ended meanwhile")] = False
-    recorded: Annotated[bool, Meta(description="Whether it records requests for anybody else")] = False
-
-
-class Requests(types.Base, frozen=True, kw_only=True):
-    """Requests by host."""
-
-    hosts: dict[str, OfHost]
-    next: Annotated[str, Meta(description="What to ask with the next time")] = ""
-    missing: Annotated[dict[str, types.Missing], Meta(description="By host: who did not answer, and why")] = (
-        msgspec.field(default_factory=dict)
-    )
-    revision: Annotated[int, Meta(description="Of etcd, that this agent's table is of")] = 0
+    headers: Annotated[bool, Meta(description="Those of requests and answers, where a log document allows it")] = False
+    bodies: Annotated[bool, Meta(description="Their beginnings, where a log document allows it")] = False
 
 
 class RequestsOperation:
     """Of one agent."""
 
     def __init__(self, table: Table, fanout: Fanout) -> None:
-        self._table = table
-        self._fanout = fanout
-        self._readers = 0
+        self._reading = ReadingOn(table, fanout, REQUESTS, "follow requests")
 
     def operation(self) -> Operation:
         """As the list of them has it."""
@@ -115,103 +52,28 @@ class RequestsOperation:
 
     async def _handle(self, asked: Asked) -> Requests:
         query: RequestsQuery = asked.query
-        wanted, places = _filter(query), _places(query.next)
-        if self._readers >= MOST_READERS:
-            raise Trouble(503, f"{MOST_READERS} readers follow requests by way of this agent; ask again, or another")
-        self._readers += 1
-        try:
-            return await self._answer(query, wanted, places)
-        finally:
-            self._readers -= 1
-
-    async def _answer(self, query: RequestsQuery, wanted: Filter, places: dict[str, Place]) -> Requests:
-        until, pause_s = trio.current_time() + query.wait_s, LOOK_S
-        hosts = [self._table.host] if query.scope == "agent" else None
-        while True:
-            most = max(LEAST_BYTES, MOST_BYTES // max(1, len(self._table.agents)))
-            question = RequestsAsked(wanted, places, query.last, most)
-            told = await self._ask(question, hosts)
-            places = places | {host: each.place for host, each in told.answers.items() if each.place is not None}
-            over = query.last or trio.current_time() + pause_s > until
-            if over or any(each.lines or each.lost or each.begun for each in told.answers.values()):
-                known = frozenset(self._table.agents).union(told.answers)
-                places = {host: place for host, place in places.items() if host in known}
-                return await trio.to_thread.run_sync(_answered, told, places, self._table.revision)
-            await trio.sleep(pause_s)
-            pause_s = min(2 * pause_s, MOST_LOOK_S)
-
-    async def _ask(self, question: RequestsAsked, hosts: Collection[str] | None) -> Told[RequestsTold]:
-        """All of them, each with the places of its group."""
-        wanted = sorted(self._fanout.wanted(hosts))
-        answers: dict[str, RequestsTold] = {}
-        missing: dict[str, Missing] = {}
-
-        async def some(group: list[str]) -> None:
-            places = {host: question.places[host] for host in group if host in question.places}
-            asked = msgspec.structs.replace(question, places=places)
-            told = await self._fanout.ask_all(REQUESTS, asked, ASK_S, group)
-            answers.update(told.answers)
-            missing.update(told.missing)
-
-        async with trio.open_nursery() as nursery:
-            for first in range(0, len(wanted), GROUP):
-                nursery.start_soon(some, wanted[first : first + GROUP])
-        return Told(dict(sorted(answers.items())), dict(sorted(missing.items())))
+        asking = partial(_requests, filter_of(query), query.last)
+        return await self._reading.read(query, asking, at_once=query.last > 0)
 
 
-def _answered(told: Told[RequestsTold], places: dict[str, Place], revision: int) -> Requests:
-    """In a thread: there may be thousands."""
-    return Requests(
-        hosts={host: _of_host(each) for host, each in told.answers.items()},
-        next=_next(places),
-        missing={host: types.Missing(why=no.why, reason=no.reason) for host, no in told.missing.items()},
-        revision=revision,
-    )
+class TapsOperation:
+    """Of one agent."""
+
+    def __init__(self, table: Table, fanout: Fanout) -> None:
+        self._reading = ReadingOn(table, fanout, TAPS, "tap requests")
+
+    def operation(self) -> Operation:
+        """As the list of them has it."""
+        summary = "Live requests of every agent as they end, with how each was decided"
+        return Operation(
+            "GET", "/taps", "tapRequests", summary, TapsQuery, Requests, self._handle, right=Right.TAP, bulk=True
+        )
+
+    async def _handle(self, asked: Asked) -> Requests:
+        query: TapsQuery = asked.query
+        wanted = Wanted(filter_of(query), query.headers, query.bodies)
+        return await self._reading.read(query, partial(TapsAsked, wanted))
 
 
-def _of_host(told: RequestsTold) -> OfHost:
-    items: list[Any] = []
-    lost = told.lost
-    for line in told.lines.split(b"\n"):
-        if line:
-            try:
-                msgspec.json.decode(line, type=dict[str, Any])
-            except (msgspec.DecodeError, RecursionError):
-                lost += 1  # of an agent that makes no sense
-            else:
-                items.append(msgspec.Raw(line))
-    return OfHost(items=items, lost=lost, begun=told.begun, recorded=told.recorded)
-
-
-def _filter(query: RequestsQuery) -> Filter:
-    """Raises Trouble."""
-    statuses = tuple(each.strip() for each in query.status.split(",") if each.strip())
-    for each in statuses:
-        if not STATUS.match(each):
-            raise Trouble(400, f"{each[:60]!r} is no status; such as 5xx, 404 or 404,5xx", "$.status")
-    return Filter(
-        service=query.service,
-        statuses=tuple(sorted(statuses)),
-        slower_s=query.slower_s,
-        path=query.path,
-        caller=query.caller,
-        method=query.method,
-        direction=query.direction,
-        flag=query.flag,
-        failed=query.failed,
-    )
-
-
-def _next(places: dict[str, Place]) -> str:
-    return urlsafe_b64encode(zlib.compress(msgspec.msgpack.encode(dict(sorted(places.items()))))).decode()
-
-
-def _places(text: str) -> dict[str, Place]:
-    """Raises Trouble."""
-    if not text:
-        return {}
-    try:
-        packed = zlib.decompressobj().decompress(urlsafe_b64decode(text), MOST_PLACES_BYTES)
-        return msgspec.msgpack.decode(packed, type=dict[str, Place])
-    except (ValueError, RecursionError, zlib.error):
-        raise Trouble(400, "that is no `next` of an answer before", "$.next") from None
+def _requests(wanted: Filter, last: int, places: dict[str, Place], most_bytes: int) -> RequestsAsked:
+    return RequestsAsked(wanted, places, last, most_bytes)
