@@ -31,8 +31,8 @@ def seen(requests: int = 3) -> dict[str, Any]:
     """Of a worker with a service, with something in each of its counters."""
     stats = ServiceStats()
     for number in range(requests):
-        stats.signals.observe(EDGE, 200, number / 10)
-    stats.signals.observe((False, 'a"\n\\%s', "", "v1", "web-2"), 503, 0.02)
+        stats.signals.observe(EDGE, 200, number / 10, 5.0)
+    stats.signals.observe((False, 'a"\n\\%s', "", "v1", "web-2"), 503, 0.02, 5.0)
     stats.signals.remember(EDGE, "4bf92f3577b34da6a3ce929d0e0e4736", 0.1, 1764201600.25)
     for counters in (stats.refused, stats.failures, stats.audit, stats.copies, stats.shed, stats.limited, stats.faults):
         counters["some"] = 1
