@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.agent.control.test_main import reload
 from tests.support.local import ask
-from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
+from tests.support.reading import Reading
 
 PETS = "pets.production"
 
@@ -25,45 +23,15 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         yield mesh
 
 
-class Reader:
+class Reader(Reading):
     """`shoal logs … -f`, by way of an agent."""
 
     def __init__(self, agent: AgentProcess, *words: str) -> None:
-        command = [*SHOAL, "--admin", str(agent.socket), "-o", "json", "logs", *words, "-f"]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self.lines: list[Any] = []
-        self.notes: list[str] = []
-        self._threads = [
-            threading.Thread(
-                target=self._read, args=(self.process.stdout, lambda line: self.lines.append(json.loads(line)))
-            ),
-            threading.Thread(target=self._read, args=(self.process.stderr, self.notes.append)),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _read(self, stream: Any, take: Any) -> None:
-        for line in stream:
-            take(line.rstrip("\n"))
+        super().__init__(agent, "logs", *words, "-f")
 
     def of(self, host: str, direction: str = "outbound") -> list[str]:
         """The paths of one agent's records, as they came."""
         return [each["target"] for each in list(self.lines) if each["agent"] == host and each["direction"] == direction]
-
-    def noted(self, words: str) -> bool:
-        return any(words in note for note in list(self.notes))
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for thread in self._threads:
-            thread.join(10)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.local import ask
-from tests.support.mesh import ROOT, SHOAL, AgentProcess, Mesh, running_mesh, until
+from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
+from tests.support.reading import Reading
 
 PETS = "pets.production"
 SECRET = "s3cret-never-shown"
@@ -27,42 +26,14 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         yield mesh
 
 
-class Tap:
+class Tap(Reading):
     """`shoal tap`, by way of an agent."""
 
     def __init__(self, agent: AgentProcess, *words: str) -> None:
-        command = [*SHOAL, "--admin", str(agent.socket), "-o", "json", "tap", *words]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self.rows: list[Any] = []
-        self.notes: list[str] = []
-        self._threads = [
-            threading.Thread(target=self._read, args=(self.process.stdout, self._take)),
-            threading.Thread(target=self._read, args=(self.process.stderr, self.notes.append)),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _read(self, stream: Any, take: Any) -> None:
-        for line in stream:
-            take(line.rstrip("\n"))
-
-    def _take(self, line: str) -> None:
-        self.rows.append(json.loads(line))
+        super().__init__(agent, "tap", *words)
 
     def of(self, path: str) -> list[Any]:
-        return [each for each in list(self.rows) if each["target"].startswith(path)]
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for thread in self._threads:
-            thread.join(10)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
+        return [each for each in list(self.lines) if each["target"].startswith(path)]
 
 
 def taps(agent: AgentProcess) -> int:
@@ -101,18 +72,18 @@ def test_two_hosts_are_tapped_at_once(mesh: Mesh) -> None:
     everything, headed = Tap(alpha), Tap(beta, PETS, "--headers", "--bodies", "--path", "/cats")
     try:
         for tap in (everything, headed):
-            until("it taps", lambda tap=tap: any("on alpha, beta; Ctrl-C ends it" in note for note in tap.notes))
+            until("it taps", lambda tap=tap: tap.noted("on alpha, beta; Ctrl-C ends it"))
         assert taps(alpha) == 2
         headers = {"Authorization": f"Bearer {SECRET}", "X_Email": SECRET, "X_Long": "x" * 5000, "X_Request_Id": "17"}
         assert alpha.ask(PETS, f"/cats?token={SECRET}", **headers).status == 200
         until("both sides", lambda: len(headed.of("/cats")) == 2)
-        by_side = {each["direction"]: each for each in headed.rows}
+        by_side = {each["direction"]: each for each in headed.lines}
         out, into = by_side["outbound"], by_side["inbound"]
         assert (out["agent"], into["agent"], out["request_id"], into["request_id"]) == ("alpha", "beta", "17", "17")
         (route,) = [each for each in out["decisions"] if each["phase"] == "route"]
         assert route["policy"] == f"route/{PETS}" and route["revision"] and "everything" in route["reason"]
         assert any("via agent beta" in each["decision"] for each in out["decisions"])
-        assert SECRET not in json.dumps(headed.rows)
+        assert SECRET not in json.dumps(headed.lines)
         for row in (out, into):
             shown = dict(row["request"]["headers"])
             assert shown["authorization"] == shown["x-email"] == "[redacted]" and len(shown["x-long"]) == 257
@@ -141,12 +112,12 @@ def test_two_hosts_are_tapped_at_once(mesh: Mesh) -> None:
 
     one = Tap(alpha, PETS, "-n", "1", "--for", "30s")
     try:
-        until("it taps", lambda: any("Ctrl-C" in note for note in one.notes))
+        until("it taps", lambda: one.noted("Ctrl-C"))
         alpha.ask(PETS, "/last")
         assert one.process.wait(20) == 0
     finally:
         one.end()
-    assert len(one.rows) == 1
+    assert len(one.lines) == 1
     refused = mesh.shoal("--admin", f"http://127.0.0.1:{alpha.admin}", "tap", PETS, check=False)
     assert refused.returncode == 1 and "asked for through the agent's own socket" in refused.stderr
     asked = ask(alpha.socket, "GET", "/api/v1/taps?path=/a%3Fb", None)

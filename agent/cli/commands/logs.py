@@ -24,29 +24,36 @@ LATEST_S: Final = 253_402_300_800
 REQUESTS: Final = f"{API}/requests"
 
 
+Service = Annotated[str, typer.Argument(help="A service, or a pattern as '*.production'; without it, every request.")]
+Statuses = Annotated[list[str] | None, typer.Option("--status", metavar="STATUS", help="404, 5xx; may be repeated.")]
+Slower = Annotated[
+    str, typer.Option("--slower", metavar="TIME", help="Only those that took so long, or longer: 200ms.")
+]
+Start = Annotated[str, typer.Option("--path", metavar="START", help="Only paths that begin so: /cats.")]
+Caller = Annotated[str, typer.Option("--as", metavar="SERVICE", help="Only calls of this service.")]
+Method = Annotated[str, typer.Option("--method", help="Only this method.")]
+Side = Annotated[
+    str, typer.Option("--side", metavar="SIDE", help="Only as callers' agents saw them (out), or the instances' (in).")
+]
+Flag = Annotated[str, typer.Option("--flag", metavar="START", help="Only flags that begin so: service.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Only those with a flag, or answered with 5xx.")]
+"""Which requests: of `shoal logs` and `shoal tap`."""
+
+
 def logs(
     context: typer.Context,
-    service: Annotated[
-        str, typer.Argument(help="A service, or a pattern as '*.production'; without it, every request.")
-    ] = "",
+    service: Service = "",
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with requests as they end, until Ctrl-C.")
     ] = False,
-    status: Annotated[
-        list[str] | None, typer.Option("--status", metavar="STATUS", help="404, 5xx; may be repeated.")
-    ] = None,
-    slower: Annotated[
-        str, typer.Option("--slower", metavar="TIME", help="Only those that took so long, or longer: 200ms.")
-    ] = "",
-    path: Annotated[str, typer.Option("--path", metavar="START", help="Only paths that begin so: /cats.")] = "",
-    caller: Annotated[str, typer.Option("--as", metavar="SERVICE", help="Only calls of this service.")] = "",
-    method: Annotated[str, typer.Option("--method", help="Only this method.")] = "",
-    side: Annotated[
-        str,
-        typer.Option("--side", metavar="SIDE", help="Only as callers' agents saw them (out), or the instances' (in)."),
-    ] = "",
-    flag: Annotated[str, typer.Option("--flag", metavar="START", help="Only flags that begin so: service.")] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="Only those with a flag, or answered with 5xx.")] = False,
+    status: Statuses = None,
+    slower: Slower = "",
+    path: Start = "",
+    caller: Caller = "",
+    method: Method = "",
+    side: Side = "",
+    flag: Flag = "",
+    failed: Failed = False,
     last: Annotated[
         int, typer.Option("--last", "-n", min=1, max=1000, help="So many of each host that were recorded lately.")
     ] = 20,

@@ -49,9 +49,10 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Return when every live
 def check_files(
     context: typer.Context, files: Files, kind: KindOption = "", service: ServiceOption = "", chain: ChainOption = False
 ) -> None:
-    """Say what is wrong with documents, without asking etcd. Exit code 1 when something is.
+    """Say what is wrong with documents, without putting them. Exit code 1 when something is.
 
-    Rego is compiled with the bundles that it names: of these files, else of those beside them, else of etcd.
+    Etcd is asked for nothing but bundles: Rego is compiled with those that it names, of these files, else of those
+    beside them, else of etcd.
     With --chain also what would be wrong with the chains of calls that agents have seen, were these documents put:
     among them calls that `isolation` would cut off or `authz` deny, and hops that `strict` of tls would fail.
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from agent.proxy.messages.head import FORWARDED_FOR, SHOAL_CLIENT, RequestHead
 from agent.proxy.peer import Peer
-from agent.trust import Agents
+from agent.trust import Agents, is_loopback
 from policies.language.addresses import Ranges, parsed
 
 
@@ -47,9 +47,7 @@ class Vouching:
 
     def own_of(self, address: str) -> str:
         """Of who connects from an address."""
-        if address.startswith("127.") or address == "::1":
-            return self._agents.own or address
-        return address
+        return self._agents.own or address if is_loopback(address) else address
 
     def _behind(self, address: str, request: RequestHead) -> str:
         way: list[str] = []

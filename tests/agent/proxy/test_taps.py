@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from agent.frames import Away, Follow, Tap
 from agent.proxy.report import taps
 from agent.requests.filter import Filter
 from agent.requests.taps import Wanted
+from policies.kinds.log.document import MAX_BODY_BYTES
 from tests.agent.proxy.test_logging import FAILED, OK, ask, followed, get
 from tests.support.playbook import Playbook
 from tests.support.proxy import CREDENTIALS, SERVICE, entrust
-
-interpreted = pytest.mark.skipif(not str(taps.__file__).endswith(".py"), reason="replaces what Python looks up")
 
 EVERYTHING = Wanted(Filter(), headers=True, bodies=True)
 SHOWN: dict[str, Any] = {"tap": {"headers": True, "bodies": ["application/json", "text/*"]}}
@@ -212,38 +209,40 @@ def test_so_many_begin_in_a_second_and_what_is_more_is_shown_without_or_counted(
         assert row["decisions"] is None and row["status"] == 503
 
 
-@interpreted
-def test_so_many_are_noted_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_are_noted_at_a_time() -> None:
     """Those that last take the place of no other; and they give it back."""
-    monkeypatch.setattr(taps, "MOST_UNDER_WAY", 2)
     with Playbook() as play:
         tap(play)
-        clients = [play.client() for _ in range(3)]
-        ups = []
-        for client in clients:
-            assert client >> get("/")
+        clients, ups = [], []
+        for n in range(taps.MOST_UNDER_WAY + 1):
+            clients.append(play.client())
+            assert clients[n] >> get(f"/{n}")
             ups.append(play.upstream())
+            play.passes(1 / taps.PER_S)
         for up in ups:
+            play.passes(1 / taps.PER_S)
             assert up >> OK
-        assert [row["decisions"] is None for row in tapped(play)] == [False, False, True]
+        noted = [row["decisions"] is not None for row in tapped(play)]
+        assert noted == [True] * taps.MOST_UNDER_WAY + [False]
         assert play.worker.recorder.taps is not None and play.worker.recorder.taps.under_way == 0
 
 
-@interpreted
-def test_the_ring_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ring_has_a_bound_in_bytes() -> None:
     """The newest are lost, and counted behind those that were kept; a batch has a bound as well."""
-    monkeypatch.setattr(taps, "RING_BYTES", 20_000)
-    monkeypatch.setattr(taps, "BATCH_BYTES", 5_000)
+    shown = {"bodies": ["text/*"], "max_bytes": MAX_BODY_BYTES}
+    body = b"x" * MAX_BODY_BYTES
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(body)
     with Playbook() as play:
-        tap(play)
-        for n in range(60):
-            ask(play, get(f"/{n}"))
+        tap(play, log={"tap": shown})
+        for n in range(80):
+            ask(play, get(f"/{n}"), head + body)
         frames: list[Any] = []
         while found := play.worker.recorder.take_followed(50):
             frames += found
-        assert all(len(frame.lines) <= 5_000 for frame in frames) and len(frames) > 3
+        assert all(len(frame.lines) <= taps.BATCH_BYTES for frame in frames) and len(frames) > 3
+        assert sum(len(frame.lines) for frame in frames) <= taps.RING_BYTES
         assert [frame.lost for frame in frames[:-1]] == [0] * (len(frames) - 1)
-        assert sum(frame.count for frame in frames) + frames[-1].lost == 60 and frames[-1].lost > 0
+        assert sum(frame.count for frame in frames) + frames[-1].lost == 80 and frames[-1].lost > 0
 
 
 def test_who_taps_no_more_costs_nothing() -> None:

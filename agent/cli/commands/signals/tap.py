@@ -11,7 +11,22 @@ from typing import Annotated, Any, Final
 import typer
 
 from agent.cli.agent_client import API
-from agent.cli.commands.logs import Following, asked_of, clock, read_on, row_end
+from agent.cli.commands.logs import (
+    Caller,
+    Failed,
+    Flag,
+    Following,
+    Method,
+    Service,
+    Side,
+    Slower,
+    Start,
+    Statuses,
+    asked_of,
+    clock,
+    read_on,
+    row_end,
+)
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer
@@ -24,28 +39,19 @@ NOT_NOTED: Final = "how it was decided was not noted: too many requests at a tim
 
 def tap(
     context: typer.Context,
-    service: Annotated[
-        str, typer.Argument(help="A service, or a pattern as '*.production'; without it, every request.")
-    ] = "",
+    service: Service = "",
     headers: Annotated[
         bool, typer.Option("--headers", help="Those of requests and answers, if that is allowed.")
     ] = False,
     bodies: Annotated[bool, typer.Option("--bodies", help="The beginnings of bodies, if that is allowed.")] = False,
-    status: Annotated[
-        list[str] | None, typer.Option("--status", metavar="STATUS", help="404, 5xx; may be repeated.")
-    ] = None,
-    slower: Annotated[
-        str, typer.Option("--slower", metavar="TIME", help="Only those that took so long, or longer: 200ms.")
-    ] = "",
-    path: Annotated[str, typer.Option("--path", metavar="START", help="Only paths that begin so: /cats.")] = "",
-    caller: Annotated[str, typer.Option("--as", metavar="SERVICE", help="Only calls of this service.")] = "",
-    method: Annotated[str, typer.Option("--method", help="Only this method.")] = "",
-    side: Annotated[
-        str,
-        typer.Option("--side", metavar="SIDE", help="Only as callers' agents saw them (out), or the instances' (in)."),
-    ] = "",
-    flag: Annotated[str, typer.Option("--flag", metavar="START", help="Only flags that begin so: service.")] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="Only those with a flag, or answered with 5xx.")] = False,
+    status: Statuses = None,
+    slower: Slower = "",
+    path: Start = "",
+    caller: Caller = "",
+    method: Method = "",
+    side: Side = "",
+    flag: Flag = "",
+    failed: Failed = False,
     for_: Annotated[str, typer.Option("--for", metavar="TIME", help="End after so long: 60s.")] = "",
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="End after so many; 0: do not.")] = 0,
 ) -> None:

@@ -26,11 +26,14 @@ PLACES: Final = {
 DESCRIPTION: Final = (
     "What an agent of Shoal knows and runs, what all agents do (`scope=mesh`), and what its users and operators have "
     "it do. Served on the admin port for whoever is on the host, on the agent's own socket, where the kernel says who "
-    "asks, and on the people's port for who has logged in, by the role view or operate. Operations say who may; those "
-    "that say nothing are for all of them. Requests of browsers (Origin) are refused."
+    "asks, and on the people's port for who has logged in, by the role view, tap or operate. Operations say who may; "
+    "those that say nothing are for all of them. Requests of browsers (Origin) are refused."
 )
 WHO: Final = {
-    Right.READ: "Not on the admin port: for users of the host who may operate the agent, and people with a role.",
+    Right.READ: "Not on the admin port: for users of the host who may operate the agent or tap, and people with a "
+    "role.",
+    Right.TAP: "Not on the admin port: for users of the host who may operate the agent or tap, and people with the "
+    "role tap or operate.",
     Right.SERVE: "Not on the admin port: for users of the host who may be the service, who may do this to what they "
     "registered themselves, and for who may operate.",
     Right.OPERATE: "Not on the admin port: for users of the host who may operate the agent, and people with that role.",

@@ -260,11 +260,9 @@ class Refused(Base, frozen=True, kw_only=True):
     watched: Annotated[bool, Meta(description="Whether it would be watched only")]
 
 
-class Endpoint(Base, frozen=True, kw_only=True):
-    """An instance as the workers of an agent see it."""
+class OwnEndpoint(Base, frozen=True, kw_only=True):
+    """An instance, and what workers have seen of it."""
 
-    host: str
-    service: str
     id: str
     address: str
     port: int
@@ -281,6 +279,13 @@ class Endpoint(Base, frozen=True, kw_only=True):
     failures: int
     breaker: Annotated[str, Meta(description="closed, half-open, open; empty: none is in force")]
     ejected: bool
+
+
+class Endpoint(OwnEndpoint, frozen=True, kw_only=True):
+    """An instance as the workers of an agent see it."""
+
+    host: str
+    service: str
 
 
 class Call(Base, frozen=True, kw_only=True):

@@ -35,26 +35,10 @@ class RunningPolicy(WiderPolicy, frozen=True, kw_only=True):
     wider: list[WiderPolicy] = msgspec.field(default_factory=list)
 
 
-class RunningEndpoint(types.Base, frozen=True, kw_only=True):
-    """An instance, and what workers have seen of it."""
+class RunningEndpoint(types.OwnEndpoint, frozen=True, kw_only=True):
+    """With how it is reached, and how it answers."""
 
-    id: str
-    address: str
-    port: int
-    version: str
-    zone: str
-    weight: float
-    healthy: bool
-    draining: bool
-    suspect: bool
-    agent: str
-    active: int
-    requests: int
-    successes: int
-    failures: int
     ewma_ms: Annotated[float, Meta(description="How long it takes to answer, of late")]
-    breaker: Annotated[str, Meta(description="closed, half-open, open; empty: none is in force")]
-    ejected: bool
     via: Annotated[bool, Meta(description="Whether requests to it go by way of the agent of its host")] = False
 
 

@@ -18,7 +18,9 @@ from typing import Any, get_args
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from agent.control.admin.v1.openapi import WHO
 from agent.control.asking.fanout import Why
+from agent.control.host.rights import Right
 from tests.support.local import UnixConnection
 from tests.support.mesh import ROOT, AgentProcess, Mesh, running_mesh, until
 
@@ -418,6 +420,11 @@ def test_every_resource_is_on_the_page(mesh: Mesh) -> None:
         f"{method.upper()} {path.removeprefix('/api/v1')}" for path, of in document["paths"].items() for method in of
     }
     assert {each.replace("\n", " ") for each in re.findall(r"`((?:GET|POST|PUT|DELETE)\s/[^`]*)`", PAGE)} == there
+
+
+def test_the_document_says_of_every_right_who_has_it() -> None:
+    """But of the one that all have."""
+    assert WHO.keys() == set(Right) - {Right.LOOK}
 
 
 def test_every_why_is_on_the_page() -> None:
