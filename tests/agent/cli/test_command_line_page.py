@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -126,8 +127,12 @@ def test_what_asks_nobody_prints_what_the_page_says(tmp_path: Path) -> None:
     """`policy check`, word for word, with the line's end left out where the page does."""
     (tmp_path / "pets.yaml").write_text("kind: route\nservice: pets.production\nactive: v1\n")
     (tmp_path / "bad.yaml").write_text("kind: route\nservice: pets.production\nactive: v1\nstandbi: v2\n")
+    rego = {"bundles": ["groups"], "modules": {"lamps.rego": "package shoal\nallow if data.groups.staff"}}
+    bundle = {"modules": {"groups.rego": "package groups\nstaff if nobody.knows(this)"}}
+    for name, document in (("lamps", {"kind": "authz", "rego": rego}), ("groups", {"kind": "rego", **bundle})):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"service": name, **document}))
     sample = re.findall(r"^\$ (shoal policy check .*)\n(.*)$", SECTIONS["shoal policy check"], re.M)
-    assert len(sample) == 2
+    assert len(sample) == 3
     for line, answer in sample:
         program = [sys.executable, "-c", "from agent.cli.main import main; main()", *shlex.split(line)[1:]]
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)

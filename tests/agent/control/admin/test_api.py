@@ -318,6 +318,7 @@ BEFORE = (("POST", "/instances"), ("DELETE", ONE), ("PUT", f"{ONE}/health"), ("P
 CHANGING = (
     *((method, f"{API}{target}") for method, target in BEFORE),
     ("GET", f"{API}/requests"),
+    ("GET", f"{API}/taps"),
     ("GET", f"{API}/shadow/pets"),
     ("POST", f"{API}/shadow/pets/reset"),
     ("POST", f"{API}/hooks/test"),
