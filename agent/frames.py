@@ -137,7 +137,7 @@ class Ask(msgspec.Struct, tag_field="t", tag="ask"):
 
     id: int
     what: str
-    """ping, state, metrics, demand, keys, handshakes or explain."""
+    """ping, state, metrics, demand, keys, handshakes, opas or explain."""
     args: dict[str, Any] = {}
 
 

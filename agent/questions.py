@@ -23,6 +23,8 @@ from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from agent.carried import PolicyFrame
+
 HOST: Final = "agent.shoal"
 """Under which an agent itself is asked; no service can have it."""
 SHARES: Final = "/shares"
@@ -39,9 +41,13 @@ AUDIT: Final = "audit"
 AUDIT_CHECK: Final = "audit-check"
 AUDIT_HEADS: Final = "audit-heads"
 FIGURES: Final = "figures"
+SERIES: Final = "series"
 PATHS: Final = (
     *(EXPLAIN, JOIN, KEYS, SHARES, SIGN, COUNTERSIGN, KEEP, ERASE),
-    *(f"{ASK}{name}" for name in ("api", "requests", "taps", AUDIT, AUDIT_CHECK, AUDIT_HEADS, FIGURES, "relay")),
+    *(
+        f"{ASK}{name}"
+        for name in ("api", "requests", "taps", "output", AUDIT, AUDIT_CHECK, AUDIT_HEADS, FIGURES, SERIES, "relay")
+    ),
 )
 MAX_WORDS: Final = 200
 PATIENT_S: Final = 30.0
@@ -89,6 +95,16 @@ KeyGrants: TypeAlias = dict[str, KeyPart]
 Header: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=2)]
 
 
+class Supposed(msgspec.Struct, frozen=True):
+    """What would be in force for a service, were other documents put."""
+
+    service: str
+    policies: dict[str, PolicyFrame]
+    """By kind."""
+    audits: dict[str, PolicyFrame] = {}
+    """What would only be watched."""
+
+
 class Explain(msgspec.Struct, frozen=True):
     """The request whose way is asked for."""
 
@@ -113,6 +129,17 @@ class Explain(msgspec.Struct, frozen=True):
     """Of a token that it is supposed to have, as if it was verified; None: what it has counts."""
     shows_claims: bool = False
     """Whether the answer is for who operates, and says what is in a token."""
+    supposed: list[Supposed] = []
+    """Services for which other documents are taken to be in force."""
+    seed: int | None = None
+    """What is drawn is drawn from this; None: what the next request would draw."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What a target of a split gets of what comes to its rule."""
+
+    to: str
+    percent: float
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -124,7 +151,10 @@ class Decision(msgspec.Struct, frozen=True):
     policy: str = ""
     """kind/pattern; empty: the built-in default."""
     revision: int = 0
+    """0: it is only supposed."""
     mode: str = "enforce"
+    shares: list[Share] = []
+    """Of the split of a route; empty where there is none."""
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -138,6 +168,8 @@ class Explained(msgspec.Struct, frozen=True):
     """What the agent before the endpoint is to be asked, where there is one."""
     record: Decision | None = None
     """What its audit log would be told of it, where it goes on to no other agent."""
+    supposed: bool = False
+    """Whether what was to be supposed was: an agent of before does not know of it."""
 
 
 class Sign(msgspec.Struct, frozen=True):

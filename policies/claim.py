@@ -21,6 +21,14 @@ def said(value: Any) -> str:
     return value if isinstance(value, str) else Json(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
+def as_text(value: Any) -> str:
+    """The text alone, for encoders to which a kind of text is none: msgspec's `enc_hook`. Raises TypeError for what is
+    no text."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no text")
+
+
 def is_the_same(one: str | None, other: str) -> bool:
     """Whether two claims are: a text that reads like a list is none."""
     return one == other and isinstance(one, Json) == isinstance(other, Json)

@@ -129,9 +129,18 @@ class Guard(Protocol):
         ...
 
 
+class Share(NamedTuple):
+    """What a target of a split gets of what comes to its rule."""
+
+    to: str
+    percent: float
+
+
 class Decision(msgspec.Struct, frozen=True):
     """What a route says of a request."""
 
     rule: str
     reason: str
     action: Forward | Redirect | Respond
+    shares: tuple[Share, ...] = ()
+    """Of the whole split that it was drawn from."""

@@ -38,11 +38,13 @@ class Load(Judgement):
         "ewma_s",
         "failures",
         "healthy_since",
+        "new",
         "penalty",
         "penalty_at",
         "refused_until",
         "requests",
         "successes",
+        "took_s",
         "watched",
     )
 
@@ -51,10 +53,12 @@ class Load(Judgement):
         self.active = 0
         """Requests in flight from this worker."""
         self.ewma_s = 0.0
-        """Peak-sensitive moving average of the round trip; 0.0 until the first answer."""
+        """Peak-sensitive moving average of the round trip, in which a failure counts as slow; 0.0 until the first."""
         self.ewma_at = 0.0
         self.healthy_since = healthy_since
         """When this worker saw it turn healthy; -inf for one that was there from the start (no slow start)."""
+        self.new = False
+        """It came while this worker looked, and has not been healthy yet."""
         self.penalty = 0.0
         """What it counts as having in flight beyond that (`balance.penalty`), at `penalty_at`; it fades."""
         self.penalty_at = 0.0
@@ -69,6 +73,8 @@ class Load(Judgement):
         self.requests = 0
         self.successes = 0
         self.failures = 0
+        self.took_s = 0.0
+        """Of both, from the request's end to the answer's head, or to what failed."""
 
 
 class Endpoint:

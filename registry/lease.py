@@ -62,6 +62,8 @@ class Holder:
         self._renewed = -math.inf
         self.lease = lease
         """0 while there is none."""
+        self.renewed = trio.Event()
+        """Set once the thread has renewed a lease."""
         self.revision = 0
         """Of the last change that was made in etcd."""
         self.error = ""
@@ -170,7 +172,7 @@ class Holder:
         if self._renewal is None:
             yield
             return
-        async with self._renewal.running(self._on_gone):
+        async with self._renewal.running(self._on_gone, self.renewed.set):
             self._renewal.lease = self.lease
             yield
 
@@ -179,8 +181,8 @@ class Holder:
         self._wake.set()
 
     async def extend(self, limit_s: float) -> None:
-        """Have the lease its whole time from now on, if etcd says so within the limit: who is executed anew renews
-        nothing until it has come up."""
+        """Have the lease its whole time from now on, if etcd says so within the limit: for a successor that has yet to
+        come up."""
         if self.lease:
             with trio.move_on_after(limit_s):
                 try:

@@ -115,6 +115,8 @@ class Mirror:
         """When etcd was last there, on Trio's clock; before that, when it was first asked for."""
         self._absence: _Absence | None = None
         """While it is away, and that was told."""
+        self._told = (0, 0)
+        """The revision that was delivered last, and the newest among it at which one of our keys changed."""
         self._held: dict[str, int] = {}
         """Every key, and the revision of its value. The values are the owner's to keep."""
         self.state = MirrorState()
@@ -128,6 +130,12 @@ class Mirror:
     def witness(self) -> tuple[str, int]:
         """A key, and the revision at which it was put: the newest that is known."""
         return self._witness
+
+    def newest_change(self, revision: int) -> int:
+        """The newest up to a revision that was delivered at which one of our keys changed. A snapshot may be younger
+        than all that is in it: something was put elsewhere. What is gone by it counts as far as a watch told of it."""
+        told, newest = self._told
+        return newest if revision == told else revision
 
     def expect(self, cluster_id: int, revision: int, witness: tuple[str, int]) -> None:
         """What is known of etcd from before, though none of it is held; before `run`."""
@@ -180,6 +188,7 @@ class Mirror:
             log.warning("this is not the etcd that was left", reason=another)
             if self._absence is not None:
                 self._absence = self._absence._replace(revision=0)  # its revisions are others
+        self._told = (found.revision, max(0 if another else self._told[1], self._witness[1]))
         self._deliver(Update(found.revision, changes, True, another))
         self._contact()
 
@@ -285,6 +294,7 @@ class Mirror:
             self._hold(batch.changes)
         self.state.revision = batch.revision
         if batch.changes:
+            self._told = (batch.revision, max(change.revision for change in batch.changes))
             self._deliver(Update(batch.revision, batch.changes, False))
 
     def _hold(self, changes: Sequence[Change]) -> None:

@@ -134,11 +134,14 @@ class Layout(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
         return self.own and (room in self.rooms or room not in MOVED)
 
 
-class Ack(Record, frozen=True, kw_only=True):
-    """`acks/<host>`: the revision that each of the host's workers runs."""
+class Ack(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """`acks/<host>`: the revision that each of the host's workers runs. What a newer one tells besides is ignored."""
 
     revision: int
     """The lowest of all workers: everything up to it is in force on this host."""
+    newest: int = 0
+    """The newest among it at which something changed that agents watch, where that is earlier: its agent has read
+    everything anew, at a revision that others need not hear of. 0: `revision` itself."""
     workers: dict[str, int] = msgspec.field(default_factory=dict)
     at: str = ""
 
@@ -291,8 +294,7 @@ def decode(kind: type[R], value: bytes, owner: str = "") -> R:
     try:
         record = msgspec.json.decode(value, type=kind)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `")
-        raise Malformed(where.rstrip("`") or "$", what) from None
+        raise _malformed(error, value, kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed("$", f"not JSON: {error}") from None
     if isinstance(record, Instance | Agent):
@@ -302,6 +304,13 @@ def decode(kind: type[R], value: bytes, owner: str = "") -> R:
             raise Malformed("$.agent", f"{record.agent[:80]!r} under a key that is {owner}'s; leave it out")
         record = msgspec.structs.replace(record, agent=owner)
     return record
+
+
+def _malformed(error: msgspec.ValidationError, value: bytes, kind: type[Record]) -> Malformed:
+    from policies.language.document import why_not  # for what is wrong alone: agents of a good mesh need none of it
+
+    flaw = why_not(error, value, kind)
+    return Malformed(flaw.path, flaw.reason)
 
 
 def check_address(address: str) -> None:

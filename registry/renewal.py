@@ -63,11 +63,14 @@ class Renewal:
             self._changed.notify()
 
     @asynccontextmanager
-    async def running(self, on_gone: Callable[[int], None]) -> AsyncIterator[None]:
-        """Renew for the length of a block. `on_gone` is called on the loop, with the lease that is gone."""
+    async def running(
+        self, on_gone: Callable[[int], None], on_first: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[None]:
+        """Renew for the length of a block. Called on the loop are `on_gone`, with the lease that is gone, and
+        `on_first` after the first renewal."""
         token = trio.lowlevel.current_trio_token()
         self._ending = False
-        thread = threading.Thread(target=self._run, args=(token, on_gone), name="shoal-lease", daemon=True)
+        thread = threading.Thread(target=self._run, args=(token, on_gone, on_first), name="shoal-lease", daemon=True)
         thread.start()
         try:
             yield
@@ -82,7 +85,9 @@ class Renewal:
 
     # In the thread.
 
-    def _run(self, token: trio.lowlevel.TrioToken, on_gone: Callable[[int], None]) -> None:
+    def _run(
+        self, token: trio.lowlevel.TrioToken, on_gone: Callable[[int], None], on_first: Callable[[], None]
+    ) -> None:
         lease, due = 0, 0.0
         while True:
             with self._changed:
@@ -93,7 +98,10 @@ class Renewal:
                 if not lease or time.monotonic() < due:
                     self._changed.wait(due - time.monotonic() if lease else None)
                     continue
+            before = self.renewed
             due = time.monotonic() + self._renew(lease, token, on_gone)
+            if self.renewed and not before:
+                _tell(token, on_first)
 
     def _renew(self, lease: int, token: trio.lowlevel.TrioToken, on_gone: Callable[[int], None]) -> float:
         """Returns when to come again, in seconds from now."""
@@ -104,10 +112,7 @@ class Renewal:
             self._renewer.renew(lease, max(0.5, self._pause_s))
         except LeaseGone:
             self.lease = 0
-            try:
-                token.run_sync_soon(on_gone, lease)
-            except trio.RunFinishedError:
-                pass
+            _tell(token, on_gone, lease)
             return self._pause_s
         except StoreError as error:
             if not self.error and not self._ending:
@@ -117,3 +122,10 @@ class Renewal:
         self.error = ""
         self.renewed += 1
         return self._pause_s - (time.monotonic() - began)
+
+
+def _tell(token: trio.lowlevel.TrioToken, what: Callable[..., None], *of: object) -> None:
+    try:
+        token.run_sync_soon(what, *of)
+    except trio.RunFinishedError:
+        pass

@@ -135,6 +135,13 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     ),
     "agent.control.traffic": (*NOT_IN_CONTROL, *control("instances events updates parts admin main")),
     "agent.control.asking": (*NOT_IN_CONTROL, *control("workers traffic instances events updates parts admin main")),
+    "agent.control.output": (
+        *NOT_IN_CONTROL,
+        *control("workers mesh identity instances traffic events updates parts admin main"),
+    ),
+    "agent.control.output.kept": (*PURE, *NOT_IN_CONTROL, *control("asking host workers mesh instances traffic admin")),
+    # Started alone, without any of us.
+    "agent.process.copying": ("registry", "policies", "agent", "trio", "msgspec"),
     "agent.control.figures": (*NOT_IN_CONTROL, *control("traffic events updates parts admin main")),
     "agent.control.events": (*NOT_IN_CONTROL, *control("workers identity instances traffic updates parts admin main")),
     "agent.control.scaling": (*NOT_IN_CONTROL, *control("workers identity traffic events updates parts admin main")),
@@ -159,7 +166,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "agent.requests": (*PURE, "agent"),
     "agent.events": (*PURE, "agent"),
     "agent.findings": (*PURE, "policies", "agent"),
+    "agent.findings.of_mesh": (*PURE, "agent"),
     "agent.figures": (*PURE, "policies", "agent"),
+    "agent.figures.compared": (*PURE, "agent"),
+    "agent.ui": (*PURE, "policies", "agent"),
     "agent.hooks": (*PURE, "agent"),
     "agent.identity": (*PURE, "ssl", "secrets", "os", "agent"),
     "agent.audit": (*PURE, "ssl", "secrets", "os", "agent"),
@@ -167,14 +177,22 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 ALLOWED = {
     # Who asks for an explanation writes the request down as HTTP/1 does.
     "agent.proxy.request": ("agent.proxy.http1.asked_head.request_of",),
-    "registry": ("policies.language.names",),
+    "registry": ("policies.language.names", "policies.language.document.why_not"),
     "agent.events": ("registry.keys", "registry.records"),
     "agent.frames": ("agent.carried", "agent.requests"),
     "agent.requests": ("agent.requests", "agent.questions", "agent.visible"),
     "agent.framing": ("agent.frames",),
     "agent.topics": ("registry.backoff", "agent.topics", "agent.process"),
     "agent.findings": ("agent.findings",),
-    "agent.figures": ("agent.figures", "agent.questions"),
+    "agent.findings.of_mesh": (
+        *("agent.findings", "policies"),
+        *("registry.census", "registry.identity_records", "registry.keys", "registry.records"),
+        *("registry.etcd.members.Member", "registry.etcd.releases"),
+    ),
+    "agent.figures": ("agent.figures", "agent.questions", "policies.language.names"),
+    "agent.figures.compared": ("registry.keys", "registry.records", "registry.store"),
+    "agent.questions": ("agent.carried",),
+    "agent.ui": ("agent.ui",),
     "agent.hooks": ("registry.keys", "registry.records", "agent.hooks", "agent.events"),
     "agent.identity": ("agent.identity",),
     "agent.audit": ("agent.audit", "agent.questions"),
@@ -211,6 +229,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "policies.kinds": SHARED,
     "policies.kinds.route": (*SHARED, "policies.kinds.retry"),
     "policies.chain": ("policies.kinds.retry", "policies.kinds.timeout"),
+    "policies.hops": (
+        *("policies.chain", "policies.language"),
+        *(f"policies.kinds.{kind}" for kind in ("breaker", "retry", "route", "shed", "timeout")),
+    ),
     "policies.catalogue": ("policies.kind", "policies.language"),
     "policies.vocabulary": ("policies.catalogue", "policies.language"),
 }
@@ -344,10 +366,17 @@ def test_one_place_prints() -> None:
         assert written(ast.parse(source)), source
 
 
-def test_a_worker_stays_small() -> None:
-    """Importing the whole worker loads none of the modules that only control needs: memory is per worker."""
-    heavy = ("registry", "grpc", "etcd3", "starlette", "hypercorn", "httpx", "rich", "typer")
-    code = f"import sys, agent.proxy.worker; print([m for m in {heavy!r} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("process", "heavy"),
+    [
+        ("agent.proxy.worker", ("registry", "grpc", "etcd3", "starlette", "hypercorn", "httpx", "rich", "typer")),
+        ("agent.control.main", ("cryptography", "typer")),
+    ],
+)
+def test_a_process_loads_what_it_needs(process: str, heavy: tuple[str, ...]) -> None:
+    """A worker none of the modules that only control needs, for memory is per worker; control no library for
+    certificates, for a mesh may have none."""
+    code = f"import sys, {process}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

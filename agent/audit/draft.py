@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+DENYING: Final = ("authz", "authn", "isolation", "export", "tls", "egress", "path", "caller")
+"""Policies whose refusals say who may not, rather than how much or when: an event of each."""
 
 
 class Said(msgspec.Struct, frozen=True):

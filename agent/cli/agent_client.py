@@ -59,9 +59,16 @@ class Admin:
         def before() -> Any:
             if request.get("claims"):
                 raise Failure("that agent is of the version before, and knows of no claims; ask another")
+            if request.get("documents"):
+                raise _supposes_nothing()
             return self.get("/explain", [*query, *headers])
 
-        return self._of_version_1(lambda: self.post(f"{API}/explain", request), before)
+        try:
+            return self._of_version_1(lambda: self.post(f"{API}/explain", request), before)
+        except Refused as refused:
+            if request.get("documents") and "no field 'documents'" in str(refused):
+                raise _supposes_nothing() from None
+            raise
 
     def audit(self, what: str, asked: dict[str, Any]) -> Any:
         """`query`, `verify` or `erase`, as POST /api/v1/audit takes it."""
@@ -149,6 +156,8 @@ def check_place(text: str) -> str:
     path = text.removeprefix("unix://").removeprefix("unix:")
     if path.startswith("/"):
         return path
+    if "://" not in path and (path.startswith(".") or path.endswith(".sock") or Path(path).is_socket()):
+        return os.path.abspath(path)
     try:
         parts = urllib.parse.urlsplit(text)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and parts.port != 0
@@ -179,6 +188,10 @@ def find_socket(environment: Mapping[str, str] = os.environ) -> str:
 
 def _why(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+
+
+def _supposes_nothing() -> Failure:
+    return Failure("that agent is of a version before, and tells nothing of documents that are not put; ask another")
 
 
 def _decoded(body: bytes) -> Any:

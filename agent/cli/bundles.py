@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from agent.cli.documents import Problem, Source, read, says_audit, siblings
+from agent.cli.documents import Problem, Source, read, siblings
 from agent.cli.failure import Failure
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def concerned(sources: Iterable[Source]) -> bool:
 
 def users(name: str, policies: Texts, audits: Texts) -> list[str]:
     """Keys of documents that name a bundle, in force or watched."""
+    from policies.language.document import says_audit
+
     rooms = (("", policies), ("audits/", audits))
     return [
         f"{room}{kind}/{service}{' (watched)' if not room and says_audit(text) else ''}"
@@ -156,8 +158,8 @@ def _wrong(service: str, text: bytes, texts: Texts) -> Invalid | None:
     if isinstance(document, Invalid):
         return None
     found = named(Change("", text, 0), document, as_json(text))
-    if found is None:
-        return None
+    if found is None or any((REGO, name) in texts and _part(texts, name) is None for name in found.bundles):
+        return None  # of a bundle that is refused what was good stays, and only agents know it
     made = put_together(service, found, lambda name: _part(texts, name))
     if isinstance(made, Invalid):
         return made

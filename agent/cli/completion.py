@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from agent.cli.census import Census
+    from registry.census import Census
 
 ASKED: Final = "_SHOAL_COMPLETE"
 PATIENCE_S: Final = 1.0
@@ -80,9 +80,9 @@ def urls(ctx: Any, incomplete: str) -> list[str]:
 def _asked(ctx: Any, incomplete: str, names: Callable[[Census], set[str]], *rooms: str) -> list[str]:
     import trio
 
-    from agent.cli.census import take
     from agent.cli.etcd_client import asked
     from agent.cli.failure import Failure
+    from registry.census import take
 
     async def census() -> Census | None:
         options = _options(ctx)

@@ -92,10 +92,20 @@ def read(paths: Iterable[Path], kind: str = "", service: str = "") -> tuple[list
         except UnicodeDecodeError as error:
             problems.append(Problem(str(path), "", f"not UTF-8: byte {error.start} is {error.object[error.start]:#x}"))
             continue
-        for place, piece in _pieces(str(path), text):
-            found = _identify(place, piece, kind, service)
-            (problems if isinstance(found, Problem) else sources).append(found)  # type: ignore[arg-type]
+        found, wrong = read_text(str(path), text, kind, service)
+        sources += found
+        problems += wrong
     return sources, [*problems, *_repeated(sources)]
+
+
+def read_text(place: str, text: str, kind: str = "", service: str = "") -> tuple[list[Source], list[Problem]]:
+    """The same of a text that stands somewhere."""
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for at, piece in _pieces(place, text):
+        found = _identify(at, piece, kind, service)
+        (problems if isinstance(found, Problem) else sources).append(found)  # type: ignore[arg-type]
+    return sources, problems
 
 
 def check(sources: Iterable[Source]) -> list[Problem]:
@@ -114,16 +124,6 @@ def check(sources: Iterable[Source]) -> list[Problem]:
 def key(source: Source) -> str:
     """How people name it: `route/pets.production`; `audits/route/pets.production` where it is only watched."""
     return f"{'audits/' * source.watched}{source.kind}/{source.service}"
-
-
-def says_audit(text: bytes) -> bool:
-    """Whether a document as it stands in etcd says itself that it is only watched; valid or not."""
-    content = _content("", text.decode("utf-8", "replace"))
-    return not isinstance(content, Problem) and _is_audit(content)
-
-
-def _is_audit(content: dict[str, Any]) -> bool:
-    return content.get("mode") == "audit"
 
 
 def _pieces(place: str, text: str) -> Iterator[tuple[str, str]]:
@@ -158,7 +158,7 @@ def _identify(place: str, text: str, kind: str, service: str) -> Source | Proble
         pattern = parse_pattern(service)
     except ValueError as error:
         return Problem(place, "$.service", str(error))
-    return Source(place, kind, pattern, text.encode(), _is_audit(content))
+    return Source(place, kind, pattern, text.encode(), content.get("mode") == "audit")
 
 
 def _content(place: str, text: str) -> dict[str, Any] | Problem:

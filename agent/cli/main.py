@@ -34,7 +34,8 @@ from agent.cli.commands import (
 )
 from agent.cli.commands.apply import apply
 from agent.cli.commands.audit import app as audit
-from agent.cli.commands.diagnosis import bundle, check, ready
+from agent.cli.commands.dashboard.dashboard import dashboard
+from agent.cli.commands.diagnosis import bundle, check, ready, status
 from agent.cli.commands.identity import apikey, ca, host, person, trust
 from agent.cli.commands.identity.join import join
 from agent.cli.commands.identity.login import login, logout
@@ -157,9 +158,10 @@ app.command(rich_help_panel=RUNNING)(logout)
 app.command(rich_help_panel=RUNNING)(register.register)
 app.command(rich_help_panel=RUNNING)(register.deregister)
 app.command(rich_help_panel=RUNNING)(register.token)
+app.command(rich_help_panel=LOOKING)(dashboard)
 app.command(rich_help_panel=LOOKING)(overview.services)
 app.command(rich_help_panel=LOOKING)(overview.instances)
-app.command(rich_help_panel=LOOKING)(overview.status)
+app.command(rich_help_panel=LOOKING)(status.status)
 app.command(rich_help_panel=LOOKING)(check.check)
 app.command(rich_help_panel=LOOKING)(explain.explain)
 app.command(rich_help_panel=LOOKING)(logs.logs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -44,6 +45,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def admin(self) -> Admin:
         return Admin(check_place(self.place) if self.place else find_socket(), self.mesh)
+
+    @property
+    def expects_agent(self) -> bool:
+        """Whether an agent is to be on this host: somebody names one, or one has left its socket here."""
+        return bool(self.place) or Path(find_socket()).is_socket()
 
 
 def given(

@@ -23,16 +23,23 @@ import trio
 
 import agent
 from agent import build
-from agent.control.admin.api import application, metrics_application
+from agent.control.admin.api import application, before_login, metrics_application
+from agent.control.admin.door import Door
+from agent.control.admin.live.looks import Looks
+from agent.control.admin.live.socket import Live
+from agent.control.admin.login import Login
 from agent.control.admin.metrics.of_control import saved
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.people import serve_people
 from agent.control.admin.server import MAX_SCRAPERS, serve, serve_local
 from agent.control.admin.tokens import TokenPeople
+from agent.control.admin.v1.api import V1
 from agent.control.host import disk
 from agent.control.host.etcd import embedded, store_settings
+from agent.control.host.here import EXTEND_S
 from agent.control.host.sockets import HANDOVER, Handover, received
 from agent.control.instances.host_claim import HostTaken, claim_host, keep_name
+from agent.control.issuers.code_flow import CodeFlow
 from agent.control.mesh.reports import acknowledge, begin_mesh, keep_layout, known_here, tell_calls, tell_version
 from agent.control.parts import Parts
 from agent.control.workers.previous import in_memory
@@ -40,14 +47,13 @@ from agent.process import held_signals
 from agent.process.descriptors import affordable, limit, raise_limit
 from agent.settings.document import Settings
 from agent.settings.file import SettingsError, load
+from agent.settings.people import names as names_of_people
 from agent.visible import VisibleFormatter, visible_values
 from policies.language.duration import seconds
 from registry.etcd.store import EtcdStore
 from registry.records import Agent, encode
 from registry.store import StoreError
 
-EXTEND_S: Final = 1.0
-"""How long a reload or a restart waits for etcd to extend the lease before it goes on without."""
 SAID_S: Final = 0.02
 """For the last words to the workers before a reload."""
 log = structlog.get_logger()
@@ -109,6 +115,7 @@ class Control:
             nursery.start_soon(parts.figures.sampler.run)
             parts.events.start(nursery, lambda: parts.updates.mirror.state.connected)
             nursery.start_soon(self._own)
+            nursery.start_soon(parts.here.let_keeper_go)
             nursery.start_soon(self._relieve)
             await parts.stopping.wait()
             if self._stop.handover is None:
@@ -126,6 +133,7 @@ class Control:
             retired=fleet.hand_over_ledger(),
             counters=in_memory(saved(self.parts)),
             identity=in_memory(self.parts.identity.handed_over()),
+            figures=in_memory(self.parts.figures.sampler.kept()),
         )
 
     async def _remember(self) -> None:
@@ -150,14 +158,30 @@ class Control:
         oidc = self._settings.people.oidc
         return TokenPeople(oidc, self.parts.issuers.keyring, time.time) if oidc.issuer else None
 
+    def _login(self, tokens: TokenPeople | None) -> list[Door]:
+        """The doors by which browsers log in; none where they do not."""
+        oidc = self._settings.people.oidc
+        if tokens is None or not oidc.client_id:
+            return []
+        return Login(oidc, tokens, CodeFlow(oidc, self.parts.issuers.client)).doors()
+
     def _serve_people(self, nursery: trio.Nursery) -> None:
         listeners, page = self.parts.here.listeners, MetricsPage(self.parts)
-        asgi = application(self.parts, page)
+        tokens = self._token_people()
+        login = self._login(tokens)
+        api = V1(self.parts)
+        looks = Looks(api.operations, self.parts.watched)
+        nursery.start_soon(looks.run)
+        asgi = application(self.parts, page, api, Live(looks, self.parts.watched), login)
         nursery.start_soon(serve, asgi, listeners.admin)
         for sock in listeners.metrics:
             nursery.start_soon(serve, metrics_application(self.parts, page), sock, MAX_SCRAPERS)
+        names = names_of_people(self._settings)
+        strangers = before_login(self.parts, login) if login else None
+        shown = self.parts.web_certificate
         for sock in listeners.people:
-            nursery.start_soon(serve_people, asgi, self.parts.identity, sock, self._token_people())
+            serving = partial(serve_people, names=names, strangers=strangers, shown=shown)
+            nursery.start_soon(serving, asgi, self.parts.identity, sock, tokens)
         if listeners.local is not None:
             nursery.start_soon(serve_local, asgi, listeners.local)
 
@@ -210,7 +234,7 @@ class Control:
             nursery.start_soon(parts.events.delivery.run)
             nursery.start_soon(parts.scaler.run)
             nursery.start_soon(parts.traffic.shadow.tell, holder, keys, host)
-            nursery.start_soon(acknowledge, parts.fleet, holder, keys, host)
+            nursery.start_soon(acknowledge, parts.fleet, holder, keys, host, parts.updates.mirror.newest_change)
 
     async def _relieve(self) -> None:
         """The workers of the process before take nothing new once ours serve."""
@@ -259,10 +283,12 @@ class Control:
         if not self.parts.mesh.frames.known:
             log.error("not reloaded: there is no table yet")
             return False
-        await self.parts.here.holder.extend(EXTEND_S)
+        keeper = await self.parts.here.outlast()
         try:
-            handover = self.parts.here.hand_over(settings)
+            handover = self.parts.here.hand_over(settings, keeper)
         except (OSError, SettingsError) as error:
+            if keeper is not None:
+                keeper.close()
             log.error("the settings are not reloaded", reason=getattr(error, "strerror", None) or str(error))
             return False
         self.parts.fleet.announce_absence()

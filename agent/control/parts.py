@@ -18,6 +18,7 @@ import trio
 from agent.control.asking.answering import Answering
 from agent.control.asking.fanout import Fanout
 from agent.control.asking.tree import Tree
+from agent.control.asking.watched import Watched
 from agent.control.audit.answers import Answers
 from agent.control.audit.audit import OWN_PATHS, Audit
 from agent.control.audit.security import SecurityRecords
@@ -43,6 +44,7 @@ from agent.control.mesh.documents.sources import sources
 from agent.control.mesh.reports import others_run
 from agent.control.mesh.view import MeshView
 from agent.control.outgoing.client import Client
+from agent.control.output.output import Output
 from agent.control.records.records import Records
 from agent.control.scaling.scaler import Scaler
 from agent.control.traffic.peers import Peers
@@ -61,6 +63,8 @@ from agent.settings.address import Address
 from agent.settings.document import AuthnPart, Settings
 from agent.settings.file import SettingsError
 from agent.settings.oidc import sources as people_sources
+from agent.settings.people import names
+from agent.tls.web_certificate import WebCertificate
 
 T = TypeVar("T")
 
@@ -92,6 +96,7 @@ class Parts:
         self.answering = Answering(settings.host, mesh.table.agents)
         """Who answers what people ask of all agents: each part that knows something registers here."""
         self.fanout = Fanout(settings.host, mesh.table.agents, peers.ask, self.answering)
+        self.watched = Watched()
         self.traffic = traffic = Traffic(
             settings,
             mesh.table,
@@ -117,6 +122,7 @@ class Parts:
         tokens = Tokens()
         local = here.rights.for_workers()
         self.client_certificates = certificates = ClientCertificates(Path(settings.origins.certificates_dir))
+        self.web_certificate = _web_certificate(settings)
         self.fleet = Fleet(
             here.listeners.outbound,
             here.listeners.inbound,
@@ -158,8 +164,10 @@ class Parts:
             on_tokens=self.fleet.reconfigure,
             events=detector.of_instance,
         )
+        self.output = Output(settings.host, self.answering, partial(_users, self.registrar))
         sampler = Sampler(self.fleet, places=partial(_places, self.registrar), scaled=self._scaled)
-        self.figures = Figures(sampler, Tree(self.fanout), self.answering)
+        sampler.take_over(taken(handover.figures))
+        self.figures = Figures(sampler, Tree(self.fanout), self.answering, host=settings.host)
         self.scaler = Scaler(mesh.table, here.store, here.keys, here.holder, self.figures, detector.own)
         self.exposed = Exposed(self.registrar.local, Ports(settings.guard.ports))
         around = _around(here, mesh, proof, self.registrar, self.fleet, detector.tell, peers, audit)
@@ -242,6 +250,11 @@ def _places(registrar: Registrar) -> dict[Identity, Address]:
     return {registrar.published.named(who): place for who, place in places.items() if is_here(place.host)}
 
 
+def _users(registrar: Registrar) -> dict[Identity, int]:
+    """Whose instances of this host are."""
+    return {identity: local.uid for identity, local in registrar.local.items()}
+
+
 def _record(records: Records, event: Event) -> None:
     """As CloudEvents writes it."""
     if records.wants("events"):
@@ -273,3 +286,12 @@ def _issuer_client(authn: AuthnPart) -> Client:
         except OSError as error:  # an SSLError is one, for what is no certificate
             raise SettingsError(f"authn.ca_file: {authn.ca_file}: {error.strerror or error}") from None
     return Client(Targets(authn.allow, "authn.allow"), tls)
+
+
+def _web_certificate(settings: Settings) -> WebCertificate | None:
+    """What browsers are shown, where that is another one than the agent's own."""
+    people = settings.people
+    if not people.certificate:
+        return None
+    key = Path(people.key) if people.key else None
+    return WebCertificate(Path(people.certificate), key, [name.lower() for name in names(settings)])

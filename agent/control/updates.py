@@ -29,6 +29,7 @@ from agent.control.mesh.documents.last_good import History, Writer
 from agent.control.mesh.documents.reading import Put, Read, read_ahead
 from agent.control.mesh.view import MeshView
 from agent.control.workers.fleet import Fleet
+from registry.keys import Room
 from registry.mirror import Mirror, Update
 from registry.records import LastGood
 from registry.store import Change
@@ -113,7 +114,8 @@ class Updates:
             source=Source(update.another, update.resync, self._heard_at() if update.another else ""),
         )
         if self._fleet.revision:  # the first table waits for what else has to be there
-            self._fleet.convergence.hear(mesh.table.revision, time.monotonic())
+            others = self._documents_of(update.changes)
+            self._fleet.convergence.hear(mesh.table.revision, time.monotonic(), others, time.time())
         mesh.table.cluster, mesh.table.witness = self.mirror.cluster_id, self.mirror.witness
         self._registrar.published.follow()
         self.follow_issuers()
@@ -133,6 +135,16 @@ class Updates:
         mesh.audit_rejections.refresh()
         mesh.held.refresh()
         self._last_good.refresh()
+
+    def _documents_of(self, changes: Sequence[Change]) -> list[str]:
+        """Which were put and removed, as people name them."""
+        rooms = {self._here.keys.room(Room.POLICIES): "", self._here.keys.room(Room.AUDITS): "audits/"}
+        return [
+            f"{named}{change.key[len(room) :]}{'' if change.value is not None else ' removed'}"
+            for change in changes
+            for room, named in rooms.items()
+            if change.key.startswith(room)
+        ]
 
     def _heard_at(self) -> str:
         """When etcd was heard of last, in this process or the one before."""

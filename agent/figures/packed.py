@@ -67,6 +67,16 @@ class Picked(NamedTuple):
         return Summed(rows, self.covered_s, self.missed)
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """Windows as another process takes them over."""
+
+    length_s: int
+    began: int
+    packed: list[tuple[int, bytes]]
+    names: list[tuple[int, Key, int]]
+    """Number, name, and when it was needed last."""
+
+
 class Windows:
     """Of one length."""
 
@@ -104,17 +114,42 @@ class Windows:
         self._keys.forget(oldest)
         self._packed[end] = self._fitting(end, rows)
 
+    def kept(self) -> Kept:
+        """For the process that is executed next."""
+        return Kept(self.length_s, self._began, list(self._packed.items()), self._keys.kept())
+
+    def take_over(self, kept: Kept) -> None:
+        """What the process before had; before anything is added. Windows of another length say nothing here."""
+        if kept.length_s == self.length_s:
+            self._began = kept.began
+            self._packed = OrderedDict(kept.packed)
+            self._keys.take_over(kept.names)
+
     def sum(self, until: int, last_s: int) -> Summed:
         """The windows that end after `until - last_s`, and not after `until`."""
         return self.pick(until, last_s).sum()
 
     def pick(self, until: int, last_s: int) -> Picked:
         """The same, to be added up in a thread."""
-        ends = [end for end in self._packed if until - last_s < end <= until]
+        return self._picked(until, last_s, self._keys.things())
+
+    def spans(self, until: int, step_s: int, count: int) -> list[Picked]:
+        """So many spans of windows, each as `pick` has it, the last of which ends at `until`; but what is missed is
+        told of all of them together: from the first window there to the last one, wherever spans begin."""
+        keys = self._keys.things()
+        last = next((end for end in reversed(self._packed) if end <= until), 0)
+        return [self._picked(until - step_s * back, step_s, keys, last) for back in range(count - 1, -1, -1)]
+
+    def _picked(self, until: int, last_s: int, keys: dict[int, Key], there_s: int = 0) -> Picked:
+        """`there_s`: until when windows should be there, if they do not only until the last of these (Unix time)."""
+        last = until // self.length_s * self.length_s
+        count = (last - (until - last_s) - 1) // self.length_s + 1
+        ends = [end for back in range(count - 1, -1, -1) if (end := last - self.length_s * back) in self._packed]
         first = max(self._began - self.length_s, until - last_s)
         covered_s = ends[-1] - first if ends else 0
-        missed = max(0, covered_s // self.length_s - len(ends))
-        return Picked([self._packed[end] for end in ends], self._keys.things(), covered_s, missed)
+        until_there = max(min(last, there_s), ends[-1] if ends else 0)
+        missed = max(0, until_there // self.length_s - first // self.length_s - len(ends))
+        return Picked([self._packed[end] for end in ends], keys, covered_s, missed)
 
     def _rows(self, end: int) -> Rows:
         things = self._keys.things()
@@ -193,3 +228,13 @@ class _Table(Generic[T]):
             del self._last[number], self._numbers[self._things[number]]
             del self._things[number]
             self._free.append(number)
+
+    def kept(self) -> list[tuple[int, T, int]]:
+        """What does not stay by itself."""
+        return [(number, self._things[number], last) for number, last in self._last.items()]
+
+    def take_over(self, kept: list[tuple[int, T, int]]) -> None:
+        """With the numbers that they had."""
+        for number, thing, last in kept:
+            self._numbers[thing], self._things[number], self._last[number] = number, thing, last
+        self._free = [number for number in range(max(self._things) + 1) if number not in self._things]

@@ -8,20 +8,23 @@ Law: who answers tells of what it has counted itself; whoever merges adds up, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from agent.figures.tally import Count, Key, Tally, fold, merged
+from agent.figures.tally import Count, Key, Name, Tally, fold, merged
 from agent.questions import FIGURES as NAME
 from agent.questions import Question
+from policies.language.names import matches
 
 By: TypeAlias = Literal["service", "edge", "route", "version", "instance"]
 WINDOW_S: Final = 10
 KEPT_S: Final = 3600
 FINE_S: Final = 2
 """Windows of services that are scaled are kept as short as this besides, for a while."""
+MOST_SHORTER: Final = 100
+"""Hosts that are named with how long they have counted; those with least are."""
 MOST_ROWS: Final = 500
 """Of one answer without a word, and on the way of merged ones."""
 
@@ -44,6 +47,28 @@ class FiguresAsked(msgspec.Struct, frozen=True):
     """Rows; what is more is folded into others."""
 
 
+class Which(Protocol):
+    """What is asked about rows."""
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def caller(self) -> str: ...
+
+    @property
+    def instance(self) -> str: ...
+
+
+def is_wanted(asked: Which, key: Key) -> bool:
+    """Whether a row is of what was asked about."""
+    return (
+        matches(asked.service, key.service)
+        and (not asked.caller or (key.caller == asked.caller and not key.instance))
+        and asked.instance in ("", key.instance)
+    )
+
+
 class FiguresTold(msgspec.Struct, frozen=True):
     """The sum of them."""
 
@@ -54,16 +79,20 @@ class FiguresTold(msgspec.Struct, frozen=True):
     """Windows that agents should have, and have not: what was counted then stands in the next one."""
     folded: Count = 0
     """Rows that went into others."""
+    shorter: Annotated[dict[Name, Annotated[int, Meta(ge=0, le=KEPT_S)]], Meta(max_length=MOST_SHORTER)] = {}
+    """By host: for how long it has counted of what was asked, where that is not all of it."""
 
 
 def merge(asked: FiguresAsked, told: Sequence[FiguresTold]) -> FiguresTold:
     """One answer of several."""
+    shorter = {host: covered_s for each in told for host, covered_s in each.shorter.items()}
     rows, folded = fold(merged(each.rows for each in told), asked.most)
     return FiguresTold(
         list(rows.items()),
         max((each.covered_s for each in told), default=0),
         sum(each.missed for each in told),
         folded + sum(each.folded for each in told),
+        dict(sorted(shorter.items(), key=lambda item: (item[1], item[0]))[:MOST_SHORTER]),
     )
 
 

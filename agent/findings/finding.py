@@ -33,6 +33,14 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(dict.fromkeys(findings), key=lambda finding: ORDER[finding.severity])
 
 
+def unread(key: str, reason: str) -> Finding:
+    """A key that is none of ours, or one whose record is malformed: of that, `reason` begins with where in it."""
+    if reason.startswith("$"):
+        return Finding("unknown-key", "error", key, reason, "mend what stands there, or delete it (docs/keys.md)")
+    remove = "`etcdctl del` it, and put it where it belongs (docs/keys.md)"
+    return Finding("unknown-key", "error", key, reason, remove)
+
+
 def named(names: Sequence[str]) -> str:
     """`a, b and c`; of many, the first."""
     if len(names) > MOST_NAMED:

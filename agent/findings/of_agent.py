@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
-from agent.findings.finding import Finding, Severity, named
+from agent.findings.finding import Finding, Severity, named, unread
 
 
 def of_agent(local: dict[str, Any]) -> Iterator[Finding]:
@@ -19,9 +20,28 @@ def of_agent(local: dict[str, Any]) -> Iterator[Finding]:
     if lacking := local["etcd"].get("not_allowed"):
         what = f"etcd does not let its agent write {named(lacking)}"
         yield Finding("etcd-rights", "error", host, what, f"`shoal mesh grant {host} --apply`, or docs/keys.md")
+    yield from _of_lost_agents(local)
     yield from _of_its_means(local, host)
+    yield from _of_its_traffic(local)
+    yield from _of_its_listeners(local, host)
     yield from _of_its_identity(local.get("identity") or {}, host)
+    yield from _of_its_web_certificate(local.get("people_certificate") or {}, host)
     yield from _of_its_issuers(local.get("issuers") or [])
+    yield from _of_its_opas(local.get("opas") or [], host)
+
+
+def _of_lost_agents(local: dict[str, Any]) -> Iterator[Finding]:
+    """Whom it misses. All agents say so of the same host, in the same words."""
+    for lost in local.get("lost", []):
+        say = "look at that host, and start its agent; of one that is gone for good this ends within an hour"
+        yield Finding("agent-lost", "warning", lost["host"], lost_words(lost), say)
+
+
+def lost_words(lost: dict[str, Any]) -> str:
+    """Of one that an agent misses."""
+    answers = "somebody still answers there" if lost["answers"] else "nobody answers there"
+    kept = f"{lost['suspects']} of its instances kept as suspects, which take requests where nothing else does"
+    return f"lost since {lost['since']}: its lease ran out without a word; {answers}; {kept}"
 
 
 def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
@@ -64,6 +84,33 @@ def _of_its_means(local: dict[str, Any], host: str) -> Iterator[Finding]:
         yield Finding("two-spellings", "warning", shadowed["key"], shadowed["reason"], "delete one of the two")
 
 
+def _of_its_traffic(local: dict[str, Any]) -> Iterator[Finding]:
+    """What breakers and ejectors keep requests from, as long as they do."""
+    for each in local.get("standing", []):
+        service, instance = each["service"], each["endpoint"]
+        where = f"{service}/{instance}" if instance else service
+        severity: Severity = "info" if each["audit"] else "warning"
+        would = " (audit: it only would be)" if each["audit"] else ""
+        see = f"`shoal top {service}` shows its requests; it is tried again by itself"
+        yield Finding("standing", severity, where, f"{each['kind']} {each['after']}{would}: {each['reason']}", see)
+
+
+def _of_its_listeners(local: dict[str, Any], host: str) -> Iterator[Finding]:
+    """Those that are meant for its host, and can be reached from others."""
+    for listener in local.get("listeners", []):
+        address, port, name = listener["address"], listener["port"], listener["name"]
+        if name not in ("inbound", "metrics") and not ipaddress.ip_address(address).is_loopback:
+            what = f"{_door(name)} (listens on {address}:{port})"
+            say = f'[{name}] listen = "127.0.0.1:{port}", or a firewall'
+            yield Finding("open-port", "warning", f"{host} {name}", what, say)
+
+
+def _door(name: str) -> str:
+    if name == "admin":
+        return "other hosts may look at its state, metrics and explanations"
+    return "other hosts may send requests into the mesh here"
+
+
 def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:
     """What it cannot prove, or soon not any more; and whose clock is why."""
     held = {each["name"] for each in identity.get("held", [])}
@@ -89,6 +136,23 @@ def _of_its_identity(identity: dict[str, Any], host: str) -> Iterator[Finding]:
         )
 
 
+def _of_its_web_certificate(shown: dict[str, Any], host: str) -> Iterator[Finding]:
+    """What browsers are shown, where it is of no use, or soon not any more."""
+    if not shown:
+        return
+    path, left_s = shown["path"], shown["left_s"]
+    say = "put another one there; it is read again by itself (people.certificate in docs/agent-settings.md)"
+    if shown["reason"]:
+        what = f"the certificate for browsers, {path}, is of no use: {shown['reason']}"
+        yield Finding("people-certificate", "error", host, what, say)
+    elif left_s <= 0:
+        what = f"the certificate for browsers, {path}, has ended, at {shown['ends']}: they do not let people in"
+        yield Finding("people-certificate", "error", host, what, say)
+    elif shown["ending"]:
+        what = f"the certificate for browsers, {path}, ends in {_span(left_s)}, at {shown['ends']}"
+        yield Finding("people-certificate", "warning", host, what, say)
+
+
 def _of_its_issuers(issuers: list[dict[str, Any]]) -> Iterator[Finding]:
     """Whose keys were never got, or cannot be got any more."""
     for issuer in issuers:
@@ -107,6 +171,22 @@ def _of_its_issuers(issuers: list[dict[str, Any]]) -> Iterator[Finding]:
         elif not issuer["keys"]:
             what = f"it publishes no key that verifies tokens ({issuer['passed_over']} of other kinds)"
             yield Finding("issuer-keys", "error", issuer["source"], what, "its tokens are refused until it does")
+
+
+def _of_its_opas(opas: list[dict[str, Any]], host: str) -> Iterator[Finding]:
+    """Whom requests to instances of this host depend on, and that does not answer."""
+    for opa in opas:
+        allows = opa["on_failure"] == "allow"
+        then = "allowed unasked" if allows else "denied"
+        then = f"{'would be ' if opa['audit'] else 'are '}{then}"
+        severity: Severity = "warning" if allows or opa["audit"] else "error"
+        if not opa["allowed"]:
+            what = f"{host} may not ask {opa['url']}: [opa] allow in its agent.toml does not name it; requests {then}"
+            say = f'add "{opa["url"]}" to [opa] allow there, and reload the agent (SIGHUP)'
+        else:
+            what = f"{host} asks in vain: {opa['reason']} ({opa['failures']} times in a row); requests {then}"
+            say = f"start the OPA at {opa['url']} beside that agent, or name another in $.opa.url"
+        yield Finding("opa", severity, opa["document"], what, say)
 
 
 def _of_keys_that_end(issuer: dict[str, Any]) -> Finding:
@@ -134,10 +214,10 @@ def of_documents(local: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("refused", "error", f"{refused['kind']}/{refused['service']}", f"refused: {what}", say)
     for refused in local["audits_refused"]:
         where = f"audits/{refused['kind']}/{refused['service']}"
-        yield Finding("refused", "warning", where, f"refused: {refused['path']}: {refused['reason']}", "mend it")
+        yield Finding("refused", "error", where, f"refused: {refused['path']}: {refused['reason']}", "mend it")
     for held in local["held"]:
         where = f"{held['kind']}/{held['service']}"
         say = "if etcd is right, `shoal mesh accept`; else put it again"
-        yield Finding("held", "warning", where, f"in force against what etcd says: {held['reason']}", say)
+        yield Finding("held", "error", where, f"held against what etcd says: {held['reason']}", say)
     for key in local["malformed"]:
-        yield Finding("malformed", "warning", key["key"], key["reason"], "mend it, or delete it")
+        yield unread(key["key"], key["reason"])

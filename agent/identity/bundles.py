@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from policies.language.document import why_not
 from policies.language.trust import check_trust_domain
 
 MAX_ROOTS: Final = 32
@@ -63,7 +64,8 @@ def parse_bundle(trust_domain: str, text: bytes) -> Bundle:
     try:
         document = msgspec.json.decode(text, type=_Jwks)
     except msgspec.MsgspecError as error:
-        raise ValueError(f"no SPIFFE bundle: {error}") from None
+        flaw = why_not(error, text, _Jwks)
+        raise ValueError(f"{flaw.path}: no SPIFFE bundle: {flaw.reason}") from None
     roots: list[x509.Certificate] = []
     for index, entry in enumerate(document.keys):
         if entry.use == _USE and entry.x5c:

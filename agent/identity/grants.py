@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from agent.identity.spiffe import agent_id
+from policies.language.document import why_not
 from policies.language.names import candidates, parse_pattern, parse_service
 
 MAX_HOSTS: Final = 10_000
@@ -30,7 +31,7 @@ def parse_grant(text: bytes) -> Grant:
     try:
         grant = msgspec.json.decode(text, type=Grant)
     except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(why_not(error, text, Grant))) from None
     if len(grant.hosts) > MAX_HOSTS:
         raise ValueError(f"$.hosts: {len(grant.hosts)} hosts; at most {MAX_HOSTS}")
     for index, host in enumerate(grant.hosts):

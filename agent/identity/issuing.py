@@ -38,11 +38,12 @@ def issue(
     pattern = ""
     if identity.host:
         if identity.host != host or not grants.may_have_agent(host):
-            return Refused(f"{host} may not be {identity}: no operator has added that host")
+            return Refused(f"{host} may not be {identity}: {_why_not(host, grants, revocations)}")
     else:
         pattern = grants.pattern_for(host, identity.service) if identity.service else ""
         if not pattern:
-            return Refused(f"{host} may not hold {identity}: no grant names it")
+            why = _why_not(host, grants, revocations, "no grant names it")
+            return Refused(f"{host} may not hold {identity}: {why}")
     made = _made(issuer, identity, host, request_pem, revocations, terms)
     return made if isinstance(made, Refused) else Issued(made, pattern)
 
@@ -53,6 +54,14 @@ def issue_to_person(
     """The certificate of a person who may have one. Whether he may is asked elsewhere."""
     made = _made(issuer, identity, f"{PERSON_USER}{identity.person}", request_pem, revocations, terms)
     return made if isinstance(made, Refused) else Issued(made, "")
+
+
+def _why_not(
+    host: str, grants: Grants, revocations: Revocations, otherwise: str = "no operator has added that host"
+) -> str:
+    """Of a host that was put out that it was, and not what would let it in."""
+    entry = None if grants.may_have_agent(host) else revocations.of("host", host)
+    return str(entry) if entry is not None else otherwise
 
 
 def _made(

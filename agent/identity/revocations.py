@@ -16,6 +16,7 @@ from typing import Annotated, Final, NamedTuple, TypeAlias
 import msgspec
 
 from agent.identity.spiffe import agent_id, person_id
+from policies.language.document import why_not
 from policies.language.names import parse_service
 
 MAX_ENTRIES: Final = 10_000
@@ -37,6 +38,21 @@ class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     before: Moment = _NEVER
     """Of a host, a service or a person: certificates that begin earlier."""
     reason: str = ""
+    by: str = ""
+    """Who says so, for people: nobody has proven it."""
+    at: Moment = _NEVER
+    """When that was said."""
+
+    @property
+    def since(self) -> Moment | None:
+        """When it was revoked; None: nobody knows."""
+        return max(self.at, self.before) if max(self.at, self.before) != _NEVER else None
+
+    def __str__(self) -> str:
+        sort, value = self.subject
+        since = f" since {self.since.isoformat().replace('+00:00', 'Z')}" if self.since is not None else ""
+        by = f", by {self.by}" if self.by else ""
+        return f"{sort} {value} is revoked{since}{by}" + (f" ({self.reason})" if self.reason else "")
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -83,6 +99,15 @@ class Revocations:
         """Those of whom everything is revoked that they had."""
         return frozenset(value for sort, value in self._entries if sort == "host")
 
+    def of(self, sort: str, value: str) -> Revoked | None:
+        """What is revoked of one host, service, person, key or serial number; None: nothing is."""
+        return self._entries.get((sort, value))
+
+    def standing(self, now_s: float) -> list[Revoked]:
+        """What is not over, in one order."""
+        ordered = (self._entries[subject] for subject in sorted(self._entries))
+        return [entry for entry in ordered if entry.until.timestamp() > now_s]
+
     def merged(self, other: Revocations, now_s: float) -> Revocations:
         """What either has, without what is over."""
         both = (*self._entries.values(), *other._entries.values())
@@ -120,7 +145,7 @@ def parse_revocations(text: bytes) -> Revocations:
     try:
         document = msgspec.json.decode(text, type=_Document)
     except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(why_not(error, text, _Document))) from None
     if len(document.revoked) > MAX_ENTRIES:
         raise ValueError(f"$.revoked: {len(document.revoked)} entries; at most {MAX_ENTRIES}")
     for index, entry in enumerate(document.revoked):
@@ -150,10 +175,13 @@ def _check(entry: Revoked) -> None:
 
 
 def _both(one: Revoked, other: Revoked) -> Revoked:
-    """Two entries about the same: the longer, the later, and one of the reasons whichever came first."""
+    """Two entries about the same: the longer, the later, and what was said last of those that give a reason."""
+    told = max((one, other), key=lambda each: (bool(each.reason), each.at, each.reason, each.by))
     return msgspec.structs.replace(
         one,
         until=max(one.until, other.until),
         before=max(one.before, other.before),
-        reason=max(one.reason, other.reason),
+        reason=told.reason,
+        by=told.by,
+        at=told.at,
     )

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent.identity.revocations import Shown
 from agent.identity.spiffe import SpiffeId
+
+BY_TOKEN: Final = "oidc:"  # noqa: S105 - a name begins so
+"""What the names of people begin with whom a provider vouches for."""
 
 
 class Identity(NamedTuple):

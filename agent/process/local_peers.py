@@ -55,7 +55,15 @@ def owner_of(sock: socket.socket, *, groups: bool) -> User | None:
     `groups`: with its groups, which only the host's list of users knows.
     """
     try:
-        found = _socket(sock.family, sock.getpeername(), sock.getsockname())
+        return owner_between(sock.family, sock.getpeername(), sock.getsockname(), groups=groups)
+    except OSError:
+        return None
+
+
+def owner_between(family: int, other: Any, own: Any, *, groups: bool) -> User | None:
+    """The same by the addresses of both ends."""
+    try:
+        found = _socket(family, other, own)
     except OSError:
         return None
     return _user(found[0], groups=groups) if found is not None and found[1] else None

@@ -13,13 +13,29 @@ from agent.proxy.table.connections import Connections
 class Dialling(ResponseHandler):
     """One request that is to be sent to one address."""
 
-    __slots__ = ("_opened_at", "_pool", "_tally", "began", "connect_s", "dial", "lane", "queue_s", "waits")
+    __slots__ = (
+        "_opened_at",
+        "_pool",
+        "_tally",
+        "began",
+        "connect_s",
+        "dial",
+        "far",
+        "how",
+        "lane",
+        "queue_s",
+        "waits",
+    )
 
     def __init__(self, method: bytes, upgrade: bytes, dial: tuple[str, int], now: float) -> None:
         super().__init__(method, upgrade)
         self.dial = dial
         self.lane: Lane | None = None
         """Of which connections; None: of those in plain text."""
+        self.far = ""
+        """Where another host's agent has refused it: its flag."""
+        self.how = ""
+        """How it failed, where more is known than its outcome says."""
         self.began = now
         self.queue_s = 0.0
         """For how long it has waited for a connection that it might use."""
@@ -96,6 +112,12 @@ class Dialling(ResponseHandler):
             up.cut()
         elif self.waits and self._tally is not None:
             self._tally.leave(self)
+
+    @property
+    def address(self) -> str:
+        """Where it goes."""
+        host, port = self.dial
+        return f"{host}:{port}"
 
     # What each does by itself.
 

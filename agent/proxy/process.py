@@ -91,6 +91,14 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
                 if worker.news.events:
                     await send([frames.Happened(worker.news.take())])
 
+        async def measure() -> None:
+            # Beside `flush`, which waits where control is slow: it is then that they grow.
+            while True:
+                await trio.sleep(FLUSH_S)
+                worker.recorder.measure()
+                worker.spans.measure()
+                worker.audit.measure()
+
         to_control, for_control = trio.open_memory_channel[ToControl](MAX_EVENTS)
         to_compare, compared = trio.open_memory_channel[ToControl](MAX_COMPARED)
 
@@ -119,6 +127,7 @@ async def serve(worker: Worker, stream: trio.SocketStream) -> None:
         for channel in (for_control, compared, for_store, for_audit):
             nursery.start_soon(pass_on, channel)
         nursery.start_soon(flush)
+        nursery.start_soon(measure)
         draining = Draining()
         nursery.start_soon(_obey, worker, stream, send, draining)
         await draining.over(worker.drained, worker.let_go)

@@ -60,7 +60,7 @@ class Runtime(Server):
         self.foreign = Foreign(self.news, Resolver().resolve)
         self.recorder = Recorder()
         self.audit = AuditRing()
-        self.spans = SpanRing(random.Random(seed))
+        self.spans = SpanRing(random.Random(None if seed is None else f"spans {seed}"))
         self.recordings = Recordings(self.reactor)
         self.origins = Origins(self.security.note)
         self.custody = Custody(self.reactor, self.recorder, self.pool, self.security)

@@ -34,7 +34,7 @@ from agent.proxy.proof.doorkeeper import Doorkeeper
 from agent.proxy.proof.local_user import users
 from agent.proxy.report import state
 from agent.proxy.report.load import load
-from agent.proxy.request.explain import explain_soon
+from agent.proxy.request.explaining.rounds import explain_soon
 from agent.proxy.request.inbound import Inbound
 from agent.proxy.request.outbound import Outbound
 from agent.proxy.runtime import Runtime
@@ -376,6 +376,8 @@ class Worker(Runtime):
             return state.demand(self)
         if what == "keys":
             return state.keys(self)
+        if what == "opas":
+            return self.opas.silent()
         if what == "handshakes":
             return [failure._asdict() for failure in self.security.failures]
         raise ValueError(f"nothing is known here of {what!r}")

@@ -26,7 +26,7 @@ class Filter(msgspec.Struct, frozen=True):
     flag: str = ""
     """That the flag begins with: `service.`, `policy.authz`."""
     failed: bool = False
-    """Only those that have a flag, or were answered with 5xx."""
+    """Only those that have the flag of a fault, or were answered with 5xx."""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):

@@ -9,6 +9,13 @@ from agent.requests.filter import Filter
 from policies.language.names import matches
 
 MOST_SERVICES: Final = 10_000
+FAULTLESS: Final = "agent.cancelled"
+"""The flag that is nobody's fault: the calling agent has given a try up. That agent tells what became of it."""
+
+
+def is_fault(flag: str) -> bool:
+    """Whether a request with this flag (empty: none) has failed by it."""
+    return flag != "" and flag != FAULTLESS
 
 
 class Picker:
@@ -56,7 +63,7 @@ class Picker:
             return False
         if self._statuses and str(status) not in self._statuses and f"{status // 100}xx" not in self._statuses:
             return False
-        if self._failed and not flag and status < 500:
+        if self._failed and not is_fault(flag) and status < 500:
             return False
         return not self._flag or flag.startswith(self._flag)
 

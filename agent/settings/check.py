@@ -12,7 +12,7 @@ from agent.ports import Ports
 from agent.requests.format import JSON
 from agent.settings.address import Address, parse_listen
 from agent.settings.document import DEFAULT_ETCD, UNIX, AuditSettings, Etcd, InstanceSettings, LocalPart, Settings
-from agent.settings.oidc import check as check_oidc
+from agent.settings.people import check as check_people
 from agent.settings.sinks import check_format, check_sinks
 from agent.trust import parse_ranges
 from policies.kinds.authz.outside import origin
@@ -41,7 +41,7 @@ def check(settings: Settings) -> None:
     _check_callers(settings)
     for name, listen in _listened(settings).items():
         _told(f"$.{name}.listen", lambda listen=listen: parse_listen(listen))
-    check_oidc(settings.people.oidc, bool(settings.people.listen))
+    check_people(settings.people)
     _check_endpoint(settings.identity.spiffe_endpoint_socket)
     check_sinks(settings.records.sinks)
     _check_access_log(settings)

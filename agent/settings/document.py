@@ -101,6 +101,13 @@ class Oidc(Part, frozen=True, kw_only=True):
     tap: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
     """That let look into live requests, too."""
     operate: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    client_id: str = ""
+    """As what a browser that logs in here is sent to the provider; empty: none is."""
+    client_secret_file: str = ""
+    """A whole path; empty: a public client, which has none."""
+    redirect: str = ""
+    """How browsers call this agent: scheme, name and port. The provider sends them back to `/ui/login/done` there."""
+    scopes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=50)] = ("openid",)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -113,6 +120,12 @@ class PeoplePart(Part, frozen=True, kw_only=True):
 
     listen: str = ""
     """TLS 1.3; empty: nowhere."""
+    names: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=20)] = ()
+    """By which browsers may call this agent there, besides its host and addresses."""
+    certificate: str = ""
+    """A whole path: of a chain that browsers believe, for these names; empty: they are shown the agent's own."""
+    key: str = ""
+    """Of its key; empty: it stands in the same file."""
     oidc: Oidc = Oidc()
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
-from policies.language.plain import Flaw, Step, below
+from policies.language.plain import Flaw, Step, below, load
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,6 +32,15 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def check(self) -> None:
         """What the types cannot say. Raises Flaw."""
+
+
+def says_audit(text: bytes) -> bool:
+    """Whether a document as it stands in etcd says itself that it is only watched; valid or not."""
+    try:
+        content = load(text)
+    except Flaw:
+        return False
+    return isinstance(content, dict) and content.get("mode") == "audit"
 
 
 class Invalid(msgspec.Struct, frozen=True):
@@ -70,6 +79,20 @@ def convert(raw: Any, document: type[D]) -> D:
         ) from None
     except (RecursionError, OverflowError) as error:
         raise Flaw("$", str(error)) from None
+
+
+def why_not(error: msgspec.MsgspecError, text: bytes, kind: type[msgspec.Struct]) -> Flaw:
+    """What is wrong with JSON that was not read as a record, in the words in which documents are told of."""
+    if isinstance(error, msgspec.ValidationError):
+        try:
+            convert(msgspec.json.decode(text), kind)
+        except Flaw as flaw:
+            return flaw
+        except (msgspec.DecodeError, RecursionError) as worse:
+            return Flaw("$", f"not JSON: {worse}")
+        what, at, where = str(error).rpartition(" - at `")
+        return Flaw(where.rstrip("`") if at else "$", what if at else where)
+    return Flaw("$", f"not JSON: {error}")
 
 
 def _parted(error: msgspec.ValidationError) -> tuple[str, list[Step]]:
@@ -145,6 +168,8 @@ def _said(what: str, kind: Any) -> str:
         return f"{given[:60]} is none of: {', '.join(allowed)}{meant(given.strip(chr(39)), allowed)}"
     if " matching regex " in what:
         return f"expected {_right(kind) or _in_words(what.removeprefix('Expected '))}"
+    if what.endswith(" of length >= 1") and (right := _right(kind)):
+        return f"empty; expected {right}"
     if what.startswith("Object missing required field"):
         return what.replace("Object missing required field", "missing field").replace("`", "'")
     said = _in_words(what).replace("Expected ", "expected ").replace("`", "'")

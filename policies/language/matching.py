@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 import re2
@@ -48,20 +48,25 @@ class PathMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     regex: Annotated[str, Meta(max_length=512, description="The whole path has to match")] | None = None
 
 
-class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Conditions; all that are given have to hold."""
+_SOME: Final = Meta(min_length=1, extra={"right": "one at least, or take it out"})
+Values: TypeAlias = Annotated[dict[str, str | Text], _SOME]
 
-    method: Annotated[tuple[Method, ...], Meta(description="One of these")] = ()
+
+class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Conditions; all that are given have to hold. One that is given and empty is none, and refused: whoever has a
+    list made for him that came out empty does not mean everybody."""
+
+    method: Annotated[tuple[Method, ...], _SOME, Meta(description="One of these")] = ()
     path: PathMatch | None = None
-    headers: dict[str, str | Text] = msgspec.field(default_factory=dict)
-    query: dict[str, str | Text] = msgspec.field(default_factory=dict)
-    cookies: dict[str, str | Text] = msgspec.field(default_factory=dict)
-    claims: Annotated[dict[str, str | Text], Meta(description="Of a verified token")] = msgspec.field(
-        default_factory=dict
-    )
-    caller: Annotated[tuple[str, ...], Meta(description="Calling services, or patterns such as *.production")] = ()
+    headers: Values = msgspec.field(default_factory=dict)
+    query: Values = msgspec.field(default_factory=dict)
+    cookies: Values = msgspec.field(default_factory=dict)
+    claims: Annotated[Values, Meta(description="Of a verified token")] = msgspec.field(default_factory=dict)
+    caller: Annotated[
+        tuple[str, ...], _SOME, Meta(description="Calling services, or patterns such as *.production")
+    ] = ()
     groups: Annotated[
-        tuple[str, ...], Meta(description="Groups of the document that the request is in; one suffices")
+        tuple[str, ...], _SOME, Meta(description="Groups of the document that the request is in; one suffices")
     ] = ()
 
 

@@ -24,12 +24,16 @@ from scripts.benchmark import (
     idle,
     kinds,
     latency,
+    live,
     machine,
     mtls,
+    page,
+    readers,
     scale,
     scrape,
     stream,
     telemetry,
+    tree,
 )
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.peer import Peer
@@ -56,6 +60,10 @@ class Section(StrEnum):
     MTLS = "mtls"
     SCRAPE = "scrape"
     TELEMETRY = "telemetry"
+    LIVE = "live"
+    PAGE = "page"
+    READERS = "readers"
+    TREE = "tree"
     ALL = "all"
 
 
@@ -72,6 +80,10 @@ MEASURES: Final[dict[Section, ModuleType]] = {
     Section.MTLS: mtls,
     Section.SCRAPE: scrape,
     Section.TELEMETRY: telemetry,
+    Section.LIVE: live,
+    Section.PAGE: page,
+    Section.READERS: readers,
+    Section.TREE: tree,
 }
 """Each with `measure(run) -> result`, `show(result, console)` and `goals(result)`; in the order in which they run."""
 

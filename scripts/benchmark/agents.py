@@ -30,7 +30,11 @@ class Agent(msgspec.Struct, frozen=True):
 
     def state(self) -> dict[str, Any]:
         """What it tells of itself on its admin port."""
-        found: dict[str, Any] = json.loads(self._get("/state"))
+        return self.told("/state")
+
+    def told(self, path: str) -> dict[str, Any]:
+        """An answer of its admin port."""
+        found: dict[str, Any] = json.loads(self._get(path))
         return found
 
     def ready(self) -> bool:

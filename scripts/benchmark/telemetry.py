@@ -1,8 +1,11 @@
 """Section `telemetry`: what it costs a request that it is seen: metrics that are scraped, access records, traces.
 
 One agent that writes records and one that does not, the job of peers.py, and a collector that takes spans. A row is
-measured off and on in turn, with the same requests; quoted are the median of the rounds' differences, and the interval
-in which their mean is by 95%. Twenty rounds are what figures are quoted from (`--rounds 20`).
+measured off and on in turn, with the same requests; those of traces have no `traceparent`, as they come from browsers:
+one that says that its caller samples it is followed, and would be recorded whatever the share.
+
+Quoted are the median of the rounds' differences, and the interval in which their mean is by 95%. Twenty rounds are what
+figures are quoted from (`--rounds 20`).
 """
 
 from __future__ import annotations
@@ -90,12 +93,13 @@ def measure(run: Run) -> Result:
             METRICS: lambda: _scraped(run, agents[0], silent),
             RECORDS: lambda: _once(run, recording),
         }
+        begun = _untraced(run)
         for name, document in TRACES.items():
-            rows[name] = _traced(run, agents[0], silent, url, keys.policy("trace", traffic.HOST), document)
+            rows[name] = _traced(begun, agents[0], silent, url, keys.policy("trace", traffic.HOST), document)
         costs = [Cost(name, [], [], [], []) for name in rows if wanted in name]
         for number in range(1, run.rounds + 1):
             for cost in costs:
-                off_us, off_p99_us = _once(run, silent)
+                off_us, off_p99_us = _once(begun if cost.name in TRACES else run, silent)
                 on_us, on_p99_us = rows[cost.name]()
                 cost.off_us.append(off_us)
                 cost.on_us.append(on_us)
@@ -110,6 +114,17 @@ def _ready(run: Run, agent: Agent) -> Proxy:
     proxy = Proxy(f"shoal {agent.host}", agent.outbound, agent.program, agent.roles)
     saturate(proxy.port, WARM_S, run.workdir, run.load_cpus)
     return proxy
+
+
+def _untraced(run: Run) -> Run:
+    """With requests of nobody's trace: they stand in a folder of their own, for wrk."""
+    folder = run.workdir / "untraced"
+    folder.mkdir()
+    said = f"Traceparent: {traffic.HEADERS['Traceparent']}\\r\\n"
+    script = traffic.wrk_script()
+    assert said in script
+    (folder / "requests.lua").write_text(script.replace(said, ""))
+    return msgspec.structs.replace(run, workdir=folder)
 
 
 def _once(run: Run, proxy: Proxy) -> tuple[float, int]:

@@ -62,8 +62,8 @@ def hedging(story: Story, service: str) -> None:
 def fault(story: Story, service: str) -> None:
     """A failure on purpose, which ends by itself."""
     tell, alpha = story.tell, story.stage.hosts[0]
-    tell.scene("A failure on purpose, on one path, for three seconds: what would our callers do?")
-    end = datetime.now(UTC) + timedelta(seconds=3)
+    tell.scene("A failure on purpose, on one path, for six seconds: what would our callers do?")
+    end = datetime.now(UTC) + timedelta(seconds=6)
     rule = {"match": {"path": {"exact": "/dogs"}}, "percent": 50, "abort": {"status": 503}}
     story.put(f"{POLICIES}/fault/{service}", {"expires": end.isoformat(timespec="milliseconds"), "rules": [rule]})
     failed = sum(bool(answer.problem) for answer in calls(alpha.address, alpha.outbound, service, 100, "/dogs"))

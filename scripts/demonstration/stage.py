@@ -162,21 +162,18 @@ class Stage:
 
     def start_service(self, service: str, host: Host, version: str, name: str) -> None:
         """One instance, with `shoal run`, just as a person would."""
-        words = [SHOAL, "--admin", str(host.socket), "--etcd", self.etcd_url, "run", "--service", service, "--id", name]
-        words += [
-            "--version",
-            version,
-            "--address",
-            host.address,
-            "--health",
-            "/health",
-            "--health-interval",
-            "500ms",
-            "--",
-        ]
-        words += [sys.executable, SERVICE, "--address", host.address, "--port", "{port}"]
-        words += ["--version", version, "--instance", name]
+        words = [*self._run_words(service, host), "--id", name, "--version", version]
+        words += [*_program(host), "--version", version, "--instance", name]
         self._parts.append(Part(f"service-{name}", words, self.directory))
+
+    def start_as_many_as_advised(self, service: str, host: Host, name: str) -> None:
+        """With one `shoal run` for all of them."""
+        words = [*self._run_words(service, host), "--replicas", "auto", *_program(host)]
+        self._parts.append(Part(f"service-{name}", words, self.directory))
+
+    def _run_words(self, service: str, host: Host) -> list[str]:
+        words = [SHOAL, "--admin", str(host.socket), "--etcd", self.etcd_url, "run", "--service", service]
+        return [*words, "--address", host.address, "--health", "/health", "--health-interval", "500ms"]
 
     def start_broker(self, port: int) -> None:
         """A stand-in for Apache Pulsar: its WebSocket API, with nothing behind it."""
@@ -192,6 +189,10 @@ class Stage:
 
     def etcdctl(self, *words: str) -> str:
         return self._run([self.etcdctl_path, "--endpoints", self.etcd_url, *words])
+
+    def etcd_json(self, key: str) -> Any:
+        """What stands at a key."""
+        return json.loads(self.etcdctl("get", "--print-value-only", key))
 
     def shoal(self, *words: str) -> str:
         return self._run([SHOAL, "--etcd", self.etcd_url, "--admin", str(self.hosts[0].socket), *words])
@@ -235,6 +236,11 @@ class Stage:
             if time.monotonic() > deadline:
                 raise Broken(f"{what}: not there after {PATIENCE_S:g} s")
             time.sleep(0.05)
+
+
+def _program(host: Host) -> list[str]:
+    """What `shoal run` runs."""
+    return ["--", sys.executable, SERVICE, "--address", host.address, "--port", "{port}"]
 
 
 def program(name: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import datacenters
+import growth
 import identity
 import people
 import protection
@@ -82,6 +83,7 @@ class Story:
         watching.storing(self)
         watching.comparison(self, SERVICE)
         watching.status_page(self, SERVICE)
+        growth.grows_and_shrinks(self)
         identity.encryption(self, SERVICE)
         identity.rotation(self)
         datacenters.far_away(self, SERVICE)
@@ -235,7 +237,7 @@ def interrupted(*_: object) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Shoal on this machine, in a minute.")
+    parser = argparse.ArgumentParser(description="Shoal on this machine, in some minutes.")
     parser.add_argument("--keep", action="store_true", help="leave it running, and say what to try")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)

@@ -25,14 +25,15 @@ class Answer(NamedTuple):
 
 
 class Traffic:
-    """Real requests, from the start to the end of the story. A request fails if it got anything but a 200."""
+    """Real requests, from `start` to `stop`. A request fails if it got anything but a 200."""
 
-    def __init__(self, address: str, port: int, service: str) -> None:
+    def __init__(self, address: str, port: int, service: str, path: str = "/cats", callers: int = CALLERS) -> None:
         self._address = (address, port)
         self._service = service
+        self._path = path
         self._answers: list[Answer] = []
         self._running = True
-        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(CALLERS)]
+        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(callers)]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -58,7 +59,7 @@ class Traffic:
     def _call(self) -> None:
         connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT_S)
         while self._running:
-            self._answers.append(ask(connection, self._service))
+            self._answers.append(ask(connection, self._service, self._path))
             time.sleep(PAUSE_S)
         connection.close()
 

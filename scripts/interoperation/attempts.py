@@ -20,6 +20,7 @@ SPIRE: Final = "v1.13.3"
 OPA: Final = "v1.22.3"
 OTELCOL: Final = "v0.165.0"
 JAEGER: Final = "v1.76.0"
+PYVRL: Final = "0.0.2"
 RECORDED: Final = ("tests/agent/hooks", "tests/agent/control/events/test_histories.py")
 
 
@@ -128,6 +129,15 @@ def jaeger(folder: Path) -> Attempt:
     return Attempt(("go",), fetch, use, {"SHOAL_JAEGER": str(folder / "bin" / "jaeger")})
 
 
+def vector(folder: Path) -> Attempt:
+    """The compiler of Vector's language, by pip: what the program in deploy/logs/vector.yaml makes of a record."""
+    wheels = folder / "wheels"
+    fetch = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade", "--no-deps"]
+    fetch += ["--only-binary", ":all:", "--target", str(wheels), f"pyvrl=={PYVRL}"]
+    use = [sys.executable, "-m", "pytest", "-q", "tests/test_deploy_logs.py", "-k", "vector"]
+    return Attempt((), fetch, use, {"SHOAL_VRL": str(wheels)})
+
+
 ATTEMPTS: Final = {
     "pulsar": pulsar,
     "hooks": hooks,
@@ -138,6 +148,7 @@ ATTEMPTS: Final = {
     "spire": spire,
     "otelcol": otelcol,
     "jaeger": jaeger,
+    "vector": vector,
 }
 
 

@@ -426,6 +426,32 @@ async def test_it_is_told_when_etcd_is_back(seconds: float, autojump_clock: trio
     assert [event["event"] for event in events].count("etcd is away; what is known stays in force") == 1
 
 
+async def test_what_is_put_elsewhere_is_no_change_of_ours(autojump_clock: trio.testing.MockClock) -> None:
+    """A snapshot is younger than what is in it: who takes one needs nobody to catch up with its revision."""
+    store, owner = MemoryStore(), Owner()
+    ours = await store.put("/m/a", b"1")
+    await store.put("/elsewhere", b"1")
+    async with trio.open_nursery() as nursery:
+        mirrored = mirror(store, owner)
+        nursery.start_soon(mirrored.run)
+        await trio.sleep(1)
+        assert (owner.revision, mirrored.newest_change(owner.revision)) == (store.revision, ours)
+        await store.put("/m/b", b"1")
+        gone = await store.delete("/m/b")
+        await trio.sleep(1)
+        assert mirrored.newest_change(gone) == gone == owner.revision, "it came by the watch"
+        store.down = True
+        store.cut()
+        await trio.sleep(60)
+        store.down = False
+        await store.put("/elsewhere", b"2")
+        await trio.sleep(5)
+        assert mirrored.state.resyncs == 2 and owner.revision == store.revision > gone
+        assert mirrored.newest_change(owner.revision) == gone, "which no key shows any more"
+        assert mirrored.newest_change(gone) == gone
+        nursery.cancel_scope.cancel()
+
+
 async def test_etcd_that_was_away_at_the_start(autojump_clock: trio.testing.MockClock) -> None:
     """The first word of it is told too; nothing was caught up with, for nothing was known."""
     store, owner = MemoryStore(), Owner()

@@ -23,6 +23,7 @@ class Workers:
         self.load: dict[int, dict[str, Any]] = {}
         self.alive: list[int] = [1, 2]
         self.asked = 0
+        self.looked = 0
 
     async def metrics(self) -> list[dict[str, Any]]:
         self.asked += 1
@@ -32,6 +33,7 @@ class Workers:
         return self.figures
 
     async def loads(self) -> dict[int, dict[str, Any]]:
+        self.looked += 1
         return self.load
 
     def pids(self) -> list[int]:

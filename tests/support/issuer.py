@@ -3,8 +3,10 @@ test chooses."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import secrets
 import ssl
 import threading
 import time
@@ -12,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from joserfc import jwk, jws
 
@@ -28,6 +31,10 @@ class Issuer:
         self.asked: list[tuple[str, dict[str, str]]] = []
         """Path and fields of what was asked for."""
         self.headers: dict[str, str] = {}
+        self.codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
+        """That were given and not used yet: what was asked for, and the claims of who has agreed."""
+        self.secret = ""
+        """Of the one client that there is."""
         self.behave: Callable[[str], Said | None] = lambda path: None
         self.drips: threading.Event | None = None
         """Until it is set a body comes a byte at a time."""
@@ -40,8 +47,14 @@ class Issuer:
             def log_message(self, *_: object) -> None:
                 """Nothing."""
 
+            def do_POST(self) -> None:
+                self.posted = self.rfile.read(int(self.headers.get("content-length", "0")))
+                self.do_GET()
+
             def do_GET(self) -> None:
                 fields = {name.lower(): value for name, value in self.headers.items()}
+                if hasattr(self, "posted"):
+                    fields["posted"] = self.posted.decode()
                 issuer.asked.append((self.path, fields))
                 status, headers, body = issuer.behave(self.path) or issuer.usual(self.path, fields)
                 try:
@@ -73,7 +86,10 @@ class Issuer:
     def usual(self, path: str, fields: dict[str, str]) -> Said:
         """As RFC 7517 and OpenID Connect Discovery have it."""
         if path == WELL_KNOWN:
-            return 200, self.headers, json.dumps({"issuer": self.name, "jwks_uri": self.jwks_url}).encode()
+            more = {"authorization_endpoint": f"{self.name}/authorize", "token_endpoint": f"{self.name}/token"}
+            return 200, self.headers, json.dumps({"issuer": self.name, "jwks_uri": self.jwks_url, **more}).encode()
+        if path == "/token":
+            return self._exchange(dict(parse_qsl(fields.get("posted", ""))), fields.get("authorization", ""))
         if path != "/jwks":
             return 404, {}, b"no such thing"
         body = json.dumps({"keys": [key.as_dict(private=False) for key in self.keys.values()]}).encode()
@@ -81,6 +97,34 @@ class Issuer:
         if fields.get("if-none-match") == etag:
             return 304, {"etag": etag, **self.headers}, b""
         return 200, {"etag": etag, "content-type": "application/json", **self.headers}, body
+
+    def agree(self, url: str, **claims: Any) -> str:
+        """As somebody who logs in at a URL of ours: the code that a browser is sent back with."""
+        asked = dict(parse_qsl(urlsplit(url).query))
+        assert url.startswith(f"{self.name}/authorize?") and asked["response_type"] == "code", url
+        code = secrets.token_urlsafe(8)
+        self.codes[code] = asked, {"aud": asked["client_id"], "nonce": asked["nonce"], **claims}
+        return code
+
+    def _exchange(self, form: dict[str, str], authorization: str) -> Said:
+        """RFC 6749 section 4.1.3, and RFC 7636: a code counts once, with its verifier, for its client and its place."""
+        asked, claims = self.codes.pop(form.get("code", ""), ({}, {}))
+        told = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+        client, _, secret = told.partition(":") if told else (form.get("client_id", ""), "", "")
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        sound = (
+            form.get("grant_type") == "authorization_code"
+            and form.get("redirect_uri") == asked.get("redirect_uri")
+            and challenge.rstrip(b"=").decode() == asked.get("code_challenge")
+            and (unquote(client), unquote(secret)) == (asked.get("client_id"), self.secret)
+        )
+        if not sound:
+            return 400, {}, b'{"error": "invalid_grant"}'
+        return (
+            200,
+            {},
+            json.dumps({"id_token": self.token(**claims), "access_token": "x", "token_type": "Bearer"}).encode(),
+        )
 
     def turn(self, kid: str, *, withdraw: bool = False) -> None:
         """Sign with a new key from now on; the others stay published, or are withdrawn."""

@@ -8,6 +8,7 @@ Every answer is JSON that says who answered and what it was asked. These paths b
     /set/healthy, /set/unhealthy    changes what /health says from now on
     /set/failing, /set/slow, /set/well    answers 500, or after two seconds, whatever /health says; and as before
     /slow?s=0.5             answers after that many seconds
+    /turn?s=0.05            the same, one call at a time: the others wait for their turn
     /status/503             answers with that status
     /fail?rate=0.3          answers 500 with that probability
     /drop                   closes the connection without an answer
@@ -59,6 +60,7 @@ class Service(ThreadingHTTPServer):
         self.mood = "well"
         self.answering = 0
         self.idle = threading.Condition()
+        self.turn = threading.Lock()
 
     @contextlib.contextmanager
     def counted(self):  # type: ignore[no-untyped-def]
@@ -109,6 +111,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, "text/plain", b"so be it\n")
         elif path == "/slow":
             time.sleep(float(query.get("s", "1")))
+            self.answer(200)
+        elif path == "/turn":
+            with self.server.turn:
+                time.sleep(float(query.get("s", "0.05")))
             self.answer(200)
         elif path.startswith("/status/"):
             self.answer(int(path.removeprefix("/status/")))

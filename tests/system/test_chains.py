@@ -77,6 +77,11 @@ def test_a_chain_is_shown_with_what_is_wrong(mesh: Mesh) -> None:
     assert warned.returncode == 1
     assert "may take 60 s" in warned.stderr
     assert mesh.shoal("policy", "check", str(slow)).returncode == 0
+    closed = mesh.folder / "closed.yaml"
+    closed.write_text("kind: authz\nservice: c.production\nrules: [{allow: [nosuch.production]}]\n")
+    denied = mesh.shoal("policy", "check", "--chain", str(closed), check=False)
+    assert denied.returncode == 1
+    assert "denies all of what was seen to be called: b.production → c.production" in denied.stderr
     mesh.shoal("policy", "put", "--wait", str(slow))
     again = mesh.shoal("--output", "json", "chain", "a.production", check=False)
     assert again.returncode == 1

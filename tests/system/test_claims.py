@@ -81,9 +81,21 @@ def test_people_over_two_hosts(mesh: Mesh) -> None:
     copied = f'shoal_shadow_total{{outcome="answered",service="{LAMPS}"}} 1.0'
     until("copied", lambda: copied in near.text("/metrics"))
 
-    words = ("--admin", str(near.socket), "explain", "--claim", "sub=user-1", "GET", f"http://{LAMPS}/")
+    groups = 'groups=["staff","dev"]'
+    words = (
+        "--admin",
+        str(near.socket),
+        "explain",
+        "--claim",
+        "sub=user-1",
+        "--claim",
+        groups,
+        "GET",
+        f"http://{LAMPS}/",
+    )
     told = mesh.shoal(*words).stdout
     assert told.count(f"authn/{LAMPS} @") == 2 and "admit on far" in told and "sub=user-1" in told
+    assert told.count('groups=["staff","dev"]') == 2, "a list is one to the other host, too"
 
     asked = {"url": f"http://{LAMPS}/", "claims": {"sub": "user-1"}}
     plain = httpx.post(f"http://{near.address}:{near.admin}/api/v1/explain", json=asked, trust_env=False).text

@@ -70,9 +70,15 @@ def register_many(agent: AgentProcess, count: int) -> None:
         agent.register(f"s{number}.bulk", 1024 + number)  # below what agents of tests listen on
 
 
+def said(mesh: Mesh) -> str:
+    """Where agents are told to write."""
+    state: str = json.loads(mesh.etcdctl("get", "--print-value-only", f"{PREFIX}confirmed/hosts"))["state"]
+    return state
+
+
 def settled(mesh: Mesh, count: int) -> bool:
     """Whether each stands once, with its health, where the mesh says."""
-    own = json.loads(mesh.etcdctl("get", "--print-value-only", f"{PREFIX}confirmed/hosts"))["state"] != "common"
+    own = said(mesh) != "common"
     found = keys(mesh)
     return len(found) == 2 * count and all(key.startswith("hosts/") is own for key in found)
 
@@ -244,7 +250,24 @@ def test_two_at_the_same_time(mesh: Mesh) -> None:
         for _ in range(2):
             against = [start(mesh, "--back"), start(mesh)]
             for each in against:
-                each.communicate(timeout=60)
+                each.communicate(timeout=120)
             until("each stands once", lambda: settled(mesh, 62))
     assert traffic.failures == []
     mesh.shoal("wait")
+
+
+def test_who_is_overtaken_is_told_so_at_once(mesh: Mesh) -> None:
+    """Back waits for an agent that cannot answer, until another says forward: what it waits for can come no more."""
+    _, beta = two(mesh)
+    mesh.shoal("mesh", "migrate")
+    assert beta.process is not None
+    beta.process.send_signal(signal.SIGSTOP)
+    try:
+        back = start(mesh, "--back", "--timeout", "86400")
+        until("it is said", lambda: said(mesh) == "common")
+        assert mesh.shoal("mesh", "migrate").returncode == 0, "beta never left"
+        assert "somebody else said otherwise" in back.communicate(timeout=60)[1]
+        assert back.returncode != 0
+    finally:
+        beta.process.send_signal(signal.SIGCONT)
+    until("each stands once", lambda: settled(mesh, 2))

@@ -185,7 +185,7 @@ def test_an_expired_login_is_none(desk: Desk, tmp_path: Path) -> None:
     login.write_bytes(msgspec.json.encode(said))
     with pytest.raises((OSError, http.client.HTTPException)):
         desk.ask(ended, "agent.shoal", "agent.shoal", "/sign", b"")
-    assert "no issuer answers" in desk.shoal("login", code=3, home="bob")
+    assert "refused by the other side: certificate expired" in desk.shoal("login", code=1, home="bob")
     assert "is deleted" in desk.shoal("logout", home="bob") and not desk.held("bob").exists()
 
 
@@ -208,7 +208,8 @@ def test_a_revoked_login_ends_at_once(desk: Desk) -> None:
         live.settimeout(60)
         while data := live.recv(65536):
             assert data
-    assert "no issuer answers" in desk.shoal("login", code=3, home="carol")
+    told = desk.shoal("login", code=1, home="carol")
+    assert "/person/carol is revoked: person carol (lost)" in told and "no issuer answers" not in told
     assert "redeemed already, taken back" in desk.shoal("login", unused, code=1, home="carol")
     assert "carol" not in desk.shoal("person", "list")
     assert found(desk.mesh, "/shoal/default/identity/people/carol") == ""

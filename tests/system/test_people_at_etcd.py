@@ -91,7 +91,10 @@ def test_a_person_writes_with_a_persons_rights(tmp_path: Path, monkeypatch: pyte
         desk.shoal("ada", "mesh", "accept")
         assert '"by": "ada"' in desk.etcdctl("get", "/shoal/default/confirmed/policies").replace('":"', '": "')
 
-        desk.shoal("root", "ca", "revoke", "person", "ada")
+        assert "nothing was revoked" in desk.shoal("root", "ca", "revoke", "person", "ada", code=1), (
+            "nobody has added her"
+        )
+        desk.shoal("root", "ca", "revoke", "person", "ada", "--force")
         assert "person:ada" not in desk.etcdctl("user", "list")
         desk.shoal("ada", *put, "shop.production", code=3)
 

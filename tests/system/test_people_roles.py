@@ -8,12 +8,14 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from agent.control.admin.people import MAX_PEOPLE
 from agent.identity.spiffe import agent_id, person_id, service_id
@@ -21,6 +23,7 @@ from registry.etcd.server import free_port
 from tests.agent.control.test_main import reload
 from tests.support.identity import TRUST_DOMAIN
 from tests.support.mesh import AgentProcess, running_mesh, until
+from tests.support.websocket import Closed, Page
 from tests.system.test_identity import Operator, held, put
 from tests.system.test_people import PETS, Desk, crafted
 
@@ -189,8 +192,8 @@ def test_nobody_else_gets_in(office: Office, tmp_path: Path) -> None:
     until("others get in as before", lambda: asked(office, ada)[0] == 200)
 
 
-def test_pages_in_a_browser_get_nothing(office: Office, tmp_path: Path) -> None:
-    """By the agent's name and its address only, and with no Origin."""
+def test_pages_of_others_get_nothing(office: Office, tmp_path: Path) -> None:
+    """By the agent's name and its address only, and with no Origin but that."""
     ada = office.person("ada", tmp_path)
     until("ada", lambda: asked(office, ada)[0] == 200)
     for host in ("alpha", "ALPHA:15443", "127.0.0.1", "127.0.0.1:15443", "localhost:1", "[::1]:1"):
@@ -199,9 +202,10 @@ def test_pages_in_a_browser_get_nothing(office: Office, tmp_path: Path) -> None:
         status, told = asked(office, ada, Host=host)
         assert status == 403 and "this agent is called alpha" in told, host
     connection = connected(office, ada)
-    connection.request("GET", "/state", None, {"Host": "alpha", "Origin": "https://alpha"})
-    got = connection.getresponse()
-    assert got.status == 403 and got.getheader("access-control-allow-origin") is None
+    for origin, status in (("https://alpha", 200), ("https://alpha:8443", 403), ("http://alpha", 403), ("null", 403)):
+        connection.request("GET", "/state", None, {"Host": "alpha", "Origin": origin})
+        got = connection.getresponse()
+        assert got.status == status and got.read() and got.getheader("access-control-allow-origin") is None, origin
     connection.close()
 
 
@@ -289,3 +293,49 @@ def test_roles_hold_while_etcd_is_away(office: Office, tmp_path: Path) -> None:
         assert asked(office, oscar, "POST", "/api/v1/shadow/pets.production/reset")[0] == 404
     finally:
         office.mesh.etcd.start()
+
+
+@asynccontextmanager
+async def watching(office: Office, shown: Path) -> AsyncIterator[Page]:
+    """A page of who shows a certificate. Raises Closed for who gets none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(shown)
+    stream = await trio.open_tcp_stream("127.0.0.1", office.port)
+    try:
+        yield await Page(trio.SSLStream(stream, context, https_compatible=True)).open("alpha")
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def ended(page: Page) -> tuple[int, str]:
+    """With what code, and why."""
+    with pytest.raises(Closed) as closed:
+        while True:
+            await page.hear()
+    return closed.value.code, closed.value.reason
+
+
+def test_a_page_that_watches_ends_with_who_watches(office: Office, tmp_path: Path) -> None:
+    """His role is another one, or he is removed: the connection is closed with its reason; he may come anew as who he
+    is by then."""
+    liv = office.person("liv", tmp_path)
+    until("liv", lambda: asked(office, liv)[0] == 200)
+
+    async def live() -> None:
+        async with watching(office, liv) as page:
+            assert (await page.watch("/mesh"))["status"] == 200
+            put(office.mesh, "people", "liv", b'{"role": "operate"}')
+            assert await ended(page) == (1008, "the role is another one by now")
+        async with watching(office, liv) as page:
+            assert (await page.watch("/mesh"))["status"] == 200
+            office.mesh.etcdctl("del", "/shoal/default/identity/people/liv")
+            code, reason = await ended(page)
+            assert code == 1008 and "liv" in reason
+        with pytest.raises(Closed) as refused:
+            async with watching(office, liv):
+                pass
+        assert refused.value.code == 403
+
+    trio.run(live)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.local import ask as asked
 from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
 
 SERVICE = "pets.production"
@@ -134,8 +135,12 @@ def diff(mesh: Mesh, agents: list[AgentProcess], expected: int, least: int) -> d
 
 @pytest.mark.parametrize(("different", "least"), [({}, 10_000), ({"price": 99}, 300)], ids=["equal", "one field"])
 def test_exactly_what_differs_is_reported(mesh: Mesh, different: dict[str, Any], least: int) -> None:
-    """Two builds, with noise from times and ids; from two agents, added up by the command."""
-    agents = [mesh.agent("alpha", "127.0.0.1"), mesh.agent("beta", "127.0.0.2")]
+    """Two builds, with noise from times and ids; from two agents, added up by the command, and by any agent. Copies are
+    recorded as copies."""
+    agents = [
+        mesh.agent("alpha", "127.0.0.1", extra=f'access_log = "{mesh.folder}/alpha.log"'),
+        mesh.agent("beta", "127.0.0.2"),
+    ]
     builds = [Build(), Build(), Build(**different)]
     for build, version in zip(builds, ("v1", "v1", "v2"), strict=True):
         serve(mesh, agents[0], build, version)
@@ -146,6 +151,13 @@ def test_exactly_what_differs_is_reported(mesh: Mesh, different: dict[str, Any],
         regressions = [row["field"] for row in found["fields"] if row["regression"]]
         assert regressions == (["$.price"] if different else [])
         assert builds[2].roles.keys() <= {"", "candidate"} and builds[2].roles["candidate"] >= least
+        api = asked(agents[1].socket, "GET", f"/api/v1/shadow/{SERVICE}?scope=mesh").json
+        assert api["agents"] == ["alpha", "beta"] and api["total"] >= found["total"]
+        assert [row["field"] for row in api["fields"] if row["regression"]] == regressions
+        kept = asked(agents[0].socket, "GET", "/api/v1/requests?last=1000").json["hosts"]["alpha"]["items"]
+        copies = [row for row in kept if "shadow: a copy, for candidate" in row["verdicts"]]
+        assert copies, (len(kept), Counter((row["direction"], *row["verdicts"]) for row in kept))
+        assert {row["direction"] for row in copies} == {"inbound"}
         metrics = agents[0].text("/metrics")
         assert f'shoal_shadow_total{{outcome="answered",service="{SERVICE}"}}' in metrics
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +95,9 @@ def test_one_request_is_one_tree(mesh: Mesh, tmp_path: Path) -> None:
     nobody, and the first at c takes long. Whoever looks into the collector sees all of it; and when that hangs, and
     then dies, no request waits for it, and what is lost is counted."""
     with real_collector(tmp_path, "traces") as collector:
-        port, output = collector.port, collector.output
-        alpha = mesh.agent(extra="workers = 2", local=sinks(tmp_path, "alpha", port))
-        beta = mesh.agent("beta", "127.0.0.2", local=sinks(tmp_path, "beta", port))
-        for key, document in DOCUMENTS.items():
-            mesh.etcdctl("put", f"/shoal/default/policies/{key}", json.dumps(document))
-        for name in "ab":
-            mesh.caller(alpha, f"{name}.production")
-        lasting = {"initially": True, "http": {}, "fall": 100, "interval": "5s"}
-        alpha.register("b.production", free_port(), health=lasting)
-        slow = mesh.instance(beta, service="c.production")
-        mesh.instance(beta, service="c.production")
-        until("both known", lambda: len(alpha.state()["services"]["c.production"]["endpoints"]) == 2)
-        subprocess.run(["curl", "-sf", f"http://127.0.0.2:{slow}/set/slow"], check=True, capture_output=True)
-
-        def with_both() -> list[Span] | None:
-            assert alpha.ask("a.production", "/via/b.production/c.production").status == 200
-            return next((trace for trace in spans(tmp_path).values() if _is_whole(trace)), None)
-
-        trace = until("a retry and a hedge", with_both)
+        output = collector.output
+        alpha = staged(mesh, tmp_path, collector.port)
+        trace = until("a retry and a hedge", lambda: with_both(alpha, tmp_path))
         assert tree(trace) == WITH_BOTH
         refused, cut = trace_span(trace, "a", "first"), trace_span(trace, "b", "first")
         assert refused["error"] == "connect" and cut["attributes"]["shoal.cancelled"] is True
@@ -126,6 +110,30 @@ def test_one_request_is_one_tree(mesh: Mesh, tmp_path: Path) -> None:
         )
         assert {each["policy"] for each in explained["decisions"] if each["phase"] == "trace"} == {"trace/*"}
         _without_collector(mesh, alpha, collector.process)
+
+
+def staged(mesh: Mesh, folder: Path, port: int) -> AgentProcess:
+    """a and b on the first host, which is returned, c on another; b has an instance that nobody listens for, c one that
+    takes long. Everything is traced, into files and to the collector at `port`."""
+    alpha = mesh.agent(extra="workers = 2", local=sinks(folder, "alpha", port))
+    beta = mesh.agent("beta", "127.0.0.2", local=sinks(folder, "beta", port))
+    for key, document in DOCUMENTS.items():
+        mesh.etcdctl("put", f"/shoal/default/policies/{key}", json.dumps(document))
+    for name in "ab":
+        mesh.caller(alpha, f"{name}.production")
+    lasting = {"initially": True, "http": {}, "fall": 100, "interval": "5s"}
+    alpha.register("b.production", free_port(), health=lasting)
+    slow = mesh.instance(beta, service="c.production")
+    mesh.instance(beta, service="c.production")
+    until("both known", lambda: len(alpha.state()["services"]["c.production"]["endpoints"]) == 2)
+    subprocess.run(["curl", "-sf", f"http://127.0.0.2:{slow}/set/slow"], check=True, capture_output=True)
+    return alpha
+
+
+def with_both(alpha: AgentProcess, folder: Path, known: Collection[str] = ()) -> list[Span] | None:
+    """Asks, and gives a trace with a retry and a hedge that is none of `known`, by their ids, once there is one."""
+    assert alpha.ask("a.production", "/via/b.production/c.production").status == 200
+    return next((trace for id, trace in spans(folder).items() if id not in known and _is_whole(trace)), None)
 
 
 def _is_whole(trace: list[Span]) -> bool:

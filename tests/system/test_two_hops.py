@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,9 +69,13 @@ def head_of(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def two(mesh: Mesh, port_of: int) -> AgentProcess:
-    """The caller's agent; the instance is another host's."""
-    alpha, beta = mesh.agent(), mesh.agent("beta", "127.0.0.2")
+def two(mesh: Mesh, port_of: int, logs: Path | None = None) -> AgentProcess:
+    """The caller's agent; the instance is another host's. `logs`: where both write requests down."""
+    logged = {
+        host: f'[[records.sinks]]\nname = "file"\nto = "{logs}/{host}.requests"\nkinds = ["access"]\n' if logs else ""
+        for host in ("alpha", "beta")
+    }
+    alpha, beta = mesh.agent(local=logged["alpha"]), mesh.agent("beta", "127.0.0.2", local=logged["beta"])
     beta.register(SERVICE, port_of, health={"tcp": {}, "interval": "1s"})
     until("known", lambda: mesh.healthy(alpha, SERVICE, port_of))
     return alpha
@@ -185,3 +192,44 @@ def test_a_rewritten_host_reaches_another_host(mesh: Mesh) -> None:
         alpha = two(mesh, port)
         mesh.put(f"policies/route/{SERVICE}", {"rules": [{"rewrite": {"host": "legacy.example.com"}}]})
         assert alpha.ask().body.lower() == b"host: legacy.example.com"
+
+
+def test_what_fails_there_is_told_here(mesh: Mesh, tmp_path: Path) -> None:
+    """Each host's records have the same flag and reason, and the caller's counters the kind of each failure."""
+
+    def answer(sock: socket.socket) -> None:
+        head, _ = head_of(sock)
+        if head.startswith(b"GET /reset "):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif head.startswith(b"GET /junk "):
+            sock.sendall(b"SSH-2.0-OpenSSH\r\n\r\n")
+        else:
+            time.sleep(3.0)
+
+    wanted = {"/reset": "service.reset", "/junk": "service.broken", "/hang": "service.timeout"}
+    kinds = {"reset": "reset", "bad_response": "broken", "timeout": "timeout"}
+    with serving("127.0.0.2", answer) as port:
+        alpha = two(mesh, port, tmp_path)
+        mesh.put(f"policies/retry/{SERVICE}", {"attempts": 1})
+        mesh.put(f"policies/timeout/{SERVICE}", {"request": "1s"})
+        until("in force", lambda: "retry" in str(alpha.state()["services"][SERVICE]))
+        mesh.shoal("--admin", str(alpha.socket), "wait")
+        reasons = {path: alpha.ask(path=path).headers["x-shoal-reason"] for path in wanted}
+        for host in ("alpha", "beta"):
+            found = until(f"records of {host}", lambda host=host: _records(tmp_path / f"{host}.requests", len(wanted)))
+            assert {row["target"]: row["flag"] for row in found} == wanted
+            assert all(row["first_byte_s"] is None for row in found)
+            if host == "alpha":
+                assert {row["target"]: row["why"] for row in found} == reasons
+                assert {row["failed"][0].partition(": ")[2] for row in found} == {
+                    *("broken off", "a broken answer", "no answer in time")
+                }
+        lines = alpha.text("/metrics").splitlines()
+        for kind, flag in kinds.items():
+            assert f'shoal_attempts_failed_total{{kind="{kind}",service="{SERVICE}"}} 1.0' in lines
+            assert f'shoal_requests_flagged_total{{flag="service.{flag}",hop="first",service="{SERVICE}"}} 1.0' in lines
+
+
+def _records(path: Path, many: int) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return rows if len(rows) == many else []

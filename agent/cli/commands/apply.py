@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -12,15 +12,15 @@ import typer
 
 from agent.cli.bundles import check as check_bundles
 from agent.cli.commands.mesh.policies import word
-from agent.cli.documents import Source, checked, files_under, key, says_audit
-from agent.cli.enforcing import ROOMS, Text, Unable, silence, silent, unable
+from agent.cli.documents import Source, checked, files_under, key
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.people.authorship import Author, signed
+from agent.findings.of_mesh.enforcing import Text, Unable, silence, silent, unable
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census, Policy
-    from agent.cli.findings.finding import Finding
+    from agent.findings.finding import Finding
+    from registry.census import Census, Policy
     from registry.keys import Keys
     from registry.store import Store
 
@@ -84,6 +84,8 @@ def plan(
     under `policies/` in audit mode moves there. Pruned is what a file could have put: under `audits/` that is what says
     `mode: audit` itself, and not what somebody watches on the side (`shoal policy put --audit`).
     """
+    from policies.language.document import says_audit
+
     sorted_out: dict[str, list[Source]] = {"created": [], "changed": [], "unchanged": []}
     for source in sources:
         there = (audits if source.watched else held).get((source.kind, source.service))
@@ -144,33 +146,52 @@ def apply_sources(
     from agent.cli.commands.wait import wait_until
     from agent.cli.etcd_client import ask
 
-    done, revision, warned = ask(
-        options, lambda store: _applied(store, options, sources, prune, dry_run, force, author)
-    )
+    printer = options.printer
+    warn = None if printer.json else printer.note  # in JSON they stand in the answer
+
+    async def put(store: Store) -> tuple[Plan, int, Warned]:
+        return await applied(
+            store, options.mesh, sources, prune, dry_run, force, author=author, note=printer.note, warn=warn
+        )
+
+    done, revision, warned = ask(options, put)
     _tell(options, done, revision, dry_run, warned)
     if wait and revision:
         wait_until(options, revision)
 
 
-async def _applied(
+class Meanwhile(Failure):
+    """Somebody else has changed what was to be changed."""
+
+
+class Breaking(Failure):
+    """It would fail requests, and nobody said that it is meant."""
+
+
+async def applied(
     store: Store,
-    options: Options,
+    mesh: str,
     sources: Sequence[Source],
     prune: bool,
     dry_run: bool,
     force: bool,
+    *,
     author: Author | None = None,
+    note: Callable[[str], None],
+    warn: Callable[[str], None] | None,
+    seen: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Plan, int, Warned]:
-    """What was done, at which revision (0 when there was nothing to do), and what was said before."""
-    from agent.cli.census import take
+    """What was done, at which revision (0 when there was nothing to do), and what was said before. `note`: told of what
+    was left out of documents, `warn`: of each thing that is wrong, before it is put. `seen`: by key, the revision at
+    which somebody has seen it (0: it was not there). Raises Failure, and StoreError."""
+    from agent.cli.before_put import around
     from registry.keys import Keys
 
-    tls = ("identity",) if any(source.kind == "tls" for source in sources) else ()
-    census = await take(store, options.mesh, "policies", "audits", "instances", "seen", *ROOMS, *tls)
+    census = await around(store, mesh, sources)
     if author is not None:
         sources, why_not = signed(census, sources, author)
         if why_not:
-            options.printer.note(why_not)
+            note(why_not)
     todo = plan(sources, census.policies, census.audits, misnamed=census.misnamed, prune=prune)
     if todo.size > MAX_OPERATIONS:
         raise Failure(
@@ -180,16 +201,16 @@ async def _applied(
         )
     check_bundles({at: each.text for at, each in census.policies.items()}, todo.puts, todo.pruned)
     warned = _warned(census, todo)
-    if todo.size and not options.printer.json:
+    if todo.size and warn is not None:
         for warning in warned.lines:
-            options.printer.note(f"warning: {warning}")
+            warn(f"warning: {warning}")
     if dry_run or not todo.size:
         return todo, 0, warned
     if warned.breaking and not force:
         shown = "; ".join(map(str, warned.breaking[:MOST_TOLD]))
         more = f"; and {len(warned.breaking) - MOST_TOLD} more" if len(warned.breaking) > MOST_TOLD else ""
-        raise Failure(f"nothing was put, for it would fail requests (--force puts it all the same): {shown}{more}")
-    return todo, await _transacted(store, Keys(options.mesh), todo, census), warned
+        raise Breaking(f"nothing was put, for it would fail requests (--force puts it all the same): {shown}{more}")
+    return todo, await _transacted(store, Keys(mesh), todo, census, seen), warned
 
 
 class Warned(msgspec.Struct, frozen=True):
@@ -204,7 +225,7 @@ class Warned(msgspec.Struct, frozen=True):
     @property
     def breaking(self) -> list[Finding]:
         """For which it is not put, unless that is meant."""
-        from agent.cli.findings.guards import NOT_READY
+        from agent.findings.of_mesh.guards import NOT_READY
 
         return [found for found in self.findings if found.id == NOT_READY]
 
@@ -215,7 +236,7 @@ class Warned(msgspec.Struct, frozen=True):
 
 
 def _warned(census: Census, todo: Plan) -> Warned:
-    from agent.cli.findings.checks import warnings
+    from agent.cli.before_put import warnings
 
     lacking = unable(census, [Text(each.kind, each.service, each.text, each.watched) for each in todo.puts])
     found = warnings(census, todo.puts, todo.pruned, todo.unwatched)
@@ -253,7 +274,7 @@ def _only_watched(name: str, done: Plan) -> str:
     return f", which is only watched{f'; {place} stays in force' * (name in done.beside)}"
 
 
-async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> int:
+async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census, seen: Mapping[str, int]) -> int:
     """Everything in one transaction, if nobody has changed any of it meanwhile."""
     from registry.store import Compare, Delete, Put
 
@@ -264,12 +285,12 @@ async def _transacted(store: Store, keys: Keys, todo: Plan, census: Census) -> i
     revisions |= {keys.policy(*place): found.revision for place, found in census.policies.items()}
     revisions |= {keys.audit(*place): found.revision for place, found in census.audits.items()}
     touched = [*(put.key for put in puts), *(delete.key for delete in deletes)]
-    compare = [Compare(each, mod_revision=revisions.get(each, 0)) for each in touched]
+    compare = [Compare(each, mod_revision=seen.get(each, revisions.get(each, 0))) for each in touched]
     if todo.confirms:
         puts.append(Put(keys.confirmed, word(keys.mesh)))
     outcome = await store.transact(compare, [*puts, *deletes])
     if not outcome.succeeded:
-        raise Failure("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")
+        raise Meanwhile("nothing was changed: somebody has put one of these policies meanwhile; look, and apply again")
     return outcome.revision
 
 

@@ -15,15 +15,17 @@ from agent.cli.options import Options
 from agent.cli.printing import Row, field
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
     from policies.kinds.authz.document import Authz
     from policies.kinds.authz.suggestion import Asked
+    from registry.census import Census
     from registry.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Who may do what: the rules as a graph, and rules for what was seen.")
 
 UNKNOWN: Final = "unknown"
-SAYS: Final = "seen: counted by agents since they started, of callers with credentials; nobody keeps when, or how often"
+SAYS: Final = (
+    "seen: counted by agents since they started, all without credentials as one; nobody keeps when, or how often"
+)
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="Who is called, such as `lamps.production`.", autocompletion=services)
 ]
@@ -80,17 +82,22 @@ def suggest(
 
     Example:  shoal authz suggest lamps.production --records /var/log/shoal/access.log > lamps.yaml
     """
-    from agent.cli.census import take
     from agent.cli.etcd_client import ask
-    from policies.kinds.authz.suggestion import from_calls, from_records
+    from policies.kinds.authz.suggestion import from_calls, from_records, requests
+    from registry.census import take
 
     options: Options = context.obj
     wanted = _parsed(service)
     if records:
-        asked, other = read_records(records, wanted)
+        seen = read_records(records, wanted)
+        asked = seen.asked()
+        passed = [f"{seen.others} lines of others, not served, or no records in JSON"] if seen.others else []
+        passed += [f"{seen.lacking} without caller, method or path (see `log` documents)"] if seen.lacking else []
+        over = f"passed over: {', '.join(passed)}" if passed else "nothing passed over"
         if not asked:
-            raise Failure(f"no request to {wanted} that was served is in {', '.join(map(str, records))}", Exit.NO)
-        options.printer.note(f"{sum(asked.values())} requests read; passed over: {other} lines of others, or refused")
+            named = ", ".join(map(str, records))
+            raise Failure(f"no request to {wanted} that was served is in {named}; {over}", Exit.NO)
+        options.printer.note(f"{requests(sum(asked.values()))} read; {over}")
         options.printer.document(from_records(wanted, asked))
         return
     census = ask(options, lambda store: take(store, options.mesh, "policies", "instances", "seen"))
@@ -108,9 +115,9 @@ def _parsed(service: str) -> str:
 
 
 async def _looked(store: Store, mesh: str) -> Census:
-    from agent.cli.census import take, trust_domain
+    from registry.census import take, trust_domain
 
-    census = await take(store, mesh, "policies", "instances", "seen")
+    census = await take(store, mesh, "policies", "rejected", "instances", "seen")
     census.trust_domain = await trust_domain(store, mesh)
     return census
 
@@ -128,9 +135,7 @@ def edges(census: Census) -> Iterator[Row]:
         levels, refused = _levels(documents, service)
         seen = sorted(caller for caller, names in census.calls.items() if service in names)
         if refused:
-            yield _row(
-                ANYBODY, service, UNKNOWN, [f"authz/{pattern} is refused: what was good holds" for pattern in refused]
-            )
+            yield _row(ANYBODY, service, UNKNOWN, [_of_refused(census, pattern) for pattern in refused])
             continue
         if not levels:
             yield _row(ANYBODY, service, "all", [], _seen(ANYBODY, seen))
@@ -140,6 +145,16 @@ def edges(census: Census) -> Iterator[Row]:
             was = _seen(caller, seen)
             if found.what != NONE or caller in [each or ANONYMOUS for each in seen]:
                 yield _row(caller, service, found.what, list(found.by), was)
+
+
+def _of_refused(census: Census, pattern: str) -> str:
+    """What holds instead, as far as agents have said: they alone know."""
+    told = census.rejected.get(("authz", pattern))
+    if told is None or told.revision != census.policies["authz", pattern].revision or told.last_good < 0:
+        return f"authz/{pattern} is refused: what was good before holds, if anything was"
+    if not told.last_good:
+        return f"authz/{pattern} is refused: there was none before, and there is none"
+    return f"authz/{pattern} is refused: that of revision {told.last_good} holds"
 
 
 def _row(caller: str, service: str, may: str, by: Sequence[str], seen: str = UNKNOWN) -> Row:
@@ -199,8 +214,43 @@ def as_dot(rows: Sequence[Row]) -> Iterator[str]:
 # What was seen.
 
 
-def read_records(files: Sequence[Path], service: str) -> tuple[Counter[Asked], int]:
-    """Requests to a service that were served, and how many other lines there were. Raises Failure."""
+class Seen:
+    """Requests to a service, as records have them.
+
+    A call over two hosts has two records, of which the one beside the instance has the path that its agent judges; a
+    call within one host has one, of the caller's side.
+    """
+
+    def __init__(self) -> None:
+        self.others = 0
+        """Lines that are about another service, or were not served; or are no records."""
+        self.lacking = 0
+        """Records that do not say who called, or what for: `log` documents may leave that out."""
+        self._inbound: Counter[Asked] = Counter()
+        self._outbound: Counter[Asked] = Counter()
+        self._of_call: dict[str, Asked] = {}
+        """By request_id, what the caller's side has of it."""
+        self._there: set[str] = set()
+        """What the instance's side has."""
+
+    def add(self, asked: Asked, request_id: str, *, inbound: bool) -> None:
+        """One that was served."""
+        if inbound:
+            self._inbound[asked] += 1
+            self._there.add(request_id)
+        elif request_id:
+            self._of_call.setdefault(request_id, asked)
+        else:
+            self._outbound[asked] += 1
+
+    def asked(self) -> Counter[Asked]:
+        """Each call once."""
+        alone = (asked for request_id, asked in self._of_call.items() if request_id not in self._there)
+        return self._inbound + self._outbound + Counter(alone)
+
+
+def read_records(files: Sequence[Path], service: str) -> Seen:
+    """Requests to a service that were served. Raises Failure."""
     import sys
 
     import msgspec
@@ -209,27 +259,31 @@ def read_records(files: Sequence[Path], service: str) -> tuple[Counter[Asked], i
 
     class Record(msgspec.Struct):
         service: str
-        method: str
-        target: str
         status: int
-        caller: str = ""
+        method: str | None = None
+        target: str | None = None
+        caller: str | None = None
+        direction: str = ""
+        request_id: str = ""
 
     decoder = msgspec.json.Decoder(Record)
-    found: Counter[Asked] = Counter()
-    other = 0
+    found = Seen()
     for path in files:
         try:
             with sys.stdin.buffer if str(path) == "-" else path.open("rb") as text:
                 for line in text:
                     try:
                         record = decoder.decode(line)
-                    except msgspec.MsgspecError:
-                        other += 1
+                    except (msgspec.MsgspecError, RecursionError):
+                        found.others += 1
                         continue
-                    if record.service == service and 100 <= record.status < 400:
-                        found[Asked(record.caller, record.method, record.target)] += 1
+                    if record.service != service or not 100 <= record.status < 400:
+                        found.others += 1
+                    elif record.caller is None or record.method is None or not (record.target or "").startswith("/"):
+                        found.lacking += 1
                     else:
-                        other += 1
+                        asked = Asked(record.caller, record.method, record.target or "")
+                        found.add(asked, record.request_id, inbound=record.direction == "inbound")
         except OSError as error:
             raise Failure(f"{path}: {error.strerror or error}", Exit.USAGE) from None
-    return found, other
+    return found

@@ -12,8 +12,8 @@ from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
     from policies.chain import Finding, Node
+    from registry.census import Census
 
 
 def chain(
@@ -29,11 +29,12 @@ def chain(
 
     Example:  shoal chain shop.production
     """
-    from agent.cli.census import take
-    from agent.cli.chains import calls_of, default_hop, hops_of
     from agent.cli.etcd_client import ask
+    from agent.findings.of_mesh.chains import calls_of, hops_of
     from policies.chain import findings, tree
+    from policies.hops import default_hop
     from policies.language.names import parse_service
+    from registry.census import take
 
     options: Options = context.obj
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,13 +10,6 @@ from agent.cli.completion import services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
-
-if TYPE_CHECKING:
-    from policies.kinds.shadow.comparison import Tally
-    from policies.kinds.shadow.document import Thresholds
-    from registry.keys import Keys
-    from registry.records import Compared
-    from registry.store import KeyValue, Store
 
 MAX_ROWS = 50
 """Fields in a table; JSON has them all."""
@@ -36,6 +29,7 @@ def diff(
     Example:  shoal diff pets.production && echo release it
     """
     from agent.cli.etcd_client import ask
+    from agent.figures.compared import NotCompared, gathered
     from policies.language.names import parse_service
 
     options: Options = context.obj
@@ -43,99 +37,16 @@ def diff(
         name = parse_service(service)
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from None
-    found = ask(options, lambda store: gathered(store, options.mesh, name))
+    try:
+        found = ask(options, lambda store: gathered(store, options.mesh, name))
+    except NotCompared as error:
+        raise Failure(str(error)) from None
     if options.printer.json:
         options.printer.value(found)
     else:
         show(options.printer, found)
     if found["outcome"] != "equal":
         raise typer.Exit(Exit.NO if found["outcome"] == "regression" else Exit.UNKNOWN)
-
-
-async def gathered(store: Store, mesh: str, service: str) -> dict[str, Any]:
-    """What all agents counted under the document in force, added up and judged. Raises StoreError and Failure."""
-    from policies.kinds.shadow.comparison import report
-    from registry.keys import Keys
-    from registry.records import Compared, Malformed, decode
-
-    keys = Keys(mesh)
-    revision = await _revision(store, keys, service)
-    counted: dict[str, Compared] = {}
-    left_out: dict[str, str] = {}
-    for host, item in (await _told(store, keys, service)).items():
-        try:
-            record = decode(Compared, item.value)
-        except Malformed as error:
-            left_out[host] = str(error)
-            continue
-        if record.revision == revision:
-            counted[host] = record
-        else:
-            left_out[host] = f"counted under revision {record.revision}"
-    tally, thresholds, unreadable = added(counted)
-    left_out |= unreadable
-    return {
-        "service": service,
-        "revision": revision,
-        "agents": sorted(counted.keys() - unreadable.keys()),
-        "left_out": left_out,
-        **report(tally, thresholds),
-    }
-
-
-async def _told(store: Store, keys: Keys, service: str) -> dict[str, KeyValue]:
-    """What each host tells, by host: under its own key, or else where all hosts' stood before."""
-    from registry.keys import Key, Room
-    from registry.store import prefix_end
-
-    common, own = keys.tallies(service), keys.room(Room.REPORTS)
-    before = await store.range(common, prefix_end(common))
-    found = {item.key[len(common) :]: item for item in before.items}
-    for item in (await store.range(own, prefix_end(own), revision=before.revision)).items:
-        key = keys.parse(item.key)
-        if isinstance(key, Key) and key.first == service:
-            found[key.second] = item
-    return found
-
-
-async def _revision(store: Store, keys: Any, service: str) -> int:
-    """Of the shadow document that agents have in force for a service; of a refused one, the last good before it."""
-    from policies.language.names import candidates
-    from registry.records import Malformed, Rejection, decode
-
-    for pattern in candidates(service):
-        put = await store.get(keys.policy("shadow", pattern))
-        if put is None:
-            continue
-        rejected = await store.get(keys.rejection("shadow", pattern))
-        if rejected is not None:
-            try:
-                refusal = decode(Rejection, rejected.value)
-            except Malformed:
-                return int(put.mod_revision)
-            if refusal.revision == put.mod_revision:
-                return max(0, refusal.last_good)
-        return int(put.mod_revision)
-    raise Failure(f"no shadow policy is for {service}; see docs/policies/shadow.md for one that compares answers")
-
-
-def added(counted: dict[str, Compared]) -> tuple[Tally, Thresholds, dict[str, str]]:
-    """The tallies of all hosts as one, under the thresholds of their document; and which could not be read, and why."""
-    import msgspec
-
-    from policies.kinds.shadow.comparison import Tally, merge
-    from policies.kinds.shadow.document import Thresholds
-
-    total, thresholds, unreadable = Tally(max_samples=0), Thresholds(), dict[str, str]()
-    for host, record in sorted(counted.items()):
-        try:
-            tally = msgspec.convert(record.tally, Tally, strict=False)
-            thresholds = msgspec.convert(record.thresholds, Thresholds, strict=False)
-        except msgspec.ValidationError as error:
-            unreadable[host] = str(error)
-        else:
-            total = merge(total, tally)
-    return total, thresholds, unreadable
 
 
 # For people.

@@ -14,6 +14,7 @@ from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
 
 if TYPE_CHECKING:
+    from registry.census import Census
     from registry.keys import Keys, Room
     from registry.store import Store
 
@@ -35,14 +36,18 @@ def events(
     if context.invoked_subcommand is not None:
         return
     from agent.cli.etcd_client import ask
+    from registry.census import take
 
     options: Options = context.obj
     name = _service(service) if service else ""
     if follow:
         ask(options, lambda store: _follow(store, options, name))
         return
-    found = [*ask(options, lambda store: listed(store, options.mesh)), *_without_webhooks(options)]
+    census = ask(options, lambda store: take(store, options.mesh))
+    found = [*ask(options, lambda store: listed(store, options.mesh)), *_without_webhooks(options, census)]
     rows = sorted((row for row in found if _is_of(row, name)), key=lambda row: (row["time"], row["id"]))
+    if name and not rows:
+        _refuse_unknown(name, census)
     options.printer.rows(rows, COLUMNS, empty="nothing happened that anybody knows of")
 
 
@@ -86,12 +91,21 @@ def test(
         raise typer.Exit(Exit.NO)
 
 
-def _without_webhooks(options: Options) -> list[Row]:
-    from agent.cli.census import take
-    from agent.cli.commands.diagnosis.history import remembered, standing
-    from agent.cli.etcd_client import ask
+def _refuse_unknown(service: str, census: Census) -> None:
+    """Raises Failure for what is none: of it nothing would read as if all was quiet."""
+    from policies.language.document import meant
 
-    rows: list[Row] = list(standing(ask(options, lambda store: take(store, options.mesh))))
+    known = {name for name, _ in census.instances} | {name for _, name in census.policies if "*" not in name}
+    if service not in known:
+        raise Failure(
+            f"there is no service {service}{meant(service, known)}; `shoal services` lists those that there are"
+        )
+
+
+def _without_webhooks(options: Options, census: Census) -> list[Row]:
+    from agent.cli.commands.diagnosis.history import remembered, standing
+
+    rows: list[Row] = list(standing(census))
     try:
         return [*rows, *remembered(options.admin.state())]
     except Failure:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from agent.cli.completion import services, urls
+from agent.cli.documents import checked
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
 from agent.cli.printing import Printer, Row, field
@@ -29,6 +31,10 @@ def explain(
         list[str] | None,
         typer.Option("--claim", metavar="NAME=VALUE", help="Of a token, as if it was verified; may be repeated."),
     ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="FILE", help="Documents as if they were put: nothing is. May be repeated."),
+    ] = None,
 ) -> None:
     """Tell what would happen to a request, and why, without sending it.
 
@@ -36,10 +42,20 @@ def explain(
     the policy that made it and that policy's revision in etcd.
 
     Example:  shoal explain --as shop.production -H 'x-tier: free' GET http://pets.production/cats
+              shoal explain --with route.yaml GET http://pets.production/cats
     """
     options: Options = context.obj
     fields = [checked_header(header).partition(":") for header in headers or []]
     supposed = [checked_claim(claim).partition("=") for claim in claims or []]
+    documents = [
+        {
+            "kind": source.kind,
+            "pattern": source.service,
+            "mode": "audit" if source.watched else "enforce",
+            "text": source.text.decode(),
+        }
+        for source in checked(options.printer, files or [])
+    ]
     answer = options.admin.explain(
         {
             "url": url,
@@ -48,6 +64,7 @@ def explain(
             "address": address,
             "headers": [{"name": name.strip(), "value": value.strip()} for name, _, value in fields],
             **({"claims": {name: value for name, _, value in supposed}} if supposed else {}),
+            **({"documents": documents} if documents else {}),
         }
     )
     if options.printer.json:
@@ -85,8 +102,24 @@ def show(printer: Printer, answer: dict[str, Any]) -> None:
         },
         empty="no decisions: the request goes straight on",
     )
+    for refused in answer.get("refused", []):
+        printer.text(f"refused   {_refused(refused)}")
     printer.text("")
     printer.text(f"-> {_end(answer)}")
+
+
+def _refused(row: Row) -> str:
+    """A document that was put, and decides nothing."""
+    what = (
+        f"{'audits/' * row['watched']}{row['kind']}/{row['pattern']} @{row['revision']}: {row['path']}: {row['reason']}"
+    )
+    if row["watched"]:
+        return what
+    if row["closed"]:
+        return f"{what}; nobody knows what was good before: requests are refused until it is mended"
+    if row["last_good"] > 0:
+        return f"{what}; that of revision {row['last_good']} stays in force"
+    return f"{what}; there was none before, and there is none: it decides nothing until it is mended"
 
 
 def _phase(row: Row) -> str:
@@ -106,4 +139,5 @@ def _end(answer: dict[str, Any]) -> str:
     via = f", through the agent on {endpoint['via']}" if endpoint.get("via") else ""
     if endpoint.get("expected"):
         via = f", which has to prove that it is {endpoint['expected']}"
-    return f"{endpoint['service']}/{endpoint['id']} at {endpoint['address']}:{endpoint['port']}{version}{via}"
+    suspect = ", a suspect: its record vanished without a word" if endpoint.get("suspect") else ""
+    return f"{endpoint['service']}/{endpoint['id']} at {endpoint['address']}:{endpoint['port']}{version}{via}{suspect}"

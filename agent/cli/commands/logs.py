@@ -1,26 +1,25 @@
-"""`shoal logs`: requests to a service on all its hosts at once, as they end, or the last ones."""
+"""`shoal logs`: requests to a service on all its hosts at once, as they end, or the last ones; or what programs say."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
 
-from agent.cli.agent_client import API, Admin
+from agent.cli.agent_client import API
 from agent.cli.failure import Exit, Failure
+from agent.cli.following import Follower, note_missing, read_on, told_by_hosts
+from agent.cli.local_agent import refuse_unknown
 from agent.cli.options import Options
 from agent.cli.printing import Printer
+from agent.cli.running.output import follow_output, show_output
 
-WAIT_S: Final = 3.0
-AGAIN_S: Final = 1.0
-GIVE_UP_S: Final = 60.0
-"""For how long an agent that does not answer is asked again, by who follows."""
 MAX_WHY: Final = 160
 LATEST_S: Final = 253_402_300_800
 """The year 10000: what an agent says of a time behind it is none."""
+_OPTIONS: Final = {"slower_s": "slower", "caller": "as", "direction": "side"}
 REQUESTS: Final = f"{API}/requests"
 
 
@@ -57,6 +56,16 @@ def logs(
     last: Annotated[
         int, typer.Option("--last", "-n", min=1, max=1000, help="So many of each host that were recorded lately.")
     ] = 20,
+    program: Annotated[
+        bool, typer.Option("--program", help="Not requests, but what programs of `shoal run --logs` write.")
+    ] = False,
+    instance: Annotated[str, typer.Option("--instance", metavar="ID", help="With --program: only this one.")] = "",
+    stream: Annotated[
+        str, typer.Option("--stream", metavar="NAME", help="With --program: only stdout, only stderr.")
+    ] = "",
+    contains: Annotated[
+        str, typer.Option("--contains", metavar="TEXT", help="With --program: only lines with this in them.")
+    ] = "",
 ) -> None:
     """Requests to a service, on all its hosts at once: the last ones that were recorded; with `-f`, as they end.
 
@@ -67,24 +76,59 @@ def logs(
     """
     options: Options = context.obj
     asked = asked_of(service, status, slower, path, caller, method, side, flag, failed=failed)
-    if follow:
+    if program:
+        source = context.get_parameter_source("last")
+        given = source is not None and source.name != "DEFAULT"
+        count = str(last) if given or not follow else ""
+        wanted = {"instance": instance, "stream": stream, "contains": contains, "last": count}
+        _of_programs(options, asked, wanted, follow=follow)
+    elif instance or stream or contains:
+        said = ", ".join(f"--{name}" for name in ("instance", "stream", "contains") if context.params[name])
+        raise Failure(f"{said}: for what programs write; it goes with --program", Exit.USAGE)
+    elif follow:
+        _note_unknown(options, asked)
         read_on(options.admin, REQUESTS, asked, Following(options.printer, asked))
     else:
-        _show_last(options.admin, options.printer, asked, last)
+        _show_last(options, asked, last)
+
+
+def _of_programs(options: Options, asked: Mapping[str, str], wanted: Mapping[str, str], *, follow: bool) -> None:
+    if others := [name for name in asked if name != "service"]:
+        said = ", ".join(f"--{_OPTIONS.get(name, name)}" for name in others)
+        raise Failure(
+            f"--program: {said} is for requests; --instance, --stream, --contains, --last and -f go with it", Exit.USAGE
+        )
+    query = {name: text for name, text in {**asked, **wanted}.items() if text}
+    if follow:
+        _note_unknown(options, asked)
+        follow_output(options.admin, options.printer, query)
+    else:
+        show_output(options.admin, options.printer, query, lambda: refuse_unknown(options, asked.get("service", "")))
+
+
+def _note_unknown(options: Options, asked: Mapping[str, str]) -> None:
+    """Who follows waits for what may come, and is told that it is not there so far."""
+    try:
+        refuse_unknown(options, asked.get("service", ""))
+    except Failure as failure:
+        options.printer.note(f"{failure.message}; waiting for it")
 
 
 # The last ones.
 
 
-def _show_last(admin: Admin, printer: Printer, asked: Mapping[str, str], last: int) -> None:
-    told = _told(admin.get(REQUESTS, {**asked, "last": str(last)}.items()))
+def _show_last(options: Options, asked: Mapping[str, str], last: int) -> None:
+    printer = options.printer
+    told = told_by_hosts(options.admin.get(REQUESTS, {**asked, "last": str(last)}.items()))
     rows = sorted(_rows(told), key=_when)
+    if not rows:
+        refuse_unknown(options, asked.get("service", ""))
     if printer.json:
         printer.value({"requests": rows, "missing": told["missing"], "unrecorded": _unrecorded(told)})
     else:
         for row in rows:
             printer.text(line(row))
-    _note_missing(printer, told["missing"])
+    note_missing(printer, told["missing"])
     unrecorded = _unrecorded(told)
     if unrecorded:
         printer.note(
@@ -103,55 +147,14 @@ def _unrecorded(told: Mapping[str, Any]) -> list[str]:
 # From now on.
 
 
-def read_on(admin: Admin, place: str, asked: Mapping[str, str], state: Following, until: float = math.inf) -> None:
-    """Until Ctrl-C, or no agent has answered for so long; until it has enough, or `until` (monotonic seconds)."""
-    answered_at = time.monotonic()
-    while not state.over:
-        left_s = until - time.monotonic()
-        if left_s <= 0:
-            return
-        query = {**asked, "wait_s": str(round(min(WAIT_S, left_s), 3) if state.next else 0), "next": state.next}
-        try:
-            told = _told(admin.get(place, query.items()))
-        except Failure as failure:
-            gone_s = time.monotonic() - answered_at
-            if not state.next or failure.code is Exit.USAGE or gone_s > GIVE_UP_S:
-                raise
-            state.interrupted(failure.message)
-            time.sleep(AGAIN_S)
-            continue
-        answered_at = time.monotonic()
-        state.hear(told)
-
-
-class Following:
-    """What somebody who follows was told, and has yet to be."""
-
-    does = "following"
-    over = False
-    """Whether he has what he wanted."""
+class Following(Follower):
+    """Somebody who follows requests."""
 
     def __init__(self, printer: Printer, asked: Mapping[str, str]) -> None:
-        self.next = ""
-        self._printer = printer
-        self._asked = asked
-        self._hosts: set[str] = set()
-        self._missing: dict[str, str] = {}
-        self._interrupted = False
+        super().__init__(printer, _words(asked))
 
-    def interrupted(self, reason: str) -> None:
-        """The agent that is asked does not answer."""
-        if not self._interrupted:
-            self._printer.note(f"{reason}; asking again")
-        self._interrupted = True
-
-    def hear(self, told: Mapping[str, Any]) -> None:
-        """An answer."""
-        if self._interrupted:
-            self._interrupted = False
-            self._printer.note("the agent answers again")
-        self._note_hosts(told)
-        self.next = told["next"]
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Rows, and how many are lost."""
         for row in _rows(told):
             if not self.over:
                 self.show(row)
@@ -160,7 +163,6 @@ class Following:
                 self._printer.note(f"{host}: {each['lost']} more that there was no room for")
             if each.get("begun"):
                 self._printer.note(f"{host}: it has begun anew; what ended meanwhile is not known")
-        self._printer.flush()
 
     def show(self, row: Mapping[str, Any]) -> None:
         """One request."""
@@ -168,21 +170,6 @@ class Following:
             self._printer.line(row)
         else:
             self._printer.text(line(row))
-
-    def _note_hosts(self, told: Mapping[str, Any]) -> None:
-        hosts, missing = set(told["hosts"]), {host: no["reason"] for host, no in told["missing"].items()}
-        if not self.next:
-            self._printer.note(
-                f"{self.does} {_words(self._asked)} on {', '.join(sorted(hosts)) or 'no host'}; Ctrl-C ends it"
-            )
-        else:
-            for host in sorted(hosts - self._hosts):
-                self._printer.note(f"{host}: it answers, from now on")
-            for host in sorted(self._hosts - hosts - set(missing)):
-                self._printer.note(f"{host}: gone from the mesh")
-        for host in sorted(set(missing) - set(self._missing)):
-            self._printer.note(f"{host} is missing: {missing[host]}")
-        self._hosts, self._missing = hosts, missing
 
 
 def _words(asked: Mapping[str, str]) -> str:
@@ -198,12 +185,6 @@ def _words(asked: Mapping[str, str]) -> str:
 
 
 # Rows.
-
-
-def _told(told: Any) -> dict[str, Any]:
-    if not isinstance(told, dict) or not isinstance(told.get("hosts"), dict):
-        raise Failure("what answers there is no agent of Shoal: its answer is none of an agent's")
-    return {"missing": {}, "next": "", **told}
 
 
 def _rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -251,11 +232,6 @@ def row_end(row: Mapping[str, Any]) -> str:
     if row.get("why"):
         said.append(str(row["why"])[:MAX_WHY])
     return "  ".join(said)
-
-
-def _note_missing(printer: Printer, missing: Mapping[str, Any]) -> None:
-    for host, no in sorted(missing.items()):
-        printer.note(f"{host} is missing: {no.get('reason', '')}")
 
 
 # What is asked.

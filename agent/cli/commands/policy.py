@@ -11,13 +11,13 @@ import typer
 from agent.cli.commands.apply import ForceOption
 from agent.cli.completion import kinds as kinds_of_policy
 from agent.cli.completion import patterns
-from agent.cli.documents import Problem, Source, check, checked, key, read, report, says_audit
+from agent.cli.documents import Problem, Source, check, checked, key, read, report
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options, who
 from agent.cli.printing import Row, field
 
 if TYPE_CHECKING:
-    from agent.cli.census import Policy
+    from registry.census import Policy
     from registry.keys import Keys
     from registry.store import Store
 
@@ -184,26 +184,23 @@ def schema(context: typer.Context, kind: KindArgument) -> None:
 
 
 def _along_chains(options: Options, sources: Sequence[Source]) -> list[Problem]:
-    from agent.cli.census import take
-    from agent.cli.chains import warnings
+    from agent.cli.before_put import OF_GUARDS, along_chains, around, warnings
     from agent.cli.etcd_client import ask
-    from agent.cli.findings.checks import warnings as after
-    from agent.cli.findings.guards import NOT_READY
 
-    rooms = ("policies", "seen", "instances", "agents")
-    census = ask(options, lambda store: take(store, options.mesh, *rooms))
+    census = ask(options, lambda store: around(store, options.mesh, sources))
     chains = [
-        Problem("chain", " → ".join(found.path), f"{found.kind}: {found.reason}") for found in warnings(census, sources)
+        Problem("chain", " → ".join(found.path), f"{found.kind}: {found.reason}")
+        for found in along_chains(census, sources)
     ]
-    guards = [found for found in after(census, sources, ()) if found.id in ("isolated", NOT_READY)]
+    guards = warnings(census, sources, (), checks=OF_GUARDS)
     return [*chains, *(Problem("mesh", found.where, f"{found.what}; {found.next}") for found in guards)]
 
 
 def _with_bundles(options: Options, files: Sequence[Path], sources: Sequence[Source]) -> list[Problem]:
     """What agents will say of documents with the bundles that they name. Raises Failure."""
     from agent.cli import bundles
-    from agent.cli.census import take
     from agent.cli.etcd_client import ask
+    from registry.census import take
 
     if not bundles.concerned(sources):
         return []
@@ -225,9 +222,6 @@ def _with_bundles(options: Options, files: Sequence[Path], sources: Sequence[Sou
 
 
 def _named_by(options: Options, service: str) -> str:
-    """Which documents name a bundle, for people; empty: none."""
-    from agent.cli.bundles import users
-    from agent.cli.census import take
     from agent.cli.etcd_client import ask
     from policies.language.names import parse_pattern
 
@@ -235,7 +229,15 @@ def _named_by(options: Options, service: str) -> str:
         name = parse_pattern(service)
     except ValueError:
         return ""  # a key that names nothing
-    census = ask(options, lambda store: take(store, options.mesh, "policies", "audits"))
+    return ask(options, lambda store: named_by(store, options.mesh, name))
+
+
+async def named_by(store: Store, mesh: str, name: str) -> str:
+    """Which documents name a bundle, for people; empty: none. Raises StoreError."""
+    from agent.cli.bundles import users
+    from registry.census import take
+
+    census = await take(store, mesh, "policies", "audits")
     rooms = (census.policies, census.audits)
     found = users(name, *({at: each.text for at, each in room.items()} for room in rooms))
     return ", ".join(found[:MOST_NAMED]) + (f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else "")
@@ -290,8 +292,8 @@ def _key(keys: Keys, kind: str, pattern: str, *, audit: bool) -> str:
 
 def _list(options: Options, kind: str, *, audit: bool) -> None:
     """Those under `audits/` too, or only these."""
-    from agent.cli.census import take
     from agent.cli.etcd_client import ask
+    from registry.census import take
 
     rooms = ("audits", "audits_rejected") if audit else ("audits", "audits_rejected", "policies", "rejected")
     census = ask(options, lambda store: take(store, options.mesh, *rooms))
@@ -335,4 +337,6 @@ def _author(policy: Policy) -> dict[str, str]:
 
 
 def _mode(room: str, policy: Policy) -> str:
+    from policies.language.document import says_audit
+
     return "watched" if room == "audits" or says_audit(policy.text) else "put"

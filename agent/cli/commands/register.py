@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
 
-from agent.cli.agent_client import Admin
+from agent.cli.agent_client import Admin, Refused
 from agent.cli.completion import ids, services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
@@ -105,8 +106,15 @@ def _path(service: str, id: str) -> str:
     return f"/instances/{quote(service, safe='')}/{quote(id, safe='')}"
 
 
-def deregistered(admin: Admin, service: str, id: str) -> Any:
-    """Takes it away again. Raises Failure, also where there is no such instance."""
+def deregistered(admin: Admin, service: str, id: str, died: str = "") -> Any:
+    """Takes it away again. `died`: how its program has ended by itself. Raises Failure, also where there is no such
+    instance."""
+    if died:
+        try:
+            return admin.instance("DELETE", f"{_path(service, id)}?{urlencode({'died': died})}")
+        except Refused as refused:
+            if refused.status != http.HTTPStatus.BAD_REQUEST:
+                raise  # else an agent of a version that does not hear how
     return admin.instance("DELETE", _path(service, id))
 
 

@@ -37,7 +37,8 @@ from agent.cli.commands.wait import spread
 from agent.cli.etcd_client import asked
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
-from agent.cli.running.job import Job, adopt_orphans, exit_code, left_behind, started, told, watched
+from agent.cli.running.copied import Copied, copied
+from agent.cli.running.job import Job, adopt_orphans, ending, exit_code, left_behind, started, told, watched
 from agent.cli.running.place import Place, choose, elsewhere, exposed
 from agent.cli.running.replicas import MARK, Replicas, number_of, orig_command
 from agent.process.listening import listeners
@@ -81,6 +82,9 @@ def run(
     metadata: MetadataOption = None,
     spread_s: Annotated[float, typer.Option("--spread", help="Seconds at most for word of the end to spread.")] = 5.0,
     grace_s: Annotated[float, typer.Option("--grace", help="Seconds at most between SIGTERM and SIGKILL.")] = 30.0,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="The agent also keeps what the program writes: `shoal logs --program`.")
+    ] = False,
     replicas: Annotated[
         str, typer.Option(metavar="N|auto", help="So many copies; `auto`: as many as a scale policy advises.")
     ] = "",
@@ -94,6 +98,8 @@ def run(
     Example:  shoal run --service pets.production --version v2 --health /health -- python app.py --port {port}
     """
     options: Options = context.obj
+    if logs and not options.admin.place.startswith("/"):
+        raise Failure("--logs: takes the agent's own socket, and not an address; leave --admin out", Exit.USAGE)
     if replicas:
         if port or id:
             raise Failure("--replicas: each copy has a port and an id of its own; leave --port, --id out", Exit.USAGE)
@@ -112,7 +118,7 @@ def run(
         metadata=metadata,
     )
     body["renew_within"] = RENEW_WITHIN
-    raise typer.Exit(trio.run(Instance(options, body, place, spread_s, grace_s).live, command))
+    raise typer.Exit(trio.run(Instance(options, body, place, spread_s, grace_s, logs=logs).live, command))
 
 
 def _several(options: Options, service: str, replicas: str) -> int:
@@ -140,14 +146,21 @@ def advised(options: Options, service: str, mark: str) -> int | None:
 class Instance:
     """One program, and its place in the mesh."""
 
-    def __init__(self, options: Options, body: dict[str, Any], place: Place, spread_s: float, grace_s: float) -> None:
+    def __init__(
+        self, options: Options, body: dict[str, Any], place: Place, spread_s: float, grace_s: float, *, logs: bool
+    ) -> None:
+        """`logs`: whether the agent is told what the program writes."""
         self._options = options
         self._body = body
         self._place = place
         self._spread_s = spread_s
         self._grace_s = grace_s
+        self._logs = logs
+        self._copied: Copied | None = None
         self._registered = Registered("")
         self._left = False
+        self._died = ""
+        """How the program has ended, where nobody had asked it to."""
         self._refused = ""
         """Why the agent does not have us, as it was told last."""
 
@@ -161,12 +174,24 @@ class Instance:
         with trio.open_signal_receiver(*ENDING, *watched()) as signals:
             try:
                 returncode = await self._run(command, signals)
+                self._ended(identity, returncode)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._leave()
-        if left := left_behind():
+            left = left_behind(self._copied.pid if self._copied else 0)
+            if self._copied is not None:
+                await self._copied.finish(signals, left=bool(left))
+        if left:
             self._options.printer.note(f"shoal run: {told(left, returncode)}")
         return returncode if returncode >= 0 else 128 - returncode
+
+    def _ended(self, identity: str, returncode: int) -> None:
+        """By itself, or we would have left before; one that has done what it was to do says enough by that."""
+        if self._left or not returncode:
+            return
+        how, orderly = ending(returncode)
+        self._died = "" if orderly else f"its program {how}"
+        self._options.printer.note(f"shoal run: {identity}: the program {how}; it is taken out of the mesh")
 
     def _register(self) -> Registered:
         """Registered with a token: one of a program before us, that was killed, is nobody's any more."""
@@ -181,11 +206,15 @@ class Instance:
     async def _run(self, command: Sequence[str], signals: Any) -> int:
         environment = surroundings(os.environ, self._registered.proxy, self._body, self._place.host)
         words = [word.replace("{port}", str(self._place.port)).replace("{host}", self._place.host) for word in command]
+        output = await self._output()
         try:
             # Its own process group: Ctrl-C reaches this process alone, which then ends the program in the right order.
-            child = await started(words, environment)
+            child = await started(words, environment, *((output.stdout, output.stderr) if output else ()))
         except OSError as error:
             raise Failure(f"cannot run {words[0]!r}: {error.strerror}", exit_code(error)) from None
+        finally:
+            if output is not None:
+                output.handed_over()
         job = Job(child)
         try:
             async with trio.open_nursery() as nursery:
@@ -199,6 +228,15 @@ class Instance:
                 child.kill()  # whatever went wrong with us: a program without its place in the mesh is nobody's
             job.close()
         return returncode
+
+    async def _output(self) -> Copied | None:
+        """Who copies what the program writes; None: it has our own descriptors."""
+        if self._logs:
+            try:
+                self._copied = await copied(self._options.admin.place, self._body["service"], self._body["id"])
+            except OSError as error:
+                self._options.printer.note(f"shoal run: its output is not kept: {error.strerror}")
+        return self._copied
 
     async def _obey(self, signals: Any, child: trio.Process, job: Job) -> None:
         ending = False
@@ -271,7 +309,7 @@ class Instance:
         self._left = True
         try:
             gone = await trio.to_thread.run_sync(
-                deregistered, self._options.admin, self._body["service"], self._body["id"]
+                deregistered, self._options.admin, self._body["service"], self._body["id"], self._died
             )
         except Failure as failure:
             self._options.printer.note(f"shoal run: not deregistered: {failure.message}")

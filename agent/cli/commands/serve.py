@@ -41,6 +41,7 @@ def agent(
         settings = load(config)
         if check:
             _check_installation()
+            _check_places(settings)
             say("the settings are good")
             return
         from agent import build
@@ -61,6 +62,19 @@ def agent(
     except OSError as error:
         raise Failure(f"the agent cannot start: {_reason(error)}", Exit.USAGE) from None
     raise typer.Exit(code)
+
+
+def _check_places(settings: Settings) -> None:
+    """Raises Failure for files that have to be there, and are not: the agent starts, and loses its records."""
+    log = Path(settings.access_log).parent if settings.access_log else Path()
+    if not log.is_dir():
+        raise Failure(f"$.access_log: there is no folder {log}; make it, or name another", Exit.USAGE)
+    for n, sink in enumerate(settings.records.sinks):
+        files = {f"headers.{name}": file for name, file in sink.headers.items()}
+        files |= {name: file for name in ("ca", "cert", "key") if (file := str(getattr(sink, name)))}
+        for name, file in files.items():
+            if not Path(file).is_file():
+                raise Failure(f"$.records.sinks[{n}].{name}: there is no file {file}", Exit.USAGE)
 
 
 def _check_installation() -> None:

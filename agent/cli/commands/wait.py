@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from agent.cli.enforcing import ROOMS, Text, Unable, silence, unable
 from agent.cli.failure import Failure
-from agent.cli.findings.finding import Finding
 from agent.cli.options import Options
+from agent.findings.finding import Finding
+from agent.findings.of_mesh.enforcing import ROOMS, Text, Unable, silence, unable
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
+    from registry.census import Census
     from registry.store import Store
 
 ASK_EVERY_S = 0.05
@@ -88,6 +88,10 @@ def refusals(census: Census, revision: int) -> list[Refused]:
         watched = {service: each.text for (_, service), each in census.audits.items() if each.revision == revision}
         for aside, bad in cannot_be_put_together({at: each.text for at, each in census.policies.items()}, put, watched):
             found.append(Refused(f"{'audits/' * aside}{bad.kind}/{bad.key}", bad.path, bad.reason))
+        for (kind, service), told in sorted(census.rejected.items()):  # by who knows what was good of its bundles
+            place = f"{kind}/{service}"
+            if kind == "authz" and told.revision == revision and place not in {each.policy for each in found}:
+                found.append(Refused(place, told.path, told.reason))
     for (kind, service), misnamed in sorted(census.misnamed.items()):
         if misnamed.revision == revision:
             found.append(Refused(f"{kind}/{service}" if service else kind, "key", misnamed.reason))
@@ -146,7 +150,7 @@ async def spread(store: Store, mesh: str, revision: int) -> None:
     """Returns when every live agent runs a revision; whoever calls bounds it in time."""
     import trio
 
-    from agent.cli.census import take
+    from registry.census import take
 
     while True:
         if not laggards(await take(store, mesh, "agents", "acks"), revision):
@@ -157,14 +161,14 @@ async def spread(store: Store, mesh: str, revision: int) -> None:
 async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> Outcome:
     import trio
 
-    from agent.cli.census import take
-    from agent.cli.findings.checks import about
+    from agent.cli.before_put import about
+    from registry.census import take
 
     now = await take(store, mesh)
     wanted, judged = revision or now.wanted, revision or now.newest
     with trio.move_on_after(timeout_s):
         await spread(store, mesh, wanted)
-    census = await take(store, mesh, "policies", "audits", "instances", *ROOMS)
+    census = await take(store, mesh, "policies", "audits", "instances", "rejected", *ROOMS)
     put = [Text(each.kind, each.service, each.text) for each in census.policies.values() if each.revision == judged]
     return Outcome(
         wanted,

@@ -1,13 +1,18 @@
 """What etcd says of a mesh's identity, read at one revision: what the commands of identity decide on.
 
-Law: a key that cannot be read counts as absent, and is told of (`malformed`). No command writes over one unseen.
+Laws
+- A key that cannot be read counts as absent for what is decided, and is told of (`malformed`). No command writes over
+  one unseen.
+- Agents go by what was good before until it is mended or deleted, so what is told of the mesh goes by that too
+  (`believed`), as far as etcd's history has it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,7 +23,7 @@ from agent.identity.revocations import Revocations, parse_revocations
 from registry.identity_records import Holds, Host, IssuerRecord, Join, Person, Request, Signed
 from registry.keys import Key, Keys, Room
 from registry.records import Agent, Instance, Malformed, Seen, decode
-from registry.store import Compare, Delete, Put, prefix_end
+from registry.store import Compacted, Compare, Delete, Put, prefix_end
 
 if TYPE_CHECKING:
     from registry.store import KeyValue, Store
@@ -29,6 +34,26 @@ T = TypeVar("T")
 ATTEMPTS = 10
 """At a change that others keep coming before."""
 LOOK_EVERY_S = 0.25
+MOST_LOOKED_BACK: Final = 8
+"""Revisions of a key that are read for one that is good."""
+_KEPT: Final[dict[str, Callable[[bytes], Any]]] = {
+    "grants": parse_grant,
+    "hosts": partial(decode, Host),
+    "issuers": partial(decode, IssuerRecord),
+    "people": partial(decode, Person),
+}
+"""Of which what was good before is looked for."""
+
+
+class Believed(NamedTuple):
+    """What agents go by where a record cannot be read: what was good before."""
+
+    hosts: set[str]
+    grants: dict[str, Grant]
+
+    def granted(self, host: str) -> list[str]:
+        """The patterns that name a host."""
+        return sorted(pattern for pattern, grant in self.grants.items() if host in grant.hosts)
 
 
 class Domain(msgspec.Struct, kw_only=True):
@@ -59,6 +84,8 @@ class Domain(msgspec.Struct, kw_only=True):
     items: dict[str, KeyValue] = msgspec.field(default_factory=dict)
     """By key, as it stands."""
     malformed: dict[str, str] = msgspec.field(default_factory=dict)
+    before: dict[tuple[str, str], Any] = msgspec.field(default_factory=dict)
+    """By what it is and whose: what was good before, of records that cannot be read."""
 
     def revision_of(self, key: str) -> int:
         """Its mod_revision; 0: nothing stands there."""
@@ -86,6 +113,12 @@ class Domain(msgspec.Struct, kw_only=True):
         """The patterns that name a host."""
         return sorted(pattern for pattern, grant in self.grants.items() if host in grant.hosts)
 
+    @property
+    def believed(self) -> Believed:
+        """What agents go by."""
+        kept = {what: {whose: good for (of, whose), good in self.before.items() if of == what} for what in _KEPT}
+        return Believed({*self.hosts, *kept["hosts"]}, {**self.grants, **kept["grants"]})
+
 
 async def take(store: Store, mesh: str) -> Domain:
     """Reads it at one revision. Raises StoreError."""
@@ -104,7 +137,33 @@ async def take(store: Store, mesh: str) -> Domain:
         domain.revision = domain.revision or found.revision
         for item in found.items:
             _enter(domain, item)
+    for key in sorted(domain.malformed):
+        await _look_back(store, domain, domain.items[key])
     return domain
+
+
+async def _look_back(store: Store, domain: Domain, item: KeyValue) -> None:
+    """For what was good before, where agents go on by it. Raises StoreError."""
+    key = domain.keys.parse(item.key)
+    if not isinstance(key, Key) or key.room is not Room.IDENTITY or key.first not in _KEPT:
+        return
+    stays = "agents that knew what stood there before go by that until it is mended"
+    looked: KeyValue | None = item
+    for _ in range(MOST_LOOKED_BACK):
+        if looked is None or looked.mod_revision <= looked.create_revision:
+            stays = "nothing good stood there before"
+            break
+        try:
+            looked = await store.get(item.key, revision=looked.mod_revision - 1)
+            if looked is not None:
+                domain.before[key.first, key.second] = _KEPT[key.first](looked.value)
+                stays = f"what was put at revision {looked.mod_revision} stays in force until it is mended"
+                break
+        except Compacted:
+            break
+        except (Malformed, ValueError):
+            continue
+    domain.malformed[item.key] += f"; {stays}"
 
 
 def _enter(domain: Domain, item: KeyValue) -> None:

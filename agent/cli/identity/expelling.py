@@ -11,6 +11,7 @@ import msgspec
 
 from agent.cli.identity import granting, revoking
 from agent.cli.identity.domain import Change, Domain, now_s, settle, take
+from agent.cli.identity.issuers import check_host
 from registry.etcd.users import ROOT, remove_user
 from registry.store import Delete, Refused
 
@@ -31,11 +32,15 @@ class Expelled(msgspec.Struct):
     """What somebody has to see to."""
 
 
-async def expel(store: EtcdStore, mesh: str, host: str, reason: str, user: str) -> Expelled:
-    """Puts a host out; `user`: who asks, in etcd. Raises Failure, and StoreError."""
+async def expel(store: EtcdStore, mesh: str, host: str, reason: str, user: str, by: str, *, force: bool) -> Expelled:
+    """Puts a host out; `user`: who asks, in etcd; `by`: for people. `force`: also one that nobody
+    knows. Raises Failure, and StoreError."""
 
     def decide(domain: Domain) -> tuple[Change, list[str]]:
-        entry = revoking.of_host(domain, host, now_s(), reason)
+        check_host(host)
+        if not force:
+            revoking.check_known(domain, "host", host)
+        entry = revoking.of_host(domain, host, now_s(), reason, by)
         change = revoking.added(domain, entry, now_s())
         out = granting.gone(domain, host)
         return Change(change.compares + out.compares, change.operations + out.operations), domain.granted(host)
@@ -81,4 +86,6 @@ async def _end_presence(store: EtcdStore, mesh: str, host: str, told: Expelled) 
     if lease:
         await store.revoke(lease)
     if services or lease:
-        told.done.append(f"its instances of {len(services)} services are gone, and its lease")
+        told.done.append(
+            f"its instances of {len(services)} service{'s' * (len(services) != 1)} are gone, and its lease"
+        )

@@ -88,11 +88,13 @@ def gone(domain: Domain, host: str) -> Change:
 
 
 def observed(domain: Domain) -> list[str]:
-    """What agents have registered, as lines for a shell: the hosts that live, and the services that each has there."""
+    """What agents have registered, as lines for a shell: the hosts that live, and the services that each has there.
+    None of hosts that were put out: whoever runs it all would let them in again."""
     services: dict[str, set[str]] = {}
-    hosts = set(domain.agents)
+    out = domain.revocations.hosts - domain.hosts.keys()
+    hosts = set(domain.agents) - out
     for (service, _), instance in domain.instances.items():
-        if instance.agent:
+        if instance.agent and instance.agent not in out:
             services.setdefault(service, set()).add(instance.agent)
             hosts.add(instance.agent)
     lines = [host_line(domain, host) for host in sorted(hosts - set(domain.hosts))]

@@ -28,6 +28,9 @@ from agent.identity.tokens import JOIN, Joined, Joining, Place, Token, anchor, a
 from agent.identity.verdict import Refused
 from agent.identity.verification import verify
 from agent.questions import HOST, SIGN, Sign, SignAnswer
+from agent.tls.greeting import ACCEPTED, GREETING, MAX_LINE, REFUSED
+from agent.tls.words import REFUSED as BY_ALERT
+from agent.tls.words import words
 
 SNI: Final = "join.shoal"
 """Under which an agent is called by who has no certificate to show."""
@@ -40,6 +43,10 @@ Shown = Callable[[ssl.SSLObject], list[bytes]]
 
 class Away(Exception):
     """An issuer that did not answer, or cannot now; another may."""
+
+
+class Unbelieved(Away):
+    """An issuer that answers, and does not believe the certificate that is shown; one whose clock is another may."""
 
 
 class Lost(Exception):
@@ -74,14 +81,16 @@ def join_at(place: Place, token: Token, csr: str, key: str, shown: Shown, now_s:
 def renew_at(place: Place, who: SpiffeId, held: Path, known: str, csr: str, shown: Shown, now_s: float) -> Member:
     """Asks one issuer for the next certificate of a person, who shows the one that he has; `held`: its key and chain
     (PEM); `known`: the bundle's document that he believes. What the mesh believes by now comes with the answer: a root
-    that is replaced leaves nobody behind who renews in between. Raises Away, and Failure for what no other issuer would
-    answer otherwise."""
+    that is replaced leaves nobody behind who renews in between. The issuer says first whether it believes him
+    (`agent.tls.greeting`). Raises Away, Unbelieved where it says that it does not, and Failure for what no other issuer
+    would answer otherwise."""
     bundle = parse_bundle(who.trust_domain, known.encode())
     bundles = {bundle.trust_domain: bundle}
     body = msgspec.msgpack.encode(Sign("person", csr))
     try:
         with _connected(place) as plain, _secured(plain, place, HOST, held) as tls:
             _judge(shown(tls), place, bundles, now_s)  # type: ignore[arg-type]
+            _hear_greeting(tls, place)
             status, answer = _asked(tls, place, SIGN, body)
     except Lost as lost:
         raise Away(str(lost)) from None
@@ -114,7 +123,7 @@ def _secured(plain: socket.socket, place: Place, sni: str, held: Path | None) ->
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
     context.verify_mode = ssl.CERT_NONE  # `_judge` says who it is
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["http/1.1"] if held is None else [GREETING, "http/1.1"])
     try:
         if held is not None:
             context.load_cert_chain(held)
@@ -132,6 +141,28 @@ def _judge(chain: list[bytes], place: Place, bundles: dict[str, Bundle], now_s: 
     found = verify(chain, bundles, Revocations(), now_s, expected)
     if isinstance(found, Refused):
         raise Away(f"who answers at {place.address}:{place.port} is not believed, and was told nothing: {found.reason}")
+
+
+def _hear_greeting(tls: ssl.SSLSocket, place: Place) -> None:
+    """Whether we are believed. Raises Unbelieved and Lost."""
+    if tls.selected_alpn_protocol() != GREETING:
+        return
+    line = b""
+    try:
+        while not line.endswith(b"\n") and len(line) < 2 * MAX_LINE:
+            data = tls.recv(1)
+            if not data:
+                break
+            line += data
+    except OSError as error:
+        said = words(error)
+        if said.startswith(BY_ALERT):
+            raise Unbelieved(f"{place.host}: {said}") from None
+        raise Lost(f"{place.host} did not say whether it believes us: {said}") from None
+    if line.startswith(REFUSED):
+        raise Unbelieved(f"{place.host} says: {line[len(REFUSED) :].decode('utf-8', 'replace').strip()}")
+    if line != ACCEPTED:
+        raise Lost(f"{place.host} did not say whether it believes us")
 
 
 def _asked(tls: ssl.SSLSocket, place: Place, path: str, body: bytes) -> tuple[int, bytes]:

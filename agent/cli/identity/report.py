@@ -16,6 +16,8 @@ from agent.cli.identity.granting import grant_line, host_line
 from agent.cli.identity.issuers import asking, chain_in, fingerprint, intermediate, is_answered, root_above
 from agent.identity.grants import Grants
 from agent.identity.renewal import alarm_at_s
+from agent.identity.revocations import Revoked
+from policies.language.document import meant
 from registry.keys import AGENT_REQUEST, ISSUER_REQUEST, SERVICE_REQUEST, Room
 
 Row = dict[str, Any]
@@ -28,10 +30,11 @@ def report(domain: Domain, now_s: float) -> Row:
     """All of it. `wrong` says whether somebody should do something."""
     bundle = domain.required()
     issuers = [_issuer(domain, host, now_s) for host in sorted(domain.issuers)]
-    held = [row for host in sorted({*domain.hosts, *domain.holds}) for row in _held(domain, host, now_s)]
-    hosts = [_host(domain, host, held) for host in sorted({*domain.hosts, *domain.holds, *domain.agents})]
+    held = [row for host in sorted({*domain.believed.hosts, *domain.holds}) for row in _held(domain, host, now_s)]
+    hosts = [_host(domain, host, held) for host in sorted({*domain.believed.hosts, *domain.holds, *domain.agents})]
     pending = list(_pending(domain))
     refused = list(_refused(domain))
+    revoked = [_revocation(entry) for entry in domain.revocations.standing(now_s)]
     asked = {(row["host"], row["name"]) for row in (*pending, *refused)}
     ungranted = [row for row in _ungranted(domain) if (row["host"], row["name"]) not in asked]
     malformed = _malformed(domain)
@@ -47,8 +50,9 @@ def report(domain: Domain, now_s: float) -> Row:
         "pending": pending,
         "refused": refused,
         "ungranted": ungranted,
+        "hostless": _hostless(domain),
         "plain": list(_plain(domain)),
-        "revoked": len(domain.revocations),
+        "revoked": revoked,
         "malformed": malformed,
         "wrong": bool(bad or refused or ungranted or malformed or not issuers),
     }
@@ -62,6 +66,24 @@ def until(certificate: x509.Certificate) -> str:
 def moment(time: datetime) -> str:
     """RFC 3339, UTC, whole seconds."""
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def expelled(domain: Domain, host: str) -> Revoked | None:
+    """The revocation of a host that was put out; None: it was not, or belongs to the mesh again."""
+    return None if host in domain.hosts else domain.revocations.of("host", host)
+
+
+def _revocation(entry: Revoked) -> Row:
+    sort, name = entry.subject
+    since = moment(entry.since) if entry.since is not None else None
+    return {
+        "sort": sort,
+        "name": name,
+        "since": since,
+        "by": entry.by,
+        "reason": entry.reason,
+        "until": moment(entry.until),
+    }
 
 
 def _root(domain: Domain, root: x509.Certificate, now_s: float) -> Row:
@@ -96,8 +118,8 @@ def _host(domain: Domain, host: str, held: list[Row]) -> Row:
     state = "current"
     if not lives:
         state = "away"
-    elif host not in domain.hosts:
-        state = "not added"
+    elif host not in domain.believed.hosts:
+        state = "not added" if expelled(domain, host) is None else "revoked"
     elif holds is None or holds.agent is None:
         state = "holds nothing"
     elif domain.bundle is not None and holds.bundle < domain.bundle.sequence:
@@ -106,7 +128,7 @@ def _host(domain: Domain, host: str, held: list[Row]) -> Row:
         "host": host,
         "lives": lives,
         "bundle": holds.bundle if holds is not None else None,
-        "granted": domain.granted(host),
+        "granted": domain.believed.granted(host),
         "holds": sum(row["host"] == host for row in held),
         "state": state,
     }
@@ -152,8 +174,20 @@ def _ungranted(domain: Domain) -> Iterator[Row]:
     registered = {(each.agent, service) for (service, _), each in domain.instances.items() if each.agent}
     for host, service in sorted(registered):
         name = SERVICE_REQUEST + service
-        if host in domain.agents and not Grants([host], domain.grants).pattern_for(host, service):
+        if host in domain.agents and not Grants([host], domain.believed.grants).pattern_for(host, service):
             yield {"host": host, "name": name, "allow": _allow(domain, host, name)}
+
+
+def _hostless(domain: Domain) -> list[Row]:
+    """Grants that name hosts that are none of the mesh; those that a token lets in will be."""
+    believed = domain.believed
+    known = believed.hosts | {join.host for join in domain.joins.values()}
+    unknown = {pattern: sorted(set(grant.hosts) - known) for pattern, grant in sorted(believed.grants.items())}
+    return [
+        {"pattern": pattern, "host": host, "meant": meant(host, known)}
+        for pattern in unknown
+        for host in unknown[pattern]
+    ]
 
 
 def _plain(domain: Domain) -> Iterator[Row]:
@@ -172,10 +206,13 @@ def _plain(domain: Domain) -> Iterator[Row]:
 
 
 def _allow(domain: Domain, host: str, name: str) -> list[str]:
-    """The lines that let a host hold what it asks for; none: it may already."""
-    lines = [] if host in domain.hosts else [host_line(domain, host)]
+    """The lines that let a host hold what it asks for; none: it may already, or was put out, which nobody undoes by
+    copying a line."""
+    if expelled(domain, host) is not None:
+        return []
+    lines = [] if host in domain.believed.hosts else [host_line(domain, host)]
     service = name.removeprefix(SERVICE_REQUEST)
-    if service != name and not Grants([host], domain.grants).pattern_for(host, service):
+    if service != name and not Grants([host], domain.believed.grants).pattern_for(host, service):
         lines.append(grant_line(domain, service, [host]))
     return lines
 

@@ -69,8 +69,8 @@ def unread(domain: Domain) -> dict[str, str]:
 
 
 def removed(domain: Domain, name: str) -> Change:
-    """That somebody may log in no more, also where nobody can read what he may; what he has is good until it ends.
-    Raises Failure."""
+    """That somebody may log in no more, also where nobody can read what he may; agents refuse what he
+    has, and etcd takes it until it ends. Raises Failure."""
     domain.required()
     change = Change([], [])
     member = domain.keys.identity("people", check_person(name))
@@ -81,13 +81,19 @@ def removed(domain: Domain, name: str) -> Change:
     return change
 
 
-def revoked(domain: Domain, name: str, now_s: float, reason: str) -> Change:
-    """The same, and that what he has is believed no more. Raises Failure."""
+def revoked(domain: Domain, name: str, now_s: float, reason: str, by: str, *, force: bool) -> Change:
+    """The same, and that what he has is believed no more. `force`: also of whom nobody knows. Raises Failure."""
+    check_person(name)
+    if not force:
+        revoking.check_known(domain, "person", name)
+    now = datetime.fromtimestamp(int(now_s), UTC)
     entry = Revoked(
         until=datetime.fromtimestamp(int(now_s + PERSON_S), UTC),
-        person=check_person(name),
-        before=datetime.fromtimestamp(int(now_s), UTC),
+        person=name,
+        before=now,
         reason=reason,
+        by=by,
+        at=now,
     )
     change, out = revoking.added(domain, entry, now_s), removed(domain, name)
     return Change(change.compares + out.compares, change.operations + out.operations)

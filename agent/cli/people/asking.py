@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agent.cli.failure import Exit, Failure
 from agent.cli.people.login import HELD, Login, folder, load
@@ -33,6 +33,34 @@ BUNDLE_FILE: Final = "SHOAL_BUNDLE_FILE"
 """And of one with the trust bundle of the mesh (`shoal ca export`), for who has no login there."""
 
 
+class Shown(NamedTuple):
+    """What a person shows an agent, and whom he believes to be one."""
+
+    context: ssl.SSLContext
+    bundle: Bundle
+    token: str
+    """Of a provider; empty: the login's certificate is shown."""
+
+
+def shown(mesh: str) -> Shown:
+    """As of now. Raises Failure."""
+    token = _token()
+    bundle = _given_bundle() if token else None
+    if bundle is None:
+        bundle = _bundle_of(_login(mesh))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
+    context.verify_mode = ssl.CERT_NONE  # `judged` says who it is
+    if not token:
+        held = folder(mesh) / HELD
+        try:
+            context.load_cert_chain(held)
+        except OSError as error:
+            raise Failure(f"{held} cannot be used: {words(error)}; `shoal login` with a new token renews it") from None
+    return Shown(context, bundle, token)
+
+
 class PersonConnection(http.client.HTTPConnection):
     """HTTP over TLS 1.3, by the login of a mesh, or by a token. Raises Failure for all that fails before a
     question was answered."""
@@ -45,23 +73,14 @@ class PersonConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """The base class's; who answers is known behind it."""
-        self._token = _token()
-        bundle = _given_bundle() if self._token else None
-        if bundle is None:
-            bundle = _bundle_of(_login(self._mesh))
+        context, bundle, self._token = shown(self._mesh)
         super().connect()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # a SPIFFE id is no host name, and no authority of the system's is asked:
-        context.verify_mode = ssl.CERT_NONE  # `_judged` says who it is
         try:
-            if not self._token:
-                context.load_cert_chain(folder(self._mesh) / HELD)
             tls = context.wrap_socket(self.sock)
         except OSError as error:
             raise Failure(f"{self._place} speaks no TLS 1.3 with us: {words(error)}", Exit.UNREACHABLE) from None
         self.sock = tls
-        self._called = _judged(chain_of(tls), bundle, self.host, self._place)
+        self._called = judged(chain_of(tls), bundle, self.host, self._place)
 
     def request(
         self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] = {}, *, encode_chunked: bool = False
@@ -135,7 +154,7 @@ def _bundle_of(login: Login) -> Bundle:
     return parse_bundle(login.trust_domain, login.bundle.encode())
 
 
-def _judged(chain: list[bytes], bundle: Bundle, called: str, place: str) -> str:
+def judged(chain: list[bytes], bundle: Bundle, called: str, place: str) -> str:
     """The host whose agent it is. Raises Failure for who is not the one that is meant."""
     found = verify(chain, {bundle.trust_domain: bundle}, Revocations(), time.time())
     if isinstance(found, Refused):

@@ -9,16 +9,17 @@ Laws
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agent.cli.documents import Source
-from agent.cli.enforcing import Text, silent, unable
+from agent.findings.of_mesh.enforcing import Text, silent, unable
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
+    from registry.census import Census
 
 FIELDS = ("by", "reason")
 
@@ -41,6 +42,33 @@ def signed(census: Census, sources: Sequence[Source], author: Author) -> tuple[l
         return made, ""
     hosts = ", ".join(sorted(old)[:5])
     return list(sources), f"by and reason are left out of the documents: agents that do not know them live ({hosts})"
+
+
+def anew(text: bytes, before: bytes) -> bytes:
+    """A document without what the one before it said of who has put that, and why: another says it of this one. As it
+    is where it says something else itself, or where nothing can be taken out of it."""
+    from policies.language.plain import Flaw, load
+
+    try:
+        now, then = load(text), load(before)
+    except Flaw:
+        return text
+    if not isinstance(now, dict) or not isinstance(then, dict):
+        return text
+    old = [name for name in FIELDS if name in now and now[name] == then.get(name)]
+    if not old:
+        return text
+    left = {name: value for name, value in now.items() if name not in old}
+    shown = text.decode("utf-8", "replace")
+    if shown.lstrip().startswith("{"):
+        made = json.dumps(left, indent=2, ensure_ascii=False) + "\n"
+    else:
+        made = re.sub(rf"^(?:{'|'.join(old)}):.*\n?", "", shown, flags=re.MULTILINE)
+    try:
+        same: Any = load(made.encode()) == left
+    except (Flaw, UnicodeEncodeError):
+        same = False
+    return made.encode() if same else text
 
 
 _PATHS = tuple(f"$.{field}" for field in FIELDS)

@@ -28,6 +28,7 @@ PASSED_ON: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR
 _OF_THE_TERMINAL: Final = (signal.SIGWINCH, signal.SIGTSTP)
 """A terminal sends these to all of a job's processes."""
 _STOPS: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -42,19 +43,32 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def ending(returncode: int) -> tuple[str, bool]:
+    """How a program has ended, in words, and whether that is what it was told to, as far as its code says: what people
+    and supervisors end programs with is."""
+    if returncode < 0:
+        name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else "unnamed"
+        return f"was killed by signal {-returncode} ({name})", -returncode in _ENDS
+    return f"ended with exit code {returncode}", returncode == 0 or returncode - 128 in _ENDS
+
+
 def exit_code(error: OSError) -> int:
     """What `env`, `nohup` and shells end with where a program cannot be started."""
     return 127 if isinstance(error, FileNotFoundError) else 126
 
 
-async def started(command: Sequence[str], environment: Mapping[str, str]) -> trio.Process:
-    """A program in a process group of its own. Raises OSError.
+async def started(
+    command: Sequence[str], environment: Mapping[str, str], stdout: int | None = None, stderr: int | None = None
+) -> trio.Process:
+    """A program in a process group of its own; `stdout` and `stderr`: descriptors, or None for ours. Raises OSError.
 
     By fork and not by vfork: that has every signal's default action in the child before it has left our group, so that
     a ^Z of that moment stops it there, and us in the middle of vfork, which nobody could end or continue any more.
     """
     subprocess._USE_VFORK = False  # type: ignore[misc]  # as Python's page of the module has it
-    return await trio.lowlevel.open_process(list(command), env=environment, process_group=0)
+    return await trio.lowlevel.open_process(
+        list(command), env=environment, process_group=0, stdout=stdout, stderr=stderr
+    )
 
 
 class Job:
@@ -137,10 +151,10 @@ def reap(program: trio.Process | None = None) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
-def left_behind() -> list[str]:
-    """What still runs of a program that has ended: `nginx (4242)`."""
+def left_behind(ours: int = 0) -> list[str]:
+    """What still runs of a program that has ended: `nginx (4242)`. `ours`: a child that is none of it."""
     reap()
-    return [f"{_name(pid)} ({pid})" for pid in _children()]
+    return [f"{_name(pid)} ({pid})" for pid in _children() if pid != ours]
 
 
 def told(left: Sequence[str], returncode: int) -> str:

@@ -117,6 +117,10 @@ def title(told: Mapping[str, Any], service: str, last_s: int) -> str:
     covered = told["covered_s"]
     span = f"{last_s} s" if covered >= last_s else f"{covered} s of {last_s} s"
     missed = f", {told['missed']} windows missed" if told["missed"] else ""
+    shorter = told.get("shorter", {})
+    host = min(shorter, key=lambda host: (shorter[host], host), default="")
+    more = f" and {len(shorter) - 1} more" if len(shorter) > 1 else ""
+    missed += f", {host}{more} has counted for {shorter[host]} s only" if host else ""
     return f"{'all services' if service == '*' else service}, last {span}, {heard} of {told['asked']} agents{missed}"
 
 

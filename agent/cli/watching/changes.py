@@ -31,6 +31,8 @@ MESH: Final = (Room.CONFIRMED, Room.IDENTITY)
 ACTED_ON: Final = frozenset({Room.AGENTS, Room.AUDITS, Room.HEALTH, Room.INSTANCES, Room.POLICIES})
 """What agents run: their word counts for these."""
 MOST_REASON: Final = 160
+UNCHECKED: Final = "not checked yet"
+"""How the reason of a newcomer's health begins, as agents write it."""
 
 Stood: TypeAlias = Record | bytes | str
 """A record; the digest of a document; why it is neither."""
@@ -72,6 +74,8 @@ class Standing:
         self._stands: dict[str, tuple[int, Stood]] = {}
         self._documents: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
+        self._ill: dict[tuple[str, str], str] = {}
+        """Instances that are found ill, and why; until they went, for their health may be deleted a moment before."""
 
     def counted(self) -> tuple[Counter[Room], int]:
         """How many keys of each room stand, and the highest revision of what agents act on."""
@@ -129,6 +133,9 @@ class Standing:
     def _note(self, key: Key | Unknown, stood: Stood | None, revision: int) -> None:
         """Which documents stand, and which are refused."""
         room = _room(key)
+        if room is Room.HEALTH:
+            self._note_health(key, stood)
+            return
         if room in DOCUMENTS:
             found, at = self._documents, revision
         elif room in REFUSALS:
@@ -139,6 +146,14 @@ class Standing:
             found[_document_name(key)] = at
         else:
             found.pop(_document_name(key), None)
+
+    def _note_health(self, key: Key | Unknown, stood: Stood | None) -> None:
+        assert isinstance(key, Key)
+        place = (key.first, key.second)
+        if isinstance(stood, Health) and not stood.healthy and not is_newcomers(stood):
+            self._ill[place] = stood.reason
+        elif stood is not None or self._keys.instance(*place) not in self._stands:
+            self._ill.pop(place, None)
 
     def tell(self, change: Change) -> Told | None:
         """Take it for what stands, and say what it is; None: it says nothing new."""
@@ -156,7 +171,8 @@ class Standing:
         if key.room in MESH:
             return _mesh(key, change, before)
         if key.room is Room.INSTANCES:
-            return _instance(key, before, after)
+            ill = self._ill.pop((key.first, key.second), "") if after is None else ""
+            return _instance(key, before, after, ill)
         if key.room is Room.HEALTH:
             return self._health(key, before, after)
         if key.room is Room.AGENTS:
@@ -198,9 +214,11 @@ class Standing:
             if not stands:
                 return None  # it went with its instance
             return Told("health", name, "unknown", f"{name}: nobody says whether it is healthy", more)
+        if is_newcomers(after):
+            return Told("health", name, "unchecked", f"{name} is not checked yet", {**more, "why": after.reason})
         turned = "healthy" if after.healthy else "unhealthy"
         said = f": {after.reason[:MOST_REASON]}" if after.reason else ""
-        still = isinstance(before, Health) and before.healthy == after.healthy
+        still = isinstance(before, Health) and before.healthy == after.healthy and not is_newcomers(before)
         text = f"{name} is {'still ' * still}{turned}{said}"
         return Told("health", name, turned, text, {**more, "why": after.reason})
 
@@ -252,13 +270,20 @@ def _malformed(key: Key, why: str) -> Told:
     return Told(what, name, "malformed", f"{name} cannot be read: {why}", {"key": name, "why": why})
 
 
-def _instance(key: Key, before: Stood | None, after: Stood | None) -> Told | None:
+def is_newcomers(health: Health) -> bool:
+    """Whether it was not checked so far, of which nothing follows."""
+    return not health.healthy and health.reason.startswith(UNCHECKED)
+
+
+def _instance(key: Key, before: Stood | None, after: Stood | None, ill: str) -> Told | None:
+    """`ill`: why it was not healthy at last, of one that went."""
     name, more = _instance_name(key)
     if not isinstance(after, Instance):
-        drained = isinstance(before, Instance) and before.state == "draining"
+        drained = isinstance(before, Instance) and before.state == "draining" and not ill
         agent = before.agent if isinstance(before, Instance) else ""
         text = f"{name} went{', drained' * drained}{f', from {agent}' if agent else ''}"
-        return Told("instance", name, "went", text, {**more, "agent": agent})
+        text += f"; it was unhealthy: {ill[:MOST_REASON]}" if ill else ""
+        return Told("instance", name, "went", text, {**more, "agent": agent, "why": ill})
     more = {**more, "agent": after.agent}
     if not isinstance(before, Instance):
         place = f"[{after.address}]" if ":" in after.address else after.address

@@ -8,6 +8,7 @@ Laws
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, Final
 
 from agent.cli.watching.changes import ACTED_ON, Judge, Standing, Told
@@ -59,8 +60,9 @@ class Following:
             return
         if update.resync and update.changes:
             self._note(Line(at, update.revision, "etcd", RESUMED, {"missed": True}, note=True), now)
-        for change in update.changes:
-            self._take(change, at, now)
+        for _, of_revision in groupby(update.changes, key=lambda change: change.revision):
+            for change in sorted(of_revision, key=self._is_health):
+                self._take(change, at, now)
         self._reached += ((now, reached) for reached in self._convergence.reached(now))
 
     def say(self, text: str, at: float, now: float, **more: Any) -> None:
@@ -108,6 +110,11 @@ class Following:
         if lagging:
             text += f"; not yet at revision {newest}: {_laggards(lagging)}"
         return Line(at, revision, "etcd", f"{text}; Ctrl-C ends it", {"stands": counts}, note=True)
+
+    def _is_health(self, change: Change) -> bool:
+        """Told behind what else its revision changed: an instance comes before anything is said of it."""
+        key = self._keys.parse(change.key)
+        return isinstance(key, Key) and key.room is Room.HEALTH
 
     def _take(self, change: Change, at: float, now: float) -> None:
         self._note_words(change)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.cli.enforcing import Text, unable
 from agent.cli.watching.changes import Document
+from agent.findings.of_mesh.enforcing import Text, unable
 from policies.catalogue import KINDS, parse
 from policies.language.document import Invalid
 from policies.language.plain import Flaw, load
 from policies.vocabulary import vocabulary
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
+    from registry.census import Census
 
 
 class Judges:

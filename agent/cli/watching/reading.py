@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from agent.cli.census import take
-from agent.cli.enforcing import ROOMS
 from agent.cli.failure import Exit, Failure
 from agent.cli.printing import Printer
 from agent.cli.watching.following import Following
 from agent.cli.watching.judging import Judges
 from agent.cli.watching.line import Line
 from agent.cli.watching.selection import Selection
+from agent.findings.of_mesh.enforcing import ROOMS
+from registry.census import take
 from registry.keys import Keys, Room
 from registry.mirror import Mirror, Update
 from registry.store import Refused, Store, StoreError

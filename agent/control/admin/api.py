@@ -3,19 +3,22 @@ for people of the mesh by their role."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
+from agent.control.admin import page as ui
 from agent.control.admin.door import Answer, Door, Handler, guarded, refusal
 from agent.control.admin.external_metrics import ExternalMetrics
+from agent.control.admin.live.socket import Live
 from agent.control.admin.metrics.page import MetricsPage
 from agent.control.admin.state import state
+from agent.control.admin.v1 import me
 from agent.control.admin.v1.api import V1
 from agent.control.admin.v1.parts import targets
 from agent.control.admin.v1.problem import ROOT, problem
@@ -24,19 +27,27 @@ from agent.control.parts import Parts
 from agent.visible import visible
 
 
-def application(parts: Parts, page: MetricsPage) -> Starlette:
-    """The ASGI application, for the admin port, the agent's own socket and the people's port."""
+def application(parts: Parts, page: MetricsPage, api: V1, live: Live, more: Iterable[Door] = ()) -> Starlette:
+    """The ASGI application, for the admin port, the agent's own socket and the people's port. `more`: doors besides."""
+    here = parts.here
+    doors = [*Api(parts, page).doors(), *ui.doors(), *api.doors()]
+    doors += [*ExternalMetrics(here.store, here.keys).doors(), *more]
+    return _of_doors(parts, doors, WebSocketRoute(f"{ROOT}/live", live.serve))
+
+
+def before_login(parts: Parts, login: Iterable[Door]) -> Starlette:
+    """What there is at the people's port for who is nobody yet: the page, which says so, and the way to log in."""
+    return _of_doors(parts, [*ui.doors(), *login, me.operation(parts.settings, parts.here.rights).door()])
+
+
+def _of_doors(parts: Parts, doors: Iterable[Door], *more: WebSocketRoute) -> Starlette:
     here = parts.here
     path = str(parts.settings.socket_path) if here.listeners.local is not None else ""
-    host = parts.settings.host
-    doors = [*Api(parts, page).doors(), *V1(parts).doors(), *ExternalMetrics(here.store, here.keys).doors()]
     there: dict[str, dict[str, Handler]] = {}
     for door in doors:
-        there.setdefault(door.path, {})[door.method] = guarded(door, here.rights, path, host, parts.audit.note)
-    return Starlette(
-        routes=[Route(path, partial(_by_method, handlers), methods=list(handlers)) for path, handlers in there.items()],
-        exception_handlers={HTTPException: _no_such_thing},
-    )
+        there.setdefault(door.path, {})[door.method] = guarded(door, here.rights, path, parts.audit.note)
+    routes = [Route(path, partial(_by_method, handlers), methods=list(handlers)) for path, handlers in there.items()]
+    return Starlette(routes=[*routes, *more], exception_handlers={HTTPException: _no_such_thing})
 
 
 async def _by_method(handlers: Mapping[str, Handler], request: Request) -> Response:
@@ -112,4 +123,4 @@ class Api:
         workers = await self._parts.fleet.ask("state", {"service": service} if service else {}) if asks else []
         fleet = self._parts.fleet
         failed = [each for told in await fleet.ask("handshakes") for each in told]
-        return Answer(state(self._parts, workers, await fleet.metrics(), failed))
+        return Answer(state(self._parts, workers, await fleet.metrics(), failed, await fleet.ask("opas")))

@@ -3,14 +3,12 @@
 Laws
 - Each door says which right it takes (`rights.Right`). What takes one is not there on the TCP port: nobody can tell who
   asks there, not even whether a browser, a health check or a proxy was talked into asking.
-- A browser on this host must not be talked into using it: requests with an Origin, or with a Host that is neither an IP
-  address nor localhost, are refused. People who ask over the network may call the agent by its host's name, too.
+- A browser must not be talked into using it: what a page asks that is not the agent's own is refused (`browsers`).
 - A person has what his role gives; what he asks to be changed is logged with his name.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +21,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent.control.admin.browsers import why_not
 from agent.control.host.rights import Right, Rights
 from agent.control.identity.around import Note, unnoted
 from agent.identity.users import User
@@ -39,12 +38,22 @@ READS_ON_S: Final = 60.0
 MOST_READERS: Final = 256
 MAX_WANTED: Final = 1000
 """Of what somebody who taps asks for, in characters."""
-_READING: Final = (Right.READ, Right.TAP)
+_REQUESTS: Final = (Right.READ, Right.TAP)
+"""What is in requests."""
+_SECRETS: Final = (Right.TAP, Right.OUTPUT)
+"""What may have any secret in it."""
+_READING: Final = (*_REQUESTS, Right.OUTPUT)
 """What is asked again and again by who reads on."""
 _OF_PLACE: Final = ("next", "wait_s")
 """Of a query: how far he has read, and for how long he waits."""
+STILL: Final = "shoal.still"
+"""Where it has what says why somebody who came over the network would be refused by now; empty: he would not."""
 VISITOR: Final = "shoal.visitor"
 """Where it has which person asks, over the network."""
+BY_COOKIE: Final = "shoal.by_cookie"
+"""Where it has that it is a browser's login that says so."""
+STRANGER: Final = "shoal.stranger"
+"""Where it has why nobody is known who asks over the network, for what is to be had there before a login."""
 Handler = Callable[[Request], Awaitable[Response]]
 log = structlog.get_logger()
 
@@ -103,6 +112,8 @@ class Door(NamedTuple):
     handler: Handler
     right: Right
     refuse: Refuse = refusal
+    is_page: bool = False
+    """Whether it is the page itself, to which people are led from elsewhere."""
 
 
 def may_operate(rights: Rights, request: Request) -> bool:
@@ -113,9 +124,17 @@ def may_operate(rights: Rights, request: Request) -> bool:
     return peer is not None and rights.may_operate(peer)
 
 
-def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note = unnoted) -> Handler:
-    """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `host`: how
-    this agent is called. `note`: records what is asked to be changed."""
+def may_tap(rights: Rights, request: Request) -> bool:
+    """Whether who asks may see what has secrets in it, whoever they are of."""
+    peer, visitor = peer_of(request), visitor_of(request)
+    if visitor is not None:
+        return visitor.taps
+    return peer is not None and rights.may_tap(peer)
+
+
+def guarded(door: Door, rights: Rights, socket_path: str, note: Note = unnoted) -> Handler:
+    """Its handler, for those who may. `socket_path`: where others are sent; empty: there is no socket. `note`: records
+    what is asked to be changed."""
     handler, refuse = door.handler, door.refuse
     readers = _Readers()
 
@@ -123,10 +142,10 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
         peer, visitor = peer_of(request), visitor_of(request)
         if door.right is Right.LOOK or (visitor is not None and door.right is Right.READ):
             return None
-        if visitor is not None and visitor.taps and door.right is Right.TAP:
+        if visitor is not None and visitor.taps and door.right in _SECRETS:
             return None
         if visitor is not None and not visitor.operates:
-            name, role = visitor.person, "tap" if door.right is Right.TAP else "operate"
+            name, role = visitor.person, "tap" if door.right in _SECRETS else "operate"
             more = visitor.more.replace("{role}", role) or f"`shoal person set {name} --role {role}`"
             return refuse(403, f"{name} has the role {visitor.role}, and this takes {role}: {more}")
         if peer is None:
@@ -134,15 +153,15 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
             return refuse(403, f"this is asked for through the agent's own socket: `shoal` finds it; {there}")
         if door.right is Right.OPERATE and not rights.may_operate(peer):
             return refuse(403, f"{peer} may not operate this agent; local.operate in agent.toml says who may")
-        if door.right in _READING and not rights.may_tap(peer):
+        if door.right in _REQUESTS and not rights.may_tap(peer):
             return refuse(403, f"{peer} may not see requests; local.operate and local.tap in agent.toml say who may")
         if door.right is Right.SERVE and (service := request.path_params.get("service")):
             no = may_not_be(rights, peer, service)
             return refuse(*no, "$.service") if no else None
         return None
 
-    async def judged(request: Request) -> Response:
-        if why := _of_browser(request, host):
+    async def answered(request: Request) -> Response:
+        if why := why_not(request, is_page=door.is_page):
             return refuse(403, why)
         try:
             if no := refused(request):
@@ -153,21 +172,17 @@ def guarded(door: Door, rights: Rights, socket_path: str, host: str, note: Note 
             log.exception("the admin API failed", path=request.url.path)
             return refuse(500, f"an internal error, see the agent's log: {type(error).__name__}: {error}")
 
+    async def judged(request: Request) -> Response:
+        return closed(await answered(request))
+
     return judged
 
 
-def _of_browser(request: Request, host: str) -> str:
-    """Why a request is refused that a page in a browser may have sent; empty: it has not."""
-    called = request.headers.get("host", "")
-    if "origin" in request.headers:
-        return "the admin API is for programs, not for pages in a browser"
-    if _is_local_name(called):
-        return ""
-    if visitor_of(request) is None:
-        return "the admin API is for programs on this host, not for pages in a browser"
-    if _without_port(called).lower() == host.lower():
-        return ""
-    return f"Host: this agent is called {host}, or by its address, and not {called[:120]}"
+def closed(answer: Response) -> Response:
+    """It, for programs and the own page: other pages get nothing of it to hold, and nobody guesses what it is."""
+    answer.headers.setdefault("cross-origin-resource-policy", "same-origin")
+    answer.headers.setdefault("x-content-type-options", "nosniff")
+    return answer
 
 
 class _Readers:
@@ -200,7 +215,7 @@ def _noted(door: Door, request: Request, answer: Response, note: Note, readers: 
         goes_on = reads and readers.goes_on(f"{by} {how}", request, answer.status_code)
         if goes_on and request.query_params.get("next"):
             return answer
-        if door.right is Right.TAP:
+        if door.right in _SECRETS:
             asked = f"{asked}{_wanted(request)}"
         note("operator.asked", {"asked": asked, "status": answer.status_code, "by_way_of": how}, {"person": by})
     if visitor is not None and door.right in (Right.SERVE, Right.OPERATE):
@@ -232,21 +247,6 @@ def may_not_be(rights: Rights, peer: User, service: str) -> tuple[int, str] | No
     if rights.may_be(peer, service):
         return None
     return 403, f"{peer} may not be {service}; [local.services] in agent.toml says who may"
-
-
-def _without_port(host: str) -> str:
-    return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-
-
-def _is_local_name(host: str) -> bool:
-    name = _without_port(host)
-    if name == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 class TooMuch(Flaw):

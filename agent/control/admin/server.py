@@ -1,6 +1,6 @@
 """HTTP for the admin API: on a TCP port for anybody, and on the agent's own socket with the word of who asks.
 
-Law: one user cannot have all connections of the socket, and nobody those of a port (`guests.py`).
+Law: one user cannot have all connections of the socket, and nobody those of a port (`agent/process/guests.py`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from hypercorn.typing import ConnectionState
 from starlette.applications import Starlette
 
 from agent.control.admin.door import PEER
-from agent.control.admin.guests import Connection, Guests
 from agent.control.host.local_socket import LocalSocket
 from agent.identity.users import User
+from agent.process.guests import BoundedStream, Connection, Guests, to_its_end
 from agent.process.local_peers import user_of
 
 MAX_CONNECTIONS: Final = 256
 MAX_CONNECTIONS_EACH: Final = 64
 IDLE_S: Final = 30
 """Until the head of a request is there, or between two requests."""
+MOST_SAID_BYTES: Final = 64 * 1024
+"""Of a WebSocket, at once."""
+PING_S: Final = 20.0
 MAX_SCRAPERS: Final = 64
 """Of the metrics port."""
 
@@ -40,6 +43,8 @@ def configured() -> Config:
     config.shutdown_timeout = 1
     config.keep_alive_timeout = IDLE_S
     config.h11_max_incomplete_size = 64 * 1024
+    config.websocket_max_message_size = MOST_SAID_BYTES
+    config.websocket_ping_interval = PING_S
     return config
 
 
@@ -63,15 +68,22 @@ async def serve_local(application: Starlette, local: LocalSocket) -> None:
             await trio.aclose_forcefully(stream)
             return
         connected[peer.uid] += 1
+        scope = trio.CancelScope()
+        app = ASGIWrapper(partial(_named, application, peer, scope))
         try:
-            app = ASGIWrapper(partial(_named, application, peer))
-            await Connection(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+            with scope:
+                bounded = BoundedStream(stream)
+                await Connection(app, config, context, ConnectionState({}), bounded)  # type: ignore[arg-type]
         finally:
             connected[peer.uid] -= 1
+            await trio.aclose_forcefully(stream)
 
     async with trio.SocketListener(trio.socket.from_stdlib_socket(local.sock.dup())) as listener:
         await trio.serve_listeners(one, [listener])
 
 
-async def _named(application: Starlette, peer: User, scope: Any, receive: Any, send: Any) -> None:
-    await application({**scope, PEER: peer}, receive, send)
+async def _named(
+    application: Starlette, peer: User, connection: trio.CancelScope, scope: Any, receive: Any, send: Any
+) -> None:
+    answering = application({**scope, PEER: peer}, receive, send)
+    await (to_its_end(connection, answering) if scope["type"] == "websocket" else answering)

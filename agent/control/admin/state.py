@@ -6,9 +6,11 @@ import time
 from typing import Any, Final
 
 import msgspec
+import trio
 
 import agent
 from agent import build
+from agent.control.admin.opas import unasked
 from agent.control.events.delivery import digest
 from agent.control.host.clock import text_of
 from agent.control.parts import Parts
@@ -30,9 +32,14 @@ def table_age_s(parts: Parts) -> float | None:
 
 
 def state(
-    parts: Parts, workers: list[dict[str, Any]], figures: list[dict[str, Any]], handshakes: list[dict[str, Any]]
+    parts: Parts,
+    workers: list[dict[str, Any]],
+    figures: list[dict[str, Any]],
+    handshakes: list[dict[str, Any]],
+    silent: list[list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """What /state shows. `figures`: the workers' metrics; `handshakes`: the last of theirs that failed."""
+    """What /state shows. `figures`: the workers' metrics; `handshakes`: the last of theirs that failed; `silent`: by
+    worker, OPAs that do not answer it."""
     table, mirror, age_s = parts.mesh.table, parts.updates.mirror.state, table_age_s(parts)
     return {
         "host": parts.settings.host,
@@ -92,7 +99,7 @@ def state(
             {"kind": kind, "service": pattern, "path": refused.path, "reason": refused.reason}
             for (kind, pattern), refused in table.audits.refused.items()
         ],
-        "judged": _judged(figures),
+        "judged": judged(figures),
         "held": [
             {
                 "kind": kind,
@@ -135,7 +142,20 @@ def state(
             "connections_wanted": parts.settings.limits.max_connections,
         },
         "shadowed": [{"key": key, "reason": reason} for key, reason in table.shadowed()],
-        "suspects": [{"service": s.service, "id": s.id} for s in table.suspects],
+        "suspects": [
+            {"service": service, "id": identity, "agent": doubt.agent, "since": _at(doubt.since_s)}
+            for (service, identity), doubt in table.suspects.doubted()
+        ],
+        "lost": [
+            {
+                "host": each.host,
+                "address": each.record.address,
+                "since": _at(each.since_s),
+                "suspects": each.suspects,
+                "answers": each.believed,
+            }
+            for each in table.suspects.lost(trio.current_time())
+        ],
         "happened": msgspec.to_builtins(list(parts.traffic.transitions.latest)),
         "events": {
             "waiting": parts.events.delivery.waiting,
@@ -149,10 +169,17 @@ def state(
         },
         "identity": parts.identity.as_state(),
         "issuers": parts.issuers.as_state(),
+        "opas": unasked(
+            table.in_force.policies.get("authz", {}),
+            {service for service, _ in parts.registrar.local},
+            parts.settings.opa.allow,
+            silent,
+        ),
         "client_certificates": {
             service: {"path": each.path, "reason": each.reason}
             for service, each in sorted(parts.client_certificates.found.items())
         },
+        "people_certificate": web.as_state(time.time()) if (web := parts.web_certificate) is not None else {},
         "handshakes_failed": [
             {**each, "at": text_of(each["at"])} for each in sorted(handshakes, key=lambda each: float(each["at"]))
         ],
@@ -167,11 +194,16 @@ def state(
     }
 
 
+def _at(since_s: float) -> str:
+    """When that was, by Trio's clock: in whole seconds, so that who asks twice hears the same."""
+    return text_of(round(time.time() - (trio.current_time() - since_s)))
+
+
 def _malformed(parts: Parts) -> dict[str, str]:
     return {**parts.mesh.table.inward, **parts.mesh.table.malformed, **parts.identity.malformed}
 
 
-def _judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was done, and what documents that are only watched would have done, and how often."""
     total: dict[tuple[str, ...], int] = {}
     for worker in figures:

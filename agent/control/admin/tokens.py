@@ -4,7 +4,8 @@ Laws
 - A token is judged by what judges those of requests (policies.kinds.authn), by keys that are fetched for it.
   Algorithms, audience and times are the settings', and each request is judged anew: what has expired ends at once.
 - What gives a role is the claim as its issuer wrote it: a text that looks like a list is a text.
-- Who shows a certificate besides has said twice who he is, and is nobody.
+- Who shows a certificate besides has said twice who he is, and is nobody; so has who shows two tokens, one of them in
+  the cookie of a browser that has logged in (`login`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from agent.identity.verdict import Refused, Visitor
+from agent.identity.verdict import BY_TOKEN, Refused, Visitor
 from agent.settings.document import Oidc
 from agent.settings.oidc import document
 from policies.kinds.authn.decide import Invalid, Unjudged, compile
@@ -48,7 +49,7 @@ class TokenPeople:
             return Refused(f"this token does not count here: {invalid}")
         if claims is None or authorization is None:
             return Refused("nobody: show a certificate (`shoal login`), or a token as `authorization: Bearer`")
-        said = _payload(authorization)
+        said = claims_of(authorization.partition(" ")[2].strip(" "))
         name, oidc = said.get(self._oidc.name), self._oidc
         if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
             return Refused(f"its claim {oidc.name} names nobody; people.oidc.name in agent.toml says which one does")
@@ -59,12 +60,12 @@ class TokenPeople:
             return Refused(
                 f"{name} has nothing in {where} that lets him in; [people.oidc] in agent.toml says what does"
             )
-        return Visitor(f"oidc:{name}", operates, "{role} in [people.oidc] of agent.toml", operates or taps)
+        return Visitor(f"{BY_TOKEN}{name}", operates, "{role} in [people.oidc] of agent.toml", operates or taps)
 
 
-def _payload(authorization: str) -> dict[str, Any]:
-    """Of a token that counts."""
-    part = authorization.partition(" ")[2].strip(" ").split(".")[1]
+def claims_of(token: str) -> dict[str, Any]:
+    """Of one that counts."""
+    part = token.split(".")[1]
     found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return found
 

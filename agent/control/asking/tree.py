@@ -12,7 +12,7 @@ make up are figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args
 
@@ -34,6 +34,8 @@ MOST_LEAVES: Final = 250
 """That one agent asks for another."""
 MOST_BYTES: Final = 1024 * 1024
 """That who asks reads, of all answers by way of others."""
+QUICK_BYTES: Final = 64 * 1024
+"""Answers of so many are merged without a thread: some ten milliseconds."""
 _LEAVES: Final = 0.45
 """Which part of the time the agents in the middle have, for those that they ask ..."""
 _MIDDLE: Final = 0.6
@@ -41,6 +43,7 @@ _MIDDLE: Final = 0.6
 log = structlog.get_logger()
 Q = TypeVar("Q")
 A = TypeVar("A")
+T = TypeVar("T")
 
 
 class Merged(NamedTuple, Generic[A]):
@@ -85,7 +88,7 @@ class Tree:
                     nursery.start_soon(asking.directly, {fanout.host})
                 for branch in range(branches):
                     nursery.start_soon(asking.by_way_of, *_headed(others[branch::branches]), branches)
-        return asking.told(wanted)
+        return await asking.told(wanted)
 
     async def _relay(self, relay: Relay, _: Asker) -> Relayed:
         """Ask others for another agent. Raises Refusal."""
@@ -97,8 +100,7 @@ class Tree:
             raise Refusal(400, asked)
         hosts = {*relay.hosts[:MOST_LEAVES], self._fanout.host}
         told = await self._fanout.ask_all(question, asked, relay.timeout_s, hosts)
-        merged = question.merge(asked, list(told.answers.values()))
-        body = msgspec.msgpack.encode(merged)
+        body = await _aside(told.size_bytes, _encoded, question.merge, asked, list(told.answers.values()))
         if len(body) > relay.most_bytes:
             raise Refusal(413, f"{len(body)} bytes, and {relay.most_bytes} are read; ask for less")
         return Relayed(body, {host: NotHeard(each.why, each.reason) for host, each in told.missing.items()})
@@ -182,7 +184,7 @@ class _Asking(Generic[Q, A]):
         self._missing |= {host: _missing(each) for host, each in missing.items() if host not in again}
         return again
 
-    def told(self, wanted: Collection[str]) -> Merged[A]:
+    async def told(self, wanted: Collection[str]) -> Merged[A]:
         """All in one. `wanted`: who was to be asked."""
         merge = self._question.merge
         assert merge is not None, "answers to it cannot be merged"
@@ -190,8 +192,18 @@ class _Asking(Generic[Q, A]):
             self._missing[host] = Missing("late", f"no answer within {self._deadline_s:.3g} s")
         missing = {host: each for host, each in sorted(self._missing.items()) if host not in self._heard}
         self._fanout.count(len(wanted), missing)
-        answer = merge(self._asked, self._answers) if self._answers else None
-        return Merged(answer, len(self._heard), missing, self._size_bytes)
+        size_bytes = self._size_bytes
+        answer = await _aside(size_bytes, merge, self._asked, self._answers) if self._answers else None
+        return Merged(answer, len(self._heard), missing, size_bytes)
+
+
+async def _aside(size_bytes: int, merge: Callable[..., T], *answers: Any) -> T:
+    """In a thread, where so much was read that the loop would stand still."""
+    return merge(*answers) if size_bytes < QUICK_BYTES else await trio.to_thread.run_sync(merge, *answers)
+
+
+def _encoded(merge: Callable[[Any, list[Any]], Any], asked: Any, answers: list[Any]) -> bytes:
+    return msgspec.msgpack.encode(merge(asked, answers))
 
 
 def _missing(told: NotHeard) -> Missing:

@@ -389,8 +389,10 @@ class Delivery:
         """For people."""
         self.failures.append({"hook": hook, "event": event.id, "type": event.name, "reason": reason, "at": now_text()})
 
-    async def attempt(self, event: Event, label: Label, hook: Hook, claim: Claim) -> Done | Failed:
-        """One try at a hook, when it is its turn."""
+    async def attempt(
+        self, event: Event, label: Label, hook: Hook, claim: Claim, may: Callable[[], bool]
+    ) -> Done | Failed | None:
+        """One try at a hook, when it is its turn. `may`: whether it still may then; None: it may not, and was none."""
         memory = self._outbox.opened.find(str(label), event.subject)
         before = memory.record if memory is not None else None
 
@@ -404,6 +406,8 @@ class Delivery:
                 return f"etcd: {error}"
 
         async with self.client.turn(hook), self._limiter:
+            if not may():
+                return None
             return await self.client.deliver(self.outward(event), hook, before, intend)
 
 

@@ -12,6 +12,8 @@ Three ways, by who can tell:
 Laws
 - Nothing is written that no webhook wants.
 - Of the same thing all agents make the same event id, or the transaction of the second one fails.
+- Nobody is called lost because etcd was away (`absence`), least of all by himself, nor registered who stands where he
+  stood before; what comes once more with a fresh snapshot is no news.
 - What is over before an agent's turn has come is not said to have begun: the ones before it have told both.
 """
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -27,7 +29,9 @@ import structlog
 import trio
 
 from agent.control.events import policy_news
+from agent.control.events.absence import Absence
 from agent.control.events.outbox.outbox import Outbox, rank
+from agent.control.events.proposal import Proposal, always, at_once
 from agent.control.host.clock import now_text
 from agent.control.mesh.table import Table
 from agent.events import PREFIX, Event, identify, identify_local, make
@@ -36,38 +40,19 @@ from policies.hashing import hash64
 from policies.kinds.webhook.event import Value
 from registry.backoff import Backoff
 from registry.keys import Keys, Room
-from registry.records import Agent, Begun, OutboxEntry, encode
+from registry.records import Agent, Begun, Instance, OutboxEntry, encode
 from registry.store import Change, Compare, Delete, Put, Store, StoreError, TooLarge
 
 STEP_S: Final = 0.5
 """How much longer each agent waits than the one ranked before it."""
 MAX_WAITING: Final = 2000
-UNREACHABLE_S: Final = 5.0
 Identity = tuple[str, str]
 Data = dict[str, Value]
 log = structlog.get_logger()
 
 
-def _always() -> bool:
-    return True
-
-
 def unrecorded(_: Event) -> None:
     """No record is kept."""
-
-
-class Proposal(NamedTuple):
-    """What is to be put, when this agent's turn has come."""
-
-    after_s: float
-    name: str
-    """Of the event, or of the condition."""
-    compare: list[Compare]
-    operations: list[Put | Delete]
-    lasts: Callable[[], bool] = _always
-    """Whether it is still so."""
-    event: Event | None = None
-    """To be recorded once it is put."""
 
 
 class EventDetector:
@@ -82,11 +67,12 @@ class EventDetector:
         host: str,
         boot: str,
         *,
+        lease_s: float = 0.0,
         link: str = "",
         record: Callable[[Event], None] = unrecorded,
     ) -> None:
-        """`record` is handed what this agent tells: of itself and its instances whoever wants to know, of others what
-        was this agent's turn to put."""
+        """`lease_s`: how long agents' leases last. `record` is handed what this agent tells: of itself and its
+        instances whoever wants to know, of others what was this agent's turn to put."""
         self._table = table
         self._outbox = outbox
         self._store = store
@@ -100,6 +86,8 @@ class EventDetector:
         """By service: whether it had a healthy instance when it was looked at last."""
         self._agents: dict[str, Agent] = {}
         self._revisions: dict[Identity, int] = {}
+        self.absence = Absence(host, lease_s)
+        self._documents = policy_news.Known()
         self._suspected: dict[Identity, tuple[EndpointFrame, int]] = {}
         """Instances whose end is not believed yet, and the revision of the record that each had."""
         self._held: set[Identity] = set()
@@ -188,6 +176,9 @@ class EventDetector:
         known = self._started
         self._started = True
         if known:
+            own = self._keys.agent(self._host)
+            if any(change.value is None and change.key == own for change in changes):
+                self.absence.note()
             self._see_agents()
             self._see_lost_instances(cluster)
         self._see_policies(changes, cluster, known=known)
@@ -207,16 +198,26 @@ class EventDetector:
             if isinstance(key, tuple) and getattr(key, "room", None) is Room.INSTANCES:
                 identity = (key.first, key.second)  # type: ignore[union-attr]
                 if change.value is None:
-                    self._revisions.pop(identity, None)
+                    if self._standing(identity) is None:  # else it was put again before anybody looked
+                        self._revisions.pop(identity, None)
                     continue
-                self._suspected.pop(identity, None)
-                if known and identity not in self._revisions and identity not in self._table.forms.moved:
+                was, _ = self._suspected.pop(identity, (None, 0))
+                new = identity not in self._revisions and identity not in self._table.forms.moved
+                if known and new and not self._is_back(identity, was):
                     self._see_registered(identity, change.revision, cluster)
                 self._revisions[identity] = change.revision
 
-    def _see_registered(self, identity: Identity, revision: int, cluster: int) -> None:
+    def _standing(self, identity: Identity) -> Instance | None:
         service = self._table.services.get(identity[0])
-        record = service.instances.get(identity[1]) if service is not None else None
+        return service.instances.get(identity[1]) if service is not None else None
+
+    def _is_back(self, identity: Identity, was: EndpointFrame | None) -> bool:
+        """Whether it stands where it stood until a lease ran out; nobody was told that it was gone."""
+        record = self._standing(identity)
+        return was is not None and record is not None and (record.address, record.port) == (was.address, was.port)
+
+    def _see_registered(self, identity: Identity, revision: int, cluster: int) -> None:
+        record = self._standing(identity)
         if record is not None:
             data: Data = {
                 "address": record.address,
@@ -255,10 +256,11 @@ class EventDetector:
 
     def _see_agents(self) -> None:
         for host, record in self._agents.items():
-            if host not in self._table.agents and not record.stopping:
+            if host not in self._table.agents and host != self._host and not record.stopping:
                 reason = "its lease ran out: the host or its link died, or the agent did"
                 gone = partial(self._is_lost, host)
-                self._begins("agent.lost", f"agents/{host}", {"host": host}, {"reason": reason}, gone)
+                believed_at = partial(self.absence.believed_at, trio.current_time())
+                self._begins("agent.lost", f"agents/{host}", {"host": host}, {"reason": reason}, gone, believed_at)
         for host, record in self._table.agents.items():
             self._ends("agent.joined", f"agents/{host}", {"host": host}, {"version": record.version})
 
@@ -267,7 +269,8 @@ class EventDetector:
 
     def _see_policies(self, changes: Sequence[Change], cluster: int, *, known: bool) -> None:
         news = policy_news.of_holds(self._held, changes, self._table, self._keys)
-        for found in [*(policy_news.of_changes(changes, self._table, self._keys) if known else ()), *news]:
+        fresh = self._documents.fresh(changes, self._keys, cluster)
+        for found in [*(policy_news.of_changes(fresh, self._table, self._keys) if known else ()), *news]:
             self._derived(found.name, found.parts, found.data, cluster, found.revision)
         self._held = set(self._table.distrusted.holding.holds)
 
@@ -320,8 +323,9 @@ class EventDetector:
         self._enqueue(Proposal(self._turn_s(made.id), made.id, [*absent, *still], [*self._puts(made)], event=made))
 
     def _begins(
-        self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value], lasts: Callable[[], bool]
-    ) -> None:
+        self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value], lasts: Callable[[], bool],
+        believed_at: Callable[[], float] = at_once,
+    ) -> None:  # fmt: skip
         """Something lasts from now on, if nobody has said so yet. `lasts`: whether it still does."""
         if subject in self._outbox.conditions or subject in self._proposed:
             return
@@ -330,7 +334,7 @@ class EventDetector:
             return
         key = self._keys.condition(subject)
         begun = Put(key, encode(Begun(event=made.id, at=made.time)))
-        self._propose(subject, [Compare(key, create_revision=0)], [begun, *self._puts(made)], lasts, made)
+        self._propose(subject, [Compare(key, create_revision=0)], [begun, *self._puts(made)], lasts, made, believed_at)
 
     def _ends(self, name: str, subject: str, parts: Mapping[str, str], data: Mapping[str, Value]) -> None:
         """It has ended, if that was not said yet."""
@@ -349,11 +353,12 @@ class EventDetector:
         subject: str,
         compare: list[Compare],
         operations: list[Put | Delete],
-        lasts: Callable[[], bool] = _always,
+        lasts: Callable[[], bool] = always,
         event: Event | None = None,
+        believed_at: Callable[[], float] = at_once,
     ) -> None:
         self._proposed.add(subject)
-        self._enqueue(Proposal(self._turn_s(subject), subject, compare, operations, lasts, event))
+        self._enqueue(Proposal(self._turn_s(subject), subject, compare, operations, lasts, event, believed_at))
 
     def _turn_s(self, name: str) -> float:
         return STEP_S * rank(name, self._host, self._table.agents)
@@ -374,6 +379,8 @@ class EventDetector:
 
     async def _settle(self, proposal: Proposal) -> None:
         backoff, name = Backoff(0.1, 5.0), proposal.name
+        while (at := proposal.believed_at()) > trio.current_time():  # noqa: ASYNC110 - it may have moved
+            await trio.sleep_until(at)
         await trio.sleep(proposal.after_s)
         try:
             while proposal.lasts() and not (proposal.compare and self._outbox.seen(name)):
@@ -421,20 +428,6 @@ class EventDetector:
         elif data["after"] == "closed" and subject in self._breakers:
             self._breakers.discard(subject)
             self.tell("breaker.closed", {"service": service, "instance": instance, "host": self._host}, data)
-
-    async def watch_etcd(self, connected: Any) -> None:
-        """Tell, once etcd is back, that it could not be reached; `connected()` says whether it can."""
-        while True:
-            while connected():  # noqa: ASYNC110 - the mirror's state is a plain value
-                await trio.sleep(0.2)
-            began, at = trio.current_time(), now_text()
-            while not connected():  # noqa: ASYNC110
-                await trio.sleep(0.2)
-            away_s = trio.current_time() - began
-            if away_s >= UNREACHABLE_S:
-                parts = {"host": self._host}
-                self.tell("etcd.unreachable", parts, {"reason": f"for {away_s:.0f} s"}, time=at)
-                self.tell("etcd.back", parts, {"reason": f"after {away_s:.0f} s"})
 
 
 def _parts(identity: Identity) -> dict[str, str]:

@@ -35,7 +35,9 @@ class Events:
         record: Callable[[Event], None] = unrecorded,
     ) -> None:
         self.outbox = Outbox(keys, table)
-        self.detector = EventDetector(table, self.outbox, store, keys, host, boot, link=link, record=record)
+        self.detector = EventDetector(
+            table, self.outbox, store, keys, host, boot, lease_s=holder.ttl_s, link=link, record=record
+        )
         self.delivery = Delivery(self.outbox, table, store, keys, holder, host, client, self.detector.whole)
 
     def take(self, update: Update, touched: Iterable[str], *, cluster: int) -> None:
@@ -52,4 +54,4 @@ class Events:
     def start(self, nursery: trio.Nursery, connected: Callable[[], bool]) -> None:
         """What needs no name in the mesh: delivery waits until this host's is ours."""
         nursery.start_soon(self.detector.run)
-        nursery.start_soon(self.detector.watch_etcd, connected)
+        nursery.start_soon(self.detector.absence.watch, connected, self.detector.tell)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
@@ -81,7 +81,9 @@ class Teller(Protocol):
 
     def failed(self, hook: str, event: Event, reason: str) -> None: ...
 
-    async def attempt(self, event: Event, label: Label, hook: Hook, claim: Claim) -> Done | Failed: ...
+    async def attempt(
+        self, event: Event, label: Label, hook: Hook, claim: Claim, may: Callable[[], bool]
+    ) -> Done | Failed | None: ...
 
     async def note(self, label: Label, event: Event, outcome: str, claim: Claim, news: Opened | bool) -> None: ...
 
@@ -256,7 +258,10 @@ class HookRunner:
         if self._audit:
             log.info("a webhook in audit mode would be told", hook=self._label, id=event.id, type=event.name)
             return Outcome("audit: not told")
-        found = await self._delivery.attempt(event, self._of, self._hook, self._claim)
+        # A service that takes one at a time may have named a limit to the one before.
+        found = await self._delivery.attempt(event, self._of, self._hook, self._claim, lambda: self._hands() > 0)
+        if found is None:
+            return None
         if isinstance(found, Done):
             self._delivery.count(self._label, "delivered")
             self._pace.told()

@@ -1,7 +1,9 @@
 """What of policies is an event: put, removed, refused, held against etcd. Pure.
 
-Law: what stands under `audits/` is news as what stands under `policies/` is, with a subject of its own. A refused
-document that is only watched is another condition than a refused one of the same name that is enforced.
+Laws
+- What stands under `audits/` is news as what stands under `policies/` is, with a subject of its own. A refused
+  document that is only watched is another condition than a refused one of the same name that is enforced.
+- A fresh snapshot has what stands in it anew: that is no news, unless it was put since (`Known`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,32 @@ class News(NamedTuple):
     parts: dict[str, str]
     data: dict[str, Value]
     revision: int
+
+
+class Known:
+    """Documents that were seen, by key: at which revision each was put."""
+
+    def __init__(self) -> None:
+        self._cluster = 0
+        self._revisions: dict[str, int] = {}
+
+    def fresh(self, changes: Iterable[Change], keys: Keys, cluster: int) -> list[Change]:
+        """Those that were not seen before; a revision says that only within one cluster of etcd."""
+        if cluster != self._cluster:
+            self._cluster, self._revisions = cluster, {}
+        rooms = (keys.room(Room.POLICIES), keys.room(Room.AUDITS))
+        found = []
+        for change in changes:
+            if not change.key.startswith(rooms):
+                continue
+            if change.value is None:
+                self._revisions.pop(change.key, None)
+            elif self._revisions.get(change.key) == change.revision:
+                continue
+            else:
+                self._revisions[change.key] = change.revision
+            found.append(change)
+        return found
 
 
 def of_changes(changes: Sequence[Change], table: Table, keys: Keys) -> Iterator[News]:

@@ -48,9 +48,10 @@ class Instance(NamedTuple):
 
     successes: int
     failures: int
+    took_s: float
 
 
-_NOTHING: Final = Instance(0, 0)
+_NOTHING: Final = Instance(0, 0, 0.0)
 
 
 class Loads:
@@ -69,10 +70,10 @@ class Loads:
                 waits = told.get("pending", 0)
                 if waits:
                     add(rows, Key(service), Tally({}, 0, {}, {PENDING: waits * _THOUSAND}))
-                for id, (active, successes, failures, ewma_s, version, *_) in told.get("instances", {}).items():
+                for id, (active, successes, failures, took_s, version, *_) in told.get("instances", {}).items():
                     place = pid, service, id
-                    seen[place] = now = Instance(successes, failures)
-                    tally = _since(self._before.get(place, _NOTHING), now, ewma_s)
+                    seen[place] = now = Instance(successes, failures, took_s)
+                    tally = _since(self._before.get(place, _NOTHING), now)
                     if active:
                         tally.counts[IN_FLIGHT] = active * _THOUSAND
                         add(rows, Key(service), Tally({}, 0, {}, {IN_FLIGHT: active * _THOUSAND}))
@@ -82,9 +83,9 @@ class Loads:
         return rows
 
 
-def _since(before: Instance, now: Instance, ewma_s: float) -> Tally:
+def _since(before: Instance, now: Instance) -> Tally:
     """Never below nothing: an endpoint that was made anew counts from nothing."""
     good, bad = max(0, now.successes - before.successes), max(0, now.failures - before.failures)
     requests = {status: count for status, count in ((2, good), (5, bad)) if count}
-    took_us = min(MOST_US, int(ewma_s * 1e6))
-    return Tally(requests, took_us * (good + bad), {}, {})
+    took_us = min(MOST_US * (good + bad), max(0, int((now.took_s - before.took_s) * 1e6)))
+    return Tally(requests, took_us, {}, {})

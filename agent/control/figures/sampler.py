@@ -2,7 +2,9 @@
 
 Laws
 - Windows end when the clock of the host stands at a multiple of their length, so that those of all hosts go together.
-- What is under way is looked at every FINE_S, and a window has the mean; what is counted, where a window ends.
+- What is counted is looked at where a window ends, and so is what is under way; where services are scaled that is
+  looked at every FINE_S, and a window has the mean. Workers are asked nothing in between for who scales nothing.
+- A reload takes the windows along (`kept`), and what was counted since the last one: it stands in the one under way.
 - A worker that was replaced begins from nothing; nothing is ever counted below that. A window that was not looked at in
   time is missed: what came in it stands in the next, and who asks is told how many there were.
 """
@@ -13,13 +15,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
+import msgspec
 import structlog
 import trio
 
 from agent.control.figures.counted import Loads, edges
 from agent.control.figures.cpu import Cpu
 from agent.control.instances.registration import Identity
-from agent.figures.packed import Windows
+from agent.figures.packed import Kept, Windows
 from agent.figures.questions import FINE_S, KEPT_S, WINDOW_S
 from agent.figures.tally import CPU, Key, Rows, Tally, add
 from agent.settings.address import Address
@@ -90,6 +93,25 @@ class Sampler:
         """Rows that had no room."""
         return self.windows.folded + self.fine.folded
 
+    def kept(self) -> bytes:
+        """For the process that is executed next; nothing is looked at any more. What workers are heard to have counted
+        since is counted there, as they go on from what was heard of them here."""
+        rows = _since(edges(self._workers.counted()), self._before)
+        if rows:
+            self.windows.add(int(self._clock()) // WINDOW_S * WINDOW_S + WINDOW_S, rows)
+        return msgspec.msgpack.encode([self.windows.kept(), self.fine.kept()])
+
+    def take_over(self, kept: bytes) -> None:
+        """What the process before left; of another version it may make no sense, and there is nothing then."""
+        try:
+            windows, fine = msgspec.msgpack.decode(kept, type=tuple[Kept, Kept]) if kept else (None, None)
+        except msgspec.DecodeError as error:
+            log.warning("figures of the process before are not taken over", reason=str(error))
+            return
+        if windows is not None and fine is not None:
+            self.windows.take_over(windows)
+            self.fine.take_over(fine)
+
     async def run(self) -> None:
         """Sample, until cancelled."""
         self._before = edges(self._workers.counted())
@@ -111,14 +133,15 @@ class Sampler:
 
     async def look(self, end: int, *, ended: bool) -> None:
         """At a unix time (s). `ended`: a window of WINDOW_S has."""
+        patterns = self._scaled()
+        if not patterns:
+            self._fine_before = None
+            if not ended:
+                return
         now = self._loads.look(await self._workers.loads(), self._workers.pids())
         for key, tally in now.items():
             add(self._since, key, tally)
         self._looks += 1
-        patterns = self._scaled()
-        if not ended and not patterns:
-            self._fine_before = None
-            return
         counted = edges(await self._workers.metrics())
         if ended:
             places = self._places()

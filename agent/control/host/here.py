@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from typing import Final
 
 import msgspec
+import structlog
+import trio
 
 import agent
 from agent.control.host import disk
@@ -18,7 +21,10 @@ from agent.control.host.rights import Rights
 from agent.control.host.sockets import Handover
 from agent.control.host.watchdog import Watchdog
 from agent.settings.document import Settings
+from agent.settings.file import SettingsError
+from agent.surroundings import handed_on
 from policies.language.duration import seconds
+from registry.etcd import keeper
 from registry.etcd.renewer import EtcdRenewer
 from registry.etcd.store import EtcdStore
 from registry.keys import Keys
@@ -26,6 +32,12 @@ from registry.lease import Holder
 from registry.ownership import whose
 from registry.records import Agent
 from registry.renewal import Renewal
+
+EXTEND_S: Final = 1.0
+"""How long a reload or a restart waits for etcd to extend the lease before it goes on without."""
+READY_S: Final = 5.0
+"""How long a reload waits for who renews the lease meanwhile. Nothing has stopped by then."""
+log = structlog.get_logger()
 
 
 class Here:
@@ -49,6 +61,7 @@ class Here:
         judge = whose(self.keys, settings.host, self.boot)
         self.etcd_rights = EtcdRights(self.store, self.keys, settings.host)
         self.holder = Holder(self.store, ttl_s, lease=handover.lease, renewal=renewal, whose=judge)
+        self._kept = keeper.accept(handover.keeper)
 
     def record(self) -> Agent:
         """As it stands in etcd."""
@@ -61,9 +74,39 @@ class Here:
             boot=self.boot,
         )
 
-    def hand_over(self, settings: Settings) -> Handover:
+    async def outlast(self) -> keeper.Keeper | None:
+        """Begin a process that renews our lease while this one cannot. None where there is nothing to renew; and where
+        it cannot be had, and then the lease has its whole time once more."""
+        if not self.holder.lease:
+            return None
+        begun = await trio.to_thread.run_sync(self._begin_keeper, self.holder.lease)
+        if begun is None:
+            await self.holder.extend(EXTEND_S)
+        return begun
+
+    def _begin_keeper(self, lease: int) -> keeper.Keeper | None:
+        try:
+            begun = keeper.Keeper(store_settings(self.settings), lease, self.holder.ttl_s, handed_on(os.environ))
+        except (OSError, SettingsError) as error:
+            log.warning("nobody renews the lease until the agent is up again", error=str(error))
+            return None
+        if not begun.wait_until_ready(READY_S):
+            log.warning("who is to renew the lease until the agent is up again has not said that it does")
+        return begun
+
+    async def let_keeper_go(self) -> None:
+        """Once the lease is renewed here, who renewed it meanwhile ends."""
+        with trio.move_on_after(keeper.KEEP_S):
+            await self.holder.renewed.wait()
+        self._end_kept()
+
+    def _end_kept(self) -> None:
+        kept, self._kept = self._kept, keeper.Kept()
+        keeper.release(kept)
+
+    def hand_over(self, settings: Settings, begun: keeper.Keeper | None) -> Handover:
         """What an agent of these settings needs, all of it had now. Raises OSError and SettingsError, and then nothing
-        has changed."""
+        has changed. `begun`: what `outlast` did."""
         lock = disk.lock(settings.state_path, -1 if self._lock is None else os.dup(self._lock))
         try:
             handover = self.listeners.hand_over(settings)
@@ -73,8 +116,13 @@ class Here:
             raise
         if lock is not None:
             os.set_inheritable(lock, True)
+        self._end_kept()
         return msgspec.structs.replace(
-            handover, lease=self.holder.lease, boot=self.boot, lock=-1 if lock is None else lock
+            handover,
+            lease=self.holder.lease,
+            boot=self.boot,
+            lock=-1 if lock is None else lock,
+            keeper=keeper.Kept() if begun is None else begun.hand_over(),
         )
 
     async def close(self, *, left: bool) -> None:

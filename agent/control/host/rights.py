@@ -27,6 +27,8 @@ class Right(Enum):
     """What requests said: to operate the agent, or to tap; or, as a person who has logged in, to view."""
     TAP = "tap"
     """What is in live requests: to operate, or to be one of those who may tap; or, as a person, to tap."""
+    OUTPUT = "output"
+    """What programs write: what TAP takes; of one's own programs, to be their user on this host."""
     SERVE = "serve"
     """To be allowed to be the service that it is about."""
     OPERATE = "operate"

@@ -31,6 +31,7 @@ import msgspec
 from agent.control.host.port_holders import holders
 from agent.settings.address import Address
 from agent.settings.file import SettingsError
+from registry.etcd.keeper import Kept
 
 BACKLOG: Final = 4096
 HANDOVER: Final = "SHOAL_HANDOVER"
@@ -74,6 +75,10 @@ class Handover(msgspec.Struct, frozen=True):
     """A file in memory with what workers have counted (`agent.control.workers.ledger`); -1: nothing."""
     identity: int = -1
     """A file in memory with certificates and keys that are on no disk; -1: nothing."""
+    keeper: Kept = Kept()
+    """Who renews the lease until the successor does."""
+    figures: int = -1
+    """A file in memory with the windows of figures (`agent.control.figures.sampler`); -1: nothing."""
 
 
 def received(environment: Mapping[str, str]) -> Handover:

@@ -110,7 +110,9 @@ class Judge:
             return None
         at = datetime.fromtimestamp(now_s, UTC)
         if name not in standing.people:
-            return Signed(refused=f"{name} may not log in: `shoal person add {name}`", issuer=means.host, at=at)
+            entry = standing.revocations.of("person", name)
+            refused = str(entry) if entry is not None else f"{name} may not log in: `shoal person add {name}`"
+            return Signed(refused=refused, issuer=means.host, at=at)
         identity = person_id(standing.bundle.trust_domain, name)
         terms = Terms(serial_of(means.chance(SERIAL_BYTES)), now_s, PERSON_S)
         made = issue_to_person(
@@ -128,6 +130,8 @@ class Judge:
 
     def _with_line(self, reason: str, host: str, identity: SpiffeId) -> str:
         standing = self._means.standing
+        if host in standing.expelled:
+            return reason
         if host not in standing.hosts:
             return f"{reason}: {standing.host_line(host)}"
         if identity.service and not standing.grants.pattern_for(host, identity.service):

@@ -232,6 +232,11 @@ class Standing:
         named = json.dumps({"hosts": hosts}) if len(hosts) <= MOST_NAMED else f'{{"hosts": […, "{host}"]}}'
         return f"etcdctl put {self._keys.identity('grants', service)} '{named}'"
 
+    def expelled_line(self, host: str) -> str:
+        """That a host was put out, by whom and why: not how it is let in, which whoever reads this might just type."""
+        entry = self.revocations.of("host", host)
+        return f"{entry or host}; it was put out of the mesh: find out why before anybody lets it in again"
+
     def host_line(self, host: str) -> str:
         """What an operator types so that a host belongs to the mesh."""
         return f"etcdctl put {self._keys.identity('hosts', host)} '{{}}'"

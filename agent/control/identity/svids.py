@@ -115,7 +115,9 @@ class Svids:
             return
         if host in standing.issuers:
             self._wanted.add(ISSUER_REQUEST)
-        if host not in standing.hosts:
+        if host in standing.expelled:
+            self.lacking[AGENT_REQUEST] = standing.expelled_line(host)
+        elif host not in standing.hosts:
             self.lacking[AGENT_REQUEST] = f"no operator has added this host: {standing.host_line(host)}"
         else:
             self._wanted.add(AGENT_REQUEST)
@@ -123,6 +125,8 @@ class Svids:
             name = SERVICE_REQUEST + service
             if standing.grants.pattern_for(host, service):
                 self._wanted.add(name)
+            elif host in standing.expelled:
+                self.lacking[name] = standing.expelled_line(host)
             else:
                 self.lacking[name] = f"no grant lets {host} hold it: {standing.grant_line(host, service)}"
         for name in list(self._wanted):

@@ -65,6 +65,16 @@ class Unable(NamedTuple):
     reason: str
 
 
+class Last(NamedTuple):
+    """How the last check went."""
+
+    at: float
+    """When it ended, Unix s."""
+    ok: bool
+    reason: str
+    took_s: float
+
+
 class Subject(NamedTuple):
     """What is checked."""
 
@@ -123,6 +133,8 @@ class Check:
         """Whether there was a first result; an instance that tells by itself is not waited for."""
         self.unable = ""
         """Why the instance cannot be asked now; empty: it can."""
+        self.last: Last | None = None
+        """None: there was none so far, or the instance could not be asked."""
         self._changed = trio.Event()
         self._word: Verdict = Verdict(False, "nothing heard from it yet")
         self._began = self._word_at = time.monotonic()
@@ -153,6 +165,7 @@ class Check:
         """The instance's own word (checks of the kind `ttl`)."""
         self._word = Verdict(ok, reason)
         self._word_at = time.monotonic()
+        self.last = Last(time.time(), ok, reason, 0.0)
         self._observe(self._word)
 
     async def run(self) -> None:
@@ -166,7 +179,11 @@ class Check:
                 if age_s > seconds(policy.ttl):
                     self._observe(Verdict(False, f"nothing heard from it for {age_s:.1f} s"))
             else:
-                self._take(await check(self.subject, policy, self._means))
+                began = time.monotonic()
+                found = await check(self.subject, policy, self._means)
+                if isinstance(found, Verdict):
+                    self.last = Last(time.time(), found.ok, found.reason, time.monotonic() - began)
+                self._take(found)
             wait_s = pause_s(policy, rng)
             if not self._tracker.known and time.monotonic() - self._began < STARTING_FOR_S:
                 wait_s = min(wait_s, STARTING_S)

@@ -61,6 +61,7 @@ from registry.store import Put
 log = structlog.get_logger()
 DEFAULT_CHECK: Final = HealthPolicy(tcp=TcpCheck())
 """What is asked of an instance that nobody said anything about: that its port accepts connections."""
+DEREGISTERED: Final = "it was deregistered"
 EXPIRE_EVERY_S: Final = 30.0
 ADMIT_S: Final = 2.0
 """How long etcd may take to say whose an id is, before a registration counts without."""
@@ -294,6 +295,10 @@ class Registrar:
             for identity, check in self._checks.items()
         )
 
+    def checks(self) -> dict[Identity, Check]:
+        """Of the instances of this host."""
+        return dict(self._checks)
+
     def unable(self) -> dict[Identity, str]:
         """Instances that this host cannot check now, and why: they are as they were."""
         return {identity: check.unable for identity, check in self._checks.items() if check.unable}
@@ -326,13 +331,9 @@ class Registrar:
             nursery.start_soon(self.renewals.run, self._on_not_renewed)
             while True:
                 await trio.sleep(EXPIRE_EVERY_S)
-                self._expire()
-
-    def _expire(self) -> None:
-        """Tokens of instances that have left end."""
-        if self.tokens.expire(time.time()):
-            self._on_tokens()
-            self._save()
+                if self.tokens.expire(time.time()):  # those of instances that have left
+                    self._on_tokens()
+                    self._save()
 
     async def _run(self, identity: Identity, check: Check) -> None:
         with trio.CancelScope() as scope:
@@ -395,7 +396,7 @@ class Registrar:
         if identity in self._leaving:  # not registered again meanwhile
             self.forget(identity, reason, orderly=False)
 
-    def forget(self, identity: Identity, reason: str = "it was deregistered", *, orderly: bool = True) -> None:
+    def forget(self, identity: Identity, reason: str = DEREGISTERED, *, orderly: bool = True) -> None:
         """Take an instance out altogether."""
         self._leaving.discard(identity)
         self.renewals.forget(identity)
@@ -410,28 +411,38 @@ class Registrar:
         self.tokens.retire(*identity, time.time())
         self._save()
 
-    async def deregister(self, identity: Identity, spread: Callable[[int], Any], spread_s: float) -> int | None:
-        """Drain an instance; it is deleted once the word has spread. Returns the revision of the word.
+    async def deregister(
+        self, identity: Identity, spread: Callable[[int], Any], spread_s: float, died: str = ""
+    ) -> int | None:
+        """Drain an instance; it is deleted once the word has spread. Returns the revision of the word. `died`: how its
+        program has ended by itself, which is no leave in order, and is said of its health at once.
 
         None when etcd does not take the word in time: the instance is forgotten at once then.
         """
         self._leaving.add(identity)
+        if died:
+            self._running.pop(identity, trio.CancelScope()).cancel()
+            known = self.published.verdicts.get(identity, (True, ""))
+            if known[0] or known[1] == UNCHECKED:
+                self._on_transition(identity, Transition(healthy=False, reason=died))
+            else:
+                self.published.put_health(identity, False, died)
         self.renewals.forget(identity)
         self.tokens.retire(*identity, time.time())  # whoever takes its name meanwhile gets one of its own
         self.drain([identity])
         with trio.move_on_after(spread_s):
             revision = await self.published.settled()
             if self._nursery is not None:
-                self._nursery.start_soon(self._finish_leaving, identity, revision, spread, spread_s)
+                self._nursery.start_soon(self._finish_leaving, identity, revision, spread, spread_s, died)
             return revision
-        self.forget(identity)
+        self.forget(identity, died or DEREGISTERED, orderly=not died)
         return None
 
-    async def _finish_leaving(self, identity: Identity, revision: int, spread: Any, spread_s: float) -> None:
+    async def _finish_leaving(self, identity: Identity, revision: int, spread: Any, spread_s: float, died: str) -> None:
         with trio.move_on_after(spread_s):
             await spread(revision)
         if identity in self._leaving:  # not registered again meanwhile
-            self.forget(identity)
+            self.forget(identity, died or DEREGISTERED, orderly=not died)
 
     def _save(self) -> None:
         self._disk.write(self.local, self.tokens, self.renewals)

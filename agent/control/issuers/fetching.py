@@ -68,6 +68,14 @@ async def fetch(client: Client, source: Source, known: tuple[str, str] = ("", ""
         return str(failed)
 
 
+async def describe(client: Client, source: Source) -> dict[str, Any] | str:
+    """What an issuer says of itself; or, in words, why nobody knows."""
+    try:
+        return _of_itself(await _get(client, source.url, {}), source)
+    except _Failed as failed:
+        return str(failed)
+
+
 def lifetime_s(headers: dict[str, str]) -> float:
     """For how long an answer is fresh (RFC 9111), within bounds of ours."""
     said = headers.get("cache-control", "")
@@ -99,11 +107,7 @@ async def _get(client: Client, url: str, more: dict[str, str]) -> Answer:
 
 def _described(answer: Answer, source: Source) -> str:
     """Where its keys are. Raises _Failed."""
-    said = _object(answer, source.url)
-    if said.get("issuer") != source.issuer:
-        named = str(said.get("issuer"))[:200]
-        raise _Failed(f"{source.url}: it describes the issuer {named!r}, and not {source.issuer!r}")
-    url = said.get("jwks_uri")
+    url = _of_itself(answer, source).get("jwks_uri")
     if not isinstance(url, str):
         raise _Failed(f"{source.url}: without jwks_uri")
     try:
@@ -113,6 +117,15 @@ def _described(answer: Answer, source: Source) -> str:
     if source.url.startswith("https:") and not url.startswith("https:"):
         raise _Failed(f"{source.url}: jwks_uri: {url[:200]} is not https, and the description is")
     return url
+
+
+def _of_itself(answer: Answer, source: Source) -> dict[str, Any]:
+    """Raises _Failed."""
+    said = _object(answer, source.url)
+    if said.get("issuer") != source.issuer:
+        named = str(said.get("issuer"))[:200]
+        raise _Failed(f"{source.url}: it describes the issuer {named!r}, and not {source.issuer!r}")
+    return said
 
 
 def _keys(answer: Answer, url: str) -> tuple[tuple[dict[str, str], ...], int]:

@@ -95,7 +95,8 @@ class Issuers:
         """`sources`: those that documents name now, and for how long each believes keys that cannot be fetched anew
         (s). `publish`: to all workers. `agents`: how many live.
         `in_thread`: where what waits for the disk is done. `tell`: an event, and why."""
-        self._client = client
+        self.client = client
+        """What issuers are asked by."""
         self._shelf = Shelf(folder)
         self._sources = sources
         self._publish = publish
@@ -263,7 +264,7 @@ class Issuers:
         """For how long what was found is fresh; 0: nothing was."""
         name = held.source.name
         try:
-            found = await fetch(self._client, held.source, held.known)
+            found = await fetch(self.client, held.source, held.known)
         except Exception as error:  # a mistake of ours costs a fetch, and not the agent
             log.exception("fetching keys failed by an internal error", source=name)
             found = f"an internal error, see the agent's log: {type(error).__name__}"

@@ -51,10 +51,11 @@ MAX_PLAIN: Final = 200
 log = structlog.get_logger()
 
 
-async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> None:
+async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str, newest_change: Callable[[int], int]) -> None:
     """Keep acks/<host> at what every worker runs; at most five times a second.
 
     A moment late, for while some still converge the word of others that have would only be in their way.
+    `newest_change`: up to a revision, of what agents watch.
     """
     said = -1
     while True:
@@ -62,7 +63,9 @@ async def acknowledge(fleet: Fleet, holder: Holder, keys: Keys, host: str) -> No
             await trio.sleep(ACK_AFTER_S)
             said = fleet.revision
             workers = {str(worker.index): worker.revision for worker in fleet.workers.values()}
-            holder.put(keys.ack(host), encode(Ack(revision=said, workers=workers, at=now_text())))
+            newest = newest_change(said)
+            ack = Ack(revision=said, newest=newest if newest < said else 0, workers=workers, at=now_text())
+            holder.put(keys.ack(host), encode(ack))
             await trio.sleep(ACK_EVERY_S)
         else:
             await fleet.changed()

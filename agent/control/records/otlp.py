@@ -31,8 +31,7 @@ _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _TIME = struct.Struct("<Q").pack
 
 
-def varint(number: int) -> bytes:
-    """Base 128, the lowest bits first."""
+def _written(number: int) -> bytes:
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
@@ -41,9 +40,18 @@ def varint(number: int) -> bytes:
     return bytes(written)
 
 
+_SMALL: Final = [_written(number) for number in range(2048)]
+"""Nearly all there are: numbers of fields, and lengths of texts."""
+
+
+def varint(number: int) -> bytes:
+    """Base 128, the lowest bits first."""
+    return _SMALL[number] if number < len(_SMALL) else _written(number)
+
+
 def field(number: int, content: bytes) -> bytes:
     """A message, or text, in another one."""
-    return b"%b%b%b" % (varint(number << 3 | _LEN), varint(len(content)), content)
+    return varint(number << 3 | _LEN) + varint(len(content)) + content
 
 
 def text_attribute(key: str, value: str) -> bytes:

@@ -72,18 +72,27 @@ def _attribute(key: str, value: str | int | bool | list[str]) -> bytes:
     if isinstance(value, str):
         return _text(key, value)
     if isinstance(value, bool):
-        said = b"\x10" + (b"\x01" if value else b"\x00")
-    elif isinstance(value, int):
-        said = b"\x18" + varint(value & (1 << 64) - 1)
-    else:
-        said = field(5, b"".join(field(1, field(1, each.encode())) for each in value))
+        return _of(key, b"\x10" + (b"\x01" if value else b"\x00"))
+    if isinstance(value, int):
+        return _number(key, value)
+    return _of(key, field(5, b"".join(field(1, field(1, each.encode())) for each in value)))
+
+
+def _of(key: str, said: bytes) -> bytes:
     return field(9, field(1, key.encode()) + field(2, said))
+
+
+# Most of what is said is said of many spans.
 
 
 @lru_cache(maxsize=4096)
 def _text(key: str, value: str) -> bytes:
-    """Most of them are said of many spans."""
     return field(9, text_attribute(key, value))
+
+
+@lru_cache(maxsize=1024)
+def _number(key: str, value: int) -> bytes:
+    return _of(key, b"\x18" + varint(value & (1 << 64) - 1))
 
 
 class SpanEnvelope:

@@ -36,7 +36,9 @@ async def explain(fleet: Fleet, peers: Peers, asked: Explain) -> dict[str, Any] 
             decisions += [msgspec.to_builtins(here.record)] if here.record is not None else []
             return told
         host = str(here.endpoint["via"])
-        there = await _ask(peers, host, here.hop)
+        inbound = str(here.hop.inbound).rpartition("/")[0]
+        hop = msgspec.structs.replace(here.hop, supposed=[e for e in asked.supposed if e.service == inbound])
+        there = await _ask(peers, host, hop)
         decisions += [{**msgspec.to_builtins(decision), "host": host} for decision in there.decisions]
         record = [{**msgspec.to_builtins(there.record), "host": host}] if there.record is not None else []
         if there.status is None:
@@ -59,5 +61,8 @@ async def _ask(peers: Peers, host: str, hop: Explain) -> Explained:
     except NoAnswer as error:
         found = str(error)
     if isinstance(found, Explained):
+        if hop.supposed and not found.supposed:
+            old = Decision("deliver", "not known", f"the agent on {host} is of a version that supposes nothing")
+            return msgspec.structs.replace(found, decisions=[old, *found.decisions])
         return found
     return Explained([Decision("deliver", "not known", f"the agent on {host} was not heard: {found}")])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from operator import add
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +23,8 @@ KEY: Final = 5
 REQUESTS, DURATION_S, BUCKETS = 5, 6, 7
 OTHERS: Final = "others"
 _UNKNOWN: Final = [True, "", "", "", ""]
-_CLASSES: Final = ("gone", "1xx", "2xx", "3xx", "4xx", "5xx")
+CLASSES: Final = ("gone", "1xx", "2xx", "3xx", "4xx", "5xx", "cancelled")
+"""Of requests; a worker of before tells fewer."""
 
 
 def plus(one: Sequence[Edge], other: Sequence[Edge]) -> list[Edge]:
@@ -48,7 +50,7 @@ def folded(edges: list[Edge], most: int) -> list[Edge]:
 def _sum(key: tuple[Any, ...], one: Edge, other: Edge) -> Edge:
     return [
         *key,
-        list(map(add, one[REQUESTS], other[REQUESTS])),
+        [a + b for a, b in zip_longest(one[REQUESTS], other[REQUESTS], fillvalue=0)],
         one[DURATION_S] + other[DURATION_S],
         list(map(add, one[BUCKETS], other[BUCKETS])),
     ]
@@ -83,6 +85,6 @@ def _brought(places: list[int], size: int, service: Figures) -> Figures:
 
     buckets = spread(service.get("duration_buckets", []))
     requests = service.get("requests", {})
-    whole = [*_UNKNOWN, [requests.get(each, 0) for each in _CLASSES], service.get("duration_sum_s", 0.0), buckets]
+    whole = [*_UNKNOWN, [requests.get(each, 0) for each in CLASSES], service.get("duration_sum_s", 0.0), buckets]
     edges = [[*edge[:BUCKETS], spread(edge[BUCKETS])] for edge in service["edges"]] if "edges" in service else [whole]
     return {**service, "duration_buckets": buckets, "edges": edges}

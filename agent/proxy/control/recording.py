@@ -16,6 +16,7 @@ from agent.audit.draft import Said
 from agent.frames import Audited
 from agent.proxy.control.waiting import Waiting
 from agent.proxy.engine.reactor import Reactor, Timed
+from policies.claim import as_text
 
 MAX_WAITING: Final = 4096
 WORD_S: Final = 2.0
@@ -49,7 +50,7 @@ class Recordings:
         self._reactor = reactor
         self._waiting: Waiting[Word] = Waiting(MAX_WAITING)
         self._send: Callable[[Audited], bool] | None = None
-        self._encode: Any = msgspec.json.Encoder().encode
+        self._encode: Any = msgspec.json.Encoder(enc_hook=as_text).encode
         self._word_s = WORD_S
 
     def connect(self, send: Callable[[Audited], bool] | None) -> None:

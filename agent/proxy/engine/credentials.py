@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent.proxy.engine.handshake import GREETING
+from agent.tls.greeting import GREETING
 
 if TYPE_CHECKING:
     from agent.proxy.engine.handshake import Judge

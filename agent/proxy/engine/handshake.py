@@ -27,6 +27,7 @@ from agent.identity.verdict import Identity, Refused
 from agent.proxy.engine.half_open import HalfOpen, Waiting
 from agent.proxy.engine.reactor import BROKEN, READ, WRITE, Reactor
 from agent.proxy.engine.tls import TlsSocket
+from agent.tls.greeting import ACCEPTED, GREETING, MAX_LINE, REFUSED
 from agent.tls.words import words
 
 if TYPE_CHECKING:
@@ -36,13 +37,7 @@ if TYPE_CHECKING:
 HANDSHAKE_S: Final = 5.0
 MAX_BYTES: Final = 64 * 1024
 """Of one handshake: a ClientHello, and a chain."""
-GREETING: Final = "shoal/1"
-"""What ALPN calls a connection whose server says first whether it accepts."""
 TLS_BYTE: Final = 0x16
-
-_ACCEPTED: Final = b"accepted\r\n"
-_REFUSED: Final = b"refused "
-_MAX_LINE: Final = 512
 
 FIRST_BYTE: Final = 0
 CONNECTING: Final = 1
@@ -259,7 +254,7 @@ class Handshake(Waiting):
         if isinstance(found, Refused):
             self._refusal = found.reason
             if self._server and greets:
-                self._object.write(_REFUSED + found.reason[:_MAX_LINE].encode(errors="replace") + b"\r\n")
+                self._object.write(REFUSED + found.reason[:MAX_LINE].encode(errors="replace") + b"\r\n")
                 self._end_telling()
             else:
                 self.fail(f"{found.reason}{self._unsent()}")
@@ -267,7 +262,7 @@ class Handshake(Waiting):
         self._identity = found
         if self._server:
             if greets:
-                self._object.write(_ACCEPTED)
+                self._object.write(ACCEPTED)
             self._end_telling()
         elif greets:
             self.state = WAITING
@@ -286,19 +281,19 @@ class Handshake(Waiting):
     def _read_line(self) -> None:
         try:
             while b"\n" not in self._line:
-                data = self._object.read(_MAX_LINE)
+                data = self._object.read(MAX_LINE)
                 self._line += data
-                if not data or len(self._line) > 2 * _MAX_LINE:
+                if not data or len(self._line) > 2 * MAX_LINE:
                     break
         except ssl.SSLWantReadError:
             return
         except OSError as error:
             self._fail_of_peer(words(error))
             return
-        if self._line == _ACCEPTED:
+        if self._line == ACCEPTED:
             self._finish()
-        elif self._line.startswith(_REFUSED):
-            reason = self._line[len(_REFUSED) : _MAX_LINE].decode(errors="replace").strip()
+        elif self._line.startswith(REFUSED):
+            reason = self._line[len(REFUSED) : MAX_LINE].decode(errors="replace").strip()
             self.fail(f"identity refused, nothing was sent: {reason}")
         else:
             self.fail("it said something else than whether it accepts us; nothing was sent")

@@ -91,6 +91,14 @@ class Opas:
             return f"[opa] allow in this agent's settings does not name http://{judge.dial[0]}:{judge.dial[1]}"
         return self._place(judge).hindrance(now)
 
+    def silent(self) -> list[dict[str, Any]]:
+        """Those that did not answer when they were asked last, why, and how often in a row."""
+        return [
+            {"host": place.dial[0], "port": place.dial[1], "reason": place.why, "failures": place.failures}
+            for place in self._places.values()
+            if place.failures
+        ]
+
     def prepare(self, judge: Judge) -> None:
         """There is nothing to be done."""
 

@@ -69,6 +69,8 @@ SHOAL_NO_FAULT: Final = 48
 SHOAL_POLICY: Final = 49
 SHOAL_REASON: Final = 50
 SHOAL_CLIENT: Final = 51
+SHOAL_FLAG: Final = 52
+SHOAL_DEADLINE_BY: Final = 53
 
 
 def is_word(code: int) -> bool:
@@ -97,6 +99,7 @@ CODES: Final = {
     b"proxy-authenticate": HOP_BY_HOP,
     b"te": HOP_BY_HOP,
     b"x-shoal-deadline": SHOAL_DEADLINE,
+    b"x-shoal-deadline-by": SHOAL_DEADLINE_BY,
     b"x-shoal-explain": SHOAL_EXPLAIN,
     b"x-shoal-caller": SHOAL_CALLER,
     b"x-shoal-client": SHOAL_CLIENT,
@@ -107,6 +110,7 @@ CODES: Final = {
     b"x-shoal-no-fault": SHOAL_NO_FAULT,
     b"x-shoal-policy": SHOAL_POLICY,
     b"x-shoal-reason": SHOAL_REASON,
+    b"x-shoal-flag": SHOAL_FLAG,
     b"x-shoal-shadow": SHOAL_SHADOW,
     b"x-shoal-priority": SHOAL_PRIORITY,
     b"x-shoal-replay": SHOAL_REPLAY,

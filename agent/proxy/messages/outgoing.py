@@ -43,10 +43,11 @@ def own_lines(
     client: str,
     attempt: int,
     left_s: float,
+    by_policy: bool = False,
 ) -> list[bytes]:
     """What the mesh says of a request, for one attempt; `attempt` counts from 1. `trail` is what `trail` makes,
     `client` the address that is vouched for (empty: none), which only an agent is told, `left_s` how long the answer is
-    waited for (INFINITY: for ever)."""
+    waited for (INFINITY: for ever); `by_policy`: not by the client's wish, which only an agent is told."""
     lines = [trail]
     if request.special_value(REQUEST_ID) is None:
         lines.append(b"x-request-id: " + request_id + b"\r\n")
@@ -56,6 +57,8 @@ def own_lines(
         pass  # another mesh is told of this one what was proven to it, and no more
     elif endpoint.via:
         lines.append(_addressed_to(endpoint, caller))
+        if by_policy and left_s != INFINITY:
+            lines.append(b"x-shoal-deadline-by: policy\r\n")
         if client:
             lines.append(b"x-shoal-client: %b\r\n" % client.encode("ascii", "replace"))
     elif caller:

@@ -8,7 +8,8 @@ Laws
 - A claim ends no line (`policies.kinds.authn.values`).
 - Of several documents each takes its token or API key out that says so; of two that say the same header the more
   specific does.
-- A token in a query is in no record of a request.
+- A token in a query is in no record of a request, nor is what is one to services that part parameters by `;`.
+- What services take for the header of a token (`X_JWT`), and nobody verifies, is taken out too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,19 @@ _PAIRS: Final = re.compile(r"(;|, )")
 class Presented:
     """Of one service; never changes."""
 
-    __slots__ = ("_cookies", "_headers", "_payload", "_queries", "_secret", "_tokens", "names", "removes", "secrets")
+    __slots__ = (
+        "_cookies",
+        "_headers",
+        "_payload",
+        "_queries",
+        "_read",
+        "_secret",
+        "_strips",
+        "_tokens",
+        "names",
+        "removes",
+        "secrets",
+    )
 
     def __init__(self, documents: Sequence[Authn], watched: Sequence[Authn] = ()) -> None:
         """`documents`: those that are in force, the most specific first; `watched`: those that only watch."""
@@ -44,6 +57,10 @@ class Presented:
         said = [name for name, _ in self._headers]
         self.names = frozenset([*said, self._payload] if self._payload else said)
         """Of headers that say claims; lower case, with hyphens."""
+        read = [place.header.lower().encode() for document in documents for place in document.places if place.header]
+        self._read = frozenset([name for name in read if b"-" in name])
+        """Headers that tokens and keys are read from, which have another name to some services."""
+        self._strips = bool(self.names or self._read)
         gone = [place for document in documents if not document.forward for place in document.places]
         self._tokens = frozenset([place.header.lower().encode() for place in gone if place.header])
         self._cookies = frozenset([place.cookie for place in gone if place.cookie])
@@ -59,10 +76,9 @@ class Presented:
 
     def strip(self, request: RequestHead) -> None:
         """Take out of a head what only the mesh says."""
-        names = self.names
-        if not names:
+        if not self._strips:
             return
-        fields = [field for field in request.fields if not _is_said(field.name, names)]
+        fields = [field for field in request.fields if not self._is_ours(field.name)]
         if len(fields) == len(request.fields):
             return
         request.fields = fields
@@ -71,7 +87,15 @@ class Presented:
 
     def without(self, lines: list[bytes]) -> list[bytes]:
         """The same of trailers, in wire form."""
-        return [line for line in lines if not _is_said(_name(line), self.names)]
+        return [line for line in lines if not self._is_ours(_name(line))]
+
+    def _is_ours(self, name: bytes) -> bool:
+        if name in self.names:
+            return True
+        if b"_" not in name:
+            return False
+        plain = name.replace(b"_", b"-")
+        return plain in self.names or plain in self._read
 
     # What an instance is told.
 
@@ -105,6 +129,8 @@ class Presented:
             return target
         path, mark, query = target.partition(b"?")
         kept = [pair for pair in query.split(b"&") if _parameter(pair) not in self._queries]
+        if b";" in query:
+            kept = [left for pair in kept if (left := self._parted(pair, self._queries, b""))]
         return path + mark + b"&".join(kept) if kept else path
 
     def recorded(self, target: bytes) -> bytes:
@@ -116,7 +142,19 @@ class Presented:
             pair.partition(b"=")[0] + b"=hidden" if _parameter(pair) in self._secret else pair
             for pair in query.split(b"&")
         ]
+        if b";" in query:
+            pairs = [self._parted(pair, self._secret, b"=hidden") for pair in pairs]
         return path + mark + b"&".join(pairs)
+
+    def _parted(self, pair: bytes, names: frozenset[str], instead: bytes) -> bytes:
+        """A parameter as who parts them by `;` too reads it: without those of these names, or with that for a value."""
+        found = []
+        for part in pair.split(b";"):
+            if _parameter(part) not in names:
+                found.append(part)
+            elif instead:
+                found.append(part.partition(b"=")[0] + instead)
+        return b";".join(found)
 
 
 class Introduction:

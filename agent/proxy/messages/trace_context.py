@@ -12,6 +12,7 @@ Laws
 from __future__ import annotations
 
 import re
+from binascii import hexlify
 from typing import Final
 
 from agent.proxy.messages.head import CONTINUED, REBUILT, TRACEPARENT, TRACESTATE, Field, RequestHead
@@ -23,6 +24,10 @@ _LENGTH: Final = 55
 _HEX: Final = b"0123456789abcdef"
 _NO_TRACE: Final = b"0" * 32
 _NO_PARENT: Final = b"0" * 16
+_ODD: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
+"""Last digits of flags that have SAMPLED."""
+_ENDS: Final = (b"-00", b"-01", b"-02", b"-03")
+"""By flags."""
 _KEY: Final = rb"(?:[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}|[a-z0-9][a-z0-9_\-*/]{0,255})"
 _MEMBER: Final = re.compile(_KEY + rb"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 
@@ -121,23 +126,30 @@ def said_by(request: RequestHead) -> bytes:
     """The traceparent that a request has, or was given here; empty without a valid one. Most requests have none, and
     few have other fields that mean anything: nothing else is looked through."""
     for field in request.special:
-        if field.code == TRACEPARENT or field.code == CONTINUED:
+        if field.code == CONTINUED:
+            return field.value
+        if field.code == TRACEPARENT:
             return field.value if is_traceparent(field.value) else b""
     return b""
 
 
 def is_sampled(value: bytes) -> bool:
     """Whether a traceparent says that its trace is kept."""
-    return bool(int(value[53:55], 16) & SAMPLED)
+    return value[54:55] in _ODD
+
+
+def digits(number: int, size: int) -> bytes:
+    """An id as it is written: two digits a byte. Requests wait for it, and formatting takes four times as long."""
+    return hexlify(number.to_bytes(size, "big"))
 
 
 def traceparent(trace: bytes, span: bytes, flags: int) -> bytes:
-    """The value."""
-    return b"00-%b-%b-%02x" % (trace, span, flags)
+    """The value; of `flags` SAMPLED and RANDOM."""
+    return b"00-" + trace + b"-" + span + _ENDS[flags]
 
 
 def lines(value: bytes, state: bytes) -> bytes:
     """What the next hop is told."""
     if state:
-        return b"traceparent: %b\r\ntracestate: %b\r\n" % (value, state)
-    return b"traceparent: %b\r\n" % value
+        return b"traceparent: " + value + b"\r\ntracestate: " + state + b"\r\n"
+    return b"traceparent: " + value + b"\r\n"

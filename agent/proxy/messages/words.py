@@ -13,14 +13,16 @@ from __future__ import annotations
 from typing import Final
 
 from agent.proxy.messages.answers import header_text
-from agent.proxy.messages.flags import flag_of
+from agent.proxy.messages.flags import flag_of, is_flag
 from agent.proxy.messages.head import (
     REBUILT,
     SHOAL_CALLER,
     SHOAL_CLIENT,
     SHOAL_DEADLINE,
+    SHOAL_DEADLINE_BY,
     SHOAL_ENDPOINT,
     SHOAL_EXPLAIN,
+    SHOAL_FLAG,
     SHOAL_NO_FAULT,
     SHOAL_NO_RETRY,
     SHOAL_POLICY,
@@ -56,6 +58,7 @@ before a browser passes on whatever that says."""
 
 REQUESTS: Final = {
     SHOAL_DEADLINE: LOCAL | CLIENT | AGENT,
+    SHOAL_DEADLINE_BY: AGENT,
     SHOAL_SHADOW: NAMED | AGENT,
     SHOAL_PRIORITY: NAMED | AGENT,
     SHOAL_REPLAY: LOCAL | CLIENT | AGENT,
@@ -77,6 +80,7 @@ ANSWERS: Final = {
     SHOAL_SHED: CALLEE,
     SHOAL_POLICY: CALLEE,
     SHOAL_REASON: CALLEE,
+    SHOAL_FLAG: CALLEE,
     SHOAL_NO_RETRY: SERVICE | CALLEE,  # of a service: see `says_tried`
 }
 
@@ -117,13 +121,24 @@ def says(response: ResponseHead, code: int, *, agent: bool) -> bool:
     return bool(ANSWERS.get(code, 0) & sender) and any(field.code == code for field in response.special)
 
 
+def says_unsent(response: ResponseHead, *, agent: bool) -> bool:
+    """Whether an agent, and nobody else, says that no instance saw the request: it got no connection (503), or none in
+    time (504)."""
+    return 503 <= response.status <= 504 and says(response, SHOAL_UNSENT, agent=agent)
+
+
 DECIDES: Final = "; the calling agent decides about another try"
 """Behind the reason of a failure that the agent beside an instance tells."""
 
 
-def passed_on(response: ResponseHead, attempts: int, enough: str) -> list[bytes]:
-    """What another agent says of its refusal, for whoever called: policy, reason, after how many `attempts`, and why
-    there was no other (`enough`, if there is anything to say). Empty where the answer is the service's own."""
+def flagged(flag: str) -> bytes:
+    """The field that tells the calling agent whose fault a refusal is: it has the same to say of it as this one."""
+    return b"x-shoal-flag: %b\r\n" % header_text(flag)
+
+
+def far_reason(response: ResponseHead, enough: str) -> str:
+    """Why another agent refuses, in its words, and why there was no other try (`enough`, if there is anything to say);
+    empty where the answer is the service's own."""
     policy, reason = b"", b""
     for field in response.special:
         if field.code == SHOAL_POLICY:
@@ -131,18 +146,34 @@ def passed_on(response: ResponseHead, attempts: int, enough: str) -> list[bytes]
         elif field.code == SHOAL_REASON:
             reason = field.value
     if not policy:
-        return []
-    told = reason.decode("latin-1").removesuffix(DECIDES)
+        return ""
+    told = (reason or b"refused by the agent beside it: " + policy).decode("latin-1").removesuffix(DECIDES)
+    return f"{told}; {enough}" if enough else told
+
+
+def far_policy(response: ResponseHead) -> str:
+    """Whose refusal another agent's answer is; empty where the answer is the service's own."""
+    for field in response.special:
+        if field.code == SHOAL_POLICY:
+            return field.value.decode("latin-1")[:_POLICY_CHARS]
+    return ""
+
+
+def passed_on(response: ResponseHead, policy: str, attempts: int, enough: str) -> list[bytes]:
+    """What another agent says of its refusal (`far_policy`), for whoever called: policy, reason, after how many
+    `attempts`, and why there was no other (`enough`)."""
     return [
-        b"x-shoal-policy: %b\r\n" % policy,
-        b"x-shoal-reason: %b\r\n" % header_text(f"{told}; {enough}" if enough else told),
+        b"x-shoal-policy: %b\r\n" % policy.encode("latin-1"),
+        b"x-shoal-reason: %b\r\n" % header_text(far_reason(response, enough)),
         b"x-shoal-attempts: %d\r\n" % attempts,
     ]
 
 
-def far_flag(response: ResponseHead) -> str:
-    """Whose fault another agent's refusal was, by its policy; empty where the answer is the service's own."""
-    for field in response.special:
-        if field.code == SHOAL_POLICY:
-            return flag_of(field.value.decode("latin-1")[:_POLICY_CHARS], response.status)
-    return ""
+def far_flag(response: ResponseHead, *, ours: bool) -> str:
+    """Whose fault another agent's refusal was: as it says itself, if it is one of this mesh (`ours`); else, and of one
+    that knows no such word, by its policy. Empty where the answer is the service's own."""
+    policy = far_policy(response)
+    if not policy:
+        return ""
+    said = next((field.value.decode("latin-1") for field in response.special if field.code == SHOAL_FLAG), "")
+    return said if ours and is_flag(said) else flag_of(policy, response.status)

@@ -56,9 +56,15 @@ class Authorization(Phase):
             ruling = level.compiled.judge(view)
             if not self.audit and not (self._early and ruling.allows):
                 stats.note_authorized(ruling.counted)
+                if level.compiled.errors:
+                    self._count_errors(level.compiled)
             if not ruling.allows:
                 return _refuse(level, ruling, view)
         return None
+
+    def _count_errors(self, compiled: Compiled) -> None:
+        for rule in compiled.errors:
+            self.state.stats.note_authorized(f"{compiled.key}\t{rule}\tfailed")
 
     def peek(self, subject: Subject) -> Verdict | None:
         """Counts nothing."""
@@ -78,6 +84,8 @@ class Authorization(Phase):
             ruling = level.compiled.judge(view)
             rulings.append(ruling)
             if not ruling.allows:
+                if counts:
+                    self._count_errors(level.compiled)
                 return self._decided(rulings, _refuse(level, ruling, view), counts)
         for level in self.levels:
             for judge in level.compiled.judges:
@@ -91,6 +99,9 @@ class Authorization(Phase):
 
     def _decided(self, rulings: list[Ruling], verdict: Refuse | None, counts: bool) -> Refuse | None:
         if counts:
+            if verdict is None:
+                for level in self.levels:
+                    self._count_errors(level.compiled)
             for ruling in rulings:
                 self.state.stats.note_authorized(ruling.counted)
         return verdict
@@ -132,6 +143,7 @@ class Authorization(Phase):
         view = subject.view
         rules = [(level.in_force.key, level.compiled.judge(view).rule) for level in self.levels]
         said = [f"policies/authz/{key}: {rule}" for key, rule in rules]
+        said += [level.compiled.unjudged() for level in self.levels if level.compiled.errors]
         if self._asks:
             for level in self.levels:
                 for judge in level.compiled.judges:
@@ -145,5 +157,7 @@ def _refuse(level: Rules, ruling: Ruling, view: RequestView | None) -> Refuse:
     """`view`: what rules were held against; None: they let it pass."""
     taken = "" if view is None else level.compiled.taken(view)
     reason = f"{ruling.reason}: {taken}" if taken else ruling.reason
+    if view is not None and level.compiled.errors:
+        reason = f"{reason}; {level.compiled.unjudged()}"
     refusal = Refusal(403, "authz", reason, unsent=True)
     return Refuse(refusal, what=ruling.rule, by=level.in_force, said=Refusal(403, "authz", SAID, unsent=True))

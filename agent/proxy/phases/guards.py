@@ -129,7 +129,8 @@ class Authentication(Phase):
             return self.entry("goes on", "its token counts, or it needs none")
         if not subject.claims:
             return self.entry("goes on", "without a token")
-        what = "taken for one with a token" if subject.supposed is not None else "its token counts"
+        kept = " and ".join(dict.fromkeys([level.compiled.wanted for level in self.levels]))
+        what = "taken for one with a token" if subject.supposed is not None else f"its {kept} counts"
         if subject.shows_claims:
             what += f": {_shown(subject.claims)}"
         others = [level.in_force.key for level in self.levels if level.in_force is not self.in_force]

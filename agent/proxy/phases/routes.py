@@ -29,6 +29,10 @@ class Routes(Phase):
         return self.compiled.decide(subject.view, subject.rng)
 
     def tell(self, subject: Subject, verdict: Verdict | None) -> Entry:
-        """Which rule, and where to."""
+        """Which rule, and where to; of a split the whole, whatever was drawn."""
         assert isinstance(verdict, Decision)
-        return self.entry(action(self.state.name, verdict.action, self.presented), f"{verdict.rule}: {verdict.reason}")
+        reason = f"{verdict.rule}: {verdict.reason}"
+        told = self.entry(action(self.state.name, verdict.action, self.presented), reason)
+        if verdict.shares:
+            told["shares"] = [each._asdict() for each in verdict.shares]
+        return told

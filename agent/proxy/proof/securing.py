@@ -4,6 +4,9 @@ what the network answers. So who cuts or garbles a handshake gets a failed reque
 
 An instance that speaks TLS itself is dialled so by whoever hands the request to it: the agent beside it, and where none
 is, the caller's. `tell` says of a try what `lane_to` decides.
+
+Law: nobody who has a name calls as nobody. A caller whose certificate this host does not hold (it was never granted, or
+it was revoked) would be one whom no rule knows, and what is denied to it would be open.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ def lane_to(runtime: Runtime, endpoint: Endpoint, caller: str, tls: Tls) -> Lane
     """The connections by which a caller reaches an endpoint of a service; or why it may not."""
     if endpoint.expected:
         lane = runtime.pool.lane(caller, endpoint.expected, runtime.security)
-        return lane if lane is not None else runtime.security.lacks(endpoint.expected)
+        return lane if lane is not None else runtime.security.lacks(caller, endpoint.expected)
     origin = tls.origin
     if origin is not None and not endpoint.via:
         if origin.speaks == "tls":
@@ -74,7 +77,7 @@ def _secured(runtime: Runtime, endpoint: Endpoint, caller: str) -> Lane | str:
         ended = " any more: it has ended" if endpoint.secured_until else ""
         return f"the agent of {endpoint.agent} holds no certificate of {endpoint.service}{ended}"
     lane = runtime.pool.lane(caller, endpoint.service, runtime.security)
-    return "this agent holds no certificate" if lane is None else lane
+    return runtime.security.lacks(caller) if lane is None else lane
 
 
 def _beside(runtime: Runtime, endpoint: Endpoint, tls: Tls) -> Lane | str:

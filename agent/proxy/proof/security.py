@@ -141,25 +141,27 @@ class Security:
     # As a caller.
 
     def way(self, caller: str, callee: str) -> Way | None:
-        """How a caller (empty: one that is not known) reaches a service by TLS: it shows its own certificate, or else
-        the agent's; None: there is none. `callee`: a service of ours, or the SPIFFE id of another trust domain's."""
-        for name in (caller, "") if caller else ("",):
-            svid = self._shown.get(name)
-            context = self._context("client", name)
-            if svid is not None and context is not None and svid.ends_s > time.time():
-                foreign = callee.startswith(SCHEME)
-                expected = parse_id(callee) if foreign else service_id(self.trust_domain, callee)
-                if foreign and expected.trust_domain not in self._bundles:
-                    return None
-                return Way(context, expected.service, _Judge(self, expected), svid.ends_s, name)
-        return None
+        """How a caller (empty: one that is not known, for whom the agent shows its own) reaches a service by TLS, with
+        its own certificate; None: there is no way. `callee`: a service of ours, or the SPIFFE id of another trust
+        domain's."""
+        svid = self._shown.get(caller)
+        context = self._context("client", caller)
+        if svid is None or context is None or svid.ends_s <= time.time():
+            return None
+        foreign = callee.startswith(SCHEME)
+        expected = parse_id(callee) if foreign else service_id(self.trust_domain, callee)
+        if foreign and expected.trust_domain not in self._bundles:
+            return None
+        return Way(context, expected.service, _Judge(self, expected), svid.ends_s, caller)
 
-    def lacks(self, expected: str) -> str:
-        """Why there is no way to somebody of another trust domain."""
+    def lacks(self, caller: str, expected: str = "") -> str:
+        """Why there is no way for a caller to a service, or to somebody of another trust domain (`expected`)."""
+        if not expected:
+            return f"this agent holds no certificate of {caller}" if caller else "this agent holds no certificate"
         domain = parse_id(expected).trust_domain
         if self.trust_domain and domain not in self._bundles:
             return f"no bundle of {domain} is believed here (identity/trust/{domain}, `shoal trust add`)"
-        return "this agent holds no certificate"
+        return self.lacks(caller)
 
     def judge(self, chain: list[bytes], expected: SpiffeId | None = None) -> Identity | Refused:
         """Who shows a chain, by the trust of now."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections import deque
 from typing import Any, Final, cast
 
 import msgspec
@@ -19,7 +18,8 @@ import msgspec
 from agent.frames import Followed, Records
 from agent.proxy.report.following import Follow
 from agent.proxy.report.record import Record
-from agent.proxy.report.rows import Row, record_of
+from agent.proxy.report.ring import Ring
+from agent.proxy.report.rows import Row, record_of, size_of
 from agent.proxy.report.taps import Tapped, Taps
 from agent.requests.filter import Filter
 from agent.requests.taps import Wanted
@@ -49,7 +49,7 @@ class Recorder:
         self._follows: list[Follow] = []
         self.taps: Taps | None = None
         """Those who want to see live requests; None: nobody."""
-        self._rows: deque[Row] = deque()
+        self._rows = Ring(RING, size_of)
         self.epoch = time.time() - time.monotonic()
         """What makes Unix time of the monotonic clock's."""
         self._rules: dict[str, str] = {}
@@ -97,10 +97,8 @@ class Recorder:
             self.taps.offer(row, tapped, now)
         if not (taken and self._kept):
             return
-        if len(self._rows) >= RING:
+        if not self._rows.add(row):
             self.lost += 1
-        else:
-            self._rows.append(row)
 
     def record_refused(
         self, now: float, inbound: bool, client: str, said: bytes, status: int, why: str, flag: str
@@ -136,18 +134,23 @@ class Recorder:
 
     def take(self, most: int) -> Records | None:
         """The oldest records, as a frame for control; None when there is none."""
-        rows = self._rows
         self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
-        count = min(most, len(rows))
-        if not count:
+        rows = self._rows.take(most)
+        if not rows:
             return None
-        return Records(count, self._encode([_chosen(rows.popleft()) for _ in range(count)]))
+        return Records(len(rows), self._encode([_chosen(row) for row in rows]))
+
+    def measure(self) -> None:
+        """What waits, of all of them."""
+        self._rows.measure()
+        for follow in self._follows:
+            follow.rows.measure()
 
     def take_followed(self, most: int) -> list[Followed]:
         """The oldest of what somebody follows, up to `most` for each, and how many were lost behind them."""
         found: list[Followed] = []
         for follow in self._follows:
-            if follow.rows or follow.lost:
+            if len(follow.rows) or follow.lost:
                 rows, lost = follow.take(most)
                 found.append(Followed(follow.id, len(rows), self._encode([record_of(row) for row in rows]), lost))
         if self.taps is not None:

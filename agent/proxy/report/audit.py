@@ -10,13 +10,14 @@ Laws
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import Any, Final
 
 import msgspec
 
 from agent.audit.draft import Said
 from agent.frames import Audited
+from agent.proxy.report.ring import Ring
+from policies.claim import as_text
 
 RING: Final = 32768
 AUTOMATIC_PER_S: Final = 200
@@ -30,11 +31,11 @@ class AuditRing:
     __slots__ = ("_automatic", "_encode", "_lost", "_rows", "_second", "epoch")
 
     def __init__(self) -> None:
-        self._rows: deque[Said] = deque()
+        self._rows = Ring(RING, size_of)
         self._lost: dict[str, int] = {}
         self._second = 0
         self._automatic = 0
-        self._encode = msgspec.json.Encoder().encode_lines
+        self._encode = msgspec.json.Encoder(enc_hook=as_text).encode_lines
         self.epoch = time.time() - time.monotonic()
         """What makes Unix time of the monotonic clock's."""
 
@@ -43,10 +44,12 @@ class AuditRing:
 
     def add(self, said: Said) -> None:
         """Something that a document wants to have recorded."""
-        if len(self._rows) >= RING:
+        if not self._rows.add(said):
             self._lose(FULL)
-        else:
-            self._rows.append(said)
+
+    def measure(self) -> None:
+        """What waits."""
+        self._rows.measure()
 
     def add_automatic(self, said: Said, now: float) -> None:
         """Something that is recorded anyway; `now`: monotonic seconds."""
@@ -64,13 +67,23 @@ class AuditRing:
 
     def take(self, most: int) -> Audited | None:
         """The oldest records, as a frame for control; None when there is nothing to tell."""
-        rows = self._rows
         self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
-        count = min(most, len(rows))
+        rows = self._rows.take(most)
         lost, self._lost = self._lost, {}
-        if not count and not lost:
+        if not rows and not lost:
             return None
-        return Audited(count, encoded([rows.popleft() for _ in range(count)], self._encode), lost)
+        return Audited(len(rows), encoded(rows, self._encode), lost)
+
+
+def size_of(said: Said) -> int:
+    """What it holds that has no bound but that of a head (characters): its texts."""
+    size = 0
+    for value in said.data.values():
+        if isinstance(value, str):
+            size += len(value)
+    for text in said.personal.values():
+        size += len(text)
+    return size
 
 
 def encoded(rows: list[Said], encode: Any) -> bytes:

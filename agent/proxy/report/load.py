@@ -17,8 +17,8 @@ MOST: Final = 5000
 
 def load(runtime: Runtime, after: str = "") -> dict[str, Any]:
     """Of services that were called, behind the name `after`: `pending`, requests that wait for a connection; and by
-    instance: requests under way, those that it answered and those that failed so far, its latency (s, weighted
-    towards the latest), and its version. `next`: where to go on; None: that was all."""
+    instance: requests under way, those that it answered and those that failed so far, how long all of these took (s),
+    and its version. `next`: where to go on; None: that was all."""
     table = runtime.table
     names = sorted(n for n, s in table.services.items() if n > after and (s.stats.active or s.plan.endpoints))
     host, looked, last = table.host, 0, after
@@ -29,7 +29,7 @@ def load(runtime: Runtime, after: str = "") -> dict[str, Any]:
         service, last = table.services[name], name
         looked += len(service.plan.endpoints) + 1
         instances = {
-            e.id: [e.load.active, e.load.successes, e.load.failures, e.load.ewma_s, e.version]
+            e.id: [e.load.active, e.load.successes, e.load.failures, e.load.took_s, e.version]
             for e in service.plan.endpoints
             if e.agent in ("", host) and (e.load.requests or e.load.active)
         }

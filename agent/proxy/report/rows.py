@@ -20,6 +20,11 @@ each time that it is passed on."""
 _NOTHING: Final[list[str]] = []
 
 
+def size_of(row: Row) -> int:
+    """What it holds that has no bound but that of a head (bytes): host, target and request id."""
+    return len(row[6]) + len(row[7]) + len(row[13])
+
+
 def record_of(row: Row) -> Record:
     """As it is written, less what a document redacts."""
     (

@@ -34,6 +34,9 @@ EXEMPLAR_S: Final = 1.0
 MAX_WORD: Final = 256
 """Of what names an edge; no service's name is longer."""
 OTHERS: Final = "others"
+CANCELLED: Final = 600
+"""In place of a status: the calling agent has given it up before an answer."""
+_CLASSES: Final = 7
 _FOLDED: Final[tuple[Key, Key]] = (
     (False, OTHERS, OTHERS, OTHERS, OTHERS),
     (True, OTHERS, OTHERS, OTHERS, OTHERS),
@@ -56,8 +59,8 @@ class Edge:
     __slots__ = ("buckets", "duration_s", "requests", "seen", "since")
 
     def __init__(self) -> None:
-        self.requests = [0, 0, 0, 0, 0, 0]
-        """By class of status: index 2 is 2xx. Index 0: the client went away before an answer."""
+        self.requests = [0] * _CLASSES
+        """By class of status: index 2 is 2xx. Index 0: the client went away before an answer; 6: CANCELLED."""
         self.buckets = [0] * (len(BOUNDS_S) + 1)
         self.duration_s = 0.0
         self.seen = 0
@@ -81,8 +84,8 @@ class Signals:
         self._room = room if room is not None else Room()
 
     def observe(self, key: Key, status: int, duration_s: float, now: float) -> bool:
-        """A request that ended with a status (0: none), after so long. `now`: seconds, of a clock that only goes
-        forward. Returns whether there is no exemplar yet of its bucket and of this second."""
+        """A request that ended with a status (0: none; or CANCELLED), after so long. `now`: seconds, of a clock that
+        only goes forward. Returns whether there is no exemplar yet of its bucket and of this second."""
         edge = self.edges.get(key)
         if edge is None:
             edge = self._edge(key)
@@ -135,7 +138,7 @@ class Signals:
     @property
     def requests(self) -> list[int]:
         """Of all edges, by class of status."""
-        found = [0, 0, 0, 0, 0, 0]
+        found = [0] * _CLASSES
         for edge in self.edges.values():
             add(found, edge.requests)
         return found

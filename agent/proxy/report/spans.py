@@ -8,7 +8,6 @@ knows them; what no convention has begins with `shoal.`.
 from __future__ import annotations
 
 import time
-from collections import deque
 from random import Random
 from typing import Any, Final
 
@@ -16,8 +15,11 @@ import msgspec
 
 from agent.carried import Span
 from agent.frames import Spans
+from agent.proxy.messages.trace_context import digits
+from agent.proxy.report.ring import Ring
 
 RING: Final = 16384
+SPAN_BYTES: Final = 8
 
 
 class SpanRing:
@@ -32,7 +34,7 @@ class SpanRing:
         """Whether control sends them somewhere; else none is made."""
         self.made = 0
         self.lost = 0
-        self._rows: deque[Span] = deque()
+        self._rows = Ring(RING, size_of)
         self._encode: Any = msgspec.json.Encoder().encode_lines
         self.epoch = time.time() - time.monotonic()
         """What makes Unix time of the monotonic clock's."""
@@ -42,21 +44,29 @@ class SpanRing:
 
     def new_span(self) -> bytes:
         """An id: 16 digits, which are not all 0."""
-        return b"%016x" % (self.random.getrandbits(64) or 1)
+        return digits(self.random.getrandbits(64) or 1, SPAN_BYTES)
 
     def add(self, span: Span) -> None:
         """One that is over."""
         self.made += 1
-        if len(self._rows) >= RING:
+        if not self._rows.add(span):
             self.lost += 1
-        else:
-            self._rows.append(span)
+
+    def measure(self) -> None:
+        """What waits."""
+        self._rows.measure()
 
     def take(self, most: int) -> Spans | None:
         """The oldest, as a frame for control; None when there is none."""
-        rows = self._rows
         self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
-        count = min(most, len(rows))
-        if not count:
-            return None
-        return Spans(count, self._encode([rows.popleft() for _ in range(count)]))
+        spans = self._rows.take(most)
+        return Spans(len(spans), self._encode(spans)) if spans else None
+
+
+def size_of(span: Span) -> int:
+    """What it holds that has no bound but that of a head (characters): texts of its attributes, and its state."""
+    size = len(span.state)
+    for value in span.attributes.values():
+        if isinstance(value, str):
+            size += len(value)
+    return size

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from agent.proxy.report.signals import OTHERS, Room, Signals
 
+CLASSES: Final = ("gone", "1xx", "2xx", "3xx", "4xx", "5xx", "cancelled")
+"""Of requests, by status."""
 MOST_NAMES: Final = 1_000
 """Of one counter."""
 MOST_PEERS: Final = 100
@@ -33,12 +35,14 @@ class ServiceStats:
         "ejections",
         "failures",
         "faults",
+        "flagged",
         "judged",
         "limited",
         "met",
         "outside",
         "plain",
         "refused",
+        "refused_second",
         "shed",
         "signals",
         "transitions",
@@ -52,7 +56,10 @@ class ServiceStats:
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused: dict[str, int] = {}
-        """By policy: answers that Shoal made itself."""
+        """By policy: answers of the mesh's own to requests that this agent met first, those of other agents that it
+        passed on with them: all agents together have each once."""
+        self.refused_second: dict[str, int] = {}
+        """The same of what another agent has handed over, and counts itself."""
         self.failures: dict[str, int] = {}
         """Attempts that failed, by kind of failure, and `retries` for those that were tried again."""
         self.audit: dict[str, int] = {}
@@ -73,6 +80,8 @@ class ServiceStats:
         """By limit: requests that were one too many."""
         self.faults: dict[str, int] = {}
         """By rule: requests that a fault was injected into."""
+        self.flagged: dict[str, int] = {}
+        """By flag and hop, with a tab between them: requests that got no whole answer of an instance."""
         self.plain: dict[str, int] = {}
         """By the host or address at the other end: requests in plain text, where policy would rather have TLS."""
         self.outside: dict[str, int] = {}
@@ -136,9 +145,7 @@ class ServiceStats:
         """What `ask metrics` answers for a service."""
         signals = self.signals
         classes = signals.requests
-        requests = {f"{n}xx": count for n, count in enumerate(classes) if n and count}
-        if classes[0]:
-            requests["gone"] = classes[0]
+        requests = {CLASSES[n]: count for n, count in enumerate(classes) if count}
         return {
             "requests": requests,
             "duration_buckets": signals.buckets,
@@ -150,6 +157,7 @@ class ServiceStats:
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "refused": self.refused,
+            "refused_second": self.refused_second,
             "failures": self.failures,
             "audit": self.audit,
             "authenticated": self.authenticated,
@@ -162,6 +170,7 @@ class ServiceStats:
             "outside": self.outside,
             "plain": self.plain,
             "faults": self.faults,
+            "flagged": self.flagged,
             "transitions": self.transitions,
             "ejections": self.ejections,
         }

@@ -154,7 +154,10 @@ def balanced(policies: Policies, balancer: Balancer, endpoint: Endpoint, *, stic
     """Which endpoint was picked, and how. `refusing`: something speaks against each of them."""
     load = endpoint.load
     how = "the client's session" if sticky else balancer.document.algorithm
-    reason = f"{how}; {load.active} in flight here, {'healthy' if endpoint.healthy else 'not healthy'}"
+    well = "healthy" if endpoint.healthy else "not healthy"
+    if endpoint.suspect:
+        well = f"a suspect: its record vanished without a word, last {well}; used where there is nothing else"
+    reason = f"{how}; {load.active} in flight here, {well}"
     if refusing:
         reason += "; something speaks against every one (ejected, refusing, its breaker open), and one is tried"
     via = f" via agent {endpoint.agent}" if endpoint.via else ""
@@ -253,6 +256,7 @@ def picked(endpoint: Endpoint) -> dict[str, Any]:
         "zone": endpoint.zone,
         "via": endpoint.agent if endpoint.via else "",
         "expected": endpoint.expected,
+        "suspect": endpoint.suspect,
     }
 
 

@@ -23,6 +23,7 @@ from agent.proxy.report.rows import Row, record_of
 from agent.proxy.report.story import Explained
 from agent.requests.picking import Picker
 from agent.requests.taps import Wanted
+from policies.claim import as_text
 from policies.kinds.log.decide import REDACTED, Compiled
 from policies.kinds.log.showing import Shown, body_of
 
@@ -210,7 +211,7 @@ class Taps:
         self.under_way = 0
         self._begun = Pace()
         self._told = Pace()
-        self._encode: Any = msgspec.json.Encoder().encode
+        self._encode: Any = msgspec.json.Encoder(enc_hook=as_text).encode
 
     def set(self, wanted: dict[str, Wanted]) -> None:
         """Who taps from now on; those who did go on where they are."""

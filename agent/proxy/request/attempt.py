@@ -12,8 +12,10 @@ from typing import Final
 
 from agent.proxy.dialling import Dialling
 from agent.proxy.engine.reactor import INFINITY
+from agent.proxy.messages.flags import kind_of
 from agent.proxy.messages.head import ResponseHead, connected
 from agent.proxy.messages.outgoing import request_fields, target_of
+from agent.proxy.messages.words import far_flag
 from agent.proxy.phases.phase import Phase
 from agent.proxy.proof.securing import secure, unsafe, wanted_of
 from agent.proxy.request.served import Served
@@ -285,6 +287,8 @@ class Attempt(Dialling):
 
     def on_response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The answer's head, and all of the body if it came along (`complete`)."""
+        if head.status >= 400 and self.endpoint.via:
+            self.far = far_flag(head, ours=not self.endpoint.expected)
         self.exchange.on_response(self, head, body, complete)
 
     def on_response_data(self, data: bytes) -> None:
@@ -312,7 +316,7 @@ class Attempt(Dialling):
     def on_lost(self, reason: str, *, connecting: bool, sent: bool) -> None:
         """Connecting failed, or the connection broke before the answer was whole."""
         self.up = None
-        address = self._address
+        address = self.address
         if connecting:
             self.exchange.on_failed(self, Failure.CONNECT, f"cannot connect to {address}: {reason}", sent=False)
         else:
@@ -324,14 +328,14 @@ class Attempt(Dialling):
         self.unable = True
         if elsewhere:
             self.endpoint.load.refused_until = self.exchange.reactor.now + REFUSED_S
-        reason = f"this agent cannot connect to {self._address}, by no fault of it: {reason}"
+        reason = f"this agent cannot connect to {self.address}, by no fault of it: {reason}"
         self.exchange.on_failed(self, Failure.CONNECT, reason, sent=False)
 
     def on_timeout(self, *, connecting: bool) -> None:
         """This attempt took longer than one may."""
         self._give_up()
         self.up = None
-        address = self._address
+        address = self.address
         kind, reason = Failure.TIMEOUT, f"{address} did not answer in time"
         if connecting:
             kind, reason = Failure.CONNECT, f"cannot connect to {address} in time"
@@ -340,16 +344,11 @@ class Attempt(Dialling):
     def on_bad_response(self, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         self.up = None
-        self.exchange.on_bad_response(self, f"a broken answer from {self._address}: {reason}")
+        self.exchange.on_bad_response(self, f"a broken answer from {self.address}: {reason}")
 
     def what(self, failure: Failure) -> str:
         """A failure's name, for counters."""
-        return "agent" if self.unable else failure.name.lower()
-
-    @property
-    def _address(self) -> str:
-        host, port = self.dial
-        return f"{host}:{port}"
+        return kind_of(self.far) or ("agent" if self.unable else failure.name.lower())
 
     # The end.
 
@@ -386,6 +385,7 @@ class Attempt(Dialling):
             observe(load, latency_s, ok, now)
         else:
             exchange.balancer.observe(load, latency_s, ok and not self.refused, now)
+        load.took_s += latency_s
         if ok:
             self.latency_s = latency_s
             load.successes += 1

@@ -9,11 +9,11 @@ Laws
 from __future__ import annotations
 
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.messages import answers
+from agent.proxy.messages import answers, flags, words
 from agent.proxy.messages.origin import sampled_trace
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
-from agent.proxy.report.signals import Signals
+from agent.proxy.report.signals import CANCELLED, Signals
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.tracing.traced import Traced
@@ -45,10 +45,8 @@ class Ending(Traced):
         if self.answers_later(refuse):
             return
         refusal = refuse.refusal
-        if self.service is None:
-            count(self.runtime.refused, refusal.policy)
-        elif not refuse.counted:
-            count(self.service.stats.refused, refusal.policy)
+        if not refuse.counted:
+            self._count_refusal(refusal.policy)
         self.learn_of(refusal)
         self.why, self.flag = refusal.reason, refusal.whose
         said = self.say(refuse)
@@ -62,9 +60,21 @@ class Ending(Traced):
         fields += refuse.fields
         if self.no_retry:
             fields.append(self.mark_tried())
+        if self.inbound and self.down.peer.agent:
+            fields.append(words.flagged(said.whose))
         if body is None:
             body = answers.refusal_body(said, self.request_id)
         self.answer(said.status, fields, body)
+
+    def _count_refusal(self, policy: str) -> None:
+        """By hop: another agent that has handed the request over counts what becomes of it, too."""
+        service, peer = self.service, self.down.peer
+        if service is None:
+            count(self.runtime.refused, policy)
+        elif self.inbound and (peer.agent or bool(peer.host)):
+            count(service.stats.refused_second, policy)
+        else:
+            count(service.stats.refused, policy)
 
     def answer(self, status: int, fields: list[bytes], body: bytes) -> None:
         """Whole, and of the mesh's own."""
@@ -76,6 +86,8 @@ class Ending(Traced):
             self.tapped.on_own(fields, body)
         self.cut()
         self.status = status
+        if self.request.method != b"HEAD":
+            self.bytes_out += len(body)
         self.down.send_own(status, fields, body)
         self.end()
 
@@ -140,7 +152,13 @@ class Ending(Traced):
             endpoint.version if endpoint is not None else "",
             peer,
         )
-        if not signals.observe(key, self.status, duration_s, self.reactor.now):
+        status = self.status
+        if self.flag:
+            assert self.service is not None
+            count(self.service.stats.flagged, f"{self.flag}\t{'first' if first else 'second'}")
+            if not status and not first and self.flag != flags.AGENT_CUT:
+                status = CANCELLED
+        if not signals.observe(key, status, duration_s, self.reactor.now):
             return
         trace = self.trace
         id = sampled_trace(self.request) if trace is None else trace.trace if trace.sampled else b""

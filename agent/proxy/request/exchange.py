@@ -22,7 +22,9 @@ from agent.proxy.messages.head import (
     REQUEST_ID,
     SHOAL_CALLER,
     SHOAL_DEADLINE,
+    SHOAL_DEADLINE_BY,
     SHOAL_EXPLAIN,
+    SHOAL_SHADOW,
     VIA,
     RequestHead,
     ResponseHead,
@@ -50,6 +52,8 @@ from policies.kinds.timeout import decide as timing
 
 MAX_HOPS: Final = 10
 """Agents that one request may pass before it is taken for a loop."""
+SAME_S: Final = 0.05
+"""Between two hosts' views of one deadline: the way from one to the other, and what timers are late."""
 _NOTHING: Final[list[bytes]] = []
 
 
@@ -156,6 +160,8 @@ class Exchange(Ending):
                 self.stranger = peer.hands_on(field.value)
                 if self.stranger is None and not known:
                     self.caller = field.value.decode("ascii", "replace")
+            elif code == SHOAL_SHADOW and self.runtime.recorder.wanted:
+                self.note_verdict("shadow", f"a copy, for {field.value.decode('latin-1')}")
         if not self.request_id:
             self.request_id = self.runtime.next_request_id()
         if agents >= MAX_HOPS:
@@ -178,8 +184,11 @@ class Exchange(Ending):
             note_shed(self.reactor, state, verdict.reason)
 
     def count_audit(self, phase: Phase, done: Verdict | None, verdict: Verdict | None) -> None:
-        """Count."""
-        phase.state.stats.note_audit(phase.kind, phase.in_force.key, outcome(done), outcome(verdict))
+        """Count; and where it would have been something else, say so in the request's record: that has the caller."""
+        was, would = outcome(done), outcome(verdict)
+        phase.state.stats.note_audit(phase.kind, phase.in_force.key, was, would)
+        if was != would and self.runtime.recorder.wanted:
+            self.note_verdict("audit", f"{phase.kind}/{phase.in_force.key}: {would}")
 
     def count_way(self, outcome: str) -> None:
         """Count."""
@@ -243,11 +252,17 @@ class Exchange(Ending):
     def relay(self, attempt: Attempt, head: ResponseHead, body: bytes, complete: bool) -> None:
         """Pass an answer on."""
         self.status = head.status
-        self.answered_at = self.reactor.now
-        if head.status >= 400 and attempt.endpoint.via:
-            self.flag = words.far_flag(head)
-        attempt.observe(self.outcome(attempt, head), whole=complete)
-        self.prove(head.status)
+        far = attempt.far
+        if far:
+            self.flag, self.why = far, words.far_reason(head, self.enough)
+        else:
+            self.answered_at = self.reactor.now
+        if far and far == flags.CLIENT_DEADLINE:
+            self._count_late(attempt)
+            self.give_up(attempt)
+        else:
+            attempt.observe(self.outcome(attempt, head), whole=complete)
+            self.prove(head.status)
         self.begin_answer(head, self.extra_response_fields(head), body, complete)
 
     def extra_response_fields(self, head: ResponseHead) -> list[bytes]:
@@ -261,8 +276,17 @@ class Exchange(Ending):
             if self._was_tried(head):
                 extra.append(self.mark_tried())
             if self.attempt is not None and self.attempt.endpoint.via:
-                extra += words.passed_on(head, self.attempts, self.enough)
+                extra += self._passed_on(head)
         return extra
+
+    def _passed_on(self, head: ResponseHead) -> list[bytes]:
+        """Of another agent's refusal: who meets a request first counts what it comes to, whoever has said it."""
+        policy = words.far_policy(head)
+        if not policy:
+            return _NOTHING
+        if self.service is not None:
+            count(self.service.stats.refused, policy)
+        return words.passed_on(head, policy, self.attempts, self.enough)
 
     def _was_tried(self, head: ResponseHead) -> bool:
         """Whether nobody need try again what failed: all tries were made, here or nearer to the failure."""
@@ -316,6 +340,8 @@ class Exchange(Ending):
         if self.response_began:
             self._break_off(reason, flags.SERVICE_BROKEN, attempt, ejector.GATEWAY)
             return
+        if self.service is not None:
+            count(self.service.stats.failures, flags.BAD_RESPONSE)
         attempt.observe(ejector.GATEWAY)
         self.prove(502)
         self.refuse(Refuse(Refusal(502, "http", reason)))
@@ -341,19 +367,33 @@ class Exchange(Ending):
         elif self.response_began:
             failed = None if whole or self.switched or self.down.full else attempt
             flag = flags.CLIENT_SLOW if self.down.full else self._late() if whole else flags.SERVICE_CUT
+            if not (self.down.full or self.switched):
+                self.note_late()
             self._break_off(self.unfinished(limit), flag, failed, ejector.TIMEOUT)
         elif not self.request_sent and not whole and not held_up:
             self.refuse(Refuse(Refusal(408, "timeout", "the request's body stopped coming")))
         else:
             self.give_up(attempt, late=not whole)
             waits = attempt is not None and attempt.waits
+            if attempt is not None and not waits:
+                self.note_late()
+                self._count_late(attempt)
             reason = f"{'no connection was free' if waits else 'no answer'} within {limit}"
             flag = flags.SERVICE_BUSY if waits else self._late()
             self.refuse(Refuse(Refusal(504, "timeout", reason, unsent=self.attempts == 0, flag=flag)))
 
-    def _late(self) -> str:
-        """Whose fault it is that there is no answer yet: who called may have asked for less than documents allow."""
-        return flags.CLIENT_DEADLINE if self.asked_deadline <= self.reactor.now else flags.SERVICE_TIMEOUT
+    def _count_late(self, attempt: Attempt) -> None:
+        """Its time is over, whoever has put it."""
+        if self.service is not None:
+            count(self.service.stats.failures, attempt.what(Failure.TIMEOUT))
+
+    def _late(self, early_s: float = 0.0) -> str:
+        """Whose fault it is that there is no answer yet: who called may have asked for less than documents allow.
+        `early_s`: by what will be over so soon."""
+        asked = (
+            self.asked_deadline <= self.reactor.now + early_s and self.request.special_value(SHOAL_DEADLINE_BY) is None
+        )
+        return flags.CLIENT_DEADLINE if asked else flags.SERVICE_TIMEOUT
 
     def on_bad_request(self, status: int, reason: str) -> None:
         """The rest of the request cannot be read in one way only."""
@@ -369,8 +409,23 @@ class Exchange(Ending):
         if not self.response_began:
             self.give_up(attempt)
         if not self.why:
-            self.why, self.flag = "the client went away", flags.CLIENT_GONE
+            if self.inbound and self.down.peer.agent:
+                self._on_given_up(attempt)
+            else:
+                self.why, self.flag = "the client went away", flags.CLIENT_GONE
         self.end()
+
+    def _on_given_up(self, attempt: Attempt | None) -> None:
+        """By the calling agent, which knows why. Where the time that it told is as good as over, so does this one: both
+        look at their clocks at the same moment, and either may be the first."""
+        now = self.reactor.now
+        if self.whole_deadline - now <= SAME_S < now - self.started:
+            self.why, self.flag = "no answer within its deadline, says the calling agent", self._late(SAME_S)
+            self.note_late()
+            if attempt is not None:
+                self._count_late(attempt)
+        else:
+            self.why, self.flag = "the calling agent gave this try up", flags.AGENT_CANCELLED
 
     def on_cut(self) -> None:
         """This agent gives the client's connection up, by no wish of its own."""

@@ -1,12 +1,17 @@
 # mypyc: compiled
 """What would happen to a request: it walks the way of a real one (`agent.proxy.request.walk`), peeks where that one
-asks, and sends nothing. Neither a count nor anybody's turn nor the next random number is other than before."""
+asks, and sends nothing. Neither a count nor anybody's turn nor the next random number is other than before.
+
+With a seed each decision draws from numbers of its own, made of the seed and of what is decided, and so does whose turn
+it is: a decision more moves no other one, and what a document changes is all that two explanations of one seed differ
+by, as long as nothing else changes in between.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from agent.proxy.http1.asked_head import request_of
 from agent.proxy.messages.answers import Refusal
@@ -27,9 +32,8 @@ from agent.proxy.runtime import Runtime
 from agent.proxy.table.plan import Plan
 from agent.questions import Explain
 from policies.claim import supposed
-from policies.decision import Redirect, Respond
+from policies.decision import Forward, Redirect, Respond
 from policies.endpoint import Endpoint, Load
-from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.balance.decide import Balancer
 from policies.kinds.breaker.circuit import Circuit
 from policies.kinds.retry import decide as retrying
@@ -39,53 +43,6 @@ from policies.kinds.retry.policy import Failure
 from policies.kinds.shed.decide import Store
 from policies.language.trust import SCHEME
 from policies.stranger import Stranger
-
-MOST_ROUNDS: Final = 64
-"""Questions that one explanation may depend on."""
-UNSETTLED: Final = f"it depends on more than {MOST_ROUNDS} answers"
-
-
-class Explaining:
-    """One that is asked for. Where it depends on what somebody says who is not asked in passing, he is asked, and it is
-    begun anew."""
-
-    __slots__ = ("_asked", "_heard", "_rounds", "_runtime", "_take")
-
-    def __init__(self, runtime: Runtime, asked: Explain, take: Callable[[dict[str, Any]], None]) -> None:
-        """`take`: what an `agent.questions.Explained` is made of; called now or later, once."""
-        self._runtime = runtime
-        self._asked = asked
-        self._take = take
-        self._heard: list[Heard] = []
-        self._rounds = 0
-
-    def tell(self) -> None:
-        """As far as it is known what everybody says."""
-        runtime = self._runtime
-        while self._rounds < MOST_ROUNDS:
-            self._rounds += 1
-            found = explain(runtime, self._asked, self._heard)
-            if not isinstance(found, Consult):
-                self._take(found)
-                return
-            answer = runtime.judges.ask(found.judge, found.asked, self.on_answer)
-            if answer is None:
-                return
-            self._heard.append(Heard(found.judge, found.asked, answer))
-        self._take(
-            {"decisions": [story.entry(None, "admit", "", "not known", UNSETTLED)], "endpoint": None, "status": None}
-        )
-
-    def on_answer(self, judge: Judge, asked: Asked | None, answer: Answer | None) -> None:
-        """On."""
-        if answer is not None:
-            self._heard.append(Heard(judge, asked, answer))
-        self.tell()
-
-
-def explain_soon(runtime: Runtime, asked: Explain, take: Callable[[dict[str, Any]], None]) -> None:
-    """What makes an `agent.questions.Explained`, now or later."""
-    Explaining(runtime, asked, take).tell()
 
 
 def explain(runtime: Runtime, asked: Explain, heard: Sequence[Heard] = ()) -> dict[str, Any] | Consult:
@@ -103,6 +60,7 @@ def explain(runtime: Runtime, asked: Explain, heard: Sequence[Heard] = ()) -> di
         shed=asked.shed,
         gateway=asked.gateway,
     )
+    explanation.draw_by(asked.seed)
     explanation.in_the_clear = asked.plain
     explanation.operated = asked.shows_claims
     if asked.claims is not None:
@@ -127,6 +85,7 @@ class Explanation(Walk):
         "_refused",
         "_refusing",
         "_rng",
+        "_seed",
         "_shed",
         "assumed",
         "decisions",
@@ -152,6 +111,7 @@ class Explanation(Walk):
         super().__init__(runtime, request)
         self._rng = random.Random()
         self._rng.setstate(runtime.rng.getstate())
+        self._seed: int | None = None
         self.request_sent = True
         if caller.startswith(SCHEME):
             self.stranger = Stranger(caller, gateway or runtime.table.host)
@@ -224,8 +184,17 @@ class Explanation(Walk):
 
     @property
     def rng(self) -> random.Random:
-        """What a request would draw now."""
+        """What a request would draw now; of a seed, what is drawn for this decision."""
         return self._rng
+
+    def draw_by(self, seed: int | None) -> None:
+        """None: as the next request would."""
+        self._seed = seed
+        self._draw_for("trace")
+
+    def _draw_for(self, what: str) -> None:
+        if self._seed is not None:
+            self._rng = random.Random(f"{self._seed} {what}")
 
     def tell(self) -> None:
         """Walk."""
@@ -240,7 +209,7 @@ class Explanation(Walk):
         self.plan = plan = service.plan
         if plan.tracing is not None:
             policy = plan.policies.get("trace")
-            self.decisions.append(suppose(self, policy, plan.tracing, service.begun, of_agent=self.inbound))
+            self.decisions.append(suppose(self, policy, plan.tracing, service, of_agent=self.inbound))
         if (plan.resolving or self.stranger is not None) and not self.resolve(plan):
             return
         if self._instance is not None:
@@ -294,11 +263,29 @@ class Explanation(Walk):
             inbound=f"{endpoint.service}/{endpoint.id}",
             claims=self.assumed,
             shows_claims=self.operated,
+            seed=self._seed,
         )
 
     def ask(self, phase: Phase) -> Verdict | None:
-        """Peek."""
+        """Peek. What is only watched draws what that draws which is in force."""
+        self._draw_for(f"{phase.kind} {phase.state.name}")
         return phase.peek(self)
+
+    def take_over(self, forward: Forward) -> Forward:
+        """Drawn for itself."""
+        self._draw_for("others")
+        return super().take_over(forward)
+
+    def come_in(self, wanted: bytes | None) -> None:
+        """Of this host's instances, where none is named."""
+        self._draw_for("inbound")
+        super().come_in(wanted)
+
+    def try_next(self) -> None:
+        """Each try is drawn for itself."""
+        target = self.target
+        self._draw_for(f"balance {target.name if target is not None else ''} {self._attempts}")
+        super().try_next()
 
     def consult(self, consult: Consult) -> bool:
         """Not on the way."""
@@ -324,8 +311,13 @@ class Explanation(Walk):
         return False
 
     def enter(self, endpoint: Endpoint, circuit: Circuit, now: float) -> str:
-        """Peek."""
-        return circuit.peek(now, self.rng, 0)
+        """Peek; what it draws is no part of what is drawn for the pick."""
+        picking = self._rng
+        self._draw_for(f"breaker {endpoint.id}")
+        try:
+            return circuit.peek(now, self.rng, 0)
+        finally:
+            self._rng = picking
 
     def let_go(self) -> None:
         """Nothing was taken."""
@@ -342,6 +334,8 @@ class Explanation(Walk):
     def depart(self, plan: Plan, balancer: Balancer) -> None:
         """With everybody's turn as it was."""
         turns = balancer.mark()
+        if self._seed is not None:
+            balancer.forget_turns()
         self._budget = plan.budget.copy()
         self._budget.deposit(self.started)
         try:
@@ -375,6 +369,7 @@ class Explanation(Walk):
         load = endpoint.load
         self._refusing.append((load, load.refused_until))
         load.refused_until = now + REFUSED_S
+        self._draw_for(f"retry {self._attempts}")
         counting = self.entered.state.circuit if self.entered is not None and not self._counts_retry else None
         found = retrying.decide(
             self.retry,

@@ -270,7 +270,7 @@ class Known(Hands):
     def disbelieve(self, plan: Plan) -> None:
         """Take out what only the mesh says to a service."""
         self.hide(plan)
-        if self.hidden is not None and plan.presented is not None:
+        if plan.presented is not None:
             plan.presented.strip(self.request)
 
     def hide(self, plan: Plan) -> None:

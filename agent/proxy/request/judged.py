@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.proxy.messages import words
+from agent.proxy.messages import flags, words
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.messages.head import SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.messages.head import RequestHead, ResponseHead
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Consult, Refuse, Verdict
 from agent.proxy.report.access import MAX_NOTE
@@ -36,12 +36,20 @@ MOST_NOTES: Final = 16
 """Of what phases said, and of tries that failed, in one record."""
 OUTCOMES: Final = {
     ejector.SERVER_ERROR: "it failed",
-    ejector.GATEWAY: "502 to 504, or no HTTP",
+    ejector.GATEWAY: "a broken answer",
     ejector.CONNECT: "no connection",
     ejector.RESET: "broken off",
     ejector.TIMEOUT: "no answer in time",
 }
 """How tries fail, for people."""
+FAR_OUTCOMES: Final = {
+    flags.SERVICE_CONNECT: ejector.CONNECT,
+    flags.SERVICE_CONNECT_TIMEOUT: ejector.CONNECT,
+    flags.SERVICE_RESET: ejector.RESET,
+    flags.SERVICE_TIMEOUT: ejector.TIMEOUT,
+    flags.SERVICE_BROKEN: ejector.GATEWAY,
+}
+"""And as the agent beside an instance tells it of one that it has not got an answer of."""
 
 NO_ROOM: Final = ("shed", "breaker")
 """Whose refusals say that a service has no room."""
@@ -85,9 +93,14 @@ class Judged(Relay):
 
     def outcome(self, attempt: Attempt, head: ResponseHead) -> int:
         """Of an answer; that of an agent whose instance was not reached is none of the instance's."""
-        if head.status == 503 and words.says(head, SHOAL_UNSENT, agent=attempt.endpoint.via):
+        status, far = head.status, attempt.far
+        if words.says_unsent(head, agent=attempt.endpoint.via):
             return ejector.CONNECT
-        return outcome_of(head.status)
+        if far in FAR_OUTCOMES:
+            return FAR_OUTCOMES[far]
+        if status >= 500 and self.runtime.recorder.wanted:
+            attempt.how = f"refused, {far}" if far else f"status {status}"
+        return outcome_of(status)
 
     def prove(self, status: int) -> None:
         """It came to this, as far as the service is concerned."""
@@ -261,7 +274,8 @@ class Judged(Relay):
         if self._failed is None:
             self._failed = []
         if len(self._failed) < MOST_NOTES:
-            self._failed.append(f"{attempt.endpoint.id}: {OUTCOMES.get(outcome, 'failed')}"[:MAX_NOTE])
+            how = attempt.how or OUTCOMES.get(outcome, "failed")
+            self._failed.append(f"{attempt.endpoint.id}: {how}"[:MAX_NOTE])
 
 
 class Hearing:

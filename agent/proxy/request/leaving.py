@@ -46,12 +46,14 @@ def is_named(walk: Walk) -> bool:
 class Leaving(Shaped):
     """What a request to the mesh has none of."""
 
-    __slots__ = ("_leaves", "_resolving")
+    __slots__ = ("_leaves", "_resolving", "_withheld_by")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self._leaves = False
         self._resolving = False
+        self._withheld_by: Refuse | None = None
+        """By what a service was kept from it (`withheld`)."""
 
     def set_off(self, service: Service, refusal: Refusal | None) -> None:
         """To a service; one that the caller is not to know of is none, where others would be asked for outside."""
@@ -73,6 +75,7 @@ class Leaving(Shaped):
                     self.count_audit(phase.beside, verdict, phase.beside.peek(self))
                 self.count(phase, verdict)
                 count(service.stats.refused, phase.kind)
+                self.withheld, self._withheld_by = service, verdict
                 return True
         return False
 
@@ -108,18 +111,32 @@ class Leaving(Shaped):
 
     def _on_found(self, found: Service | Refusal) -> None:
         if isinstance(found, Refusal):
-            self.refuse(Refuse(found))
+            self._come_to_nothing(found)
             return
         if self.explained is not None:
             self.explained.append(story.leaves(self.request.host))
         self.set_off(found, None)
+
+    def _come_to_nothing(self, said: Refusal) -> None:
+        """Nobody has the name outside either. Whom a service was kept from is told what all are told; whoever operates
+        is told by what it was."""
+        by = self._withheld_by
+        if by is None:
+            self.refuse(Refuse(said))
+        else:
+            self.refuse(Refuse(by.refusal, what=by.what, by=by.by, said=said, counted=True))
+
+    def say(self, refuse: Refuse) -> Refusal:
+        """As of a name that nobody has, to the letter."""
+        by, said = self._withheld_by, refuse.said
+        return super().say(Refuse(said) if by is not None and said is not None and refuse.what == by.what else refuse)
 
     def on_client_timeout(self) -> None:
         """Its host's address is not found in time, or as for any request."""
         if self._resolving:
             self._resolving = False
             flag = flags.SERVICE_NO_ENDPOINT
-            self.refuse(Refuse(Refusal(504, "egress", "no address was found in time", unsent=True, flag=flag)))
+            self._come_to_nothing(Refusal(504, "egress", "no address was found in time", unsent=True, flag=flag))
         else:
             super().on_client_timeout()
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from agent.proxy.control.storing import Storable, record_of
 from agent.proxy.engine.reactor import INFINITY
-from agent.proxy.messages import answers, words
+from agent.proxy.messages import answers, flags, words
 from agent.proxy.messages.answers import Refusal
-from agent.proxy.messages.head import EXPECT, REQUEST_ID, SHOAL_SHED, SHOAL_UNSENT, RequestHead, ResponseHead
+from agent.proxy.messages.head import EXPECT, REQUEST_ID, SHOAL_SHED, RequestHead, ResponseHead
 from agent.proxy.messages.origin import origins
 from agent.proxy.messages.retry_after import retry_after_s
 from agent.proxy.phases.verdict import Refuse
@@ -23,7 +23,7 @@ from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.leaving import Leaving
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
-from agent.proxy.table.outliers import outcome_of, outcome_of_failure, spare
+from agent.proxy.table.outliers import outcome_of_failure, spare
 from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
@@ -102,12 +102,12 @@ class Outbound(Leaving):
         if attempt.held is not None:
             self.note_load(head)
         attempt.refused = head.status == 429
-        if head.status in self.retry.watched:
+        if head.status in self.retry.watched and attempt.far != flags.CLIENT_DEADLINE:
             if self.hedge is not None:
                 if not self.tried_deeper(attempt.endpoint, head):
                     self._heed(attempt, head)
                 attempt.release(reusable=complete and self.request_sent)
-                self._lose(attempt, outcome_of(head.status))
+                self._lose(attempt, self.outcome(attempt, head), attempt.what(Failure.STATUS))
                 return
             if self._tries_again(attempt, head, complete):
                 return
@@ -124,7 +124,7 @@ class Outbound(Leaving):
             self.balancer.observe(attempt.endpoint.load, attempt.waited_s(), False, self.reactor.now)
         attempt.give_back()
         if self.hedge is not None:
-            self._lose(attempt, ejector.OK)
+            self._lose(attempt, ejector.OK, "")
             return
         self.attempt = None
         self.elsewhere(f"{attempt.endpoint.service}/{attempt.endpoint.id} is overloaded")
@@ -145,7 +145,7 @@ class Outbound(Leaving):
 
     def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
-        unsent = head.status == 503 and words.says(head, SHOAL_UNSENT, agent=attempt.endpoint.via)
+        unsent = words.says_unsent(head, agent=attempt.endpoint.via)
         deeper = not unsent and self.tried_deeper(attempt.endpoint, head)
         verdict = self._verdict(
             attempt,
@@ -177,7 +177,7 @@ class Outbound(Leaving):
         """An attempt came to nothing: try again, if the policy allows it; else say so."""
         if not self.response_began:
             if self.hedge is not None:
-                self._lose(attempt, outcome_of_failure(failure))
+                self._lose(attempt, outcome_of_failure(failure), attempt.what(failure))
                 return
             verdict = self._verdict(attempt, failure, reason, sent=sent)
             if isinstance(verdict, Again):
@@ -189,7 +189,7 @@ class Outbound(Leaving):
     def on_bad_response(self, attempt: Attempt, reason: str) -> None:
         """The upstream sent what cannot be read in one way only."""
         if self.hedge is not None:
-            self._lose(attempt, ejector.GATEWAY)
+            self._lose(attempt, ejector.GATEWAY, flags.BAD_RESPONSE)
         else:
             super().on_bad_response(attempt, reason)
 
@@ -299,8 +299,10 @@ class Outbound(Leaving):
         self.hedge = hedge = self.new_attempt(endpoint)
         hedge.start()
 
-    def _lose(self, attempt: Attempt, outcome: int) -> None:
-        """Of two attempts under way one failed: the other goes on alone."""
+    def _lose(self, attempt: Attempt, outcome: int, what: str) -> None:
+        """Of two attempts under way one failed (`what`: how, for counters): the other goes on alone."""
+        if what and self.service is not None:
+            count(self.service.stats.failures, what)
         attempt.observe(outcome)
         attempt.give_back()
         self.detours.tried.append(attempt.endpoint)

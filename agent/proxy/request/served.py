@@ -95,6 +95,7 @@ class Served(Walk):
             client=self.vouched if endpoint.via and not endpoint.expected else "",
             attempt=attempt,
             left_s=left_s,
+            by_policy=self.whole_deadline < self.asked_deadline,
         )
 
     def lines_for_copy(self, copy: ResponseHandler, endpoint: Endpoint, left_s: float) -> list[bytes]:

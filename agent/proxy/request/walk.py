@@ -133,14 +133,14 @@ class Walk(Known):
         if not isinstance(action, Forward):
             self.answer_directly(action)
             return False
-        self.forward = self._instead(action) if action.others is not None else action
+        self.forward = self.take_over(action) if action.others is not None else action
         if action.retry is not None:
             self.retry = action.retry
         if action.limits is not None:
             self.retime(action.limits)
         return True
 
-    def _instead(self, forward: Forward) -> Forward:
+    def take_over(self, forward: Forward) -> Forward:
         """To the others, where nobody there can serve its share."""
         service, plan = self.service, self.plan
         assert service is not None and plan is not None

@@ -31,10 +31,11 @@ from policies.together import Together
 class Book:
     """What the documents of one service count in. Those that are only watched have one of their own."""
 
-    __slots__ = ("begun", "buckets", "circuit", "ejector", "judge", "limiter")
+    __slots__ = ("begun", "buckets", "circuit", "ejector", "followed", "judge", "limiter")
 
     def __init__(self) -> None:
         self.begun = Begun()
+        self.followed = Begun()
         self.buckets: Buckets | None = None
         self.circuit: Circuit | None = None
         self.ejector: Ejector | None = None

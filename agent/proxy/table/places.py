@@ -57,4 +57,4 @@ class Places:
         place = found.action
         assert isinstance(place, Forward)
         kept = msgspec.structs.replace(forward, service=place.service, subset=place.subset)
-        return Decision(found.rule, found.reason, kept)
+        return Decision(found.rule, found.reason, kept, found.shares)

@@ -248,11 +248,15 @@ class Table:
         before = service.members.get(frame.id)
         if frame.healthy and before is not None and not before.healthy:
             load.healthy_since = now
+        load.new = not frame.healthy and (load.new if before is not None else self._is_known(service))
         return endpoint
 
     def _healthy_since(self, service: Service, now: float) -> float:
         """Endpoints that come with the first table were there before; only a newcomer is spared at first."""
-        return now if self.ready and service.name in self.services else -float("inf")
+        return now if self._is_known(service) else -float("inf")
+
+    def _is_known(self, service: Service) -> bool:
+        return self.ready and service.name in self.services
 
     def gone(self, name: str) -> None:
         """Forget a service at the commit."""

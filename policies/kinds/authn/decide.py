@@ -11,7 +11,8 @@ Laws
 - Keys that were fetched count for `max_age` after their issuer said last that they are its keys. Later nobody can say
   whether a token counts: a key that was stolen and withdrawn would count for ever, for who can keep an agent from
   hearing of it.
-- Whoever shows a token and an API key is neither: two answers to who calls are none.
+- Whoever shows a token and an API key is neither, and so is who shows two of them: two answers to who calls are none.
+  Of parameters or cookies of one name some services read the first, and some the last.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from policies.kinds.authn.keyring import Keyring, Published
 from policies.kinds.authn.keys import Key, usable
 from policies.kinds.authn.refused import Refused, digest_of
 from policies.language.duration import age_s, seconds
-from policies.request import RequestView, cookie, query_parameter
+from policies.request import RequestView, cookie, query_parameter, several_cookies, several_parameters
 
 MAX_TOKEN: Final = 8192
 MAX_KEPT: Final = 4096
@@ -173,8 +174,11 @@ class Compiled:
         held = self._api_keys.get(name)
         if not name:
             raise InvalidKey("no API key of ours")
-        if not is_the_same(held, key) or held is None:
-            raise InvalidKey(f"no API key that counts has the id {name} and this text")
+        same = is_the_same(held, key)  # also where there is none of that id: as long
+        if held is None:
+            raise InvalidKey(f"no API key that counts has the id {name}: it was taken out, or never was in")
+        if not same:
+            raise InvalidKey(f"the API key {name} is another: what is shown has its id, and not its text")
         if now_s >= held.until_s:
             raise InvalidKey(f"the API key {name} has ended")
         return held.claims
@@ -214,10 +218,14 @@ def _lower(place: Place) -> Place:
 
 
 def _token(place: Place, request: RequestView) -> str | None:
-    """As it stands where it should be; None where there is none. An empty one is one."""
+    """As it stands where it should be; None where there is none. An empty one is one. Raises Invalid for several."""
     if place.cookie:
+        if place.cookie in several_cookies(request.header("cookie") or ""):
+            raise Invalid(f"several cookies {place.cookie}", "two")
         return cookie(request, place.cookie)
     if place.query:
+        if place.query in several_parameters(request.query):
+            raise Invalid(f"several parameters {place.query}", "two")
         return query_parameter(request, place.query)
     name = place.header.lower()
     value = request.header(name)

@@ -11,9 +11,9 @@ VERDICTS: Final = (
     *(VALID, ABSENT, "malformed", "issuer", "algorithm", "key", "signature", "expired", "not-yet", "audience"),
     *("claim", "two", "api-key", "unjudged", "ended"),
 )
-"""What requests are counted under: of an invalid token, what is wrong with it first; `two`: a token and an API key;
-`unjudged`: its issuer's keys were never got, or not for too long; `ended`: it counted, and does not any more, by
-another document."""
+"""What requests are counted under: of an invalid token, what is wrong with it first; `two`: several
+where one may be; `unjudged`: its issuer's keys were never got, or not for too long; `ended`: it counted, and does not
+any more, by another document."""
 
 
 class Invalid(Exception):

@@ -25,6 +25,8 @@ from policies.request import TOKEN, RequestView, query_parameter
 MAX_LENGTH: Final = 1000
 MAX_CONDITIONS: Final = 50
 """Of a document: each costs a request that comes as far some ten microseconds."""
+MOST_SHOWN: Final = 200
+"""Characters of an error; what a request brought along may stand in it."""
 _LIBRARY: Final = "cel_expr_python.cel"
 _LOOP: Final = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter|transformList|transformMap)\s*\(")
 _PATTERN: Final = re.compile(r"\bmatches\s*\(")
@@ -44,10 +46,13 @@ def parameters_in(text: str) -> list[str]:
 class Condition:
     """One, ready to be asked."""
 
-    __slots__ = ("_claims", "_expression", "_fails", "_headers", "_query")
+    __slots__ = ("_claims", "_errors", "_expression", "_fails", "_headers", "_query", "_rule")
 
-    def __init__(self, text: str, *, fails: bool) -> None:
-        """`fails`: what it says where it cannot be evaluated. Raises Flaw, which `check` would have."""
+    def __init__(self, text: str, *, fails: bool, rule: str = "", errors: dict[str, str] | None = None) -> None:
+        """`fails`: what it says where it cannot be evaluated; then `errors` has why, by `rule`. Raises Flaw, which
+        `check` would have."""
+        self._rule = rule
+        self._errors = {} if errors is None else errors
         self._expression = _compiled(text)
         self._fails = fails
         names = [found[0].strip("rR")[1:-1] for found in CEL_TEXT.finditer(text)]
@@ -73,9 +78,15 @@ class Condition:
         }
         try:
             said = self._expression.eval(data=data).value()
-        except Exception:  # whatever it is: the library's errors have no type of their own
-            return self._fails
-        return said if isinstance(said, bool) else self._fails
+        except Exception as error:  # whatever it is: the library's errors have no type of their own
+            return self._failed(str(error))
+        return said if isinstance(said, bool) else self._failed(str(said))
+
+    def _failed(self, why: str) -> bool:
+        """It cannot be judged: what it says then."""
+        shown = "".join(each if each.isprintable() else " " for each in why[:MOST_SHOWN])
+        self._errors[self._rule] = " ".join(shown.split()) or "an error without words"
+        return self._fails
 
 
 def check_condition(text: str, path: str) -> None:

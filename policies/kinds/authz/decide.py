@@ -61,6 +61,7 @@ class Compiled:
         "_rulings",
         "_sources",
         "asks",
+        "errors",
         "judges",
         "key",
         "outbound",
@@ -76,13 +77,15 @@ class Compiled:
         self._refuses = Ruling(key, DEFAULT, allows=False, whose=TOO_MUCH)
         self._rulings: list[Ruling] = []
         self._rest: list[Predicate | None] = []
+        self.errors: dict[str, str] = {}
+        """Of the request that was judged last: the rules whose condition could not be, and why."""
         self._sources = Sources()
         self._paths = Paths()
         self._any_method = 0
         self._methods: dict[str, int] = {}
         for n, rule in enumerate(document.ordered):
             self._rulings.append(Ruling(key, name_of(rule, n), allows=rule.allow is not None))
-            self._rest.append(_rest_of(rule))
+            self._rest.append(_rest_of(rule, name_of(rule, n), self.errors))
             self._add(1 << n, rule)
         self._asks_ids = self._sources.asks_ids
         self.asks = _asks(document)
@@ -97,6 +100,8 @@ class Compiled:
 
     def judge(self, request: RequestView) -> Ruling:
         """The rule that decides; of several readings of one request a rule that denies one of them."""
+        if self.errors:
+            self.errors.clear()
         found = self._first(request)
         if not found.allows:
             return found
@@ -110,6 +115,10 @@ class Compiled:
             if not ruling.allows:
                 return ruling
         return found
+
+    def unjudged(self) -> str:
+        """The conditions that could not be judged of the request that was last, in words; empty: none."""
+        return "; ".join([f"{rule}: its condition cannot be judged: {why}" for rule, why in self.errors.items()])
 
     def taken(self, request: RequestView) -> str:
         """Of a request that is denied: as what, where it would pass as it stands; in words for who operates."""
@@ -189,14 +198,15 @@ def _judges(document: Authz, key: str) -> tuple[Judge, ...]:
     return tuple(found)
 
 
-def _rest_of(rule: Rule) -> Predicate | None:
+def _rest_of(rule: Rule, name: str, errors: dict[str, str]) -> Predicate | None:
     """What no look-up answers."""
     path = rule.match.path
     looked_up = path is not None and (path.exact is not None or path.prefix is not None)
     rest = compile_match(msgspec.structs.replace(rule.match, method=(), path=None if looked_up else path), {})
     unless = compile_match(rule.not_, {}) if rule.not_ is not None else None
-    when = Condition(rule.when, fails=rule.deny is not None) if rule.when else None
-    origin = Origin(rule.from_, fails=rule.deny is not None) if rule.from_ else None
+    denies = rule.deny is not None
+    when = Condition(rule.when, fails=denies, rule=name, errors=errors) if rule.when else None
+    origin = Origin(rule.from_, fails=denies) if rule.from_ else None
     if unless is None and when is None and origin is None:
         return rest
     return _together(origin, rest, unless, when)

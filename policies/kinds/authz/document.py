@@ -33,23 +33,37 @@ Sources: TypeAlias = Annotated[
 ]
 
 
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+EVERY: Final = Match()
+"""Where a rule has no conditions."""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """One rule: for whom it is, for which requests, and what it says."""
 
     name: Annotated[Name, Meta(description="Under which it is counted and explained; empty: its place")] = ""
     allow: Sources | None = None
     deny: Sources | None = None
-    match: Match = Match()
+    match: Match = EVERY
     from_: Annotated[
         tuple[str, ...],
-        Meta(max_length=MAX_RANGES, description="Ranges of client addresses, such as 10.8.0.0/16, as agents vouch for"),
+        Meta(
+            min_length=1,
+            max_length=MAX_RANGES,
+            description="Ranges of client addresses, such as 10.8.0.0/16, as agents vouch for",
+            extra={"right": "a range at least, or take it out: it would be for everybody"},
+        ),
     ] = msgspec.field(default=(), name="from")
     not_: Annotated[
         Match | None, Meta(description="A request for which all of it holds is none that the rule is for")
     ] = msgspec.field(default=None, name="not")
 
     when: Annotated[
-        str, Meta(description="A condition in CEL, such as source.service == 'shop'", extra={"needs": "cel"})
+        str,
+        Meta(
+            min_length=1,
+            description="A condition in CEL, such as source.service == 'shop'",
+            extra={"needs": "cel", "right": "a condition, or take it out"},
+        ),
     ] = ""
 
     @property
@@ -147,13 +161,15 @@ def _check_sources(rule: Rule, path: str) -> None:
 
 def _check_conditions(rule: Rule, path: str) -> None:
     where = below(path, "match")
+    if rule.match == EVERY and rule.match is not EVERY:
+        raise Flaw(where, "no condition, so it holds for every request; take it out if that is meant")
     check_ungrouped(rule.match, where)
     if rule.match.caller:
         raise Flaw(below(where, "caller"), "who calls stands in allow or deny; here it would be said twice")
     if rule.not_ is not None:
         where = below(path, "not")
         check_ungrouped(rule.not_, where)
-        if rule.not_ == Match():
+        if rule.not_ == EVERY:
             raise Flaw(where, "no condition, so it holds for every request, and the rule for none")
     for n, text in enumerate(rule.from_):
         read_at(below(path, "from", n), check_range, text)

@@ -56,26 +56,26 @@ def from_records(service: str, asked: Mapping[Asked, int]) -> str:
         for condition, number in _shortened(found).items():
             methods, before = rules.get((caller, condition), (set(), 0))
             rules[caller, condition] = (methods | {method}, before + number)
-    merged: dict[tuple[tuple[str, ...], tuple[str, str]], tuple[list[str], int]] = {}
+    merged: dict[tuple[tuple[str, ...], tuple[str, str]], dict[str, int]] = {}
     for (caller, condition), (methods, number) in sorted(rules.items()):
-        callers, before = merged.setdefault((tuple(sorted(methods)), condition), ([], 0))
-        merged[tuple(sorted(methods)), condition] = ([*callers, caller], before + number)
+        merged.setdefault((tuple(sorted(methods)), condition), {})[caller] = number
     left_out = len(merged) - MOST_RULES
     more = f", without the {left_out} rarest kinds of them" if left_out > 0 else ""
-    return _written(service, list(_rules(merged)), f"{sum(asked.values())} requests{more}")
+    return _written(service, list(_rules(merged)), f"{requests(sum(asked.values()))}{more}")
 
 
 def _rules(
-    merged: Mapping[tuple[tuple[str, ...], tuple[str, str]], tuple[list[str], int]],
+    merged: Mapping[tuple[tuple[str, ...], tuple[str, str]], Mapping[str, int]],
 ) -> Iterable[tuple[dict[str, Any], str]]:
-    ordered = sorted(merged.items(), key=lambda item: (-item[1][1], item[0]))
-    for (methods, (how, path)), (callers, number) in ordered[:MOST_RULES]:
+    ordered = sorted(merged.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    for (methods, (how, path)), numbers in ordered[:MOST_RULES]:
         match = {"method": list(methods), "path": {how: path}}
-        known = [caller for caller in callers if caller]
+        known = [caller for caller in numbers if caller]
         if known:
-            yield {"allow": known, "match": match}, f"{number} requests"
-        if "" in callers:
-            yield {"allow": "anonymous", "match": match}, "callers without credentials: can they be told apart?"
+            yield {"allow": known, "match": match}, requests(sum(numbers[caller] for caller in known))
+        if "" in numbers:
+            said = f"{requests(numbers[''])} without credentials: can these callers be told apart?"
+            yield {"allow": "anonymous", "match": match}, said
 
 
 def _condition(target: str) -> tuple[str, str]:
@@ -107,11 +107,17 @@ def _prefix(path: str) -> str:
     return "/" if segment.startswith("{") or path.count("/") < 2 else f"/{segment}"
 
 
+def requests(number: int) -> str:
+    """So many, in words."""
+    return f"{number} request{'' if number == 1 else 's'}"
+
+
 def _written(service: str, rules: list[tuple[dict[str, Any], str]], seen: str) -> str:
     """As YAML that can be put."""
     lines = [
         f"# Proposed by {seen}: what was seen is not yet what is right. Review it, and watch it first;",
-        "# `shoal status` and shoal_audit_total say whom it would deny. Without `mode` it is enforced.",
+        "# `verdicts` in the access logs of its instances' hosts say whom it would deny, shoal_audit_total how many.",
+        "# Without `mode` it is enforced.",
         "kind: authz",
         f"service: {service}",
         "mode: audit",

@@ -29,16 +29,18 @@ Endpoints = Sequence[Endpoint]
 
 LEAST_WEIGHT: Final = 1e-9
 """Who weighs less than this share of the heaviest counts as having it."""
+BEFORE_THE_FIRST: Final = -1
+"""In place of a turn."""
 _REDRAWS: Final = 5
 
 
 class Turn:
-    """Whose turn it is in a rotation; -1 before the first."""
+    """Whose turn it is in a rotation; BEFORE_THE_FIRST."""
 
     __slots__ = ("position",)
 
     def __init__(self) -> None:
-        self.position = -1
+        self.position = BEFORE_THE_FIRST
 
 
 class BalanceState:

@@ -11,6 +11,7 @@ from policies.endpoint import Endpoint, Load
 from policies.hashing import hash64
 from policies.kinds.balance import sticky
 from policies.kinds.balance.algorithms import (
+    BEFORE_THE_FIRST,
     Algorithm,
     BalanceState,
     LeastRequest,
@@ -174,6 +175,15 @@ class Balancer:
         self._spilled, self._spills_until = spills
         for algorithm, turn in zip(self._algorithms, mark[2:], strict=True):
             algorithm.reset(turn)
+
+    def forget_turns(self) -> None:
+        """Whose turn it is, is drawn at the next pick, and nobody is known to spill over."""
+        self._spilled, self._spills_until = [], float("-inf")
+        for algorithm in self._algorithms:
+            if isinstance(algorithm, RoundRobin):
+                algorithm.reset(BEFORE_THE_FIRST)
+            elif isinstance(algorithm, Weighted):
+                algorithm.reset(([], 0))
 
     # Sticky sessions.
 

@@ -3,6 +3,8 @@
 
 Laws
 - An endpoint with weight 0, on its way out, or suspected to be gone, takes nothing while any other can.
+- A newcomer that has not been healthy yet is not there while anybody is: it is none of those that were lost, by which
+  panic is judged, and may not even listen. So a service may grow to any size at once.
 - When nobody who stays is healthy, the healthy who are on their way out count as if they stayed: in a rolling update
   of one instance the old one serves until the new one is up.
 - Zones are levels of preference: the caller's, those named, any. A level takes all that its healthy share can carry
@@ -81,10 +83,10 @@ def _eligible(endpoints: Sequence[Endpoint]) -> tuple[str, list[Endpoint]]:
     believed = [e for e in endpoints if not e.suspect]
     staying = [e for e in believed if e.weight > 0 and not e.draining]
     if any(e.healthy for e in staying):
-        return "serving", staying
+        return "serving", _arrived(staying)
     leaving = [e for e in believed if e.weight > 0 and e.draining and e.healthy]
     if leaving:
-        return "draining", staying + leaving
+        return "draining", _arrived(staying) + leaving
     for pool, found in (
         ("serving", staying),
         ("weightless", [e for e in believed if not e.draining]),
@@ -94,6 +96,11 @@ def _eligible(endpoints: Sequence[Endpoint]) -> tuple[str, list[Endpoint]]:
         if found:
             return pool, found
     return "none", []
+
+
+def _arrived(endpoints: list[Endpoint]) -> list[Endpoint]:
+    """Without newcomers that have not been healthy yet."""
+    return [e for e in endpoints if e.healthy or not e.load.new]
 
 
 def _levels(eligible: Sequence[Endpoint], zone: str, failover: Sequence[str]) -> list[Level]:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from policies.decision import Decision, Edits, Forward, Limits, Redirect, Subset, respond
+from policies.decision import Decision, Edits, Forward, Limits, Redirect, Share, Subset, respond
 from policies.hashing import draw
 from policies.kind import Scope
 from policies.kinds.retry.decide import compile_rule
@@ -156,14 +156,20 @@ def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forw
     total = math.fsum(target.weight for target in rule.split)
     weights: dict[str, float] = {}
     decisions: dict[str, Decision] = {}
+    shares: dict[str, Share] = {}
     for target in rule.split:
         other = _other(target, service)
         identity = json.dumps([other, target.version, sorted(target.labels.items())])
         weights[identity] = weights.get(identity, 0.0) + target.weight
-        share = f"{100 * weights[identity] / total:.4g}% to {_described(target, other)}"
+        shares[identity] = Share(_described(target, other), 100 * weights[identity] / total)
+        share = f"{shares[identity].percent:.4g}% to {shares[identity].to}"
         action = msgspec.structs.replace(forward, service=other or None, subset=_subset(target, other, release))
         decisions[identity] = Decision(name, share, action)
-    targets = [(f"route/{service}/{identity}", weights[identity], each) for identity, each in decisions.items()]
+    whole = tuple(shares.values()) if len(shares) > 1 else ()
+    targets = [
+        (f"route/{service}/{identity}", weights[identity], Decision(each.rule, each.reason, each.action, whole))
+        for identity, each in decisions.items()
+    ]
     if rule.empty == "others" and len(targets) > 1:
         others = Others(targets, user_of(rule.sticky) if rule.sticky is not None else None)
         targets = [(name, weight, _with(others, each)) for name, weight, each in targets]
@@ -186,7 +192,7 @@ def _split(rule: Rule, name: str, service: str, release: _Release, forward: Forw
 def _with(others: Others, decision: Decision) -> Decision:
     action = decision.action
     assert isinstance(action, Forward)
-    return Decision(decision.rule, decision.reason, msgspec.structs.replace(action, others=others))
+    return Decision(decision.rule, decision.reason, msgspec.structs.replace(action, others=others), decision.shares)
 
 
 def _other(target: Target, service: str) -> str:
@@ -229,7 +235,8 @@ def _rewriting(chosen: Chooser, rewritten: Written) -> Chooser:
         assert isinstance(forward, Forward)
         path = rewritten(request)
         target = f"{path}?{request.query}" if request.query else path
-        return Decision(decision.rule, decision.reason, msgspec.structs.replace(forward, target=target))
+        action = msgspec.structs.replace(forward, target=target)
+        return Decision(decision.rule, decision.reason, action, decision.shares)
 
     return choose
 

@@ -39,7 +39,7 @@ class Issuer:
         forward = decision.action
         assert isinstance(forward, Forward)
         action = msgspec.structs.replace(forward, cookie=f"{self._name}={value}{self._attributes}")
-        return Decision(decision.rule, f"{decision.reason}; gets the cookie {self._name}", action)
+        return Decision(decision.rule, f"{decision.reason}; gets the cookie {self._name}", action, decision.shares)
 
 
 def issuer(sticky: StickySplit) -> Issuer | None:

@@ -14,6 +14,8 @@ Laws
 - Where figures are not whole (agents are missing, nobody has counted long enough), nothing is taken away: what is not
   seen looks as if it was not there.
 - A condition steps from what there is, once it is what was advised: who is slow to follow is not told to go on.
+- Advice does not follow what there is, for it would undo itself before it was followed; where they differ and nothing
+  asks for either, the reason says so.
 - Time is handed in, seconds of any clock that only goes forward.
 """
 
@@ -192,7 +194,7 @@ class Advisor:
         if clamped != self.advised:
             reason = f"{self.advised} is not from min ({rules.least}) to max ({rules.most})"
             self._move(clamped, now)
-        return Advice(self.advised, before, reason or self._calm(targets), self.panic)
+        return Advice(self.advised, before, reason or self._calm(targets, seen.instances), self.panic)
 
     def _move(self, to: int, now: float) -> None:
         if to > self.advised:
@@ -345,8 +347,11 @@ class Advisor:
             return f"advice is {max(0.0, lately):.0f} s old, and stands for {self._rules.cool_down_s:.0f} s"
         return ""
 
-    def _calm(self, targets: list[Wanted]) -> str:
-        return "; ".join(each.reason for each in targets) or "nothing asks for more or fewer"
+    def _calm(self, targets: list[Wanted], there: int) -> str:
+        found = "; ".join(each.reason for each in targets) or "nothing asks for more or fewer"
+        if there == self.advised:
+            return found
+        return f"{found}; what was advised before stands, {self.advised}, and there {_are(there)}"
 
 
 def _needed(total: float, each: float) -> float:
@@ -357,6 +362,10 @@ def _needed(total: float, each: float) -> float:
 def _of_one(figures: Figures, name: str, ready: int) -> float | None:
     value: float | None = getattr(figures, name)
     return value / ready if value is not None and name in SHARED else value
+
+
+def _are(count: int) -> str:
+    return "is 1" if count == 1 else f"are {count}"
 
 
 def _word(name: str) -> str:

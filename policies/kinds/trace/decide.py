@@ -4,7 +4,8 @@
 Laws
 - A share is drawn by the trace's id, so that all who draw of one trace find the same: by its last 56 bits, which are
   random (W3C Trace Context level 2), as other systems draw. Who is in a share of 1% is in every larger one too.
-- What is drawn is bounded by the rate; what somebody else has decided before, and is followed, is not.
+- What is drawn is bounded by the rate; what somebody outside of the mesh's agents has decided before, and is followed,
+  by a rate of its own. What an agent has decided is followed in any case: it has been bounded there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ _MASK: Final = _ALL - 1
 FOLLOWED: Final = "as its caller has decided"
 DRAWN: Final = "by its share"
 PACED: Final = "more were drawn in this second than its rate"
+CROWDED: Final = "more were followed in this second than its follow_rate"
 
 
 class Begun:
-    """Traces that were drawn, of one service in one worker: what is left of a second's. Outlives documents."""
+    """Traces that were drawn, or followed, of one service in one worker: what is left of a second's. Outlives
+    documents."""
 
     __slots__ = ("_at", "_tokens")
 
@@ -73,6 +76,7 @@ class Compiled:
         "_least",
         "_rules",
         "errors",
+        "follow_rate",
         "follows",
         "headers",
         "late",
@@ -90,6 +94,7 @@ class Compiled:
         *,
         follows: bool,
         rate: float,
+        follow_rate: float,
         errors: bool,
         slower_s: float,
         headers: Sequence[str],
@@ -104,6 +109,8 @@ class Compiled:
         """Whether it counts what whoever calls has decided."""
         self.rate = rate
         """Of one worker; 0: no limit."""
+        self.follow_rate = follow_rate
+        """Likewise."""
         self.errors = errors
         self.slower_s = slower_s
         """0: nothing is slow."""
@@ -153,6 +160,7 @@ def compile(document: Trace, scope: Scope = ANYWHERE) -> Compiled | None:
         [_Rule(compile_match(rule.match, {}), _least(rule.share)) for rule in document.rules],
         follows=document.parent == "follow",
         rate=document.rate * scope.share if document.rate is not None else 0.0,
+        follow_rate=document.follow_rate * scope.share if document.follow_rate is not None else 0.0,
         errors=document.errors,
         slower_s=seconds(document.slower) if document.slower is not None else 0.0,
         headers=document.headers,

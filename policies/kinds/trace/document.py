@@ -44,6 +44,9 @@ class Trace(Document, frozen=True, kw_only=True):
         Meta(description="What whoever calls has decided: it counts, or it is drawn anew by the trace's id"),
     ] = "follow"
     rate: Annotated[_Rate | None, Meta(description="Traces that are drawn in a second, in each agent")] = None
+    follow_rate: Annotated[
+        _Rate | None, Meta(description="Traces of callers that are followed in a second, in each agent")
+    ] = None
     errors: Annotated[bool, Meta(description="Requests that fail leave a span whatever was drawn")] = True
     slower: Annotated[Duration | None, Meta(description="So do those that take longer")] = None
     headers: Annotated[_Names, Meta(description="Of the request, that spans tell")] = ()
@@ -57,6 +60,8 @@ class Trace(Document, frozen=True, kw_only=True):
         """No secrets, templates that are some, and nothing that would do nothing."""
         if not self.enabled:
             self._check_off()
+        if self.follow_rate is not None and self.parent == "ignore":
+            raise Flaw("$.follow_rate", 'does nothing with parent: "ignore": what is drawn anew is bounded by rate')
         for n, rule in enumerate(self.rules):
             path = below("$", "rules", n, "match")
             check_ungrouped(rule.match, path)
@@ -80,6 +85,7 @@ class Trace(Document, frozen=True, kw_only=True):
             "rules",
             "parent",
             "rate",
+            "follow_rate",
             "errors",
             "slower",
             "headers",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.cli.agent_client import API, Admin, Refused
+from agent.cli.agent_client import API, Admin, Refused, check_place
 from agent.cli.failure import Failure
 
 
@@ -93,6 +95,20 @@ def test_an_agent_that_knows_no_claims_is_not_asked_without_them() -> None:
     assert [path for _, path, _ in asked] == ["/api/v1/explain"]
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"/explain": (200, {"decisions": []})},
+        {f"{API}/explain": (400, {"detail": "no field 'documents' here; there are: url, method", "path": "$"})},
+    ],
+)
+def test_an_agent_that_supposes_nothing_is_not_asked_without_documents(answers: dict[str, Any]) -> None:
+    """What it explains would be what is so already."""
+    with answering(answers) as (it, asked), pytest.raises(Failure, match="of documents that are not put; ask another"):
+        it.explain({**REQUEST, "documents": [{"kind": "retry", "pattern": "pets", "text": "{}"}]})
+    assert [path for _, path, _ in asked] == [f"{API}/explain"]
+
+
 def test_what_is_refused_says_where_and_what_would_be_right() -> None:
     """As a problem document has it; and it is not asked again elsewhere."""
     problem = {"title": "Bad Request", "status": 400, "detail": "5000, and the most is 1000", "path": "$.limit"}
@@ -107,3 +123,15 @@ def test_what_is_no_agent(told: Any) -> None:
     """It answers in JSON, and says nothing that an agent would."""
     with answering({"/api/v1/agent": (200, told)}) as (it, _), pytest.raises(Failure, match="no agent of Shoal"):
         it.state()
+
+
+def test_a_socket_may_be_named_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that looks like one, or is one; a host and a port without a scheme may mean either, and is refused."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind("alpha")
+        for text in ("agent.sock", "./agent", "../agent", "alpha", "unix:agent.sock"):
+            assert check_place(text).startswith("/"), text
+    for text in ("127.0.0.1:15000", "beta", "web-1", "unix:"):
+        with pytest.raises(Failure, match="is no path of a socket"):
+            check_place(text)

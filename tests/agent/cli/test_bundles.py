@@ -101,6 +101,15 @@ def test_what_names_a_bundle_is_found_also_where_it_is_refused() -> None:
     assert bundles.users("others", policies, {}) == []
 
 
+def test_a_bundle_that_is_refused_refuses_nothing_else() -> None:
+    """The last good one of it stays in force, which agents alone know."""
+    texts = {("authz", "lamps"): json.dumps(LAMPS).encode(), ("rego", "groups"): b'{"modules": {"g.rego": 1}}'}
+    assert list(bundles.refused(texts, {("rego", "groups")})) == []
+    assert list(bundles.refused(texts, {("authz", "lamps")}, {"lamps": texts["authz", "lamps"]})) == []
+    del texts["rego", "groups"]
+    assert [at.path for _, at in bundles.refused(texts, {("rego", "groups")})] == ["$.rego.bundles[0]"]
+
+
 def test_what_is_put_is_said_in_its_file_and_what_stands_under_its_key(tmp_path: Path) -> None:
     """As `apply` asks before it puts anything."""
     write(tmp_path, groups=BROKEN)

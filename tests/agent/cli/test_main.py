@@ -191,3 +191,11 @@ def test_a_password_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     told = shoal("services", "--etcd-password-file", "hunter2", "--etcd-user", "x")
     assert told.returncode == Exit.USAGE
     assert told.stderr == "shoal: the file that --etcd-password-file names: No such file or directory\n"
+
+
+def test_a_command_begins_without_what_it_may_not_need() -> None:
+    """Documents, their kinds and etcd's client take a while to load: who asks for help, or completes a word, waits."""
+    code = "import sys, agent.cli.main; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    late = ("policies.language.document", "policies.catalogue", "registry.etcd.store", "grpc", "cryptography")
+    assert [module for module in late if module in told] == []

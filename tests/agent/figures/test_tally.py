@@ -167,3 +167,15 @@ def test_quantiles_of_nothing_and_of_what_took_too_long() -> None:
     assert quantile({}, 0.5) is None and quantile({3: 0}, 0.5) is None
     assert quantile({35: 10}, 0.5) == BOUNDS_S[-1]
     assert quantile({10: 100}, 0.5) == pytest.approx(math.sqrt(BOUNDS_S[9] * BOUNDS_S[10]))
+
+
+def test_hosts_that_have_counted_for_less_are_named() -> None:
+    """By whatever way answers are merged: those with least, where they are many."""
+    asked = FiguresAsked(1_700_000_000, last_s=3600)
+    parts = [
+        FiguresTold([], s, shorter={host: s} if s < 3600 else {}) for host, s in (("a", 60), ("b", 3600), ("c", 0))
+    ]
+    assert merge(asked, parts).shorter == {"c": 0, "a": 60}
+    assert merge(asked, [parts[1], merge(asked, [parts[2], parts[0]])]) == merge(asked, parts)
+    many = [FiguresTold([], n, shorter={f"h{n:03}": n}) for n in range(200, 0, -1)]
+    assert list(merge(asked, many).shorter) == [f"h{n:03}" for n in range(1, 101)]

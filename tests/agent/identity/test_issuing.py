@@ -78,6 +78,15 @@ def test_a_host_that_asks_for_what_it_may_not_hold(identity: SpiffeId, host: str
     assert isinstance(refused, Refused) and host in refused.reason and str(identity) in refused.reason
 
 
+@pytest.mark.parametrize("identity", [agent_id(TRUST_DOMAIN, "web-9"), PETS])
+def test_a_host_that_was_put_out_is_told_that(identity: SpiffeId) -> None:
+    """And nobody who reads it is led to let it in again."""
+    put_out = Revoked(datetime.fromtimestamp(NOW_S + 9, UTC), host="web-9", before=datetime.fromtimestamp(NOW_S, UTC))
+    refused = ask(identity, "web-9", Revocations([put_out]))
+    assert isinstance(refused, Refused) and "host web-9 is revoked since" in refused.reason
+    assert "added" not in refused.reason and "grant" not in refused.reason
+
+
 def test_of_a_request_only_its_key_is_read() -> None:
     """Names, a CA, usage: whatever it asks for besides is not in the certificate."""
     greedy = (

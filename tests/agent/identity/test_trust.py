@@ -112,13 +112,13 @@ def test_grants_that_are_none() -> None:
         (b'{"hosts": ["*"]}', "$.hosts[0]"),
         (b'{"hosts": ["web-1", "web-*"]}', "$.hosts[1]"),
         (b'{"hosts": ["' + b"a" * 65 + b'"]}', "64"),
-        (b'{"host": ["web-1"]}', "unknown field"),
-        (b"[]", "Expected"),
+        (b'{"host": ["web-1"]}', "did you mean 'hosts'?"),
+        (b"[]", "expected an object"),
         (b'{"hosts": "web-1"}', "$.hosts"),
     ):
         with pytest.raises(ValueError, match=r".") as caught:
             parse_grant(text)
-        assert said in str(caught.value) or "missing required field" in str(caught.value)
+        assert said in str(caught.value)
 
 
 # Revocations.
@@ -134,6 +134,15 @@ ENTRIES = st.one_of(
     st.builds(Revoked, MOMENTS, key=st.sampled_from(["0" * 64, "f" * 64])),
     st.builds(Revoked, MOMENTS, host=st.sampled_from(["web-1", "web-2"]), before=MOMENTS, reason=st.just("stolen")),
     st.builds(Revoked, MOMENTS, service=st.sampled_from(["pets", "shop"]), before=MOMENTS),
+    st.builds(
+        Revoked,
+        MOMENTS,
+        person=st.just("ada"),
+        before=MOMENTS,
+        reason=st.sampled_from(["", "lost"]),
+        by=st.sampled_from(["", "bob"]),
+        at=MOMENTS,
+    ),
 )
 MANY = st.lists(ENTRIES, max_size=8).map(Revocations)
 
@@ -146,6 +155,16 @@ def test_merging_is_a_union(one: Revocations, two: Revocations, three: Revocatio
     assert one.merged(two, early).merged(three, early) == one.merged(two.merged(three, early), early)
     assert one.merged(one, early) == one
     assert len(one.merged(two, early)) >= max(len(one), len(two))
+
+
+def test_what_is_told_of_an_entry_was_said_together() -> None:
+    """The reason of one is not put into another's mouth; who revokes once more without a reason takes none away."""
+    early = Revoked(moment(9), host="web-1", before=moment(1), reason="stolen", by="ada", at=moment(1))
+    late = Revoked(moment(9), host="web-1", before=moment(2), by="bob", at=moment(2))
+    (held,) = Revocations([late, early]).standing(NOW_S)
+    assert (held.before, held.by, held.reason) == (moment(2), "ada", "stolen")
+    assert str(held) == f"host web-1 is revoked since {moment(2).isoformat()[:19]}Z, by ada (stolen)"
+    assert Revocations([early]).standing(NOW_S + 9) == []
 
 
 @given(MANY, MANY, st.integers(-100, 100))

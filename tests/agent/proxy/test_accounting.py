@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from joserfc import jwk, jws
 
 from agent.frames import Audited, Away
 from agent.proxy.control.recording import AWAY_S, BUSY, GONE, WORD_S
@@ -17,6 +19,7 @@ from agent.questions import Explain
 from policies.kinds.authz.judge import Judge
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import entrust
+from tests.support.tokens import PRIVATE, provider
 
 LAMPS = "lamps.production"
 SYNC = {"requests": "all", "durability": "sync"}
@@ -61,6 +64,13 @@ def play() -> Iterator[Playbook]:
 
 def put(play: Playbook, **documents: Any) -> None:
     play.put(play.instance("lamp", agent="here"), service=LAMPS, **documents)
+
+
+def token(sub: str, **claims: Any) -> str:
+    """A header line."""
+    told = {"iss": "https://login", "aud": "lamps", "sub": sub, "exp": time.time() + 3600, **claims}
+    key = jwk.import_key(PRIVATE)
+    return f"Authorization: Bearer {jws.serialize_compact({'alg': 'Ed25519'}, json.dumps(told), key, ['Ed25519'])}"
 
 
 def asks(play: Playbook) -> Wire:
@@ -240,3 +250,24 @@ def test_what_is_denied_needs_no_document(play: Playbook) -> None:
     asks(play)
     play.upstream("lamp") >> OK
     assert log.later() == []
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+def test_claims_that_are_no_texts_are_recorded(play: Playbook, durability: str) -> None:
+    """As their JSON; they are a kind of text to conditions, which no encoder knows by itself."""
+    chosen = ["groups", "tier", "age"]
+    put(play, authn={"providers": [provider()]}, audit={**SYNC, "durability": durability, "claims": chosen})
+    log = Log(play)
+    groups = ["sre", "ä"]
+    client = play.client()
+    line = token("ann", groups=groups, tier="gold", age=7)
+    assert client >> f"GET / HTTP/1.1\r\nHost: {LAMPS}\r\n{line}\r\n\r\n".encode()
+    if durability == "sync":
+        told = log.says()
+    else:
+        play.upstream("lamp") >> OK
+        frame = play.worker.audit.take(100)
+        assert frame is not None
+        told = json.loads(frame.lines)
+    found = {name: told["personal"][f"claim.{name}"] for name in chosen}
+    assert found == {"groups": '["sre","ä"]', "tier": "gold", "age": "7"}

@@ -322,9 +322,12 @@ def test_who_operates_is_told(play: Playbook) -> None:
 
 def test_a_watched_document_denies_nobody(play: Playbook) -> None:
     """And takes nothing out of force."""
+    play.worker.recorder.keep(True)
     play.put(play.instance("lamp", agent="here"), service=LAMPS, audits={"authz": SHOP})
     assert not denied(play, asks(play))
-    play.upstream("lamp")
+    play.upstream("lamp") >> b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    records = play.worker.recorder.take(10)
+    assert records is not None and f'"verdicts":["audit: authz/{LAMPS}: refused by default"]'.encode() in records.lines
     stats = play.worker.table.services[LAMPS].stats
     assert list(stats.audited()) == [("authz", LAMPS, "passed", "refused by default")]
     assert stats.authorized == {}
@@ -453,3 +456,19 @@ def test_any_level_that_denies_wins(
             return not denied(play, asks(play, *lines, first=f"{first} HTTP/1.1"))
 
     assert passes(*[DECIDING[name] for name in names]) == all(passes(DECIDING[name]) for name in names)
+
+
+def test_a_condition_that_cannot_be_judged_is_named_to_who_operates(play: Playbook) -> None:
+    """In the record, in an explanation, in figures; in no answer."""
+    pytest.importorskip("cel_expr_python")
+    few = {"rules": [{"name": "few", "allow": "anybody", "when": 'request.headers["x-tier"] == "a"'}]}
+    guard(play, few)
+    play.worker.recorder.keep(True)
+    assert denied(play, asks(play, "X-Shoal-Explain: 1"))
+    records = play.worker.recorder.take(10)
+    assert records is not None and b"few: its condition cannot be judged: " in records.lines
+    stats = play.worker.table.services[LAMPS].stats
+    assert stats.authorized == {f"{LAMPS}\tdefault\tdenied": 1, f"{LAMPS}\tfew\tfailed": 1}
+    told = explain(play.worker, Explain(f"http://{LAMPS}/"))["decisions"]
+    entry = next(each for each in told if each["policy"].startswith("authz/"))
+    assert "few: its condition cannot be judged: " in entry["reason"] and "x-tier" in entry["reason"]

@@ -183,6 +183,24 @@ def test_what_is_learnt_survives_a_flap() -> None:
     assert loads["i00004"].healthy_since > 0 and loads["i00003"].healthy_since == float("-inf")
 
 
+def test_a_newcomer_is_new_until_it_is_healthy() -> None:
+    """Also one that has been here before; who is there when the worker begins is none, and who falls ill neither."""
+    made = worker(3, {})
+
+    def told(revision: int, *frames: EndpointFrame, gone: str = "") -> set[str]:
+        made.take(Change(NAME, revision, list(frames), [gone] if gone else []))
+        made.take(Commit(revision))
+        return {id for id, member in made.table.services[NAME].members.items() if member.load.new}
+
+    ill = [msgspec.structs.replace(each, healthy=False) for each in fleet(9)]
+    assert told(2, ill[0], *ill[3:]) == {f"i0000{n}" for n in range(3, 9)}
+    assert told(3, ill[3]) == {f"i0000{n}" for n in range(3, 9)}, "a failed check is no first success"
+    assert told(4, *fleet(9)[3:]) == set()
+    assert told(5, *ill[3:5]) == set()
+    assert told(6, gone="i00004") == set()
+    assert told(7, ill[4]) == {"i00004"}
+
+
 def test_a_large_service_is_taken_in_portions() -> None:
     """That come to the same, with the policies compiled once; and a small one is left as it is."""
     count = 3 * portions.SLICE

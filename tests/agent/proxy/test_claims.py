@@ -270,6 +270,39 @@ def test_shadows_ask_for_claims_of_the_service_that_was_called(play: Playbook) -
 
 # What an instance is told.
 
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_what_services_take_for_the_tokens_header(play: Playbook, *, forward: bool) -> None:
+    """`X_JWT` is one name with it to CGI and WSGI, and nobody has verified it: it is taken out."""
+    put(play, authn={**AUTHN, "token": {"header": "x-jwt"}, "forward": forward})
+    asks(play, f"x-jwt: {jwt(sub='ann')}", "x_jwt: junk", "X_JWT: junk", "x_other: kept")
+    text = heard(play)[1].lower()
+    assert b"junk" not in text and b"x_other: kept" in text
+    assert (b"x-jwt: " in text) is forward
+
+
+@pytest.mark.parametrize(
+    ("query", "recorded", "handed_on"),
+    [
+        ("a=1&tok=s&b=2", "a=1&tok=hidden&b=2", "a=1&b=2"),
+        ("a=1;tok=s", "a=1;tok=hidden", "a=1"),
+        ("a=1;t%6fk=s;b=2&c;d", "a=1;t%6fk=hidden;b=2&c;d", "a=1;b=2&c;d"),
+        ("tok=s;tok=t&a=1", "tok=hidden&a=1", "a=1"),
+        (";tok=s;;a=1&tok", ";tok=hidden;;a=1&tok=hidden", ";;a=1"),
+        ("a=1;b=2", "a=1;b=2", "a=1;b=2"),
+    ],
+)
+def test_a_token_in_a_query_however_it_is_parted(query: str, recorded: str, handed_on: str) -> None:
+    """Some services part parameters by `;` too, and a record is no place for what is one to them."""
+    document = parse("authn", LAMPS, json.dumps({**AUTHN, "token": {"query": "tok"}, "forward": False}).encode())
+    assert isinstance(document, Authn)
+    presented = Presented([document])
+    assert presented.recorded(f"/x?{query}".encode()) == f"/x?{recorded}".encode()
+    assert presented.target(f"/x?{query}".encode()) == f"/x?{handed_on}".encode()
+    watched = Presented([], [document])
+    assert watched.recorded(f"/x?{query}".encode()) == f"/x?{recorded}".encode()
+
+
 TOLD = {**AUTHN, "forward": False, "headers": {"x-user": "sub", "X-Roles": "roles"}, "payload": "x-claims"}
 SPOOFED = ("x-user: root", "X-User: root", "x_user: root", "X-ROLES: root", "x-claims: root", "x_claims: root")
 

@@ -551,8 +551,11 @@ def test_a_hop_is_told() -> None:
             "mTLS", f"shown {shop}; expects {pets}", "tls/*.production", 11
         )  # fmt: skip
         shown_agent = f"shown spiffe://default.shoal/agent/here; expects {pets}"
-        assert hop_of(play, caller="vets.production")[:2] == ("mTLS", shown_agent)
+        nameless = "this agent holds no certificate of vets.production"
+        assert hop_of(play, caller="vets.production")[:2] == ("plain text", nameless), "and not as nobody"
         assert hop_of(play)[:2] == ("mTLS", shown_agent)
+        play.put(far(play), tls={"mtls": "strict"})
+        assert hop_of(play, caller="vets.production")[:2] == ("not sent", nameless)
         play.put(far(play, 0.0), tls=permissive)
         lacks = "the agent of there holds no certificate of pets.production"
         assert hop_of(play)[:2] == ("plain text", lacks)
@@ -608,8 +611,11 @@ def test_the_other_agent_is_asked_as_the_hop_would_come() -> None:
         assert explain(there.worker, proven)["endpoint"]["id"] == "far"
         there.put(there.instance("far", agent="there"), isolation={"allow": ["*"]}, tls={"mtls": "strict"})
         unproven = explain(play.worker, Explain(f"{SERVICE}/a", caller="vets.production"))["hop"]
-        assert (unproven.plain, unproven.caller) == (False, "")
-        assert explain(there.worker, unproven)["status"] == 404
+        assert (unproven.plain, unproven.caller) == (True, "vets.production")
+        assert explain(there.worker, unproven)["status"] == 403
+        nobody = explain(play.worker, Explain(f"{SERVICE}/a"))["hop"]
+        assert (nobody.plain, nobody.caller) == (False, "")
+        assert explain(there.worker, nobody)["status"] == 404
         assert explain(there.worker, proven)["status"] is None
 
 

@@ -118,3 +118,42 @@ def test_a_reason_is_one_line_of_what_can_be_read() -> None:
         odd = b"HTTP/1.1 503 X\r\nx-shoal-policy: shed\r\nx-shoal-reason: %b\r\nContent-Length: 0\r\n\r\n" % reason
         found = answered(play, odd)
         assert found["x-shoal-reason"].isascii() and len(found["x-shoal-reason"]) <= 400
+
+
+@pytest.mark.parametrize(
+    ("documents", "policy"),
+    [({"ratelimit": {"limits": [{"name": "all", "rate": "1/h", "side": "service"}]}}, "ratelimit"), ({}, "endpoint")],
+)
+def test_a_refusal_is_counted_once_by_who_meets_a_request_first(documents: dict[str, Any], policy: str) -> None:
+    """Also where it is the other agent's, which counts it as of a second hop."""
+    with Playbook(host="there") as there, Playbook(host="here") as here:
+        there.put(there.instance("one", agent="there"), **documents)
+        far(here, "one", retry={"attempts": 1})
+        deliver = GET[:-2] + b"x-shoal-endpoint: pets.production/one\r\n\r\n"
+        for _ in range(2):
+            client = there.client(inbound=True)
+            assert client >> deliver
+            if not there.idle and documents:
+                up = there.upstream()
+                assert up >> OK
+                up.breaks()
+            elif not there.idle:
+                there.dialled().refuses()
+        answered(here, client.heard)
+        first, second = (play.worker.table.services["pets.production"].stats for play in (here, there))
+        assert (first.refused, first.refused_second) == ({policy: 1}, {})
+        assert second.refused == {} and second.refused_second[policy] == (1 if documents else 2)
+
+
+def test_a_refusal_by_the_agent_of_the_instance_is_the_first_where_the_caller_has_none() -> None:
+    """Nobody else can count it."""
+    with Playbook(host="there") as play:
+        limits = [{"name": "all", "rate": "1/h", "side": "service"}]
+        play.put(play.instance("one", agent="there"), ratelimit={"limits": limits})
+        for _ in range(2):
+            client = play.client(inbound=True, peer="192.0.2.9")
+            assert client >> GET
+            if not play.idle:
+                assert play.upstream() >> OK
+        stats = play.worker.table.services["pets.production"].stats
+        assert (sum(stats.refused.values()), stats.refused_second) == (1, {})

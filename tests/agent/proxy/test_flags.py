@@ -87,7 +87,7 @@ def test_an_answer_of_an_instance_has_none() -> None:
         assert play.upstream() >> OK.replace(b"200 OK", b"500 Oops")
         found = record(play)
         assert (found["status"], found["flag"], found["why"]) == (500, "", "")
-        assert found["failed"] == ["one: it failed"] and found["first_byte_s"] == 0.0
+        assert found["failed"] == ["one: status 500"] and found["first_byte_s"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from agent.identity.revocations import Revocations, Revoked
 from agent.identity.spiffe import service_id
 from agent.proxy.engine.credentials import AGENT
 from agent.proxy.engine.half_open import TURN_S, HalfOpen, Waiting
-from agent.proxy.engine.handshake import GREETING, MAX_BYTES
+from agent.proxy.engine.handshake import MAX_BYTES
 from agent.proxy.engine.reactor import Reactor
+from agent.tls.greeting import GREETING
 from tests.support.identity import PETS, SHOP, der
 from tests.support.light import until
 from tests.support.tls import (

@@ -158,7 +158,7 @@ async def test_callers_do_not_share_connections(tmp_path: Path) -> None:
         assert named == [True, False, True, False]
 
 
-async def test_lanes_of_callers_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+async def test_lanes_to_services_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     """Of a thousand that came and went there are a bounded number; whoever has a connection keeps it. One that was in
     use meanwhile is closed behind its answer, since nobody would find it."""
     async with hop(tmp_path) as found:
@@ -167,7 +167,7 @@ async def test_lanes_of_callers_that_are_gone_are_forgotten(tmp_path: Path) -> N
         worker = found.caller.worker
         pool, ours = worker.pool, worker.pool.lanes["shop.production", "pets.production"]
         for n in range(1000):
-            assert pool.lane(f"caller-{n}.production", "pets.production", worker.security) is not None
+            assert pool.lane("", f"callee-{n}.production", worker.security) is not None
             assert len(pool.lanes) <= LANES_KEPT
         assert pool.lanes["shop.production", "pets.production"] is ours
         assert (await found.ask(CREDENTIALS, b"ok")).startswith(b"HTTP/1.1 200")

@@ -392,6 +392,24 @@ def test_who_operates_sees_that_it_was_refused(play: Playbook) -> None:
         assert stats.refused == {"isolation": n} and stats.active == 0
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_comes_to_nothing_outside_is_recorded_as_isolation(play: Playbook, silent: bool) -> None:
+    """With the service and the document, as it is by `Host`; what is answered outside has come of that."""
+    for name, head in PROXIED.items():
+        if name in ("a path that is refused", "upper case", "connect without a port"):
+            continue
+        seen(play, HIDDEN, f"{head}\n{NAMED}", Names([], silent=silent))
+        frame = play.worker.audit.take(10)
+        assert frame is not None, name
+        told = json.loads(frame.lines)
+        assert (told["event"], told["data"]["service"], told["data"]["caller"]) == (
+            "isolation.denied", HIDDEN, "shop.production"), name  # fmt: skip
+        assert told["data"]["policy"] == f"isolation/{HIDDEN}" and told["data"]["revision"] > 0
+    assert not play.worker.refused, "and it is counted once"
+    seen(play, HIDDEN, f"{PROXIED['absolute']}\n{NAMED}", Names(["192.0.2.1"]))
+    assert play.worker.audit.take(10) is None
+
+
 def test_who_sees_it_is_led_there(play: Playbook) -> None:
     """By proxy form too, and no name server is asked; CONNECT is for what is outside."""
     hide(play, {"allow": ["*"]})

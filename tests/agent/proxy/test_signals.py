@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.control.instances.tokens import digest
 from agent.proxy.report import state
+from agent.proxy.report.load import load
 from agent.proxy.report.signals import BOUNDS_S, MAX_WORD, MOST_EDGES, MOST_EXEMPLARS, Key, Room, Signals
 from agent.proxy.report.stats import MOST_NAMES, ServiceStats, count
 from tests.support.playbook import Playbook, Wire
@@ -57,8 +58,8 @@ def test_the_edge_of_a_request() -> None:
         served(play, play.client(), get(shop()))
         served(play, play.client(), get(), b"404 Not Found")
         assert edges(play) == {
-            (True, SHOP, "cats", "v2", "another"): [0, 0, 1, 0, 0, 0],
-            (True, "", "cats", "v2", "another"): [0, 0, 0, 0, 1, 0],
+            (True, SHOP, "cats", "v2", "another"): [0, 0, 1, 0, 0, 0, 0],
+            (True, "", "cats", "v2", "another"): [0, 0, 0, 0, 1, 0, 0],
         }
 
 
@@ -71,8 +72,8 @@ def test_the_second_hop_and_a_caller_without_an_agent() -> None:
         served(play, play.client(inbound=True), handed)
         served(play, play.client(inbound=True, peer="10.9.9.9"), get())
         assert edges(play) == {
-            (False, SHOP, "", "v1", "another"): [0, 0, 1, 0, 0, 0],
-            (True, "", "", "v1", ""): [0, 0, 1, 0, 0, 0],
+            (False, SHOP, "", "v1", "another"): [0, 0, 1, 0, 0, 0, 0],
+            (True, "", "", "v1", ""): [0, 0, 1, 0, 0, 0, 0],
         }
 
 
@@ -84,7 +85,7 @@ def test_agents_that_cannot_be_told_apart() -> None:
         play.worker.agents.believe(["10.9.0.0/16"])
         for address in (AGENT, "10.9.9.9"):
             served(play, play.client(inbound=True, peer=address), get(f"X-Shoal-Endpoint: {SERVICE}/one"))
-        assert edges(play) == {(False, "", "", "v1", ""): [0, 0, 2, 0, 0, 0]}
+        assert edges(play) == {(False, "", "", "v1", ""): [0, 0, 2, 0, 0, 0, 0]}
 
 
 def test_an_answer_of_the_mesh_and_a_client_that_goes() -> None:
@@ -103,7 +104,10 @@ def test_an_answer_of_the_mesh_and_a_client_that_goes() -> None:
         nowhere = play.client()
         assert nowhere >> get()
         assert nowhere << b"HTTP/1.1 503 ..."
-        assert edges(play) == {(True, "", "", "v1", ""): [1, 0, 0, 0, 0, 1], (True, "", "", "", ""): [0, 0, 0, 0, 0, 1]}
+        assert edges(play) == {
+            (True, "", "", "v1", ""): [1, 0, 0, 0, 0, 1, 0],
+            (True, "", "", "", ""): [0, 0, 0, 0, 0, 1, 0],
+        }
         stats = play.worker.table.services[SERVICE].stats
         assert stats.as_frame()["requests"] == {"5xx": 2, "gone": 1} and sum(stats.as_frame()["duration_buckets"]) == 3
 
@@ -244,7 +248,7 @@ def test_a_bomb_of_callers_by_way_of_an_agent() -> None:
             assert upstream >> OK
             client.heard = upstream.heard = b""
         found = edges(play)
-        assert len(found) == MOST_EDGES + 1 and found[False, *OTHERS] == [0, 0, 500, 0, 0, 0]
+        assert len(found) == MOST_EDGES + 1 and found[False, *OTHERS] == [0, 0, 500, 0, 0, 0, 0]
 
 
 def test_hosts_and_paths_make_no_series() -> None:
@@ -292,3 +296,18 @@ def test_nothing_is_counted_twice_or_never(ended: list[tuple[bool, int, int, flo
     firsts = sum(sum(edge.requests) for key, edge in made.edges.items() if key[0])
     assert firsts == sum(first for first, *_ in ended)
     assert len(made.edges) <= 6 + 2
+
+
+def test_a_try_that_fails_at_once_took_no_time() -> None:
+    """However slow balancers take it for: figures of instances are of what was."""
+    with Playbook(host="here") as play:
+        play.put(play.instance("one", agent="here"), retry={"attempts": 1})
+        up: Wire | None = None
+        for status in (b"503 Service Unavailable", b"200 OK"):
+            play.client() >> b"GET / HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+            up = up or play.upstream("one")
+            play.passes(0.25)
+            up >> b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n"
+        found = load(play.worker)["services"]["pets.production"]["instances"]["one"]
+        assert found[1:3] == [1, 1] and found[3] == pytest.approx(0.5)
+        assert play.worker.table.services["pets.production"].plan.endpoints[0].load.ewma_s > 1.0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from agent.proxy.messages.trace_context import is_traceparent, traceparent
 from agent.proxy.report.spans import RING
 from agent.proxy.request.explain import explain
+from agent.proxy.request.tracing.drawing import ids
 from agent.questions import Explain
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import CREDENTIALS, SERVICE, entrust, watched
@@ -115,7 +118,8 @@ def test_an_instance_that_was_not_reached_serves_nothing(play: Playbook) -> None
     play.client() >> get()
     play.dialled("one").refuses()
     (found,) = left(play)
-    assert (found["kind"], found["error"], found["attributes"]["http.response.status_code"]) == ("client", "503", 503)
+    assert (found["kind"], found["error"]) == ("client", "connect")
+    assert found["attributes"]["http.response.status_code"] == 503
 
 
 def test_the_agent_beside_the_instance_makes_its_side(play: Playbook) -> None:
@@ -288,6 +292,45 @@ def test_a_document_that_is_only_watched_counts(play: Playbook) -> None:
     assert watched(play.worker) == {"trace": 1}
 
 
+def test_no_more_than_its_rate_is_followed(play: Playbook) -> None:
+    """Of callers that are no agents: beyond it nobody further on samples it either; what is not sampled takes nothing
+    of it, nor does what is drawn, or asked about."""
+    document = {"share": 0, "follow_rate": 2, "errors": False}
+    play.put(elsewhere(play, "one"), trace=document)
+    client = play.client()
+    for _ in range(5):
+        explain(play.worker, Explain(f"{SERVICE}/", headers=[["traceparent", f"00-{TRACE}-1234567890123456-01"]]))
+    client >> get(headers=SAMPLED.replace(b"-01", b"-00"))
+    up = play.upstream()
+    up >> OK
+    for headers in (b"", SAMPLED, SAMPLED, SAMPLED, SAMPLED):
+        client >> get(headers=headers)
+        up >> OK
+    flags = re.findall(rb"\r\ntraceparent: 00-.{32}-.{16}-(..)\r\n", up.heard)
+    assert flags == [b"00", b"02", b"01", b"01", b"00", b"00"] and len(left(play)) == 2
+    found: Any = explain(
+        play.worker, Explain(f"{SERVICE}/", headers=[["traceparent", f"00-{TRACE}-1234567890123456-01"]])
+    )
+    (entry,) = [each for each in found["decisions"] if each["phase"] == "trace"]
+    assert (entry["decision"], entry["reason"].split(";")[0]) == (
+        "not sampled",
+        "more were followed in this second than its follow_rate",
+    )
+
+
+def test_what_another_agent_has_decided_is_followed_in_any_case(play: Playbook) -> None:
+    """It has been bounded there: a trace is not to end between the two sides of a call."""
+    play.put(play.instance("one", agent="here"), trace={"share": 0, "follow_rate": 1, "errors": False})
+    client = play.client(inbound=True)
+    client >> get(headers=SAMPLED, credentials=b"")
+    up = play.upstream("one")
+    up >> OK
+    for _ in range(4):
+        client >> get(headers=SAMPLED, credentials=b"")
+        up >> OK
+    assert len(left(play)) == 5
+
+
 def test_no_more_than_the_rate_is_drawn(play: Playbook) -> None:
     """What others have decided is not bounded by it."""
     play.put(elsewhere(play, "one"), trace={"share": 1, "rate": 2, "errors": False})
@@ -376,3 +419,12 @@ def test_what_calls_have_in_common_is_known_by_the_trace_that_began_here(play: P
     from agent.proxy.messages.origin import trace_id
 
     assert trace_id(exchange.request).decode() == trace
+
+
+def test_ids_that_are_drawn_together_are_no_zeros() -> None:
+    """Which would be none (W3C Trace Context, 3.2.2); the last 56 bits of the trace's decide by number and id alike."""
+    for number in (0, 1, 1 << 127, 1 << 128, (1 << 192) - 1, random.Random(1).getrandbits(192)):
+        trace, span = ids(number)
+        assert is_traceparent(traceparent(trace, span, 3))
+        assert int(trace, 16) & (1 << 56) - 1 == number & (1 << 56) - 1
+    assert len({ids(random.getrandbits(192)) for _ in range(1000)}) == 1000

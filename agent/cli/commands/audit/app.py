@@ -67,6 +67,7 @@ def query(
     options: Options = context.obj
     asked = _asked(since, until, event, service, caller, person, client, claim, host)
     told = _admin(options).audit("query", {**asked, "by": by or ("host" if count else ""), "most": limit})
+    _check_field(by, told)
     printer = options.printer
     if printer.json:
         printer.value(told)
@@ -221,11 +222,16 @@ def _asked(
     claims: Sequence[str] | None,
     hosts: Sequence[str] | None,
 ) -> dict[str, Any]:
+    from agent.audit.events import wrong_event
+
     now = time.time()
     pairs = [claim.partition("=") for claim in claims or ()]
     if not all(equals for _, equals, _ in pairs):
         raise Failure("--claim is NAME=VALUE, such as sub=haxor69", Exit.USAGE)
     first, last = _moment("--since", since, now), _moment("--until", until, now) if until else now + 1
+    wrong = wrong_event(events or ())
+    if wrong:
+        raise Failure(f"--event: {wrong}", Exit.USAGE)
     if first >= last:
         raise Failure("--since is before --until", Exit.USAGE)
     return {
@@ -239,6 +245,15 @@ def _asked(
         "claims": {name: value for name, _, value in pairs},
         "of": list(hosts or ()),
     }
+
+
+def _check_field(by: str, told: Mapping[str, Any]) -> None:
+    """Raises Failure for a field that no record has, and that is no usual one: claims have any name."""
+    from agent.audit.events import FIELDS
+    from policies.language.document import meant
+
+    if by and by not in FIELDS and told["counts"] and all(row["value"] == "-" for row in told["counts"]):
+        raise Failure(f"--by: none of {told['total']} records has a field {by[:60]!r}{meant(by, FIELDS)}", Exit.USAGE)
 
 
 def _moment(option: str, text: str, now: float) -> float:

@@ -80,10 +80,9 @@ def _about(options: Options) -> dict[str, Any]:
 
 
 def _checked(options: Options) -> Any:
-    from agent.cli.commands.diagnosis.gather import facts_of
-    from agent.cli.findings.checks import findings
+    from agent.cli.commands.diagnosis.gather import looked
 
-    return msgspec.to_builtins(findings(facts_of(options)))
+    return msgspec.to_builtins(looked(options)[1])
 
 
 def _keys(options: Options) -> Any:

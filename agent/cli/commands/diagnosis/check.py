@@ -10,9 +10,9 @@ import typer
 from agent.cli.failure import Exit
 
 if TYPE_CHECKING:
-    from agent.cli.findings.finding import Finding
     from agent.cli.options import Options
     from agent.cli.printing import Printer
+    from agent.findings.alerts import Alert
 
 
 def check(
@@ -23,16 +23,16 @@ def check(
 ) -> None:
     """Look for what is wrong: etcd, agents, documents that match nothing or lead nowhere, instances, keys, open ports.
 
+    What etcd holds, and what each agent says of itself: the agent on this host asks the others.
     Each finding says what to do next. Exit code 1 when there is an error or a warning.
 
     Example:  shoal check --ignore etcd-release
     """
-    from agent.cli.commands.diagnosis.gather import facts_of
-    from agent.cli.findings.checks import findings
+    from agent.cli.commands.diagnosis.gather import looked
 
     options: Options = context.obj
-    facts = facts_of(options)
-    found = [finding for finding in findings(facts) if finding.id not in (ignore or [])]
+    facts, all_found = looked(options)
+    found = [alert for alert in all_found if alert.id not in (ignore or [])]
     if options.printer.json:
         options.printer.value(msgspec.to_builtins(found))
     else:
@@ -47,7 +47,7 @@ def check(
         raise typer.Exit(Exit.NO)
 
 
-def _show(printer: Printer, found: list[Finding]) -> None:
+def _show(printer: Printer, found: list[Alert]) -> None:
     for finding in found:
         printer.text(f"{finding.severity:8} {finding.id}  {finding.where}: {finding.what}")
         printer.text(f"         → {finding.next}")
@@ -57,7 +57,7 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _sum(found: list[Finding]) -> str:
+def _sum(found: list[Alert]) -> str:
     counts = {severity: sum(one.severity == severity for one in found) for severity in ("error", "warning", "info")}
     told = [_many(count, severity) for severity, count in counts.items() if count and severity != "info"]
     return " and ".join(told) or "nothing is wrong"

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from agent.findings.of_agent import lost_words
+
 if TYPE_CHECKING:
-    from agent.cli.census import Census
+    from registry.census import Census
 
 
 def standing(census: Census) -> Iterator[dict[str, Any]]:
@@ -26,7 +28,9 @@ def standing(census: Census) -> Iterator[dict[str, Any]]:
 
 
 def remembered(local: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Breakers, ejections and shedding, as the workers of this host's agent turned; from its /state."""
+    """Breakers, ejections and shedding, as the workers of this host's agent turned; whom it misses. Of its /state."""
+    for lost in local.get("lost", ()):
+        yield _row(lost["since"], "here", "agent.lost", f"agents/{lost['host']}", "", lost_words(lost))
     for turned in local["happened"]:
         at = datetime.fromtimestamp(turned["at"], UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         service, endpoint = turned["service"], turned["endpoint"]

@@ -50,6 +50,8 @@ def _not_ready(options: Options) -> Failure | None:
     try:
         told = options.admin.state()
     except Failure as failure:
+        if failure.code == Exit.USAGE:
+            raise  # no agent will ever be there
         return failure
     why = told.get("not_ready", "")
     return Failure(f"{why}; its log and `shoal status` say more", Exit.NO) if why else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -51,11 +52,14 @@ def new(
         convert({"keys": [entry]}, ApiKeys).check("$")
     except Flaw as flaw:
         raise Failure(f"{flaw.path.removeprefix('$.keys[0].')}: {flaw.reason}", Exit.USAGE) from None
+    parsed = msgspec.convert(entry, ApiKey)
+    if not_after and datetime.fromisoformat(not_after.replace("Z", "+00:00")) <= datetime.now(UTC):
+        raise Failure(f"--not-after: {not_after} is over: a key that has ended lets nobody in", Exit.USAGE)
     if options.printer.json:
         options.printer.value({"key": key, "entry": entry})
         return
     options.printer.text(key)
-    options.printer.text(msgspec.json.encode(msgspec.convert(entry, ApiKey)).decode())
+    options.printer.text(msgspec.json.encode(parsed).decode())
     options.printer.note("the first line is the key, which nobody keeps; the second stands in `api_keys.keys`")
 
 

@@ -10,8 +10,8 @@ import typer
 from agent.cli.commands.identity import revoke, rotate
 from agent.cli.completion import hosts
 from agent.cli.failure import Exit, Failure
-from agent.cli.findings.finding import named
 from agent.cli.printing import field
+from agent.findings.finding import named
 
 if TYPE_CHECKING:
     from agent.cli.identity.founding import Founded, Wanted
@@ -255,8 +255,15 @@ def _show(printer: Printer, told: dict[str, Any]) -> None:
         printer.text(f"refused   {row['host']} asks for {row['name']}: {row['reason']}")
         _show_allowing(printer, row)
     for row in told["ungranted"]:
-        printer.text(f"ungranted {row['host']} has registered {row['name']}, and no grant names it")
+        why = "no grant names it" if row["allow"] else "the host is revoked"
+        printer.text(f"ungranted {row['host']} has registered {row['name']}, and {why}")
         _show_allowing(printer, row)
+    for row in told["hostless"]:
+        printer.text(
+            f"hostless  the grant of {row['pattern']} names {row['host']}, which no operator has added{row['meant']}"
+        )
+    for row in told["revoked"]:
+        printer.text(f"revoked   {_revoked(row)}")
     for row in told["plain"]:
         printer.text(f"plain     {row['from']} -> {row['to']}: {named(row['services'])}, last at {row['last']}")
     for key, why in told["malformed"].items():
@@ -268,10 +275,19 @@ def _show_allowing(printer: Printer, row: dict[str, Any]) -> None:
         printer.text(f"allow     {line}")
 
 
+def _revoked(row: dict[str, Any]) -> str:
+    """An entry in words; its end is when nobody needs it any more."""
+    reason = f" ({row['reason']})" if row["reason"] else ""
+    since = f", since {row['since']}" if row["since"] else ""
+    by = f", by {row['by']}" if row["by"] else ""
+    return f"{row['sort']} {row['name']}{reason}{since}{by}; the entry goes at {row['until']}"
+
+
 def _of_host(host: dict[str, Any], sequence: int) -> str:
     words = {
         "away": "its agent does not live",
         "not added": f"its agent lives, and it does not belong to the mesh; `shoal host add {host['host']}`",
+        "revoked": "it was revoked and put out of the mesh, and its agent lives: stop it (see `revoked`)",
         "holds nothing": "its agent lives, and holds no certificate of its own",
         "lagging": f"runs bundle {host['bundle']}, and not {sequence}",
     }

@@ -14,6 +14,7 @@ from agent.cli.printing import field
 if TYPE_CHECKING:
     from agent.cli.identity.domain import Change, Domain
     from agent.cli.options import Options
+    from agent.identity.revocations import Revoked
     from registry.etcd.users import Users
     from registry.store import Store
 
@@ -62,14 +63,17 @@ def add(
     from agent.cli.identity.domain import now_s, settle
     from agent.cli.identity.granting import patterns_of
     from agent.cli.identity.inviting import Invited, invited
+    from agent.cli.identity.report import expelled
     from agent.cli.rights.granting import let_write
     from agent.identity.tokens import write_token
     from registry.keys import Keys
 
     options: Options = context.obj
     wanted = patterns_of(service or [])
+    revoked: list[Revoked] = []
 
     def decide(domain: Domain) -> tuple[Change, Invited]:
+        revoked.extend(filter(None, [expelled(domain, name)]))
         return invited(domain, name, wanted, description, who(options.mesh), now_s())
 
     async def written(users: Users) -> tuple[Invited, Domain, int, str]:
@@ -87,6 +91,8 @@ def add(
         return
     may = f"may hold {', '.join(told.granted)}" if told.granted else "may hold no service yet (--service)"
     options.printer.note(f"{name} belongs to the mesh, and {may}")
+    for entry in revoked[:1]:
+        options.printer.note(f"warning: {entry}; it is let in again, with certificates that begin from now on")
     if left:
         options.printer.note(f"warning: {left}")
     if token:
@@ -98,7 +104,7 @@ def add(
 
 @app.command("list")
 def list_(context: typer.Context) -> None:
-    """List the hosts of the mesh: what each may hold, what it holds, and who still has to join."""
+    """List the hosts of the mesh: what each may hold, what it holds, who still has to join, and who was revoked."""
     from agent.cli.etcd_client import ask
     from agent.cli.identity.domain import now_s, take
 
@@ -114,6 +120,7 @@ def list_(context: typer.Context) -> None:
             "holds": lambda row: str(row["holds"]),
             "until": field("until"),
             "token until": field("token_until"),
+            "revoked": field("revoked"),
             "description": field("description"),
         },
         empty="no host belongs to this mesh yet; `shoal host add HOST --service PATTERN` adds one",
@@ -158,9 +165,11 @@ def rows_of(domain: Domain, now_s: float) -> list[dict[str, Any]]:
     """A row a host."""
     from agent.cli.identity.report import moment
 
+    revoked = {entry.host: entry for entry in domain.revocations.standing(now_s) if entry.host}
     joins = {join.host: join.until for join in domain.joins.values() if join.host and join.until.timestamp() > now_s}
     rows = []
-    for host in sorted({*domain.hosts, *joins}):
+    believed = domain.believed
+    for host in sorted({*believed.hosts, *joins, *revoked}):
         holds = domain.holds.get(host)
         ends = [end for end in (holds.agent, *holds.services.values()) if end is not None] if holds else []
         rows.append(
@@ -168,10 +177,11 @@ def rows_of(domain: Domain, now_s: float) -> list[dict[str, Any]]:
                 "host": host,
                 "lives": host in domain.agents,
                 "issues": host in domain.issuers,
-                "granted": domain.granted(host),
+                "granted": believed.granted(host),
                 "holds": len(ends),
                 "until": moment(min(ends)) if ends else None,
                 "token_until": moment(joins[host]) if host in joins else None,
+                "revoked": str(revoked[host]).partition(" is revoked ")[2] if host in revoked else None,
                 "description": domain.hosts[host].description if host in domain.hosts else "",
             }
         )

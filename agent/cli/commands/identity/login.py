@@ -106,15 +106,21 @@ def _key() -> ec.EllipticCurvePrivateKey:
 
 
 def _of_any(places: Iterable[Place], ask: Callable[[Place], T], else_: str = "") -> T:
-    """What the first issuer answers that can; `else_`: what to do where none does. Raises Failure."""
-    from agent.cli.identity.joining import Away
+    """What the first issuer answers that can; `else_`: what to do where none does. Raises Failure: that one does not
+    believe us says more than that others did not answer."""
+    from agent.cli.identity.joining import Away, Unbelieved
 
     said: list[str] = []
+    refused = ""
     for place in places:
         try:
             return ask(place)
+        except Unbelieved as unbelieved:
+            refused = refused or str(unbelieved)
         except Away as away:
             said.append(str(away))
+    if refused:
+        raise Failure(f"the login is not renewed: {refused}; an operator's `shoal person add` begins another")
     raise Failure("; ".join(filter(None, (f"no issuer answers: {'; '.join(said)}", else_))), Exit.UNREACHABLE)
 
 

@@ -139,7 +139,7 @@ def list_(context: typer.Context) -> None:
 
 @app.command()
 def rm(context: typer.Context, name: NameArgument) -> None:
-    """Let somebody log in no more, nor renew a login. One that stands is good until it ends: `shoal ca revoke person`.
+    """Let somebody log in no more, nor ask agents. At etcd a login is good until it ends: `shoal ca revoke person`.
 
     Example:  shoal person rm ada
     """
@@ -159,5 +159,8 @@ def rm(context: typer.Context, name: NameArgument) -> None:
     if options.printer.json:
         options.printer.value({"person": name, "revision": revision})
         return
-    options.printer.note(f"{name} may log in no more; a login that stands is good until it ends, in 12 hours at most")
+    options.printer.note(
+        f"{name} may log in no more, and agents refuse {name} from the next request on; etcd takes a login that stands "
+        f"until it ends, in 12 hours at most: `shoal ca revoke person {name}` ends that too"
+    )
     options.printer.text(f"{revision}")

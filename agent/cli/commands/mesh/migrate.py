@@ -18,7 +18,7 @@ from agent.cli.options import Options, who
 from registry.records import MOVED, Layout
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
+    from registry.census import Census
     from registry.store import Store
 
 ROOMS: Final = ("agents", "versions", "instances", "health", "confirmed", "events")
@@ -80,13 +80,13 @@ def _is_whole(layout: Layout) -> bool:
 
 
 async def _census(store: Store, mesh: str) -> Census:
-    from agent.cli.census import take
+    from registry.census import take
 
     return await take(store, mesh, *ROOMS)
 
 
 def _refuse(census: Census, back: bool) -> None:
-    from agent.cli.findings.layout import common_ids, unable
+    from agent.findings.of_mesh.layout import common_ids, unable
 
     hosts = [] if back else unable(census)
     cannot = [f"{host} ({census.agents[host].version or 'of no version that it tells'})" for host in hosts]
@@ -120,11 +120,13 @@ async def _say(store: Store, mesh: str, census: Census, state: State) -> int:
 async def _all_moved(store: Store, mesh: str, revision: int, back: bool, timeout_s: float) -> Census:
     import trio
 
-    from agent.cli.findings.layout import elsewhere, untold
+    from agent.findings.of_mesh.layout import elsewhere, untold
 
     until = trio.current_time() + timeout_s
     while True:
         census = await _census(store, mesh)
+        if census.layout_revision != revision and (census.layout is None or census.layout.own is back):
+            raise Failure("somebody else said otherwise meanwhile: see `shoal status`")  # this can come no more
         left = elsewhere(census, own=not back)
         left |= {host: ["events that are still to be told", *left.get(host, ())] for host in untold(census) if back}
         if not left or trio.current_time() >= until:
@@ -133,6 +135,4 @@ async def _all_moved(store: Store, mesh: str, revision: int, back: bool, timeout
     if left:
         said = "; ".join(f"{host} has {len(names)} elsewhere: {names[0]}" for host, names in left.items())
         raise Failure(f"not all have moved within {timeout_s:g} s: {said}; everything counts wherever it stands")
-    if census.layout_revision != revision and not (census.layout is not None and census.layout.own is not back):
-        raise Failure("somebody else said otherwise meanwhile: see `shoal status`")
     return census

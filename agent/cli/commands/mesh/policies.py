@@ -9,7 +9,7 @@ import typer
 from agent.cli.options import Options, who
 
 if TYPE_CHECKING:
-    from agent.cli.census import Census
+    from registry.census import Census
     from registry.store import Store
 
 
@@ -35,7 +35,7 @@ def accept(context: typer.Context) -> None:
 
 
 async def _confirmed(store: Store, mesh: str) -> tuple[Census, int]:
-    from agent.cli.census import take
+    from registry.census import take
     from registry.keys import Keys
 
     census = await take(store, mesh, "policies", "held")

@@ -18,7 +18,8 @@ def scale(
 ) -> None:
     """Show how many instances services should have, of how many there are, and the reason.
 
-    Exit code 1 when a service that was asked for has no advice.
+    Where the agent that advises does not answer: what stands in etcd. Exit code 1 when a service that was asked for has
+    no advice, 4 when that is not known.
 
     Example:  shoal scale auth
     """
@@ -37,21 +38,44 @@ def scale(
         if refused.status == 404:
             raise Failure("that agent is of the version before, and knows of no advice; ask another") from None
         raise
-    rows = told["items"]
-    options.printer.rows(rows, COLUMNS, empty="nothing is scaled; docs/policies/scale.md says how")
-    for host, missing in told["missing"].items():
-        options.printer.note(f"missing: {host}: {missing['reason']} ({missing['why']})")
+    rows = sorted([*told["items"], *told.get("standing", [])], key=lambda row: str(row["service"]))
+    why = _why_not_known(told)
+    options.printer.rows(
+        rows, COLUMNS, empty="not known" if why else "nothing is scaled; docs/policies/scale.md says how"
+    )
+    for reason in why:
+        options.printer.note(reason)
+    if why and not rows:
+        raise typer.Exit(Exit.UNKNOWN)
     if name and not rows:
         raise typer.Exit(Exit.NO)
 
 
+def _why_not_known(told: dict[str, Any]) -> list[str]:
+    """Why there may be more advice than what was told; empty: there is not."""
+    found = [f"missing: {host}: {each['reason']} ({each['why']})" for host, each in told["missing"].items()]
+    if told.get("unread"):
+        found.append(f"what stands in etcd cannot be told: {told['unread']}")
+    if told.get("unadvised"):
+        found.append(f"no agent advises yet, though a document says so: {', '.join(told['unadvised'])}")
+    return found
+
+
 def _advice(row: Row) -> str:
-    there, wanted = row["instances"], row["replicas"]
+    there, wanted = row.get("instances"), row["replicas"]
+    if there is None:
+        return str(wanted)
     return str(wanted) if there == wanted else f"{there} -> {wanted}"
 
 
 def _mode(row: Row) -> str:
-    return f"{row['mode']}, panic" if row["panic"] else str(row["mode"])
+    mode = str(row.get("mode", "enforce"))  # of what is only watched nothing stands in etcd
+    return f"{mode}, panic" if row["panic"] else mode
+
+
+def _reason(row: Row) -> str:
+    said = str(row["reason"])
+    return said if "host" in row else f"{said}; as {row['agent']} put it at {row['at']}: no agent advises now"
 
 
 COLUMNS: dict[str, Any] = {
@@ -60,5 +84,5 @@ COLUMNS: dict[str, Any] = {
     "range": lambda row: f"{row['least']}-{row['most']}",
     "mode": _mode,
     "policy": lambda row: f"{row['policy']} @{row['revision']}",
-    "reason": field("reason"),
+    "reason": _reason,
 }

@@ -24,10 +24,10 @@ from agent.cli.commands.logs import (
     Statuses,
     asked_of,
     clock,
-    read_on,
     row_end,
 )
 from agent.cli.failure import Exit, Failure
+from agent.cli.following import read_on
 from agent.cli.options import Options
 from agent.cli.printing import Printer
 

@@ -8,6 +8,7 @@ import typer
 
 from agent.cli.completion import patterns
 from agent.cli.failure import Exit, Failure
+from agent.cli.local_agent import refuse_unknown
 from agent.cli.options import Options
 
 EVERY_S = 2.0
@@ -81,6 +82,8 @@ def asked(options: Options, looking: Any, limit: int) -> dict[str, Any]:
         raise
     if not isinstance(told, dict) or not isinstance(told.get("items"), list):
         raise Failure("what answers there is no agent of Shoal: its answer is none of an agent's")
+    if not told["items"]:
+        refuse_unknown(options, looking.service)
     return told
 
 

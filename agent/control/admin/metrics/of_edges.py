@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, Final, TypeAlias
 
 from agent.control.admin.metrics.text import COUNTER, HISTOGRAM, Family, Writer, escaped, number_of
-from agent.control.workers.edges import BUCKETS, DURATION_S, KEY, REQUESTS
+from agent.control.workers.edges import BUCKETS, CLASSES, DURATION_S, KEY, REQUESTS
 
 Added: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
 """Services by name, with the sums of what their workers counted."""
@@ -21,7 +21,6 @@ _EDGE: Final = ("service", "version", "route", "caller", "peer", "hop")
 _REQUESTS: Final = Family("shoal_requests", COUNTER, "Requests by class of status", (*_EDGE, "status"))
 _DURATION: Final = Family("shoal_request_duration_seconds", HISTOGRAM, "From the head to the end of the answer", _EDGE)
 _FORM: Final = ",".join(f'{name}="%s"' for name in _EDGE)
-_CLASSES: Final = ("gone", "1xx", "2xx", "3xx", "4xx", "5xx")
 _STEP: Final = 2
 """Of the bounds every second one is shown: powers of two."""
 
@@ -31,7 +30,7 @@ def write_edges(page: Writer, added: Added, bounds: Sequence[float]) -> None:
     named = [(_labels(name, *edge[:KEY]), name, edge) for name, service in added for edge in service["edges"]]
     counted = page.begin(_REQUESTS)
     for labels, _, edge in named:
-        for status, number in zip(_CLASSES, edge[REQUESTS], strict=True):
+        for status, number in zip(CLASSES, edge[REQUESTS], strict=False):
             if number:
                 page.add(f'{counted}{{{labels},status="{status}"}} {number}\n')
     lines = _Lines(page.begin(_DURATION), bounds)

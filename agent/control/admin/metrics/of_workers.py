@@ -82,6 +82,12 @@ def _failures(service: dict[str, Any]) -> Rows:
             yield (kind,), number
 
 
+def _refused(service: dict[str, Any]) -> Rows:
+    for hop, field in (("first", "refused"), ("second", "refused_second")):
+        for policy, number in sorted(service.get(field, {}).items()):
+            yield (policy, hop), number
+
+
 def _hedges(service: dict[str, Any]) -> Rows:
     won = service["failures"].get("hedges_won", 0)
     yield ("true",), won
@@ -123,11 +129,13 @@ _NAMED: Final = (
     "callers",
     "ejections",
     "faults",
+    "flagged",
     "judged",
     "limited",
     "outside",
     "plain",
     "refused",
+    "refused_second",
     "shed",
 )
 """Counters by names that others choose."""
@@ -142,7 +150,13 @@ def _gauge(name: str, text: str) -> Family:
 
 
 _FAMILIES: Final[tuple[tuple[Family, Of], ...]] = (
-    (_counter("shoal_refused", "Answers of the mesh's own", "policy"), _by_label("refused")),
+    (_counter("shoal_refused", "Answers of the mesh's own", *("policy", "hop")), _refused),
+    (
+        _counter(
+            "shoal_requests_flagged", "Requests without an instance's whole answer, by whose fault", "flag", "hop"
+        ),
+        _by_label("flagged", 2),
+    ),
     (_counter("shoal_attempts_failed", "Failed attempts by kind", "kind"), _failures),
     (_counter("shoal_retries", "Attempts made again"), _one(lambda service: service["failures"].get("retries", 0))),
     (_counter("shoal_hedges", "Second attempts beside slow ones", "won"), _hedges),

@@ -107,6 +107,18 @@ class InstanceTrouble(Base, frozen=True, kw_only=True):
     reason: str
 
 
+class LostState(Base, frozen=True, kw_only=True):
+    """Another host's agent whose lease ran out without a word of stopping; for an hour, or until it is back."""
+
+    host: str
+    address: str
+    since: str
+    suspects: Annotated[
+        int, Meta(description="Of its instances: how many are kept, and used where there is nothing else")
+    ]
+    answers: Annotated[bool, Meta(description="Whether its inbound port still answers")]
+
+
 class SinkState(Base, frozen=True, kw_only=True):
     """Where records go."""
 
@@ -174,7 +186,10 @@ class AgentState(Base, frozen=True, kw_only=True):
     listeners: list[Listener]
     descriptors: Descriptors
     shadowed: list[KeyState]
-    suspects: list[dict[str, str]]
+    suspects: Annotated[
+        list[dict[str, str]],
+        Meta(description="Instances whose record vanished without a word, and that are kept: whose, and since when"),
+    ]
     happened: Annotated[list[dict[str, Any]], Meta(description="What breakers and ejectors turned to, the latest last")]
     standing: Annotated[list[dict[str, Any]], Meta(description="Of that, what lasts")]
     events: EventsState
@@ -183,9 +198,14 @@ class AgentState(Base, frozen=True, kw_only=True):
     handshakes_failed: list[dict[str, Any]]
     topics: list[dict[str, Any]]
     local: Annotated[list[dict[str, Any]], Meta(description="Instances of its host, as they were registered")]
+    lost: list[LostState] = msgspec.field(default_factory=list)
     records: list[SinkState] = msgspec.field(default_factory=list)
     audit: Annotated[
         dict[str, Any], Meta(description="Its audit log: how far it is, and what keeps it from being written")
+    ] = msgspec.field(default_factory=dict)
+    people_certificate: Annotated[
+        dict[str, Any],
+        Meta(description="That of `people.certificate`: when it `ends`, whether it is `ending`, why it is of no use"),
     ] = msgspec.field(default_factory=dict)
     followed: Annotated[
         dict[str, int],
@@ -193,6 +213,10 @@ class AgentState(Base, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     issuers: Annotated[
         list[dict[str, Any]], Meta(description="Of tokens: whose keys it fetches, and how old they are")
+    ] = msgspec.field(default_factory=list)
+    opas: Annotated[
+        list[dict[str, Any]],
+        Meta(description="Open Policy Agents that documents have it ask, and that it may not, or asks in vain"),
     ] = msgspec.field(default_factory=list)
     instances_exposed: Annotated[
         dict[str, str], Meta(description="Instances that other hosts reach around it, and where")

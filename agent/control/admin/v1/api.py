@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -13,18 +13,22 @@ from starlette.responses import Response
 import agent
 from agent.control.admin.door import Answer, Door
 from agent.control.admin.state import table_age_s
-from agent.control.admin.v1 import types, views
+from agent.control.admin.v1 import me, types, views
 from agent.control.admin.v1.agent_type import AgentState
 from agent.control.admin.v1.before import doors_before
 from agent.control.admin.v1.openapi import document
 from agent.control.admin.v1.operation import Asked, NoQuery, Operation, Trouble
 from agent.control.admin.v1.own import Own
 from agent.control.admin.v1.parts import network, running, targets
+from agent.control.admin.v1.parts.alerts import AlertsApi
 from agent.control.admin.v1.parts.audit_logs import audit_logs
+from agent.control.admin.v1.parts.chains import ChainApi
 from agent.control.admin.v1.parts.comparing import Comparing
 from agent.control.admin.v1.parts.figures import FiguresApi
+from agent.control.admin.v1.parts.lately import Lately
+from agent.control.admin.v1.parts.reading.output import OutputOperations
+from agent.control.admin.v1.parts.reading.requests import RequestsOperation, TapsOperation
 from agent.control.admin.v1.parts.registering import Registering
-from agent.control.admin.v1.parts.requests import RequestsOperation, TapsOperation
 from agent.control.admin.v1.parts.scale import ScaleApi
 from agent.control.admin.v1.parts.telling import telling
 from agent.control.admin.v1.problem import ROOT, problem
@@ -61,6 +65,12 @@ class PoliciesQuery(types.ListQuery, frozen=True, kw_only=True):
     mode: types.AnyMode = ""
 
 
+class PolicyQuery(types.Query, frozen=True, kw_only=True):
+    """Which of two of the same name."""
+
+    mode: types.AnyMode = ""
+
+
 class AgentQuery(types.Query, frozen=True, kw_only=True):
     """Of another agent."""
 
@@ -79,11 +89,19 @@ class V1:
         wide.show(SELF, self._show_row)
         get, none = "GET", NoQuery
         scale = ScaleApi(parts)
-        fanned = {part.path: wide.operations(part) for part in (*own.parts(), scale.part())}
+        fanned = {part.path: wide.operations(part) for part in (*own.parts(), *Lately(parts).parts(), scale.part())}
+        figures = FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operations()
         self.operations: list[Operation] = [
             Operation(get, "/mesh", "getMesh", "The mesh at a glance", none, types.Mesh, self._mesh),
             Operation(
-                get, "/services", "listServices", "Services, by name", ServicesQuery, types.Services, self._services
+                get,
+                "/services",
+                "listServices",
+                "Services, by name",
+                ServicesQuery,
+                types.Services,
+                self._services,
+                made_of=self._made_of,
             ),
             Operation(
                 get,
@@ -102,6 +120,7 @@ class V1:
                 InstancesQuery,
                 types.Instances,
                 self._instances,
+                made_of=self._made_of,
             ),
             Operation(
                 get,
@@ -111,16 +130,18 @@ class V1:
                 PoliciesQuery,
                 types.Policies,
                 self._policies,
+                made_of=self._made_of,
             ),
             *fanned.pop("/policies/refused"),
             Operation(
                 get,
                 "/policies/{kind}/{pattern}",
                 "getPolicy",
-                "The document in force for a name or a pattern",
-                none,
+                "The document in force for a name or a pattern, or the one that is only watched",
+                PolicyQuery,
                 types.Policy,
                 self._policy,
+                made_of=self._made_of,
             ),
             Operation(
                 get,
@@ -137,11 +158,14 @@ class V1:
                 get, "/agents/{host}", "getAgent", "An agent, by its own word", AgentQuery, AgentState, self._agent
             ),
             targets.operation(parts),
+            ChainApi(parts.mesh.table, fanned["/calls"][0]).operation(),
+            AlertsApi(parts, fanned["/findings"][0], figures[0]).operation(),
             *(operation for operations in fanned.values() for operation in operations),
             scale.operation(),
-            FiguresApi(parts.figures, parts.settings.host, lambda: parts.mesh.table.revision).operation(),
+            *figures,
             RequestsOperation(parts.mesh.table, parts.fanout).operation(),
             TapsOperation(parts.mesh.table, parts.fanout).operation(),
+            *OutputOperations(parts).operations(),
             Operation(
                 "POST",
                 "/explain",
@@ -151,10 +175,12 @@ class V1:
                 types.Explained,
                 own.explain,
                 takes=types.Explain,
+                refuses=((409, "A document that is only supposed would be refused"),),
             ),
             network.operation(parts.settings),
+            me.operation(parts.settings, parts.here.rights),
             *Registering(parts).operations(),
-            *Comparing(parts.traffic.shadow).operations(),
+            *Comparing(parts.traffic.shadow, parts.settings, parts.here.store).operations(),
             *telling(parts).operations(),
             *audit_logs(parts).operations(),
         ]
@@ -170,6 +196,12 @@ class V1:
 
     async def _openapi(self, _: Request) -> Response:
         return Answer(self._document)
+
+    def _made_of(self) -> Hashable:
+        """What the table says of services, instances and documents: by its revision, and by what it doubts."""
+        table = self._table
+        suspects = frozenset((each.service, each.id) for each in table.suspects)
+        return table.revision, suspects, frozenset(table.distrusted.holding.holds)
 
     # The mesh.
 
@@ -241,12 +273,13 @@ class V1:
         )
 
     async def _policy(self, asked: Asked) -> types.Policy:
-        kind, pattern = asked.path["kind"], asked.path["pattern"]
-        for documents in (self._table.policies, self._table.audits.policies):
+        kind, pattern, mode = asked.path["kind"], asked.path["pattern"], asked.query.mode
+        for documents, watched in ((self._table.policies, "enforce"), (self._table.audits.policies, "audit")):
             policy = documents.get(kind, {}).get(pattern)
             if policy is not None:
-                mode = "enforce" if documents is self._table.policies else "audit"
-                return views.policy_of(kind, pattern, policy, mode)
+                found = views.policy_of(kind, pattern, policy, watched)
+                if mode in ("", found.mode):
+                    return found
         raise Trouble(404, f"no {kind[:60]} is in force for {pattern[:260]}; {ROOT}/policies lists those that are")
 
     # Agents.

@@ -27,7 +27,7 @@ DESCRIPTION: Final = (
     "What an agent of Shoal knows and runs, what all agents do (`scope=mesh`), and what its users and operators have "
     "it do. Served on the admin port for whoever is on the host, on the agent's own socket, where the kernel says who "
     "asks, and on the people's port for who has logged in, by the role view, tap or operate. Operations say who may; "
-    "those that say nothing are for all of them. Requests of browsers (Origin) are refused."
+    "those that say nothing are for all of them. Of pages in browsers the agent's own is served, and no other."
 )
 WHO: Final = {
     Right.READ: "Not on the admin port: for users of the host who may operate the agent or tap, and people with a "
@@ -36,6 +36,8 @@ WHO: Final = {
     "role tap or operate.",
     Right.SERVE: "Not on the admin port: for users of the host who may be the service, who may do this to what they "
     "registered themselves, and for who may operate.",
+    Right.OUTPUT: "Not on the admin port: for users of the host who may operate the agent or tap, and people with the "
+    "role tap or operate; any other user of the host has what his own programs write.",
     Right.OPERATE: "Not on the admin port: for users of the host who may operate the agent, and people with that role.",
 }
 
@@ -100,7 +102,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     refused = {"content": {"application/problem+json": {"schema": _ref(Problem)}}}
     said = {
         "400": "Something in it is not understood; `path` says where",
-        "403": "A browser asks, or somebody who may not",
+        "403": "Another page than the agent's own asks, or somebody who may not",
     }
     if _IN_PATH.search(operation.path):
         said["404"] = "There is no such thing"
@@ -114,6 +116,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.method == "GET":
         found["200"]["headers"] = {"ETag": {"description": "Of what it says", "schema": {"type": "string"}}}
         found["304"] = {"description": "It says what If-None-Match names"}
+    found["431"] = {"description": "Its head is longer than 64 KiB"}  # so the server says it, without a body
     return found | {status: {"description": words, **refused} for status, words in said.items()}
 
 

@@ -12,7 +12,7 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar
@@ -75,8 +75,15 @@ class Operation(NamedTuple):
     fanned: bool = False
     right: Right = Right.LOOK
     """Who may."""
+    wide: bool = False
+    """Whether all agents are asked, whatever its query says."""
     bulk: bool = False
     """Whether its answers may be so long that they are written in a thread; they have no tag."""
+    watched: bool = True
+    """Whether it may be watched (`admin/live`): it answers the same whoever looks."""
+    made_of: Callable[[], Hashable] | None = None
+    """Of what its answer is made, where that is cheap to tell: while it is the same, so is the answer. None: it has to
+    be asked."""
     refuses: tuple[tuple[int, str], ...] = ()
     """Statuses that not every operation has, and what they say."""
 

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
+import trio
 
 from agent import build
 from agent.control.admin.door import may_operate
@@ -15,6 +17,7 @@ from agent.control.admin.state import services_of, state
 from agent.control.admin.v1 import types, views
 from agent.control.admin.v1.agent_type import AgentState
 from agent.control.admin.v1.operation import Asked, Trouble
+from agent.control.admin.v1.proposing import supposed
 from agent.control.admin.v1.wide import Part
 from agent.control.host.clock import text_of
 from agent.control.parts import Parts
@@ -23,6 +26,7 @@ from agent.events import PREFIX
 from agent.findings.finding import ORDER
 from agent.findings.of_agent import of_agent, of_documents
 from agent.questions import Explain
+from policies.language.names import matches, parse_service
 
 
 class RefusedQuery(types.WideQuery, frozen=True, kw_only=True):
@@ -54,6 +58,7 @@ class Own:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._reading = trio.CapacityLimiter(1)
 
     def parts(self) -> list[Part]:
         """Lists that every agent has a part of."""
@@ -116,7 +121,7 @@ class Own:
         """Everything that it says of itself."""
         fleet = self._parts.fleet
         failed = [each for told in await fleet.ask("handshakes") for each in told]
-        told = state(self._parts, [], await fleet.metrics(), failed)
+        told = state(self._parts, [], await fleet.metrics(), failed, await fleet.ask("opas"))
         return msgspec.convert(msgspec.to_builtins(told), AgentState)
 
     def row(self) -> types.Agent | None:
@@ -137,7 +142,8 @@ class Own:
         """By a worker here, and then by the agent beside the instance."""
         body = asked.body
         headers = [[each.name, each.value] for each in body.headers]
-        request = asked.request
+        operates = asked.request is not None and may_operate(self._parts.here.rights, asked.request)
+        documents = await supposed(self._parts.mesh.table, body, operates=operates, reading=self._reading)
         question = Explain(
             body.url,
             body.method,
@@ -145,12 +151,15 @@ class Own:
             headers,
             address=body.address,
             claims=body.claims,
-            shows_claims=request is not None and may_operate(self._parts.here.rights, request),
+            supposed=documents,
+            shows_claims=operates,
+            seed=body.seed,
         )
         told = await explain(self._parts.fleet, self._parts.peers, question)
         if told is None:
             raise Trouble(503, "no worker is ready to be asked; see /readyz")
-        return msgspec.convert(told, types.Explained)
+        found = [each for each in views.refused(self._parts.mesh.table) if _is_for(body.url, each.pattern)]
+        return msgspec.structs.replace(msgspec.convert(told, types.Explained), refused=found)
 
     # Lists.
 
@@ -239,3 +248,12 @@ class Own:
 
 def _latest_first(event: types.Event) -> tuple[Any, ...]:
     return ([-ord(char) for char in event.time], event.host, event.subject, event.type, event.id)
+
+
+def _is_for(url: str, pattern: str) -> bool:
+    """Whether a document's pattern covers the service that a URL names; never for a key that names nothing."""
+    try:
+        host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+        return matches(pattern, parse_service(host))
+    except ValueError:
+        return False

@@ -12,6 +12,7 @@ from agent.control.mesh.documents.in_force import Policy as PolicyInForce
 MOST: int = 1000
 Limit = Annotated[int, Meta(ge=1, le=MOST, description="How many at most")]
 After = Annotated[str, Meta(max_length=512, description="Those behind this one: `next` of the answer before")]
+Severity = Literal["error", "warning", "info"]
 Scope = Annotated[Literal["agent", "mesh"], Meta(description="agent: what this agent says; mesh: all agents are asked")]
 Deadline = Annotated[float, Meta(ge=0.1, le=30, description="For how long all agents are waited for, in seconds")]
 SERVICE = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,4}$"
@@ -318,7 +319,7 @@ class Finding(Base, frozen=True, kw_only=True):
 
     host: str
     id: str
-    severity: Literal["error", "warning", "info"]
+    severity: Severity
     where: str
     what: str
     next: str
@@ -369,6 +370,16 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     value: Annotated[str, Meta(max_length=8192, pattern=r"^[\x20-\x7e]*$")] = ""
 
 
+class ProposedDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A document that nobody has put: what would be decided with it. Neither `text` nor `document`: without it."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=60)]
+    pattern: Annotated[str, Meta(min_length=1, max_length=260, description="A service, or *.production, or *")]
+    mode: Mode = "enforce"
+    text: Annotated[str, Meta(max_length=200_000, description="JSON or YAML")] = ""
+    document: Annotated[Any, Meta(description="The same as JSON")] = None
+
+
 class Explain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request whose way is asked for."""
 
@@ -384,6 +395,28 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ]
         | None
     ) = None
+    documents: Annotated[
+        list[ProposedDocument], Meta(max_length=20, description="As if these were put: nothing is")
+    ] = msgspec.field(default_factory=list)
+    seed: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=2**53 - 1,
+                description="What splits, balancing, faults and samples draw, they draw from this, each for itself: "
+                "two questions with the same one differ by what their documents say",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Share(Base, frozen=True, kw_only=True):
+    """What a target of a split gets of what comes to its rule."""
+
+    to: str
+    percent: float
 
 
 class Decision(Base, frozen=True, kw_only=True):
@@ -393,8 +426,11 @@ class Decision(Base, frozen=True, kw_only=True):
     decision: str
     reason: str
     policy: Annotated[str, Meta(description="kind/pattern; empty: the built-in default")] = ""
-    revision: int = 0
+    revision: Annotated[int, Meta(description="0 with a policy: it is only supposed")] = 0
     mode: str = "enforce"
+    shares: Annotated[list[Share], Meta(description="Of the whole split of a route, whatever was drawn")] = (
+        msgspec.field(default_factory=list)
+    )
     host: Annotated[str, Meta(description="Of the agent that said it, where it is another one")] = ""
 
 
@@ -404,3 +440,6 @@ class Explained(Base, frozen=True, kw_only=True):
     decisions: list[Decision]
     endpoint: Annotated[dict[str, Any] | None, Meta(description="Null: the mesh answers itself")] = None
     status: Annotated[int | None, Meta(description="Of the mesh's own answer")] = None
+    refused: Annotated[
+        list[Refused], Meta(description="Documents for the service that was asked for that are not in force")
+    ] = []

@@ -39,6 +39,8 @@ class Part(NamedTuple):
     rows: Callable[[Any], Awaitable[Sequence[Any]]]
     """This agent's."""
     order: Callable[[Any], Any]
+    complete: Callable[[Any, Sequence[Any], Any], Awaitable[Any]] | None = None
+    """Of a query of all agents, what they told, and the page of it: that page, with what is known besides."""
 
 
 class Wide:
@@ -134,7 +136,10 @@ class Wide:
                 rows += page.items
                 total += page.total
         asked = len(told.answers) + len(told.missing)
-        return self._page(part, sorted(rows, key=part.order), total, query.limit, asked, dict(sorted(missing.items())))
+        whole = self._page(part, sorted(rows, key=part.order), total, query.limit, asked, dict(sorted(missing.items())))
+        if part.complete is not None:
+            whole = await part.complete(query, rows, whole)
+        return whole
 
     def _page(
         self,

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from agent.control.host.own_ports import Place
-from agent.control.mesh.distrust.doubts import KEEP_S, Doubts, Identity, Losses, Suspect
+from agent.control.mesh.distrust.doubts import KEEP_S, Doubt, Doubts, Identity, Losses, Suspect
 from agent.control.mesh.service import Service
 from agent.frames import EndpointFrame
 from registry.records import Agent, Instance
+
+
+class Lost(NamedTuple):
+    """An agent whose key went without a word."""
+
+    host: str
+    record: Agent
+    since_s: float
+    suspects: int
+    """Of its instances: how many are kept as suspects."""
+    believed: bool
+    """Whether it may live, for all that was found out: somebody answers where it was."""
 
 
 class Suspects:
@@ -32,6 +46,19 @@ class Suspects:
     def missed(self, now_s: float) -> dict[str, Agent]:
         """Agents that went without a word lately, whether or not somebody still answers where they were."""
         return {host: record for host, (record, at_s) in self._doubts.missed.items() if now_s - at_s < KEEP_S}
+
+    def lost(self, now_s: float) -> list[Lost]:
+        """`missed`, by host, with what is kept of each."""
+        kept = Counter(doubt.agent for doubt in self._doubts.of.values())
+        return [
+            Lost(host, record, at_s, kept[host], host in self._doubts.agents)
+            for host, (record, at_s) in sorted(self._doubts.missed.items())
+            if now_s - at_s < KEEP_S
+        ]
+
+    def doubted(self) -> Iterator[tuple[Identity, Doubt]]:
+        """Every suspect, and since when and whose it is."""
+        yield from self._doubts.of.items()
 
     def miss_no_more(self, hosts: Collection[str]) -> None:
         """Those that were put out on purpose."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from agent.audit.draft import Said
+from agent.audit.draft import DENYING, Said
 from agent.proxy.control.recording import Word
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead
@@ -21,10 +21,9 @@ from agent.proxy.request.audit.recorded import Recorded
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.plan import Plan
+from agent.proxy.table.service import Service
 from policies.kinds.audit.decide import Compiled
 
-DENYING: Final = frozenset(("isolation", "export", "tls", "egress", "path", "authn", "authz", "caller"))
-"""Whose refusals say who may not, rather than how much or when."""
 NOTHING_KEPT: Final = "its audit record is not on disk"
 
 
@@ -53,10 +52,12 @@ class _Waiting(Word):
 class Accountable(Recorded):
     """A request that is accounted for."""
 
-    __slots__ = ("_accounted", "_word", "denied")
+    __slots__ = ("_accounted", "_word", "denied", "withheld")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
+        self.withheld: Service | None = None
+        """A service that was kept from it, as if there were none of its name."""
         self.denied: Refuse | None = None
         """What it was refused by, if it was."""
         self._word: _Waiting | None = None
@@ -66,8 +67,14 @@ class Accountable(Recorded):
     @property
     def auditing(self) -> Compiled | None:
         """What documents want of it."""
-        plan = self.target.plan if self.target is not None else self.plan
+        plan = self._asked_plan()
         return plan.auditing if plan is not None else None
+
+    def _asked_plan(self) -> Plan | None:
+        """Of the service that it is for, or was to be."""
+        if self.target is not None:
+            return self.target.plan
+        return self.plan if self.plan is not None or self.withheld is None else self.withheld.plan
 
     @property
     def accounts(self) -> bool:
@@ -192,6 +199,8 @@ class Accountable(Recorded):
     def _said(self, event: str, auditing: Compiled | None) -> Said:
         view, request, refuse = self.view, self.request, self.denied
         target = self.target if self.target is not None else self.service
+        if target is None:
+            target = self.withheld
         data: dict[str, Any] = {
             "service": target.name if target is not None else "",
             "caller": self.caller if self.stranger is None else self.stranger.id,
@@ -233,7 +242,7 @@ class Accountable(Recorded):
 
     def _tell_decision(self, data: dict[str, Any], personal: dict[str, str], refuse: Refuse | None) -> None:
         """What was decided, and by which document."""
-        plan = self.target.plan if self.target is not None else self.plan
+        plan = self._asked_plan()
         kind = "authz"
         if refuse is None:
             data["decision"] = "allowed"

@@ -6,10 +6,10 @@ Law: it says what `accountable` does: by whom it is recorded, whether always, an
 
 from __future__ import annotations
 
+from agent.audit.draft import DENYING
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report.audit import AUTOMATIC_PER_S
 from agent.proxy.report.story import Entry, entry
-from agent.proxy.request.audit.accountable import DENYING
 from agent.proxy.table.plan import Plan
 
 

@@ -15,6 +15,7 @@ from agent.proxy.report.taps import Tapped, Taps
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.judged import Judged
 from agent.proxy.table.plan import Plan
+from agent.requests.picking import is_fault
 from policies.kinds.log.decide import REDACTED
 
 RECORDED: Final = {True: "recorded", False: "left out"}
@@ -66,7 +67,7 @@ class Recorded(Judged):
         logging = None
         taken = True
         if plan is not None and service is not None:
-            flagged = self.flag != ""
+            flagged = is_fault(self.flag)
             logging = plan.logging
             if logging is not None:
                 chance = chance_of(trace or self.request_id)

@@ -10,15 +10,20 @@ from agent.proxy.messages.trace_context import (
     SAMPLED,
     TraceContext,
     continue_by,
+    digits,
     lines,
     read,
     traceparent,
 )
+from agent.proxy.report.spans import SPAN_BYTES
 from agent.proxy.report.story import Entry, InForce, entry
 from agent.proxy.request.walk import Walk
-from policies.kinds.trace.decide import DRAWN, FOLLOWED, PACED, Begun, Compiled, drawn
+from agent.proxy.table.lasting import Book
+from policies.kinds.trace.decide import CROWDED, DRAWN, FOLLOWED, PACED, Begun, Compiled, drawn
 
-TRACE_BITS: Final = 128
+TRACE_BYTES: Final = 16
+_BOTH_BYTES: Final = TRACE_BYTES + SPAN_BYTES
+_NO_SPAN: Final = b"0" * 16
 _SUPPOSED: Final = b"5" * 16
 """The span of a request that nobody makes."""
 
@@ -32,26 +37,48 @@ class Drawn:
         self.context = context
         """What the request's head says; None: a trace begins."""
         self.number = number
-        """Of the trace, where it was drawn."""
+        """By which it was drawn: the trace's; of one that begins with that of a span before it (`ids`)."""
         self.sampled = sampled
         self.why = why
 
 
-def draw(walk: Walk, rules: Compiled, begun: Begun, *, of_agent: bool, takes: bool) -> Drawn:
-    """Decide. `of_agent`: the caller's agent has decided already; `takes`: what is drawn counts for the rate."""
-    context = read(walk.request)
+def draw(walk: Walk, rules: Compiled, book: Book, *, of_agent: bool, takes: bool) -> Drawn:
+    """Decide. `of_agent`: the caller's agent has decided already; `takes`: what is drawn or followed counts for its
+    rate."""
+    context, begun = read(walk.request), book.begun
     if context is not None and (rules.follows or of_agent):
-        return Drawn(context, 0, context.flags & SAMPLED != 0, FOLLOWED)
-    number = int(context.trace, 16) if context is not None else walk.rng.getrandbits(TRACE_BITS) or 1
+        return _followed(walk, rules, book.followed, context, of_agent, takes)
+    number = int(context.trace, 16) if context is not None else walk.rng.getrandbits(_BOTH_BYTES * 8)
     return _drawn(walk, rules, begun, context, number, takes)
 
 
-def would_draw(walk: Walk, rules: Compiled, begun: Begun, number: int, *, of_agent: bool) -> bool:
+def ids(number: int) -> tuple[bytes, bytes]:
+    """Of a trace that begins, and of a span in it: they are drawn together, since each drawing takes time."""
+    both = digits(number, _BOTH_BYTES)
+    trace, span = both[2 * SPAN_BYTES :], both[: 2 * SPAN_BYTES]
+    return (_SUPPOSED + trace[16:] if trace[:16] == _NO_SPAN else trace), (_SUPPOSED if span == _NO_SPAN else span)
+
+
+def _followed(
+    walk: Walk, rules: Compiled, followed: Begun, context: TraceContext, of_agent: bool, takes: bool
+) -> Drawn:
+    sampled = context.flags & SAMPLED != 0
+    rate = rules.follow_rate
+    if rate and sampled and not of_agent:
+        now = walk.reactor.now
+        if not (followed.take(rate, now) if takes else followed.has_room(rate, now)):
+            return Drawn(context, 0, False, CROWDED)
+    return Drawn(context, 0, sampled, FOLLOWED)
+
+
+def would_draw(walk: Walk, rules: Compiled, book: Book, number: int, *, of_agent: bool) -> bool:
     """Whether a document that is only watched would have this trace sampled; `number`: of one that begins."""
     context = read(walk.request)
     if context is not None and (rules.follows or of_agent):
-        return context.flags & SAMPLED != 0
-    return _drawn(walk, rules, begun, context, int(context.trace, 16) if context is not None else number, True).sampled
+        return _followed(walk, rules, book.followed, context, of_agent, True).sampled
+    return _drawn(
+        walk, rules, book.begun, context, int(context.trace, 16) if context is not None else number, True
+    ).sampled
 
 
 def _drawn(walk: Walk, rules: Compiled, begun: Begun, context: TraceContext | None, number: int, takes: bool) -> Drawn:
@@ -67,13 +94,13 @@ def _drawn(walk: Walk, rules: Compiled, begun: Begun, context: TraceContext | No
     return Drawn(context, number, True, DRAWN)
 
 
-def suppose(walk: Walk, in_force: InForce | None, rules: Compiled, begun: Begun, *, of_agent: bool) -> Entry:
+def suppose(walk: Walk, in_force: InForce | None, rules: Compiled, book: Book, *, of_agent: bool) -> Entry:
     """What would be decided, in words. Nothing is counted; the agent of the next host, which is asked as the hop would
     come, is told of it as by the hop."""
-    found = draw(walk, rules, begun, of_agent=of_agent, takes=False)
+    found = draw(walk, rules, book, of_agent=of_agent, takes=False)
     if found.context is None or (found.context.flags & SAMPLED != 0) != found.sampled:
         request = walk.request
-        trace = b"%032x" % found.number if found.context is None else found.context.trace
+        trace = ids(found.number)[0] if found.context is None else found.context.trace
         value = traceparent(trace, _SUPPOSED, SAMPLED if found.sampled else 0)
         continue_by(request, value)
         request.wires.append(lines(value, b""))

@@ -19,12 +19,13 @@ from __future__ import annotations
 from typing import Final
 
 from agent.carried import Link, Span
+from agent.proxy.messages.flags import AGENT_CANCELLED
 from agent.proxy.messages.head import RequestHead
-from agent.proxy.messages.trace_context import RANDOM, SAMPLED, continue_by, lines, traceparent
+from agent.proxy.messages.trace_context import RANDOM, SAMPLED, continue_by, digits, lines, traceparent
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.audit.accountable import Accountable
 from agent.proxy.request.tracing import telling
-from agent.proxy.request.tracing.drawing import Drawn, draw, told, would_draw
+from agent.proxy.request.tracing.drawing import TRACE_BYTES, Drawn, draw, ids, told, would_draw
 from agent.proxy.request.tracing.telling import CLIENT, SERVER, Attributes
 from agent.proxy.request.tracing.tries import Trace, TracedAttempt, Try
 from agent.proxy.runtime import Runtime
@@ -42,12 +43,14 @@ _NO_HEADERS: Final[list[str]] = []
 class Traced(Accountable):
     """A request that may be traced."""
 
-    __slots__ = ("trace",)
+    __slots__ = ("trace", "trace_line")
 
     def __init__(self, runtime: Runtime, down: Stream, request: RequestHead) -> None:
         super().__init__(runtime, down, request)
         self.trace: Trace | None = None
-        """None: what it says of a trace goes on as it is."""
+        """None: it leaves no spans here."""
+        self.trace_line = b""
+        """What every try says of its trace, where it leaves none; empty: what stands in the head goes on as it is."""
 
     # At its beginning.
 
@@ -59,7 +62,7 @@ class Traced(Accountable):
         if rules is None:
             self._watch_trace(plan, None, of_agent=of_agent)
             return
-        found = draw(self, rules, service.begun, of_agent=of_agent, takes=True)
+        found = draw(self, rules, service, of_agent=of_agent, takes=True)
         if self.explained is not None:
             self.explained.append(told(plan.policies.get("trace"), rules, found))
         if plan.watched is not None:
@@ -68,16 +71,19 @@ class Traced(Accountable):
         keeps = ring.wanted and (found.sampled or rules.late)
         flags = SAMPLED if found.sampled else 0
         if context is None:
-            trace, parent, state, flags = b"%032x" % found.number, b"", b"", flags | RANDOM
+            (trace, span), parent, state, flags = ids(found.number), b"", b"", flags | RANDOM
         else:
             flags |= context.flags & RANDOM
             if not keeps and context.plain and flags == context.flags:
                 return
             trace, parent, state = context.trace, context.parent, context.state
-        self.trace = made = Trace(rules, trace, parent, flags, state, sampled=found.sampled, keeps=keeps)
-        value = traceparent(trace, parent or ring.new_span(), flags)
-        if not keeps:
-            made.line = lines(value, state)
+            span = parent
+        value = traceparent(trace, span, flags)
+        if keeps:
+            first = b"" if parent else span
+            self.trace = Trace(rules, trace, parent, flags, state, sampled=found.sampled, first=first)
+        else:
+            self.trace_line = lines(value, state)
         continue_by(self.request, value)
 
     def _watch_trace(self, plan: Plan, found: Drawn | None, *, of_agent: bool) -> None:
@@ -86,7 +92,7 @@ class Traced(Accountable):
         if watched is None or watched.tracing is None or service is None:
             return
         number = found.number if found is not None and found.number else self.runtime.spans.random.getrandbits(128)
-        would = would_draw(self, watched.tracing, watched.book.begun, number, of_agent=of_agent)
+        would = would_draw(self, watched.tracing, watched.book, number, of_agent=of_agent)
         done = found is not None and found.sampled
         service.stats.note_audit("trace", watched.policies["trace"].key, _WORDS[done], _WORDS[would])
 
@@ -95,40 +101,38 @@ class Traced(Accountable):
     def new_attempt(self, endpoint: Endpoint) -> Attempt:
         """The next try; its number is that of the tries."""
         trace = self.trace
-        if trace is None or not trace.keeps:
+        if trace is None:
             return Attempt(self, endpoint, self.attempts)
         new = self.runtime.spans.new_span
         served = new() if not self.inbound and self.is_here(endpoint) else b""
         hedge = self.attempt is not None
-        kept = Try(endpoint, self.attempts, self.reactor.now, new(), served, hedge=hedge)
+        kept = Try(endpoint, self.attempts, self.reactor.now, trace.first or new(), served, hedge=hedge)
+        trace.first = b""
         trace.tries.append(kept)
         return TracedAttempt(self, endpoint, self.attempts, kept, trace.rules.response_headers)
 
     def lines_for(self, endpoint: Endpoint, attempt: int, left_s: float) -> list[bytes]:
         """With the span that it is made in, unless a route has something to say of that."""
         found = super().lines_for(endpoint, attempt, left_s)
-        trace = self.trace
+        line, trace = self.trace_line, self.trace
         if trace is not None:
+            line = lines(traceparent(trace.trace, trace.tries[attempt - 1].told, trace.flags), trace.state)
+        if line:
             forward = self.forward
             edits = forward.request_headers if forward is not None else None
             if edits is None or not _edits_trace(edits):
-                found.append(self._line_of(trace, attempt))
+                found.append(line)
         return found
-
-    def _line_of(self, trace: Trace, attempt: int) -> bytes:
-        if not trace.keeps:
-            return trace.line
-        return lines(traceparent(trace.trace, trace.tries[attempt - 1].told, trace.flags), trace.state)
 
     # Copies of it.
 
     def lines_for_copy(self, copy: ResponseHandler, endpoint: Endpoint, left_s: float) -> list[bytes]:
         """A copy is a trace of its own, which has a link to the request's: nobody waits for it."""
         trace = self.trace
-        if trace is None or not trace.keeps:
+        if trace is None:
             return self.lines_for(endpoint, 1, left_s)
         ring = self.runtime.spans
-        copied, span = b"%032x" % (ring.random.getrandbits(128) or 1), ring.new_span()
+        copied, span = digits(ring.random.getrandbits(128) or 1, TRACE_BYTES), ring.new_span()
         if trace.copies is None:
             trace.copies = {}
         trace.copies[copy] = (copied, span)
@@ -157,12 +161,17 @@ class Traced(Accountable):
             made.links = [Link(trace.trace.decode(), trace.tries[0].span.decode())]
         self.runtime.spans.add(made)
 
+    def note_late(self) -> None:
+        """What was under way and is cut has taken too long: it failed, and nobody left."""
+        if self.trace is not None:
+            for each in self.trace.tries:
+                if each.cancelled and (each.status or not self.response_began):
+                    each.cancelled, each.error = False, "timeout"
+
     # Once it is over.
 
     def end_trace(self, trace: Trace, duration_s: float) -> None:
         """Leave its spans, if it is to leave any."""
-        if not trace.keeps:
-            return
         broken = ""
         for each in trace.tries:
             if each.status and each.error:
@@ -181,9 +190,12 @@ class Traced(Accountable):
         self._tell_decisions(trace, attributes)
         if kept:
             attributes["shoal.kept"] = kept
-        failed = telling.add_outcome(attributes, kind, self.status, broken or ("cancelled" if not self.status else ""))
-        name = telling.name(self.request, template)
         single = len(tries) == 1
+        error = tries[0].error if single else broken
+        if not error and not self.status and self.flag != AGENT_CANCELLED:
+            error = "cancelled"
+        failed = telling.add_outcome(attributes, kind, self.status, error)
+        name = telling.name(self.request, template)
         own = tries[0].span if single else ring.new_span()
         if single:
             self._tell_try(attributes, tries[0])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from agent.proxy.messages.flags import ERRORS
 from agent.proxy.messages.head import ResponseHead
+from agent.proxy.messages.words import far_flag
 from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.request.tracing.telling import text
 from agent.proxy.stream import ResponseHandler, Upstream
@@ -61,12 +63,20 @@ class Try:
 
 
 class Trace:
-    """Of one request."""
+    """Of one request that may leave spans here."""
 
-    __slots__ = ("copies", "flags", "keeps", "line", "parent", "rules", "sampled", "state", "trace", "tries")
+    __slots__ = ("copies", "first", "flags", "parent", "rules", "sampled", "state", "trace", "tries")
 
     def __init__(
-        self, rules: Compiled, trace: bytes, parent: bytes, flags: int, state: bytes, *, sampled: bool, keeps: bool
+        self,
+        rules: Compiled,
+        trace: bytes,
+        parent: bytes,
+        flags: int,
+        state: bytes,
+        *,
+        sampled: bool,
+        first: bytes = b"",
     ) -> None:
         self.rules = rules
         self.trace = trace
@@ -75,10 +85,9 @@ class Trace:
         self.flags = flags
         self.state = state
         self.sampled = sampled
-        self.keeps = keeps
-        """Whether it may leave spans here."""
-        self.line = b""
-        """What every try says, where none leaves a span."""
+        """Else it leaves some only if it fails, or is slow."""
+        self.first = first
+        """The span that its first try may have: it was drawn with the trace. Empty: there is none, or it is used."""
         self.tries: list[Try] = []
         self.copies: dict[ResponseHandler, tuple[bytes, bytes]] | None = None
         """The trace and the span of each."""
@@ -111,6 +120,11 @@ class TracedAttempt(Attempt):
         super().on_switched(head)
 
     def _note(self, head: ResponseHead) -> None:
+        if head.status >= 400 and self.endpoint.via:
+            error = ERRORS.get(far_flag(head, ours=not self.endpoint.expected), "")
+            if error:  # the agent beside the instance has got no answer, either
+                self._try.error = error
+                return
         self._try.status = head.status
         for name in self._names:
             wanted = name.encode()

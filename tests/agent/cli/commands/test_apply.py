@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from agent.cli.census import Policy
 from agent.cli.commands.apply import plan
 from agent.cli.documents import Source
+from registry.census import Policy
 
 AUDIT = b"mode: audit"
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agent.cli.census import Census, Policy
 from agent.cli.commands.authz import as_dot, edges, read_records
 from agent.cli.failure import Failure
-from agent.cli.findings.checks import findings
-from agent.cli.findings.facts import Facts
+from agent.findings.of_mesh.checks import findings
+from agent.findings.of_mesh.facts import Facts
 from policies.kinds.authz.suggestion import Asked
-from registry.records import Instance
+from registry.census import Census, Policy
+from registry.records import Instance, Rejection
 
 LAMPS = "lamps.production"
 
@@ -79,6 +79,14 @@ def test_what_nobody_can_tell() -> None:
     """A refused document: what was good holds, and etcd's text does not say it. One that is watched does nothing."""
     (row, _) = edges(census({"*.production": {"rulez": []}, LAMPS: RULES}, {}))
     assert (row["may"], row["seen"]) == ("unknown", "unknown")
+    assert row["by"] == ["authz/*.production is refused: what was good before holds, if anything was"]
+    refused = census({"*.production": {"rulez": []}, LAMPS: RULES}, {})
+    revision = refused.policies["authz", "*.production"].revision
+    for last_good, said in ((0, "there was none before, and there is none"), (3, "that of revision 3 holds")):
+        refused.rejected["authz", "*.production"] = Rejection(
+            path="$", reason="no", revision=revision, agent="a", at="", last_good=last_good
+        )
+        assert next(edges(refused))["by"] == [f"authz/*.production is refused: {said}"]
     assert [row["may"] for row in edges(census({LAMPS: {**RULES, "mode": "audit"}}, {}))] == ["all", "all"]
 
 
@@ -92,14 +100,32 @@ def test_who_is_denied_everything_is_a_finding() -> None:
 
 
 def test_records(tmp_path: Path) -> None:
-    """Those of the service that were served; anything else is counted and passed over."""
+    """Those of the service that were served; anything else is counted and passed over, and so is what a `log` document
+    has left the caller out of: that is nobody without credentials."""
     log = tmp_path / "access.log"
     line = {"service": LAMPS, "method": "GET", "target": "/x", "status": 200, "caller": "shop.production"}
     others = [{**line, "status": 403}, {**line, "service": "pets"}, {**line, "status": 0}, {"level": "info"}]
-    log.write_text("".join(f"{json.dumps(each)}\n" for each in [line, line, *others]) + "not JSON\n")
-    assert read_records([log], LAMPS) == ({Asked("shop.production", "GET", "/x"): 2}, 5)
+    lacking = [{k: v for k, v in line.items() if k != name} for name in ("caller", "method", "target")]
+    lacking.append({**line, "method": "CONNECT", "target": "lamps:1"})
+    nested = f"{'[' * 5000}\nnot JSON\n"
+    log.write_text("".join(f"{json.dumps(each)}\n" for each in [line, line, *others, *lacking]) + nested)
+    seen = read_records([log], LAMPS)
+    assert seen.asked() == {Asked("shop.production", "GET", "/x"): 2}
+    assert (seen.others, seen.lacking) == (6, 4)
     with pytest.raises(Failure, match="No such file"):
         read_records([tmp_path / "none"], LAMPS)
+
+
+def test_a_call_of_which_there_are_two_records_counts_once(tmp_path: Path) -> None:
+    """As the instance's side has it, in whatever order they come; what the caller's side alone has, as that has it."""
+    log = tmp_path / "access.log"
+    line = {"service": LAMPS, "method": "GET", "status": 200, "caller": "shop.production"}
+    there = [{**line, "direction": "inbound", "request_id": name, "target": "/new"} for name in ("a", "b")]
+    here = [{**line, "direction": "outbound", "request_id": name, "target": "/old"} for name in ("a", "b", "c", "")]
+    for records in ([*there, *here], [*here, *there]):
+        log.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+        asked = read_records([log], LAMPS).asked()
+        assert asked == {Asked("shop.production", "GET", "/new"): 2, Asked("shop.production", "GET", "/old"): 2}
 
 
 def test_services_of_the_mesh_have_one_name() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.cli.commands.diff import added, gathered, show
-from agent.cli.failure import Exit, Failure
+from agent.cli.commands.diff import show
+from agent.cli.failure import Exit
 from agent.cli.printing import Printer
+from agent.figures.compared import NotCompared, added, gathered
 from policies.kinds.shadow.comparison import Tally, merge, note
 from policies.kinds.shadow.difference import Difference
 from policies.kinds.shadow.document import Thresholds
@@ -82,7 +83,7 @@ async def test_a_host_is_counted_once_wherever_it_tells() -> None:
 async def test_the_document_in_force_counts() -> None:
     """The most specific one; of one that was refused, the last good one before it. None is said to be none."""
     store = MemoryStore()
-    with pytest.raises(Failure, match="no shadow policy is for"):
+    with pytest.raises(NotCompared, match="no shadow policy is for"):
         await gathered(store, "default", SERVICE)
     everywhere = await policy(store, "*")
     await store.put(KEYS.tally(SERVICE, "a"), encode(record(tally(200), everywhere)))

@@ -9,6 +9,7 @@ import pytest
 
 from agent.cli.commands import logs
 from agent.cli.failure import Failure
+from agent.cli.following import told_by_hosts
 from agent.cli.printing import Printer
 
 ROW = {
@@ -107,8 +108,8 @@ def test_who_follows_is_told_what_he_waits_for_and_what_he_misses(capsys: pytest
         (lambda: logs._seconds("soon"), "--slower: 'soon' is no duration"),
         (lambda: logs._direction("up"), "--side 'up': in or out"),
         (lambda: logs._caller("-"), "--as: '-'"),
-        (lambda: logs._told([]), "no agent of Shoal"),
-        (lambda: logs._told({"hosts": []}), "no agent of Shoal"),
+        (lambda: told_by_hosts([]), "no agent of Shoal"),
+        (lambda: told_by_hosts({"hosts": []}), "no agent of Shoal"),
     ],
 )
 def test_what_makes_no_sense_is_refused(ask: Any, words: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from agent.cli.census import Census, Policy
-from agent.cli.commands.overview import service_rows
+from agent.cli.commands.overview import _healthy, instance_rows, service_rows
+from registry.census import Census, Policy
 from registry.records import Health, Instance
 
 EU = {"trust_domain": "eu.shoal", "remote_service": "cats.production", "gateways": ["192.0.2.7:15006"]}
@@ -24,3 +24,15 @@ def test_an_imported_service_is_in_another_mesh() -> None:
     )
     rows = {row["service"]: (row["imported"], row["healthy"], row["instances"]) for row in service_rows(census)}
     assert rows == {"cats.eu": ("in eu.shoal", 0, 0), "dogs.eu": ("", 0, 0), "owls.eu": ("", 0, 0), "pets": ("", 1, 1)}
+
+
+def test_what_nobody_checks_counts_as_healthy_and_what_is_kept_is_named() -> None:
+    """A database that was put by hand serves; of a suspect nothing stands in etcd, unless it is back by now."""
+    hand = Instance(address="10.0.0.1", port=80)
+    census = Census(instances={("db", "a"): hand, ("db", "b"): hand}, health={("db", "b"): Health(healthy=False)})
+    suspected = [{"service": service, "id": "a", "state": "suspect"} for service in ("db", "shop")]
+    rows = {row["service"]: row for row in service_rows(census, suspected)}
+    assert [(row["healthy"], row["instances"], row["suspects"]) for row in rows.values()] == [(1, 2, 0), (0, 0, 1)]
+    assert [_healthy(row) for row in rows.values()] == ["1/2", "0/0, 1 suspect"]
+    shown = [(row["service"], row["id"], row["state"]) for row in instance_rows(census, suspected)]
+    assert shown == [("db", "a", "unchecked"), ("db", "b", "unhealthy"), ("shop", "a", "suspect")]

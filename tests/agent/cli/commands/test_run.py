@@ -60,7 +60,9 @@ def admin() -> Iterator[HTTPServer]:
     server.server_close()
 
 
-def run(admin: HTTPServer, log: Path, *program: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def run(
+    admin: HTTPServer, log: Path, *program: str, before: Sequence[str] = (), options: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """`before`: what starts it, such as `nohup`."""
     environment = {
         **os.environ,
@@ -69,7 +71,7 @@ def run(admin: HTTPServer, log: Path, *program: str, before: Sequence[str] = ())
     }
     with open(log, "wb") as stderr:
         return subprocess.Popen(
-            [*before, *SHOAL, "run", "--service", "pets", "--etcd-timeout", "0.2", "--", *program],
+            [*before, *SHOAL, "run", "--service", "pets", "--etcd-timeout", "0.2", *options, "--", *program],
             cwd=ROOT,
             env=environment,
             stderr=stderr,
@@ -91,10 +93,30 @@ def test_a_program_is_ended_though_etcd_is_away(admin: HTTPServer, tmp_path: Pat
 
 
 def test_a_killed_program_tells_as_a_shell_would(admin: HTTPServer, tmp_path: Path) -> None:
-    """128 and the number of the signal; and it is deregistered."""
+    """128 and the number of the signal; it is deregistered, and said what became of it."""
     process = run(admin, tmp_path / "log", "/bin/sh", "-c", "kill -9 $$")
     assert process.wait(30) == 137
-    assert admin.asked[-1] == ("DELETE", "/api/v1/instances/pets/one")  # type: ignore[attr-defined]
+    how = "its+program+was+killed+by+signal+9+%28SIGKILL%29"
+    assert admin.asked[-1] == ("DELETE", f"/api/v1/instances/pets/one?died={how}")  # type: ignore[attr-defined]
+    said = (tmp_path / "log").read_text()
+    assert "pets/one: the program was killed by signal 9 (SIGKILL); it is taken out of the mesh" in said
+
+
+@pytest.mark.parametrize(
+    ("ends", "died", "said"),
+    [
+        ("exit 0", "", ""),
+        ("exit 3", "?died=its+program+ended+with+exit+code+3", "the program ended with exit code 3"),
+        ("kill -TERM $$", "", "the program was killed by signal 15 (SIGTERM)"),
+        ("exit 130", "", "the program ended with exit code 130"),
+    ],
+)
+def test_how_a_program_ends_is_told_apart(admin: HTTPServer, tmp_path: Path, ends: str, died: str, said: str) -> None:
+    """One that has done its work, and one that somebody has told to end, leaves in order."""
+    run(admin, tmp_path / "log", "/bin/sh", "-c", ends).wait(30)
+    assert admin.asked[-1] == ("DELETE", f"/api/v1/instances/pets/one{died}")  # type: ignore[attr-defined]
+    log = (tmp_path / "log").read_text()
+    assert said in log and ("taken out of the mesh" in log) == bool(said)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +141,11 @@ def test_a_program_that_cannot_be_started_ends_as_elsewhere(
     assert process.wait(30) == code
     assert f"cannot run '{program}': {said}" in (tmp_path / "log").read_text()
     assert admin.asked[-1] == ("DELETE", "/api/v1/instances/pets/one")  # type: ignore[attr-defined]
+
+
+def test_output_is_kept_by_way_of_the_socket_only(admin: HTTPServer, tmp_path: Path) -> None:
+    """Said before anything is registered."""
+    process = run(admin, tmp_path / "log", "/bin/true", options=["--logs"])
+    assert process.wait(30) == 2
+    assert "--logs: takes the agent's own socket" in (tmp_path / "log").read_text()
+    assert admin.asked == []  # type: ignore[attr-defined]

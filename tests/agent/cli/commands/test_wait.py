@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from agent.cli.census import Census, Policy, take
 from agent.cli.commands.wait import Laggard, laggards, refusals
+from registry.census import Census, Policy, take
 from registry.keys import Keys
-from registry.records import Ack, Agent, encode
+from registry.records import Ack, Agent, Rejection, encode
 from tests.support.memory import MemoryStore
 
 AGENT = Agent(address="10.0.0.1", inbound_port=15006)
@@ -36,6 +36,22 @@ def test_a_policy_that_arrived_and_was_refused_is_not_in_force() -> None:
     assert refusals(census, 8) == []
 
 
+def test_what_agents_refuse_for_its_bundle_is_theirs_to_say() -> None:
+    """What was good of a bundle that is refused is known to them alone."""
+    text = b'{"rego": {"bundles": ["groups"], "modules": {"l.rego": "package shoal\\nallow if data.groups.staff"}}}'
+    census = Census(
+        policies={
+            ("authz", "pets"): Policy("authz", "pets", 7, text),
+            ("rego", "groups"): Policy("rego", "groups", 7, b'{"modules": {"g.rego": 1}}'),
+        }
+    )
+    assert [found.policy for found in refusals(census, 7)] == ["rego/groups"]
+    said = Rejection(path="$.rego.bundles[0]", reason="not there", revision=7, agent="a", at="")
+    census.rejected["authz", "pets"] = said
+    assert [found.policy for found in refusals(census, 7)] == ["rego/groups", "authz/pets"]
+    assert refusals(census, 8) == []
+
+
 @pytest.mark.parametrize(
     "rest",
     ["retry/pets.*", "retry/**", "route/a.b.c.d.e.f", "Retry/pets", "retry", "retry/", "", "/pets", "retry/pets//x"],
@@ -60,4 +76,19 @@ async def test_a_deletion_is_the_newest_change_too() -> None:
     assert (await take(store, "default")).wanted == 0
     await store.put(keys.ack("a"), encode(Ack(revision=gone)))
     assert (await take(store, "default")).wanted == gone
+    await store.aclose()
+
+
+async def test_nobody_waits_for_an_acknowledgement() -> None:
+    """Who reads everything anew may do so at the revision of another agent's word, which nobody else hears of."""
+    keys, store = Keys("default"), MemoryStore()
+    put = await store.put(keys.policy("route", "pets"), b"{}")
+    for host in ("a", "b"):
+        await store.put(keys.agent(host), encode(AGENT))
+    newest = store.revision
+    word = await store.put(keys.ack("a"), encode(Ack(revision=newest)))
+    await store.put(keys.ack("b"), encode(Ack(revision=word, newest=newest)))
+    census = await take(store, "default")
+    assert census.wanted == newest > put
+    assert laggards(census, census.wanted) == []
     await store.aclose()

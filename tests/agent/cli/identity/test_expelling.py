@@ -55,15 +55,15 @@ async def test_a_host_that_is_put_out_writes_no_more(etcd: EtcdProcess, tmp_path
     async with as_user(etcd, "root") as root, as_user(etcd, "ada") as ada, as_user(etcd, "web-1") as web_1:
         await Hosts(web_1).live("web-1", services=("pets.production",))
         await found(root, Wanted(mesh=MESH, key=tmp_path / "root.key", issuers=("web-1", "web-2"), timeout_s=0))
-        told = await expel(root, MESH, "web-1", "stolen", "root")
+        told = await expel(root, MESH, "web-1", "stolen", "root", "root", force=False)
         assert "its user in etcd is gone: web-1" in told.done
         with pytest.raises(Refused):
             await web_1.put(Keys(MESH).agent("web-1"), b"{}")
-        told = await expel(ada, MESH, "web-2", "", "ada")
+        told = await expel(ada, MESH, "web-2", "", "ada", "ada", force=True)
         assert any("its user in etcd may be there still" in line for line in told.left)
         assert any("only issuer" in line for line in told.left)
         assert (await root.get(Keys(MESH).identity("hosts", "web-2"))) is None
-        told = await expel(root, MESH, "ada", "", "ada")
+        told = await expel(root, MESH, "ada", "", "ada", "ada", force=True)
         assert any("it is yours" in line for line in told.left)
         assert await remove_user(root, "web-2")
         assert not await remove_user(root, "web-2")

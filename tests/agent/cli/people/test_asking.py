@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.cli.failure import Failure
-from agent.cli.people.asking import _bundle_of, _judged
+from agent.cli.people.asking import _bundle_of
+from agent.cli.people.asking import judged as judged_by
 from agent.cli.people.login import Login
 from agent.identity.bundles import bundle_document
 from agent.identity.certificates import make_svid
@@ -24,7 +25,7 @@ WEB = agent_id(TRUST_DOMAIN, "web-1")
 def judged(identity: SpiffeId, called: str, authority: Authority = OURS, begins_s: float = NOW_S) -> str:
     leaf = make_svid(authority.issuer, key(str(identity)).public_key(), identity, "web-1", terms(begins_s, 3600.0))
     chain = [each.public_bytes(Encoding.DER) for each in (leaf, authority.issuer.certificate)]
-    return _judged(chain, _bundle_of(LOGIN), called, "what answers")
+    return judged_by(chain, _bundle_of(LOGIN), called, "what answers")
 
 
 @pytest.mark.parametrize(
@@ -63,4 +64,4 @@ def test_who_proves_nothing_is_asked_nothing() -> None:
         with pytest.raises(Failure, match="is not believed, and was asked nothing"):
             judged(identity, "web-1", authority, begins_s)
     with pytest.raises(Failure, match="no certificate was shown"):
-        _judged([], _bundle_of(LOGIN), "web-1", "what answers")
+        judged_by([], _bundle_of(LOGIN), "web-1", "what answers")

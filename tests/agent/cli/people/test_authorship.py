@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.census import Census
 from agent.cli.documents import Source
 from agent.cli.people.authorship import Author, signed, with_author
 from policies.catalogue import BY_NAME, parse
 from policies.language.document import Invalid
 from policies.language.plain import load
 from policies.vocabulary import vocabulary
+from registry.census import Census
 from registry.records import Ack, Agent, Version
 
 ALICE = Author("alice", "TICKET-12")

@@ -163,6 +163,27 @@ def test_instances_come_turn_and_go() -> None:
     assert reached.text == f"on 2 of 2 hosts after 0.1 s: {both} (8 changes)", "together, for none is a document"
 
 
+def test_an_instance_that_died_is_told_apart_from_one_that_left() -> None:
+    """A newcomer comes before its health is told of, and is not ill; whoever goes ill says why, whatever goes first."""
+    key, health = KEYS.instance("pets", "a"), KEYS.health("pets", "a")
+    record = Instance(address="10.0.0.1", port=80, agent="web-1")
+    draining = Instance(address="10.0.0.1", port=80, agent="web-1", state="draining")
+    newcomer = Health(healthy=False, reason="not checked yet")
+    for gone, how in ((Health(healthy=False, reason="killed"), "; it was unhealthy: killed"), (newcomer, "")):
+        watcher = Watcher(Selection(only=frozenset({"instances"})))
+        watcher.hear((health, newcomer), (key, record))
+        assert watcher.texts(0.1) == [
+            "instance: pets/a came: 10.0.0.1:80, on web-1",
+            "health: pets/a is not checked yet",
+        ]
+        watcher.hear((health, gone), (key, draining))
+        watcher.lines(0.1)
+        watcher.hear((health, None))
+        watcher.hear((key, None))
+        (went,) = [text for text in watcher.texts(0.1) if " went" in text]
+        assert went == f"instance: pets/a went{'' if how else ', drained'}, from web-1{how}"
+
+
 def test_agents_come_and_go() -> None:
     """In order, or without a word; and what people say of the mesh."""
     watcher = Watcher()

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from agent.cli.census import Census
 from agent.cli.watching.judging import Judges
 from policies.catalogue import KINDS
 from policies.vocabulary import vocabulary
+from registry.census import Census
 from registry.records import Agent, Version
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from agent.control.admin.v1.problem import ROOT as API
 from agent.control.host.sockets import Handover
 from agent.control.main import Control, Stop
 from agent.settings.file import parse
+from agent.ui import INDEX, built
 from registry.etcd.server import EtcdProcess
 from tests.support.proxy import Client, always_ok, listening
 
@@ -44,9 +46,10 @@ listen = "127.0.0.1:0"
 class Answer:
     """Of one request."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.status = status
         self.body = body
+        self.headers = headers
 
     @property
     def json(self) -> Any:
@@ -64,7 +67,7 @@ async def ask(place: int | Path, method: str, target: str, body: bytes = b"", **
     }
     http = h11.Connection(h11.CLIENT)
     request = h11.Request(method=method, target=target, headers=list(headers.items()))
-    status, answer = 0, b""
+    status, answer, told = 0, b"", {}
     with trio.fail_after(60):
         opening = trio.open_tcp_stream("127.0.0.1", place) if isinstance(place, int) else trio.open_unix_socket(place)
         async with await opening as stream:
@@ -75,9 +78,10 @@ async def ask(place: int | Path, method: str, target: str, body: bytes = b"", **
                     http.receive_data(await stream.receive_some(65536))
                 elif isinstance(event, h11.Response):
                     status = event.status_code
+                    told = {name.decode(): value.decode() for name, value in event.headers}
                 elif isinstance(event, h11.Data):
                     answer += event.data
-    return Answer(status, answer)
+    return Answer(status, answer, told)
 
 
 class Running:
@@ -224,13 +228,48 @@ async def test_a_wrong_registration_is_refused(agent: Running, body: Any, status
         ({"host": "localhost.example"}, 403),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"host": "localhost:1", "origin": "http://localhost:1", "sec_fetch_site": "same-origin"}, 200),
+        ({"host": "localhost:1", "origin": "http://localhost:2"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
     ],
 )
-async def test_a_page_in_a_browser_is_refused(agent: Running, fields: dict[str, str], status: int) -> None:
+async def test_a_page_of_others_is_refused(agent: Running, fields: dict[str, str], status: int) -> None:
     """Neither another site's page nor a name that was made to point here is served."""
     assert (await agent.ask("GET", "/healthz", **fields)).status == status
     agent.by_port = True
     assert (await agent.ask("GET", "/healthz", **fields)).status == status
+
+
+async def test_the_page_is_served(agent: Running) -> None:
+    """On the port and the socket; a browser is led there, also by links of others."""
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    for agent.by_port in (False, True):
+        for target in ("/", "/ui"):
+            led = await agent.ask("GET", target, accept="text/html,*/*", **link)
+            assert (led.status, led.headers["location"]) == (303, "/ui/")
+        assert (await agent.ask("GET", "/")).status == 404
+        page = await agent.ask("GET", "/ui/", **link)
+        assert page.status == 200 and page.body == built()[INDEX].body
+        assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert (await agent.ask("GET", "/ui/", if_none_match=page.headers["etag"])).status == 304
+        assert (await agent.ask("HEAD", "/ui/")).status == 200
+        for nothing in ("/ui/assets/nothing.js", "/ui/assets/..%2findex.html", "/ui/index.html", "/ui/assets/"):
+            assert (await agent.ask("GET", nothing)).status == 404, nothing
+
+
+async def test_who_asks_is_told_so(agent: Running) -> None:
+    """By the socket a user of this host, whom the kernel names; on the port nobody."""
+    answer = await agent.ask("GET", f"{API}/me")
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    told = answer.json
+    assert told["who"].endswith(f"(uid {os.geteuid()})") and told["by_way_of"] == "socket" and told["role"] == "operate"
+    assert told["may"] == {"read": True, "tap": True, "operate": True, "write": False}
+    agent.by_port = True
+    told = (await agent.ask("GET", f"{API}/me")).json
+    assert (told["who"], told["by_way_of"], told["role"], told["host"]) == ("", "admin", "look", "here")
+    assert told["may"] == {"read": False, "tap": False, "operate": False, "write": False}
+    assert "shoal dashboard" in told["write"]
 
 
 @pytest.mark.parametrize(("method", "target", "status"), [("GET", "/nothing", 404), ("POST", "/state", 405)])
@@ -312,13 +351,18 @@ async def test_what_stands_in_etcd_is_shown_as_it_is(agent: Running, etcd: EtcdP
     assert "udcff" in state["malformed"][0]["key"]
 
 
-SHOWN = ("/healthz", "/readyz", "/metrics", "/state", f"{API}/agent", f"{API}/agent/services", f"{API}/network")
+SHOWN = (
+    *("/healthz", "/readyz", "/metrics", "/state", "/ui/"),
+    *(f"{API}/agent", f"{API}/agent/services", f"{API}/network", f"{API}/me"),
+)
 ONE = "/instances/pets/a"
 BEFORE = (("POST", "/instances"), ("DELETE", ONE), ("PUT", f"{ONE}/health"), ("POST", f"{ONE}/token"))
 CHANGING = (
     *((method, f"{API}{target}") for method, target in BEFORE),
     ("GET", f"{API}/requests"),
     ("GET", f"{API}/taps"),
+    ("GET", f"{API}/output"),
+    ("POST", f"{API}{ONE}/output"),
     ("GET", f"{API}/shadow/pets"),
     ("POST", f"{API}/shadow/pets/reset"),
     ("POST", f"{API}/hooks/test"),

@@ -32,7 +32,7 @@ class Records:
         self.noted: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.answered = 0
-        self._handle = guarded(Door("GET", "/api/v1/requests", self._told, right), rights, "", "web-1", self._note)
+        self._handle = guarded(Door("GET", "/api/v1/requests", self._told, right), rights, "", self._note)
 
     async def _told(self, request: Request) -> Response:
         return Answer({}, self.status)
@@ -99,9 +99,12 @@ async def test_readers_are_remembered_within_a_bound() -> None:
         (Visitor("ann", operates=True, taps=True), 200),
     ],
 )
-async def test_a_tap_takes_its_role_and_is_recorded_with_what_it_asks_for(whom: Visitor, status: int) -> None:
+@pytest.mark.parametrize("right", [Right.TAP, Right.OUTPUT])
+async def test_a_tap_takes_its_role_and_is_recorded_with_what_it_asks_for(
+    right: Right, whom: Visitor, status: int
+) -> None:
     """Of which service, by which filter; also where it is refused. Where somebody reads on, once."""
-    records = Records(right=Right.TAP)
+    records = Records(right=right)
     query = "service=pets.production&path=%2Fcats&headers=true"
     await records.ask(f"{query}&wait_s=3", whom)
     await records.ask(f"{query}&wait_s=3&next=p", whom)
@@ -118,6 +121,16 @@ async def test_users_of_this_host_who_may_tap_and_those_who_may_not(right: Right
     for uid, status in ((0, 200), (990, 200), (1000, 200), (1001, 200), (1002, 403)):
         await records.ask("", None, User(uid))
         assert records.answered == status, uid
+    await records.ask("", None)
+    assert records.answered == 403
+
+
+async def test_any_user_of_this_host_may_ask_what_programs_write() -> None:
+    """What he is answered is of his own. On the admin port nobody may."""
+    records = Records(right=Right.OUTPUT, rights=Rights(LocalPart(operate=("1000",), tap=("1001",)), 990))
+    for uid in (0, 1000, 1001, 1002):
+        await records.ask("", None, User(uid))
+        assert records.answered == 200, uid
     await records.ask("", None)
     assert records.answered == 403
 

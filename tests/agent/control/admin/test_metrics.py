@@ -16,7 +16,7 @@ from agent.control.admin.metrics.of_workers import write_workers
 from agent.control.admin.metrics.page import render
 from agent.control.admin.metrics.text import Writer, asks_for_open_metrics
 from agent.proxy.report import state
-from agent.proxy.report.signals import Key
+from agent.proxy.report.signals import CANCELLED, Key
 from agent.proxy.report.stats import ServiceStats
 from agent.proxy.runtime import Runtime
 
@@ -37,6 +37,9 @@ def seen(requests: int = 3) -> dict[str, Any]:
     for counters in (stats.refused, stats.failures, stats.audit, stats.copies, stats.shed, stats.limited, stats.faults):
         counters["some"] = 1
     stats.failures.update(retries=1, hedges=2, hedges_won=1)
+    stats.signals.observe((False, 'a"\n\\%s', "", "v1", "web-2"), CANCELLED, 0.02, 5.0)
+    stats.flagged["service.timeout\tfirst"] = 1
+    stats.refused_second["authz"] = 1
     stats.transitions["open"] = stats.ejections['a"\n\\'] = 1
     told = state.metrics(Runtime())
     return {
@@ -109,9 +112,13 @@ def test_workers_are_added_up() -> None:
     assert value(found, "shoal_request_duration_seconds_bucket", **LABELS, le="+Inf") == 5
     second = {"caller": 'a"\n\\%s', "route": "", "peer": "web-2", "hop": "second"}
     assert value(found, "shoal_requests_total", **{**LABELS, **second}, status="5xx") == 2
-    assert value(found, "shoal_request_duration_seconds_bucket", **{**LABELS, **second}, le="0.032") == 2
+    assert value(found, "shoal_request_duration_seconds_bucket", **{**LABELS, **second}, le="0.032") == 4
+    assert value(found, "shoal_requests_total", **{**LABELS, **second}, status="cancelled") == 2
+    assert value(found, "shoal_requests_flagged_total", service="pets", flag="service.timeout", hop="first") == 2
     assert value(found, "shoal_hedges_total", service="pets", won="true") == 2
     assert value(found, "shoal_refused_unrouted_total", policy="http") == 2
+    assert value(found, "shoal_refused_total", service="pets", policy="some", hop="first") == 2
+    assert value(found, "shoal_refused_total", service="pets", policy="authz", hop="second") == 2
     assert value(found, "shoal_breaker_state", service="pets") == 2
     assert value(found, "shoal_ejections_total", service="pets", endpoint='a"\n\\') == 2
 

@@ -15,6 +15,8 @@ from policies.kinds.authn.keyring import Keyring
 from tests.policies.kinds.authn.test_authn import ATTACKS, EC, NOW, signed
 
 URL = "https://login/jwks"
+WHOLE = 'issuer = "https://i"\naudiences = ["a"]\nview = ["a"]\n'
+LOGIN = f'{WHOLE}client_id = "a"\nredirect = "https://a:15443"\n'
 BASE: dict[str, Any] = {"issuer": "https://login", "audiences": ("lamps",), "jwks_url": URL}
 
 
@@ -116,6 +118,15 @@ def test_who_shows_nothing_is_told_what_to_show() -> None:
         ('issuer = "https://i"\naudiences = ["a"]\nview = ["a"]\nalgorithms = ["HS256"]', "'HS256' is none of"),
         ('issuer = "https://i"\naudiences = ["a"]\nview = ["a"]\nclaim = []', "people.oidc.claim: the name of a claim"),
         ('issuer = "https://i"\naudiences = ["a"]\nview = ["a"]\nname = ""', "people.oidc.name: the name of a claim"),
+        (f'{WHOLE}redirect = "https://a"', "people.oidc.client_id: missing"),
+        (f'{WHOLE}client_id = "b"', "people.oidc.audiences: has to name b"),
+        (f'{WHOLE}client_id = "a"', "people.oidc.redirect: how browsers call"),
+        (f'{WHOLE}client_id = "a"\nredirect = "http://a"', "people.oidc.redirect: how browsers call"),
+        (f'{WHOLE}client_id = "a"\nredirect = "https://a/x"', "people.oidc.redirect: how browsers call"),
+        (f'{WHOLE}client_id = "a"\nredirect = "https://u:p@a"', "people.oidc.redirect: how browsers call"),
+        (f'{LOGIN}client_secret_file = "secret"', "people.oidc.client_secret_file: a whole path"),
+        (f'{LOGIN}scopes = ["groups"]', "people.oidc.scopes: has to name openid"),
+        (f'{LOGIN}scopes = ["openid", "a b"]', "people.oidc.scopes: words such as"),
     ],
 )
 def test_settings_that_would_let_nobody_or_everybody_in_are_refused(lines: str, said: str) -> None:
@@ -124,6 +135,24 @@ def test_settings_that_would_let_nobody_or_everybody_in_are_refused(lines: str, 
     with pytest.raises(SettingsError) as refused:
         parse(text, "agent.toml")
     assert said in str(refused.value) and "agent.toml:" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('listen = "127.0.0.1:1"\nnames = ["mesh.corp.example:15443"]', "people.names[0]: a name without a port"),
+        ('listen = "127.0.0.1:1"\nnames = ["a.example", "10.0.0.1"]', "people.names[1]: a name"),
+        ('listen = "127.0.0.1:1"\nnames = ["*.corp.example"]', "people.names[0]: a name"),
+        ('listen = "127.0.0.1:1"\ncertificate = "/a.pem"', "people.names: missing"),
+        ('listen = "127.0.0.1:1"\nkey = "/a.key"', "people.certificate: missing"),
+        ('listen = "127.0.0.1:1"\nnames = ["a.example"]\ncertificate = "a.pem"', "people.certificate: a whole path"),
+        ('names = ["mesh.corp.example"]', "people.names: nobody could call the agent so"),
+    ],
+)
+def test_names_for_browsers_that_are_none(lines: str, said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(f"[people]\n{lines}\n", "agent.toml")
+    assert said in str(refused.value)
 
 
 def test_tokens_want_a_port() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 from random import Random
@@ -14,7 +15,7 @@ import trio.testing
 from agent import questions
 from agent.control.asking.answering import Answering, Asker
 from agent.control.asking.fanout import Fanout
-from agent.control.asking.tree import BRANCHES, DIRECT, MOST_BYTES, Tree
+from agent.control.asking.tree import BRANCHES, DIRECT, MOST_BYTES, QUICK_BYTES, Tree
 from agent.control.figures.counted import edges
 from agent.control.figures.figures import Figures
 from agent.control.figures.sampler import Sampler
@@ -147,6 +148,28 @@ async def test_a_thousand_are_asked_by_way_of_some() -> None:
     assert len(heads(mesh)) == BRANCHES
     counted = [host for _, host, path in mesh.asked if path == COUNT.path]
     assert len(counted) == len(set(counted)) == 1000 - 1 - BRANCHES
+
+
+class Wordy(Mesh):
+    """Each says so much that two are too much for the loop."""
+
+    async def _count(self, host: str, asked: Asked, asker: Asker) -> Counted:
+        return Counted([host, "x" * (QUICK_BYTES // 2)])
+
+
+@pytest.mark.parametrize(("mesh", "aside"), [(Mesh, False), (Wordy, True)])
+async def test_much_is_merged_aside_of_the_loop(mesh: type[Mesh], aside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of a hundred services from 48 agents are seconds of work."""
+    threads: list[bool] = []
+
+    def noted(asked: Asked, told: Sequence[Counted]) -> Counted:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return together(asked, told)
+
+    monkeypatch.setattr(COUNT, "merge", noted)
+    answer, heard, missing = await ask(mesh(4))
+    assert answer is not None and {"h0000", "h0003"} <= set(answer.hosts)
+    assert (heard, missing, threads) == (4, {}, [aside])
 
 
 async def test_who_is_in_the_middle_and_fails_is_asked_around(patient_clock: trio.testing.MockClock) -> None:

@@ -275,6 +275,53 @@ async def test_policies_that_change_and_are_refused(memory: MemoryStore, receive
         assert len(receiver.of("policy.changed")) == len(receiver.of("instance.registered")) == 1
 
 
+async def test_a_fresh_snapshot_is_no_news(memory: MemoryStore, receiver: Receiver) -> None:
+    """Documents that were put while nobody wanted to know are not told as put when etcd is back, days later."""
+    await memory.put(KEYS.policy("retry", "pets.production"), b'{"attempts": 3}')
+    async with light_agents([memory], 2) as agents:
+        await memory.put(KEYS.audit("retry", "pets.production"), b'{"attempts": 4}')
+        await memory.put(KEYS.policy("timeout", "pets.production"), b'{"request": "sometime"}')
+        await until(lambda: all(agent.table.refused for agent in agents))
+        await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["policy.*"])}}, "*")
+        await until(lambda: all(agent.outbox.documents() for agent in agents))
+        resyncs = [agent.mirror.state.resyncs for agent in agents]
+        for agent in agents:
+            agent.mirror._anew = True
+            await agent.mirror._resync()
+        assert [agent.mirror.state.resyncs - 1 for agent in agents] == resyncs
+        await memory.put(KEYS.policy("retry", "pets.production"), b'{"attempts": 5}')
+        await until(lambda: receiver.of("policy.changed"))
+        await quiet(memory)
+        await trio.sleep(1.5)
+        told = [(found.event["type"], found.event["subject"]) for found in receiver.received]
+        assert ("io.shoal.policy.changed", "policies/retry/pets.production") in told
+        assert {each for each in told if "webhook" not in each[1]} == {
+            ("io.shoal.policy.changed", "policies/retry/pets.production")
+        }
+        assert len({found.event["id"] for found in receiver.of("policy.changed") if "retry" in str(found.event)}) == 1
+
+
+async def test_leases_that_run_out_because_etcd_stalls_are_no_death(memory: MemoryStore, receiver: Receiver) -> None:
+    """All of them at once: nobody is called lost, nothing registered anew; who dies afterwards is told of."""
+    events = ["agent.*", "instance.*"]
+    await put_webhook(memory, {"hooks": {"all": hook(receiver, events=events)}}, "*")
+    async with light_agents([memory], 3, ttl_s=3) as agents:
+        for agent in agents:
+            agent.instance(f"of-{agent.host}")
+        await until(lambda: len({found.event["subject"] for found in receiver.of("instance.registered")}) == 3)
+        known = {found.event["id"] for found in receiver.received}  # a teller that lost its claim may tell once more
+        leases = [agent.holder.lease for agent in agents]
+        for lease in leases:
+            await memory.revoke(lease)
+        await until(lambda: all(len(agent.table.agents) < 3 for agent in agents))
+        await until(lambda: all(len(agent.table.agents) == 3 for agent in agents))
+        await trio.sleep(4.5)
+        assert {found.event["type"] for found in receiver.received if found.event["id"] not in known} == set()
+        agents[2].kill()
+        await until(lambda: receiver.of("agent.lost"))
+        assert {found.event["subject"] for found in receiver.of("agent.lost")} == {"agents/host-2"}
+
+
 async def test_what_is_only_watched_is_news_too(memory: MemoryStore, receiver: Receiver) -> None:
     """Put, refused, mended and removed, beside a refused one of that name: another condition, which stays open."""
     await put_webhook(memory, {"hooks": {"all": hook(receiver, events=["policy.*"])}}, "*")

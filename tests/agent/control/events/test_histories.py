@@ -41,6 +41,13 @@ def shown(*steps: Step, seed: int = 1) -> History:
     return history
 
 
+def test_a_limit_holds_for_who_stands_in_line_already() -> None:
+    """Of two that were to be told one after the other the first hears of it."""
+    before: tuple[Step, ...] = (("workflow", 11, 5), ("vanish", 10, 5), ("fail", 6, 1), ("etcd", 1, 0))
+    limits: tuple[Step, ...] = (("limit", 5, 20), ("limit", 4, 20), ("renamed", 1, 1), ("deregister", 5, 5))
+    shown(*before, *limits, ("takeover", 5, 20), ("labels", 4, 5), seed=208)
+
+
 def test_an_instance_that_never_comes_back() -> None:
     """Its host dies, and everything on it; the page and its like were open."""
     history = shown(("fail", 0, 10), ("vanish", 0, 120))

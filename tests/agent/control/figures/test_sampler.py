@@ -19,7 +19,7 @@ NOW = 1_700_000_000
 
 
 def instance(active: int, good: int, bad: int = 0) -> list[Any]:
-    return [active, good, bad, 0.02, "v1"]
+    return [active, good, bad, 0.02 * (good + bad), "v1"]
 
 
 def test_requests_are_counted_where_the_mesh_meets_them_first() -> None:
@@ -31,8 +31,9 @@ def test_requests_are_counted_where_the_mesh_meets_them_first() -> None:
 
 
 def test_refusals_and_what_was_shed_are_told_by_kind() -> None:
-    """And a worker that tells of no edges, of the version before, has them still."""
-    found = edges([told(refused={"ratelimit": 3, "authz": 0}, shed={"refused": 2}), {"services": {"old": {}}}, {}])
+    """Refusals where the mesh meets requests first; a worker of the version before, without edges, has them."""
+    counted = told(refused={"ratelimit": 3, "authz": 0}, refused_second={"ratelimit": 3}, shed={"refused": 2})
+    found = edges([counted, {"services": {"old": {}}}, {}])
     assert found == {Key("pets"): found[Key("pets")]}
     assert found[Key("pets")].counts == {"refused/ratelimit": 3, "shed/refused": 2}
 
@@ -47,6 +48,7 @@ def test_instances_are_counted_between_two_looks() -> None:
     again = loads.look({1: {"pets": {"pending": 0, "instances": {"p-1": instance(0, 15, 1)}}}}, [1, 2])
     assert again == {Key("pets", version="v1", instance="p-1"): again[Key("pets", version="v1", instance="p-1")]}
     assert again[Key("pets", version="v1", instance="p-1")].requests == {2: 5}
+    assert 99_999 <= again[Key("pets", version="v1", instance="p-1")].duration_us <= 100_000
     anew = loads.look({7: {"pets": {"pending": 0, "instances": {"p-1": instance(0, 4, 0)}}}}, [7, 2])
     assert anew[Key("pets", version="v1", instance="p-1")].requests == {2: 4}
     made_anew = loads.look({7: {"pets": {"pending": 0, "instances": {"p-1": instance(1, 1, 0)}}}}, [7, 2])
@@ -54,7 +56,7 @@ def test_instances_are_counted_between_two_looks() -> None:
 
 
 async def test_windows_end_with_the_clock_and_have_what_came_in_them(autojump_clock: trio.testing.MockClock) -> None:
-    """What was counted before the agent looked first is no news; what is under way is the mean of several looks."""
+    """What was counted before the agent looked first is no news; what is under way is as it was when a window ended."""
     workers = Workers()
     workers.figures = [told(edge(100))]
     offset = NOW + 3.3 - trio.current_time()
@@ -114,14 +116,29 @@ async def test_services_that_are_scaled_have_short_windows() -> None:
     patterns: list[str] = []
     sampler = Sampler(workers, scaled=lambda: patterns)
     await sampler.look(NOW + 2, ended=False)
-    assert workers.asked == 0
+    assert workers.asked == 0 and workers.looked == 0
     patterns.append("pets")
     for n in range(1, 8):
         workers.figures = [{"services": {"pets": {"edges": [edge(n)]}, "shop": {"edges": [edge(50 * n)]}}}]
         await sampler.look(NOW + 2 + 2 * n, ended=False)
     found = sampler.fine.sum(NOW + 16, 6)
     assert {key.service: tally.total for key, tally in found.rows.items()} == {"pets": 3}
-    assert found.covered_s == 6
+    assert found.covered_s == 6 and workers.looked == 7
+
+
+async def test_what_is_under_way_is_a_mean_where_something_is_scaled() -> None:
+    """Of all looks of the window, also of those before the policy was there: then there were none."""
+    workers = Workers()
+    patterns: list[str] = []
+    sampler = Sampler(workers, scaled=lambda: patterns)
+    workers.load = {1: {"pets": {"pending": 0, "instances": {"p-1": instance(6, 5)}}}}
+    await sampler.look(NOW + 2, ended=False)
+    patterns.append("pets")
+    for n in (4, 6, 8):
+        await sampler.look(NOW + n, ended=False)
+    workers.load = {}
+    await sampler.look(NOW + 10, ended=True)
+    assert sampler.windows.sum(NOW + 10, 10).rows[Key("pets")].counts == {IN_FLIGHT: 6000 * 3 // 4}
 
 
 # Processors.
@@ -154,3 +171,39 @@ def test_the_kernel_tells_what_a_process_has_used() -> None:
     assert before is not None and before > 0
     assert used_s(2**22 + 1) is None
     assert CPU.endswith("_m")
+
+
+async def test_a_reload_keeps_the_hour(autojump_clock: trio.testing.MockClock) -> None:
+    """Windows, names and all; what came since the last window stands in the one under way, once."""
+    workers = Workers()
+    workers.figures = [told(edge(100))]
+    offset = NOW - trio.current_time()
+
+    def clock() -> float:
+        return trio.current_time() + offset
+
+    before = Sampler(workers, clock=clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(before.run)
+        await trio.sleep(1)
+        for count in (110, 120, 130):
+            workers.figures = [told(edge(count), edge(count, caller=f"c{count}"))]
+            await trio.sleep(10)
+        workers.figures = [told(edge(134), edge(130, caller="c130"))]  # 4 more are heard of, and then it reloads
+        nursery.cancel_scope.cancel()
+    after = Sampler(workers, clock=clock)
+    after.take_over(before.kept())
+    after.take_over(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(after.run)
+        await trio.sleep(2)
+        workers.figures = [told(edge(139), edge(130, caller="c130"), edge(1, caller="new"))]
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    key = Key("pets", "shop", "rules[0]", "v1")
+    found = after.windows.sum(int(clock()), 3600)
+    assert found.rows[key].requests == {2: 39} and found.missed == 0 and found.covered_s == 50
+    assert found.rows[key._replace(caller="c110")].requests == {2: 110}
+    assert found.rows[key._replace(caller="new")].requests == {2: 1}
+    after.take_over(b"\x93\x01\x02")
+    assert after.windows.sum(int(clock()), 3600) == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,34 @@ async def test_a_host_asking_for_what_it_may_not_hold(tmp_path: Path, autojump_c
         web.host = "web-1"
         refused = await until(lambda: web.signed(f"svc/{SHOP}"))
         assert not refused.chain and line in refused.refused
+
+
+async def test_a_host_that_was_put_out_is_told_so(tmp_path: Path, autojump_clock: object) -> None:
+    """Neither its own agent nor an issuer says what would let it in: who reads it at night would type it."""
+    async with running(tmp_path) as mesh:
+        await mesh.with_issuer("issuer-1")
+        await mesh.operator.add("web-1", PETS)
+        web = mesh.host("web-1", PETS)
+        await until(lambda: web.shows("", PETS))
+        now, ends = moment(clock()), moment(clock() + DAY_S)
+        entry = Revoked(until=ends, host="web-1", before=now, reason="stolen", by="ada", at=now)
+        await mesh.operator.put("revocations", value=Revocations([entry]).document())
+        for what, whose in (("hosts", "web-1"), ("grants", PETS)):
+            await mesh.store.delete(KEYS.identity(what, whose))
+        await until(lambda: len(web.problems) == 2)
+
+        async def refused(name: str) -> str:
+            signed = await web.signed(name)
+            return signed.refused if signed is not None else ""
+
+        asked = encode(Request(csr=make_request(key("thief")).decode(), at=moment(clock())))
+        told = list(web.problems.values())
+        for name in ("agent", f"svc/{PETS}"):
+            await mesh.store.put(KEYS.request("web-1", name), asked)
+            told.append(await until(partial(refused, name)))
+        for said in told:
+            assert f"{entry}" in said and "host web-1 is revoked since" in said and "by ada (stolen)" in said
+            assert "etcdctl" not in said
 
 
 async def test_a_grant_that_comes_later(tmp_path: Path, autojump_clock: object) -> None:

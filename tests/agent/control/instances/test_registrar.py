@@ -32,7 +32,7 @@ from policies.language.plain import Flaw
 from registry.keys import Keys
 from registry.lease import Holder
 from registry.ownership import whose
-from registry.store import Change
+from registry.store import Change, Put
 from tests.support.memory import MemoryStore
 from tests.support.proxy import listening
 
@@ -259,6 +259,35 @@ async def test_leaving_is_said_before_it_is_done(tmp_path: Path) -> None:
         await host.until("instances/pets/here-80", lambda record: record is None)
         assert await host.value("health/pets/here-80") is None
         assert host.registrar.local == {}
+
+
+@pytest.mark.parametrize("died", ["", "its program was killed by signal 9 (SIGKILL)"])
+async def test_a_program_that_died_does_not_leave_in_order(tmp_path: Path, died: str) -> None:
+    """It is unhealthy, and why, before it drains, and its end says so: nobody takes it for a deployment."""
+    told: list[tuple[str, Any]] = []
+
+    def tell(name: str, identity: tuple[str, str], data: Any) -> list[Put]:
+        told.append((name, dict(data)))
+        return []
+
+    host = Host(tmp_path)
+    host.registrar.published._events = tell
+    async with running(host):
+        host.register({"service": "pets", "port": 80, "health": TTL_CHECK})
+        host.registrar.hear("pets", "here-80", True, "I am well")
+        spread = trio.Event()
+
+        async def others(revision: int) -> None:
+            await spread.wait()
+
+        await host.registrar.deregister(PETS, others, 5, died)
+        health = await host.value("health/pets/here-80")
+        assert (health["healthy"], health["reason"]) == ((False, died) if died else (True, "I am well"))
+        spread.set()
+        await host.until("instances/pets/here-80", lambda record: record is None)
+    assert [name for name, _ in told] == ["instance.healthy", *["instance.unhealthy"] * bool(died), "instance.gone"]
+    assert told[-1][1]["orderly"] is not bool(died)
+    assert told[-1][1]["reason"] == (died or "it was deregistered")
 
 
 async def test_leaving_without_etcd(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

@@ -11,10 +11,10 @@ import trio
 from msgspec.structs import replace
 
 from agent import frames, framing
-from agent.cli.commands.diff import gathered
 from agent.control.mesh.table import Table
 from agent.control.traffic import shadow
 from agent.control.traffic.shadow import MAX_WAITING, MAX_WAITING_BYTES, ShadowTallies
+from agent.figures.compared import gathered
 from policies.kinds.shadow.answer import Asked
 from policies.kinds.shadow.comparison import Tally, note
 from policies.kinds.shadow.difference import Difference

@@ -40,6 +40,14 @@ def test_nothing_is_lost_or_twice(
     assert len({tuple(each[:5]) for each in folded}) == len(folded)
 
 
+def test_a_worker_that_knows_fewer_classes_of_status() -> None:
+    """Its requests are added to those of one that knows more, whichever comes first."""
+    one, more = edge("c", 4, size=3), edge("c", 2, size=3)
+    more[5] = [*more[5], 7]
+    for both in ([one], [more]), ([more], [one]):
+        assert [each[5] for each in edges.plus(*both)] == [[0, 0, 6, 0, 0, 0, 7]]
+
+
 def test_a_worker_of_the_version_before_and_one_of_now() -> None:
     """Coarser buckets go where their upper bound is; what knew no edges is one; the sum of all is what it was."""
     old = {
@@ -53,7 +61,7 @@ def test_a_worker_of_the_version_before_and_one_of_now() -> None:
     bounds, told = edges.aligned(kept.figures())
     assert bounds == [0.01, 0.1, 1.0, 10.0]
     assert told[0]["services"]["pets"]["duration_buckets"] == [1, 0, 1, 0, 1]
-    assert told[0]["services"]["pets"]["edges"] == [[True, "", "", "", "", [1, 0, 2, 0, 0, 0], 9.0, [1, 0, 1, 0, 1]]]
+    assert told[0]["services"]["pets"]["edges"] == [[True, "", "", "", "", [1, 0, 2, 0, 0, 0, 0], 9.0, [1, 0, 1, 0, 1]]]
     kept.end(1)
     kept.end(2)
     (gone,) = kept.figures()

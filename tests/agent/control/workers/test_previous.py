@@ -146,7 +146,7 @@ async def test_what_old_workers_say_is_heard_to_the_last_word() -> None:
             (gone,) = figures
             pets = gone["services"]["pets"]
             assert (pets["requests"], pets["active"], pets["breaker"], pets["ejected"]) == ({"2xx": 40}, 0, {}, {})
-            assert pets["edges"][0][5] == [0, 0, 40, 0, 0, 0] and (gone["refused"], gone["revision"]) == ({}, 0)
+            assert pets["edges"][0][5] == [0, 0, 40, 0, 0, 0, 0] and (gone["refused"], gone["revision"]) == ({}, 0)
     assert told == [b"%d\n" % number for number in range(40)]
 
 

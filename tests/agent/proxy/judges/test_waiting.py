@@ -10,7 +10,8 @@ import pytest
 
 from agent.proxy.judges.judges import MOST_OPEN
 from agent.proxy.judges.question import Asker, Question
-from agent.proxy.request.explain import explain, explain_soon
+from agent.proxy.request.explain import explain
+from agent.proxy.request.explaining.rounds import explain_soon
 from agent.questions import Explain
 from policies.kinds.authz.judge import Judge
 from tests.support.playbook import Playbook, Wire

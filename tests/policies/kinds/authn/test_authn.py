@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -263,6 +264,28 @@ def test_a_token_is_where_the_document_says(place: Any, there: dict[str, str], a
     assert found is not None and found["sub"] == "ann" and found["exp"] == str(NOW + 600)
     assert rules.claims(Request(headers=absent), NOW) is None
     assert compiled(token={"query": "t"}).claims(Request(target=f"/?t={GOOD}"), NOW) == found
+
+
+@pytest.mark.parametrize(
+    ("place", "request_of"),
+    [
+        ({"query": "t"}, lambda one, two: Request(target=f"/?t={one}&t={two}")),
+        ({"query": "t"}, lambda one, two: Request(target=f"/?t={one}&a=b&%74={two}")),
+        ({"cookie": "s"}, lambda one, two: Request(headers={"cookie": f"s={one}; s={two}"})),
+        ({"cookie": "s"}, lambda one, two: Request(headers={"cookie": f"s={one}, a=b; s={two}"})),
+        ({"header": "x-token"}, lambda one, two: Request(headers={"x-token": f"{one}, {two}"})),
+    ],
+)
+@pytest.mark.parametrize("other", [signed({"sub": "bob"}), "junk", ""])
+def test_of_several_tokens_none_counts(place: Any, request_of: Callable[[str, str], Request], other: str) -> None:
+    """Whichever stands first: a service may read another one than its agent. The same one twice is one."""
+    rules = compiled(required=False, token=place)
+    for one, two in ((GOOD, other), (other, GOOD)):
+        with pytest.raises(Invalid):
+            rules.claims(request_of(one, two), NOW)
+    if "header" not in place:
+        found = rules.claims(request_of(GOOD, GOOD), NOW)
+        assert found is not None and found["sub"] == "ann"
 
 
 @pytest.mark.parametrize("value", ["Bearer", "Bearer ", f"Bearer\t{GOOD}", f"Basic x, Bearer {GOOD}", "bearer x y"])

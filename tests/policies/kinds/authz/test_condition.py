@@ -261,3 +261,17 @@ def test_whatever_is_written_is_refused_or_judges(when: str, target: str) -> Non
     found = parse("authz", LAMPS, json.dumps({"rules": [{"allow": "anybody", "when": when}]}).encode())
     if isinstance(found, Authz):
         compile(found).decide(Request(target=target))
+
+
+@pytest.mark.parametrize(("more", "said"), [({}, "limit"), ({"target": "/?limit=abc"}, "")])
+def test_a_condition_that_cannot_be_judged_is_named(more: dict[str, Any], said: str) -> None:
+    """With its rule, of the request that was judged last, and of no other."""
+    pytest.importorskip("cel_expr_python")
+    found = read({"name": "few", "allow": "anybody", "when": 'int(request.query["limit"]) <= 100'})
+    assert isinstance(found, Authz), found
+    compiled = compile(found)
+    assert not compiled.judge(Request(**more)).allows
+    told = compiled.unjudged()
+    assert told.startswith("few: its condition cannot be judged: ") and said in told
+    assert compiled.judge(Request(target="/?limit=5")).allows and compiled.unjudged() == ""
+    assert not compiled.judge(Request(target="/?limit=101")).allows and compiled.errors == {}

@@ -323,3 +323,32 @@ def test_rounding_never_leaves_the_list() -> None:
     for down, more in product(range(1, 6), repeat=2):
         tiers = found([*zone("a", 1, down), *zone("b", 1, more), *zone("c", 9)], "a", ("b",), panic=0).tiers
         assert choose(tiers, 1 - 2**-53) in range(len(tiers))
+
+
+def newcomers(count: int) -> list[Endpoint]:
+    """That have not been healthy yet."""
+    fleet = endpoints(count, "new", healthy=False)
+    for one in fleet:
+        one.load.new = True
+    return fleet
+
+
+def test_newcomers_bring_on_no_panic() -> None:
+    """One of ten is healthy, and nine have just been started: it goes on, and none of them is asked before it is up.
+    Those that were lost still count."""
+    grown = found([*zone("a", 1), *newcomers(9)])
+    assert not grown.panic and ids(grown.usable) == ids(zone("a", 1))
+    lost = found([*zone("a", 1, 2), *newcomers(9)])
+    assert lost.panic and ids(lost.usable) == ids(zone("a", 1, 2))
+
+
+def test_newcomers_take_nothing_from_who_is_leaving() -> None:
+    """A rolling update of one instance to three."""
+    old = endpoint("old", draining=True)
+    updated = found([old, *newcomers(3)])
+    assert updated.pool == "draining" and not updated.panic and ids(updated.usable) == ["old"]
+
+
+def test_newcomers_are_asked_where_nobody_is_healthy() -> None:
+    """As anybody is."""
+    assert len(found([*zone("a", 0, 1), *newcomers(2)]).usable) == 3

@@ -87,6 +87,17 @@ def test_who_is_slow_to_follow_is_not_told_to_go_on() -> None:
     assert [each.replicas for each in play.go(14, flow(60))] == [5]
 
 
+def test_what_is_started_by_hand_is_told_beside_advice_that_stands() -> None:
+    """Nothing asks for fewer, and there are more than was advised: the reason does not read as if something did."""
+    play = Play(document(up=[{"p99": "500ms"}], down=[{"cpu": 0.2, "for": "10m"}]), instances=1)
+    play.go(60, flow(1))
+    assert play.last.reason == "nothing asks for more or fewer"
+    play.follows, play.instances = False, 2
+    assert play.go(60, flow(1, cpu=1.0)) == []
+    said = "nothing asks for more or fewer; what was advised before stands, 1, and there are 2"
+    assert (play.last.replicas, play.last.reason) == (1, said)
+
+
 def test_several_figures_of_a_condition_have_to_hold_together() -> None:
     """Latency alone does not count, nor what nobody knows."""
     play = Play(document(up=[{"p99": "200ms", "in_flight": 2, "for": "10s", "step": 3}]))

@@ -86,7 +86,9 @@ def test_no_more_are_drawn_than_the_rate(rate: float, asks: list[tuple[float, bo
 
 def test_a_worker_has_its_part_of_the_rate() -> None:
     """And a document that is switched off is none."""
-    assert compiled(Scope("pets.production", 0.25), rate=100).rate == 25
+    found = compiled(Scope("pets.production", 0.25), rate=100, follow_rate=10)
+    assert (found.rate, found.follow_rate) == (25, 2.5)
+    assert (compiled().rate, compiled().follow_rate) == (0, 0)
     assert compile(Trace(enabled=False)) is None
 
 

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from agent import questions
+from agent.audit.events import wrong_event
 from agent.audit.heads import Kept
 from agent.audit.questions import (
     CHECK,
@@ -79,7 +80,10 @@ class AuditLogs:
     # Records.
 
     async def query(self, wish: Asked) -> types.AuditFound:
-        """Records or counts."""
+        """Records or counts. An event that is none is refused: that nobody was denied is another answer."""
+        wrong = wrong_event(wish.body.events)
+        if wrong:
+            raise Trouble(400, wrong, "$.events")
         asked = Query(**{name: getattr(wish.body, name) for name in wish.body.__struct_fields__})
         hosts = asked.of or None
         asked = msgspec.structs.replace(asked, of=())

@@ -30,6 +30,18 @@ MOST_REASON: Final = 1024
 ONE: Final = "/instances/{service}/{id}"
 
 
+class LeaveQuery(types.Query, frozen=True, kw_only=True):
+    """How an instance goes."""
+
+    died: Annotated[
+        str,
+        Meta(
+            description="How its program has ended by itself, such as `its program was killed by signal 9 (SIGKILL)`: "
+            "it is unhealthy, and `instance.gone` is not orderly, for that reason. Empty: it leaves in order"
+        ),
+    ] = ""
+
+
 class Credentials(types.Base, frozen=True, kw_only=True):
     """With which an instance calls in its own name."""
 
@@ -103,8 +115,8 @@ class Registering:
                 "DELETE",
                 ONE,
                 "deregisterInstance",
-                "Take an instance of this host out, in order",
-                NoQuery,
+                "Take an instance of this host out, in order, or because its program has died",
+                LeaveQuery,
                 InstanceLeaves,
                 self._about_one(self._deregister, takes_out=True),
                 right=serve,
@@ -176,8 +188,9 @@ class Registering:
         declared = self._registrar.local[identity].source != "admin"
         return declared and not takes_out  # it speaks for itself, and calls; agent.toml says whether it is there
 
-    async def _deregister(self, _: Asked, identity: Identity) -> InstanceLeaves:
-        revision = await self._registrar.deregister(identity, self._others_run, self._spread_s)
+    async def _deregister(self, asked: Asked, identity: Identity) -> InstanceLeaves:
+        died = asked.query.died[:MOST_REASON]
+        revision = await self._registrar.deregister(identity, self._others_run, self._spread_s, died)
         return InstanceLeaves(service=identity[0], id=identity[1], revision=revision)
 
     async def _token(self, _: Asked, identity: Identity) -> Credentials:

@@ -38,7 +38,7 @@ class RunningPolicy(WiderPolicy, frozen=True, kw_only=True):
 class RunningEndpoint(types.OwnEndpoint, frozen=True, kw_only=True):
     """With how it is reached, and how it answers."""
 
-    ewma_ms: Annotated[float, Meta(description="How long it takes to answer, of late")]
+    ewma_ms: Annotated[float, Meta(description="As balancers expect it to answer; 5000 for what failed")]
     via: Annotated[bool, Meta(description="Whether requests to it go by way of the agent of its host")] = False
 
 

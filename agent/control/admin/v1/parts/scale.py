@@ -15,8 +15,9 @@ from agent.control.parts import Parts
 from agent.control.scaling.scaler import Standing
 from policies.kinds.scale.decide import Figures
 from policies.language.names import parse_service
+from registry.keys import Room, Unknown
 from registry.records import Advised, Malformed, decode
-from registry.store import StoreError
+from registry.store import StoreError, prefix_end
 
 
 class ScaleQuery(types.WideQuery, frozen=True, kw_only=True):
@@ -64,12 +65,6 @@ class Scaled(types.Base, frozen=True, kw_only=True):
     panic_figures: ScaleFigures
 
 
-class ScaledServices(types.WidePage, frozen=True, kw_only=True):
-    """Services that are scaled, by name."""
-
-    items: list[Scaled]
-
-
 class Replicas(types.Base, frozen=True, kw_only=True):
     """What stands in etcd: the number that whoever starts and stops instances is to have."""
 
@@ -84,6 +79,19 @@ class Replicas(types.Base, frozen=True, kw_only=True):
     revision: int
     agent: str
     at: str
+
+
+class ScaledServices(types.WidePage, frozen=True, kw_only=True):
+    """Services that are scaled, by name."""
+
+    items: list[Scaled]
+    standing: Annotated[
+        list[Replicas], Meta(description="What stands in etcd for services of which no agent that was heard advises")
+    ] = msgspec.field(default_factory=list)
+    unadvised: Annotated[
+        list[str], Meta(description="Services that a document scales, and of which nothing is told, nor stands in etcd")
+    ] = msgspec.field(default_factory=list)
+    unread: Annotated[str, Meta(description="Why it is not known what stands in etcd; empty: it is")] = ""
 
 
 class ScaleApi:
@@ -103,6 +111,7 @@ class ScaleApi:
             ScaledServices,
             self._rows,
             lambda each: (each.service, each.host),
+            self._with_standing,
         )
 
     def operation(self) -> Operation:
@@ -118,6 +127,39 @@ class ScaleApi:
             if query.service in ("", service)
         ]
 
+    async def _with_standing(self, query: Any, rows: Sequence[Scaled], page: ScaledServices) -> ScaledServices:
+        """Advice stands while nobody advises, and counts: its agent is late, or gone and not succeeded yet."""
+        heard = {each.service for each in rows}
+        wanted = {service for service, each in self._parts.scaler.wanted().items() if not each.audit}
+        if query.service:
+            wanted &= {query.service}
+        if wanted <= heard and rows and not page.missing:
+            return page
+        try:
+            found = await self._standing()
+        except StoreError as error:
+            return msgspec.structs.replace(page, unadvised=sorted(wanted - heard), unread=str(error))
+        standing = [
+            _replicas(service, told)
+            for service, told in sorted(found.items())
+            if service not in heard and query.service in ("", service)
+        ]
+        return msgspec.structs.replace(page, standing=standing, unadvised=sorted(wanted - heard - found.keys()))
+
+    async def _standing(self) -> dict[str, Advised]:
+        """By service, as etcd has it; what is no advice is left out. Raises StoreError."""
+        keys = self._parts.here.keys
+        room = keys.room(Room.SCALE)
+        found = {}
+        for item in (await self._parts.here.store.range(room, prefix_end(room))).items:
+            key = keys.parse(item.key)
+            if not isinstance(key, Unknown):
+                try:
+                    found[key.first] = decode(Advised, item.value)
+                except Malformed:
+                    continue
+        return found
+
     async def _one(self, asked: Asked) -> Replicas:
         try:
             service = parse_service(asked.path["service"])
@@ -131,9 +173,13 @@ class ScaleApi:
             raise Trouble(503, f"no advice can be had: {error}") from None
         if told is None:
             raise Trouble(404, f"nothing is advised for {service}; a policy says when: docs/policies/scale.md")
-        names = Replicas.__struct_fields__
-        fields = {name: value for name, value in msgspec.structs.asdict(told).items() if name in names}
-        return Replicas(service=service, **fields)
+        return _replicas(service, told)
+
+
+def _replicas(service: str, told: Advised) -> Replicas:
+    names = Replicas.__struct_fields__
+    fields = {name: value for name, value in msgspec.structs.asdict(told).items() if name in names}
+    return Replicas(service=service, **fields)
 
 
 def _row(host: str, service: str, standing: Standing) -> Scaled:

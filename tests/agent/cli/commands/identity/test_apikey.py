@@ -35,6 +35,7 @@ def test_what_it_prints_is_a_key_and_its_entry() -> None:
     [
         (("CI",), "'CI' is no id"),
         (("ci", "--not-after", "tomorrow"), "not_after: 'tomorrow' is no time"),
+        (("ci", "--not-after", "2020-06-01T00:00:00Z"), "--not-after: 2020-06-01T00:00:00Z is over"),
         (("ci", "--claim", "tier"), "--claim 'tier' is none"),
         (("ci", "--claim", "sub=root"), "--sub says whose it is"),
     ],

@@ -439,6 +439,7 @@ async def test_a_revoked_host_is_put_out(mesh: Mesh) -> None:
     its = await chain(mesh, "web-1", PETS)
     told = await mesh.json("ca", "revoke", "host", "web-3", "--reason", "stolen")
     assert told["revision"] > 0
+    assert "its instances of 2 services are gone, and its lease" in told["done"]
     assert any("etcd has no user 'web-3'" in line for line in told["left"])
     domain = await take(mesh.store, mesh.name)
     assert [name for name in domain.items if "web-3" in name] == []
@@ -470,3 +471,56 @@ async def test_an_issuer_that_was_put_out_and_is_back_has_a_good_intermediate(me
     root = Issuer(domain.required().roots[0], key("whatever"))
     with pytest.raises(Failure, match="asks with a key that is revoked"):
         signed(domain, root, [Asking("web-1", public, "")], now_s())
+
+
+async def test_a_revoked_host_is_told_as_revoked_and_not_how_to_let_it_in(mesh: Mesh) -> None:
+    """Its agent goes on trying: since when, by whom and why stands instead of the line that undoes it."""
+    await mesh.init("web-1")
+    await mesh.hosts.live("web-3", services=("pets.production",))
+    await serve(mesh, "web-1", "web-1", "web-3")
+    await mesh.shoal("ca", "revoke", "host", "web-3", "--reason", "stolen")
+    await mesh.hosts.live("web-3", services=("pets.production",))
+    await mesh.hosts.ask("web-3", "agent")
+    await mesh.hosts.ask("web-3", PETS)
+    await mesh.hosts.answer("web-1")
+    told = (await mesh.shoal("ca", "status", code=1)).stdout
+    lines = [line for line in told.splitlines() if "web-3" in line]
+    assert any(line.startswith("revoked   host web-3 (stolen), since 20") and ", by " in line for line in lines), told
+    assert any("put out of the mesh, and its agent lives: stop it" in line for line in lines)
+    assert "host add" not in told and not any(line.startswith("allow") for line in told.splitlines()), told
+    assert "no operator has added" not in told and "no grant names it" not in told, told
+    (row,) = (await mesh.json("ca", "status", code=1))["revoked"]
+    assert (row["sort"], row["name"], row["reason"]) == ("host", "web-3", "stolen")
+    assert row["since"] < row["until"] and row["by"]
+    (listed,) = (row for row in await mesh.json("host", "list") if row["host"] == "web-3")
+    assert listed["revoked"].startswith("since 20") and listed["revoked"].endswith("(stolen)")
+    told = (await mesh.shoal("host", "add", "web-3")).stderr
+    assert "warning: host web-3 is revoked since" in told and "let in again" in told
+    assert "put out" not in (await mesh.shoal("ca", "status", code=1)).stdout
+
+
+@pytest.mark.parametrize(
+    ("sort", "wrong", "right"),
+    [("host", "wbe-1", "web-1"), ("person", "aad", "ada"), ("service", "pest.production", "pets.production")],
+)
+async def test_a_name_that_is_none_is_not_revoked(mesh: Mesh, sort: str, wrong: str, right: str) -> None:
+    """Whoever is told that the thief is out looks no further; what etcd knows no more is revoked by --force."""
+    await mesh.init("web-1")
+    await serve(mesh, "web-1", "web-1")
+    await mesh.shoal("person", "add", "ada")
+    told = (await mesh.shoal("ca", "revoke", sort, wrong, code=1)).stderr
+    assert f"no {sort} '{wrong}' is known here (did you mean '{right}'?); nothing was revoked" in told
+    assert len((await take(mesh.store, mesh.name)).revocations) == 0
+    await mesh.shoal("ca", "revoke", sort, wrong, "--force")
+    await mesh.shoal("ca", "revoke", sort, right)
+    await mesh.shoal("ca", "revoke", sort, right)
+    assert len((await take(mesh.store, mesh.name)).revocations) == 2
+
+
+async def test_a_serial_number_that_etcd_has_not_is_revoked_with_a_warning(mesh: Mesh) -> None:
+    """It may be that of a certificate before, or of a person's."""
+    await mesh.init("web-1")
+    await serve(mesh, "web-1", "web-1")
+    assert "etcd has no certificate 1234" in (await mesh.shoal("ca", "revoke", "certificate", "1234")).stderr
+    serial = f"{(await chain(mesh, 'web-1', PETS))[0].serial_number:x}"
+    assert "warning" not in (await mesh.shoal("ca", "revoke", "certificate", serial)).stderr

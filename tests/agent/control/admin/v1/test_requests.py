@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from agent.control.admin.v1.operation import Asked, Trouble
-from agent.control.admin.v1.parts.reading_on import Requests
-from agent.control.admin.v1.parts.requests import RequestsOperation, RequestsQuery
+from agent.control.admin.v1.parts.reading.reading_on import Requests
+from agent.control.admin.v1.parts.reading.requests import RequestsOperation, RequestsQuery
 from agent.control.asking.answering import Answering
 from agent.control.asking.fanout import Fanout
 from agent.control.mesh.table import Table

@@ -1,0 +1,1 @@
+"""What is read on: requests, live ones, and what programs write, of every agent."""
