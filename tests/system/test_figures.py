@@ -101,10 +101,34 @@ def test_each_request_is_counted_once_and_advice_goes_on(mesh: Mesh) -> None:
     before = one(mesh, f"/shoal/default/scale/{PETS}")["replicas"]
 
     def advice() -> Any:
-        return json.loads(shoal(mesh, asked, "-o", "json", "scale", PETS, check=False).stdout or "[]")
+        told = json.loads(shoal(mesh, asked, "-o", "json", "scale", PETS, check=False).stdout or "[]")
+        return [each for each in told if "host" in each]  # what only stands in etcd has none
 
     row = until("it advises", advice, 60)
     assert row[0]["replicas"] == before and row[0]["host"] in by_name
+
+
+def test_advice_that_nobody_gives_now_is_told_as_it_stands(mesh: Mesh) -> None:
+    """Whoever put it is gone: what stands in etcd, by whom and since when. Where it is not known whether there is
+    advice, that is no answer that there is none."""
+    agent = mesh.agent("a", "127.0.0.1")
+    none = shoal(mesh, agent, "scale", PETS, check=False)
+    assert none.returncode == 1 and "nothing is scaled" in none.stderr
+    # Without a policy it would be swept away. Of a service without instances nobody advises.
+    mesh.put(f"policies/scale/{PETS}", {"min": 2, "max": 9, "target": {"rate": 4}})
+    until("the policy is in force", lambda: agent.state()["table"]["policies"] == 1)
+    at = "2026-11-27T22:12:51Z"
+    advice = {"replicas": 4, "least": 2, "most": 9, "reason": "rate 4", "policy": f"scale/{PETS}", "agent": "b"}
+    mesh.put(f"scale/{PETS}", {**advice, "revision": 7, "before": 3, "at": at})
+    told = shoal(mesh, agent, "scale", PETS).stdout
+    assert "2-9" in told and f"rate 4; as b put it at {at}: no agent advises now" in told
+    (row,) = json.loads(shoal(mesh, agent, "-o", "json", "scale").stdout)
+    assert (row["service"], row["replicas"], row["agent"]) == (PETS, 4, "b")
+    dead = json.dumps({"address": "127.0.0.1", "inbound_port": 1, "version": "0.1.0"})
+    mesh.etcdctl("put", "/shoal/default/agents/b", dead)
+    until("b is known", lambda: "b" in agent.state()["agents"])
+    unknown = shoal(mesh, agent, "scale", "web.production", check=False)
+    assert unknown.returncode == 4 and "missing: b: " in unknown.stderr and "nothing is scaled" not in unknown.stderr
 
 
 def test_a_service_grows_and_shrinks_by_advice(mesh: Mesh) -> None:
