@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from agent.cli.commands.run import surroundings
+from agent.cli.running.instance import surroundings
 from agent.surroundings import handed_on
 
 

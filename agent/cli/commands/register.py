@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
 
-from agent.cli.agent_client import Admin, Refused
 from agent.cli.completion import ids, services
 from agent.cli.failure import Exit, Failure
 from agent.cli.options import Options
+from agent.cli.running.registering import deregistered, new_token, registered
 
 ServiceOption = Annotated[
     str, typer.Option("--service", "-s", help="Its service, such as pets.production.", autocompletion=services)
@@ -33,25 +31,6 @@ ZoneOption = Annotated[str, typer.Option("--zone", help="Where it runs; without 
 MetadataOption = Annotated[
     list[str] | None, typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label; may be repeated.")
 ]
-
-
-class Registered(msgspec.Struct, frozen=True):
-    """What the agent answers to a registration."""
-
-    id: str
-    token: str = ""
-    """What the instance proves with that a call is its own, the password in HTTP_PROXY; empty: it has one already."""
-    proxy: str = ""
-    """URL of the outbound listener, with the credentials."""
-    replaced: tuple[str, ...] = ()
-    """Instances of other services that stood at its address and port, and were taken out."""
-
-
-class Credentials(msgspec.Struct, frozen=True):
-    """What the agent answers to who asks for another token."""
-
-    token: str
-    proxy: str
 
 
 def order(
@@ -90,32 +69,6 @@ def labels(pairs: list[str]) -> dict[str, str]:
         if not name or not equals:
             raise Failure(f"--metadata {pair!r} is no NAME=VALUE such as tier=free", Exit.USAGE)
     return {name: value for name, _, value in split}
-
-
-def registered(admin: Admin, body: dict[str, Any]) -> Registered:
-    """Entrusts an instance to the agent. Raises Failure."""
-    return msgspec.convert(admin.instance("POST", "/instances", body), Registered)
-
-
-def new_token(admin: Admin, service: str, id: str) -> Credentials:
-    """Another token for an instance; the one before ends soon. Raises Failure."""
-    return msgspec.convert(admin.instance("POST", f"{_path(service, id)}/token"), Credentials)
-
-
-def _path(service: str, id: str) -> str:
-    return f"/instances/{quote(service, safe='')}/{quote(id, safe='')}"
-
-
-def deregistered(admin: Admin, service: str, id: str, died: str = "") -> Any:
-    """Takes it away again. `died`: how its program has ended by itself. Raises Failure, also where there is no such
-    instance."""
-    if died:
-        try:
-            return admin.instance("DELETE", f"{_path(service, id)}?{urlencode({'died': died})}")
-        except Refused as refused:
-            if refused.status != http.HTTPStatus.BAD_REQUEST:
-                raise  # else an agent of a version that does not hear how
-    return admin.instance("DELETE", _path(service, id))
 
 
 def register(

@@ -9,6 +9,7 @@ import typer
 
 from agent.cli.failure import Failure
 from agent.cli.options import Options
+from agent.cli.spreading import Laggard, laggards, spread
 from agent.findings.finding import Finding
 from agent.findings.of_mesh.enforcing import ROOMS, Text, Unable, silence, unable
 
@@ -16,19 +17,7 @@ if TYPE_CHECKING:
     from registry.census import Census
     from registry.store import Store
 
-ASK_EVERY_S = 0.05
 TIMEOUT_S = 30.0
-
-
-class Laggard(msgspec.Struct, frozen=True):
-    """A live agent that does not run the revision yet."""
-
-    host: str
-    runs: int
-    """0: it has not said yet what it runs."""
-
-    def __str__(self) -> str:
-        return f"{self.host} runs {self.runs}" if self.runs else f"{self.host} has not said what it runs"
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -57,12 +46,6 @@ class Outcome(msgspec.Struct, frozen=True):
     """Agents of which that is not known; a sentence."""
     warnings: list[Finding] = []
     """What is wrong with the same policies, though they are in force: `shoal check` finds it."""
-
-
-def laggards(census: Census, revision: int) -> list[Laggard]:
-    """The live agents, those with a lease, whose slowest worker is behind a revision."""
-    runs = {host: census.acks[host].revision if host in census.acks else 0 for host in census.agents}
-    return [Laggard(host, ran) for host, ran in sorted(runs.items()) if ran < revision]
 
 
 def refusals(census: Census, revision: int) -> list[Refused]:
@@ -144,18 +127,6 @@ def wait_until(options: Options, revision: int = 0, timeout_s: float = TIMEOUT_S
     for warning in end.warnings:
         options.printer.note(f"warning: {warning}")
     options.printer.note(f"revision {end.revision} is in force on {agents}")
-
-
-async def spread(store: Store, mesh: str, revision: int) -> None:
-    """Returns when every live agent runs a revision; whoever calls bounds it in time."""
-    import trio
-
-    from registry.census import take
-
-    while True:
-        if not laggards(await take(store, mesh, "agents", "acks"), revision):
-            return
-        await trio.sleep(ASK_EVERY_S)
 
 
 async def _waited(store: Store, mesh: str, revision: int, timeout_s: float) -> Outcome:

@@ -194,8 +194,8 @@ def test_a_password_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_a_command_begins_without_what_it_may_not_need() -> None:
-    """Documents, their kinds and etcd's client take a while to load: who asks for help, or completes a word, waits."""
+    """Documents, their kinds, Trio and etcd's client take a while: who asks for help, or completes a word, waits."""
     code = "import sys, agent.cli.main; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    late = ("policies.language.document", "policies.catalogue", "registry.etcd.store", "grpc", "cryptography")
+    late = ("policies.language.document", "policies.catalogue", "registry.etcd.store", "grpc", "cryptography", "trio")
     assert [module for module in late if module in told] == []

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.cli.commands.wait import Laggard, laggards, refusals
+from agent.cli.commands.wait import refusals
+from agent.cli.spreading import Laggard, laggards
 from registry.census import Census, Policy, take
 from registry.keys import Keys
 from registry.records import Ack, Agent, Rejection, encode
