@@ -13,6 +13,7 @@ from agent import build
 from agent.control.admin.opas import unasked
 from agent.control.events.delivery import digest
 from agent.control.host.clock import text_of
+from agent.control.mesh.table import Table
 from agent.control.parts import Parts
 from agent.ports import Ports
 from agent.process.descriptors import affordable, limit
@@ -99,7 +100,7 @@ def state(
             {"kind": kind, "service": pattern, "path": refused.path, "reason": refused.reason}
             for (kind, pattern), refused in table.audits.refused.items()
         ],
-        "judged": judged(figures),
+        "judged": judged(figures, table),
         "held": [
             {
                 "kind": kind,
@@ -203,8 +204,9 @@ def _malformed(parts: Parts) -> dict[str, str]:
     return {**parts.mesh.table.inward, **parts.mesh.table.malformed, **parts.identity.malformed}
 
 
-def judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was done, and what documents that are only watched would have done, and how often."""
+def judged(figures: list[dict[str, Any]], table: Table) -> list[dict[str, Any]]:
+    """What was done, and what documents that are only watched would have done, and how often. Workers count on what was
+    said of documents that are enforced now, or gone."""
     total: dict[tuple[str, ...], int] = {}
     for worker in figures:
         for name, service in worker["services"].items():
@@ -215,7 +217,7 @@ def judged(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {**dict(zip(fields, labels, strict=True)), "requests": number}
         for labels, number in sorted(total.items())
-        if len(labels) == len(fields)
+        if len(labels) == len(fields) and labels[2] in table.audits.watched(labels[1])
     ]
 
 

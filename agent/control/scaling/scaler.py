@@ -114,10 +114,7 @@ class Scaler:
         return sorted({*self._documents(enforced=True), *self._documents(enforced=False)})
 
     def _documents(self, *, enforced: bool) -> Mapping[str, Policy]:
-        in_force = self._table.in_force
-        if enforced:
-            return in_force.enforced.get("scale", {})
-        return {**in_force.watched.get("scale", {}), **self._table.audits.policies.get("scale", {})}
+        return self._table.in_force.enforced.get("scale", {}) if enforced else self._table.audits.watched("scale")
 
     def wanted(self) -> dict[str, Wanted]:
         """By service, for which something runs: the most specific policy, of those that are enforced; else of those

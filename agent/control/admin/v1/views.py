@@ -68,9 +68,9 @@ def _in_force(table: Table, name: str) -> Iterator[tuple[str, str, Policy]]:
 def _watched(table: Table, name: str) -> Iterator[tuple[str, str, Policy]]:
     beside = table.in_force.watched
     for kind in sorted(table.audits.policies.keys() | beside.keys()):
-        own, other = table.audits.policies.get(kind, {}), beside.get(kind, {})
+        watched = table.audits.watched(kind)
         for pattern in candidates(name):
-            policy = own.get(pattern) or other.get(pattern)
+            policy = watched.get(pattern)
             if policy is not None:
                 yield kind, pattern, policy
                 if not applies_at_every_level(kind):

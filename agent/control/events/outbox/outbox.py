@@ -5,13 +5,12 @@ And which webhooks there are for what. Every agent keeps the same outbox, for al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from agent.control.events.outbox.opened import Memories
 from agent.control.events.outbox.pending import Pending, Standing
 from agent.control.events.outbox.sources import Sources
-from agent.control.mesh.documents.in_force import Policy
 from agent.control.mesh.table import Table
 from policies.hashing import hash64
 from policies.kinds.webhook.document import Hook, Webhook
@@ -100,7 +99,7 @@ class Outbox:
     def refresh(self) -> bool:
         """Look at the webhooks in force; whether there are other ones."""
         enforced = self._table.in_force.enforced.get("webhook", {})
-        documents = {**self._watched(), **enforced}
+        documents = {**self._table.audits.watched("webhook"), **enforced}
         webhooks = {pattern: policy.revision for pattern, policy in documents.items()}
         if webhooks == self._webhooks:
             return False
@@ -196,18 +195,12 @@ class Outbox:
     def pattern_of(self, service: str, subject: str) -> str | None:
         """Whose webhooks an event is for: the most specific document wins whole, of those that are enforced; where
         there is none, of those in audit mode. None when there is neither."""
-        for known in (self._table.in_force.enforced.get("webhook", {}), self._watched()):
+        for known in (self._table.in_force.enforced.get("webhook", {}), self._table.audits.watched("webhook")):
             if known:
                 found = next((pattern for pattern in _patterns(service, subject) if pattern in known), None)
                 if found is not None:
                     return found
         return None
-
-    def _watched(self) -> Mapping[str, Policy]:
-        """Those in audit mode. Of two for one pattern the one under `audits/`, as for every kind."""
-        own = self._table.audits.policies.get("webhook", {})
-        beside = self._table.in_force.watched.get("webhook", {})
-        return {**beside, **own} if own else beside
 
     def cares(self, name: str, service: str, subject: str) -> bool:
         """Whether some webhook wants an event of a type, or has to know of it for what it closes."""

@@ -10,7 +10,7 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -109,17 +109,20 @@ class Audits:
         """Whether something stands under a key."""
         return pattern in self.policies.get(kind, {}) or (kind, pattern) in self.refused
 
+    def watched(self, kind: str) -> Mapping[str, Policy]:
+        """By pattern, every document of a kind that is not enforced. Of two for one pattern the one under `audits/`."""
+        own, beside = self.policies.get(kind, {}), self._in_force.watched.get(kind, {})
+        return {**beside, **own} if own else beside
+
     def of(self, service: str) -> dict[str, PolicyFrame]:
         """The most specific of each kind for a service; all of them where every level counts."""
         found: dict[str, PolicyFrame] = {}
         beside = self._in_force.watched
         for kind in (self.policies.keys() | beside.keys()) - NOT_FOR_WORKERS:
-            own, other = self.policies.get(kind, {}), beside.get(kind, {})
-            if not own and not other:
-                continue
+            watched = self.watched(kind)
             levels: list[PolicyFrame] = []
-            for pattern in candidates(service):
-                policy = own.get(pattern) or other.get(pattern)
+            for pattern in candidates(service) if watched else ():
+                policy = watched.get(pattern)
                 if policy is not None:
                     levels.append(PolicyFrame(pattern, policy.revision, policy.text))
                     if not applies_at_every_level(kind):

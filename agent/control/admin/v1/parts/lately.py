@@ -142,7 +142,7 @@ class Lately:
         host = self._parts.settings.host
         return [
             JudgedRow(host=host, **each)
-            for each in judged(await self._parts.fleet.metrics())
+            for each in judged(await self._parts.fleet.metrics(), self._parts.mesh.table)
             if query.service in ("", each["service"])
         ]
 
