@@ -9,6 +9,8 @@ Laws
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.proxy.control.storing import Storable, record_of
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import answers, flags, words
@@ -32,6 +34,9 @@ from policies.kinds.retry import decide as retrying
 from policies.kinds.retry.decide import Again, Enough
 from policies.kinds.retry.policy import Failure
 from policies.kinds.shed.decide import Store
+
+FAR_FAILURES: Final = {flags.SERVICE_RESET: Failure.RESET, flags.SERVICE_TIMEOUT: Failure.TIMEOUT}
+"""How a try failed that the agent beside the instance tells the flag of."""
 
 
 class Outbound(Leaving):
@@ -103,15 +108,16 @@ class Outbound(Leaving):
             self.note_load(head)
         attempt.refused = head.status == 429
         if head.status in self.retry.watched and attempt.far != flags.CLIENT_DEADLINE:
-            if self.hedge is not None:
+            failure = self._failure(attempt, head)
+            if self.hedge is not None and (failure is not Failure.STATUS or head.status in self.retry.statuses):
                 if not self.tried_deeper(attempt.endpoint, head):
                     self._heed(attempt, head)
                 attempt.release(reusable=complete and self.request_sent)
-                self._lose(attempt, self.outcome(attempt, head), attempt.what(Failure.STATUS))
+                self._lose(attempt, self.outcome(attempt, head), attempt.what(failure))
                 return
-            if self._tries_again(attempt, head, complete):
+            if self.hedge is None and self._tries_again(attempt, head, failure, complete):
                 return
-        elif self.hedge is not None:
+        if self.hedge is not None:
             self._win(attempt)
         if self.retry.hedge is not None and self.service is not None:
             self.service.recent.observe(self.reactor.now - attempt.began)
@@ -143,13 +149,20 @@ class Outbound(Leaving):
                 self.runtime.given_up.note(self.caller, origin, self.reactor.now)
         return words.tried(self.request_id)
 
-    def _tries_again(self, attempt: Attempt, head: ResponseHead, complete: bool) -> bool:
+    def _failure(self, attempt: Attempt, head: ResponseHead) -> Failure:
+        """How a try failed that was answered: as the agent beside the instance had it, so that the same happens as if
+        instance and caller were on one host; else by its status."""
+        if words.says_unsent(head, agent=attempt.endpoint.via):
+            return Failure.CONNECT
+        return FAR_FAILURES.get(attempt.far, Failure.STATUS)
+
+    def _tries_again(self, attempt: Attempt, head: ResponseHead, failure: Failure, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
-        unsent = words.says_unsent(head, agent=attempt.endpoint.via)
+        unsent = failure is Failure.CONNECT
         deeper = not unsent and self.tried_deeper(attempt.endpoint, head)
         verdict = self._verdict(
             attempt,
-            Failure.CONNECT if unsent else Failure.STATUS,
+            failure,
             f"answered {head.status}",
             sent=not unsent,
             status=head.status,

@@ -55,7 +55,7 @@ def compile(document: Retry | None, scope: Scope = ANYWHERE) -> RetryPolicy:
         max_body=document.max_body,
         another_endpoint=document.another_endpoint,
         hedge=_hedge(document.hedge) if document.hedge is not None else None,
-        watched=frozenset(statuses | {503, 504}),
+        watched=frozenset(statuses | {502, 503, 504}),
     )
 
 

@@ -47,4 +47,4 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     another_endpoint: bool
     hedge: HedgePolicy | None
     watched: frozenset[int]
-    """Statuses of which `decide` may say Again: `statuses`, and the 503 and 504 of an agent that sent nothing."""
+    """Statuses of which `decide` may say Again: `statuses`, and those of an agent that has no answer (502 to 504)."""

@@ -370,3 +370,30 @@ def test_bytes_of_an_answer_of_our_own_are_counted(method: bytes, size: bool) ->
         play.dialled().refuses()
         body = client.heard.partition(b"\r\n\r\n")[2]
         assert bool(body) is size and record(play)["bytes_out"] == len(body)
+
+
+@pytest.mark.parametrize("on", ["connect-failure", "reset", "timeout", "gateway-error"])
+@pytest.mark.parametrize("how", ["connect", "reset", "timeout"])
+def test_what_is_tried_again_is_so_as_on_one_host(how: str, on: str) -> None:
+    """By how it failed, and not by the status that the agent beside the instance made of it."""
+    documents = {"retry": {"attempts": 2, "on": [on]}, "timeout": {**TIMEOUT, "try": "1s"}}
+
+    def fails_once(play: Playbook) -> None:
+        if how == "timeout":
+            play.upstream()
+            play.passes(1.05)
+        else:
+            fails(play, how)
+
+    with Playbook(host="here") as alone:
+        alone.put(alone.instance("one"), **documents)
+        client = alone.client()
+        assert client >> GET
+        fails_once(alone)
+        again = not client.heard
+    with hops(**documents) as both:
+        both.asks()
+        fails_once(both.there)
+        both.back()
+        assert (not both.client.heard) == again
+    assert again == (on == {"connect": "connect-failure"}.get(how, how))
