@@ -11,6 +11,7 @@ figures are quoted from (`--rounds 20`).
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import urllib.request
@@ -96,7 +97,7 @@ def measure(run: Run) -> Result:
         begun = _untraced(run)
         for name, document in TRACES.items():
             rows[name] = _traced(begun, agents[0], silent, url, keys.policy("trace", traffic.HOST), document)
-        costs = [Cost(name, [], [], [], []) for name in rows if wanted in name]
+        costs = [Cost(name, [], [], [], []) for name in rows if re.search(wanted, name)]
         for number in range(1, run.rounds + 1):
             for cost in costs:
                 off_us, off_p99_us = _once(begun if cost.name in TRACES else run, silent)

@@ -79,3 +79,24 @@ def test_who_keeps_the_lease_ends_with_the_agent(mesh: Mesh) -> None:
     alpha.process.wait()
     assert len(found) == 1
     until("ended", lambda: not Path(f"/proc/{found[0]}").exists())
+
+
+def test_a_reload_keeps_what_was_counted(mesh: Mesh) -> None:
+    """The hour of figures, which who looks at a service asks for; what is counted afterwards is added."""
+    alpha = mesh.agent()
+    mesh.instance(alpha)
+    until("known", lambda: alpha.ask().status == 200)
+
+    def counted() -> int:
+        return sum(each["requests"] for each in json.loads(alpha.text("/api/v1/figures?last_s=3600"))["items"])
+
+    for _ in range(20):
+        alpha.ask()
+    before = until("a window that has them", lambda: counted() >= 21 and counted(), 60)
+    alpha.tell(signal.SIGHUP)
+    until("executed", lambda: executed_anew(alpha))
+    until("ready", alpha.ready)
+    assert counted() >= before
+    for _ in range(10):
+        alpha.ask()
+    until("a window that has these too", lambda: counted() >= before + 10, 60)

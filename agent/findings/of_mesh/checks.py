@@ -7,6 +7,7 @@ from typing import Final
 
 from agent.findings.finding import Finding, ordered
 from agent.findings.of_mesh.borders import of_exports, of_imports
+from agent.findings.of_mesh.callers import of_api_keys, of_callers
 from agent.findings.of_mesh.chains import of_chains
 from agent.findings.of_mesh.documents import of_audits, of_claims, of_documents, of_refusals
 from agent.findings.of_mesh.etcd import of_doors, of_members
@@ -30,6 +31,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     of_refusals,
     of_documents,
     of_claims,
+    of_callers,
+    of_api_keys,
     of_audits,
     of_isolation,
     of_authz,

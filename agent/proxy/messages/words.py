@@ -127,10 +127,6 @@ def says_unsent(response: ResponseHead, *, agent: bool) -> bool:
     return 503 <= response.status <= 504 and says(response, SHOAL_UNSENT, agent=agent)
 
 
-DECIDES: Final = "; the calling agent decides about another try"
-"""Behind the reason of a failure that the agent beside an instance tells."""
-
-
 def flagged(flag: str) -> bytes:
     """The field that tells the calling agent whose fault a refusal is: it has the same to say of it as this one."""
     return b"x-shoal-flag: %b\r\n" % header_text(flag)
@@ -147,7 +143,7 @@ def far_reason(response: ResponseHead, enough: str) -> str:
             reason = field.value
     if not policy:
         return ""
-    told = (reason or b"refused by the agent beside it: " + policy).decode("latin-1").removesuffix(DECIDES)
+    told = (reason or b"refused by the agent beside it: " + policy).decode("latin-1")
     return f"{told}; {enough}" if enough else told
 
 

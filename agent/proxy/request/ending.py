@@ -66,12 +66,17 @@ class Ending(Traced):
             body = answers.refusal_body(said, self.request_id)
         self.answer(said.status, fields, body)
 
+    def is_second_hop(self) -> bool:
+        """Whether another agent has handed the request over."""
+        peer = self.down.peer
+        return self.inbound and (peer.agent or bool(peer.host))
+
     def _count_refusal(self, policy: str) -> None:
         """By hop: another agent that has handed the request over counts what becomes of it, too."""
-        service, peer = self.service, self.down.peer
+        service = self.service
         if service is None:
             count(self.runtime.refused, policy)
-        elif self.inbound and (peer.agent or bool(peer.host)):
+        elif self.is_second_hop():
             count(service.stats.refused_second, policy)
         else:
             count(service.stats.refused, policy)

@@ -17,7 +17,6 @@ from agent.proxy.http1.asked_head import request_of
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import BadHead, RequestHead
 from agent.proxy.messages.outgoing import request_fields
-from agent.proxy.messages.words import DECIDES
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.subject import Heard
 from agent.proxy.phases.verdict import Consult, Copies, Refuse, Verdict
@@ -364,7 +363,7 @@ class Explanation(Walk):
         plan, now = self.plan, self.reactor.now
         assert plan is not None
         if self.inbound:
-            self.refuse(Refuse(Refusal(503, "tls", reason + DECIDES, 1, unsent=True)))
+            self.refuse(Refuse(Refusal(503, "tls", reason, 1, unsent=True)))
             return
         load = endpoint.load
         self._refusing.append((load, load.refused_until))

@@ -7,10 +7,13 @@ too much (`x-shoal-shed`), and that agent decides.
 
 from __future__ import annotations
 
-from agent.proxy.messages import flags, words
+from typing import Final
+
+from agent.proxy.messages import flags
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import SHOAL_ENDPOINT, ResponseHead
-from agent.proxy.phases.verdict import Refuse
+from agent.proxy.phases.phase import Phase
+from agent.proxy.phases.verdict import Refuse, Verdict
 from agent.proxy.report.stats import count
 from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.exchange import Exchange
@@ -19,6 +22,9 @@ from agent.proxy.table.plan import Plan
 from agent.proxy.table.service import Service
 from policies.kinds.retry.policy import Failure
 from policies.kinds.tls.decide import PERMISSIVE
+
+AT_BOTH_ENDS: Final = frozenset({"isolation", "path"})
+"""Kinds of which both agents ask the same of the same request."""
 
 
 class Inbound(Exchange):
@@ -66,6 +72,11 @@ class Inbound(Exchange):
         reason = f"this connection is to {proven}, and the request to {service}"
         return Refusal(421, "tls", reason, unsent=True, flag=flags.CLIENT_MISDIRECTED)
 
+    def count_audit(self, phase: Phase, done: Verdict | None, verdict: Verdict | None) -> None:
+        """What is asked at both ends the calling agent has counted; of one of another mesh nobody here hears that."""
+        if phase.kind not in AT_BOTH_ENDS or self.stranger is not None or not self.is_second_hop():
+            super().count_audit(phase, done, verdict)
+
     def tally(self) -> Connections | None:
         """Breakers count connections at the callers'."""
         return None
@@ -88,5 +99,4 @@ class Inbound(Exchange):
             count(self.service.stats.failures, attempt.what(failure))
             if failure is Failure.CONNECT and not attempt.unable:
                 attempt.endpoint.load.refused_until = self.reactor.now + REFUSED_S
-            reason += words.DECIDES
         super().on_failed(attempt, failure, reason, sent=sent, timed_out=timed_out)

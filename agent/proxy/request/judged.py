@@ -20,6 +20,7 @@ from typing import Final
 from agent.proxy.messages import flags, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import RequestHead, ResponseHead
+from agent.proxy.messages.retry_after import retry_after_s
 from agent.proxy.phases.phase import Phase
 from agent.proxy.phases.verdict import Consult, Refuse, Verdict
 from agent.proxy.report.access import MAX_NOTE
@@ -28,9 +29,10 @@ from agent.proxy.request.relay import Relay
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
 from agent.proxy.table.connections import Connections
-from agent.proxy.table.outliers import hangs, observe, outcome_of, usual_s
+from agent.proxy.table.outliers import hangs, observe, outcome_of, spare, usual_s
 from policies.kinds.authz.judge import Answer, Asked, Judge
 from policies.kinds.outlier import ejector
+from policies.kinds.retry.policy import Failure
 
 MOST_NOTES: Final = 16
 """Of what phases said, and of tries that failed, in one record."""
@@ -50,6 +52,9 @@ FAR_OUTCOMES: Final = {
     flags.SERVICE_BROKEN: ejector.GATEWAY,
 }
 """And as the agent beside an instance tells it of one that it has not got an answer of."""
+
+FAR_FAILURES: Final = {flags.SERVICE_RESET: Failure.RESET, flags.SERVICE_TIMEOUT: Failure.TIMEOUT}
+"""How a try failed that the agent beside the instance tells the flag of."""
 
 NO_ROOM: Final = ("shed", "breaker")
 """Whose refusals say that a service has no room."""
@@ -101,6 +106,22 @@ class Judged(Relay):
         if status >= 500 and self.runtime.recorder.wanted:
             attempt.how = f"refused, {far}" if far else f"status {status}"
         return outcome_of(status)
+
+    def failure(self, attempt: Attempt, head: ResponseHead) -> Failure:
+        """How a try failed that was answered: as the agent beside the instance had it, so that the same happens as if
+        instance and caller were on one host; else by its status."""
+        if words.says_unsent(head, agent=attempt.endpoint.via):
+            return Failure.CONNECT
+        return FAR_FAILURES.get(attempt.far, Failure.STATUS)
+
+    def heed(self, attempt: Attempt, head: ResponseHead) -> float | None:
+        """What an instance asks for. When it says that it cannot serve (503), nobody else need find that out; any other
+        status is about this request alone."""
+        now = self.reactor.now
+        after_s = retry_after_s(head, self.runtime.recorder.epoch + now)
+        if after_s and head.status == 503 and self.target is not None:
+            spare(self.target, attempt.endpoint, after_s, now)
+        return after_s
 
     def prove(self, status: int) -> None:
         """It came to this, as far as the service is concerned."""

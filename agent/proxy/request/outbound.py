@@ -9,15 +9,12 @@ Laws
 
 from __future__ import annotations
 
-from typing import Final
-
 from agent.proxy.control.storing import Storable, record_of
 from agent.proxy.engine.reactor import INFINITY
 from agent.proxy.messages import answers, flags, words
 from agent.proxy.messages.answers import Refusal
 from agent.proxy.messages.head import EXPECT, REQUEST_ID, SHOAL_SHED, RequestHead, ResponseHead
 from agent.proxy.messages.origin import origins
-from agent.proxy.messages.retry_after import retry_after_s
 from agent.proxy.phases.verdict import Refuse
 from agent.proxy.report import story
 from agent.proxy.report.stats import count
@@ -25,7 +22,7 @@ from agent.proxy.request.attempt import REFUSED_S, Attempt
 from agent.proxy.request.leaving import Leaving
 from agent.proxy.runtime import Runtime
 from agent.proxy.stream import Stream
-from agent.proxy.table.outliers import outcome_of_failure, spare
+from agent.proxy.table.outliers import outcome_of_failure
 from agent.proxy.table.plan import Plan
 from policies.endpoint import Endpoint
 from policies.kinds.balance.decide import Balancer
@@ -34,9 +31,6 @@ from policies.kinds.retry import decide as retrying
 from policies.kinds.retry.decide import Again, Enough
 from policies.kinds.retry.policy import Failure
 from policies.kinds.shed.decide import Store
-
-FAR_FAILURES: Final = {flags.SERVICE_RESET: Failure.RESET, flags.SERVICE_TIMEOUT: Failure.TIMEOUT}
-"""How a try failed that the agent beside the instance tells the flag of."""
 
 
 class Outbound(Leaving):
@@ -108,10 +102,10 @@ class Outbound(Leaving):
             self.note_load(head)
         attempt.refused = head.status == 429
         if head.status in self.retry.watched and attempt.far != flags.CLIENT_DEADLINE:
-            failure = self._failure(attempt, head)
+            failure = self.failure(attempt, head)
             if self.hedge is not None and (failure is not Failure.STATUS or head.status in self.retry.statuses):
                 if not self.tried_deeper(attempt.endpoint, head):
-                    self._heed(attempt, head)
+                    self.heed(attempt, head)
                 attempt.release(reusable=complete and self.request_sent)
                 self._lose(attempt, self.outcome(attempt, head), attempt.what(failure))
                 return
@@ -149,13 +143,6 @@ class Outbound(Leaving):
                 self.runtime.given_up.note(self.caller, origin, self.reactor.now)
         return words.tried(self.request_id)
 
-    def _failure(self, attempt: Attempt, head: ResponseHead) -> Failure:
-        """How a try failed that was answered: as the agent beside the instance had it, so that the same happens as if
-        instance and caller were on one host; else by its status."""
-        if words.says_unsent(head, agent=attempt.endpoint.via):
-            return Failure.CONNECT
-        return FAR_FAILURES.get(attempt.far, Failure.STATUS)
-
     def _tries_again(self, attempt: Attempt, head: ResponseHead, failure: Failure, complete: bool) -> bool:
         """Whether a failure's answer is left unread for another attempt."""
         unsent = failure is Failure.CONNECT
@@ -166,7 +153,7 @@ class Outbound(Leaving):
             f"answered {head.status}",
             sent=not unsent,
             status=head.status,
-            after_s=None if unsent or deeper else self._heed(attempt, head),
+            after_s=None if unsent or deeper else self.heed(attempt, head),
             deeper=deeper,
         )
         if not isinstance(verdict, Again):
@@ -174,15 +161,6 @@ class Outbound(Leaving):
         attempt.release(reusable=complete and self.request_sent)
         self._again(attempt, verdict, self.outcome(attempt, head))
         return True
-
-    def _heed(self, attempt: Attempt, head: ResponseHead) -> float | None:
-        """What an instance asks for. When it says that it cannot serve (503), nobody else need find that out; any other
-        status is about this request alone."""
-        now = self.reactor.now
-        after_s = retry_after_s(head, self.runtime.recorder.epoch + now)
-        if after_s and head.status == 503 and self.target is not None:
-            spare(self.target, attempt.endpoint, after_s, now)
-        return after_s
 
     def on_failed(
         self, attempt: Attempt, failure: Failure, reason: str, *, sent: bool, timed_out: bool = False

@@ -113,6 +113,13 @@ def audits(policies: dict[str, Any], *watched: str, text: bytes = b"{}") -> Fact
     return facts(census=census(policies=places, audits=found))
 
 
+def api_keys(*ends: str) -> dict[str, Any]:
+    """A document with keys that end then."""
+    one = {"claims": {"sub": "batch"}}
+    keys = [{**one, "id": f"k{n}", "hash": f"sha256:{n:064x}", "not_after": end} for n, end in enumerate(ends)]
+    return {"api_keys": {"keys": keys}}
+
+
 def local(**more: Any) -> Facts:
     return facts(local={**LOCAL, **more})
 
@@ -218,8 +225,19 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
      "route/pets.production $.rules[0].split[1]", "has tier=lead: its share goes to the others"),
     (documents(route__pets_production={"rules": [{"split": [{"labels": {"tier": "lead"}}]}]}), "no-such-version",
      "error", "route/pets.production $.rules[0].split[0]", "has tier=lead: what goes there"),
+    (documents(authz__pets_production={"rules": [{"allow": ["pets.production", "pets.prodution"]}]}), "no-such-caller",
+     "warning", "authz/pets.production $.rules[0].allow[1]", "pets.prodution was heard of (did you mean 'pets.product"),
+    (documents(isolation__pets_production={"allow": ["*.production", "later"]}), "no-such-caller", "info",
+     "isolation/pets.production $.allow[1]", "nothing that is called later was heard of: it is for nobody"),
+    (documents(route__pets_production={"rules": [{"match": {"caller": ["pet.production"]}, "split": [
+        {"version": "v1"}]}]}), "no-such-caller", "warning", "route/pets.production $.rules[0].match.caller[0]",
+     "(did you mean 'pets.production'?)"),
     (documents(route__pets_production={"rules": [{"match": {"claims": {"tier": "free"}}}]}), "no-claims", "warning",
      "route/pets.production $.rules[0].match.claims.tier", "no authn document covers pets.production"),
+    (documents(authn__pets_production=api_keys("2027-01-20T00:00:00Z", "")), "api-key", "warning",
+     "authn/pets.production $.api_keys.keys[0]", "the API key k0 ends at 2027-01-20T00:00:00Z"),
+    (documents(authn__pets_production=api_keys("", "2027-01-10T00:00:00+01:00")), "api-key", "info",
+     "authn/pets.production $.api_keys.keys[1]", "the API key k1 has ended"),
     (documents(ratelimit__pets_production={"limits": [{"name": "all", "rate": 1, "key": {"claim": "sub"}}]},
                authn__pets_production={"providers": [provider()], "mode": "audit"}), "no-claims", "warning",
      "ratelimit/pets.production $.limits[0].key.claim", "holds for nobody"),

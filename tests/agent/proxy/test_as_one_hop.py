@@ -397,3 +397,16 @@ def test_what_is_tried_again_is_so_as_on_one_host(how: str, on: str) -> None:
         both.back()
         assert (not both.client.heard) == again
     assert again == (on == {"connect": "connect-failure"}.get(how, how))
+
+
+@pytest.mark.parametrize("kind", ["isolation", "path"])
+def test_what_both_ends_watch_is_counted_once(kind: str) -> None:
+    """By the caller's agent; whoever adds up what all hosts have counted has each request once."""
+    document = {"isolation": {"allow": ["*.staging"]}, "path": {"action": "refuse"}}[kind]
+    with hops(audits={kind: document}) as both:
+        both.asks(GET.replace(b" / ", b" /a/../b "))
+        assert both.there.upstream() >> OK
+        both.back()
+        assert b" 200 " in both.client.heard
+        counted = [sum(stats(play).audit.values()) for play in (both.here, both.there)]
+        assert counted == [1, 0]
