@@ -148,6 +148,21 @@ def traceparent(trace: bytes, span: bytes, flags: int) -> bytes:
     return b"00-" + trace + b"-" + span + _ENDS[flags]
 
 
+def begun(line: bytes) -> tuple[bytes, bytes]:
+    """Trace and span of a line that says traceparent, with its name and its end."""
+    return line[16:48], line[49:65]
+
+
+def value_of(line: bytes) -> bytes:
+    """What such a line says."""
+    return line[13:68]
+
+
+def digits_of(line: bytes) -> bytes:
+    """The last 14 digits of its trace, by which it is drawn."""
+    return line[34:48]
+
+
 def lines(value: bytes, state: bytes) -> bytes:
     """What the next hop is told."""
     if state:

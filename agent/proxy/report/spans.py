@@ -8,7 +8,9 @@ knows them; what no convention has begins with `shoal.`.
 from __future__ import annotations
 
 import time
+from binascii import hexlify
 from random import Random
+from struct import Struct
 from typing import Any, Final
 
 import msgspec
@@ -20,16 +22,22 @@ from agent.proxy.report.ring import Ring
 
 RING: Final = 16384
 SPAN_BYTES: Final = 8
+_AT_ONCE: Final = 64
+_BYTES: Final = 24 * _AT_ONCE
+_IDS: Final = Struct("32s16s" * _AT_ONCE)
+_LINES: Final = b"traceparent: 00-%b-%b-02\r\n\0" * _AT_ONCE
+_NO_SPAN: Final = b"0" * 16
 
 
 class SpanRing:
     """Of one worker. When it overflows the newest spans are lost, and counted."""
 
-    __slots__ = ("_encode", "_rows", "epoch", "lost", "made", "random", "wanted")
+    __slots__ = ("_begun", "_encode", "_rows", "epoch", "lost", "made", "random", "wanted")
 
     def __init__(self, random: Random) -> None:
-        """`random`: draws the ids of spans."""
+        """`random`: draws the ids of traces and spans."""
         self.random = random
+        self._begun: list[bytes] = []
         self.wanted = False
         """Whether control sends them somewhere; else none is made."""
         self.made = 0
@@ -46,6 +54,18 @@ class SpanRing:
         """An id: 16 digits, which are not all 0."""
         return digits(self.random.getrandbits(64) or 1, SPAN_BYTES)
 
+    def begin(self) -> bytes:
+        """A trace that begins, as the next hop is told it, where it is not sampled (`trace_context.begun`)."""
+        if not self._begun:
+            self._begun = prepared(self.random)
+        return self._begun.pop()
+
+    def next_begun(self) -> bytes:
+        """What `begin` will say next."""
+        if not self._begun:
+            self._begun = prepared(self.random)
+        return self._begun[-1]
+
     def add(self, span: Span) -> None:
         """One that is over."""
         self.made += 1
@@ -61,6 +81,17 @@ class SpanRing:
         self.epoch = time.time() - time.monotonic()  # the wall clock may have been set since
         spans = self._rows.take(most)
         return Spans(len(spans), self._encode(spans)) if spans else None
+
+
+def prepared(random: Random) -> list[bytes]:
+    """Of _AT_ONCE traces, the ids of each and of a span in it. Every request waits for such a line, and most are told
+    nothing else of their trace; many together take a third of the time that each takes alone."""
+    digits = hexlify(random.randbytes(_BYTES))
+    while _NO_SPAN in digits:  # which is no id
+        digits = hexlify(random.randbytes(_BYTES))
+    found = (_LINES % _IDS.unpack(digits)).split(b"\0")
+    found.pop()
+    return found
 
 
 def size_of(span: Span) -> int:

@@ -22,6 +22,7 @@ from agent.proxy.phases.subject import Heard
 from agent.proxy.phases.verdict import Consult, Copies, Refuse, Verdict
 from agent.proxy.proof.securing import lane_to, proven_caller, unsafe, wanted_of
 from agent.proxy.report import story
+from agent.proxy.report.spans import prepared
 from agent.proxy.request.attempt import REFUSED_S
 from agent.proxy.request.audit.foretold import foretold
 from agent.proxy.request.leaving import caller_of, is_named, may_leave
@@ -264,6 +265,10 @@ class Explanation(Walk):
             shows_claims=self.operated,
             seed=self._seed,
         )
+
+    def begin_line(self) -> bytes:
+        """That of the next request; of a seed, what is drawn for it."""
+        return self.runtime.spans.next_begun() if self._seed is None else prepared(self._rng)[0]
 
     def ask(self, phase: Phase) -> Verdict | None:
         """Peek. What is only watched draws what that draws which is in force."""

@@ -138,6 +138,10 @@ class Hands(Subject):
         """Whether it comes in, to an instance of this host."""
         raise NotImplementedError
 
+    def begin_line(self) -> bytes:
+        """Of a trace that begins, as `SpanRing.begin` says it."""
+        raise NotImplementedError
+
     def ask(self, phase: Phase) -> Verdict | None:
         """What a phase says."""
         raise NotImplementedError

@@ -19,9 +19,11 @@ from policies.language.duration import seconds
 from policies.language.matching import compile_match, template_regex
 from policies.request import RequestView
 
-RANDOM_BITS: Final = 56
-_ALL: Final = 1 << RANDOM_BITS
-_MASK: Final = _ALL - 1
+RANDOM_DIGITS: Final = 14
+"""Of an id: 56 bits."""
+_ALL: Final = 1 << 4 * RANDOM_DIGITS
+_NOBODY: Final = b"g"
+"""Behind every digit."""
 
 # Why a trace is sampled, or is not.
 FOLLOWED: Final = "as its caller has decided"
@@ -64,7 +66,7 @@ class Begun:
 class _Rule:
     __slots__ = ("holds", "least")
 
-    def __init__(self, holds: Callable[[RequestView], bool] | None, least: int) -> None:
+    def __init__(self, holds: Callable[[RequestView], bool] | None, least: bytes) -> None:
         self.holds = holds
         self.least = least
 
@@ -89,7 +91,7 @@ class Compiled:
 
     def __init__(
         self,
-        least: int,
+        least: bytes,
         rules: Sequence[_Rule],
         *,
         follows: bool,
@@ -120,8 +122,8 @@ class Compiled:
         self.response_headers = [name.lower() for name in response_headers]
         self.templates = list(templates)
 
-    def least(self, request: RequestView | None) -> int:
-        """What a trace's number has to be at least, for a request; None where it `looks` at none."""
+    def least(self, request: RequestView | None) -> bytes:
+        """What the last digits of a trace's id have to be at least, for a request; None where it `looks` at none."""
         if request is not None:
             for rule in self._rules:
                 if rule.holds is None or rule.holds(request):
@@ -142,13 +144,14 @@ class Compiled:
         return ""
 
 
-def drawn(number: int, least: int) -> bool:
-    """Whether a trace is in a share; `number`: its id, of which the last 56 bits count."""
-    return number & _MASK >= least
+def drawn(digits: bytes, least: bytes) -> bool:
+    """Whether a trace is in a share; `digits`: the last RANDOM_DIGITS of its id, in lower case."""
+    return digits >= least
 
 
-def _least(share: float) -> int:
-    return _ALL - round(share * _ALL)
+def _least(share: float) -> bytes:
+    number = _ALL - round(share * _ALL)
+    return b"%014x" % number if number < _ALL else _NOBODY
 
 
 def compile(document: Trace, scope: Scope = ANYWHERE) -> Compiled | None:

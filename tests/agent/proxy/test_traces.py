@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent.proxy.messages.trace_context import is_traceparent, traceparent
-from agent.proxy.report.spans import RING
+from agent.proxy.messages.trace_context import begun, digits_of, is_traceparent, lines, traceparent, value_of
+from agent.proxy.report.spans import RING, SpanRing, prepared
 from agent.proxy.request.explain import explain
-from agent.proxy.request.tracing.drawing import ids
 from agent.questions import Explain
 from tests.support.playbook import Playbook, Wire
 from tests.support.proxy import CREDENTIALS, SERVICE, entrust, watched
@@ -423,8 +422,21 @@ def test_what_calls_have_in_common_is_known_by_the_trace_that_began_here(play: P
 
 def test_ids_that_are_drawn_together_are_no_zeros() -> None:
     """Which would be none (W3C Trace Context, 3.2.2); the last 56 bits of the trace's decide by number and id alike."""
-    for number in (0, 1, 1 << 127, 1 << 128, (1 << 192) - 1, random.Random(1).getrandbits(192)):
-        trace, span = ids(number)
-        assert is_traceparent(traceparent(trace, span, 3))
-        assert int(trace, 16) & (1 << 56) - 1 == number & (1 << 56) - 1
-    assert len({ids(random.getrandbits(192)) for _ in range(1000)}) == 1000
+    drawn: list[bytes] = []
+
+    class Odd(random.Random):
+        """Its first bytes are zeros."""
+
+        def randbytes(self, n: int) -> bytes:
+            drawn.append(b"")
+            return bytes(n) if len(drawn) == 1 else super().randbytes(n)
+
+    found = prepared(Odd(1))
+    assert len(drawn) == 2 and len({begun(line) for line in found}) == len(found) == 64
+    ring = SpanRing(random.Random(1))
+    for _ in range(1000):
+        line = ring.next_begun()
+        assert ring.begin() == line
+        trace, span = begun(line)
+        assert line == lines(value_of(line), b"") and value_of(line) == traceparent(trace, span, 2)
+        assert is_traceparent(value_of(line)) and digits_of(line) == trace[-14:]

@@ -9,21 +9,18 @@ from typing import Final
 from agent.proxy.messages.trace_context import (
     SAMPLED,
     TraceContext,
+    begun,
     continue_by,
-    digits,
+    digits_of,
     lines,
     read,
     traceparent,
 )
-from agent.proxy.report.spans import SPAN_BYTES
 from agent.proxy.report.story import Entry, InForce, entry
 from agent.proxy.request.walk import Walk
 from agent.proxy.table.lasting import Book
 from policies.kinds.trace.decide import CROWDED, DRAWN, FOLLOWED, PACED, Begun, Compiled, drawn
 
-TRACE_BYTES: Final = 16
-_BOTH_BYTES: Final = TRACE_BYTES + SPAN_BYTES
-_NO_SPAN: Final = b"0" * 16
 _SUPPOSED: Final = b"5" * 16
 """The span of a request that nobody makes."""
 
@@ -31,13 +28,13 @@ _SUPPOSED: Final = b"5" * 16
 class Drawn:
     """What was decided of one trace."""
 
-    __slots__ = ("context", "number", "sampled", "why")
+    __slots__ = ("context", "line", "sampled", "why")
 
-    def __init__(self, context: TraceContext | None, number: int, sampled: bool, why: str) -> None:
+    def __init__(self, context: TraceContext | None, line: bytes, sampled: bool, why: str) -> None:
         self.context = context
         """What the request's head says; None: a trace begins."""
-        self.number = number
-        """By which it was drawn: the trace's; of one that begins with that of a span before it (`ids`)."""
+        self.line = line
+        """Of one that begins: as the next hop is told it, unless it is sampled (`SpanRing.begin`)."""
         self.sampled = sampled
         self.why = why
 
@@ -45,18 +42,11 @@ class Drawn:
 def draw(walk: Walk, rules: Compiled, book: Book, *, of_agent: bool, takes: bool) -> Drawn:
     """Decide. `of_agent`: the caller's agent has decided already; `takes`: what is drawn or followed counts for its
     rate."""
-    context, begun = read(walk.request), book.begun
+    context = read(walk.request)
     if context is not None and (rules.follows or of_agent):
         return _followed(walk, rules, book.followed, context, of_agent, takes)
-    number = int(context.trace, 16) if context is not None else walk.rng.getrandbits(_BOTH_BYTES * 8)
-    return _drawn(walk, rules, begun, context, number, takes)
-
-
-def ids(number: int) -> tuple[bytes, bytes]:
-    """Of a trace that begins, and of a span in it: they are drawn together, since each drawing takes time."""
-    both = digits(number, _BOTH_BYTES)
-    trace, span = both[2 * SPAN_BYTES :], both[: 2 * SPAN_BYTES]
-    return (_SUPPOSED + trace[16:] if trace[:16] == _NO_SPAN else trace), (_SUPPOSED if span == _NO_SPAN else span)
+    line = walk.begin_line() if context is None else b""
+    return _drawn(walk, rules, book.begun, context, line, takes)
 
 
 def _followed(
@@ -67,31 +57,29 @@ def _followed(
     if rate and sampled and not of_agent:
         now = walk.reactor.now
         if not (followed.take(rate, now) if takes else followed.has_room(rate, now)):
-            return Drawn(context, 0, False, CROWDED)
-    return Drawn(context, 0, sampled, FOLLOWED)
+            return Drawn(context, b"", False, CROWDED)
+    return Drawn(context, b"", sampled, FOLLOWED)
 
 
-def would_draw(walk: Walk, rules: Compiled, book: Book, number: int, *, of_agent: bool) -> bool:
-    """Whether a document that is only watched would have this trace sampled; `number`: of one that begins."""
+def would_draw(walk: Walk, rules: Compiled, book: Book, line: bytes, *, of_agent: bool) -> bool:
+    """Whether a document that is only watched would have this trace sampled; `line`: of one that begins."""
     context = read(walk.request)
     if context is not None and (rules.follows or of_agent):
         return _followed(walk, rules, book.followed, context, of_agent, True).sampled
-    return _drawn(
-        walk, rules, book.begun, context, int(context.trace, 16) if context is not None else number, True
-    ).sampled
+    return _drawn(walk, rules, book.begun, context, line, True).sampled
 
 
-def _drawn(walk: Walk, rules: Compiled, begun: Begun, context: TraceContext | None, number: int, takes: bool) -> Drawn:
+def _drawn(walk: Walk, rules: Compiled, paced: Begun, context: TraceContext | None, line: bytes, takes: bool) -> Drawn:
     least = rules.least(walk.view if rules.looks else None)
     if rules.looks:
         walk.forget_view()  # it is judged as it is once its path is settled
-    if not drawn(number, least):
-        return Drawn(context, number, False, DRAWN)
+    if not drawn(context.trace[18:] if context is not None else digits_of(line), least):
+        return Drawn(context, line, False, DRAWN)
     if rules.rate:
         now = walk.reactor.now
-        if not (begun.take(rules.rate, now) if takes else begun.has_room(rules.rate, now)):
-            return Drawn(context, number, False, PACED)
-    return Drawn(context, number, True, DRAWN)
+        if not (paced.take(rules.rate, now) if takes else paced.has_room(rules.rate, now)):
+            return Drawn(context, line, False, PACED)
+    return Drawn(context, line, True, DRAWN)
 
 
 def suppose(walk: Walk, in_force: InForce | None, rules: Compiled, book: Book, *, of_agent: bool) -> Entry:
@@ -100,7 +88,7 @@ def suppose(walk: Walk, in_force: InForce | None, rules: Compiled, book: Book, *
     found = draw(walk, rules, book, of_agent=of_agent, takes=False)
     if found.context is None or (found.context.flags & SAMPLED != 0) != found.sampled:
         request = walk.request
-        trace = ids(found.number)[0] if found.context is None else found.context.trace
+        trace = begun(found.line)[0] if found.context is None else found.context.trace
         value = traceparent(trace, _SUPPOSED, SAMPLED if found.sampled else 0)
         continue_by(request, value)
         request.wires.append(lines(value, b""))

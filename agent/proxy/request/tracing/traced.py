@@ -21,11 +21,11 @@ from typing import Final
 from agent.carried import Link, Span
 from agent.proxy.messages.flags import AGENT_CANCELLED
 from agent.proxy.messages.head import RequestHead
-from agent.proxy.messages.trace_context import RANDOM, SAMPLED, continue_by, digits, lines, traceparent
+from agent.proxy.messages.trace_context import RANDOM, SAMPLED, begun, continue_by, lines, traceparent, value_of
 from agent.proxy.request.attempt import Attempt
 from agent.proxy.request.audit.accountable import Accountable
 from agent.proxy.request.tracing import telling
-from agent.proxy.request.tracing.drawing import TRACE_BYTES, Drawn, draw, ids, told, would_draw
+from agent.proxy.request.tracing.drawing import Drawn, draw, told, would_draw
 from agent.proxy.request.tracing.telling import CLIENT, SERVER, Attributes
 from agent.proxy.request.tracing.tries import Trace, TracedAttempt, Try
 from agent.proxy.runtime import Runtime
@@ -69,30 +69,39 @@ class Traced(Accountable):
             self._watch_trace(plan, found, of_agent=of_agent)
         context, ring = found.context, self.runtime.spans
         keeps = ring.wanted and (found.sampled or rules.late)
-        flags = SAMPLED if found.sampled else 0
         if context is None:
-            (trace, span), parent, state, flags = ids(found.number), b"", b"", flags | RANDOM
-        else:
-            flags |= context.flags & RANDOM
-            if not keeps and context.plain and flags == context.flags:
-                return
-            trace, parent, state = context.trace, context.parent, context.state
-            span = parent
-        value = traceparent(trace, span, flags)
+            line, flags = found.line, RANDOM
+            trace, span = begun(line)
+            if found.sampled:
+                flags = RANDOM | SAMPLED
+                line = lines(traceparent(trace, span, flags), b"")
+            if keeps:
+                self.trace = Trace(rules, trace, b"", flags, b"", sampled=found.sampled, first=span, line=line)
+            else:
+                self.trace_line = line
+            continue_by(self.request, value_of(line))
+            return
+        flags = context.flags & RANDOM | (SAMPLED if found.sampled else 0)
+        if not keeps and context.plain and flags == context.flags:
+            return
+        value = traceparent(context.trace, context.parent, flags)
         if keeps:
-            first = b"" if parent else span
-            self.trace = Trace(rules, trace, parent, flags, state, sampled=found.sampled, first=first)
+            self.trace = Trace(rules, context.trace, context.parent, flags, context.state, sampled=found.sampled)
         else:
-            self.trace_line = lines(value, state)
+            self.trace_line = lines(value, context.state)
         continue_by(self.request, value)
+
+    def begin_line(self) -> bytes:
+        """Of a trace that begins."""
+        return self.runtime.spans.begin()
 
     def _watch_trace(self, plan: Plan, found: Drawn | None, *, of_agent: bool) -> None:
         """Of a document that is only watched nothing is done: what it would have sampled is counted."""
         watched, service = plan.watched, self.service
         if watched is None or watched.tracing is None or service is None:
             return
-        number = found.number if found is not None and found.number else self.runtime.spans.random.getrandbits(128)
-        would = would_draw(self, watched.tracing, watched.book, number, of_agent=of_agent)
+        line = found.line if found is not None else self.begin_line()
+        would = would_draw(self, watched.tracing, watched.book, line, of_agent=of_agent)
         done = found is not None and found.sampled
         service.stats.note_audit("trace", watched.policies["trace"].key, _WORDS[done], _WORDS[would])
 
@@ -103,10 +112,10 @@ class Traced(Accountable):
         trace = self.trace
         if trace is None:
             return Attempt(self, endpoint, self.attempts)
-        new = self.runtime.spans.new_span
-        served = new() if not self.inbound and self.is_here(endpoint) else b""
+        told = trace.first if trace.first else self.runtime.spans.new_span()
+        served = not self.inbound and self.is_here(endpoint)
         hedge = self.attempt is not None
-        kept = Try(endpoint, self.attempts, self.reactor.now, trace.first or new(), served, hedge=hedge)
+        kept = Try(endpoint, self.attempts, self.reactor.now, told, served=served, hedge=hedge)
         trace.first = b""
         trace.tries.append(kept)
         return TracedAttempt(self, endpoint, self.attempts, kept, trace.rules.response_headers)
@@ -116,7 +125,9 @@ class Traced(Accountable):
         found = super().lines_for(endpoint, attempt, left_s)
         line, trace = self.trace_line, self.trace
         if trace is not None:
-            line = lines(traceparent(trace.trace, trace.tries[attempt - 1].told, trace.flags), trace.state)
+            line = trace.line
+            if not line or attempt > 1:
+                line = lines(traceparent(trace.trace, trace.tries[attempt - 1].told, trace.flags), trace.state)
         if line:
             forward = self.forward
             edits = forward.request_headers if forward is not None else None
@@ -132,7 +143,7 @@ class Traced(Accountable):
         if trace is None:
             return self.lines_for(endpoint, 1, left_s)
         ring = self.runtime.spans
-        copied, span = digits(ring.random.getrandbits(128) or 1, TRACE_BYTES), ring.new_span()
+        copied, span = begun(ring.begin())
         if trace.copies is None:
             trace.copies = {}
         trace.copies[copy] = (copied, span)
@@ -158,7 +169,7 @@ class Traced(Accountable):
         made = Span(*self._when(began, self.reactor.now), self._whose(), name, CLIENT, copied.decode(), span.decode())
         made.flags, made.error, made.attributes = trace.flags | RANDOM, failed, attributes
         if trace.tries:
-            made.links = [Link(trace.trace.decode(), trace.tries[0].span.decode())]
+            made.links = [Link(trace.trace.decode(), trace.tries[0].span(self.runtime.spans).decode())]
         self.runtime.spans.add(made)
 
     def note_late(self) -> None:
@@ -196,7 +207,7 @@ class Traced(Accountable):
             error = "cancelled"
         failed = telling.add_outcome(attributes, kind, self.status, error)
         name = telling.name(self.request, template)
-        own = tries[0].span if single else ring.new_span()
+        own = tries[0].span(ring) if single else ring.new_span()
         if single:
             self._tell_try(attributes, tries[0])
         elif tries:
@@ -217,10 +228,11 @@ class Traced(Accountable):
         attributes = self._asked(CLIENT)
         self._tell_try(attributes, kept)
         attributes["shoal.try"] = "hedge" if kept.hedge else "first" if kept.number == 1 else "retry"
-        span = self._span(trace, self._whose(), name, CLIENT, kept.span, parent, kept.began, kept.ended)
+        ring = self.runtime.spans
+        span = self._span(trace, self._whose(), name, CLIENT, kept.span(ring), parent, kept.began, kept.ended)
         span.error = telling.add_outcome(attributes, CLIENT, kept.status, kept.error)
         span.attributes = attributes
-        self.runtime.spans.add(span)
+        ring.add(span)
 
     def _leave_served(self, trace: Trace, kept: Try, template: str) -> None:
         """What the instance's side of it was, where that is this agent too."""
@@ -229,10 +241,11 @@ class Traced(Accountable):
             attributes["http.route"] = template
         telling.add_endpoint(attributes, kept.endpoint)
         name = telling.name(self.request, template)
-        span = self._span(trace, kept.endpoint.service, name, SERVER, kept.served, kept.span, kept.began, kept.ended)
+        ring, whose = self.runtime.spans, kept.endpoint.service
+        span = self._span(trace, whose, name, SERVER, kept.told, kept.span(ring), kept.began, kept.ended)
         span.error = telling.add_outcome(attributes, SERVER, kept.status, kept.error)
         span.attributes = attributes
-        self.runtime.spans.add(span)
+        ring.add(span)
 
     def _span(
         self, trace: Trace, whose: str, name: str, kind: str, id: bytes, parent: bytes, began: float, ended: float
@@ -295,7 +308,7 @@ class Traced(Accountable):
             attributes["http.request.resend_count"] = kept.number - 1
         if kept.cancelled:
             attributes["shoal.cancelled"] = True
-        for name, values in kept.answered:
+        for name, values in kept.answered or ():
             attributes[f"http.response.header.{name}"] = values
 
 

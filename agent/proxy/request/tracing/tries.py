@@ -6,6 +6,7 @@ from __future__ import annotations
 from agent.proxy.messages.flags import ERRORS
 from agent.proxy.messages.head import ResponseHead
 from agent.proxy.messages.words import far_flag
+from agent.proxy.report.spans import SpanRing
 from agent.proxy.request.attempt import Attempt, Party
 from agent.proxy.request.tracing.telling import text
 from agent.proxy.stream import ResponseHandler, Upstream
@@ -17,6 +18,7 @@ class Try:
     """What a try leaves of itself."""
 
     __slots__ = (
+        "_span",
         "answered",
         "began",
         "cancelled",
@@ -27,12 +29,12 @@ class Try:
         "number",
         "sent",
         "served",
-        "span",
         "status",
+        "told",
     )
 
     def __init__(
-        self, endpoint: Endpoint, number: int, began: float, span: bytes, served: bytes, *, hedge: bool
+        self, endpoint: Endpoint, number: int, began: float, told: bytes, *, served: bool, hedge: bool
     ) -> None:
         self.endpoint = endpoint
         self.number = number
@@ -40,10 +42,12 @@ class Try:
         self.began = began
         self.ended = 0.0
         """0: it goes on."""
-        self.span = span
+        self.told = told
+        """The span that the next hop is told."""
         self.served = served
-        """The span of the instance's side, where this agent hands the request to it for a caller of its own; empty:
-        another agent makes that one, or the try's own is it."""
+        """Whether that is the span of the instance's side, for this agent hands the request to it for a caller of its
+        own; else another agent makes that one, or the try's own is it."""
+        self._span = b""
         self.hedge = hedge
         self.sent = False
         """Whether it was begun to be sent: else nobody there has seen it."""
@@ -53,19 +57,20 @@ class Try:
         """What went wrong, in a word."""
         self.cancelled = False
         """Whether nobody waited for its answer."""
-        self.answered: list[tuple[str, list[str]]] = []
+        self.answered: list[tuple[str, list[str]]] | None = None
         """Headers of its answer that are recorded."""
 
-    @property
-    def told(self) -> bytes:
-        """The span that the next hop is told."""
-        return self.served or self.span
+    def span(self, ring: SpanRing) -> bytes:
+        """Its own, which is drawn when somebody is to hear of it: of most requests nobody does."""
+        if not self._span:
+            self._span = ring.new_span() if self.served else self.told
+        return self._span
 
 
 class Trace:
     """Of one request that may leave spans here."""
 
-    __slots__ = ("copies", "first", "flags", "parent", "rules", "sampled", "state", "trace", "tries")
+    __slots__ = ("copies", "first", "flags", "line", "parent", "rules", "sampled", "state", "trace", "tries")
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class Trace:
         *,
         sampled: bool,
         first: bytes = b"",
+        line: bytes = b"",
     ) -> None:
         self.rules = rules
         self.trace = trace
@@ -87,7 +93,9 @@ class Trace:
         self.sampled = sampled
         """Else it leaves some only if it fails, or is slow."""
         self.first = first
-        """The span that its first try may have: it was drawn with the trace. Empty: there is none, or it is used."""
+        """The span that its first try tells: it was drawn with the trace. Empty: there is none, or it is used."""
+        self.line = line
+        """What that try says, then; else empty."""
         self.tries: list[Try] = []
         self.copies: dict[ResponseHandler, tuple[bytes, bytes]] | None = None
         """The trace and the span of each."""
@@ -130,7 +138,10 @@ class TracedAttempt(Attempt):
             wanted = name.encode()
             values = [text(field.value) for field in head.fields if field.name == wanted]
             if values:
-                self._try.answered.append((name, values))
+                answered = self._try.answered
+                if answered is None:
+                    answered = self._try.answered = []
+                answered.append((name, values))
 
     def on_lost(self, reason: str, *, connecting: bool, sent: bool) -> None:
         """Connecting failed, or the connection broke before the answer was whole."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from policies.catalogue import parse
 from policies.kind import Scope
-from policies.kinds.trace.decide import RANDOM_BITS, Begun, Compiled, compile, drawn
+from policies.kinds.trace.decide import RANDOM_DIGITS, Begun, Compiled, compile, drawn
 from policies.kinds.trace.document import Trace
 from policies.request import Request
 
@@ -23,28 +23,28 @@ def compiled(scope: Scope = Scope(), **document: Any) -> Compiled:  # noqa: B008
     return made
 
 
-numbers = st.integers(0, 2**128 - 1)
+ids = st.integers(0, 2**56 - 1).map(lambda number: b"%014x" % number)
 
 
-@given(numbers, st.floats(0, 1), st.floats(0, 1))
-def test_shares_contain_each_other(number: int, one: float, other: float) -> None:
+@given(ids, st.floats(0, 1), st.floats(0, 1))
+def test_shares_contain_each_other(digits: bytes, one: float, other: float) -> None:
     """Who is in a small share is in every larger one: whatever services say, a trace has no holes by chance."""
     less, more = sorted((one, other))
-    assert not drawn(number, compiled(share=less).least(None)) or drawn(number, compiled(share=more).least(None))
-    assert drawn(number, compiled(share=1).least(None)) and not drawn(number, compiled(share=0).least(None))
+    assert not drawn(digits, compiled(share=less).least(None)) or drawn(digits, compiled(share=more).least(None))
+    assert drawn(digits, compiled(share=1).least(None)) and not drawn(digits, compiled(share=0).least(None))
 
 
-@given(numbers, st.integers(0, 2 ** (128 - RANDOM_BITS) - 1), st.floats(0, 1))
-def test_only_the_random_bits_count(number: int, other: int, share: float) -> None:
-    """What stands in front of them may be a time, or a host's."""
-    least = compiled(share=share).least(None)
-    assert drawn(number, least) == drawn(other << RANDOM_BITS | number & (1 << RANDOM_BITS) - 1, least)
+@given(ids, st.floats(0, 1))
+def test_the_digits_are_a_number(digits: bytes, share: float) -> None:
+    """Of 56 bits, as other systems draw; in the share is who is at least so large."""
+    assert len(digits) == RANDOM_DIGITS
+    assert drawn(digits, compiled(share=share).least(None)) == (int(digits, 16) >= 2**56 - round(share * 2**56))
 
 
 def test_a_share_is_one_of_so_many() -> None:
     """Of ids that are spread evenly, just so many."""
     least = compiled(share=0.25).least(None)
-    assert sum(drawn(step << RANDOM_BITS - 10, least) for step in range(1024)) == 256
+    assert sum(drawn(b"%03x00000000000" % (step << 2), least) for step in range(1024)) == 256
 
 
 def test_the_first_rule_that_matches_counts() -> None:
@@ -58,9 +58,8 @@ def test_the_first_rule_that_matches_counts() -> None:
         ],
     )
     assert found.looks and not compiled().looks
-    half = 1 << RANDOM_BITS - 1
     shares = {path: found.least(Request(target=path)) for path in ("/health", "/checkout/7", "/pets")}
-    assert shares == {"/health": 2 * half, "/checkout/7": 0, "/pets": half}
+    assert shares == {"/health": b"g", "/checkout/7": b"0" * 14, "/pets": b"8" + b"0" * 13}
 
 
 @given(
