@@ -111,3 +111,21 @@ def test_without_a_seed_it_is_what_the_next_request_would_draw() -> None:
         told(play, 3)
         assert play.worker.rng.getstate() == state
         assert all("shares" not in each for each in told(play, 3)["decisions"])
+
+
+def test_without_a_seed_a_trace_is_drawn_as_the_next_request_draws_it() -> None:
+    """Its id stands already, and being told of it takes it from nobody; of a seed it is the same each time."""
+    with Playbook(7) as play:
+        play.put(play.instance("one"), trace={"share": 0.5})
+        seen = set()
+        for seed in range(20):
+            (decision,) = [each["decision"] for each in told(play, None)["decisions"] if each["phase"] == "trace"]
+            assert told(play, seed) == told(play, seed)
+            client = play.client()
+            assert client >> b"GET /a HTTP/1.1\r\nHost: pets.production\r\n\r\n"
+            up = play.upstream()
+            assert (b"-03\r\n" in up.heard) == (decision == "sampled") != (b"-02\r\n" in up.heard)
+            up >> b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+            up.breaks()
+            seen.add(decision)
+        assert seen == {"sampled", "not sampled"}
