@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import trio
+from cryptography import x509
 
 from agent.control.identity.around import Around
 from agent.control.identity.identity import AgentIdentity
@@ -282,3 +284,12 @@ async def running(folder: Path, store: Any = None) -> AsyncIterator[Mesh]:
     async with trio.open_nursery() as nursery:
         yield Mesh(folder, nursery, store)
         nursery.cancel_scope.cancel()
+
+
+def leaf(path: str) -> x509.Certificate:
+    """Of a file that workers read."""
+    return x509.load_pem_x509_certificates(Path(path).read_bytes())[0]
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
