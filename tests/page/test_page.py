@@ -225,6 +225,29 @@ def test_nothing_is_asked_for_a_name_that_is_typed(house: House, chromium: Brows
         assert len([each for each in asked if "/policies/" in each]) == 1, asked
 
 
+PASTE = """(field, text) => {
+    const data = new DataTransfer();
+    data.setData("text", text);
+    return field.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_a_request_is_pasted(house: House, chromium: Browser) -> None:
+    """As it stands in a terminal; what proves who somebody is does not get into the address, which is shared."""
+    with tab(chromium, ui(house.alpha, "#/why")) as page:
+        field = page.get_by_label("URL")
+        line = f"curl -X POST -H 'x-tier: free' -H 'Authorization: Bearer secret' http://{PETS}/cats"
+        assert field.evaluate(PASTE, line) is False
+        expect(field).to_have_value(f"http://{PETS}/cats")
+        expect(page.get_by_label("Method")).to_have_value("POST")
+        expect(page.get_by_label("Headers, one a line")).to_have_value("x-tier: free")
+        expect(page.get_by_text("Left out of what was pasted")).to_contain_text("authorization")
+        assert "secret" not in page.url
+        page.get_by_role("button", name="Ask").click()
+        expect(page.get_by_role("heading", name=f"POST http://{PETS}/cats, with x-tier: free")).to_be_visible()
+        assert field.evaluate(PASTE, f"http://{PETS}/dogs") is True, "that the browser does itself"
+
+
 def test_whom_a_document_touches(house: House, chromium: Browser) -> None:
     """Every document, with those for whom it counts, and not those whose own is more specific."""
     house.mesh.put("policies/balance/*.production", {"algorithm": "round-robin"})

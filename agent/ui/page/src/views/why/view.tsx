@@ -15,9 +15,10 @@ import { place, say } from "../../router";
 import { Decisions } from "./decisions";
 import { inDocument, isOfDocument } from "./document";
 import { Proposal } from "./proposal";
+import { pasted } from "./pasted";
 import { askedBy, inWords, isSame, serviceOf, usualCaller } from "./question";
 
-const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] as const;
+const METHODS: readonly string[] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 const CALLER_MS = 3000;
 
 export interface Change {
@@ -44,10 +45,13 @@ export function WhyView() {
   const refused = useSignal<Problem | null>(null);
   const draft = useSignal("");
   const assumed = useSignal("");
+  /** What of what was pasted is left out. */
+  const left = useSignal<string[]>([]);
   const busy = useSignal(false);
   const visit = useSignal(0);
   const turn = useRef(0);
   const url = words.get("url") ?? "";
+  const method = words.get("method") ?? "GET";
   const asked = askedBy(words);
 
   const ask = async (): Promise<void> => {
@@ -80,6 +84,7 @@ export function WhyView() {
     answer.value = change.value = problem.value = refused.value = null;
     busy.value = false;
     assumed.value = "";
+    left.value = [];
     const link = place.peek().query;
     const [to, isOfChange] = [link.get("url") ?? "", link.has("kind") && !link.has("caller")];
     if (!to) return;
@@ -106,6 +111,15 @@ export function WhyView() {
     };
   }, []);
 
+  const paste = (event: ClipboardEvent): void => {
+    const found = pasted(event.clipboardData?.getData("text") ?? "");
+    if (!found) return;
+    event.preventDefault();
+    const { url, method, caller, headers } = found;
+    left.value = found.left;
+    say({ url, method, headers, ...(caller ? { caller } : {}) });
+  };
+
   const shown = answer.value;
   const outdated = shown !== null && !isSame(shown.question, asked);
   const redrafted = shown?.would && shown.change?.text != null && shown.change.text !== draft.value;
@@ -119,9 +133,9 @@ export function WhyView() {
           void ask();
         }}
       >
-        <Choice label="Method" value={words.get("method") ?? "GET"} of={METHODS.map((each) => [each, each] as const)} say={(method) => say({ method })} />
+        <Choice label="Method" value={method} of={[...new Set([...METHODS, method])].map((each) => [each, each] as const)} say={(method) => say({ method })} />
         <Field label="URL">
-          <input class="wide" value={url} required maxLength={8192} spellcheck={false} placeholder="http://pets.production/cats" onInput={(event) => say({ url: event.currentTarget.value })} />
+          <input class="wide" value={url} required maxLength={8192} spellcheck={false} placeholder="http://pets.production/cats, or paste a line of curl" onPaste={paste} onInput={(event) => say({ url: event.currentTarget.value })} />
         </Field>
         <Field label="Caller">
           <input value={words.get("caller") ?? ""} maxLength={512} spellcheck={false} placeholder="shop.production" onInput={(event) => say({ caller: event.currentTarget.value })} />
@@ -136,6 +150,11 @@ export function WhyView() {
           Ask
         </button>
       </form>
+      {left.value.length > 0 && (
+        <p class="small" role="status">
+          Left out of what was pasted, since the address is shared by its link: {left.value.join(", ")}. Say what it proves in Caller and Claims.
+        </p>
+      )}
       {assumed.value && assumed.value === asked.caller && <p class="small">Asked as {assumed.value}, which calls it most.</p>}
       {problem.value && <Trouble problem={problem.value} />}
       {shown && (
