@@ -4,6 +4,7 @@ Laws
 - There are never more than `most`. Where it is full, whoever has waited longest without a request makes way: a scraper
   gets in however many connections idle or drip. Where all are being answered, the newcomer is told so.
 - A WebSocket has no time of its own: who answers it bounds it, and its connection goes when it is over.
+- Of a WebSocket's message no more is kept than it may have (`said`).
 - A head has to come within what an idle connection has (Hypercorn's keep_alive_timeout), however it drips; an answer
   has REQUEST_S to be made, and each piece of it SEND_S to be taken.
 - Who is gone without a word (his network is) has SEND_S, too: what the kernel has for him, and he does not acknowledge,
@@ -21,9 +22,12 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.events import Closed, RawData
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+
+from agent.process.said import SAID, Said, bound_messages
 
 REQUEST_S: Final = 60.0
 SEND_S: Final = 30.0
@@ -31,6 +35,7 @@ _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nserver: shoal\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-type: text/plain\r\ncontent-length: 28\r\n\r\ntoo many connections; again\n"
 )
+bound_messages()
 log = structlog.get_logger()
 
 
@@ -75,10 +80,21 @@ class BoundedStream(trio.abc.HalfCloseableStream):
 
 
 class Connection(TCPServer):
-    """One that ends when its client does: Hypercorn's own stays for as long as an idle one may."""
+    """One that ends when its client does: Hypercorn's own stays for as long as an idle one may; and when he says too
+    much on a WebSocket."""
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        said = Said()
+        SAID.set(said)
+        while not said.too_much:
+            try:
+                data = await self.stream.receive_some(MAX_RECV)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                break
+            await self.protocol.handle(RawData(bytes(data)))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
 

@@ -22,13 +22,12 @@ from agent.control.host.local_socket import LocalSocket
 from agent.identity.users import User
 from agent.process.guests import BoundedStream, Connection, Guests, to_its_end
 from agent.process.local_peers import user_of
+from agent.process.said import MOST_SAID_BYTES
 
 MAX_CONNECTIONS: Final = 256
 MAX_CONNECTIONS_EACH: Final = 64
 IDLE_S: Final = 30
 """Until the head of a request is there, or between two requests."""
-MOST_SAID_BYTES: Final = 64 * 1024
-"""Of a WebSocket, at once."""
 PING_S: Final = 20.0
 MAX_SCRAPERS: Final = 64
 """Of the metrics port."""

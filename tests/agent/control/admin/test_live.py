@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from wsproto.events import TextMessage
 
 from agent.control.admin.live import socket
 from agent.control.admin.server import MAX_CONNECTIONS_EACH, MOST_SAID_BYTES
@@ -89,6 +91,27 @@ async def test_a_page_may_watch_all_that_anybody_may_look_at(agent: Running) -> 
         for path, status in refused.items():
             told = await one.watch(path, "w")
             assert told["status"] == status and told["body"]["path"].startswith("$"), told
+    await nobody_watches(agent)
+
+
+@pytest.mark.parametrize("deflates", [True, False])
+async def test_a_message_that_never_ends_is_not_kept(agent: Running, deflates: bool) -> None:
+    """Each piece is small on its way, and large when it is unpacked, or there are many of them."""
+    piece = " " * (8 * 1024 * 1024 if deflates else 60 * 1024)
+    port = agent.admin_port
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        one = await Page(stream).open(f"127.0.0.1:{port}", deflates=deflates)
+        tracemalloc.start()
+        try:
+            with pytest.raises((Closed, trio.BrokenResourceError)), trio.fail_after(30):
+                await one.send(TextMessage(data=piece, message_finished=False))
+                tracemalloc.reset_peak()
+                await one.send(TextMessage(data=piece[: 60 * 1024], message_finished=False))
+                while True:
+                    await one.hear()
+            assert tracemalloc.get_traced_memory()[1] < tracemalloc.get_traced_memory()[0] + 4 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
     await nobody_watches(agent)
 
 
