@@ -34,7 +34,7 @@ def _of_lost_agents(local: dict[str, Any]) -> Iterator[Finding]:
     """Whom it misses. All agents say so of the same host, in the same words."""
     for lost in local.get("lost", []):
         say = "look at that host, and start its agent; of one that is gone for good this ends within an hour"
-        yield Finding("agent-lost", "warning", lost["host"], lost_words(lost), say)
+        yield Finding("agent-lost", "error", lost["host"], lost_words(lost), say)
 
 
 def lost_words(lost: dict[str, Any]) -> str:

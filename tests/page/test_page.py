@@ -273,7 +273,7 @@ def test_agents_and_alerts(house: House, chromium: Browser) -> None:
             expect(page.locator("article.card")).to_contain_text("$.attempts")
             changes = page.get_by_role("table", name="The last changes")
             expect(changes.locator("tbody tr").first).to_contain_text("retry/films.production")
-            expect(changes.locator("tbody tr").first).to_contain_text("on 2 agents")
+            expect(changes.locator("tbody tr").first).to_contain_text("refused by alpha, beta")
             page.get_by_role("table", name="Agents").get_by_role("link", name="beta").click()
             heading(page, "beta")
             expect(page.locator("main")).to_contain_text("refused: $.attempts")

@@ -324,7 +324,7 @@ CASES: list[tuple[Facts, str, str, str, str]] = [
     (facts(local=None, place="/run/shoal/agent.sock", local_error="no agent answers at /run/shoal/agent.sock"),
      "no-local-agent", "error", "/run/shoal/agent.sock", "nor which hosts were lost"),
     (local(lost=[{"host": "web-9", "since": "2026-03-01T12:00:00Z", "suspects": 2, "answers": False}]), "agent-lost",
-     "warning", "web-9", "lost since 2026-03-01T12:00:00Z: its lease ran out without a word; nobody answers there; 2"),
+     "error", "web-9", "lost since 2026-03-01T12:00:00Z: its lease ran out without a word; nobody answers there; 2"),
     (local(mesh="other"), "other-mesh", "warning", "web-1", "'other'"),
     (local(not_ready="waiting for the workers"), "not-ready", "error", "web-1", "waiting for the workers"),
     (local(etcd={"connected": False, "error": "refused"}), "etcd-lost", "error", "web-1", "serves revision 9: refused"),

@@ -22,6 +22,7 @@ function AllAgents() {
   const agents = useLive<Page<Agent>>("/agents?scope=mesh&limit=1000", 3);
   const refused = useLive<Page<Refused>>(REFUSED, 5);
   const mesh = useLive<Mesh>("/mesh", 2);
+  const lost = useLive<Alerts>(ALERTS, 5).body?.items.filter((each) => each.id === "agent-lost") ?? [];
   const items = agents.body?.items;
   if (!items) return <Waiting problem={agents.problem} what="agents" />;
   const newest = Math.max(agents.body?.revision ?? 0, ...items.map((each) => each.runs ?? 0));
@@ -30,7 +31,8 @@ function AllAgents() {
     <section>
       <h1>Agents</h1>
       <p class="said" role="status">
-        {plural(items.length, "agent")}; the newest change seen is revision {newest}: {current === items.length ? "every agent runs it" : `${current} of ${items.length} run it`}
+        {plural(items.length, "agent")}
+        {lost.length ? `, and ${lost.length} that ${lost.length > 1 ? "were" : "was"} lost` : ""}; the newest change seen is revision {newest}: {current === items.length ? `every ${lost.length ? "other " : ""}agent runs it` : `${current} of ${items.length} run it`}
         {items.some((each) => each.etcd_connected === false) ? ", as far as those have heard that are without etcd" : ""}
       </p>
       {mesh.body && mesh.body.age_s !== null && <p class="small">{`${mesh.body.host} heard of etcd ${mesh.body.age_s.toFixed(1)} s ago`}</p>}
@@ -39,6 +41,11 @@ function AllAgents() {
           etcd is away for {mesh.body.host}: it serves revision {mesh.body.revision}, and hears of no change
         </p>
       )}
+      {lost.map((each) => (
+        <p key={each.where} class="said">
+          <Mark health="bad">lost</Mark> {each.where}: {each.what}. {each.next}
+        </p>
+      ))}
       {agents.problem && <Trouble problem={agents.problem} />}
       <Partial missing={agents.body?.missing} asked={agents.body?.asked} />
       <Table
@@ -59,7 +66,7 @@ function AllAgents() {
         ]}
       />
       <h2>The last changes</h2>
-      <Changes />
+      <Changes refused={refused.body?.items ?? []} />
       <h2>Documents that are not in force</h2>
       {refused.problem && <Trouble problem={refused.problem} />}
       <Partial missing={refused.body?.missing} asked={refused.body?.asked} />
@@ -134,7 +141,15 @@ export function converging(changes: readonly Change[]): Converging[] {
   return [...found.values()].sort((a, b) => b.revision - a.revision);
 }
 
-function Changes() {
+/** How far a change is: what is refused has come to agents, and is in force on none of those that say so. */
+export function standing({ revision, done, waiting }: Converging, refused: readonly Refused[]): ["good" | "warn" | "bad", string] {
+  const no = [...new Set(refused.filter((each) => each.revision === revision).map((each) => each.host))];
+  const yes = done.filter((host) => !no.includes(host));
+  if (no.length) return ["bad", `refused by ${someOf(no)}${yes.length ? `, in force on ${yes.length}` : ""}`];
+  return waiting.length ? ["warn", `on ${yes.length}, not on ${someOf(waiting)}`] : ["good", `on ${plural(yes.length, "agent")}`];
+}
+
+function Changes({ refused }: { refused: readonly Refused[] }) {
   const seen = useLive<Page<Change>>("/changes?scope=mesh&limit=1000", 3);
   if (!seen.body) return <Waiting problem={seen.problem} what="changes" />;
   return (
@@ -149,7 +164,7 @@ function Changes() {
           { name: "Revision", right: true, by: (each) => each.revision, show: (each) => each.revision },
           { name: "Documents", show: (each) => each.what.join(", ") },
           { name: "Heard", by: (each) => each.at, show: (each) => moment(each.at) },
-          { name: "In force", by: (each) => each.done.length, show: (each) => <Mark health={each.waiting.length ? "warn" : "good"}>{each.waiting.length ? `on ${each.done.length}, not on ${someOf(each.waiting)}` : `on ${plural(each.done.length, "agent")}`}</Mark> },
+          { name: "In force", by: (each) => each.done.length, show: (each) => <Mark health={standing(each, refused)[0]}>{standing(each, refused)[1]}</Mark> },
           { name: "Slowest", right: true, by: (each) => each.slowest_s, show: (each) => (each.slowest ? `${seconds(each.slowest_s)}, ${each.slowest}` : "") },
         ]}
       />

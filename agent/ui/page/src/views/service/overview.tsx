@@ -58,8 +58,24 @@ export function OverviewTab({ name, detail }: { name: string; detail: ServiceDet
       <h2>Where requests go</h2>
       <Route route={route} name={name} versions={detail.versions} />
       <h2>Who calls it, and whom it calls</h2>
+      <Neighbours name={name} />
+    </>
+  );
+}
+
+/** By all agents: each sees only those calls that go by it. */
+function Neighbours({ name }: { name: string }) {
+  const edges = { scope: "mesh", by: "edge", last_s: 3600 };
+  const callers = useKept(useLive<Figures>(query("/figures", { ...edges, service: name }), 10));
+  const callees = useKept(useLive<Figures>(query("/figures", { ...edges, caller: name }), 10));
+  const problem = callers.problem ?? callees.problem;
+  if (!callers.body || !callees.body) return problem ? <Trouble problem={problem} /> : <Waiting problem={undefined} what="who calls whom" />;
+  const names = (of: readonly string[]): string[] => [...new Set(of)].sort();
+  return (
+    <>
+      <Partial missing={callers.body.missing} asked={callers.body.asked} />
       <p>
-        As this agent has seen: called by <Names of={detail.callers} />; calls <Names of={detail.calls} />.
+        In the last hour: called by <Names of={names(callers.body.items.map((each) => each.caller))} />; calls <Names of={names(callees.body.items.map((each) => each.service))} />.
       </p>
     </>
   );
