@@ -1,9 +1,10 @@
 """Connections of a TCP port that anybody may connect to: bounded in number, and each in what it may take.
 
 Laws
-- There are never more than `most`. Where it is full, whoever has waited longest without a request makes way: a scraper
-  gets in however many connections idle or drip. Where all are being answered, the newcomer is told so.
+- There are never more than `most`. Where it is full, whoever has waited longest without a whole request makes way: a
+  scraper gets in however many connections idle or drip. Where all are being answered, the newcomer is told so.
 - A WebSocket has no time of its own: who answers it bounds it, and its connection goes when it is over.
+- It has one request at a time: HTTP/1.1, whatever it asks for.
 - Of a WebSocket's message no more is kept than it may have (`said`).
 - A head has to come within what an idle connection has (Hypercorn's keep_alive_timeout), however it drips; an answer
   has REQUEST_S to be made, and each piece of it SEND_S to be taken.
@@ -31,6 +32,7 @@ from agent.process.said import SAID, Said, bound_messages
 
 REQUEST_S: Final = 60.0
 SEND_S: Final = 30.0
+_OF_BODY: Final = frozenset((b"content-length", b"transfer-encoding"))
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nserver: shoal\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-type: text/plain\r\ncontent-length: 28\r\n\r\ntoo many connections; again\n"
@@ -86,6 +88,8 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         said = Said()
         SAID.set(said)
+        spoken: Any = self.protocol.protocol
+        spoken._check_protocol = _as_it_stands
         while not said.too_much:
             try:
                 data = await self.stream.receive_some(MAX_RECV)
@@ -96,6 +100,11 @@ class Connection(TCPServer):
                 break
         await self.protocol.handle(Closed())
         await self.idle_task.stop()
+
+
+async def _as_it_stands(_: object) -> None:
+    """In place of what turns a connection to HTTP/2, which nobody is offered: it would have a hundred requests at a
+    time, whose answers are kept for a minute after it is gone."""
 
 
 class Guest(NamedTuple):
@@ -171,12 +180,20 @@ class Guests:
             await trio.aclose_forcefully(stream)
 
     async def _answer(self, guest: trio.CancelScope, said: dict[str, Any], scope: Any, receive: Any, send: Any) -> None:
-        self._waiting.pop(guest, None)
+        async def heard() -> Any:
+            message = await receive()
+            if not message.get("more_body"):
+                self._waiting.pop(guest, None)
+            return message
+
         if scope["type"] == "websocket":
+            self._waiting.pop(guest, None)
             await to_its_end(guest, self._application({**scope, **said}, receive, send))
             return
+        if not any(name in _OF_BODY for name, _ in scope["headers"]):
+            self._waiting.pop(guest, None)
         with trio.move_on_after(self._request_s) as limit:
-            await self._application({**scope, **said}, receive, send)
+            await self._application({**scope, **said}, heard, send)
         if limit.cancelled_caught:
             guest.cancel()
         else:

@@ -46,7 +46,7 @@ def signed(census: Census, sources: Sequence[Source], author: Author) -> tuple[l
 
 def anew(text: bytes, before: bytes) -> bytes:
     """A document without what the one before it said of who has put that, and why: another says it of this one. As it
-    is where it says something else itself, or where nothing can be taken out of it."""
+    is where it says something else itself. JSON, where nothing can be taken out of it as it is written."""
     from policies.language.plain import Flaw, load
 
     try:
@@ -63,12 +63,12 @@ def anew(text: bytes, before: bytes) -> bytes:
     if shown.lstrip().startswith("{"):
         made = json.dumps(left, indent=2, ensure_ascii=False) + "\n"
     else:
-        made = re.sub(rf"^(?:{'|'.join(old)}):.*\n?", "", shown, flags=re.MULTILINE)
+        made = re.sub(rf"^([\"']?)(?:{'|'.join(old)})\1\s*:.*\n?(?:[ \t]+.*\n?)*", "", shown, flags=re.MULTILINE)
     try:
         same: Any = load(made.encode()) == left
+        return made.encode() if same else json.dumps(left, indent=2).encode()
     except (Flaw, UnicodeEncodeError):
-        same = False
-    return made.encode() if same else text
+        return json.dumps(left, indent=2).encode()
 
 
 _PATHS = tuple(f"$.{field}" for field in FIELDS)

@@ -126,7 +126,7 @@ class Login:
         state = request.query_params.get("state", "").encode()
         tried = _tried(request)
         name = next((each for each, begun in tried.items() if _is_of(state, begun.attempt)), "")
-        if not name:
+        if not name or self._clock() * 1000 - tried[name].at_ms > TRY_S * 1000:
             return _no("this login was not begun in this browser, or is over; begin again", 403)
         try:
             token = await self._judged(request, tried[name].attempt)

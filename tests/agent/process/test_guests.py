@@ -35,6 +35,7 @@ class Port:
             Route("/quick", self._quick),
             Route("/held", self._held),
             Route("/large", self._large),
+            Route("/read", self._read, methods=["POST"]),
         ]
         nursery.start_soon(server.serve, Starlette(routes=routes), self._sock, most)
 
@@ -43,6 +44,11 @@ class Port:
 
     async def _large(self, _: Request) -> PlainTextResponse:
         return PlainTextResponse("x" * 50_000_000)
+
+    async def _read(self, request: Request) -> PlainTextResponse:
+        self.held += 1
+        text = (await request.body()).decode()
+        return PlainTextResponse(text)
 
     async def _held(self, _: Request) -> PlainTextResponse:
         self.held += 1
@@ -171,3 +177,21 @@ async def test_who_is_gone_without_a_word_is_given_up(nursery: trio.Nursery, mon
             while port.held:
                 await trio.sleep(0.01)
     await port.close()
+
+
+async def test_whoever_drips_a_body_makes_way() -> None:
+    """As for a head: nobody is being answered yet. Whose body is there is."""
+    begun = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+        port = Port(nursery, 2)
+        dripping = [await port.client(begun + b"a") for _ in range(2)]
+        with trio.fail_after(30):
+            while port.held < 2:
+                await trio.sleep(0.01)
+        assert await port.status() == b"200"
+        assert await dripping[0].receive_some() == b"", "it has waited longest"
+        await dripping[1].send_all(b"bc")
+        heard = b""
+        while not heard.endswith(b"abc"):
+            heard += await dripping[1].receive_some()
+        await port.close()

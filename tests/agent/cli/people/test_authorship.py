@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.documents import Source
-from agent.cli.people.authorship import Author, signed, with_author
+from agent.cli.people.authorship import Author, anew, signed, with_author
 from policies.catalogue import BY_NAME, parse
 from policies.language.document import Invalid
 from policies.language.plain import load
@@ -36,6 +36,24 @@ ALICE = Author("alice", "TICKET-12")
 def test_it_is_added(text: bytes, made: bytes) -> None:
     """To JSON and YAML; what the document says itself stays; where nothing can be added, it is as it was."""
     assert with_author(text, ALICE) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("by: bob\nactive: v2 # mine\n", "active: v2 # mine\n"),
+        ('"by": bob\nactive: v2\n', "active: v2\n"),
+        ("'by' : bob\nactive: v2\n", "active: v2\n"),
+        ("by: >\n  bob\nactive: v2\n", "active: v2\n"),
+        ('{"by": "bob", "active": "v2"}', '{\n  "active": "v2"\n}\n'),
+        ("? by\n: bob\n? active\n: v2\n", '{\n  "active": "v2"\n}'),
+        ("by: ann\nactive: v2\n", "by: ann\nactive: v2\n"),
+    ],
+)
+def test_what_was_said_of_the_one_before_is_not_said_again(text: str, left: str) -> None:
+    """However it is written; another name is what somebody says himself."""
+    before = b"by: >\n  bob\nactive: v1\n" if ">" in text else b"by: bob\nactive: v1\n"
+    assert anew(text.encode(), before).decode() == left
 
 
 @given(by=st.text(), reason=st.text(max_size=300))

@@ -115,6 +115,24 @@ async def test_a_message_that_never_ends_is_not_kept(agent: Running, deflates: b
     await nobody_watches(agent)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n",
+    ],
+    ids=["known before", "upgraded"],
+)
+async def test_nobody_is_offered_http_2(agent: Running, said: bytes) -> None:
+    """By which one connection would have a hundred requests at a time."""
+    async with await trio.open_tcp_stream("127.0.0.1", agent.admin_port) as stream:
+        await stream.send_all(said)
+        with trio.fail_after(30):
+            heard = await stream.receive_some()
+    assert heard.startswith(b"HTTP/1.1 ") and b" 101 " not in heard, heard
+
+
 GARBAGE: list[tuple[Any, int]] = [
     ("", 400),
     ("{", 400),
