@@ -20,7 +20,7 @@ from tests.support.mesh import AgentProcess, Mesh, running_mesh, until
 PETS = "pets.production"
 BOMB = "<img src=x onerror=window.pwned=1>"
 """What would run, were it taken for markup."""
-AWAY = ["WebSocket connection", "ERR_CONNECTION_REFUSED", "503 (Service Unavailable)"]
+AWAY = ["ERR_CONNECTION_RESET", "WebSocket connection", "ERR_CONNECTION_REFUSED", "503 (Service Unavailable)"]
 """What a browser says of an agent that is not there."""
 
 
