@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,8 @@ from policies.language.names import parse_service
 from policies.language.plain import below
 
 UNKNOWN: Final = "no-such-caller"
+MOST: Final = 10
+"""Of one document. What may be meant by each is looked for among all services."""
 SOON_S: Final = 14 * 24 * 3600.0
 """For how long it is told that an API key ends."""
 
@@ -32,16 +35,27 @@ def of_callers(facts: Facts) -> Iterator[Finding]:
             document = parse(kind, pattern, policy.text)
             if isinstance(document, Invalid):
                 continue
-            for path, name in _named(document):
-                try:
-                    caller = parse_service(name)
-                except ValueError:  # a pattern, or a SPIFFE id
-                    continue
-                if caller not in known:
-                    hint = meant(caller, known)
-                    what = f"nothing that is called {caller} was heard of{hint}: it is for nobody"
-                    say = "name another: `shoal services`" if hint else "leave it, if it is to come"
-                    yield Finding(UNKNOWN, "warning" if hint else "info", f"{room}{kind}/{pattern} {path}", what, say)
+            unheard: dict[str, str] = {}
+            for path, text in _named(document):
+                caller = _service(text)
+                if caller and caller not in known:
+                    unheard.setdefault(caller, path)
+            for name, path in islice(unheard.items(), MOST):
+                hint = meant(name, known)
+                what = f"nothing that is called {name} was heard of{hint}: it is for nobody"
+                say = "name another: `shoal services`" if hint else "leave it, if it is to come"
+                yield Finding(UNKNOWN, "warning" if hint else "info", f"{room}{kind}/{pattern} {path}", what, say)
+            if len(unheard) > MOST:
+                what = f"nor was anything heard of {len(unheard) - MOST} more that it names"
+                yield Finding(UNKNOWN, "info", f"{room}{kind}/{pattern}", what, "leave them, if they are to come")
+
+
+def _service(text: str) -> str:
+    """That a text names; empty: it is a pattern, or a SPIFFE id."""
+    try:
+        return parse_service(text)
+    except ValueError:
+        return ""
 
 
 def _known(facts: Facts) -> set[str]:

@@ -15,6 +15,7 @@ from agent.cli.commands.diagnosis.status import status_of
 from agent.cli.documents import Source
 from agent.cli.local_agent import Local
 from agent.findings.finding import Finding, ordered
+from agent.findings.of_mesh.callers import MOST
 from agent.findings.of_mesh.chains import hops_of
 from agent.findings.of_mesh.checks import findings
 from agent.findings.of_mesh.enforcing import Text
@@ -501,6 +502,15 @@ def test_a_service_of_which_only_suspects_are_left_is_there() -> None:
     found = findings(facts(census=mesh, suspects=frozenset({("shop", "a")})))
     assert {each.id for each in found} == {"nobody-healthy"}
     assert {each.id for each in findings(facts(census=mesh))} >= {"matches-nothing", "no-such-service"}
+
+
+def test_of_names_that_nobody_has_heard_of_a_few_are_told() -> None:
+    """Each is compared with all services: a document of thousands must not hold an agent up."""
+    rules = [{"allow": [f"nobody-{n}.example" for n in range(1000)]} for _ in range(3)]
+    found = [
+        each for each in findings(documents(authz__pets_production={"rules": rules})) if each.id == "no-such-caller"
+    ]
+    assert len(found) == MOST + 1 and found[-1].what == f"nor was anything heard of {1000 - MOST} more that it names"
 
 
 def test_the_worst_comes_first_and_nothing_twice() -> None:

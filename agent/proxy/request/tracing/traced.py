@@ -71,13 +71,14 @@ class Traced(Accountable):
         keeps = ring.wanted and (found.sampled or rules.late)
         if context is None:
             line, flags = found.line, RANDOM
-            trace, span = begun(line)
-            if found.sampled:
-                flags = RANDOM | SAMPLED
-                line = lines(traceparent(trace, span, flags), b"")
-            if keeps:
-                self.trace = Trace(rules, trace, b"", flags, b"", sampled=found.sampled, first=span, line=line)
-            else:
+            if keeps or found.sampled:
+                trace, span = begun(line)
+                if found.sampled:
+                    flags = RANDOM | SAMPLED
+                    line = lines(traceparent(trace, span, flags), b"")
+                if keeps:
+                    self.trace = Trace(rules, trace, b"", flags, b"", sampled=found.sampled, first=span, line=line)
+            if not keeps:
                 self.trace_line = line
             continue_by(self.request, value_of(line))
             return
